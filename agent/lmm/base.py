@@ -1,0 +1,106 @@
+"""The one door to a model: `LMM.generate(LMMRequest) -> LMMResponse`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.fingerprint import fingerprint
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TextPart(_Record):
+    """A piece of text in a message."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ImagePart(_Record):
+    """A reference to an image: `image_id` finds it in the image source, `sha256` of its pixels is its identity."""
+
+    type: Literal["image"] = "image"
+    image_id: str
+    sha256: str
+
+
+class Message(_Record):
+    """One message of a chat; content parts are rendered in their order (image first, question last)."""
+
+    role: Literal["system", "user", "assistant"] = "user"
+    content: tuple[TextPart | ImagePart, ...]
+
+
+class LMMRequest(_Record):
+    """Everything that decides a model's answer, and so everything that its cache key is made of.
+
+    `top_logprobs` (0 to 20) asks for the answer token's log-probabilities; `json_schema` for a structured answer;
+    `answer_after` is the text after which the answer starts, for models that think aloud first; `sample` tells
+    repeated draws of one request apart; `extra_body` is passed through to an OpenAI-compatible server.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0.0)
+    seed: int = 0
+    sample: int = 0
+    top_logprobs: int = Field(default=0, ge=0, le=20)
+    json_schema: dict[str, Any] | None = None
+    answer_after: str | None = None
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+
+    def key(self, model_identity: str) -> str:
+        """The request's cache key under one model. Image ids are left out: the pixels' hash is the image."""
+        body = self.model_dump(mode="json")
+        for message in body["messages"]:
+            for part in message["content"]:
+                part.pop("image_id", None)
+        return fingerprint({"model": model_identity, "request": body})
+
+
+class TokenLogprob(_Record):
+    """One alternative for the answer token, with its natural log-probability (at most 0)."""
+
+    token: str
+    logprob: float
+
+
+class Usage(_Record):
+    """Tokens that one call used."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class LMMResponse(_Record):
+    """A model's answer. `answer_logprobs` are the alternatives at the answer's first token, most probable first
+    (empty where none were asked for or the server gave none); `latency` is in seconds."""
+
+    text: str
+    answer_logprobs: tuple[TokenLogprob, ...] = ()
+    usage: Usage = Usage()
+    finish_reason: str = "stop"
+    latency: float = 0.0
+    cached: bool = False
+
+
+class LMM(Protocol):
+    """A large multimodal model behind the door."""
+
+    @property
+    def identity(self) -> str:
+        """Which model this is: the SHA-256 of the weights, or a server's model name and revision, with everything
+        outside the request that changes its answers (image preprocessing, data type)."""
+        ...
+
+    async def generate(self, request: LMMRequest) -> LMMResponse:
+        """Answer one request. Raises `LMMError` where no usable answer came, `ImageError` for an unreadable image."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release the client or the weights."""
+        ...

@@ -1,0 +1,1 @@
+"""What every room speaks: errors, records and fingerprints. It imports no other room."""

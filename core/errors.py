@@ -1,0 +1,99 @@
+"""The one error tree.
+
+    FieldscopeError                 anything that Fieldscope raises on purpose: one line that says what to do
+    ├── ConfigError                 a setting, strategy, prompt or file that can't be used as it is
+    │   ├── PromptError             a missing, undeclared or unknown prompt or variable
+    │   ├── StrategyError           an unknown or invalid strategy
+    │   └── VocabularyError         words that a bundled model has never seen
+    ├── ImageError                  one image that can't be read; the others go on
+    │   ├── BrokenImageError        missing, truncated, or no image at all
+    │   └── ImageTooLargeError      over the size or the pixel limit
+    ├── IndexMismatchError          an index of another encoder, or a damaged one
+    ├── BenchmarkError              a benchmark file of the wrong shape
+    ├── CacheError                  the response cache can't be read or written
+    │   └── CacheMissError          replay asked for a call that was never recorded
+    └── LMMError                    a model call that gave no usable answer
+        ├── LMMConnectionError      the server can't be reached, or timed out (can pass)
+        ├── LMMRateLimitError       the server asks to slow down (can pass)
+        ├── LMMServerError          the server failed, status 5xx (can pass)
+        ├── LMMRequestError         the server refuses this request, other status 4xx (can't pass)
+        └── LMMResponseError        an answer that is no answer: garbage, empty, or without what was asked for
+"""
+
+from __future__ import annotations
+
+
+class FieldscopeError(Exception):
+    """Base of every error that Fieldscope raises on purpose. `str(error)` is one line that says what to do."""
+
+
+class ConfigError(FieldscopeError):
+    """A setting, strategy, prompt or file that can't be used as it is."""
+
+
+class PromptError(ConfigError):
+    """A missing, undeclared or unknown prompt or prompt variable."""
+
+
+class StrategyError(ConfigError):
+    """An unknown or invalid strategy."""
+
+
+class VocabularyError(ConfigError):
+    """Words that a bundled model has never seen; it would answer with invention."""
+
+
+class ImageError(FieldscopeError):
+    """One image that can't be read; the others go on."""
+
+
+class BrokenImageError(ImageError):
+    """The file is missing, truncated, or no image."""
+
+
+class ImageTooLargeError(ImageError):
+    """The file is over the size limit, or the picture over the pixel limit."""
+
+
+class IndexMismatchError(FieldscopeError):
+    """An index that belongs to another encoder, or whose files do not agree with its manifest."""
+
+
+class BenchmarkError(FieldscopeError):
+    """A benchmark file of the wrong shape."""
+
+
+class CacheError(FieldscopeError):
+    """The response cache can't be read or written."""
+
+
+class CacheMissError(CacheError):
+    """Replay asked for a call that was never recorded."""
+
+
+class LMMError(FieldscopeError):
+    """A model call that gave no usable answer. The agent turns it into an unknown verdict."""
+
+
+class LMMConnectionError(LMMError):
+    """The server can't be reached, or did not answer in time."""
+
+
+class LMMRateLimitError(LMMError):
+    """The server asks to slow down; `retry_after` is in seconds where it said so."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class LMMServerError(LMMError):
+    """The server failed (status 5xx)."""
+
+
+class LMMRequestError(LMMError):
+    """The server refuses this request (status 4xx but for those that can pass)."""
+
+
+class LMMResponseError(LMMError):
+    """An answer that is no answer: garbage, empty, or without what was asked for."""

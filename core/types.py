@@ -1,0 +1,65 @@
+"""The records that every room speaks: what is asked, of which image, with which prior, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from PIL import Image as PILImage
+from pydantic import BaseModel, ConfigDict
+
+
+class Turn(BaseModel):
+    """One round of a dialogue about the picture that is looked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str
+    answer: str
+
+
+class Query(BaseModel):
+    """What is looked for, and nothing else: no metadata, no labels, so that no answer key can reach a prompt.
+
+    `reference_image` is the id of an image in the collection (composed retrieval: image plus change);
+    `dialogue` are the rounds so far (chat retrieval). A plain text query has neither.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    text: str
+    reference_image: str | None = None
+    dialogue: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image to rerank: its id and its first-stage score (the prior; any scale, greater is better)."""
+
+    image_id: str
+    prior: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A ranking per query: one strategy on one split.
+
+    `rankings` maps a query id to its (image id, score) pairs, best first, in a strict order: scores never tie.
+    """
+
+    name: str
+    rankings: Mapping[str, tuple[tuple[str, float], ...]] = field(default_factory=dict)
+
+
+class ImageSource(Protocol):
+    """Whatever can hand out images by id. Raises `ImageError` for an image that can't be read."""
+
+    def load(self, image_id: str) -> PILImage.Image:
+        """The picture as RGB, EXIF orientation applied."""
+        ...
+
+    def pixel_hash(self, image_id: str) -> str:
+        """SHA-256 (hexadecimal) of the decoded RGB pixels and the size: the image's identity in caches and traces."""
+        ...

@@ -1,0 +1,36 @@
+"""The seam between retrieval and whatever turns queries and images into vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+
+from core.types import Query
+
+Vectors = NDArray[np.float32]
+
+
+class Encoder(Protocol):
+    """A model that puts queries and images into one space, where the inner product is the similarity."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights and preprocessing: vectors of two encoders compare only where this is equal."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        ...
+
+    def encode_query(self, query: Query, instruction: str | None = None) -> Vectors:
+        """One L2-normalised vector, shape (dim,). `instruction` steers encoders that follow one; others ignore it."""
+        ...
+
+    def encode_images(self, images: Sequence[PILImage.Image]) -> Vectors:
+        """L2-normalised vectors, shape (len(images), dim), in the order given."""
+        ...
