@@ -1,0 +1,103 @@
+"""A prompt: what may be put into it, how it must be answered, and its wording.
+
+A prompt file is a YAML front matter (`name`, `variables`, `answer`, and for the reader `description` and `source`)
+between two lines of `---`, and below it the template. `{{ variable }}` is the only thing a template can say, so that a
+prompt shows exactly what reaches a model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.errors import PromptError
+from core.fingerprint import fingerprint
+from core.validation import parse_yaml, read_document, unknown_name, validated
+
+_SHIPPED = Path(__file__).parent
+_FRONT_MATTER = re.compile(r"\A---\r?\n(?P<front>.*?)^---[ \t]*\r?\n(?P<template>.*)\Z", re.DOTALL | re.MULTILINE)
+_PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
+
+
+class Prompt(BaseModel):
+    """A parsed prompt. `answer` says how its answer is read: `yes_no` from the answer token's log-probabilities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    variables: tuple[str, ...]
+    answer: Literal["yes_no"]
+    template: str = Field(min_length=1)
+    description: str = ""
+    source: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides what a model reads and how its answer is read; not of name and description."""
+        return fingerprint(self.model_dump(mode="json", include={"variables", "answer", "template"}))
+
+    def check_variables(self, given: Iterable[str]) -> None:
+        """Raise `PromptError` unless `given` are exactly the declared variables."""
+        names = set(given)
+        if missing := sorted(set(self.variables) - names):
+            raise PromptError(f"prompt {self.name!r} needs the variable {_names(missing)}, which is not given")
+        if extra := sorted(names - set(self.variables)):
+            raise PromptError(f"prompt {self.name!r} does not declare the variable {_names(extra)}")
+
+    def render(self, **values: str) -> str:
+        """The text with each variable's value in its place. Values are plain text: braces in them mean nothing.
+
+        Raises `PromptError` for a missing variable and for one that is not declared.
+        """
+        self.check_variables(values)
+        return _PLACEHOLDER.sub(lambda match: values[match[1]], self.template)
+
+
+def parse_prompt(text: str, where: str) -> Prompt:
+    """A prompt from the text of its file; `where` names it in errors. Raises `PromptError`."""
+    parts = _FRONT_MATTER.match(text)
+    if parts is None:
+        raise PromptError(f"{where}: must begin with a front matter between two lines of '---'")
+    front = parse_yaml(parts["front"], where, PromptError)
+    if "template" in front:
+        raise PromptError(f"{where}: unknown key 'template'; the wording goes below the front matter")
+    prompt = validated(Prompt, {**front, "template": parts["template"].strip()}, where, PromptError)
+    _check_template(prompt, where)
+    return prompt
+
+
+def load_prompt(name_or_path: str | Path) -> Prompt:
+    """A shipped prompt by its name, or a user's own by the path of its file, which ends in `.md`.
+
+    Raises `PromptError` for an unknown name and for a file that can't be used.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".md":
+        return parse_prompt(read_document(path, PromptError), str(path))
+    name = str(name_or_path)
+    if name not in list_prompts():
+        raise PromptError(f"{unknown_name('prompt', name, list_prompts())}; or give a file that ends in .md")
+    return parse_prompt(read_document(_SHIPPED / f"{name}.md", PromptError), f"{name}.md")
+
+
+def list_prompts() -> tuple[str, ...]:
+    """The names of the shipped prompts, sorted."""
+    return tuple(sorted(path.stem for path in _SHIPPED.glob("*.md")))
+
+
+def _check_template(prompt: Prompt, where: str) -> None:
+    used = set(_PLACEHOLDER.findall(prompt.template))
+    if undeclared := sorted(used - set(prompt.variables)):
+        raise PromptError(f"{where}: the template uses the variable {_names(undeclared)}, which is not declared")
+    if unused := sorted(set(prompt.variables) - used):
+        raise PromptError(f"{where}: the variable {_names(unused)} is declared, but the template never uses it")
+    if "{{" in _PLACEHOLDER.sub("", prompt.template):
+        raise PromptError(f"{where}: a '{{{{' in the template is no placeholder; write '{{{{ variable }}}}'")
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)

@@ -1,0 +1,86 @@
+"""No answer key can reach a model: not by what is rendered, and not by what the agent can import."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image as PILImage
+
+import agent.graph
+import prompts.prompt
+from agent.deps import Deps
+from agent.graph import Agent
+from agent.lmm.base import LMMRequest, TextPart
+from agent.lmm.scripted import ScriptedLMM
+from agent.strategies.strategy import list_strategies, load_strategy
+from core.types import Candidate, Query
+from retrieval.collection import FolderCollection
+
+SECRETS = {
+    "species": "Zqspeciesus secretii",
+    "file": "zqfolder_Animalia_zqfile",
+    "category": "zqcategory",
+    "location": "zqlatitude12.34",
+    "query_id": "zqqueryid",
+}
+TEXT = "a crab on a beach"
+
+
+def requests_of(strategy: str, folder: Path) -> list[LMMRequest]:
+    """All requests for a query whose ids and file names hold every secret."""
+    image_id = f"{'-'.join(SECRETS.values())}.png"
+    PILImage.new("RGB", (8, 8), "red").save(folder / image_id)
+    lmm = ScriptedLMM(lambda _: 0.5)
+    deps = Deps(images=FolderCollection(folder), lmm=lmm)
+    query = Query(id=SECRETS["query_id"], text=TEXT)
+    asyncio.run(Agent(deps, load_strategy(strategy)).rerank(query, [Candidate(image_id, 0.5)]))
+    return lmm.requests
+
+
+@pytest.mark.parametrize("strategy", list_strategies())
+def test_no_metadata_of_a_benchmark_query_is_in_a_request(strategy: str, tmp_path: Path) -> None:
+    requests = requests_of(strategy, tmp_path)
+    assert bool(requests) == (load_strategy(strategy).verify is not None)
+    for request in requests:
+        sent = request.model_dump(mode="json")
+        for message in sent["messages"]:
+            for part in message["content"]:
+                part.pop("image_id", None)  # a reference on this side of the door; a model gets the pixels
+        told = str(sent)
+        assert TEXT in told
+        assert [secret for secret in SECRETS.values() if secret in told] == []
+
+
+def test_a_question_is_the_prompt_with_the_querys_text_and_nothing_else(tmp_path: Path) -> None:
+    (request,) = requests_of("yes-no", tmp_path)
+    (prompt,) = load_strategy("yes-no").prompts
+    texts = [part.text for message in request.messages for part in message.content if isinstance(part, TextPart)]
+    assert texts == [prompt.render(query=TEXT)]
+    assert request.extra_body == {}
+
+
+def test_a_query_can_hold_no_metadata() -> None:
+    assert set(Query.model_fields) == {"id", "text", "reference_image", "dialogue"}
+    with pytest.raises(ValueError, match="extra"):
+        Query.model_validate({"id": "q", "text": "a crab", "species": SECRETS["species"]})
+
+
+def imported(module: object) -> Iterator[tuple[str, str]]:
+    """(file, imported module) for every import statement in the folder of a module."""
+    for path in sorted(Path(str(getattr(module, "__file__", ""))).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from ((path.name, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield path.name, node.module or ""
+
+
+@pytest.mark.parametrize("room", [agent.graph, prompts.prompt])
+def test_agent_and_prompts_import_nothing_that_knows_the_answers(room: object) -> None:
+    found = list(imported(room))
+    assert ("graph.py", "agent.deps") in found or ("prompt.py", "core.errors") in found
+    assert [(file, name) for file, name in found if name.split(".")[0] in {"eval", "fieldnotes", "service"}] == []
