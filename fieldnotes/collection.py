@@ -1,0 +1,102 @@
+"""FieldNotes' pictures as files: rendered on first use into the user's cache folder, verified by checksum."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+from PIL import __version__ as pillow_version
+
+from core.errors import BenchmarkError
+from core.fingerprint import fingerprint_pixels
+from core.paths import cache_folder
+from fieldnotes.queries import Split, load_split
+from fieldnotes.render import render
+from fieldnotes.scene import Scene
+from retrieval.progress import Report
+
+CHECKSUMS = Path(__file__).parent / "checksums.json"
+_CHUNK = 40
+
+
+@cache
+def published_checksums() -> Mapping[str, str]:
+    """Split -> SHA-256 over the pixel hashes of its pictures, in order of id."""
+    checksums: dict[str, str] = json.loads(CHECKSUMS.read_text(encoding="utf-8"))
+    return checksums
+
+
+def split_checksum(hashes: Mapping[str, str]) -> str:
+    """SHA-256 over pixel hashes in order of numeric id."""
+    return sha256("".join(hashes[key] for key in sorted(hashes, key=int)).encode()).hexdigest()
+
+
+def render_files(split: str, folder: Path, progress: Report | None = None) -> dict[str, Path]:
+    """The files of a split's pictures by id, in `folder`; those that are missing are rendered now."""
+    scenes = load_split(split).scenes
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {image_id: folder / f"{int(image_id):06d}.png" for image_id in scenes}
+    missing = [image_id for image_id, path in files.items() if not path.exists()]
+    if missing:
+        chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
+        done = len(files) - len(missing)
+        with ProcessPoolExecutor() as pool:
+            for count in pool.map(_render_chunk, [[(scenes[i], files[i]) for i in chunk] for chunk in chunks]):
+                done += count
+                if progress is not None:
+                    progress(done, len(files))
+    return files
+
+
+def _render_chunk(work: list[tuple[Scene, Path]]) -> int:
+    for scene, path in work:
+        partial = path.with_suffix(".partial")
+        render(scene).save(partial, format="PNG")
+        partial.rename(path)
+    return len(work)
+
+
+def _hash_file(path: Path) -> str:
+    try:
+        with Image.open(path) as image:
+            return fingerprint_pixels(image)
+    except (OSError, UnidentifiedImageError, SyntaxError):
+        return f"unreadable {path.name}"
+
+
+def ensure_pictures(split: str, folder: Path | None = None, progress: Report | None = None) -> dict[str, Path]:
+    """The verified files of a split's pictures by id, rendered into the cache folder on first use.
+
+    The check runs once per folder; a broken file is rendered again. Raises `BenchmarkError` where the pixels still
+    are not the published ones, as with another Pillow.
+    """
+    folder = folder or cache_folder() / "fieldnotes" / split
+    published = published_checksums()[split]
+    verified = folder / "verified.sha256"
+    files = render_files(split, folder, progress)
+    if verified.is_file() and verified.read_text(encoding="utf-8") == published:
+        return files
+    for _ in range(2):
+        hashes = {image_id: _hash_file(path) for image_id, path in files.items()}
+        if split_checksum(hashes) == published:
+            verified.write_text(published, encoding="utf-8")
+            return files
+        for path in files.values():
+            path.unlink(missing_ok=True)
+        render_files(split, folder, progress)
+    raise BenchmarkError(
+        f"the {split} pictures drawn here differ from the published ones (Pillow {pillow_version});"
+        " run `make setup` to get the pinned version"
+    )
+
+
+def read_split(split: str) -> Split:
+    """Queries, scenes and relevant images of a split. Raises `BenchmarkError` for an unknown one."""
+    if split not in published_checksums():
+        raise BenchmarkError(f"FieldNotes has no split {split!r}; it has {', '.join(published_checksums())}")
+    return load_split(split)

@@ -1,0 +1,228 @@
+"""The benchmark itself: which scenes a split holds, which queries are asked of it, and what is relevant.
+
+Everything follows from the split's name. Held-out combinations (`facts.held_out`) are in no training scene, so
+queries that name one ask for something that neither model has ever read or seen together.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+
+from fieldnotes.facts import Fact, Part, Spec, find, held_out
+from fieldnotes.grammar import Words
+from fieldnotes.sampling import new_seed, other, random_scene, random_spec
+from fieldnotes.scene import COLOURS, COUNTS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS, Group, Scene
+
+SIZES = {"validation": (40, 500), "test": (160, 2400)}
+"""Queries and images per split."""
+
+SUPERCATEGORIES = ("Appearance", "Behavior", "Context", "Species")
+FREQUENT = 0.012
+RELEVANT = (1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 10, 12)
+CATEGORIES = {
+    "airborne": "Movement",
+    "sleeping": "Rest",
+    "climbing": "Movement",
+    "litter": "Human Impact",
+    "net": "Human Impact",
+    "tag": "Research Marking",
+    "nest": "Reproduction",
+    "leaf": "Carrying",
+}
+
+
+@dataclass(frozen=True)
+class BenchmarkQuery:
+    """A query, what it means, and the groups that INQUIRE would file it under."""
+
+    id: str
+    text: str
+    spec: Spec
+    supercategory: str
+    category: str
+    iconic_group: str
+    novel: bool
+
+
+@dataclass(frozen=True)
+class Split:
+    """Scenes by image id (1, 2, ... as text, as in iNaturalist), and queries with their relevant images."""
+
+    name: str
+    scenes: dict[str, Scene]
+    queries: tuple[BenchmarkQuery, ...]
+    relevant: dict[str, frozenset[str]]
+
+
+def is_novel(spec: Spec) -> bool:
+    """Whether a query names a combination that no training scene shows."""
+    parts = [part for part in (spec.subject, spec.companion) if part]
+    return any(part.colour and spec.habitat and held_out(part.species, part.colour, spec.habitat) for part in parts)
+
+
+def classify(spec: Spec) -> tuple[str, str]:
+    """INQUIRE's supercategory and category for a query."""
+    parts = [part for part in (spec.subject, spec.companion) if part]
+    if pose := next((part.pose for part in parts if part.pose), ""):
+        return "Behavior", CATEGORIES[pose]
+    if item := next((part.item or part.without for part in parts if part.item or part.without), ""):
+        return "Context", CATEGORIES[item]
+    if any(part.colour for part in parts):
+        return "Appearance", "Colour"
+    if spec.weather:
+        return "Context", "Weather"
+    return "Species", "Abundance" if any(part.count for part in parts) or spec.more else "Company"
+
+
+def _draw_spec(rng: random.Random, supercategory: str, novel: bool) -> Spec:
+    """A query of one supercategory that matches few random scenes."""
+    while True:
+        spec = random_spec(random_scene(rng), rng, 3 if supercategory == "Species" else 2, 6)
+        if novel and supercategory != "Species" and not is_novel(spec):
+            part = replace(spec.subject, colour=spec.subject.colour or rng.choice(COLOURS))
+            homes = [habitat for habitat in HABITATS if held_out(part.species, part.colour, habitat)]
+            clash = spec.more or (spec.companion and spec.companion.colour == part.colour)
+            if clash or not homes:
+                continue
+            spec = replace(spec, subject=part, habitat=rng.choice(homes))
+        if classify(spec)[0] == supercategory and 2 <= len(spec.facts()) <= 6 and _share(spec) < FREQUENT:
+            return spec
+
+
+@cache
+def _sample() -> tuple[Scene, ...]:
+    rng = random.Random("fieldnotes-frequency")
+    return tuple(random_scene(rng) for _ in range(4000))
+
+
+def _share(spec: Spec) -> float:
+    return sum(spec.matches(scene) for scene in _sample()) / len(_sample())
+
+
+def _fits(group: Group, part: Part) -> bool:
+    return (
+        (not part.colour or group.colour == part.colour)
+        and (not part.count or group.count == part.count)
+        and (not part.pose or group.pose == part.pose)
+        and (not part.item or group.item == part.item)
+        and (not part.without or group.item != part.without)
+    )
+
+
+def matching_scene(spec: Spec, rng: random.Random) -> Scene:
+    """A random scene that the query matches: what the query leaves open is drawn."""
+    while True:
+        scene = random_scene(rng, 0.0 if spec.alone else 0.45)
+        groups = list(scene.groups)
+        if spec.companion and len(groups) == 1:
+            groups.append(replace(random_scene(rng, 0.0).groups[0], count=rng.choice((1, 2))))
+        for i, part in enumerate(part for part in (spec.subject, spec.companion) if part):
+            fields = {"species": part.species, "colour": part.colour, "count": part.count}
+            fields |= {"pose": part.pose, "item": part.item}
+            groups[i] = replace(groups[i], **{name: value for name, value in fields.items() if value})
+            if part.without and groups[i].item == part.without:
+                groups[i] = replace(groups[i], item="none")
+        if len({g.species for g in groups}) < len(groups) or len({g.colour for g in groups}) < len(groups):
+            continue
+        rng.shuffle(groups)
+        if any(g.count > 2 for g in groups[1:]):
+            groups.reverse()
+        made = Scene(
+            spec.habitat or scene.habitat, spec.weather or scene.weather, tuple(groups), new_seed(rng)
+        )
+        if spec.matches(made) and all(g.count <= 2 for g in groups[1:]):
+            return made
+
+
+def near_misses(spec: Spec, rng: random.Random) -> Iterator[Scene]:
+    """For every fact of the query a scene in which that fact alone is wrong, where there can be one."""
+    for fact in spec.facts():
+        for _ in range(60):
+            scene = _break(matching_scene(spec, rng), fact, rng)
+            if scene is not None and not fact.holds(scene) and spec.satisfied(scene) == len(spec.facts()) - 1:
+                yield scene
+                break
+
+
+def _break(scene: Scene, fact: Fact, rng: random.Random) -> Scene | None:
+    """`scene` with `fact` made wrong; colours, poses and items are now and then swapped with the other group's."""
+    if fact.kind == "habitat":
+        return replace(scene, habitat=other(rng, HABITATS, scene.habitat), seed=new_seed(rng))
+    if fact.kind == "weather":
+        return replace(scene, weather=other(rng, WEATHERS, scene.weather), seed=new_seed(rng))
+    if fact.kind == "alone":
+        taken = scene.groups[0]
+        extra = Group(other(rng, tuple(SPECIES), taken.species), other(rng, COLOURS, taken.colour))
+        return replace(scene, groups=(taken, extra), seed=new_seed(rng))
+    group = find(scene, fact.species)
+    if group is None:
+        return None
+    at = scene.groups.index(group)
+    rest = [g for g in scene.groups if g is not group]
+    if fact.kind in ("subject", "comparison"):
+        if fact.kind == "comparison":
+            changed = replace(group, count=1)
+            bigger = [replace(g, count=2) for g in rest]
+            return replace(scene, groups=(changed, *bigger), seed=new_seed(rng))
+        changed = replace(group, species=other(rng, tuple(SPECIES), *[g.species for g in scene.groups]))
+    elif fact.kind == "count":
+        changed = replace(group, count=rng.choice([n for n in COUNTS if n != group.count and (at == 0 or n < 3)]))
+    else:
+        name, domain = {
+            "colour": ("colour", COLOURS),
+            "behaviour": ("pose", POSES),
+            "context": ("item", ITEMS),
+            "absence": ("item", ITEMS),
+        }[fact.kind]
+        now = getattr(group, name)
+        if fact.kind == "absence":
+            changed = replace(group, item=fact.value)
+        elif rest and getattr(rest[0], name) != now and rng.random() < 0.5:
+            swapped = replace(rest[0], **{name: now})
+            changed = replace(group, **{name: getattr(rest[0], name)})
+            pair = (changed, swapped) if at == 0 else (swapped, changed)
+            return replace(scene, groups=pair, seed=new_seed(rng))
+        else:
+            changed = replace(group, **{name: other(rng, domain, now, *[getattr(g, name) for g in rest])})
+    groups = tuple(changed if g is group else g for g in scene.groups)
+    return replace(scene, groups=groups, seed=new_seed(rng))
+
+
+@cache
+def load_split(name: str) -> Split:
+    """A split, made anew from its name: always the same."""
+    number, size = SIZES[name]
+    rng = random.Random(f"fieldnotes-{name}-1")
+    specs: dict[str, Spec] = {}
+    while len(specs) < number:
+        i = len(specs)
+        spec = _draw_spec(rng, SUPERCATEGORIES[i % 4], novel=i % 2 == 0)
+        specs.setdefault(Words(rng).spec(spec), spec)
+    scenes: list[Scene] = []
+    for spec in specs.values():
+        scenes += [matching_scene(spec, rng) for _ in range(rng.choice(RELEVANT))]
+        misses = list(near_misses(spec, rng))
+        scenes += misses if len(misses) > 3 else [*misses, *near_misses(spec, rng)]
+    unique = list({scene.key(): scene for scene in scenes}.values())
+    if len(unique) > size:
+        raise ValueError(f"{len(unique)} scenes do not fit into {size}")
+    while len(unique) < size:
+        unique.append(random_scene(rng))
+    rng.shuffle(unique)
+    by_id = {str(i + 1): scene for i, scene in enumerate(unique)}
+    queries = tuple(
+        BenchmarkQuery(
+            f"{name[0]}{i:03d}",
+            text,
+            spec,
+            *classify(spec),
+            SPECIES[spec.subject.species].iconic_group,
+            is_novel(spec),
+        )
+        for i, (text, spec) in enumerate(specs.items())
+    )
+    relevant = {q.id: frozenset(i for i, scene in by_id.items() if q.spec.matches(scene)) for q in queries}
+    return Split(name, by_id, queries, relevant)

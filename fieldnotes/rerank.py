@@ -1,0 +1,118 @@
+"""FieldNotes-Rerank: each query's top 100 by a CLIP, as Parquet files of exactly INQUIRE-Rerank's columns."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from core.paths import cache_folder
+from core.types import Query
+from fieldnotes.collection import ensure_pictures, read_split
+from fieldnotes.queries import BenchmarkQuery
+from fieldnotes.scene import SPECIES, Scene
+from retrieval.encoder import Encoder
+from retrieval.progress import Report
+
+TOP = 100
+SCHEMA = pa.schema(
+    [
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("query", pa.string()),
+        ("relevant", pa.int64()),
+        ("clip_score", pa.float64()),
+        ("inat24_image_id", pa.int64()),
+        ("inat24_file_name", pa.string()),
+        ("supercategory", pa.string()),
+        ("category", pa.string()),
+        ("iconic_group", pa.string()),
+        ("inat24_species_id", pa.int64()),
+        ("inat24_species_name", pa.string()),
+        ("latitude", pa.float64()),
+        ("longitude", pa.float64()),
+        ("location_uncertainty", pa.float64()),
+        ("date", pa.string()),
+        ("license", pa.string()),
+        ("rights_holder", pa.string()),
+    ]
+)
+
+
+def ensure_rerank(
+    split: str, encoder: Encoder, folder: Path | None = None, progress: Report | None = None
+) -> Path:
+    """The folder with the Parquet file of a split under this encoder, written on first use.
+
+    It lies in the cache folder under the encoder's fingerprint, so that another CLIP's candidates never mix in.
+    """
+    folder = folder or cache_folder() / "fieldnotes" / f"rerank-{encoder.fingerprint[:16]}"
+    path = folder / f"{split}-00000-of-00001.parquet"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(split, encoder, path, progress)
+    return folder
+
+
+def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) -> None:
+    data = read_split(split)
+    files = ensure_pictures(split, progress=progress)
+    ids = list(files)
+    vectors = []
+    for start in range(0, len(ids), 128):
+        vectors.append(encoder.encode_images([_open(files[i]) for i in ids[start : start + 128]]))
+        if progress is not None:
+            progress(min(start + 128, len(ids)), len(ids))
+    matrix = np.concatenate(vectors)
+    partial = path.with_suffix(".partial")
+    with pq.ParquetWriter(partial, SCHEMA, compression={"image.bytes": "none"}, use_dictionary=False) as writer:
+        for query in data.queries:
+            scores = matrix @ encoder.encode_query(Query(id=query.id, text=query.text))
+            best = np.argsort(-scores, kind="stable")[:TOP]
+            rows = [
+                _row(query, ids[i], data.scenes[ids[i]], float(scores[i]), files, data.relevant) for i in best.tolist()
+            ]
+            # In order of id: a reader that trusts the rows' order must not find the ranking there.
+            rows.sort(key=lambda row: int(str(row["inat24_image_id"])))
+            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+    partial.rename(path)
+
+
+def _open(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def _row(
+    query: BenchmarkQuery,
+    image_id: str,
+    scene: Scene,
+    score: float,
+    files: Mapping[str, Path],
+    relevant: Mapping[str, frozenset[str]],
+) -> dict[str, object]:
+    species = SPECIES[scene.groups[0].species]
+    place = random.Random(f"place-{scene.key()}")
+    return {
+        "image": {"bytes": files[image_id].read_bytes(), "path": files[image_id].name},
+        "query": query.text,
+        "relevant": int(image_id in relevant[query.id]),
+        "clip_score": score,
+        "inat24_image_id": int(image_id),
+        "inat24_file_name": f"fieldnotes/{species.scientific.replace(' ', '_')}/{files[image_id].name}",
+        "supercategory": query.supercategory,
+        "category": query.category,
+        "iconic_group": query.iconic_group,
+        "inat24_species_id": list(SPECIES).index(species.name),
+        "inat24_species_name": species.scientific,
+        "latitude": round(place.uniform(-60, 70), 4),
+        "longitude": round(place.uniform(-180, 180), 4),
+        "location_uncertainty": float(place.choice((5, 20, 100, 1000))),
+        "date": f"2024-{place.randint(1, 12):02d}-{place.randint(1, 28):02d}",
+        "license": "CC0",
+        "rights_holder": "Fieldscope",
+    }
