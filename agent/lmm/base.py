@@ -53,6 +53,21 @@ class LMMRequest(_Record):
     answer_after: str | None = None
     extra_body: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def text(self) -> str:
+        """All text of the messages, one part a line."""
+        return "\n".join(part.text for m in self.messages for part in m.content if isinstance(part, TextPart))
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        """All images of the messages, in their order."""
+        return tuple(part for m in self.messages for part in m.content if isinstance(part, ImagePart))
+
+    @property
+    def draw(self) -> int:
+        """What sampling starts from: one number (under 2**63) for each pair of `seed` and `sample` (under 65,536)."""
+        return ((self.seed << 16) + self.sample) % (1 << 63)
+
     def key(self, model_identity: str) -> str:
         """The request's cache key under one model. Image ids are left out: the pixels' hash is the image."""
         body = self.model_dump(mode="json")

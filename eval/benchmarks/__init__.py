@@ -1,0 +1,1 @@
+"""One loader per benchmark's file format."""

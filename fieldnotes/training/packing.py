@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fieldnotes.grammar import NUMBERS
 from fieldnotes.lessons import Row
 from fieldnotes.tasks import Segment
-from fieldnotes.vocabulary import PIECE
+from fieldnotes.vocabulary import PIECE, query_words
 
 PATCHES = 64
 ANSWERS = ("yes", "no", "true", "false", "a", "b", "c", "d")
@@ -28,6 +29,8 @@ class Codec:
         self.ids = {token: i for i, token in enumerate(vocabulary)}
         self.unknown = self.ids["<unk>"]
         self.decisive = {self.ids[word] for word in ANSWERS}
+        content = {*query_words(), *ANSWERS, *NUMBERS, "reference", "change", "q"}
+        self.filler = {i for token, i in self.ids.items() if token.strip().isalpha() and token.strip() not in content}
 
     def encode(self, text: str) -> list[int]:
         return [self.ids.get(piece, self.unknown) for piece in re.findall(PIECE, text)]
@@ -59,11 +62,12 @@ def prefix(codec: Codec, row: Row) -> Packed:
 
 
 def add(packed: Packed, codec: Codec, segment: Segment, length: int, blur: random.Random) -> bool:
-    """Append one question and its answer if it fits. Now and then a word of the prompt is blurred to `<unk>`, so
-    that a stranger's wording does not upset the model."""
+    """Append one question and its answer if it fits. Now and then a word that carries no content is blurred
+    to `<unk>`, so that a stranger's wording does not upset the model."""
     prompt = codec.encode(segment.prompt)
-    if blur.random() < 0.04:
-        prompt[blur.randrange(len(prompt))] = codec.unknown
+    filler = [k for k, token in enumerate(prompt) if token in codec.filler]
+    if filler and blur.random() < 0.08:
+        prompt[blur.choice(filler)] = codec.unknown
     answer = [*codec.encode(segment.options[0]), codec.special("<eos>")]
     tokens = [*prompt, codec.special("<assistant>"), *answer]
     start, number = len(packed.ids), len(packed.tasks) + 1

@@ -1,0 +1,67 @@
+# Fieldscope. A machine needs Python 3.11 (or later), make and a package registry; `make help` lists what there is.
+
+VENV := .venv
+BIN := $(VENV)/bin
+VLLM_VENV := .venv-vllm
+ROOMS := core cache prompts retrieval agent eval fieldnotes service
+PYTEST_WORKERS ?= 2
+
+# The lock is made on 3.11, so that one comes first. A name that does not start (a pyenv shim) is passed over.
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
+NEED_PYTHON = test -n "$(PYTHON)" || { \
+	echo "Fieldscope needs Python 3.11 or later: install it, or say where it is with 'make PYTHON=/path/to/python3.11 ...'" >&2; \
+	exit 1; }
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test check test-vllm lock train clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(VENV)/.ready ## make .venv from requirements.lock (skipped where nothing changed)
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(NEED_PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -r requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## the main job on the bundled benchmark: rerank, and print how much better it became
+	$(BIN)/fieldscope demo
+
+# One thread a worker: two test processes with two threads each are slower on two cores.
+test: setup ## every test that needs no server
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not vllm" -n $(PYTEST_WORKERS)
+
+check: setup ## ruff, mypy --strict, and the directions of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(ROOMS) checks
+	$(BIN)/python checks/imports.py
+
+$(VLLM_VENV)/.ready: tests/vllm/setup.sh tests/vllm/requirements.lock tests/vllm/sitecustomize.py
+	@$(NEED_PYTHON)
+	sh tests/vllm/setup.sh "$(PYTHON)" $(VLLM_VENV)
+
+test-vllm: setup $(VLLM_VENV)/.ready ## the bundled model under a real vLLM server on the CPU
+	$(BIN)/python -m pytest -m vllm tests/vllm
+
+# Freezes a fresh environment. What torch brings along on a machine with its CUDA build is left out, as is the
+# "+cpu" of one without: torch's own pins decide that on each machine.
+lock: ## write requirements.lock anew, from pyproject.toml
+	@$(NEED_PYTHON)
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --upgrade setuptools
+	build/lock/bin/python -m pip install -e '.[dev]'
+	build/lock/bin/python -m pip freeze --all --exclude pip --exclude fieldscope \
+		| sed -E -e '/^(nvidia|cuda|triton)/d' -e 's/\+cpu$$//' > requirements.lock
+	rm -rf build/lock
+
+clean: ## remove both environments and what tools leave behind (runs and the user's caches stay)
+	rm -rf $(VENV) $(VLLM_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find $(ROOMS) checks tests -name __pycache__ -type d -prune -exec rm -rf {} +

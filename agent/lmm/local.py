@@ -1,0 +1,313 @@
+"""An LMM in this process: any LLaVA-style checkpoint that transformers can load."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from huggingface_hub import snapshot_download
+from PIL import Image as PILImage
+from safetensors import SafetensorError
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+
+from agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Usage
+from agent.lmm.batching import Batcher
+from agent.lmm.yes_no import answer_position
+from core.compat import prepare_torchvision
+from core.errors import ConfigError, FieldscopeError, LMMRequestError, LMMResponseError
+from core.fingerprint import fingerprint_files
+from core.types import ImageSource
+
+CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
+"""What a checkpoint is loaded from, and so what its identity is made of. Pickled weights are not among them."""
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A request made ready: the rendered chat, and its pictures in order."""
+
+    request: LMMRequest
+    text: str
+    pictures: tuple[PILImage.Image, ...]
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """What the model produced for a batch: ids (batch, steps) and raw logits, one (batch, vocabulary) a step."""
+
+    prompt_lengths: list[int]
+    ids: list[list[int]]
+    logits: Sequence[torch.Tensor]
+
+
+class LocalLMM:
+    """A model of transformers behind the door.
+
+    Requests that arrive together and have one shape are answered as one batch of up to `max_batch`, in one worker
+    thread; a request gets the same answer alone and in company (to float rounding). Log-probabilities are those of the
+    model's raw logits, before temperature, as vLLM gives them. Temperature 0 is greedy; above, sampling starts from the
+    request's `draw`, and nothing else of the checkpoint's own generation settings is used but its end tokens.
+
+    `json_schema` is not enforced: whoever asks validates. Of `extra_body` only `chat_template_kwargs` means anything.
+    """
+
+    def __init__(self, model: Any, processor: Any, images: ImageSource, *, identity: str, max_batch: int = 32) -> None:
+        self._model = model.eval()
+        self._processor = processor
+        self._tokenizer = processor.tokenizer
+        self._tokenizer.padding_side = "left"
+        self._images = images
+        self._identity = identity
+        self._ends = _end_tokens(model, self._tokenizer)
+        model.generation_config = GenerationConfig(eos_token_id=self._ends)
+        self._spelling = lru_cache(maxsize=4096)(lambda token: str(self._tokenizer.decode([token])))
+        self._batcher = Batcher(self._answer_all, _shape, max_batch)
+
+    @classmethod
+    def from_path(
+        cls,
+        path: Path | str,
+        images: ImageSource,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_batch: int = 32,
+    ) -> LocalLMM:
+        """Load a checkpoint folder; a name that is no folder is looked for on the Hugging Face hub.
+
+        `device` is torch's name of one, by default the accelerator if there is any. `dtype` ("float32", "bfloat16",
+        ...) is by default float32 on the CPU and the checkpoint's own elsewhere. The weights are read twice, once for
+        the identity. Raises `ConfigError` for what can't be loaded, is incomplete, or has no chat template.
+        """
+        prepare_torchvision()
+        folder = _checkpoint_folder(path)
+        target = torch.device(device) if device else torch.accelerator.current_accelerator(True) or torch.device("cpu")
+        dtype = dtype or ("float32" if target.type == "cpu" else "auto")
+        try:
+            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+            model, report = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+            raise ConfigError(f"can't load a model from {path}: {_first_line(error)}") from error
+        if report["missing_keys"]:  # transformers would leave them random
+            raise ConfigError(f"the checkpoint {path} is incomplete: it lacks {min(report['missing_keys'])}")
+        if not hasattr(processor, "image_processor") or not (
+            processor.chat_template or processor.tokenizer.chat_template
+        ):
+            raise ConfigError(
+                f"the checkpoint {path} needs an image processor and a chat template to be asked anything"
+            )
+        files = {file for pattern in CHECKPOINT_FILES for file in folder.glob(pattern)}
+        identity = f"local:{fingerprint_files(files)}:{str(model.dtype).removeprefix('torch.')}"
+        return cls(model.to(target), processor, images, identity=identity, max_batch=max_batch)
+
+    @property
+    def identity(self) -> str:
+        return self._identity
+
+    async def generate(self, request: LMMRequest) -> LMMResponse:
+        """Answer one request. Raises `ImageError` for an unreadable image, `LMMRequestError` for messages that the
+        chat template refuses, `LMMResponseError` where the model fails."""
+        return await self._batcher.submit(request)
+
+    async def aclose(self) -> None:
+        await self._batcher.aclose()
+        del self._model
+
+    def _answer_all(self, requests: Sequence[LMMRequest]) -> list[LMMResponse | Exception]:
+        """A response or an error for each request, in order; one that fails leaves the others alone."""
+        results: dict[int, LMMResponse | Exception] = {}
+        prompts: dict[int, _Prompt] = {}
+        pictures: dict[str, PILImage.Image] = {}
+        for index, request in enumerate(requests):
+            try:
+                prompts[index] = self._prepare(request, pictures)
+            except FieldscopeError as error:
+                results[index] = error
+        together = all(prompt.request.temperature == 0 for prompt in prompts.values())
+        for group in [list(prompts)] if together else [[index] for index in prompts]:
+            results.update(zip(group, self._answer([prompts[index] for index in group]), strict=True))
+        return [results[index] for index in range(len(requests))]
+
+    def _prepare(self, request: LMMRequest, pictures: dict[str, PILImage.Image]) -> _Prompt:
+        """Render the chat and fetch its pictures; those that `pictures` has by hash are not loaded again."""
+        for part in request.images:
+            if part.sha256 not in pictures:
+                pictures[part.sha256] = self._images.load(part.image_id)
+        chat = [
+            {
+                "role": message.role,
+                "content": [
+                    {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image"}
+                    for part in message.content
+                ],
+            }
+            for message in request.messages
+        ]
+        renderer = self._processor if self._processor.chat_template else self._tokenizer
+        options = request.extra_body.get("chat_template_kwargs", {})
+        try:
+            text = renderer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
+        except (jinja2.TemplateError, ValueError) as error:
+            raise LMMRequestError(f"the model's chat template refuses the messages: {_first_line(error)}") from error
+        placeholder = self._processor.image_token
+        if text.count(placeholder) != len(request.images):
+            raise LMMRequestError(
+                f"{len(request.images)} images but {text.count(placeholder)} times {placeholder!r} in the prompt: "
+                "take it out of the text, or use a model whose chat template takes that many images"
+            )
+        return _Prompt(request, text, tuple(pictures[part.sha256] for part in request.images))
+
+    def _answer(self, prompts: Sequence[_Prompt]) -> list[LMMResponse | Exception]:
+        """Answer a batch. One that fails is tried again in halves: for want of memory, and to find the culprit."""
+        if not prompts:
+            return []
+        started = time.perf_counter()
+        try:
+            with torch.inference_mode():
+                tokens = self._produce(prompts)
+                return list(self._responses(prompts, tokens, time.perf_counter() - started))
+        except Exception as error:  # noqa: BLE001  whatever the model's code raises, it concerns this batch alone
+            if len(prompts) > 1:
+                middle = len(prompts) // 2
+                return self._answer(prompts[:middle]) + self._answer(prompts[middle:])
+            return [LMMResponseError(f"the model gave no answer: {_first_line(error)}")]
+
+    def _produce(self, prompts: Sequence[_Prompt]) -> _Tokens:
+        """Run the model. All prompts have one shape; where the first is sampled it is the only one."""
+        request = prompts[0].request
+        inputs = self._inputs(prompts)
+        lengths = inputs["attention_mask"].sum(-1).tolist()
+        if request.max_tokens == 1 and request.temperature == 0:
+            last = self._model(**inputs, **self._positions(inputs), logits_to_keep=1, use_cache=False).logits[:, -1]
+            return _Tokens(lengths, last.argmax(-1, keepdim=True).tolist(), [last])
+        decoding = GenerationConfig(
+            max_new_tokens=request.max_tokens,
+            eos_token_id=self._ends,
+            pad_token_id=self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self._ends[0],
+            return_dict_in_generate=True,
+            output_logits=any(prompt.request.top_logprobs for prompt in prompts),
+            do_sample=request.temperature > 0,
+            **({"temperature": request.temperature, "top_k": 0} if request.temperature > 0 else {}),
+        )
+        with _random_state(request.draw if request.temperature > 0 else None, self._model.device):
+            output = self._model.generate(**inputs, generation_config=decoding)
+        steps = output.sequences.shape[1] - (inputs["input_ids"].shape[1] if "input_ids" in inputs else 0)
+        return _Tokens(lengths, output.sequences[:, -steps:].tolist(), output.logits or ())
+
+    def _inputs(self, prompts: Sequence[_Prompt]) -> dict[str, Any]:
+        """Tensors for the model, padded on the left."""
+        pictures = [picture for prompt in prompts for picture in prompt.pictures]
+        opening = self._tokenizer.bos_token
+        inputs = self._processor(
+            text=[prompt.text for prompt in prompts],
+            images=pictures or None,
+            padding=True,
+            return_tensors="pt",
+            add_special_tokens=not (opening and prompts[0].text.startswith(opening)),  # the template wrote it
+        ).to(self._model.device, self._model.dtype)
+        return self._share_vision(dict(inputs), pictures)
+
+    def _share_vision(self, inputs: dict[str, Any], pictures: Sequence[PILImage.Image]) -> dict[str, Any]:
+        """Put a picture that several prompts of a batch show through the vision tower once."""
+        places: dict[int, int] = {}
+        rows = [places.setdefault(id(picture), len(places)) for picture in pictures]
+        if len(places) == len(rows) or not self._is_plain_llava:
+            return inputs
+        firsts = [rows.index(row) for row in range(len(places))]
+        features = self._model.get_image_features(pixel_values=inputs.pop("pixel_values")[firsts]).pooler_output
+        ids = inputs.pop("input_ids")
+        embedded = self._model.get_input_embeddings()(ids)
+        shown = torch.cat([features[row] for row in rows]).to(embedded.dtype)
+        embedded = embedded.masked_scatter((ids == self._model.config.image_token_id).unsqueeze(-1), shown)
+        return inputs | {"inputs_embeds": embedded}
+
+    def _positions(self, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Positions that start behind the padding, as `generate` sets them itself; other families have their own."""
+        if not self._is_plain_llava:
+            return {}
+        return {"position_ids": (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)}
+
+    @property
+    def _is_plain_llava(self) -> bool:
+        return bool(self._model.config.model_type == "llava")
+
+    def _responses(self, prompts: Sequence[_Prompt], tokens: _Tokens, seconds: float) -> Iterator[LMMResponse]:
+        for row, (prompt, length) in enumerate(zip(prompts, tokens.prompt_lengths, strict=True)):
+            ids, ended = self._cut(tokens.ids[row])
+            yield LMMResponse(
+                text=self._tokenizer.decode(ids, skip_special_tokens=True),
+                answer_logprobs=self._alternatives(prompt.request, ids, row, tokens.logits),
+                usage=Usage(prompt_tokens=length, completion_tokens=len(ids)),
+                finish_reason="stop" if ended else "length",
+                latency=seconds,
+            )
+
+    def _cut(self, ids: list[int]) -> tuple[list[int], bool]:
+        """A row up to and with its end token, and whether it has one; behind it is only padding."""
+        for index, token in enumerate(ids):
+            if token in self._ends:
+                return ids[: index + 1], True
+        return ids, False
+
+    def _alternatives(
+        self, request: LMMRequest, ids: list[int], row: int, logits: Sequence[torch.Tensor]
+    ) -> tuple[TokenLogprob, ...]:
+        """The most probable tokens where the answer starts; none if the model never came to it."""
+        if not request.top_logprobs:
+            return ()
+        texts = [""] + [str(self._tokenizer.decode(ids[: end + 1])) for end in range(len(ids))]
+        pieces = [text[len(before) :] for before, text in pairwise(texts)]
+        step = answer_position(pieces, request.answer_after)
+        if step is None:
+            return ()
+        scores = logits[step][row].float().log_softmax(-1)
+        best = scores.topk(min(request.top_logprobs, scores.shape[-1]))
+        return tuple(
+            TokenLogprob(token=self._spelling(token), logprob=min(value, 0.0))
+            for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        )
+
+
+def _shape(request: LMMRequest) -> tuple[object, ...]:
+    """Requests of one shape fit into one batch: as many images, as many tokens to come, texts of about one length."""
+    return (len(request.images), request.max_tokens, request.temperature > 0, len(request.text).bit_length())
+
+
+def _checkpoint_folder(path: Path | str) -> Path:
+    if Path(path).is_dir():
+        return Path(path)
+    try:
+        return Path(snapshot_download(str(path), allow_patterns=list(CHECKPOINT_FILES)))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is no folder, and no model that the hub hands out: {_first_line(error)}") from error
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Ids that end an answer: the checkpoint's and the tokenizer's."""
+    stated = model.generation_config.eos_token_id
+    stated = stated if isinstance(stated, list) else [stated]
+    return sorted({token for token in (*stated, tokenizer.eos_token_id) if token is not None})
+
+
+@contextmanager
+def _random_state(draw: int | None, device: torch.device) -> Iterator[None]:
+    """Sample from `draw` inside, and leave the process's random numbers as they were."""
+    if draw is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(draw)
+        yield
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:240]

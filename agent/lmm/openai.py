@@ -1,0 +1,240 @@
+"""An LMM behind an OpenAI-compatible server: vLLM first, any other that speaks chat completions."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import math
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+from PIL import Image as PILImage
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart
+from agent.lmm.completion import one_line, read_completion, read_models
+from core.errors import (
+    ConfigError,
+    FieldscopeError,
+    LMMConnectionError,
+    LMMRateLimitError,
+    LMMRequestError,
+    LMMResponseError,
+    LMMServerError,
+)
+from core.types import ImageSource
+
+LONGEST_WAIT = 120.0
+"""Seconds. A server that asks for a longer pause than this (Retry-After) is taken at its word: the call fails."""
+
+_CAN_PASS = (LMMConnectionError, LMMRateLimitError, LMMServerError)
+_REQUEST_TIMEOUT = 408
+_SLOW_DOWN = {409, 425, 429}
+_SERVER_FAULT = 500
+_REMEMBERED_IMAGES = 64
+_CONNECT_TIMEOUT = 10.0
+
+
+class OpenAILMM:
+    """An LMM over HTTP, for one event loop.
+
+    `base_url` is the server's address, as in `http://localhost:8000` (`/v1` is added where there is no path); `model`
+    the name it serves the model under; `revision` whatever tells two models of that name apart, since a server doesn't
+    say which weights it holds. The key comes from `api_key`, else FIELDSCOPE_API_KEY, else OPENAI_API_KEY.
+
+    Images travel as PNG data URLs, so the server sees the very pixels; `max_side` (pixels) scales larger ones down.
+    At most `max_concurrency` calls are out at once, a call that waits to be tried again among them, so a struggling
+    server isn't given more. `timeout` (seconds) is for one attempt from first to last byte. An attempt is repeated,
+    up to `attempts` in all, only where it can pass: no connection, no answer in time, or status 408, 409, 425, 429
+    or 5xx. It waits for as long as the server says in `Retry-After`, plus a random time below `backoff` seconds,
+    doubled each time.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        images: ImageSource,
+        *,
+        api_key: str | None = None,
+        revision: str | None = None,
+        max_side: int | None = None,
+        max_concurrency: int = 32,
+        timeout: float = 120.0,
+        attempts: int = 6,
+        backoff: float = 0.5,
+    ) -> None:
+        self.url = _server_url(base_url)
+        self.model = model
+        self._images = images
+        self._max_side = max_side
+        self._identity = (
+            f"openai:{model}" + (f"@{revision}" if revision else "") + (f"#png<={max_side}" if max_side else "#png")
+        )
+        self._timeout = timeout
+        self._slots = asyncio.Semaphore(max_concurrency)
+        self._client = openai.AsyncOpenAI(
+            base_url=self.url,
+            api_key=api_key or os.environ.get("FIELDSCOPE_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none",
+            timeout=openai.Timeout(timeout, connect=min(timeout, _CONNECT_TIMEOUT)),
+            max_retries=0,
+        )
+        self._retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_CAN_PASS),
+            stop=lambda state: state.attempt_number >= attempts or (_pause_asked(state) or 0.0) > LONGEST_WAIT,
+            wait=lambda state: (_pause_asked(state) or 0.0) + wait_random_exponential(backoff, max=30.0)(state),
+            reraise=True,
+        )
+        self._data_url = lru_cache(maxsize=_REMEMBERED_IMAGES)(self._encode)
+
+    @property
+    def identity(self) -> str:
+        return self._identity
+
+    async def generate(self, request: LMMRequest) -> LMMResponse:
+        """Ask the server.
+
+        Raises the `LMMError` that fits, `ImageError` for an unreadable image. A server that gives no log-probabilities
+        where some were asked for is an `LMMResponseError`, so that no such answer is ever cached.
+        """
+        async with self._slots:
+            body = await self._body(request)
+            retrying = self._retrying.copy()  # an object of tenacity's holds the state of one call
+            answered: tuple[float, str] = await retrying(self._ask, body)
+        seconds, answer = answered
+        return read_completion(answer, request, seconds)
+
+    async def check(self) -> None:
+        """Raise an `LMMError` unless the server answers and serves the model. One attempt; costs no tokens."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                raw = await self._client.models.with_raw_response.list()
+        except (openai.OpenAIError, TimeoutError) as error:
+            raise lmm_error(error, self.url, self._timeout) from error
+        served = read_models(raw.text)
+        if self.model not in served:
+            raise LMMRequestError(f"{self.url} serves {', '.join(served) or 'no model'}, not {self.model}: set --model")
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+    async def _ask(self, body: dict[str, Any]) -> tuple[float, str]:
+        """One attempt: seconds taken, and the answer's JSON as it came."""
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._timeout):  # the client's own timeout starts anew with each byte
+                raw = await self._client.chat.completions.with_raw_response.create(**body)
+        except (openai.OpenAIError, TimeoutError) as error:
+            raise lmm_error(error, self.url, self._timeout) from error
+        return time.perf_counter() - started, raw.text
+
+    async def _body(self, request: LMMRequest) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [await self._message(message) for message in request.messages],
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "seed": request.draw,
+        }
+        if request.top_logprobs:
+            body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+        if request.json_schema is not None:
+            schema = {"name": "answer", "schema": request.json_schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if request.extra_body:
+            body["extra_body"] = request.extra_body
+        return body
+
+    async def _message(self, message: Message) -> dict[str, Any]:
+        match message.content:
+            case (TextPart(text=text),):  # plain, for servers whose templates know no parts
+                return {"role": message.role, "content": text}
+        return {"role": message.role, "content": [await self._part(part) for part in message.content]}
+
+    async def _part(self, part: TextPart | ImagePart) -> dict[str, Any]:
+        if isinstance(part, TextPart):
+            return {"type": "text", "text": part.text}
+        url = await asyncio.to_thread(self._data_url, part.image_id, part.sha256)
+        return {"type": "image_url", "image_url": {"url": url}}
+
+    def _encode(self, image_id: str, sha256: str) -> str:
+        """An image as a data URL; `sha256` is there to tell two versions of one id apart in the LRU."""
+        image = self._images.load(image_id)
+        if self._max_side is not None and max(image.size) > self._max_side:
+            image = image.copy()
+            image.thumbnail((self._max_side, self._max_side), PILImage.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG", compress_level=1)  # a faster, slightly larger file
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def lmm_error(error: Exception, url: str, timeout: float) -> FieldscopeError:
+    """What a failure of the openai library is in our tree, in one line that says what to do."""
+    match error:
+        case openai.APITimeoutError() | TimeoutError():
+            return LMMConnectionError(
+                f"{url} did not answer within {timeout:g} s: allow more time, or send it fewer requests at once"
+            )
+        case openai.APIConnectionError():
+            why = one_line(error.__cause__ or error)
+            return LMMConnectionError(
+                f"can't reach {url} ({why}): start the server (fieldscope lmm serve MODEL) or check --lmm"
+            )
+        case openai.APIStatusError(status_code=status):
+            said = f"{url} answered {status}: {_server_words(error)}"
+            if status == _REQUEST_TIMEOUT:
+                return LMMConnectionError(said)
+            if status in _SLOW_DOWN:
+                return LMMRateLimitError(said, retry_after=_retry_after(error))
+            return LMMServerError(said) if status >= _SERVER_FAULT else LMMRequestError(said)
+        case openai.APIError() | openai.LengthFinishReasonError() | openai.ContentFilterFinishReasonError():
+            return LMMResponseError(f"{url} gave no usable answer: {one_line(error)}")
+        case _:
+            return LMMRequestError(f"the request to {url} could not be made: {one_line(error)}")
+
+
+def _server_url(base_url: str) -> str:
+    try:
+        parts = urlsplit(base_url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.username
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(
+            f"{base_url!r} is no server address: write it like http://localhost:8000 (a key goes in FIELDSCOPE_API_KEY)"
+        )
+    return base_url.rstrip("/") if parts.path.strip("/") else parts._replace(path="/v1").geturl()
+
+
+def _pause_asked(state: RetryCallState) -> float | None:
+    error = state.outcome.exception() if state.outcome else None
+    return _retry_after(error.__cause__) if error else None
+
+
+def _retry_after(error: BaseException | None) -> float | None:
+    """Seconds that the server asks to wait: `Retry-After` holds seconds or a date (RFC 9110, 10.2.3)."""
+    if not isinstance(error, openai.APIStatusError):
+        return None
+    value = error.response.headers.get("retry-after", "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _server_words(error: openai.APIStatusError) -> str:
+    body = error.body.get("message") if isinstance(error.body, Mapping) else error.body
+    return one_line(body if isinstance(body, str) and body.strip() else error)

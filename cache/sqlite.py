@@ -1,0 +1,143 @@
+"""The response cache on disk: one SQLite file that several processes read and write at once."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cache.store import Entry, StoreStats
+from core.errors import CacheError
+
+APPLICATION_ID = 0x46534350
+"""Marks a SQLite file as ours ("FSCP"), so that another program's database is refused and never written to."""
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE entries (
+    key TEXT PRIMARY KEY,
+    request TEXT NOT NULL,
+    response TEXT NOT NULL,
+    provenance TEXT NOT NULL
+) WITHOUT ROWID
+"""
+
+
+class SqliteStore:
+    """A `CacheStore` in one SQLite file with a write-ahead log.
+
+    Readers never wait for a writer, and writers wait for each other up to `busy_timeout` seconds. `put` commits with
+    `synchronous=NORMAL`: the entry is then in the log file, handed to the operating system, so no way of killing the
+    process can lose it or leave half of it. (A power cut may take the last entries with it, but never damages the
+    file; waiting for the disk at each entry would guard against that alone, and cost milliseconds an answer.)
+
+    One connection serves all threads of a process behind a lock. Do not carry a store across `fork`.
+    """
+
+    def __init__(self, path: Path | str, busy_timeout: float = 30.0) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CacheError(f"can't create the cache's folder {self.path.parent}: {error.strerror}") from error
+        with self._reporting():
+            self._connection = sqlite3.connect(
+                self.path, timeout=busy_timeout, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with self._reporting():
+                self._prepare(busy_timeout)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def get(self, key: str) -> Entry | None:
+        query = "SELECT key, request, response, provenance FROM entries WHERE key = ?"
+        with self._lock, self._reporting():
+            row = self._connection.execute(query, (key,)).fetchone()
+        return None if row is None else Entry(*row)
+
+    def put(self, entry: Entry, replace: bool = False) -> None:
+        statement = f"INSERT OR {'REPLACE' if replace else 'IGNORE'} INTO entries VALUES (?, ?, ?, ?)"
+        values = (entry.key, entry.request, entry.response, entry.provenance)
+        with self._lock, self._reporting():
+            self._connection.execute(statement, values)
+
+    def stats(self) -> StoreStats:
+        query = "SELECT json_extract(provenance, '$.model'), count(*) FROM entries GROUP BY 1"
+        with self._lock, self._reporting():
+            by_model = dict(self._connection.execute(query).fetchall())
+        files = (self.path, self.path.with_name(self.path.name + "-wal"))
+        size = sum(file.stat().st_size for file in files if file.exists())
+        return StoreStats(entries=sum(by_model.values()), size_bytes=size, by_model=by_model)
+
+    def close(self) -> None:
+        with self._lock, self._reporting():
+            self._connection.close()
+
+    def _prepare(self, busy_timeout: float) -> None:
+        """Refuse a file that isn't ours, before anything is written to it; lay out a new one."""
+        self._connection.execute("BEGIN")  # so that the parts of the header are of one moment
+        laid_out = self._check_header()
+        self._connection.execute("COMMIT")
+        self._write_ahead(busy_timeout)
+        if laid_out:
+            return
+        self._connection.execute("BEGIN IMMEDIATE")
+        if not self._check_header():  # another process may have been faster
+            self._connection.execute(_SCHEMA)
+            self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._connection.execute("COMMIT")
+
+    def _check_header(self) -> bool:
+        """True for a cache of this version, False for an empty file. Raises `CacheError` for any other."""
+        application = self._pragma("application_id")
+        version = self._pragma("user_version")
+        tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if application == 0 and version == 0 and tables == 0:
+            return False
+        if application != APPLICATION_ID:
+            raise CacheError(f"{self.path} is another program's database: name a different cache file")
+        if version != SCHEMA_VERSION:
+            raise CacheError(
+                f"{self.path} has cache format {version}, this Fieldscope reads {SCHEMA_VERSION}: "
+                "name a different cache file, or use the Fieldscope that wrote it"
+            )
+        return True
+
+    def _write_ahead(self, busy_timeout: float) -> None:
+        """Switch the log on. SQLite does not wait here for another process that writes, whatever its timeout: we do."""
+        deadline = time.monotonic() + busy_timeout
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _pragma(self, name: str) -> int:
+        value: int = self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+        return value
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Turn what sqlite3 raises into one line that says what to do."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise CacheError(f"can't use the cache {self.path}: {error}") from error
+        except sqlite3.ProgrammingError as error:
+            raise CacheError(f"the cache {self.path} is closed: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise CacheError(
+                f"the cache {self.path} is damaged or no cache at all ({error}): move it away or name another file"
+            ) from error

@@ -1,0 +1,172 @@
+"""INQUIRE-Rerank (Vendrow et al. 2024, arXiv 2411.02537): Parquet files with a row per query and candidate.
+
+A copy of the data set `evendrow/INQUIRE-Rerank` and FieldNotes-Rerank have this shape. `clip_score` is the prior;
+species, file names, places and groups are the answer key, and only the groups are read, for the breakdowns.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.errors import BenchmarkError
+from core.types import Candidate, Query
+from eval.types import Benchmark, QueryMeta
+from retrieval.parquet import ParquetCollection
+
+COLUMNS = (
+    "image", "query", "relevant", "clip_score", "inat24_image_id", "inat24_file_name", "supercategory", "category",
+    "iconic_group", "inat24_species_id", "inat24_species_name", "latitude", "longitude", "location_uncertainty", "date",
+    "license", "rights_holder",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Kind:
+    name: str
+    accepted: tuple[Callable[[pa.DataType], bool], ...]
+
+
+_TEXT = _Kind("text", (pa.types.is_string, pa.types.is_large_string))
+_ID = _Kind("whole numbers or text", (pa.types.is_integer, *_TEXT.accepted))
+_NUMBER = _Kind("numbers", (pa.types.is_floating, pa.types.is_integer))
+_BINARY = _Kind("0 and 1", (pa.types.is_boolean, *_NUMBER.accepted))
+_IMAGE = _Kind("images as bytes", (pa.types.is_binary, pa.types.is_large_binary))
+_KINDS = {
+    "query": _TEXT,
+    "relevant": _BINARY,
+    "clip_score": _NUMBER,
+    "inat24_image_id": _ID,
+    "supercategory": _TEXT,
+    "category": _TEXT,
+    "iconic_group": _TEXT,
+}
+"""The columns that are read into memory."""
+
+_SPLIT_OF_NAME = re.compile(r"(train|validation|val|test)(?![a-z])", re.IGNORECASE)
+_ALIASES = {"val": "validation"}
+_PREFERRED = ("test", "validation", "train")
+WHOLE = "all"
+"""The split of files that name none."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    query: str
+    image_id: str
+    relevant: int
+    prior: float
+    meta: QueryMeta
+
+
+def load_inquire_rerank(path: Path, split: str | None = None, name: str | None = None) -> Benchmark:
+    """The benchmark in a Parquet file, or in the Parquet files under a folder.
+
+    A file belongs to the split that its name, or else its folder's, begins with (`test-00000-of-00002.parquet`,
+    `validation/part-0.parquet`). Without `split` the test split is taken if there is one. Files that name no split are
+    one split, whichever is asked for. Queries are named `q000`, `q001`, ... in order of appearance. Images stay in the
+    files until they are looked at.
+
+    Raises `BenchmarkError` for a path without Parquet files, an unknown split, missing columns, values of a wrong type,
+    judgments other than 0 and 1, scores that are no finite number, empty query texts, and an image twice in a query.
+    """
+    split, files = _files_of_split(path, split)
+    rows: dict[str, dict[str, _Row]] = {}
+    for file in files:
+        for number, row in enumerate(_rows(file)):
+            candidates = rows.setdefault(row.query, {})
+            if row.image_id in candidates:
+                raise BenchmarkError(f"{file}, row {number}: image {row.image_id} is twice in the query {row.query!r}")
+            candidates[row.image_id] = row
+    if not rows:
+        raise BenchmarkError(f"{path} holds no rows for the split {split!r}")
+    digits = max(3, len(str(len(rows) - 1)))
+    named = {f"q{number:0{digits}}": list(found.values()) for number, found in enumerate(rows.values())}
+    return Benchmark(
+        name=name or path.resolve().stem,
+        split=split,
+        queries=tuple(Query(id=query_id, text=found[0].query) for query_id, found in named.items()),
+        qrels={query_id: {row.image_id: row.relevant for row in found} for query_id, found in named.items()},
+        images=ParquetCollection(files, image_column="image", id_column="inat24_image_id"),
+        candidate_sets={
+            query_id: tuple(Candidate(row.image_id, row.prior) for row in found) for query_id, found in named.items()
+        },
+        meta={query_id: found[0].meta for query_id, found in named.items()},
+    )
+
+
+def _files_of_split(path: Path, split: str | None) -> tuple[str, list[Path]]:
+    if not path.exists():
+        raise BenchmarkError(f"{path} does not exist; give a Parquet file or a folder of them")
+    files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    if not files:
+        raise BenchmarkError(f"{path} holds no Parquet files")
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        splits.setdefault(_split_of(file, path), []).append(file)
+    wanted = _ALIASES.get(split, split) if split else next((s for s in _PREFERRED if s in splits), WHOLE)
+    if set(splits) == {WHOLE}:
+        return wanted, files
+    if wanted not in splits:
+        raise BenchmarkError(f"{path} has no split {wanted!r}; it has {', '.join(sorted(splits))}")
+    return wanted, splits[wanted]
+
+
+def _split_of(file: Path, root: Path) -> str:
+    names = [file.name] if file == root else [file.name, *(part.name for part in file.relative_to(root).parents)]
+    for name in names:
+        if found := _SPLIT_OF_NAME.match(name):
+            split = found[1].lower()
+            return _ALIASES.get(split, split)
+    return WHOLE
+
+
+def _rows(file: Path) -> Iterator[_Row]:
+    table = _read(file)
+    for number, values in enumerate(zip(*(table.column(column).to_pylist() for column in _KINDS), strict=True)):
+        query, relevant, prior, image_id, *groups = values
+        where = f"{file}, row {number}"
+        if not query or not query.strip():
+            raise BenchmarkError(f"{where}: the query is empty")
+        if relevant not in (0, 1):
+            raise BenchmarkError(f"{where}: relevant is {relevant}, not 0 or 1")
+        if prior is None or not math.isfinite(prior):
+            raise BenchmarkError(f"{where}: clip_score is {prior}, not a finite number")
+        if image_id in (None, ""):
+            raise BenchmarkError(f"{where}: inat24_image_id is empty")
+        yield _Row(query, str(image_id), int(relevant), float(prior), QueryMeta(*(group or "" for group in groups)))
+
+
+def _read(file: Path) -> pa.Table:
+    """The columns that count, of a file whose columns are all there and of the right types."""
+    try:
+        with pq.ParquetFile(file) as parquet:
+            _check_schema(file, parquet.schema_arrow)
+            return parquet.read(columns=list(_KINDS))
+    except (OSError, pa.ArrowException) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise BenchmarkError(f"{file} can't be read as Parquet ({reason}); fetch it again") from error
+
+
+def _check_schema(file: Path, schema: pa.Schema) -> None:
+    if missing := [column for column in COLUMNS if column not in schema.names]:
+        raise BenchmarkError(f"{file} lacks {', '.join(missing)}; INQUIRE-Rerank's columns are {', '.join(COLUMNS)}")
+    for column, kind in {"image": _IMAGE, **_KINDS}.items():
+        found = schema.field(column).type
+        if not any(accepts(_plain(found)) for accepts in kind.accepted):
+            raise BenchmarkError(f"{file}: column {column} holds {found}, not {kind.name}")
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type of a column's values: what a dictionary encodes, what lies in an image's `bytes`."""
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        return kind.field("bytes").type
+    return kind

@@ -1,0 +1,162 @@
+"""One run on disk. It survives `kill -9` at any point, and never mixes two configurations.
+
+- `manifest.json`: what was run, by fingerprints, and with which versions.
+- `results.jsonl`: one `RerankResult` a line, written query by query; the last line of a query counts.
+- `images.jsonl`: id and pixel hash of every image that the model was asked about, so that replay needs no pixels.
+- `run.trec`, `qrels.trec`, `metrics.json`: written when all queries are finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from agent.types import RerankResult
+from core.errors import ConfigError
+from core.fingerprint import canonical_json
+from eval.jsonlines import JsonLines
+
+_LIBRARIES = (
+    "fieldscope", "torch", "transformers", "open_clip_torch", "langgraph", "openai", "faiss-cpu", "numpy", "pillow",
+    "pyarrow", "pydantic",
+)  # fmt: skip
+
+
+class _HashedImage(BaseModel):
+    image_id: str
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    format: Literal[1] = 1
+    began: str
+    configuration: dict[str, Any]
+    environments: tuple[dict[str, Any], ...] = ()
+
+
+class RunFolder:
+    """Opens or creates a run's folder and takes up what is finished in it.
+
+    `configuration` (JSON-able) is everything that decides the results. Raises `ConfigError`, with nothing overwritten,
+    where the folder holds a run of another configuration, of another version, or something else.
+    """
+
+    def __init__(self, path: Path, configuration: Mapping[str, Any]) -> None:
+        self.path = path
+        self.results: dict[str, RerankResult] = {}
+        self._hashes: dict[str, str] = {}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"can't make the folder {path}: {error.strerror}") from error
+        self._results = JsonLines(path / "results.jsonl")
+        try:
+            self._images = JsonLines(path / "images.jsonl")
+            self._write_manifest(self._accepted_manifest(configuration))
+            self._recover()
+        except BaseException:
+            self.close()
+            raise
+
+    def commit(self, result: RerankResult, hashes: Mapping[str, str]) -> None:
+        """Put a finished query on the disk, with the pixel hashes of the images that the model was asked about.
+
+        Raises `ConfigError` where an image is not the one that the run began with.
+        """
+        for image_id, sha256 in hashes.items():
+            if self._hashes.get(image_id, sha256) != sha256:
+                raise ConfigError(f"image {image_id} changed since the run in {self.path} began; choose another folder")
+        fresh = {image_id: sha256 for image_id, sha256 in hashes.items() if image_id not in self._hashes}
+        # Images first: a query that counts as finished has its hashes on the disk.
+        self._images.append(_HashedImage(image_id=i, sha256=sha).model_dump_json() for i, sha in fresh.items())
+        self._results.append([result.model_dump_json()])
+        self._hashes |= fresh
+        self.results[result.query_id] = result
+
+    def write(self, name: str, lines: Iterable[str]) -> None:
+        """Write a whole file, or leave the old one as it was."""
+        _replace(self.path / name, "".join(lines))
+
+    def close(self) -> None:
+        """Let other processes use the folder."""
+        self._results.close()
+        if hasattr(self, "_images"):
+            self._images.close()
+
+    def _accepted_manifest(self, configuration: Mapping[str, Any]) -> _Manifest:
+        """The manifest to go on with, which is the folder's own where it has one."""
+        wanted = json.loads(canonical_json(configuration))
+        path = self.path / "manifest.json"
+        try:
+            manifest = _Manifest.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            self._require_empty()
+            return _Manifest(began=datetime.now(UTC).isoformat(timespec="seconds"), configuration=wanted)
+        except OSError as error:
+            raise ConfigError(f"can't read {path}: {error.strerror}") from error
+        except ValidationError as error:
+            raise ConfigError(f"{path} is of another version of Fieldscope; choose another folder") from error
+        found = manifest.configuration
+        if different := sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)):
+            raise ConfigError(
+                f"{self.path} holds a run of another configuration (other {', '.join(different)}); "
+                "choose another folder, or remove that one"
+            )
+        return manifest
+
+    def _write_manifest(self, manifest: _Manifest) -> None:
+        """Put this process' versions on record, where they are not."""
+        here = {"python": platform.python_version(), "platform": platform.platform(), "libraries": _versions()}
+        if here not in manifest.environments:
+            manifest = manifest.model_copy(update={"environments": (*manifest.environments, here)})
+            self.write("manifest.json", [manifest.model_dump_json(indent=2), "\n"])
+
+    def _require_empty(self) -> None:
+        """A killed start leaves only empty files and the half of a manifest; anything else belongs to somebody."""
+        foreign = [p.name for p in self.path.iterdir() if not (p.name.startswith(".manifest") or p.stat().st_size == 0)]
+        if foreign:
+            raise ConfigError(f"{self.path} holds {foreign[0]} but no manifest.json; choose another folder")
+
+    def _recover(self) -> None:
+        # A damaged line is left out: its query is not finished, and is asked again.
+        for line in self._results.recover():
+            with suppress(ValidationError):
+                result = RerankResult.model_validate_json(line)
+                self.results[result.query_id] = result
+        for line in self._images.recover():
+            with suppress(ValidationError):
+                image = _HashedImage.model_validate_json(line)
+                self._hashes[image.image_id] = image.sha256
+
+
+def _versions() -> dict[str, str]:
+    installed = {}
+    for name in _LIBRARIES:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,133 @@
+"""What the agent must never see: judgments and query metadata; and what an evaluation says about a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from agent.types import RerankResult, Verdict
+from core.errors import BenchmarkError
+from core.fingerprint import fingerprint
+from core.types import Candidate, ImageSource, Query
+
+Qrels = Mapping[str, Mapping[str, int]]
+"""Query id -> image id -> judgment: 1 is relevant, 0 is not, and an image without one counts as not relevant."""
+
+Means = Mapping[str, float | None]
+"""Metric -> mean over queries, between 0 and 1; None where no query could be scored."""
+
+
+@dataclass(frozen=True)
+class QueryMeta:
+    """INQUIRE's groups of a query. They are part of the answer key."""
+
+    supercategory: str = ""
+    category: str = ""
+    iconic_group: str = ""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Queries, judgments and images of one split.
+
+    `candidate_sets` gives each query's candidates for a rerank benchmark; None makes it full retrieval, where the
+    agent finds its own candidates. Raises `BenchmarkError` where the parts do not fit together.
+    """
+
+    name: str
+    split: str
+    queries: tuple[Query, ...]
+    qrels: Qrels
+    images: ImageSource
+    candidate_sets: Mapping[str, tuple[Candidate, ...]] | None = None
+    meta: Mapping[str, QueryMeta] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ids = [query.id for query in self.queries]
+        if not ids:
+            raise BenchmarkError(f"{self.name} ({self.split}) has no queries")
+        if len(set(ids)) < len(ids):
+            raise BenchmarkError(f"{self.name} ({self.split}) names a query id twice")
+        for wanted, where in ((self.qrels, "judgments"), (self.candidate_sets, "candidates")):
+            if wanted is not None and (missing := [query for query in ids if query not in wanted]):
+                raise BenchmarkError(f"{self.name} ({self.split}) has no {where} for {', '.join(missing[:5])}")
+
+    def candidates(self, query_id: str) -> tuple[Candidate, ...] | None:
+        """The given candidates of a query, or None for full retrieval."""
+        return None if self.candidate_sets is None else self.candidate_sets[query_id]
+
+    def judgments(self, query_id: str) -> Mapping[str, int]:
+        """The judgments that count: those on the candidates of a rerank benchmark, else all."""
+        judged = self.qrels[query_id]
+        candidates = self.candidates(query_id)
+        if candidates is None:
+            return judged
+        return {candidate.image_id: judged.get(candidate.image_id, 0) for candidate in candidates}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over queries, judgments, candidates with priors, and groups; images have hashes of their own."""
+        sets = self.candidate_sets
+        return fingerprint(
+            {
+                "name": self.name,
+                "split": self.split,
+                "queries": [query.model_dump(mode="json") for query in self.queries],
+                "qrels": {query: dict(judged) for query, judged in self.qrels.items()},
+                "candidates": sets and {q: [[c.image_id, c.prior] for c in found] for q, found in sets.items()},
+                "meta": {query: asdict(meta) for query, meta in self.meta.items()},
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run's rankings rest on, and what this process had to do for them.
+
+    `calls` are the verdicts that the strategy asked for, answered or unknown, with the tokens their responses report.
+    `cache_hits` are those that this process asked no model for: answered by the response cache, or read back with a
+    query that an earlier process had finished. `seconds` is this process' wall time.
+    """
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cache_hits: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cache_hits + other.cache_hits,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One strategy on one benchmark: means over the scored queries, overall and per supercategory, and the cost.
+
+    `scored` counts the queries that have a positive, `unknown` the calls that gave no verdict; `flags` are the warnings
+    that hold for every query.
+    """
+
+    benchmark: str
+    split: str
+    strategy: str
+    metrics: Means
+    by_supercategory: Mapping[str, Means]
+    cost: Cost
+    out: Path
+    queries: int
+    scored: int
+    unknown: int = 0
+    flags: tuple[str, ...] = ()
+
+
+def asked(result: RerankResult) -> list[Verdict]:
+    """A query's verdicts that cost a call."""
+    return [verdict for verdict in result.verdicts if verdict.state != "not_asked"]

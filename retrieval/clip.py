@@ -1,0 +1,187 @@
+"""CLIP through open_clip: any `model:pretrained` that it knows, or a checkpoint in a local folder."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image as PILImage
+
+from core.compat import prepare_torchvision
+from core.errors import ConfigError
+from core.fingerprint import fingerprint, fingerprint_files
+from core.types import Query
+from core.validation import unknown_name
+from retrieval.encoder import Vectors
+from retrieval.progress import Report
+
+prepare_torchvision()
+
+import open_clip  # noqa: E402 - torchvision underneath must be prepared first
+import torch  # noqa: E402
+
+_LOCAL = "local-dir:"
+_HUB = "hf-hub:"
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+)
+
+
+class ClipEncoder:
+    """An open_clip model as an `Encoder`: inner products are cosine similarities, between -1 and 1.
+
+    The model runs in float32 on a CPU, under float16 autocast on CUDA. The fingerprint covers weights, configuration,
+    tokenizer and preprocessing, not the precision, so that an index made on a GPU is searched on a laptop.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        preprocess: Callable[[PILImage.Image], torch.Tensor],
+        tokenize: Callable[[list[str]], torch.Tensor],
+        *,
+        dim: int,
+        fingerprint: str,
+        device: str | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._model: Any = model.eval().to(self._device)
+        self._preprocess = preprocess
+        self._tokenize = tokenize
+        self._tokenizer_lock = threading.Lock()  # fast tokenizers fail when two threads borrow them at once
+        self._dim = dim
+        self._fingerprint = fingerprint
+        self._batch_size = batch_size
+
+    @classmethod
+    def load(cls, name: str, *, device: str | None = None, batch_size: int = 32) -> Self:
+        """Load `model:pretrained` (such as `ViT-B-32:laion2b_s34b_b79k`; after the colon a checkpoint file will do),
+        `hf-hub:owner/model`, or a folder with `open_clip_config.json`, weights and, where the configuration names a
+        tokenizer, the tokenizer's files. Raises `ConfigError`; weights are never unpickled.
+        """
+        model_name, pretrained = _parse_name(name)
+        try:
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                model_name, pretrained, require_pretrained=True, weights_only=True
+            )
+            tokenize = open_clip.get_tokenizer(model_name)
+            config = open_clip.get_model_config(model_name)
+        except Exception as error:  # open_clip, transformers and the hub client raise all kinds of things
+            raise ConfigError(
+                f"can't load CLIP {name!r} ({_first_line(error)}); give MODEL:PRETRAINED as open_clip lists them, or a"
+                " folder with open_clip_config.json, weights and tokenizer"
+            ) from error
+        identity = {
+            "weights": _weights_sha256(model),
+            "config": config,
+            "preprocess": model.visual.preprocess_cfg,
+            "tokenizer": _tokenizer_sha256(Path(model_name.removeprefix(_LOCAL))),
+        }
+        return cls(
+            model,
+            preprocess,
+            tokenize,
+            dim=config["embed_dim"],
+            fingerprint=fingerprint(identity),
+            device=device,
+            batch_size=batch_size,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @property
+    def dim(self) -> int:
+        return self._dim
+
+    def encode_query(self, query: Query, instruction: str | None = None) -> Vectors:
+        """One L2-normalised vector, shape (dim,), of the query's text; CLIP follows no `instruction`.
+
+        Raises `ConfigError` for a query with a reference image or a dialogue, which text alone would misread.
+        """
+        if query.reference_image is not None or query.dialogue:
+            what = "a reference image" if query.reference_image is not None else "a dialogue"
+            raise ConfigError(
+                f"query {query.id!r} has {what}, and CLIP encodes plain text only; give candidates instead"
+            )
+        with self._tokenizer_lock:
+            tokens = self._tokenize([query.text])
+        with torch.inference_mode(), self._autocast():
+            features = self._model.encode_text(tokens.to(self._device))
+        vector: Vectors = _normalised(features)[0]
+        return vector
+
+    def encode_images(self, images: Sequence[PILImage.Image], progress: Report | None = None) -> Vectors:
+        """L2-normalised vectors, shape (len(images), dim), in the order given."""
+        batches = [np.empty((0, self._dim), dtype=np.float32)]
+        for start in range(0, len(images), self._batch_size):
+            batch = images[start : start + self._batch_size]
+            pixels = torch.stack([self._preprocess(image) for image in batch])
+            with torch.inference_mode(), self._autocast():
+                batches.append(_normalised(self._model.encode_image(pixels.to(self._device))))
+            if progress is not None:
+                progress(start + len(batch), len(images))
+        return np.concatenate(batches)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast("cuda", dtype=torch.float16) if self._device.type == "cuda" else nullcontext()
+
+
+def _parse_name(name: str) -> tuple[str, str | None]:
+    """open_clip's own two arguments. A folder wins over a model name."""
+    folder = Path(name.removeprefix(_LOCAL)).expanduser()
+    if folder.is_dir():
+        return f"{_LOCAL}{folder}", None
+    if name.startswith(_HUB):
+        return name, None
+    model_name, _, pretrained = name.partition(":")
+    model_name = model_name.replace("/", "-")
+    if not pretrained or name.startswith(_LOCAL):
+        raise ConfigError(f"{name!r} is neither a folder nor MODEL:PRETRAINED (such as ViT-B-32:laion2b_s34b_b79k)")
+    if model_name not in open_clip.list_models():
+        near = difflib.get_close_matches(model_name, open_clip.list_models(), n=3)
+        hint = f"near it: {', '.join(near)}" if near else "take one that open_clip.list_models() names"
+        raise ConfigError(f"unknown CLIP model {model_name!r}; {hint}")
+    tags = open_clip.list_pretrained_tags_by_model(model_name)
+    if pretrained not in tags and not Path(pretrained).is_file():
+        raise ConfigError(f"{unknown_name(f'{model_name} weights', pretrained, tags)}; or give a checkpoint file")
+    return model_name, pretrained
+
+
+def _normalised(features: torch.Tensor) -> Vectors:
+    unit: Vectors = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+    return unit
+
+
+def _weights_sha256(model: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _tokenizer_sha256(folder: Path) -> str | None:
+    """SHA-256 of a local folder's tokenizer; None for a model whose configuration names its tokenizer."""
+    files = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    return fingerprint_files(files) if files else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300]

@@ -1,0 +1,204 @@
+"""Image collections over files: pictures by id, opened safely, decoded once for both their pixels and their hash."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from PIL import Image as PILImage
+
+from core.errors import BrokenImageError, ConfigError
+from core.fingerprint import fingerprint_pixels
+from core.types import ImageSource
+from retrieval.images import DEFAULT_LIMITS, SUFFIXES, ImageLimits, open_image
+from retrieval.lru import ByteLru
+
+_DECODED_BYTES = 256_000_000
+
+
+class Collection(ImageSource, Protocol):
+    """An image source that knows what it holds, and how it can be opened again."""
+
+    def ids(self) -> Sequence[str]:
+        """The id of every image, those that turn out broken among them, in a fixed order."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def stamp(self, image_id: str) -> str:
+        """A cheap mark that changes when the stored image does. Raises `ImageError` where there is no such image."""
+        ...
+
+    def locator(self) -> dict[str, Any]:
+        """What `reopen_collection` needs to open this collection again, as JSON."""
+        ...
+
+
+class DecodingCollection(ABC):
+    """What collections share: a bounded memory of decoded pictures, and every picture's hash once it is known."""
+
+    def __init__(self, limits: ImageLimits) -> None:
+        self.limits = limits
+        self._decoded: ByteLru[PILImage.Image] = ByteLru(_DECODED_BYTES)
+        self._hashes: dict[str, str] = {}
+
+    @abstractmethod
+    def _open(self, image_id: str) -> PILImage.Image:
+        """Read and decode one image. Raises `ImageError`."""
+
+    def load(self, image_id: str) -> PILImage.Image:
+        """The picture as RGB, upright. It is shared: copy it before drawing on it. Raises `ImageError`."""
+        image = self._decoded.get(image_id)
+        if image is None:
+            image = self._open(image_id)
+            self._decoded.put(image_id, image, 3 * image.width * image.height)
+        return image
+
+    def pixel_hash(self, image_id: str) -> str:
+        """SHA-256 of the decoded pixels, computed once. Raises `ImageError`."""
+        if image_id not in self._hashes:
+            self._hashes[image_id] = fingerprint_pixels(self.load(image_id))
+        return self._hashes[image_id]
+
+
+class FolderCollection(DecodingCollection):
+    """The image files under a folder; an id is the path below it, with slashes.
+
+    Hidden files and folders, other suffixes than an image's, and linked folders are left out. A file that lies or
+    links outside of the folder is refused when it is asked for. Raises `ConfigError` where `root` is no folder.
+    """
+
+    def __init__(self, root: Path, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+        super().__init__(limits)
+        if not root.is_dir():
+            raise ConfigError(f"{str(root)!r} is no folder; give a folder of images")
+        self.root = root.resolve()
+
+    @cached_property
+    def _ids(self) -> tuple[str, ...]:
+        found = []
+        for folder, _, names in os.walk(self.root, onerror=_refuse_folder):
+            below = PurePosixPath(Path(folder).relative_to(self.root).as_posix())
+            found += [below / name for name in names if _is_listed(below / name)]
+        # A name that is no UTF-8 can't be written to a trace; escaped, it is listed, and reported as missing.
+        return tuple(sorted(os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace") for path in found))
+
+    def ids(self) -> Sequence[str]:
+        return self._ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def path(self, image_id: str) -> Path:
+        """The file of an id, with links followed. Raises `BrokenImageError` for whatever is not inside the folder."""
+        relative = PurePosixPath(image_id)
+        if relative.as_posix() != image_id or not _is_listed(relative):
+            raise BrokenImageError(f"{image_id!r} is no image id of {str(self.root)!r}; ids are paths below it")
+        try:
+            path = (self.root / relative).resolve(strict=True)
+        except (OSError, RuntimeError, ValueError) as error:  # missing, unreadable, a loop of links, a NUL
+            raise BrokenImageError(f"{image_id!r} is not to be found in {str(self.root)!r}; check the file") from error
+        if not path.is_relative_to(self.root):
+            raise BrokenImageError(f"{image_id!r} links outside of {str(self.root)!r}; copy the file there instead")
+        return path
+
+    def stamp(self, image_id: str) -> str:
+        return file_stamp(self.path(image_id))
+
+    def locator(self) -> dict[str, Any]:
+        return {"kind": "folder", "root": str(self.root)}
+
+    def _open(self, image_id: str) -> PILImage.Image:
+        return open_image(self.path(image_id), self.limits, name=image_id)
+
+
+class FilesCollection(DecodingCollection):
+    """Image files that somebody chose one by one, each under the id that `files` gives it."""
+
+    def __init__(self, files: Mapping[str, Path], limits: ImageLimits = DEFAULT_LIMITS) -> None:
+        super().__init__(limits)
+        self.files = {image_id: path.absolute() for image_id, path in files.items()}
+
+    def ids(self) -> Sequence[str]:
+        return tuple(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def path(self, image_id: str) -> Path:
+        """The file of an id. Raises `BrokenImageError` for an unknown id."""
+        if image_id not in self.files:
+            raise BrokenImageError(f"{image_id!r} is none of the {len(self)} files given")
+        return self.files[image_id]
+
+    def stamp(self, image_id: str) -> str:
+        return file_stamp(self.path(image_id))
+
+    def locator(self) -> dict[str, Any]:
+        return {"kind": "files", "files": {image_id: str(path) for image_id, path in self.files.items()}}
+
+    def _open(self, image_id: str) -> PILImage.Image:
+        return open_image(self.path(image_id), self.limits, name=image_id)
+
+
+def open_collection(paths: Sequence[Path], limits: ImageLimits = DEFAULT_LIMITS) -> Collection:
+    """The collection that a user means by these paths: one folder (of images, or of Parquet files), Parquet files, or
+    image files. Raises `ConfigError` where a path is missing, kinds are mixed, or there is no image."""
+    missing = [path for path in paths if not path.exists()]
+    if missing or not paths:
+        what = f"{str(missing[0])!r} does not exist" if missing else "no images were given"
+        raise ConfigError(f"{what}; give a folder, image files or Parquet files")
+    collection: Collection
+    if any(path.is_dir() for path in paths):
+        if len(paths) > 1:
+            raise ConfigError("several paths with a folder among them; give one folder, or files only")
+        collection = FolderCollection(paths[0], limits)
+        tables = [] if len(collection) else sorted(paths[0].rglob("*.parquet"))
+    else:
+        collection = FilesCollection({path.as_posix(): path for path in paths}, limits)
+        tables = [path for path in paths if path.suffix == ".parquet"]
+        if 0 < len(tables) < len(paths):
+            raise ConfigError("Parquet files and others are mixed; give one kind of file")
+    if tables:
+        from retrieval.parquet import ParquetCollection  # pyarrow is slow to import, and few need it
+
+        collection = ParquetCollection(tables, limits=limits)
+    if not len(collection):
+        raise ConfigError(f"{str(paths[0])!r} holds no images ({', '.join(sorted(SUFFIXES))})")
+    return collection
+
+
+def reopen_collection(locator: Mapping[str, Any], limits: ImageLimits = DEFAULT_LIMITS) -> Collection:
+    """The collection that wrote this `locator()`. Raises `ConfigError` where it is gone or of an unknown kind."""
+    match locator:
+        case {"kind": "folder", "root": str(root)}:
+            return FolderCollection(Path(root), limits)
+        case {"kind": "files", "files": dict(files)}:
+            return FilesCollection({image_id: Path(path) for image_id, path in files.items()}, limits)
+        case {"kind": "parquet", "paths": list(paths), "image_column": str(image_column), "id_column": str(id_column)}:
+            from retrieval.parquet import ParquetCollection
+
+            return ParquetCollection([Path(path) for path in paths], image_column, id_column, limits=limits)
+    raise ConfigError(f"unknown kind of image collection {locator.get('kind')!r}; index the images again")
+
+
+def file_stamp(path: Path) -> str:
+    """Size in bytes and time of change of a file. Raises `BrokenImageError` where there is none."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise BrokenImageError(f"{str(path)!r} can't be read ({error.strerror}); check the file") from error
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def _is_listed(relative: PurePosixPath) -> bool:
+    hidden = any(part.startswith(".") for part in relative.parts)  # `..` is among them
+    return not hidden and not relative.is_absolute() and relative.suffix.lower() in SUFFIXES
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise ConfigError(f"can't list {str(error.filename)!r} ({error.strerror}); make it readable or move it away")

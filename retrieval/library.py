@@ -1,0 +1,171 @@
+"""A library: an indexed collection that is searched by text. Building one can be stopped and taken up at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as PILImage
+
+from core.errors import ConfigError, ImageError, IndexMismatchError
+from core.types import Candidate, Query
+from retrieval.collection import Collection, reopen_collection
+from retrieval.encoder import Encoder
+from retrieval.index import ExactIndex, Index
+from retrieval.manifest import read_index, read_manifest, replace_file, require_encoder, writing
+from retrieval.progress import Report
+from retrieval.shards import Encoded, Shards
+
+_BATCH_BYTES = 256_000_000
+_READERS = min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """How many images are in the index, how many of them were encoded just now, and why the others are not in it."""
+
+    indexed: int
+    encoded: int
+    skipped: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Library:
+    """An index, the encoder that it belongs to, and where its images are."""
+
+    index: Index
+    encoder: Encoder
+    locator: Mapping[str, Any]
+
+    @cached_property
+    def collection(self) -> Collection:
+        """The images. Raises `ConfigError` where the folder that was indexed is gone; searching goes on without it."""
+        return reopen_collection(self.locator)
+
+    def search(self, query: Query, k: int) -> list[Candidate]:
+        """The `k` images nearest to the query (all, where there are fewer), best first; the prior is the similarity."""
+        scores, ids = self.index.search(self.encoder.encode_query(query)[np.newaxis], k)
+        return [Candidate(image_id, float(score)) for image_id, score in zip(ids[0], scores[0], strict=True)]
+
+
+def open_library(folder: Path, encoder: Encoder) -> Library:
+    """The library in `folder`. Raises `IndexMismatchError` where it is none, damaged, or another encoder's."""
+    from retrieval.faiss_index import FaissIndex  # FAISS is needed to search, not to build
+
+    manifest, vectors = read_index(folder, encoder)
+    locator = manifest.attributes.get("collection")
+    if not isinstance(locator, dict):
+        raise IndexMismatchError(f"{str(folder)!r} does not say which images it holds; make it with `fieldscope index`")
+    return Library(FaissIndex(manifest.ids, vectors, manifest.encoder_fingerprint), encoder, locator)
+
+
+def build_index(
+    collection: Collection,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    encoder_name: str = "",
+    batch_size: int = 64,
+    progress: Report | None = None,
+) -> BuildReport:
+    """Encode a collection into a library in `folder`, and write the images that can't be read to `skipped.json` there.
+
+    What an earlier build has encoded, finished or killed, is kept as long as the image's stamp is the same; images
+    that are gone from the collection leave the index. `encoder_name` is what people call the encoder.
+    Raises `IndexMismatchError` where `folder` holds another encoder's index, `ConfigError` where no image can be read.
+    """
+    shards = Shards(folder, encoder.fingerprint)
+    known = {entry.image_id: entry for entry in (*_indexed(folder, encoder), *shards.read())}
+    ids = collection.ids()
+    done: dict[str, Encoded] = {}
+    fresh: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    for image_id in ids:
+        try:
+            stamp = collection.stamp(image_id)
+        except ImageError as error:
+            skipped[image_id] = str(error)
+            continue
+        if image_id in known and known[image_id].stamp == stamp:
+            done[image_id] = known[image_id]
+        else:
+            fresh[image_id] = stamp
+    report = progress or (lambda done, total: None)
+    report(len(done) + len(skipped), len(ids))
+    encoded = 0
+    for batch in _batches(collection, list(fresh), batch_size, skipped):
+        vectors = encoder.encode_images([image for _, image in batch])
+        entries = [
+            Encoded(image_id, fresh[image_id], vector) for (image_id, _), vector in zip(batch, vectors, strict=True)
+        ]
+        shards.write(entries)
+        done |= {entry.image_id: entry for entry in entries}
+        encoded += len(entries)
+        report(len(done) + len(skipped), len(ids))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(
+            folder / "skipped.json", lambda path: path.write_text(json.dumps(skipped, indent=2, sort_keys=True))
+        )
+    if not done:
+        raise ConfigError(f"none of {len(ids)} images can be read; {str(folder / 'skipped.json')!r} says why")
+    indexed = [done[image_id] for image_id in ids if image_id in done]
+    vectors = np.stack([entry.vector for entry in indexed])
+    ExactIndex([entry.image_id for entry in indexed], vectors, encoder.fingerprint).save(
+        folder,
+        encoder_name=encoder_name,
+        attributes={"collection": collection.locator(), "stamps": [entry.stamp for entry in indexed]},
+    )
+    shards.clear()
+    return BuildReport(len(indexed), encoded, skipped)
+
+
+def _indexed(folder: Path, encoder: Encoder) -> Iterator[Encoded]:
+    """What the index in `folder` holds already; nothing where there is none, or one that is damaged."""
+    try:
+        manifest = read_manifest(folder)
+    except IndexMismatchError:
+        return
+    require_encoder(folder, manifest, encoder)
+    try:
+        manifest, vectors = read_index(folder, encoder)
+    except IndexMismatchError:
+        return
+    stamps = manifest.attributes.get("stamps", [])
+    if len(stamps) == len(manifest.ids):
+        yield from map(Encoded, manifest.ids, stamps, vectors)
+
+
+def _batches(
+    collection: Collection, ids: Sequence[str], batch_size: int, skipped: dict[str, str]
+) -> Iterator[list[tuple[str, PILImage.Image]]]:
+    """The images, `batch_size` at a time or fewer where they are large; those that can't be read go to `skipped`."""
+
+    def attempt(image_id: str) -> PILImage.Image | ImageError:
+        try:
+            return collection.load(image_id)
+        except ImageError as error:
+            return error
+
+    batch: list[tuple[str, PILImage.Image]] = []
+    waiting = iter(ids)
+    with ThreadPoolExecutor(_READERS) as pool:
+        while group := list(islice(waiting, min(_READERS, batch_size - len(batch)))):
+            for image_id, image in zip(group, pool.map(attempt, group), strict=True):
+                if isinstance(image, ImageError):
+                    skipped[image_id] = str(image)
+                else:
+                    batch.append((image_id, image))
+            if len(batch) >= batch_size or sum(3 * i.width * i.height for _, i in batch) >= _BATCH_BYTES:
+                yield batch
+                batch = []
+    if batch:
+        yield batch

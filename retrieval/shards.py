@@ -1,0 +1,60 @@
+"""Vectors that a build in progress has finished, kept so that the next process does not encode them again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from core.errors import IndexMismatchError
+from retrieval.encoder import Vectors
+from retrieval.index import check_vectors
+from retrieval.manifest import replace_file, writing
+
+
+class Encoded(NamedTuple):
+    """An image's vector, shape (dim,), and the stamp that its file had then."""
+
+    image_id: str
+    stamp: str
+    vector: Vectors
+
+
+class Shards:
+    """The finished batches of one encoder under `folder`, a file each. A written shard survives `kill -9`."""
+
+    def __init__(self, folder: Path, encoder_fingerprint: str) -> None:
+        self.folder = folder / f"shards-{encoder_fingerprint[:16]}"
+
+    def write(self, batch: Sequence[Encoded]) -> None:
+        """Raises `IndexMismatchError` for vectors that can't be indexed, `ConfigError` where the disk refuses."""
+        labels = json.dumps([[entry.image_id, entry.stamp] for entry in batch])
+        path = self.folder / f"{hashlib.sha256(labels.encode()).hexdigest()[:16]}.npz"
+        vectors = np.stack([entry.vector for entry in batch])
+        check_vectors([entry.image_id for entry in batch], vectors)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            replace_file(path, lambda fresh: np.savez(fresh, labels=np.array(labels), vectors=vectors))
+
+    def read(self) -> Iterator[Encoded]:
+        """Everything written so far. A damaged shard counts as not written."""
+        for path in sorted(self.folder.glob("[!.]*.npz"), key=lambda path: path.stat().st_mtime_ns):
+            try:
+                with np.load(path, allow_pickle=False) as shard:
+                    labels, vectors = json.loads(str(shard["labels"])), shard["vectors"]
+                check_vectors([image_id for image_id, _ in labels], vectors)
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, IndexMismatchError):
+                continue
+            for (image_id, stamp), vector in zip(labels, vectors, strict=True):
+                yield Encoded(image_id, stamp, vector)
+
+    def clear(self) -> None:
+        """Forget them, once an index holds them."""
+        shutil.rmtree(self.folder, ignore_errors=True)
