@@ -50,6 +50,12 @@ $(VLLM_VENV)/.ready: tests/vllm/setup.sh tests/vllm/requirements.lock tests/vllm
 test-vllm: setup $(VLLM_VENV)/.ready ## the bundled model under a real vLLM server on the CPU
 	$(BIN)/python -m pytest -m vllm tests/vllm
 
+# From nothing to the two models in fieldnotes/models, in this order: the LMM sees with the CLIP's eyes and learns
+# from its mistakes. Give it the machine: hours on two cores, minutes on a GPU. It goes on where it was stopped.
+train: setup ## train the two bundled models anew
+	$(BIN)/python -m fieldnotes.training.clip
+	$(BIN)/python -m fieldnotes.training.lmm
+
 # Freezes a fresh environment. What torch brings along on a machine with its CUDA build is left out, as is the
 # "+cpu" of one without: torch's own pins decide that on each machine.
 lock: ## write requirements.lock anew, from pyproject.toml

@@ -1,23 +1,23 @@
 """The one error tree.
 
-    FieldscopeError                 anything that Fieldscope raises on purpose: one line that says what to do
-    ├── ConfigError                 a setting, strategy, prompt or file that can't be used as it is
-    │   ├── PromptError             a missing, undeclared or unknown prompt or variable
-    │   ├── StrategyError           an unknown or invalid strategy
-    │   └── VocabularyError         words that a bundled model has never seen
-    ├── ImageError                  one image that can't be read; the others go on
-    │   ├── BrokenImageError        missing, truncated, or no image at all
-    │   └── ImageTooLargeError      over the size or the pixel limit
-    ├── IndexMismatchError          an index of another encoder, or a damaged one
-    ├── BenchmarkError              a benchmark file of the wrong shape
-    ├── CacheError                  the response cache can't be read or written
-    │   └── CacheMissError          replay asked for a call that was never recorded
-    └── LMMError                    a model call that gave no usable answer
-        ├── LMMConnectionError      the server can't be reached, or timed out (can pass)
-        ├── LMMRateLimitError       the server asks to slow down (can pass)
-        ├── LMMServerError          the server failed, status 5xx (can pass)
-        ├── LMMRequestError         the server refuses this request, other status 4xx (can't pass)
-        └── LMMResponseError        an answer that is no answer: garbage, empty, or without what was asked for
+FieldscopeError                 anything that Fieldscope raises on purpose: one line that says what to do
+├── ConfigError                 a setting, strategy, prompt or file that can't be used as it is
+│   ├── PromptError             a missing, undeclared or unknown prompt or variable
+│   ├── StrategyError           an unknown or invalid strategy
+│   └── VocabularyError         words that a bundled model has never seen
+├── ImageError                  one image that can't be read; the others go on
+│   ├── BrokenImageError        missing, truncated, or no image at all
+│   └── ImageTooLargeError      over the size or the pixel limit
+├── IndexMismatchError          an index of another encoder, or a damaged one
+├── BenchmarkError              a benchmark file of the wrong shape
+├── CacheError                  the response cache can't be read or written
+│   └── CacheMissError          replay asked for a call that was never recorded
+└── LMMError                    a model call that gave no usable answer
+    ├── LMMConnectionError      the server can't be reached, or timed out (can pass)
+    ├── LMMRateLimitError       the server asks to slow down (can pass)
+    ├── LMMServerError          the server failed, status 5xx (can pass)
+    ├── LMMRequestError         the server refuses this request, other status 4xx (can't pass)
+    └── LMMResponseError        an answer that is no answer: garbage, empty, or without what was asked for
 """
 
 from __future__ import annotations

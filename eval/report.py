@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from eval.scoring import FIRST_STAGE_RECALL, HEADLINE
 from eval.types import Means, RunSummary
+
 
 def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     """The runs of one benchmark as one JSON-able object. Metrics are fractions between 0 and 1, or None where no
@@ -33,7 +34,8 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
 
 def tables(summaries: Sequence[RunSummary]) -> list[Table]:
     """Everything a person wants to see of the runs of one benchmark, within 80 columns."""
-    return [quality_table(summaries), group_table(summaries), cost_table(summaries)]
+    groups = [group_table(summaries)] if summaries[0].by_supercategory else []
+    return [quality_table(summaries), *groups, cost_table(summaries)]
 
 
 def quality_table(summaries: Sequence[RunSummary]) -> Table:
@@ -44,7 +46,7 @@ def quality_table(summaries: Sequence[RunSummary]) -> Table:
     of = f"{first.scored} {'query' if first.scored == 1 else 'queries'}"
     table = _table(f"{first.benchmark} ({first.split}), {of}, percent", HEADLINE)
     for summary in summaries:
-        table.add_row(summary.strategy, *_compared(summary, first, summary.metrics, base))
+        table.add_row(summary.strategy, *_cells(summary.metrics, base, compare=summary is not first))
     if (recall := first.metrics.get(FIRST_STAGE_RECALL)) is not None:
         table.caption = f"{FIRST_STAGE_RECALL}: {100 * recall:.1f}"
     return table
@@ -53,11 +55,11 @@ def quality_table(summaries: Sequence[RunSummary]) -> Table:
 def group_table(summaries: Sequence[RunSummary], metric: str = "mAP@50") -> Table:
     """Runs by supercategory in one metric, in percent, each with its difference in points to the first run."""
     first = summaries[0]
-    table = _table(f"{metric} by supercategory, percent", list(first.by_supercategory))
+    table = _table(f"{metric} by supercategory, percent", first.by_supercategory)
     base = {group: means[metric] for group, means in first.by_supercategory.items()}
     for summary in summaries:
         own = {group: means[metric] for group, means in summary.by_supercategory.items()}
-        table.add_row(summary.strategy, *_compared(summary, first, own, base))
+        table.add_row(summary.strategy, *_cells(own, base, compare=summary is not first))
     return table
 
 
@@ -86,21 +88,21 @@ def warnings(summaries: Sequence[RunSummary]) -> list[str]:
     return lines + sorted({flag for summary in summaries for flag in summary.flags})
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+def _table(title: str, columns: Iterable[str]) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.pad_edge = False
     table.add_column("strategy", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")
     return table
 
 
-def _compared(summary: RunSummary, first: RunSummary, own: Means, base: Means) -> list[str]:
-    """A cell per value of `base`, with the difference unless it is the first run's own."""
-    cells = []
-    for name, reference in base.items():
-        value = own.get(name)
-        difference = (
-            "" if summary is first or value is None or reference is None else f" {100 * (value - reference):+.1f}"
-        )
-        cells.append("-" if value is None else f"{100 * value:.1f}{difference}")
-    return cells
+def _cells(own: Means, base: Means, *, compare: bool) -> list[str]:
+    """A cell for each value that `base` names: in percent, with its difference in points where they are compared."""
+    return [_cell(own.get(name), reference if compare else None) for name, reference in base.items()]
+
+
+def _cell(value: float | None, reference: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f}" + (f" {100 * (value - reference):+.1f}" if reference is not None else "")

@@ -130,8 +130,7 @@ def text_segments(rng: random.Random) -> Iterator[Segment]:
 
 def sample_texts(rng: random.Random, n: int) -> Iterator[str]:
     """All that prompts and answers are made of, for the vocabulary."""
-    for labels in (labels for group in LABELS.values() for style in group for labels in style):
-        yield labels
+    yield from (label for group in LABELS.values() for style in group for label in style)
     for _ in range(n):
         scene = random_scene(rng)
         scenes = [scene, *(mutate(scene, rng) for _ in range(3))]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
+from typing import Any
 
 from fieldnotes.facts import Fact, Part, Spec, find, held_out
 from fieldnotes.grammar import Words
@@ -120,9 +121,14 @@ def matching_scene(spec: Spec, rng: random.Random) -> Scene:
         if spec.companion and len(groups) == 1:
             groups.append(replace(random_scene(rng, 0.0).groups[0], count=rng.choice((1, 2))))
         for i, part in enumerate(part for part in (spec.subject, spec.companion) if part):
-            fields = {"species": part.species, "colour": part.colour, "count": part.count}
-            fields |= {"pose": part.pose, "item": part.item}
-            groups[i] = replace(groups[i], **{name: value for name, value in fields.items() if value})
+            group = groups[i]
+            groups[i] = Group(
+                part.species,
+                part.colour or group.colour,
+                part.count or group.count,
+                part.pose or group.pose,
+                part.item or group.item,
+            )
             if part.without and groups[i].item == part.without:
                 groups[i] = replace(groups[i], item="none")
         if len({g.species for g in groups}) < len(groups) or len({g.colour for g in groups}) < len(groups):
@@ -130,9 +136,7 @@ def matching_scene(spec: Spec, rng: random.Random) -> Scene:
         rng.shuffle(groups)
         if any(g.count > 2 for g in groups[1:]):
             groups.reverse()
-        made = Scene(
-            spec.habitat or scene.habitat, spec.weather or scene.weather, tuple(groups), new_seed(rng)
-        )
+        made = Scene(spec.habitat or scene.habitat, spec.weather or scene.weather, tuple(groups), new_seed(rng))
         if spec.matches(made) and all(g.count <= 2 for g in groups[1:]):
             return made
 
@@ -181,14 +185,19 @@ def _break(scene: Scene, fact: Fact, rng: random.Random) -> Scene | None:
         if fact.kind == "absence":
             changed = replace(group, item=fact.value)
         elif rest and getattr(rest[0], name) != now and rng.random() < 0.5:
-            swapped = replace(rest[0], **{name: now})
-            changed = replace(group, **{name: getattr(rest[0], name)})
+            swapped = _altered(rest[0], name, now)
+            changed = _altered(group, name, getattr(rest[0], name))
             pair = (changed, swapped) if at == 0 else (swapped, changed)
             return replace(scene, groups=pair, seed=new_seed(rng))
         else:
-            changed = replace(group, **{name: other(rng, domain, now, *[getattr(g, name) for g in rest])})
+            changed = _altered(group, name, other(rng, domain, now, *[getattr(g, name) for g in rest]))
     groups = tuple(changed if g is group else g for g in scene.groups)
     return replace(scene, groups=groups, seed=new_seed(rng))
+
+
+def _altered(group: Group, name: str, value: object) -> Group:
+    fields: dict[str, Any] = {**asdict(group), name: value}
+    return Group(**fields)
 
 
 @cache

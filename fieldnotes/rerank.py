@@ -43,9 +43,7 @@ SCHEMA = pa.schema(
 )
 
 
-def ensure_rerank(
-    split: str, encoder: Encoder, folder: Path | None = None, progress: Report | None = None
-) -> Path:
+def ensure_rerank(split: str, encoder: Encoder, folder: Path | None = None, progress: Report | None = None) -> Path:
     """The folder with the Parquet file of a split under this encoder, written on first use.
 
     It lies in the cache folder under the encoder's fingerprint, so that another CLIP's candidates never mix in.

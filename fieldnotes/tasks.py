@@ -110,9 +110,7 @@ def wrong_value(fact: Fact, scene: Scene, rng: random.Random) -> Fact:
     rest = [g for g in scene.groups if g.species != fact.species]
     if fact.species and rest and rng.random() < 0.55:
         g = rest[0]
-        value = {"colour": g.colour, "count": str(g.count), "behaviour": g.pose}.get(
-            fact.kind, g.item
-        )
+        value = {"colour": g.colour, "count": str(g.count), "behaviour": g.pose}.get(fact.kind, g.item)
         if value in domain and value != fact.value:
             return Fact(fact.kind, fact.species, value)
     return Fact(fact.kind, fact.species, other(rng, domain, fact.value))
@@ -272,5 +270,3 @@ def near_spec(scene: Scene, rng: random.Random, truth: bool | None = None) -> Sp
         if not spec.matches(scene):
             return spec
     return spec
-
-

@@ -31,8 +31,7 @@ async def test_asyncio_is_blocked_too() -> None:
 
 def test_loopback_works() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(("localhost", server.getsockname()[1])):
-            pass
+        socket.create_connection(("localhost", server.getsockname()[1])).close()
 
 
 def test_the_users_cache_folder_is_not_the_users(own_folders: Path) -> None:

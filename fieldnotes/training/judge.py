@@ -57,7 +57,9 @@ class Judged:
     group: str
 
 
-def first_stage(split: Split, files: dict[str, Path], encoder: ClipEncoder) -> tuple[dict[str, list[str]], dict[str, float]]:
+def first_stage(
+    split: Split, files: dict[str, Path], encoder: ClipEncoder
+) -> tuple[dict[str, list[str]], dict[str, float]]:
     """Each query's ranking by the CLIP over the whole collection, and its mAP@50 and recall@100."""
     ids = list(files)
     pictures = [Image.open(files[i]).convert("RGB") for i in ids]
@@ -106,7 +108,7 @@ def comparisons(split: Split, ranked: dict[str, list[str]], rng: random.Random) 
 
 
 @torch.inference_mode()
-def answer(model: torch.nn.Module, codec: Codec, pixels: np.ndarray, asked: Sequence[Judged], rng: random.Random) -> list[bool]:
+def answer(model: Any, codec: Codec, pixels: np.ndarray, asked: Sequence[Judged], rng: random.Random) -> list[bool]:
     """Whether each question's first answer token is the right one of its two."""
     right = [False] * len(asked)
     opposite = {"yes": "no", "no": "yes", "true": "false", "false": "true", "a": "b", "b": "a"}
@@ -118,7 +120,8 @@ def answer(model: torch.nn.Module, codec: Codec, pixels: np.ndarray, asked: Sequ
     rows: list[tuple[Packed, list[int]]] = []
     for pictures, numbers in by_pictures.items():
         labels = ("",) if len(pictures) == 1 else rng.choice(LABELS[len(pictures)])
-        packed, inside = prefix(codec, Row(pictures, labels, iter(()))), []
+        packed = prefix(codec, Row(pictures, labels, iter(())))
+        inside: list[int] = []
         for number in numbers:
             if not add(packed, codec, asked[number].segment, 700, never):
                 rows.append((packed, inside))
@@ -194,7 +197,9 @@ def balanced(asked: Sequence[Judged], right: Sequence[bool]) -> dict[str, float]
         score[question.group].append(hit)
     kinds = sorted({group.rsplit(":", 1)[0] for group in score})
     return {
-        kind: float(np.mean([np.mean(score[f"{kind}:{truth}"]) for truth in ("yes", "no") if f"{kind}:{truth}" in score]))
+        kind: float(
+            np.mean([np.mean(score[f"{kind}:{truth}"]) for truth in ("yes", "no") if f"{kind}:{truth}" in score])
+        )
         for kind in kinds
     }
 
@@ -215,7 +220,10 @@ def judge(split_name: str, clip: Path, lmm: Path, texts: bool = True) -> dict[st
     ]
     codec = Codec(vocabulary)
     pixels = np.stack(
-        [np.asarray(Image.open(path).convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.BICUBIC)) for path in files.values()]
+        [
+            np.asarray(Image.open(path).convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.BICUBIC))
+            for path in files.values()
+        ]
     )
     singles = list(single_questions(split, ranked, rng))
     single_right = answer(model, codec, pixels, singles, rng)

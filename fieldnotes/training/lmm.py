@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +26,10 @@ from core.compat import prepare_torchvision
 from fieldnotes.facts import Spec
 from fieldnotes.lessons import LABELS, Row, best_segments, reference_segments, single_segments, text_segments
 from fieldnotes.sampling import FAMILY
-from fieldnotes.scene import COLOURS, ITEMS, POSES, SPECIES, Scene
+from fieldnotes.scene import COLOURS, SPECIES, Scene
 from fieldnotes.training.clip import IGNORE, STD, Truth, normalise
-from fieldnotes.training.pictures import GRID, PIXELS, Pictures, arguments, load_pictures
 from fieldnotes.training.packing import Batch, Codec, attention, collate, fill
+from fieldnotes.training.pictures import GRID, PIXELS, Pictures, arguments, load_pictures
 from fieldnotes.training.schedule import Schedule, load_checkpoint, optimisers, save_checkpoint
 from fieldnotes.vocabulary import MODELS, lmm_tokenizer, lmm_vocabulary
 
@@ -105,7 +106,7 @@ class Lessons(IterableDataset[tuple[int, str, Batch]]):
             yield step, kind, collate(rows, 0)
 
 
-def build(vocabulary: Sequence[str]) -> nn.Module:
+def build(vocabulary: Sequence[str]) -> Any:
     """The untrained model, `LlavaForConditionalGeneration`: about 7 million parameters."""
     prepare_torchvision()
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
@@ -148,7 +149,7 @@ def build(vocabulary: Sequence[str]) -> nn.Module:
     return model
 
 
-def load_eyes(model: nn.Module, visual: dict[str, Tensor]) -> None:
+def load_eyes(model: Any, visual: dict[str, Tensor]) -> None:
     """open_clip's vision tower into transformers' names."""
     tower = model.model.vision_tower
     names = {
@@ -197,7 +198,7 @@ class Alignment(nn.Module):
         return loss
 
 
-def forward(model: nn.Module, pixels: Tensor, batch: Batch, image_id: int, frozen: bool) -> tuple[Tensor, Tensor]:
+def forward(model: Any, pixels: Tensor, batch: Batch, image_id: int, frozen: bool) -> tuple[Tensor, Tensor]:
     """Logits (supervised positions, vocabulary) and the projected patches (pictures, 64, 256)."""
     embeds = model.model.language_model.embed_tokens(batch.ids)
     patches = torch.zeros(())
@@ -261,9 +262,7 @@ def train(pictures: Pictures, mined: Sequence[Sequence[Spec]], folder: Path, out
     for step, _, batch in track(loader, "lessons", total=STEPS - first):
         rows = batch.pictures.numpy()
         with torch.autocast("cpu", torch.bfloat16):
-            logits, patches = forward(
-                model, normalise(pictures.pixels[rows]), batch, image_id, step < FREEZE * STEPS
-            )
+            logits, patches = forward(model, normalise(pictures.pixels[rows]), batch, image_id, step < FREEZE * STEPS)
         logits = logits.float()
         losses = F.cross_entropy(logits, batch.target, reduction="none")
         loss = (losses * batch.weight).sum() / batch.weight.sum()
@@ -283,7 +282,17 @@ def train(pictures: Pictures, mined: Sequence[Sequence[Spec]], folder: Path, out
     write(model, vocabulary, out)
 
 
-def write(model: nn.Module, vocabulary: list[str], out: Path) -> None:
+def published_name(name: str) -> str:
+    """The name of a weight in the file, from its name in the module."""
+    inner = name.removeprefix("model.")
+    if inner.startswith("vision_tower."):
+        return "vision_tower.vision_model." + inner.removeprefix("vision_tower.").removeprefix("vision_model.")
+    if inner.startswith("language_model."):
+        return "language_model.model." + inner.removeprefix("language_model.")
+    return inner
+
+
+def write(model: Any, vocabulary: list[str], out: Path) -> None:
     """The folder that transformers and vLLM both load.
 
     vLLM wants the vision tower as `vision_tower.vision_model.*`; transformers reads that too. The file is float16,
@@ -296,16 +305,11 @@ def write(model: nn.Module, vocabulary: list[str], out: Path) -> None:
     model.config.architectures = ["LlavaForConditionalGeneration"]
     model.config.save_pretrained(out)
     model.generation_config.save_pretrained(out)
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        if name == "lm_head.weight":
-            continue
-        name = name.removeprefix("model.")
-        if name.startswith("vision_tower.") and not name.startswith("vision_tower.vision_model."):
-            name = name.replace("vision_tower.", "vision_tower.vision_model.", 1)
-        elif name.startswith("language_model."):
-            name = name.replace("language_model.", "language_model.model.", 1)
-        weights[name] = tensor.half().contiguous().clone()
+    weights = {
+        published_name(name): tensor.half().contiguous().clone()
+        for name, tensor in model.state_dict().items()
+        if name != "lm_head.weight"  # tied to the embeddings
+    }
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     tokenizer = lmm_tokenizer(vocabulary)
     images = CLIPImageProcessor(
@@ -325,7 +329,9 @@ def write(model: nn.Module, vocabulary: list[str], out: Path) -> None:
         image_token="<image>",
         num_additional_image_tokens=1,
     ).save_pretrained(out)
-    words = sorted({token.strip() for token in vocabulary if token.strip().isalpha() and len(token.strip()) > 1} | {"a"})
+    words = sorted(
+        {token.strip() for token in vocabulary if token.strip().isalpha() and len(token.strip()) > 1} | {"a"}
+    )
     (out / "vocabulary.txt").write_text("\n".join(words) + "\n")
 
 

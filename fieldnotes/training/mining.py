@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
@@ -40,7 +42,7 @@ def mine(pictures: Pictures, clip: Path, folder: Path) -> list[list[Spec]]:
     return mined
 
 
-def _load(clip: Path) -> tuple[torch.nn.Module, object]:
+def _load(clip: Path) -> tuple[Any, Any]:
     prepare_torchvision()
     import open_clip
 
@@ -49,9 +51,9 @@ def _load(clip: Path) -> tuple[torch.nn.Module, object]:
 
 
 @torch.inference_mode()
-def _image_vectors(pictures: Pictures, clip: Path, path: Path) -> np.ndarray:
+def _image_vectors(pictures: Pictures, clip: Path, path: Path) -> NDArray[np.float32]:
     if path.exists():
-        return np.load(path, allow_pickle=False)
+        return np.asarray(np.load(path, allow_pickle=False))
     model, _ = _load(clip)
     out: list[Tensor] = []
     for start in track(range(0, len(pictures.scenes), BATCH), "encoding pictures"):
@@ -63,7 +65,7 @@ def _image_vectors(pictures: Pictures, clip: Path, path: Path) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _text_vectors(texts: list[str], clip: Path) -> np.ndarray:
+def _text_vectors(texts: list[str], clip: Path) -> NDArray[np.float32]:
     model, tokenize = _load(clip)
     batches = [model.encode_text(tokenize(texts[i : i + BATCH])) for i in range(0, len(texts), BATCH)]
     return F.normalize(torch.cat(batches).float(), dim=-1).numpy()

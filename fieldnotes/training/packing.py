@@ -146,7 +146,7 @@ def collate(packed: Sequence[Packed], pad: int) -> Batch:
 
 def attention(segments: Tensor) -> Tensor:
     """Boolean mask (n, 1, length, length): causal, own segment or prefix; padding sees itself only."""
-    n, width = segments.shape
+    width = segments.shape[1]
     causal = torch.ones(width, width, dtype=torch.bool).tril()
     same = segments[:, :, None] == segments[:, None, :]
     to_prefix = (segments[:, None, :] == 0) & (segments[:, :, None] >= 0)

@@ -69,7 +69,7 @@ class Server:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.at_once = self.most_at_once = 0
-        self.reply: Callable[[int, dict[str, Any]], Reply] = lambda n, body: completion("Yes")
+        self.reply: Callable[[int, dict[str, Any]], Reply] = lambda n, body: write_completion("Yes")
         self._lock = threading.Lock()
         server = self
 
@@ -123,7 +123,7 @@ def server() -> Iterator[Server]:
     made.close()
 
 
-def completion(
+def write_completion(
     text: str | None, *positions: tuple[str, dict[str, float]], logprobs: object = ..., **choice: Any
 ) -> Reply:
     """A chat completion; `positions` are the tokens with their alternatives."""
@@ -153,6 +153,11 @@ def completion(
         "usage": {"prompt_tokens": 70, "completion_tokens": 1, "total_tokens": 71, "prompt_tokens_details": None},
     }
     return 200, {}, json.dumps(body).encode()
+
+
+@pytest.fixture
+def completion() -> Callable[..., Reply]:
+    return write_completion
 
 
 WORDS = "yes no Yes No is it red blue a crab fox ? the picture shows answer : one two three four five".split()
@@ -232,3 +237,9 @@ def make_tiny_llava(folder: Path, *, features: str = "full") -> Path:
 @pytest.fixture(scope="session")
 def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_llava(tmp_path_factory.mktemp("checkpoint") / "tiny-llava")
+
+
+@pytest.fixture(scope="session")
+def tiny_llava_without_cls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that drops the vision tower's class token, as LLaVA 1.5 does."""
+    return make_tiny_llava(tmp_path_factory.mktemp("checkpoint") / "tiny-llava-default", features="default")
