@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from eval.trec import qrels_lines, run_lines
 from eval.types import Benchmark, Cost, RunSummary, asked
 
 PATIENCE = 20
-"""So many calls in a row without a verdict end a run: its server is down or its answers are unreadable."""
+"""So many calls without a verdict end a run, if they are those of several whole queries."""
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
@@ -68,8 +68,9 @@ async def evaluate(
     """Run the benchmark (its first `limit` queries) under each reranker in turn, and write `out_dir/<strategy>/`.
 
     The same call goes on where an earlier one stopped. Queries with unknown verdicts are asked again, since their
-    answered calls come from the response cache. `provenance` (JSON-able: fingerprints of model and encoder, seeds)
-    goes into the manifest and decides, with benchmark, strategy and prompts, what may go on in a folder.
+    answered calls come from the response cache; the result with fewer unknowns stays. `provenance` (JSON-able:
+    fingerprints of model and encoder, seeds) goes into the manifest and decides, with benchmark, strategy and prompts,
+    what may go on in a folder.
 
     Raises `ConfigError` where a folder holds another configuration, with nothing overwritten, and `LMMError` where the
     model answers nothing any more; whatever else a reranker raises ends the run. What was finished stays on the disk.
@@ -105,7 +106,7 @@ async def _run(
     finished = {result.query_id for result in read_back}
     cost = sum((replace(spent, cache_hits=spent.calls) for spent in map(_cost, read_back)), Cost())
     pending = iter([query for query in queries if query.id not in finished])
-    pulse = _Pulse(strategy)
+    pulse = _Pulse(strategy, folder.results.values())
     writing = asyncio.Lock()
 
     async def work() -> None:
@@ -115,7 +116,9 @@ async def _run(
             async with writing:
                 hashes = await asyncio.to_thread(_hashes, result, benchmark.images)
                 pulse.feel(result, hashes)
-                await asyncio.to_thread(folder.commit, result, hashes)
+                before = folder.results.get(query.id)
+                if before is None or _unknown(result) < _unknown(before):
+                    await asyncio.to_thread(folder.commit, result, hashes)
             spent = _cost(result)
             cost += spent
             progress.advance(spent, _unknown(result))
@@ -131,7 +134,7 @@ async def _run(
         progress.end()
     cost += Cost(seconds=time.perf_counter() - began)
     summary = _conclude(benchmark, strategy, folder, {query.id: folder.results[query.id] for query in queries}, cost)
-    pulse.require_answers()
+    pulse.require_life()
     return summary
 
 
@@ -169,34 +172,39 @@ def _conclude(
 
 
 class _Pulse:
-    """Notices a model that gives no verdict any more, so that a dead server does not cost a run's worth of retries."""
+    """Notices a model that gives no verdicts, so that a dead server does not cost a run's worth of retries.
 
-    def __init__(self, strategy: str) -> None:
+    A single query may well get none, since a model may refuse just that one. So it takes several queries in a row, or a
+    whole run.
+    """
+
+    def __init__(self, strategy: str, before: Iterable[RerankResult]) -> None:
         self._strategy = strategy
-        self._failures = 0
-        self._answers = 0
+        self._alive = any(verdict.state == "answered" for result in before for verdict in result.verdicts)
+        self._calls = 0
+        self._queries = 0
         self._reason = ""
 
     def feel(self, result: RerankResult, readable: Container[str]) -> None:
-        """Take in a query's verdicts. Unreadable images are no fault of the model."""
-        for verdict in asked(result):
-            if verdict.state == "answered":
-                self._failures = 0
-                self._answers += 1
-            elif verdict.image_id in readable:
-                self._failures += 1
-                self._reason = verdict.error or "no reason given"
-        if self._failures >= PATIENCE:
+        """Take in a query's verdicts. Unreadable images are no fault of the model, and the cache is not the model."""
+        verdicts = [verdict for verdict in asked(result) if verdict.image_id in readable and not verdict.cached]
+        if any(verdict.state == "answered" for verdict in verdicts):
+            self._alive, self._calls, self._queries = True, 0, 0
+        elif verdicts:
+            self._calls += len(verdicts)
+            self._queries += 1
+            self._reason = verdicts[-1].error or "no reason given"
+        if self._calls >= PATIENCE and self._queries > 1:
             self._stop()
 
-    def require_answers(self) -> None:
-        """Raise `LMMError` where there were failures and nothing else."""
-        if self._failures and not self._answers:
+    def require_life(self) -> None:
+        """Raise `LMMError` where the model was asked and never gave a verdict."""
+        if self._calls and not self._alive:
             self._stop()
 
     def _stop(self) -> None:
         raise LMMError(
-            f"{self._strategy}: {self._failures} calls in a row gave no verdict ({self._reason}). What was finished is "
+            f"{self._strategy}: {self._calls} calls in a row gave no verdict ({self._reason}). What was finished is "
             "kept; mend the model or its server and give the same command again"
         )
 

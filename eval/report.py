@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from eval.scoring import FIRST_STAGE_RECALL, HEADLINE
 from eval.types import Means, RunSummary
@@ -65,7 +66,7 @@ def group_table(summaries: Sequence[RunSummary], metric: str = "mAP@50") -> Tabl
 
 def cost_table(summaries: Sequence[RunSummary]) -> Table:
     """What the runs cost; `unknown` counts calls that gave no verdict."""
-    table = _table("cost", ["calls", "tokens in", "tokens out", "from cache", "unknown", "seconds"])
+    table = _table("cost", ["calls", "tokens in", "tokens out", "cached", "unknown", "seconds"])
     for summary in summaries:
         cost = summary.cost
         counts = (cost.calls, cost.prompt_tokens, cost.completion_tokens, cost.cache_hits, summary.unknown)
@@ -89,11 +90,12 @@ def warnings(summaries: Sequence[RunSummary]) -> list[str]:
 
 
 def _table(title: str, columns: Iterable[str]) -> Table:
-    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.pad_edge = False
+    """A plain table. Titles and headings may come from a data set, and are no markup."""
+    table = Table(title=Text(title), box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.title_justify = table.caption_justify = "left"
     table.add_column("strategy", no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(Text(column), justify="right")
     return table
 
 

@@ -65,7 +65,8 @@ class LMMRequest(_Record):
 
     @property
     def draw(self) -> int:
-        """What sampling starts from: one number (under 2**63) for each pair of `seed` and `sample` (under 65,536)."""
+        """What sampling starts from: a number under 2**63, another for each `seed` (under 2**47) and `sample` (under
+        2**16)."""
         return ((self.seed << 16) + self.sample) % (1 << 63)
 
     def key(self, model_identity: str) -> str:

@@ -52,12 +52,12 @@ class Batcher(Generic[T, R]):
 
     async def aclose(self) -> None:
         """Let the running batch finish and end the thread; what still waits is cancelled."""
-        if self._pump is not None and not self._pump.done():
-            self._pump.cancel()
         for waiting in self._waiting:
             waiting.future.cancel()
         self._waiting.clear()
-        await asyncio.to_thread(self._worker.shutdown)
+        if self._pump is not None and not self._pump.done():
+            await self._pump
+        self._worker.shutdown()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

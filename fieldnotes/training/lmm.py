@@ -33,7 +33,7 @@ from fieldnotes.training.pictures import GRID, PIXELS, Pictures, arguments, load
 from fieldnotes.training.schedule import Schedule, load_checkpoint, optimisers, save_checkpoint
 from fieldnotes.vocabulary import MODELS, lmm_tokenizer, lmm_vocabulary
 
-STEPS = 3000
+STEPS = 2900
 FREEZE = 0.35
 CHECKPOINT_EVERY = 200
 WORDS = {
@@ -56,9 +56,9 @@ class Lesson:
 
 LESSONS = {
     "one": Lesson(1, 32, 352),
-    "two": Lesson(2, 20, 416),
-    "three": Lesson(3, 10, 448),
-    "four": Lesson(4, 10, 480),
+    "two": Lesson(2, 28, 416),
+    "three": Lesson(3, 14, 448),
+    "four": Lesson(4, 14, 480),
     "text": Lesson(0, 20, 480),
 }
 

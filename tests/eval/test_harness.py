@@ -279,6 +279,33 @@ async def test_a_dead_model_ends_the_run_and_keeps_what_was_finished(
     assert (summary.cost.calls, summary.unknown, len(orders(summary.out))) == (40, 0, 5)
 
 
+async def test_a_query_that_the_model_refuses_does_not_end_the_run(
+    rows: Rows, benchmark_of: Callable[[Rows], Benchmark], make_lmm: MakeLMM, tmp_path: Path
+) -> None:
+    for row in rows[8:32]:
+        row["query"] = rows[8]["query"]  # one query of 24 candidates
+    bench = benchmark_of(rows)
+    sees = make_lmm(bench.images)
+    refusing = ScriptedLMM(lambda r: "I can't say" if rows[8]["query"] in r.text else sees._answer(r))  # type: ignore
+    for _ in range(2):
+        (summary,) = await evaluate(bench, agents(bench, refusing, "yes-no"), tmp_path, query_concurrency=1)
+        assert (summary.queries, summary.unknown, summary.cost.calls) == (3, 24, 40)
+        assert len((summary.out / "results.jsonl").read_text().splitlines()) == 3
+    assert len(refusing.requests) == 40 + 24
+
+
+async def test_asking_again_in_vain_takes_nothing_away(bench: Benchmark, make_lmm: MakeLMM, tmp_path: Path) -> None:
+    lmm = Flaky(make_lmm(bench.images), every=5)
+    (first,) = await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, limit=1)
+    assert first.unknown == 1
+    before = orders(first.out)
+    lmm.every = 1
+    with pytest.raises(LMMError, match="mend the model"):
+        await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path)
+    assert orders(first.out)["q000"] == before["q000"]
+    assert sum(verdict.state == "unknown" for verdict in results_in(first.out)["q000"].verdicts) == 1
+
+
 async def test_a_small_run_without_any_answer_is_an_error_too(bench: Benchmark, tmp_path: Path) -> None:
     lmm = ScriptedLMM(lambda _: LMMConnectionError("nobody is there"))
     with pytest.raises(LMMError, match=r"8 calls in a row gave no verdict \(nobody is there\)"):

@@ -68,10 +68,16 @@ def test_the_cost_has_every_account() -> None:
     assert text.splitlines()[-2].split() == ["yes-no", "1,600", "12,000", "1,600", "5", "7", "12.3"]
 
 
+def test_names_from_a_data_set_are_no_markup() -> None:
+    odd = "[red]odd[/blue]"
+    runs = [summary("clip", 0.5, benchmark=odd, by_supercategory={odd: dict.fromkeys(HEADLINE, 0.5)})]
+    assert all(odd in shown(table) for table in tables(runs)[:2])
+
+
 def test_every_table_fits_into_80_columns() -> None:
     means = dict.fromkeys((*HEADLINE, FIRST_STAGE_RECALL), 0.999)
     groups = dict.fromkeys(("Appearance", "Behavior", "Context", "Species"), means)
-    big = Cost(1_600_000, 160_000_000, 1_600_000, 1_600_000, 12_345.6)
+    big = Cost(160_000, 16_000_000, 1_600_000, 160_000, 12_345.6)
     none = dict.fromkeys(means, 0.0)
     runs = [
         summary("clip", 0, metrics=none, by_supercategory=dict.fromkeys(groups, none), cost=big, unknown=1_000),

@@ -64,7 +64,7 @@ def test_queries_from_many_threads(clip: ClipEncoder) -> None:
     texts = [text(f"{word} crab" * (1 + n)) for n in range(8) for word in ("red", "blue")]
     expected = [clip.encode_query(query) for query in texts]
     with ThreadPoolExecutor(8) as pool:
-        for vector, wanted in zip(pool.map(clip.encode_query, texts * 4), expected * 4, strict=True):
+        for vector, wanted in zip(pool.map(clip.encode_query, texts), expected, strict=True):
             np.testing.assert_allclose(vector, wanted, atol=1e-6)
 
 

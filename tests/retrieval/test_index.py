@@ -182,7 +182,8 @@ def test_a_pickle_in_the_vectors_place_does_nothing(clip: ClipEncoder, tmp_path:
 
 def test_vectors_that_do_not_fit_the_manifest_are_refused(clip: ClipEncoder, tmp_path: Path) -> None:
     saved(tmp_path / "index", clip)
-    for number, vectors in enumerateX:
+    misfits: list[Any] = [unit(6, clip.dim), unit(7, clip.dim).astype(np.float64)]
+    for number, vectors in enumerate(misfits):
         np.save(tmp_path / f"{number}.npy", vectors)
         forge(tmp_path / "index", tmp_path / f"{number}.npy")
         with pytest.raises(IndexMismatchError, match="not 7 vectors of length 24"):

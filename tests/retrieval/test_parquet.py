@@ -82,13 +82,14 @@ def test_files_of_another_shape_say_why(tmp_path: Path) -> None:
     junk = tmp_path / "junk.parquet"
     junk.write_bytes(b"PAR1 no more")
     numberless = write(tmp_path / "n.parquet", [png(0)] * 2, [1, None])
-    for path, columns, reason in (
+    cases: list[tuple[Path, dict[str, Any], str]] = [
         (sound, {"image_column": "picture"}, "no column 'picture', only image, inat24_image_id"),
         (sound, {"image_column": "inat24_image_id"}, "holds int64, not images as bytes"),
         (sound, {"id_column": "image"}, "holds binary, not whole numbers or text"),
         (junk, {}, "can't be read as Parquet"),
         (numberless, {}, "rows without"),
-    ):
+    ]
+    for path, columns, reason in cases:
         with pytest.raises(ConfigError, match=reason):
             ParquetCollection([path], **columns)
 
