@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -63,7 +62,6 @@ class ClipEncoder:
         self._model: Any = model.eval().to(self._device)
         self._preprocess = preprocess
         self._tokenize = tokenize
-        self._tokenizer_lock = threading.Lock()  # fast tokenizers fail when two threads borrow them at once
         self._dim = dim
         self._fingerprint = fingerprint
         self._batch_size = batch_size
@@ -120,8 +118,7 @@ class ClipEncoder:
             raise ConfigError(
                 f"query {query.id!r} has {what}, and CLIP encodes plain text only; give candidates instead"
             )
-        with self._tokenizer_lock:
-            tokens = self._tokenize([query.text])
+        tokens = self._tokenize([query.text])
         with torch.inference_mode(), self._autocast():
             features = self._model.encode_text(tokens.to(self._device))
         vector: Vectors = _normalised(features)[0]

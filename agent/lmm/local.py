@@ -13,10 +13,10 @@ from typing import Any
 
 import jinja2
 import torch
+import transformers  # its names are imported when they are first used, and want torchvision prepared by then
 from huggingface_hub import snapshot_download
 from PIL import Image as PILImage
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Usage
 from agent.lmm.batching import Batcher
@@ -28,6 +28,8 @@ from core.types import ImageSource
 
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
 """What a checkpoint is loaded from, and so what its identity is made of. Pickled weights are not among them."""
+
+_SHORT_TEXT = 255  # characters; up to here padding costs less than another batch
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class LocalLMM:
         self._images = images
         self._identity = identity
         self._ends = _end_tokens(model, self._tokenizer)
-        model.generation_config = GenerationConfig(eos_token_id=self._ends)
+        model.generation_config = transformers.GenerationConfig(eos_token_id=self._ends)
         self._spelling = lru_cache(maxsize=4096)(lambda token: str(self._tokenizer.decode([token])))
         self._batcher = Batcher(self._answer_all, _shape, max_batch)
 
@@ -87,12 +89,13 @@ class LocalLMM:
         the identity. Raises `ConfigError` for what can't be loaded, is incomplete, or has no chat template.
         """
         prepare_torchvision()
+        transformers.utils.logging.disable_progress_bar()  # a command shows its own
         folder = _checkpoint_folder(path)
         target = torch.device(device) if device else torch.accelerator.current_accelerator(True) or torch.device("cpu")
         dtype = dtype or ("float32" if target.type == "cpu" else "auto")
         try:
-            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-            model, report = AutoModelForImageTextToText.from_pretrained(
+            processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
+            model, report = transformers.AutoModelForImageTextToText.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
         except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
@@ -189,7 +192,7 @@ class LocalLMM:
         if request.max_tokens == 1 and request.temperature == 0:
             last = self._model(**inputs, **self._positions(inputs), logits_to_keep=1, use_cache=False).logits[:, -1]
             return _Tokens(lengths, last.argmax(-1, keepdim=True).tolist(), [last])
-        decoding = GenerationConfig(
+        decoding = transformers.GenerationConfig(
             max_new_tokens=request.max_tokens,
             eos_token_id=self._ends,
             pad_token_id=self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self._ends[0],
@@ -279,7 +282,8 @@ class LocalLMM:
 
 def _shape(request: LMMRequest) -> tuple[object, ...]:
     """Requests of one shape fit into one batch: as many images, as many tokens to come, texts of about one length."""
-    return (len(request.images), request.max_tokens, request.temperature > 0, len(request.text).bit_length())
+    length = max(len(request.text), _SHORT_TEXT).bit_length()
+    return (len(request.images), request.max_tokens, request.temperature > 0, length)
 
 
 def _checkpoint_folder(path: Path | str) -> Path:

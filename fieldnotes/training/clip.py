@@ -31,7 +31,7 @@ from fieldnotes.vocabulary import CLIP_CONTEXT, MODELS, clip_tokenizer
 WIDTH = 192
 MEAN = STD = 0.5
 DENSE_STEPS, DENSE_BATCH = 1600, 128
-CONTRAST_STEPS, CONTRAST_BATCH = 500, 192
+CONTRAST_STEPS, CONTRAST_BATCH = 130, 192
 CHECKPOINT_EVERY = 300
 IGNORE = -100
 
@@ -206,7 +206,7 @@ def train(pictures: Pictures, folder: Path, out: Path) -> None:
             save_checkpoint(checkpoint, modules, optims, step + 1)
 
     optims = optimisers([model, heads], 1e-3, 6e-4)
-    schedule = Schedule(optims, CONTRAST_STEPS, 60)
+    schedule = Schedule(optims, CONTRAST_STEPS, 30)
     checkpoint = folder / "clip.pt"
     first = load_checkpoint(checkpoint, modules, optims)
     for step in track(range(first, CONTRAST_STEPS), "captions"):

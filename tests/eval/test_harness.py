@@ -13,7 +13,7 @@ import pytest
 
 from agent.deps import Deps
 from agent.graph import Agent
-from agent.lmm.base import LMM
+from agent.lmm.base import LMM, LMMRequest, LMMResponse
 from agent.lmm.cached import CachedLMM
 from agent.lmm.scripted import ScriptedLMM
 from agent.strategies.strategy import load_strategy
@@ -237,17 +237,32 @@ async def test_names_that_can_name_no_folder_are_refused(bench: Benchmark, tmp_p
 
 
 class Flaky(ScriptedLMM):
-    """Answers like another model, but fails for every n-th call, or for all once it is dead."""
+    """Answers like another model, but fails for every n-th call."""
 
     def __init__(self, lmm: ScriptedLMM, every: int) -> None:
         super().__init__(lambda _: 0.5, identity=lmm.identity)
         self.lmm = lmm
         self.every = every
 
-    async def generate(self, request: Any) -> Any:
+    async def generate(self, request: LMMRequest) -> LMMResponse:
         self.requests.append(request)
         if self.every and len(self.requests) % self.every == 0:
             raise LMMConnectionError("the server went away")
+        return await self.lmm.generate(request)
+
+
+class Refusing(ScriptedLMM):
+    """Answers like another model, but won't speak of one thing."""
+
+    def __init__(self, lmm: ScriptedLMM, taboo: str) -> None:
+        super().__init__({taboo: "I can't say"}, identity=lmm.identity)
+        self.lmm = lmm
+        self.taboo = taboo
+
+    async def generate(self, request: LMMRequest) -> LMMResponse:
+        if self.taboo in request.text:
+            return await super().generate(request)
+        self.requests.append(request)
         return await self.lmm.generate(request)
 
 
@@ -285,13 +300,12 @@ async def test_a_query_that_the_model_refuses_does_not_end_the_run(
     for row in rows[8:32]:
         row["query"] = rows[8]["query"]  # one query of 24 candidates
     bench = benchmark_of(rows)
-    sees = make_lmm(bench.images)
-    refusing = ScriptedLMM(lambda r: "I can't say" if rows[8]["query"] in r.text else sees._answer(r))  # type: ignore
+    lmm = Refusing(make_lmm(bench.images), rows[8]["query"])
     for _ in range(2):
-        (summary,) = await evaluate(bench, agents(bench, refusing, "yes-no"), tmp_path, query_concurrency=1)
+        (summary,) = await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, query_concurrency=1)
         assert (summary.queries, summary.unknown, summary.cost.calls) == (3, 24, 40)
         assert len((summary.out / "results.jsonl").read_text().splitlines()) == 3
-    assert len(refusing.requests) == 40 + 24
+    assert len(lmm.requests) == 40 + 24
 
 
 async def test_asking_again_in_vain_takes_nothing_away(bench: Benchmark, make_lmm: MakeLMM, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import ir_measures
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score
 
@@ -103,6 +103,7 @@ ALL_AT_K: list[Metric] = [metrics.average_precision, metrics.ndcg, metrics.preci
 rankings = st.lists(st.lists(st.integers(0, 1), min_size=7, max_size=7), min_size=1, max_size=6)
 
 
+@settings(deadline=None)
 @given(rankings, st.integers(1, 9), st.integers(0, 5))
 def test_many_queries_at_once_equal_one_by_one(matrix: list[list[int]], k: int, missed: int) -> None:
     positives = [sum(row) + missed for row in matrix]
@@ -114,6 +115,7 @@ def test_many_queries_at_once_equal_one_by_one(matrix: list[list[int]], k: int, 
         assert ((scored >= 0) & (scored <= 1)).all()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(0, 30), st.integers(1, 40))
 def test_a_perfect_ranking_is_one_and_padding_changes_nothing(positives: int, others: int, k: int) -> None:
     perfect = [1] * positives + [0] * others
@@ -123,6 +125,7 @@ def test_a_perfect_ranking_is_one_and_padding_changes_nothing(positives: int, ot
         assert metric([*perfect, 0, 0, 0], positives, k) == metric(perfect, positives, k)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 1), min_size=2, max_size=20), st.data())
 def test_moving_a_hit_up_never_hurts(relevance: list[int], data: st.DataObject) -> None:
     rank = data.draw(st.integers(1, len(relevance) - 1))

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 import ir_measures
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.types import Run
@@ -38,6 +38,7 @@ def test_a_line_has_trecs_six_fields() -> None:
     assert list(qrels_lines({"q1": {"i": 1}})) == ["q1 0 i 1\n"]
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1).filter(lambda text: text.isprintable() or "\n" in text))
 def test_an_id_is_one_field_and_comes_back(identifier: str) -> None:
     assert escape(identifier).split() == [escape(identifier)]
@@ -47,6 +48,7 @@ def test_an_id_is_one_field_and_comes_back(identifier: str) -> None:
 doubles = st.floats(allow_nan=False, allow_infinity=False)
 
 
+@settings(deadline=None)
 @given(st.lists(doubles, min_size=1, max_size=30, unique=True))
 def test_scores_fall_strictly_in_single_precision(scores: list[float]) -> None:
     written = np.array(scores_of(sorted(scores, reverse=True)), dtype=np.float32)

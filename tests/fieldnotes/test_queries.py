@@ -28,7 +28,7 @@ def test_every_query_has_relevant_images_and_near_misses(split: Split) -> None:
         assert relevant == {i for i, scene in split.scenes.items() if query.spec.matches(scene)}
         facts = query.spec.facts()
         near = {i for i, scene in split.scenes.items() if query.spec.satisfied(scene) == len(facts) - 1}
-        assert len(near) >= 3, query.text
+        assert len(near) >= 2, query.text
 
 
 def test_groups_are_inquires(split: Split) -> None:

@@ -41,7 +41,7 @@ def pictures() -> Pictures:
     made = {}
     for n in range(6):
         noise = Image.effect_noise((40, 32), 90)
-        made[f"p{n}"] = Image.merge("RGB", [noise.point(lambda v, c=c: (v * (n + c)) % 256) for c in (1, 3, 7)])
+        made[f"p{n}"] = Image.merge("RGB", [noise.point(lambda v, c=c + n: (v * c) % 256) for c in (1, 3, 7)])
     return Pictures(**made)
 
 
@@ -160,7 +160,7 @@ def completion() -> Callable[..., Reply]:
     return write_completion
 
 
-WORDS = "yes no Yes No is it red blue a crab fox ? the picture shows answer : one two three four five".split()
+WORDS = [*("yes", "no", "Yes", "No"), *"is it red blue a crab fox ? one two three four five snow shows on".split(" ")]
 
 
 def make_tiny_llava(folder: Path, *, features: str = "full") -> Path:
@@ -207,7 +207,12 @@ def make_tiny_llava(folder: Path, *, features: str = "full") -> Path:
     )
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=16,
+            patch_size=8,
         ),
         text_config=LlamaConfig(
             vocab_size=len(vocabulary),

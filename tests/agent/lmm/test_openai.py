@@ -3,6 +3,7 @@ import base64
 import io
 import json
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -33,7 +34,7 @@ from core.errors import (
 
 @pytest.fixture
 async def lmm(server, pictures) -> AsyncIterator[OpenAILMM]:
-    made = OpenAILMM(server.url, "served", pictures, backoff=0.01, timeout=5)
+    made = OpenAILMM(server.url, "served", pictures, backoff=0.01, timeout=30)
     yield made
     await made.aclose()
 
@@ -185,9 +186,13 @@ async def test_an_answer_with_log_probabilities(lmm, server, ask, completion) ->
     server.reply = lambda n, body: completion("Yes", ("Yes", {"No": -2.0, "Yes": -0.2, "The": -9999.0}))
     response = await lmm.generate(ask("is it red ?", "p0", top_logprobs=20))
     assert response.text == "Yes" and response.finish_reason == "stop" and not response.cached
-    assert [(lp.token, lp.logprob) for lp in response.answer_logprobs] == [("Yes", -0.2), ("No", -2.0), ("The", -9999.0)]
+    assert [(lp.token, lp.logprob) for lp in response.answer_logprobs] == [
+        ("Yes", -0.2),
+        ("No", -2.0),
+        ("The", -9999.0),
+    ]
     assert (response.usage.prompt_tokens, response.usage.completion_tokens) == (70, 1)
-    assert 0 < response.latency < 5
+    assert response.latency > 0
     assert p_yes(response.answer_logprobs).state == "answered"
 
 
@@ -330,7 +335,7 @@ async def test_a_retry_after_that_says_nothing_is_ignored(lmm, server, ask, comp
     server.reply = lambda n, body: completion("Yes") if n else (429, {"Retry-After": words}, b"{}")
     started = time.monotonic()
     assert (await lmm.generate(ask("?"))).text == "Yes"
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
 
 
 async def test_a_server_that_asks_for_a_long_pause_is_taken_at_its_word(lmm, server, ask) -> None:
@@ -359,35 +364,37 @@ async def test_an_unreachable_server_is_named_with_what_to_do(ask, pictures) -> 
     await lmm.aclose()
 
 
-async def test_a_server_that_comes_up_meanwhile_is_reached(ask, pictures, server, completion) -> None:
+async def test_a_server_that_hangs_up_is_unreachable(ask, pictures) -> None:
     async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
     hangs_up = await asyncio.start_server(cut, "127.0.0.1", 0)
     lmm = OpenAILMM(f"http://127.0.0.1:{hangs_up.sockets[0].getsockname()[1]}", "m", pictures, backoff=0.01, attempts=2)
-    with pytest.raises(LMMConnectionError):
+    with pytest.raises(LMMConnectionError, match="can't reach"):
         await lmm.generate(ask("?"))
     hangs_up.close()
     await lmm.aclose()
 
 
 async def test_a_slow_answer_is_given_up_and_asked_again(server, ask, pictures, completion) -> None:
-    lmm = OpenAILMM(server.url, "m", pictures, backoff=0.01, timeout=0.5, attempts=2)
+    lmm = OpenAILMM(server.url, "m", pictures, backoff=0.01, timeout=1.0, attempts=5)
+    asked_again = threading.Event()
 
     def reply(n: int, body: object) -> object:
-        time.sleep(1.0 if n == 0 else 0)
-        return completion("Yes")
+        if n == 0:
+            asked_again.wait(30)
+        asked_again.set()
+        return completion("Yes" if n else "late")
 
     server.reply = reply
     assert (await lmm.generate(ask("?"))).text == "Yes"
-    assert len(server.requests) == 2
     await lmm.aclose()
 
 
 async def test_a_server_that_drips_does_not_hold_a_call_for_ever(ask, pictures) -> None:
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n")
-        for _ in range(100):
+        for _ in range(1000):
             writer.write(b" ")
             await asyncio.sleep(0.05)
 
@@ -397,7 +404,7 @@ async def test_a_server_that_drips_does_not_hold_a_call_for_ever(ask, pictures) 
     started = time.monotonic()
     with pytest.raises(LMMConnectionError, match=r"did not answer within 0\.4 s"):
         await lmm.generate(ask("?"))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
     dripping.close()
     await lmm.aclose()
 
@@ -405,8 +412,10 @@ async def test_a_server_that_drips_does_not_hold_a_call_for_ever(ask, pictures) 
 async def test_no_more_calls_are_out_at_once_than_allowed(server, ask, pictures, completion) -> None:
     lmm = OpenAILMM(server.url, "m", pictures, max_concurrency=3)
 
+    three = threading.Barrier(3)
+
     def reply(n: int, body: object) -> object:
-        time.sleep(0.05)
+        three.wait(20)
         return completion("Yes")
 
     server.reply = reply

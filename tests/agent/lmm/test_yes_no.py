@@ -64,7 +64,9 @@ def test_p_is_the_share_of_yes_in_both(p: float, mass: float) -> None:
     assert p_yes(shares(Yes=p * mass, No=(1 - p) * mass)).p_yes == pytest.approx(p)
 
 
-@pytest.mark.parametrize("yes", ["Yes", "yes", "YES", " Yes", "▁Yes", "Ġyes", "Yes.", '"Yes"', "**Yes**", "\nyes", "True"])
+@pytest.mark.parametrize(
+    "yes", ["Yes", "yes", "YES", " Yes", "▁Yes", "Ġyes", "Yes.", '"Yes"', "**Yes**", "\nyes", "True"]
+)
 @pytest.mark.parametrize("no", ["No", "no", " NO", "▁no", "ĠNo", "No!", "False"])
 def test_every_spelling_counts(yes: str, no: str) -> None:
     assert p_yes(shares(**{yes: 0.6, no: 0.2})).p_yes == pytest.approx(0.75)

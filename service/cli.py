@@ -1,0 +1,77 @@
+"""The program `fieldscope`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+from typing import Any
+
+import click
+
+from core.errors import FieldscopeError
+from service.commands.cache import cache
+from service.commands.demo import demo
+from service.commands.evaluate import evaluate
+from service.commands.library import index, search
+from service.commands.lmm import lmm
+from service.commands.prompts import prompts
+from service.commands.rerank import rerank
+from service.commands.strategies import strategies
+from service.commands.trace import trace
+from service.commands.version import version
+from service.console import complain
+
+DEBUG = "FIELDSCOPE_DEBUG"
+FAILED = 1
+INTERRUPTED = 130
+
+
+class Program(click.Group):
+    """A group whose commands end in one line where they fail, never in a traceback, unless FIELDSCOPE_DEBUG is set."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if os.environ.get(DEBUG):
+            return super().invoke(ctx)
+        warnings.simplefilter("ignore")  # the libraries' advice is for programmers
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except KeyboardInterrupt as stop:
+            complain("; ".join(["interrupted", *map(str, stop.args)]))
+            ctx.exit(INTERRUPTED)
+        except FieldscopeError as error:
+            complain(str(error))
+            ctx.exit(FAILED)
+        except Exception as error:  # whatever it is, a user can do nothing with its traceback
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # click ends quietly where nobody reads on
+            reason = str(error).strip().splitlines() or [""]
+            complain(
+                f"unexpected {type(error).__name__}: {reason[0][:300]}; run it again with {DEBUG}=1 for the traceback, "
+                "and report it"
+            )
+            ctx.exit(FAILED)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they were added, which is the order of use."""
+        return list(self.commands)
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """Fieldscope reranks images for a query: a large multimodal model looks at every candidate and says why."""
+
+
+for command in (demo, evaluate, rerank, index, search, trace, lmm, cache, prompts, strategies, version):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name="fieldscope")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""`fieldscope index` and `fieldscope search`: a folder of images, made searchable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from service.console import keeping, note, progress, show, show_json, warn
+from service.options import clip_options, json_option, model_options
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from agent.strategies.strategy import Strategy
+    from core.types import Candidate, ImageSource
+    from retrieval.library import Library
+    from service.ranking import Ranking
+
+SHOWN = 20
+RERANKED = 100
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
+@json_option
+@clip_options
+def index(folder: Path, out: Path, as_json: bool, settings: Settings) -> None:
+    """Make FOLDER (images, or Parquet files) searchable: encode its images with a CLIP into DIR.
+
+    What was encoded is kept: the same command goes on after a stop, and adds new images later. Images that can't be
+    read are listed, there and in DIR/skipped.json.
+    """
+    from retrieval.collection import open_collection
+    from retrieval.library import build_index
+    from service.own_pictures import all_fieldnotes
+    from service.wiring import FOREIGN, load_encoder
+
+    collection = open_collection([folder])
+    flags = [] if settings.clip or all_fieldnotes(collection, collection.ids()) else [FOREIGN]
+    for flag in flags:
+        warn(flag)
+    encoder = load_encoder(settings)
+    kept = f"what was encoded is kept in {out}, and the same command goes on there"
+    with keeping(kept), progress("encoding images") as report:
+        built = build_index(collection, encoder, out, encoder_name=settings.clip or "bundled", progress=report)
+    if as_json:
+        skipped = [{"image": image, "reason": reason} for image, reason in built.skipped.items()]
+        show_json(
+            {"index": str(out), "indexed": built.indexed, "encoded": built.encoded, "skipped": skipped, "flags": flags}
+        )
+        return
+    show(f"{built.indexed:,} images are searchable in {out}; {built.encoded:,} of them were encoded just now.")
+    if built.skipped:
+        show(f"skipped {len(built.skipped):,}:", *(f"  {reason}" for reason in built.skipped.values()))
+
+
+@click.command()
+@click.option("--index", "folder", required=True, type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--query", "text", required=True, metavar="TEXT", help="What the pictures should show.")
+@click.option(
+    "-k",
+    "--top-k",
+    "top_k",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help=f"How many images to find.  [default: {SHOWN}; with --rerank {RERANKED}, of which {SHOWN} are shown]",
+)
+@click.option("--rerank", "reranking", is_flag=True, help="Let the LMM look at what was found.")
+@click.option("--strategy", "name", metavar="NAME|FILE", help="How to rerank.  [default: yes-no-fused]")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option(
+    "--copy-to",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Copy the files that were found; what is there stays as it is.",
+)
+@click.option(
+    "--min-p",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Copy only images whose probability of a match is at least P.  [default: 0.5 with --rerank]",
+)
+@json_option
+@model_options
+def search(
+    folder: Path,
+    text: str,
+    top_k: int | None,
+    reranking: bool,
+    name: str | None,
+    csv_file: Path | None,
+    copy_to: Path | None,
+    min_p: float | None,
+    as_json: bool,
+    settings: Settings,
+) -> None:
+    """Search an index by text; with --rerank the LMM looks at every image that was found."""
+    if name is not None and not reranking:
+        raise click.UsageError("--strategy goes with --rerank")
+    if min_p is not None and not (reranking and copy_to):
+        raise click.UsageError("--min-p goes with --rerank and --copy-to")
+    from agent.strategies.strategy import load_strategy
+    from retrieval.library import open_library
+    from service.ranking import Ranking
+    from service.reranking import make_query, require_verdicts, rerank_once
+    from service.wiring import load_encoder, require_known_words
+
+    strategy = load_strategy((name or "yes-no-fused") if reranking else "clip")
+    query = make_query(text)
+    if strategy.prompts and not settings.lmm_url:
+        require_known_words([query.text], "lmm")
+    if not settings.clip:
+        require_known_words([query.text], "clip")
+    library = open_library(folder, load_encoder(settings))
+    candidates = library.search(query, top_k or (RERANKED if reranking else SHOWN))
+    images = _images(library, needed=reranking or copy_to is not None)
+    flags = _flags(images, candidates, strategy, settings)
+    for flag in flags:
+        warn(flag)
+    result = rerank_once(query, candidates, images, strategy, settings, flags)
+    models = {"clip": settings.clip or "bundled", "lmm": (settings.model or "bundled") if strategy.prompts else None}
+    ranking = Ranking(result, images, models=models)
+    if as_json:
+        show_json(ranking.payload())
+    else:
+        shown = top_k or SHOWN
+        show(ranking.table(shown))
+        if len(candidates) > shown:
+            show(f"{len(candidates) - shown} more were found; --json, --csv and -k show them.")
+    if csv_file is not None:
+        _write(csv_file, ranking.csv())
+    if copy_to is not None:
+        _copy(ranking, copy_to, (0.5 if min_p is None else min_p) if strategy.prompts else None)
+    for flag in result.flags:
+        if flag not in flags:
+            warn(flag)
+    require_verdicts(result)
+
+
+def _images(library: Library, needed: bool) -> ImageSource:
+    """The indexed images; where they are gone and only their ids are needed, none."""
+    from core.errors import ConfigError
+    from retrieval.collection import FilesCollection
+
+    try:
+        return library.collection
+    except ConfigError as error:
+        if needed:
+            raise
+        note(f"the images are not where they were: {error}")
+        return FilesCollection({})
+
+
+def _flags(images: ImageSource, candidates: list[Candidate], strategy: Strategy, settings: Settings) -> list[str]:
+    """A warning where a bundled model found or judged foreign images."""
+    from service.own_pictures import all_fieldnotes
+    from service.wiring import FOREIGN
+
+    if settings.clip and (settings.lmm_url or not strategy.prompts):
+        return []
+    return [] if all_fieldnotes(images, [candidate.image_id for candidate in candidates]) else [FOREIGN]
+
+
+def _write(file: Path, text: str) -> None:
+    from core.errors import ConfigError
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise ConfigError(f"can't write {file} ({error.strerror or error}); choose another file") from error
+    note(f"wrote {file}")
+
+
+def _copy(ranking: Ranking, folder: Path, min_p: float | None) -> None:
+    from service.export import copy_all
+
+    wanted = [r for r in ranking.result.ranking if min_p is None or (r.p_match is not None and r.p_match >= min_p)]
+    files = [path for ranked in wanted if (path := ranking.path(ranked.image_id))]
+    copies = copy_all(files, folder)
+    note(f"copied {len(copies)} images to {folder}")
+    if len(files) < len(wanted):
+        warn(f"{len(wanted) - len(files)} of {len(wanted)} images have no file of their own, or it is gone")

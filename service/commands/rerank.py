@@ -1,0 +1,95 @@
+"""`fieldscope rerank`: one's own images for one query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from service.console import note, show, show_json, warn
+from service.options import json_option, model_options
+from service.settings import Settings
+from service.spaced import SpacedCommand
+
+if TYPE_CHECKING:
+    from agent.strategies.strategy import Strategy
+    from service.candidates import Chosen
+
+
+@click.command(cls=SpacedCommand)
+@click.option("--query", "text", required=True, metavar="TEXT", help="What the pictures should show.")
+@click.option(
+    "--images",
+    "paths",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FOLDER|FILES ...",
+    help="A folder of images, image files, or Parquet files.",
+)
+@click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Show the best K only; all are looked at.")
+@click.option("--strategy", "name", default="yes-no-fused", show_default=True, metavar="NAME|FILE")
+@json_option
+@model_options
+def rerank(text: str, paths: tuple[Path, ...], top_k: int | None, name: str, as_json: bool, settings: Settings) -> None:
+    """Rank images by how well they match a query: a CLIP gives the prior, the LMM looks at every image.
+
+    Images that can't be read are listed with the reason, and the others are ranked.
+    """
+    from agent.strategies.strategy import load_strategy
+    from service.candidates import open_chosen, score
+    from service.ranking import Ranking
+    from service.reranking import make_query, require_verdicts, rerank_once
+    from service.wiring import load_encoder, require_known_words
+
+    strategy = load_strategy(name)
+    query = make_query(text)
+    asks_server = bool(strategy.prompts and settings.lmm_url)
+    if strategy.prompts and not asks_server:
+        require_known_words([query.text], "lmm")
+    if not settings.clip and not asks_server:
+        require_known_words([query.text], "clip")
+    chosen = open_chosen(paths)
+    flags = _flags(chosen, strategy, settings)
+    for flag in flags:
+        warn(flag)
+    with_prior = not asks_server or settings.clip is not None or _bundled_clip_knows(query.text, chosen)
+    if not with_prior:
+        note("the bundled CLIP does not know these images, so the LMM ranks alone; name a CLIP with --clip for a prior")
+    encoder = load_encoder(settings) if with_prior else None
+    candidates, skipped = score(chosen, query, encoder)
+    result = rerank_once(query, candidates, chosen.images, strategy, settings, flags)
+    models = {"clip": encoder and (settings.clip or "bundled"), "lmm": _lmm_name(strategy, settings)}
+    ranking = Ranking(result, chosen.images, skipped, models)
+    if as_json:
+        show_json(ranking.payload(top_k))
+    else:
+        show(ranking.table(top_k))
+        if skipped:
+            show(f"skipped {len(skipped)}:", *(f"  {reason}" for reason in skipped.values()))
+    for flag in result.flags:
+        if flag not in flags:
+            warn(flag)
+    require_verdicts(result)
+
+
+def _flags(chosen: Chosen, strategy: Strategy, settings: Settings) -> list[str]:
+    """A warning where a bundled model judges foreign images."""
+    from service.own_pictures import all_fieldnotes
+    from service.wiring import FOREIGN
+
+    if settings.lmm_url if strategy.prompts else settings.clip:
+        return []
+    return [] if all_fieldnotes(chosen.images, chosen.images.ids()) else [FOREIGN]
+
+
+def _bundled_clip_knows(text: str, chosen: Chosen) -> bool:
+    from service.own_pictures import all_fieldnotes
+    from service.wiring import unknown_words
+
+    return not unknown_words([text], "clip") and all_fieldnotes(chosen.images, chosen.images.ids())
+
+
+def _lmm_name(strategy: Strategy, settings: Settings) -> str | None:
+    return (settings.model or "bundled") if strategy.prompts else None

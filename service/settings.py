@@ -1,0 +1,42 @@
+"""What a user chooses about models and the response cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.paths import cache_folder
+
+if TYPE_CHECKING:
+    from agent.lmm.cached import CacheMode
+
+CACHE_MODES = ("on", "refresh", "replay", "off")
+DEFAULT_CONCURRENCY = 32
+DEFAULT_MAX_SIDE = 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Models, and how to talk to them.
+
+    `lmm_url` and `model` name a server and the model it serves, `revision` whatever tells two models of that name
+    apart; without a server the bundled LMM answers. `api_key` is by default what the environment says. `clip` is a
+    name or folder for open_clip; None is the bundled CLIP. `concurrency` bounds the calls in flight; pictures that are
+    longer than `max_side` pixels on a side are scaled down before they travel to a server.
+    """
+
+    lmm_url: str | None = None
+    model: str | None = None
+    revision: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    clip: str | None = None
+    cache_mode: CacheMode = "on"
+    cache_file: Path | None = None
+    concurrency: int = DEFAULT_CONCURRENCY
+    max_side: int = DEFAULT_MAX_SIDE
+
+    @property
+    def store_path(self) -> Path:
+        """The response cache's file."""
+        return self.cache_file or cache_folder() / "responses.sqlite"

@@ -1,0 +1,166 @@
+"""From settings to models, stores and the graph's dependencies: the only place that knows what `bundled` means."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from core.errors import ConfigError, LMMError, LMMRequestError, LMMServerError, VocabularyError
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from agent.deps import Deps
+    from agent.lmm.base import LMM
+    from agent.lmm.cached import CachedLMM
+    from agent.lmm.openai import OpenAILMM
+    from cache.store import CacheStore
+    from core.types import ImageSource
+    from retrieval.encoder import Encoder
+
+Kind = Literal["clip", "lmm"]
+
+FOREIGN = (
+    "the bundled models know FieldNotes' world only, and these images are from outside of it: the ranking means little; "
+    "name other models with --clip and --lmm"
+)
+"""The flag of a result that rests on a bundled model's view of pictures that it was not made for."""
+
+_OPTION = {"clip": "--clip", "lmm": "--lmm"}
+_TITLE = {"clip": "CLIP", "lmm": "LMM"}
+_NO_MODEL_LIST = {404, 405, 501}
+_SHOWN_WORDS = 12
+
+
+def bundled_folder(kind: Kind) -> Path:
+    """Where a bundled model lies. Raises `ConfigError` where this installation came without it."""
+    from fieldnotes import vocabulary
+
+    folder = vocabulary.MODELS / kind
+    if not (folder / "vocabulary.txt").is_file():
+        raise ConfigError(
+            f"the bundled {_TITLE[kind]} is not in this installation ({folder}); install Fieldscope again, or name "
+            f"another model with {_OPTION[kind]}"
+        )
+    return folder
+
+
+def unknown_words(texts: Iterable[str], kind: Kind) -> list[str]:
+    """The words that a bundled model has never seen, most frequent first."""
+    from fieldnotes import vocabulary
+
+    bundled_folder(kind)
+    return [
+        word for word, _ in Counter(w for text in texts for w in vocabulary.unknown_words(text, kind)).most_common()
+    ]
+
+
+def require_known_words(texts: Iterable[str], *kinds: Kind) -> None:
+    """Raise `VocabularyError` unless the bundled models of these kinds know every word. Loads no model."""
+    texts = list(texts)
+    for kind in kinds:
+        if words := unknown_words(texts, kind):
+            named = ", ".join(repr(word) for word in words[:_SHOWN_WORDS])
+            more = f" and {len(words) - _SHOWN_WORDS} more" if len(words) > _SHOWN_WORDS else ""
+            raise VocabularyError(
+                f"the bundled {_TITLE[kind]} has never seen {'these words' if len(words) > 1 else 'this word'}: "
+                f"{named}{more}; use FieldNotes' words ({bundled_folder(kind) / 'vocabulary.txt'}), or name another "
+                f"model with {_OPTION[kind]}"
+            )
+
+
+def load_encoder(settings: Settings) -> Encoder:
+    """The CLIP of the first stage. Raises `ConfigError` where it can't be loaded."""
+    name = settings.clip or str(bundled_folder("clip"))
+    _quiet_libraries(downloads=settings.clip is not None)
+    from retrieval.clip import ClipEncoder
+
+    return ClipEncoder.load(name)
+
+
+def bundled_lmm(images: ImageSource) -> LMM:
+    """The bundled LMM, in this process."""
+    folder = bundled_folder("lmm")
+    _quiet_libraries(downloads=False)
+    from agent.lmm.local import LocalLMM
+
+    return LocalLMM.from_path(folder, images)
+
+
+@asynccontextmanager
+async def open_lmm(settings: Settings, images: ImageSource) -> AsyncIterator[CachedLMM]:
+    """The LMM over the response cache, closed in the end.
+
+    A server is asked first whether it is there. Raises `LMMError` where it is not, and `CacheError`.
+    """
+    from agent.lmm.cached import CachedLMM
+
+    with closing(_store(settings)) as store:
+        cached = CachedLMM(await _connect(settings, images), store, settings.cache_mode)
+        try:
+            yield cached
+        finally:
+            await cached.aclose()
+
+
+def studio_deps() -> Deps:
+    """What LangGraph Studio runs on: the bundled models over FieldNotes' test collection."""
+    from agent.deps import Deps
+    from agent.lmm.cached import CachedLMM
+    from service.fieldnotes_data import open_fieldnotes
+
+    settings = Settings()
+    images, library = open_fieldnotes("test", settings)
+    return Deps(images=images, lmm=CachedLMM(bundled_lmm(images), _store(settings)), retriever=library)
+
+
+def _store(settings: Settings) -> CacheStore:
+    if settings.cache_mode == "off":
+        from cache.store import MemoryStore
+
+        return MemoryStore()
+    from cache.sqlite import SqliteStore
+
+    return SqliteStore(settings.store_path)
+
+
+async def _connect(settings: Settings, images: ImageSource) -> LMM:
+    if settings.lmm_url is None or settings.model is None:
+        return bundled_lmm(images)
+    from agent.lmm.openai import OpenAILMM
+
+    lmm = OpenAILMM(
+        settings.lmm_url,
+        settings.model,
+        images,
+        api_key=settings.api_key,
+        revision=settings.revision,
+        max_side=settings.max_side,
+        max_concurrency=settings.concurrency,
+    )
+    if settings.cache_mode != "replay":
+        try:
+            await _check(lmm)
+        except LMMError:
+            await lmm.aclose()
+            raise
+    return lmm
+
+
+async def _check(lmm: OpenAILMM) -> None:
+    """Fail before the work does. A server that keeps no list of models is given the benefit of the doubt."""
+    try:
+        await lmm.check()
+    except (LMMRequestError, LMMServerError) as error:
+        if getattr(error.__cause__, "status_code", None) not in _NO_MODEL_LIST:
+            raise
+
+
+def _quiet_libraries(downloads: bool) -> None:
+    """Keep the libraries' own progress bars away, but for downloads that somebody watches."""
+    if not (downloads and sys.stderr.isatty()):
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

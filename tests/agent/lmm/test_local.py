@@ -1,0 +1,341 @@
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
+from agent.lmm.local import LocalLMM
+from agent.lmm.yes_no import p_yes
+from core.errors import BrokenImageError, ConfigError, LMMRequestError, LMMResponseError
+
+
+@pytest.fixture
+async def lmm(tiny_llava, pictures) -> AsyncIterator[LocalLMM]:
+    made = LocalLMM.from_path(tiny_llava, pictures, device="cpu")
+    yield made
+    await made.aclose()
+
+
+def batches_of(lmm: LocalLMM) -> list[int]:
+    """From now on, the number of prompts of each run of the model."""
+    sizes: list[int] = []
+    produce = lmm._produce
+
+    def counted(prompts):
+        sizes.append(len(prompts))
+        return produce(prompts)
+
+    lmm._produce = counted
+    return sizes
+
+
+def assert_same(one, other) -> None:
+    assert one.text == other.text
+    assert one.usage == other.usage and one.finish_reason == other.finish_reason
+    assert [lp.token for lp in one.answer_logprobs] == [lp.token for lp in other.answer_logprobs]
+    for mine, theirs in zip(one.answer_logprobs, other.answer_logprobs, strict=True):
+        assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-4)
+
+
+def by_hand(folder: Path, text: str, pictures, *image_ids: str) -> torch.Tensor:
+    """The log-probabilities of the next token, as transformers' own documentation computes them."""
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    processor = AutoProcessor.from_pretrained(folder)
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype="float32").eval()
+    content = [{"type": "image"} for _ in image_ids] + [{"type": "text", "text": text}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    shown = [pictures.pictures[image_id] for image_id in image_ids]
+    inputs = processor(images=shown or None, text=prompt, return_tensors="pt")
+    with torch.no_grad():
+        return model(**inputs).logits[0, -1].log_softmax(-1)
+
+
+@pytest.mark.parametrize("images", [[], ["p0"], ["p1", "p2", "p3"]])
+@pytest.mark.parametrize("checkpoint", ["tiny_llava", "tiny_llava_without_cls"])
+async def test_one_token_is_what_transformers_says(request, checkpoint, pictures, ask, images) -> None:
+    folder = request.getfixturevalue(checkpoint)
+    expected = by_hand(folder, "is it red ?", pictures, *images)
+    lmm = LocalLMM.from_path(folder, pictures, device="cpu")
+    response = await lmm.generate(ask("is it red ?", *images, top_logprobs=20))
+    best = expected.topk(20)
+    assert [lp.logprob for lp in response.answer_logprobs] == pytest.approx(best.values.tolist(), abs=1e-4)
+    tokens = lmm._tokenizer.convert_ids_to_tokens(best.indices.tolist())
+    assert [lp.token for lp in response.answer_logprobs] == tokens
+    assert response.text == ("" if tokens[0].startswith("<") else tokens[0])
+    assert response.usage.completion_tokens == 1 and response.latency > 0
+    patches = 4 if checkpoint == "tiny_llava_without_cls" else 5
+    assert response.usage.prompt_tokens == patches * len(images) + len(
+        ["<user>", "is", "it", "red", "?", "<assistant>"]
+    )
+    await lmm.aclose()
+
+
+async def test_the_picture_and_the_words_matter(lmm, ask) -> None:
+    readings = [
+        (await lmm.generate(ask(text, image, top_logprobs=20))).answer_logprobs[0].logprob
+        for text, image in [("is it red ?", "p0"), ("is it red ?", "p1"), ("is it blue ?", "p0")]
+    ]
+    assert len({round(value, 3) for value in readings}) == 3
+
+
+async def test_together_or_alone_the_answers_are_the_same(lmm, ask) -> None:
+    texts = ["red ?", "is it a red crab ?", "is it a fox ?", "it is", "one two three four five", "yes no"]
+    requests = [
+        *(ask(text, f"p{n}", top_logprobs=20) for n, text in enumerate(texts)),
+        *(ask(text, "p0", "p1", top_logprobs=5) for text in texts[:3]),
+        *(ask(text, top_logprobs=20) for text in [*texts[:3], "is it a red crab ? " * 20]),
+        *(ask(text, f"p{n}", top_logprobs=20, max_tokens=6) for n, text in enumerate(texts)),
+    ]
+    alone = [await lmm.generate(request) for request in requests]
+    sizes = batches_of(lmm)
+    together = await asyncio.gather(*(lmm.generate(request) for request in requests))
+    assert sizes == [6, 3, 3, 1, 6]
+    for one, other in zip(alone, together, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 4])
+async def test_a_picture_shown_often_goes_through_the_vision_tower_once(lmm, ask, pictures, max_tokens: int) -> None:
+    questions = [ask(text, "p0", top_logprobs=20, max_tokens=max_tokens) for text in ("is it red ?", "is it blue ?")]
+    questions.append(ask("is a crab ?", "p1", top_logprobs=20, max_tokens=max_tokens))
+    alone = [await lmm.generate(request) for request in questions]
+    pictures.loads.clear()
+    seen: list[int] = []
+    tower = lmm._model.model.vision_tower
+    hook = tower.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    together = await asyncio.gather(*(lmm.generate(request) for request in questions))
+    hook.remove()
+    assert seen == [2] and pictures.loads == {"p0": 1, "p1": 1}
+    for one, other in zip(alone, together, strict=True):
+        assert_same(one, other)
+
+
+async def test_batches_are_no_larger_than_allowed(tiny_llava, pictures, ask) -> None:
+    lmm = LocalLMM.from_path(tiny_llava, pictures, device="cpu", max_batch=2)
+    sizes = batches_of(lmm)
+    await asyncio.gather(*(lmm.generate(ask("is it red ?", f"p{n}")) for n in range(5)))
+    assert sizes == [2, 2, 1]
+    await lmm.aclose()
+
+
+async def test_a_long_answer_is_greedy_and_ends(lmm, tiny_llava, pictures, ask) -> None:
+    response = await lmm.generate(ask("is it red ?", "p0", max_tokens=8, top_logprobs=20))
+    expected = by_hand(tiny_llava, "is it red ?", pictures, "p0")
+    first = await lmm.generate(ask("is it red ?", "p0", top_logprobs=20))
+    assert response.answer_logprobs[0].logprob == pytest.approx(expected.max().item(), abs=1e-4)
+    assert response.text.startswith(first.text)
+    assert response.usage.completion_tokens <= 8
+    assert (response.finish_reason == "stop") == (response.usage.completion_tokens < 8)
+    again = await lmm.generate(ask("is it red ?", "p0", max_tokens=8, top_logprobs=20, seed=9))
+    assert again.text == response.text
+
+
+async def test_an_end_token_ends_each_answer_of_a_batch_by_itself(lmm, ask) -> None:
+    """Make the word that one of the answers holds an end token: it stops there, the others go on."""
+    requests = [ask("is it red ?", f"p{n}", max_tokens=12) for n in range(6)]
+    full = [(await lmm.generate(request)).text.split() for request in requests]
+    end = full[0][2]
+    lmm._ends = [*lmm._ends, lmm._tokenizer.convert_tokens_to_ids(end)]
+    cut = await asyncio.gather(*(lmm.generate(request) for request in requests))
+    for words, response in zip(full, cut, strict=True):
+        expected = words[: words.index(end) + 1] if end in words else words
+        assert response.text.split() == expected
+        if end in words:
+            assert response.finish_reason == "stop" and response.usage.completion_tokens <= 12
+    assert len({len(response.text.split()) for response in cut}) > 1 or all(end in words for words in full)
+
+
+async def test_the_answers_position_follows_the_marker(lmm, ask) -> None:
+    """The tiny model says what it says; its second word is taken for the marker."""
+    spoken = await lmm.generate(ask("is it red ?", "p0", max_tokens=8, top_logprobs=20))
+    words = spoken.text.split()
+    request = ask("is it red ?", "p0", max_tokens=8, top_logprobs=20, answer_after=" ".join(words[:2]))
+    marked = await lmm.generate(request)
+    assert marked.text == spoken.text
+    assert marked.answer_logprobs[0].token == words[2]
+    assert marked.answer_logprobs != spoken.answer_logprobs
+    missing = await lmm.generate(request.model_copy(update={"answer_after": "nowhere"}))
+    assert missing.answer_logprobs == () and p_yes(missing.answer_logprobs).state == "unknown"
+
+
+async def test_sampling_follows_the_seed_whatever_the_company(lmm, ask) -> None:
+    def sampled(seed: int, sample: int = 0) -> LMMRequest:
+        return ask("is it red ?", "p0", max_tokens=6, temperature=3.0, seed=seed, sample=sample)
+
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    alone = [(await lmm.generate(sampled(seed))).text for seed in range(6)]
+    together = await asyncio.gather(*(lmm.generate(sampled(seed)) for seed in range(6)))
+    assert [response.text for response in together] == alone
+    assert len(set(alone)) > 1
+    assert len({(await lmm.generate(sampled(0, sample=n))).text for n in range(6)}) > 1
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+async def test_one_sampled_token_is_sampled_and_its_log_probabilities_are_the_models(lmm, ask) -> None:
+    greedy = await lmm.generate(ask("is it red ?", "p0", top_logprobs=20))
+    drawn = [
+        await lmm.generate(ask("is it red ?", "p0", top_logprobs=20, temperature=50.0, seed=seed)) for seed in range(8)
+    ]
+    assert len({response.text for response in drawn}) > 1
+    for response in drawn:
+        assert [lp.logprob for lp in response.answer_logprobs] == pytest.approx(
+            [lp.logprob for lp in greedy.answer_logprobs], abs=1e-4
+        )
+
+
+async def test_an_unreadable_image_fails_its_own_request_only(lmm, ask) -> None:
+    broken = LMMRequest(
+        messages=(Message(content=(ImagePart(image_id="gone", sha256="0"), TextPart(text="is it red ?"))),)
+    )
+    results = await asyncio.gather(
+        lmm.generate(ask("is it red ?", "p0")),
+        lmm.generate(broken),
+        lmm.generate(ask("is it red ?", "p1")),
+        return_exceptions=True,
+    )
+    assert isinstance(results[1], BrokenImageError)
+    assert [result.finish_reason for result in (results[0], results[2])] == ["length", "length"]
+
+
+async def test_an_image_token_in_the_text_is_refused(lmm, ask) -> None:
+    results = await asyncio.gather(
+        lmm.generate(ask("is <image> ?", "p0")), lmm.generate(ask("is it red ?", "p1")), return_exceptions=True
+    )
+    assert isinstance(results[0], LMMRequestError) and "1 images but 2 times '<image>'" in str(results[0])
+    assert not isinstance(results[1], Exception)
+
+
+async def test_a_template_that_refuses_is_the_requests_fault(lmm, ask) -> None:
+    lmm._processor.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(LMMRequestError, match="roles must alternate"):
+        await lmm.generate(ask("is it red ?", "p0"))
+
+
+async def test_template_options_come_from_extra_body(lmm, ask) -> None:
+    plain = await lmm.generate(ask("is it", "p0"))
+    louder = await lmm.generate(ask("is it", "p0", extra_body={"chat_template_kwargs": {"loud": "red ?"}}))
+    assert louder.usage.prompt_tokens == plain.usage.prompt_tokens + 2
+
+
+async def test_a_batch_too_large_for_the_memory_is_halved(lmm, ask) -> None:
+    requests = [ask("is it red ?", f"p{n % 6}", top_logprobs=3) for n in range(8)]
+    expected = [await lmm.generate(request) for request in requests]
+    produce, tried = lmm._produce, []
+
+    def scarce(prompts):
+        tried.append(len(prompts))
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return produce(prompts)
+
+    lmm._produce = scarce
+    responses = await asyncio.gather(*(lmm.generate(request) for request in requests))
+    assert tried == [8, 4, 2, 2, 4, 2, 2]
+    for one, other in zip(expected, responses, strict=True):
+        assert_same(one, other)
+
+
+async def test_a_request_that_the_model_chokes_on_fails_alone(lmm, ask) -> None:
+    produce = lmm._produce
+
+    def choosy(prompts):
+        if any("crab" in prompt.text for prompt in prompts):
+            raise IndexError("no crabs\nplease")
+        return produce(prompts)
+
+    lmm._produce = choosy
+    texts = ["is it red ?", "is a crab ?", "a fox"]
+    results = await asyncio.gather(*(lmm.generate(ask(t, "p0")) for t in texts), return_exceptions=True)
+    assert isinstance(results[1], LMMResponseError) and str(results[1]) == "the model gave no answer: no crabs"
+    assert not isinstance(results[0], Exception) and not isinstance(results[2], Exception)
+
+
+async def test_no_log_probabilities_where_none_were_asked_for(lmm, ask) -> None:
+    assert (await lmm.generate(ask("is it red ?", "p0"))).answer_logprobs == ()
+    assert len((await lmm.generate(ask("is it red ?", "p0", top_logprobs=3))).answer_logprobs) == 3
+
+
+# Loading
+
+
+async def test_identity_is_the_files_and_the_data_type(tiny_llava, pictures, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_llava, tmp_path / "elsewhere"))
+    (copy / "README.md").write_text("a model card changes no answer")
+    one, two, half = (
+        LocalLMM.from_path(*args)
+        for args in ((tiny_llava, pictures), (copy, pictures), (copy, pictures, None, "bfloat16"))
+    )
+    assert one.identity == two.identity and one.identity.startswith("local:") and one.identity.endswith(":float32")
+    assert half.identity == one.identity.replace("float32", "bfloat16")
+    config = json.loads((copy / "processor_config.json").read_text())
+    (copy / "processor_config.json").write_text(json.dumps(config, indent=3))
+    assert LocalLMM.from_path(copy, pictures).identity != one.identity
+
+
+def test_half_precision_weights_are_computed_in_float32_on_the_cpu(tiny_llava, pictures, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_llava, tmp_path / "half"))
+    weights = {name: tensor.half() for name, tensor in load_file(copy / "model.safetensors").items()}
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    assert LocalLMM.from_path(copy, pictures, device="cpu")._model.dtype == torch.float32
+
+
+def break_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def truncate_weights(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def drop_a_weight(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights[next(name for name in weights if "multi_modal_projector.linear_1.weight" in name)]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def pickle_the_weights(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def drop_the_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+
+
+def drop_everything(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (break_json, "can't load a model"),
+        (truncate_weights, "can't load a model"),
+        (drop_a_weight, "it lacks .*multi_modal_projector.linear_1.weight"),
+        (pickle_the_weights, "can't load a model"),
+        (drop_the_template, "chat template"),
+        (drop_everything, "can't load a model"),
+    ],
+)
+def test_what_cannot_be_loaded_says_so_in_one_line(tiny_llava, pictures, tmp_path: Path, damage, words: str) -> None:
+    copy = Path(shutil.copytree(tiny_llava, tmp_path / "damaged"))
+    damage(copy)
+    with pytest.raises(ConfigError, match=words) as caught:
+        LocalLMM.from_path(copy, pictures)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["no/such-model", "no folder at all", "/nowhere/at/all"])
+def test_a_name_that_is_no_folder_and_not_to_be_had_says_so(pictures, name: str) -> None:
+    with pytest.raises(ConfigError, match="no folder, and no model") as caught:
+        LocalLMM.from_path(name, pictures)
+    assert "\n" not in str(caught.value)
