@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ def score(chosen: Chosen, query: Query, encoder: Encoder | None) -> tuple[list[C
     skipped = dict(chosen.skipped)
     candidates: list[Candidate] = []
     ids = chosen.images.ids()
-    text = encoder.encode_query(query) if encoder else None
+    priors_of = _scorer(query, encoder)
     with ThreadPoolExecutor(_AT_ONCE) as pool, progress("reading images") as report:
         for start in range(0, len(ids), _AT_ONCE):
             batch = ids[start : start + _AT_ONCE]
@@ -64,12 +64,19 @@ def score(chosen: Chosen, query: Query, encoder: Encoder | None) -> tuple[list[C
                     skipped[image_id] = str(image)
                 else:
                     readable[image_id] = image
-            priors = encoder.encode_images(list(readable.values())) @ text if encoder else [0.0] * len(readable)
-            candidates += [Candidate(image_id, float(prior)) for image_id, prior in zip(readable, priors, strict=True)]
+            priors = priors_of(list(readable.values()))
+            candidates += [Candidate(image_id, prior) for image_id, prior in zip(readable, priors, strict=True)]
             report(start + len(batch), len(ids))
     if not candidates:
         raise ConfigError(f"none of the {len(ids)} images can be read; the first: {next(iter(skipped.values()))}")
     return candidates, skipped
+
+
+def _scorer(query: Query, encoder: Encoder | None) -> Callable[[list[PILImage.Image]], list[float]]:
+    if encoder is None:
+        return lambda pictures: [0.0] * len(pictures)
+    wanted = encoder.encode_query(query)
+    return lambda pictures: [float(similarity) for similarity in encoder.encode_images(pictures) @ wanted]
 
 
 def _read(images: Collection, image_id: str) -> PILImage.Image | ImageError:

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 
 def show(*things: RenderableType) -> None:
-    """Print for people, with rich, to standard output."""
+    """Print for people to standard output; texts as they are, without markup."""
     from rich.console import Console
 
-    console = Console(highlight=False, emoji=False)
+    console = Console(highlight=False)
     for thing in things:
-        console.print(thing)
+        # A line of text is not wrapped, so that a command in it can be copied.
+        console.print(plain(thing) if isinstance(thing, str) else thing, soft_wrap=isinstance(thing, str))
 
 
 def show_json(value: Any) -> None:

@@ -59,10 +59,10 @@ async def _rerank(
 
 
 def require_verdicts(result: RerankResult) -> None:
-    """Raise `LMMError` where the model was asked and gave no verdict at all, so that the ranking is only the prior's."""
+    """Raise `LMMError` where the model was asked and gave no verdict at all: the ranking is the prior's then."""
     asked = [verdict for verdict in result.verdicts if verdict.state != "not_asked"]
     if asked and all(verdict.state == "unknown" for verdict in asked):
         raise LMMError(
-            f"none of {len(asked)} calls gave a verdict, so the order is the first stage's ({asked[0].error}); mend the "
-            "model or its server and give the same command again"
+            f"none of {len(asked)} calls gave a verdict ({asked[0].error}), so this is the first stage's order; mend "
+            "the model or its server and give the same command again"
         )

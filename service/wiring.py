@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections import Counter
@@ -10,14 +11,13 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from core.errors import ConfigError, LMMError, LMMRequestError, LMMServerError, VocabularyError
+from core.errors import ConfigError, LMMRequestError, LMMServerError, VocabularyError
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from agent.deps import Deps
     from agent.lmm.base import LMM
     from agent.lmm.cached import CachedLMM
-    from agent.lmm.openai import OpenAILMM
     from cache.store import CacheStore
     from core.types import ImageSource
     from retrieval.encoder import Encoder
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 Kind = Literal["clip", "lmm"]
 
 FOREIGN = (
-    "the bundled models know FieldNotes' world only, and these images are from outside of it: the ranking means little; "
-    "name other models with --clip and --lmm"
+    "the bundled models know FieldNotes' world only, and these images are from outside of it, so the ranking means "
+    "little; name other models with --clip and --lmm"
 )
 """The flag of a result that rests on a bundled model's view of pictures that it was not made for."""
 
@@ -91,16 +91,22 @@ def bundled_lmm(images: ImageSource) -> LMM:
     return LocalLMM.from_path(folder, images)
 
 
+def require_server(settings: Settings) -> None:
+    """Raise `LMMError` before any work where a server is named and is not there, or serves another model.
+
+    Replay asks no server. One that keeps no list of models is given the benefit of the doubt.
+    """
+    if settings.lmm_url and settings.cache_mode != "replay":
+        asyncio.run(_probe(settings))
+
+
 @asynccontextmanager
 async def open_lmm(settings: Settings, images: ImageSource) -> AsyncIterator[CachedLMM]:
-    """The LMM over the response cache, closed in the end.
-
-    A server is asked first whether it is there. Raises `LMMError` where it is not, and `CacheError`.
-    """
+    """The LMM over the response cache, closed in the end. Raises `ConfigError` and `CacheError`."""
     from agent.lmm.cached import CachedLMM
 
     with closing(_store(settings)) as store:
-        cached = CachedLMM(await _connect(settings, images), store, settings.cache_mode)
+        cached = CachedLMM(_lmm(settings, images), store, settings.cache_mode)
         try:
             yield cached
         finally:
@@ -128,12 +134,12 @@ def _store(settings: Settings) -> CacheStore:
     return SqliteStore(settings.store_path)
 
 
-async def _connect(settings: Settings, images: ImageSource) -> LMM:
+def _lmm(settings: Settings, images: ImageSource) -> LMM:
     if settings.lmm_url is None or settings.model is None:
         return bundled_lmm(images)
     from agent.lmm.openai import OpenAILMM
 
-    lmm = OpenAILMM(
+    return OpenAILMM(
         settings.lmm_url,
         settings.model,
         images,
@@ -142,22 +148,20 @@ async def _connect(settings: Settings, images: ImageSource) -> LMM:
         max_side=settings.max_side,
         max_concurrency=settings.concurrency,
     )
-    if settings.cache_mode != "replay":
-        try:
-            await _check(lmm)
-        except LMMError:
-            await lmm.aclose()
-            raise
-    return lmm
 
 
-async def _check(lmm: OpenAILMM) -> None:
-    """Fail before the work does. A server that keeps no list of models is given the benefit of the doubt."""
+async def _probe(settings: Settings) -> None:
+    from agent.lmm.openai import OpenAILMM
+    from retrieval.collection import FilesCollection
+
+    lmm = OpenAILMM(settings.lmm_url or "", settings.model or "", FilesCollection({}), api_key=settings.api_key)
     try:
         await lmm.check()
     except (LMMRequestError, LMMServerError) as error:
         if getattr(error.__cause__, "status_code", None) not in _NO_MODEL_LIST:
             raise
+    finally:
+        await lmm.aclose()
 
 
 def _quiet_libraries(downloads: bool) -> None:

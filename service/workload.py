@@ -101,8 +101,7 @@ def evaluate_workload(
     limit: int | None = None,
     flags: tuple[str, ...] = (),
 ) -> list[RunSummary]:
-    """Evaluate the strategies, in their order, into `out/<strategy>/`. What `eval.harness.evaluate` raises is raised,
-    and `LMMError` before any work where the server is not there."""
+    """Evaluate the strategies into `out/<strategy>/`. Raises what `eval.harness.evaluate` raises."""
     with keeping(f"finished queries are kept in {out}, and the same command goes on there"):
         return asyncio.run(_evaluate(workload, strategies, settings, out, limit, flags))
 

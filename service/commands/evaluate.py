@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from service.console import show, show_json, warn
+from service.console import program, show, show_json, warn
 from service.options import json_option, model_options
 from service.settings import Settings
 from service.spaced import SpacedCommand
@@ -51,9 +51,12 @@ def evaluate(
     Finished queries in the output folder are not run again: a command that was stopped goes on where it was.
     """
     from eval.report import payload, tables, warnings
+    from service.wiring import require_server
     from service.workload import evaluate_workload, flags_of, load_strategies, open_workload
 
     strategies = load_strategies(names)
+    if any(strategy.prompts for strategy in strategies):
+        require_server(settings)
     workload = open_workload(benchmark, split, settings)
     flags = flags_of(workload, strategies, settings, limit)
     for flag in flags:
@@ -63,9 +66,7 @@ def evaluate(
     if as_json:
         show_json(payload(summaries) | ({"flags": list(flags)} if flags else {}))
     else:
-        show(
-            *tables(summaries), f"Runs are in {folder}; read one query with: fieldscope trace {summaries[-1].out} QUERY"
-        )
+        show(*tables(summaries), f"Runs are in {folder}; to read one: {program()} trace {summaries[-1].out} QUERY")
     for line in warnings(summaries):
         if line not in flags:
             warn(line)

@@ -105,7 +105,7 @@ def search(
     from retrieval.library import open_library
     from service.ranking import Ranking
     from service.reranking import make_query, require_verdicts, rerank_once
-    from service.wiring import load_encoder, require_known_words
+    from service.wiring import load_encoder, require_known_words, require_server
 
     strategy = load_strategy((name or "yes-no-fused") if reranking else "clip")
     query = make_query(text)
@@ -113,6 +113,8 @@ def search(
         require_known_words([query.text], "lmm")
     if not settings.clip:
         require_known_words([query.text], "clip")
+    if strategy.prompts:
+        require_server(settings)
     library = open_library(folder, load_encoder(settings))
     candidates = library.search(query, top_k or (RERANKED if reranking else SHOWN))
     images = _images(library, needed=reranking or copy_to is not None)

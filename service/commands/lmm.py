@@ -48,4 +48,4 @@ def serve(
         return
     name = command[command.index("--served-model-name") + 1]
     note(f"when it is up: fieldscope eval BENCHMARK --lmm http://localhost:{port} --model {shlex.quote(name)}")
-    os.execv(command[0], command) if os.path.dirname(command[0]) else os.execvp(command[0], command)
+    os.execvp(command[0], command)

@@ -41,7 +41,7 @@ def rerank(text: str, paths: tuple[Path, ...], top_k: int | None, name: str, as_
     from service.candidates import open_chosen, score
     from service.ranking import Ranking
     from service.reranking import make_query, require_verdicts, rerank_once
-    from service.wiring import load_encoder, require_known_words
+    from service.wiring import load_encoder, require_known_words, require_server
 
     strategy = load_strategy(name)
     query = make_query(text)
@@ -51,6 +51,8 @@ def rerank(text: str, paths: tuple[Path, ...], top_k: int | None, name: str, as_
     if not settings.clip and not asks_server:
         require_known_words([query.text], "clip")
     chosen = open_chosen(paths)
+    if asks_server:
+        require_server(settings)
     flags = _flags(chosen, strategy, settings)
     for flag in flags:
         warn(flag)
@@ -60,7 +62,7 @@ def rerank(text: str, paths: tuple[Path, ...], top_k: int | None, name: str, as_
     encoder = load_encoder(settings) if with_prior else None
     candidates, skipped = score(chosen, query, encoder)
     result = rerank_once(query, candidates, chosen.images, strategy, settings, flags)
-    models = {"clip": encoder and (settings.clip or "bundled"), "lmm": _lmm_name(strategy, settings)}
+    models = {"clip": (settings.clip or "bundled") if with_prior else None, "lmm": _lmm_name(strategy, settings)}
     ranking = Ranking(result, chosen.images, skipped, models)
     if as_json:
         show_json(ranking.payload(top_k))
