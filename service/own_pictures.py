@@ -42,15 +42,16 @@ def _known_hashes() -> frozenset[str]:
 
 def _hashes_in(folder: Path, checksum: str) -> list[str]:
     """The pixel hashes of a rendered and verified split; computed once, then kept beside it."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    try:
         if (folder / "verified.sha256").read_text(encoding="utf-8") != checksum:
             return []
-        with suppress(FileNotFoundError):
-            kept = json.loads((folder / "hashes.json").read_text(encoding="utf-8"))
-            if kept["checksum"] == checksum:
-                return [str(sha256) for sha256 in kept["hashes"]]
-        return _compute(folder, checksum)
-    return []
+    except OSError:
+        return []
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads((folder / "hashes.json").read_text(encoding="utf-8"))
+        if kept["checksum"] == checksum:
+            return [str(sha256) for sha256 in kept["hashes"]]
+    return _compute(folder, checksum)
 
 
 def _compute(folder: Path, checksum: str) -> list[str]:
@@ -60,5 +61,6 @@ def _compute(folder: Path, checksum: str) -> list[str]:
     pictures = FolderCollection(folder)
     hashes = [pictures.pixel_hash(image_id) for image_id in pictures.ids()]
     text = json.dumps({"checksum": checksum, "hashes": hashes})
-    replace_file(folder / "hashes.json", lambda path: path.write_text(text, encoding="utf-8"))
+    with suppress(OSError):
+        replace_file(folder / "hashes.json", lambda path: path.write_text(text, encoding="utf-8"))
     return hashes

@@ -134,7 +134,7 @@ def search(
     if csv_file is not None:
         _write(csv_file, ranking.csv())
     if copy_to is not None:
-        _copy(ranking, copy_to, (0.5 if min_p is None else min_p) if strategy.prompts else None)
+        _copy(ranking, copy_to, 0.5 if min_p is None and strategy.prompts else min_p)
     for flag in result.flags:
         if flag not in flags:
             warn(flag)

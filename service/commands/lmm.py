@@ -16,7 +16,7 @@ def lmm() -> None:
     """Serve a model for reranking."""
 
 
-@lmm.command(context_settings={"ignore_unknown_options": True})
+@lmm.command()
 @click.argument("model")
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED, metavar="[-- VLLM ARGUMENTS ...]")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)

@@ -11,16 +11,22 @@ from pathlib import Path
 import httpx
 import pytest
 
+from agent.deps import Deps
+from agent.graph import Agent
 from agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, Message, TextPart
 from agent.lmm.local import LocalLMM
 from agent.lmm.openai import OpenAILMM
 from agent.lmm.yes_no import p_yes
+from agent.strategies.strategy import load_strategy
 from core.errors import LMMRequestError
+from eval.harness import evaluate
 from fieldnotes.render import render
 from fieldnotes.sampling import random_scene
 from fieldnotes.scene import Scene
 from fieldnotes.tasks import ask_fact, ask_joint, ask_query, near_spec, random_fact
 from retrieval.collection import FolderCollection
+from service.fieldnotes_data import rerank_benchmark
+from service.settings import Settings
 from tests.vllm.server import Server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
@@ -88,6 +94,28 @@ async def test_p_yes_agrees_with_the_same_model_in_process(
     assert max(differences) < 0.02
     # Answers that were all alike would agree as well.
     assert len({response.text.strip() for response in over_http}) > 1
+
+
+async def test_an_evaluation_gives_the_same_scores(server: Server, checkpoint: Path, tmp_path: Path) -> None:
+    """All of FieldNotes-Rerank's validation queries, uncached, over HTTP and in process."""
+    benchmark, _ = rerank_benchmark("validation", Settings())
+    strategy = load_strategy("yes-no")
+    scores = {}
+    for name, lmm in (
+        ("served", OpenAILMM(server.url, server.model, benchmark.images)),
+        ("local", LocalLMM.from_path(checkpoint, benchmark.images, device="cpu")),
+    ):
+        reranker = Agent(Deps(images=benchmark.images, lmm=lmm), strategy)
+        try:
+            [summary] = await evaluate(benchmark, [reranker], tmp_path / name)
+        finally:
+            await lmm.aclose()
+        assert summary.queries == 40
+        assert summary.unknown == 0
+        assert summary.cost.calls == 40 * 100
+        scores[name] = summary.metrics
+    for metric, value in scores["local"].items():
+        assert scores["served"][metric] == pytest.approx(value, abs=0.005), metric
 
 
 async def test_several_images_in_one_request(served: OpenAILMM, local: LocalLMM, images: FolderCollection) -> None:

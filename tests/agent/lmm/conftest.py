@@ -160,7 +160,7 @@ def completion() -> Callable[..., Reply]:
     return write_completion
 
 
-WORDS = [*("yes", "no", "Yes", "No"), *"is it red blue a crab fox ? one two three four five snow shows on".split(" ")]
+_WORDS = "yes no Yes No is it red blue a crab fox ? one two three four five snow shows on"
 
 
 def make_tiny_llava(folder: Path, *, features: str = "full") -> Path:
@@ -182,7 +182,7 @@ def make_tiny_llava(folder: Path, *, features: str = "full") -> Path:
     )
 
     specials = ["<pad>", "<unk>", "</s>", "<image>", "<user>", "<assistant>"]
-    vocabulary = {word: n for n, word in enumerate([*specials, *WORDS])}
+    vocabulary = {word: n for n, word in enumerate([*specials, *_WORDS.split()])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(

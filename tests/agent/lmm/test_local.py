@@ -137,18 +137,20 @@ async def test_a_long_answer_is_greedy_and_ends(lmm, tiny_llava, pictures, ask) 
 
 
 async def test_an_end_token_ends_each_answer_of_a_batch_by_itself(lmm, ask) -> None:
-    """Make the word that one of the answers holds an end token: it stops there, the others go on."""
+    """Make the third token of one answer an end token: that answer stops there, others go on until they have it."""
     requests = [ask("is it red ?", f"p{n}", max_tokens=12) for n in range(6)]
-    full = [(await lmm.generate(request)).text.split() for request in requests]
-    end = full[0][2]
-    lmm._ends = [*lmm._ends, lmm._tokenizer.convert_tokens_to_ids(end)]
-    cut = await asyncio.gather(*(lmm.generate(request) for request in requests))
-    for words, response in zip(full, cut, strict=True):
-        expected = words[: words.index(end) + 1] if end in words else words
-        assert response.text.split() == expected
-        if end in words:
-            assert response.finish_reason == "stop" and response.usage.completion_tokens <= 12
-    assert len({len(response.text.split()) for response in cut}) > 1 or all(end in words for words in full)
+    with torch.inference_mode():
+        produced = lmm._produce([lmm._prepare(request, {}) for request in requests]).ids
+    rows = [lmm._cut(row)[0] for row in produced]
+    end = rows[0][2]
+    lmm._ends = [*lmm._ends, end]
+    responses = await asyncio.gather(*(lmm.generate(request) for request in requests))
+    lengths = [row.index(end) + 1 if end in row else len(row) for row in rows]
+    assert [response.usage.completion_tokens for response in responses] == lengths
+    assert len(set(lengths)) > 1, "the model is too dull to show anything"
+    for row, length, response in zip(rows, lengths, responses, strict=True):
+        assert response.text == lmm._tokenizer.decode(row[:length], skip_special_tokens=True)
+        assert response.finish_reason == ("stop" if row[length - 1] in lmm._ends else "length")
 
 
 async def test_the_answers_position_follows_the_marker(lmm, ask) -> None:
@@ -284,6 +286,21 @@ def test_half_precision_weights_are_computed_in_float32_on_the_cpu(tiny_llava, p
     weights = {name: tensor.half() for name, tensor in load_file(copy / "model.safetensors").items()}
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     assert LocalLMM.from_path(copy, pictures, device="cpu")._model.dtype == torch.float32
+
+
+async def test_weights_under_the_published_names_are_found(tiny_llava, pictures, ask, tmp_path: Path) -> None:
+    """LLaVA 1.5 as published, and vLLM, call the tower's weights `vision_tower.vision_model.*`."""
+    copy = Path(shutil.copytree(tiny_llava, tmp_path / "published"))
+    weights = {
+        name.replace("vision_tower.", "vision_tower.vision_model."): tensor
+        for name, tensor in load_file(copy / "model.safetensors").items()
+    }
+    assert any("vision_model" in name for name in weights)
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    one, other = (LocalLMM.from_path(folder, pictures, device="cpu") for folder in (tiny_llava, copy))
+    request = ask("is it red ?", "p0", top_logprobs=20)
+    assert_same(await one.generate(request), await other.generate(request))
+    assert one.identity != other.identity
 
 
 def break_json(folder: Path) -> None:

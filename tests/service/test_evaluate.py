@@ -1,0 +1,310 @@
+"""`fieldscope eval` and `fieldscope demo`: benchmarks by name and by path, the bundled models and a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result
+
+import service.wiring
+from agent.trace import result_from_json
+from fieldnotes.rerank import SCHEMA
+from tests.service.conftest import CRABS, OWL, Run, Server, World, completion, redness
+from tests.service.test_cli import PROGRAM
+
+METRICS = ["mAP@50", "mAP@100", "nDCG@50", "nDCG@100", "MRR"]
+COST = ["calls", "prompt_tokens", "completion_tokens", "cache_hits", "seconds"]
+
+
+def payload(result: Result) -> dict[str, Any]:
+    assert result.exit_code == 0, result.output
+    value = json.loads(result.stdout)
+    assert isinstance(value, dict)
+    return value
+
+
+def parquet(folder: Path, images: dict[str, bytes], queries: dict[str, list[str]]) -> Path:
+    """A file of INQUIRE-Rerank's shape: every query over all images, relevant those that are named."""
+    rows = [
+        {
+            **{field.name: "" if pa.types.is_string(field.type) else 0 for field in SCHEMA},
+            "image": {"bytes": data, "path": name},
+            "query": text,
+            "relevant": int(name in relevant),
+            "clip_score": -number / 10,
+            "inat24_image_id": number,
+            "supercategory": "Species",
+        }
+        for text, relevant in queries.items()
+        for number, (name, data) in enumerate(images.items())
+    ]
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "test-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture
+def foreign(photos: Path, tmp_path: Path) -> Path:
+    """Photographs in INQUIRE-Rerank's shape; the first stage likes the blue one best."""
+    images = {name: (photos / name).read_bytes() for name in ("blue.png", "red.png", "below/red.png")}
+    return parquet(tmp_path / "mine", images, {"a red crab": ["red.png", "below/red.png"], "a red fish": ["red.png"]})
+
+
+@pytest.fixture
+def own(world: World, tmp_path: Path) -> Path:
+    """FieldNotes' own pictures in INQUIRE-Rerank's shape."""
+    images = {path.name: path.read_bytes() for path in sorted(world.pictures.glob("*.png"))}
+    return parquet(tmp_path / "own", images, {CRABS: ["000001.png", "000002.png"], OWL: ["000005.png", "000006.png"]})
+
+
+def test_the_model_that_looks_is_better(run: Run, world: World) -> None:
+    result = run("eval", "fieldnotes-rerank", "--strategy", "clip", "yes-no", "--json")
+    told = payload(result)
+    assert list(told) == ["benchmark", "split", "runs"]
+    assert (told["benchmark"], told["split"]) == ("fieldnotes-rerank", "test")
+    assert [r["strategy"] for r in told["runs"]] == ["clip", "yes-no"]
+    for each in told["runs"]:
+        assert list(each) == ["strategy", "metrics", "by_supercategory", "cost", "out"]
+        assert list(each["metrics"]) == METRICS
+        assert list(each["by_supercategory"]) == ["Appearance", "Behavior", "Context", "Species"]
+        assert list(each["cost"]) == COST
+        assert (Path(each["out"]) / "run.trec").is_file()
+    clip, yes_no = told["runs"]
+    assert 0 < clip["metrics"]["mAP@50"] <= 1
+    assert yes_no["metrics"]["mAP@50"] == 1
+    assert (clip["cost"]["calls"], yes_no["cost"]["calls"]) == (0, 48)
+    assert Path(yes_no["out"]) == Path("runs/fieldnotes-rerank-test/yes-no")
+    assert len(world.asked) == 48
+    assert result.stderr == ""
+
+
+def test_the_same_again_asks_nothing(run: Run, world: World) -> None:
+    first = payload(run("eval", "fieldnotes-rerank", "--strategy", "yes-no", "--json", "--out", "a"))["runs"][0]
+    again = payload(run("eval", "fieldnotes-rerank", "--strategy", "yes-no", "--json", "--out", "a"))["runs"][0]
+    other = payload(run("eval", "fieldnotes-rerank", "--strategy", "yes-no-fused", "--json", "--out", "b"))["runs"][0]
+    assert len(world.asked) == 48
+    assert first["metrics"] == again["metrics"]
+    assert [r["cost"]["cache_hits"] for r in (first, again, other)] == [0, 48, 48]
+    payload(run("eval", "fieldnotes-rerank", "--strategy", "yes-no", "--json", "--out", "c", "--cache", "refresh"))
+    assert len(world.asked) == 96
+
+
+def test_a_strategy_alone_or_beside_others_is_the_same_run(run: Run, world: World) -> None:
+    payload(run("eval", "fieldnotes-rerank", "--strategy", "clip", "--json", "--out", "a"))
+    told = payload(
+        run("eval", "fieldnotes-rerank", "--strategy", "yes-no", "--strategy", "clip", "--json", "--out", "a")
+    )
+    assert [r["strategy"] for r in told["runs"]] == ["yes-no", "clip"]
+
+
+def test_full_retrieval_says_what_the_first_stage_found(run: Run, world: World) -> None:
+    told = payload(run("eval", "fieldnotes", "--strategy", "clip", "yes-no-fused", "--json"))
+    assert [r["metrics"]["first-stage recall@100"] for r in told["runs"]] == [1, 1]
+    table = run("eval", "fieldnotes", "--strategy", "clip", "yes-no-fused")
+    assert table.exit_code == 0
+    assert "first-stage recall@100: 100.0" in table.stdout
+    assert "runs/fieldnotes-test" in table.stdout
+
+
+def test_a_part_of_the_queries(run: Run, world: World) -> None:
+    payload(run("eval", "fieldnotes-rerank", "--strategy", "yes-no", "--limit", "1", "--json"))
+    assert len(world.asked) == 12
+
+
+def test_ones_own_parquet_files_of_fieldnotes_pictures(run: Run, own: Path, world: World) -> None:
+    result = run("eval", own, "--strategy", "clip", "yes-no", "--json")
+    told = payload(result)
+    assert told["runs"][1]["metrics"]["mAP@50"] == 1
+    assert "flags" not in told
+    assert result.stderr == ""
+
+
+def test_foreign_pictures_are_flagged_once(run: Run, foreign: Path, world: World) -> None:
+    result = run("eval", foreign, "--strategy", "clip", "yes-no", "--json")
+    told = payload(result)
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["warning"]
+    assert "FieldNotes" in result.stderr
+    assert told["flags"] == [service.wiring.FOREIGN]
+    for each in told["runs"]:
+        lines = (Path(each["out"]) / "results.jsonl").read_text().splitlines()
+        wanted = (service.wiring.FOREIGN,) if each["strategy"] == "yes-no" else ()
+        assert {result_from_json(line).flags for line in lines} == {wanted}
+
+
+def test_the_prior_alone_needs_no_model_and_no_warning(run: Run, foreign: Path, world: World) -> None:
+    result = run("eval", foreign, "--strategy", "clip", "--json")
+    assert payload(result)["runs"][0]["cost"]["calls"] == 0
+    assert result.stderr == ""
+
+
+def test_words_that_the_bundled_model_never_saw(
+    run: Run, photos: Path, tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(service.wiring, "bundled_lmm")
+    path = parquet(
+        tmp_path / "p", {"a.png": (photos / "red.png").read_bytes()}, {"a hermit crab": [], "a purple hermit": []}
+    )
+    result = run("eval", path, "--strategy", "yes-no")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "'hermit', 'purple'" in result.stderr and "'crab'" not in result.stderr
+    assert "--lmm" in result.stderr
+
+
+def test_a_server_of_ones_own(run: Run, foreign: Path, server: Server, world: World) -> None:
+    at = ("--lmm", server.url, "--model", "vl")
+    result = run("eval", foreign, "--strategy", "clip", "yes-no", *at, "--json")
+    clip, yes_no = payload(result)["runs"]
+    assert result.stderr == ""
+    assert yes_no["metrics"]["mAP@50"] > clip["metrics"]["mAP@50"]
+    assert yes_no["metrics"]["MRR"] == 1
+    assert yes_no["cost"]["prompt_tokens"] == 6 * 70
+    assert len(server.bodies) == 6
+
+
+def test_a_server_without_a_list_of_models_will_do(run: Run, foreign: Path, server: Server, world: World) -> None:
+    server.models = (404, "{}")
+    assert payload(run("eval", foreign, "--strategy", "yes-no", "--lmm", server.url, "--model", "any", "--json"))
+
+
+def test_the_key_comes_from_the_environment(
+    run: Run, foreign: Path, server: Server, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIELDSCOPE_API_KEY", "secret")
+    payload(run("eval", foreign, "--strategy", "yes-no", "--lmm", server.url, "--model", "vl", "--json"))
+    assert {headers["Authorization"] for headers in server.headers} == {"Bearer secret"}
+
+
+@pytest.mark.parametrize("command", ["eval", "rerank"])
+def test_a_server_that_is_not_there_is_said_at_once(
+    run: Run, foreign: Path, photos: Path, nobody: str, world: World, command: str
+) -> None:
+    lines = {
+        "eval": ("eval", foreign, "--strategy", "clip", "yes-no"),
+        "rerank": ("rerank", "--query", "anything", "--images", photos),
+    }
+    began = time.monotonic()
+    result = run(*lines[command], "--lmm", nobody, "--model", "vl")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: can't reach {nobody}")
+    assert result.stderr.count("\n") == 1
+    assert time.monotonic() - began < 10
+    assert not Path("runs").exists()
+
+
+def test_a_server_that_serves_another_model(run: Run, foreign: Path, server: Server, world: World) -> None:
+    result = run("eval", foreign, "--lmm", server.url, "--model", "lv")
+    assert result.exit_code == 1
+    assert "serves vl, not lv" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("reply", "hint"),
+    [
+        ((200, "<html>welcome</html>"), "no chat completion"),
+        ((200, completion("Yes")), "no log-probabilities"),
+        ((400, '{"error": {"message": "too many images"}}'), "too many images"),
+    ],
+)
+def test_a_server_whose_answers_are_of_no_use(
+    run: Run, foreign: Path, server: Server, world: World, reply: tuple[int, str], hint: str
+) -> None:
+    server.answer = lambda body: reply
+    result = run("eval", foreign, "--strategy", "clip", "yes-no", "--lmm", server.url, "--model", "vl", "--out", "o")
+    assert result.exit_code == 1
+    assert hint in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: yes-no: ")
+    assert (Path("o") / "clip" / "metrics.json").is_file()  # what was done is kept
+    server.answer = redness
+    told = payload(
+        run("eval", foreign, "--strategy", "yes-no", "--lmm", server.url, "--model", "vl", "--out", "o", "--json")
+    )
+    assert told["runs"][0]["metrics"]["MRR"] == 1
+
+
+def test_replay_needs_no_server(run: Run, foreign: Path, server: Server, nobody: str, world: World) -> None:
+    payload(run("eval", foreign, "--strategy", "yes-no", "--lmm", server.url, "--model", "vl", "--json"))
+    again = ("eval", foreign, "--lmm", nobody, "--model", "vl", "--cache", "replay")
+    told = payload(run(*again, "--strategy", "yes-no-fused", "--out", "other", "--json"))
+    assert told["runs"][0]["cost"]["cache_hits"] == 6
+    missing = run("eval", foreign, "--lmm", nobody, "--model", "unheard", "--cache", "replay", "--out", "third")
+    assert missing.exit_code == 1
+    assert "never recorded" in missing.stderr
+
+
+def test_many_unknown_verdicts_are_counted_in_a_warning(run: Run, foreign: Path, server: Server, world: World) -> None:
+    replies = iter([(400, "{}"), (400, "{}")])
+    server.answer = lambda body: next(replies, None) or redness(body)
+    result = run("eval", foreign, "--strategy", "yes-no", "--lmm", server.url, "--model", "vl", "--json")
+    assert payload(result)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("warning: yes-no: 2 of 6 calls gave no verdict")
+
+
+def test_two_strategies_of_one_name(run: Run, tmp_path: Path, world: World) -> None:
+    (tmp_path / "mine.yaml").write_text("name: clip\nfusion: {method: prior}\n")
+    result = run("eval", "fieldnotes-rerank", "--strategy", "clip", tmp_path / "mine.yaml")
+    assert result.exit_code == 1
+    assert "2 strategies have the name 'clip'" in result.stderr
+
+
+def test_files_of_another_shape(run: Run, tmp_path: Path, world: World) -> None:
+    pq.write_table(pa.table({"query": ["a crab"]}), tmp_path / "wrong.parquet")
+    result = run("eval", tmp_path / "wrong.parquet")
+    assert result.exit_code == 1
+    assert "lacks image" in result.stderr
+
+
+def test_a_stopped_evaluation_goes_on(foreign: Path, server: Server, tmp_path: Path) -> None:
+    def slowly(body: dict[str, Any]) -> tuple[int, str]:
+        time.sleep(0.3)
+        return redness(body)
+
+    server.answer = slowly
+    line = [*PROGRAM, "eval", str(foreign), "--strategy", "yes-no", "--lmm", server.url, "--model", "vl", "--json"]
+    line += ["--concurrency", "1", "--out", str(tmp_path / "o")]
+    environment = {**os.environ, "FIELDSCOPE_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while len(server.bodies) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert (
+        err
+        == f"error: interrupted; finished queries are kept in {tmp_path / 'o'}, and the same command goes on there\n"
+    )
+    assert out == ""
+    server.answer = redness
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["runs"][0]["metrics"]["MRR"] == 1
+    asked = [json.dumps(body["messages"]) for body in server.bodies]
+    assert len(asked) == len(set(asked)) == 6
+
+
+def test_the_demo_shows_the_gain_and_where_to_read_on(run: Run, world: World) -> None:
+    first = run("demo")
+    assert first.exit_code == 0, first.stderr
+    assert "Looking at the pixels took mAP@50 from" in first.stdout
+    assert "to 100.0%" in first.stdout
+    assert "The CLIP alone, over the whole collection: mAP@50" in first.stdout
+    assert "48 of 96 answers came from the cache" in first.stdout
+    read_on = first.stdout.splitlines()[-1].split()
+    assert read_on[:3] == ["fieldscope", "trace", "runs/demo/yes-no-fused"]
+    trace = run(*read_on[1:])
+    assert trace.exit_code == 0
+    assert "does this image match" in trace.stdout
+    again = run("demo")
+    assert "96 of 96 answers came from the cache" in again.stdout
+    assert len(world.asked) == 48
+    gains = [result.stdout.partition("Looking at")[2].splitlines()[0] for result in (first, again)]
+    assert gains[0] == gains[1]

@@ -1,0 +1,137 @@
+"""From settings to models and stores, and what `bundled` means."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image as PILImage
+
+import fieldnotes.collection
+import fieldnotes.vocabulary
+import service.console
+from agent.graph import Agent
+from agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
+from agent.strategies.strategy import load_strategy
+from core.errors import ConfigError, LMMConnectionError, VocabularyError
+from core.types import Query
+from retrieval.collection import FilesCollection, FolderCollection
+from service.own_pictures import all_fieldnotes
+from service.settings import CACHE_MODES, Settings
+from service.wiring import bundled_folder, load_encoder, open_lmm, require_known_words, require_server, studio_deps
+from tests.service.conftest import FOX, Server, World
+
+
+def request_about(images: FolderCollection, image_id: str) -> LMMRequest:
+    parts = (ImagePart(image_id=image_id, sha256=images.pixel_hash(image_id)), TextPart(text="is it red?"))
+    return LMMRequest(messages=(Message(content=parts),), top_logprobs=20)
+
+
+def test_the_key_is_not_shown() -> None:
+    assert "secret" not in repr(Settings(api_key="secret"))
+
+
+async def test_a_server_behind_the_cache(server: Server, photos: Path, tmp_path: Path) -> None:
+    images = FolderCollection(photos)
+    settings = Settings(
+        lmm_url=server.url, model="vl", revision="r1", api_key="secret", cache_file=tmp_path / "c.sqlite", max_side=16
+    )
+    for asked in (1, 1):
+        async with open_lmm(settings, images) as lmm:
+            assert lmm.identity == "openai:vl@r1#png<=16"
+            response = await lmm.generate(request_about(images, "red.png"))
+        assert response.text == "Yes"
+        assert len(server.bodies) == asked
+    assert server.headers[0]["Authorization"] == "Bearer secret"
+    assert (tmp_path / "c.sqlite").exists()
+
+
+async def test_with_the_cache_off_nothing_is_kept(server: Server, photos: Path, tmp_path: Path) -> None:
+    images = FolderCollection(photos)
+    settings = Settings(lmm_url=server.url, model="vl", cache_mode="off", cache_file=tmp_path / "c.sqlite")
+    async with open_lmm(settings, images) as lmm:
+        await lmm.generate(request_about(images, "red.png"))
+        await lmm.generate(request_about(images, "red.png"))
+    assert len(server.bodies) == 2
+    assert not (tmp_path / "c.sqlite").exists()
+
+
+def test_the_modes_are_those_of_the_cache() -> None:
+    from typing import get_args
+
+    from agent.lmm.cached import CacheMode
+
+    assert get_args(CacheMode) == CACHE_MODES
+
+
+def test_a_server_is_asked_for_once_and_never_in_replay(nobody: str) -> None:
+    require_server(Settings())
+    require_server(Settings(lmm_url=nobody, model="vl", cache_mode="replay"))
+    with pytest.raises(LMMConnectionError, match="can't reach"):
+        require_server(Settings(lmm_url=nobody, model="vl"))
+
+
+def test_an_installation_without_the_models_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fieldnotes.vocabulary, "MODELS", tmp_path)
+    for kind, option in (("clip", "--clip"), ("lmm", "--lmm")):
+        with pytest.raises(ConfigError, match=option):
+            bundled_folder(kind)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("world")
+def test_words_are_checked_per_model() -> None:
+    require_known_words([FOX, "A purple fox, sleeping."], "clip")
+    with pytest.raises(VocabularyError, match=r"LMM has never seen this word: 'purple'"):
+        require_known_words([FOX, "A purple fox, sleeping."], "clip", "lmm")
+    with pytest.raises(VocabularyError, match=r"these words: 'b0', .* and 3 more"):
+        require_known_words([f"b{n}" for n in range(15)], "clip")
+
+
+def test_the_bundled_clip_is_the_default() -> None:
+    name = str(bundled_folder("clip"))
+    assert load_encoder(Settings()).fingerprint == load_encoder(Settings(clip=name)).fingerprint
+
+
+async def test_studio_gets_a_graph_over_the_bundled_collection(world: World) -> None:
+    deps = studio_deps()
+    result = await Agent(deps, load_strategy("yes-no")).rerank(Query(id="q", text=FOX), top_k=12)
+    assert result.ranking[0].image_id == "8"
+    assert len(world.asked) == 12
+
+
+def test_own_pictures_are_told_by_their_pixels(world: World, photos: Path, tmp_path: Path) -> None:
+    with PILImage.open(world.pictures / "000001.png") as image:
+        image.save(tmp_path / "copy.bmp")  # other bytes, same pixels
+    files = {
+        "own": world.pictures / "000002.png",
+        "copy": tmp_path / "copy.bmp",
+        "red": photos / "red.png",
+        "broken": photos / "broken.png",
+    }
+    images = FilesCollection(files)
+    (world.pictures / "verified.sha256").unlink()
+    assert not all_fieldnotes(images, ["own"])  # nobody has verified what lies in the cache folder
+    fieldnotes.collection.ensure_pictures("test")
+    assert all_fieldnotes(images, ["own", "copy", "broken"])
+    assert not all_fieldnotes(images, ["own", "red"])
+    assert not all_fieldnotes(images, [f"{n}" for n in range(5001)])
+    assert len(json.loads((world.pictures / "hashes.json").read_text())["hashes"]) == 12
+    (world.pictures / "hashes.json").write_text("{")
+    assert all_fieldnotes(images, ["own", "copy"])
+    assert len(json.loads((world.pictures / "hashes.json").read_text())["hashes"]) == 12
+
+
+def test_how_the_user_calls_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin" / "fieldscope"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(program)])
+    monkeypatch.setenv("PATH", os.defpath)
+    assert service.console.program() == "bin/fieldscope"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert service.console.program() == "fieldscope"
+    monkeypatch.setattr("sys.argv", ["/somewhere/pytest"])
+    assert service.console.program() == "fieldscope"

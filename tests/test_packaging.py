@@ -1,0 +1,89 @@
+"""What pyproject.toml and the lock claim, held against the tree."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from checks.imports import ROOMS, imports_of
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LOCKS = ("requirements.lock", "tests/vllm/requirements.lock")
+
+
+def locked(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return {canonicalize_name(package): version for package, _, version in (line.partition("==") for line in lines)}
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    project = PROJECT["project"]
+    texts = [*project["dependencies"], *(text for extra in extras for text in project["optional-dependencies"][extra])]
+    return [Requirement(text) for text in texts]
+
+
+def test_every_package_is_listed() -> None:
+    packages = {
+        ".".join(path.parent.relative_to(ROOT).parts) for room in ROOMS for path in (ROOT / room).rglob("__init__.py")
+    }
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages
+
+
+def test_every_data_file_is_listed() -> None:
+    listed = {
+        path
+        for package, patterns in PROJECT["tool"]["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    files = {path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file()}
+    assert {path for path in files if path.suffix not in {".py", ".pyc"}} - listed == set()
+
+
+def test_every_library_that_is_imported_is_required() -> None:
+    required = {canonicalize_name(requirement.name) for requirement in requirements()}
+    distributions = packages_distributions()
+    for room in ROOMS:
+        for path in (ROOT / room).rglob("*.py"):
+            for found in imports_of(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()):
+                if found.top in ROOMS or found.top in sys.stdlib_module_names:
+                    continue
+                names = {canonicalize_name(name) for name in distributions.get(found.top, [])}
+                assert names & required, f"{path}:{found.line} imports {found.module}, which pyproject.toml lacks"
+
+
+def test_the_lock_satisfies_the_project() -> None:
+    versions = locked("requirements.lock")
+    for requirement in requirements("dev"):
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_names_versions_and_nothing_of_one_machine(lock: str) -> None:
+    versions = locked(lock)
+    assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in versions.values())
+    assert not [name for name in versions if re.match(r"nvidia|cuda|triton", name)]
+    assert versions["torch"] == "2.13.0"
+    assert versions["torchvision"] == "0.28.0"
+    assert {"torchaudio", "torchcodec"}.isdisjoint(versions)
+
+
+def test_both_environments_have_the_same_model_code() -> None:
+    ours, theirs = (locked(lock) for lock in LOCKS)
+    for name in ("torch", "torchvision", "transformers", "tokenizers", "pillow"):
+        assert ours[name] == theirs[name]
+
+
+def test_make_lists_its_targets() -> None:
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = {line.split()[1] for line in shown.splitlines()}
+    assert {"setup", "demo", "test", "check", "test-vllm", "lock", "train"} <= targets
