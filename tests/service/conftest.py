@@ -204,7 +204,7 @@ def server() -> Iterator[Server]:
             self._reply(made.answer(body))
 
         def _reply(self, answer: Answer) -> None:
-            made.headers.append(dict(self.headers))
+            made.headers.append({name.lower(): value for name, value in self.headers.items()})
             status, text = answer
             data = text.encode()
             self.send_response(status)

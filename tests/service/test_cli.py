@@ -78,7 +78,7 @@ def test_wrong_usage_ends_with_2(run: Run, line: str, hint: str) -> None:
         ("index nowhere -o here", "'nowhere' does not exist"),
         ("search --index nowhere --query crab", "holds no index"),
         ("trace nowhere t000", "holds no run"),
-        ("prompts show match", "did you mean 'match_yes_no'"),
+        ("prompts show match_yes", "did you mean 'match_yes_no'"),
         ("strategies show clipp", "did you mean 'clip'"),
         ("lmm serve m --venv nowhere", "no virtual environment"),
     ],

@@ -181,7 +181,7 @@ def test_the_key_comes_from_the_environment(
 ) -> None:
     monkeypatch.setenv("FIELDSCOPE_API_KEY", "secret")
     payload(run("eval", foreign, "--strategy", "yes-no", "--lmm", server.url, "--model", "vl", "--json"))
-    assert {headers["Authorization"] for headers in server.headers} == {"Bearer secret"}
+    assert {headers["authorization"] for headers in server.headers} == {"Bearer secret"}
 
 
 @pytest.mark.parametrize("command", ["eval", "rerank"])

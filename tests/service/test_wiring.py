@@ -44,7 +44,7 @@ async def test_a_server_behind_the_cache(server: Server, photos: Path, tmp_path:
             response = await lmm.generate(request_about(images, "red.png"))
         assert response.text == "Yes"
         assert len(server.bodies) == asked
-    assert server.headers[0]["Authorization"] == "Bearer secret"
+    assert server.headers[0]["authorization"] == "Bearer secret"
     assert (tmp_path / "c.sqlite").exists()
 
 

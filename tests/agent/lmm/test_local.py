@@ -154,14 +154,17 @@ async def test_an_end_token_ends_each_answer_of_a_batch_by_itself(lmm, ask) -> N
 
 
 async def test_the_answers_position_follows_the_marker(lmm, ask) -> None:
-    """The tiny model says what it says; its second word is taken for the marker."""
-    spoken = await lmm.generate(ask("is it red ?", "p0", max_tokens=8, top_logprobs=20))
-    words = spoken.text.split()
-    request = ask("is it red ?", "p0", max_tokens=8, top_logprobs=20, answer_after=" ".join(words[:2]))
-    marked = await lmm.generate(request)
-    assert marked.text == spoken.text
-    assert marked.answer_logprobs[0].token == words[2]
-    assert marked.answer_logprobs != spoken.answer_logprobs
+    """The tiny model says what it says; its first two tokens are taken for the marker."""
+    request = ask("is it red ?", "p0", max_tokens=8, top_logprobs=20)
+    with torch.inference_mode():
+        tokens = lmm._produce([lmm._prepare(request, {})])
+    marker = lmm._tokenizer.decode(tokens.ids[0][:2])
+    plain = await lmm.generate(request)
+    marked = await lmm.generate(request.model_copy(update={"answer_after": marker}))
+    assert marked.text == plain.text
+    for response, step in ((plain, 0), (marked, 2)):
+        expected = tokens.logits[step][0].log_softmax(-1).topk(20).values.tolist()
+        assert [lp.logprob for lp in response.answer_logprobs] == pytest.approx(expected, abs=1e-4)
     missing = await lmm.generate(request.model_copy(update={"answer_after": "nowhere"}))
     assert missing.answer_logprobs == () and p_yes(missing.answer_logprobs).state == "unknown"
 
