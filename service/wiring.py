@@ -88,7 +88,7 @@ def bundled_lmm(images: ImageSource) -> LMM:
     _quiet_libraries(downloads=False)
     from agent.lmm.local import LocalLMM
 
-    return LocalLMM.from_path(folder, images)
+    return LocalLMM.from_path(folder, images, dtype="float32")
 
 
 def require_server(settings: Settings) -> None:

@@ -17,12 +17,10 @@ def test_every_error_is_in_the_one_tree_and_keeps_its_line(cls: type[FieldscopeE
 def test_the_drawing_in_the_docstring_is_the_tree() -> None:
     drawn: list[tuple[str, str | None]] = []
     branch: list[str] = []
-    assert errors.__doc__ is not None
-    for line in errors.__doc__.splitlines():
+    for line in inspect.cleandoc(errors.__doc__ or "").splitlines():
         name = line.strip("│├└─ ").split(" ")[0]
         if name.endswith("Error"):
-            column = line.index(name)
-            depth = 0 if "──" not in line else (column - 4) // 4
+            depth = line.index(name) // 4
             branch = [*branch[:depth], name]
             drawn.append((name, branch[-2] if depth else None))
     actual = [(c.__name__, c.__base__.__name__ if c is not FieldscopeError else None) for c in ALL]
