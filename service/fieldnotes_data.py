@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import IndexMismatchError
 from core.paths import cache_folder
-from service.console import progress
+from service.console import keeping, progress
 from service.settings import Settings
 from service.wiring import load_encoder
 
@@ -67,5 +67,5 @@ def _pictures(split: str) -> FilesCollection:
     from retrieval.collection import FilesCollection
 
     read_split(split)  # an unknown split has its own error
-    with progress(f"rendering FieldNotes' {split} pictures") as report:
+    with keeping("the pictures so far are kept"), progress(f"rendering FieldNotes' {split} pictures") as report:
         return FilesCollection(ensure_pictures(split, progress=report))

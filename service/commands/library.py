@@ -182,6 +182,6 @@ def _copy(ranking: Ranking, folder: Path, min_p: float | None) -> None:
     wanted = [r for r in ranking.result.ranking if min_p is None or (r.p_match is not None and r.p_match >= min_p)]
     files = [path for ranked in wanted if (path := ranking.path(ranked.image_id))]
     copies = copy_all(files, folder)
-    note(f"copied {len(copies)} images to {folder}")
+    note(f"copied to {folder}: {len(copies)} of {len(ranking.result.ranking)} images")
     if len(files) < len(wanted):
         warn(f"{len(wanted) - len(files)} of {len(wanted)} images have no file of their own, or it is gone")
