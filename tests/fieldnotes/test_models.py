@@ -47,6 +47,7 @@ def test_the_committed_tokenizer_is_the_one_that_the_code_makes() -> None:
     assert committed.get_vocab() == lmm_tokenizer(lmm_vocabulary()).get_vocab()
 
 
+@pytest.mark.timeout(600)
 def test_both_models_reach_their_bars_on_validation(files: dict[str, Path]) -> None:
     prepare_torchvision()
     from transformers import LlavaForConditionalGeneration
