@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,6 +44,13 @@ class Verdict(_Record):
     completion_tokens: int = 0
     latency: float = 0.0
     cached: bool = False
+
+
+def unknown_flag(verdicts: Sequence[Verdict]) -> str | None:
+    """The warning of a result some of whose questions got no answer; None where all that were asked did."""
+    unknown = sum(verdict.state == "unknown" for verdict in verdicts)
+    asked = sum(verdict.state != "not_asked" for verdict in verdicts)
+    return f"{unknown} of {asked} verdicts are unknown" if unknown else None
 
 
 class RankedCandidate(_Record):

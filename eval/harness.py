@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.types import RerankResult
+from agent.types import RerankResult, unknown_flag
 from core.errors import ConfigError, ImageError, LMMError
 from core.types import Candidate, ImageSource, Query, Run
 from eval.progress import Progress, Silent
@@ -138,6 +138,12 @@ async def _run(
     return summary
 
 
+def _common_flags(results: Sequence[RerankResult]) -> tuple[str, ...]:
+    """The warnings that hold for every query; how many verdicts are unknown is each query's own, also where equal."""
+    flags = [set(result.flags) - {unknown_flag(result.verdicts)} for result in results]
+    return tuple(sorted(set.intersection(*flags)))
+
+
 def _conclude(
     benchmark: Benchmark, strategy: str, folder: RunFolder, results: Mapping[str, RerankResult], cost: Cost
 ) -> RunSummary:
@@ -156,7 +162,7 @@ def _conclude(
         queries=len(results),
         scored=int((scores.positives > 0).sum()),
         unknown=sum(map(_unknown, results.values())),
-        flags=tuple(sorted(set.intersection(*(set(result.flags) for result in results.values())))),
+        flags=_common_flags(list(results.values())),
     )
     rankings = {q: tuple((ranked.image_id, ranked.score) for ranked in result.ranking) for q, result in results.items()}
     folder.write("run.trec", run_lines(Run(strategy, rankings)))

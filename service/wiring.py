@@ -76,7 +76,7 @@ def require_known_words(texts: Iterable[str], *kinds: Kind) -> None:
 def load_encoder(settings: Settings) -> Encoder:
     """The CLIP of the first stage. Raises `ConfigError` where it can't be loaded."""
     name = settings.clip or str(bundled_folder("clip"))
-    _quiet_libraries(downloads=settings.clip is not None)
+    _prepare_libraries(downloads=settings.clip is not None)
     from retrieval.clip import ClipEncoder
 
     return ClipEncoder.load(name)
@@ -85,7 +85,7 @@ def load_encoder(settings: Settings) -> Encoder:
 def bundled_lmm(images: ImageSource) -> LMM:
     """The bundled LMM, in this process."""
     folder = bundled_folder("lmm")
-    _quiet_libraries(downloads=False)
+    _prepare_libraries(downloads=False)
     from agent.lmm.local import LocalLMM
 
     return LocalLMM.from_path(folder, images, dtype="float32")
@@ -164,7 +164,12 @@ async def _probe(settings: Settings) -> None:
         await lmm.aclose()
 
 
-def _quiet_libraries(downloads: bool) -> None:
-    """Keep the libraries' own progress bars away, but for downloads that somebody watches."""
+def _prepare_libraries(downloads: bool) -> None:
+    """Settings that torch and transformers read when they are imported; the user's own stay.
+
+    Threads that wait for work shall sleep: by default they spin, and beside any other load on the machine that makes
+    small models several times slower. The libraries' own progress bars are for downloads that somebody watches.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not (downloads and sys.stderr.isatty()):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

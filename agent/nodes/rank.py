@@ -10,7 +10,7 @@ from agent.deps import Deps
 from agent.fusion import fuse
 from agent.state import RerankState
 from agent.strategies.strategy import Strategy
-from agent.types import RerankResult, TraceEvent, Verdict
+from agent.types import RerankResult, TraceEvent, Verdict, unknown_flag
 
 
 def rank(state: RerankState, *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def rank(state: RerankState, *, deps: Deps, strategy: Strategy) -> dict[str, Any
     verdicts = (*state.verdicts, *_not_asked(state))
     counts = Counter(verdict.state for verdict in verdicts)
     ranked = {name: counts[name] for name in ("answered", "unknown", "not_asked")}
-    unknown = (f"{counts['unknown']} of {len(state.verdicts)} verdicts are unknown",) if counts["unknown"] else ()
+    unknown = unknown_flag(verdicts)
     result = RerankResult(
         query_id=state.query.id,
         query_text=state.query.text,
@@ -29,7 +29,7 @@ def rank(state: RerankState, *, deps: Deps, strategy: Strategy) -> dict[str, Any
         predicates=state.predicates,
         verdicts=verdicts,
         trace=(*state.trace, TraceEvent(kind="ranked", at=time.monotonic() - state.started, data=ranked)),
-        flags=(*deps.flags, *unknown),
+        flags=(*deps.flags, *([unknown] if unknown else [])),
     )
     return {"result": result}
 

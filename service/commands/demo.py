@@ -39,9 +39,10 @@ QUERIES = 80
     help="Where the runs go.",
 )
 def demo(limit: int, out: Path) -> None:
-    """Rerank the bundled benchmark with the bundled models, and print how much better the ranking became.
+    """Rerank the bundled benchmark, and print what was gained.
 
-    FieldNotes' pictures are drawn on first use, and every answer is remembered: a second demo asks nothing.
+    The bundled CLIP finds the candidates, the bundled LMM looks at each of them. FieldNotes' pictures are drawn on
+    first use, and every answer is remembered: a second demo asks nothing.
     """
     from eval.report import cost_table, group_table, quality_table, warnings
     from service.workload import evaluate_workload, load_strategies, open_workload

@@ -27,10 +27,11 @@ RERANKED = 100
 @json_option
 @clip_options
 def index(folder: Path, out: Path, as_json: bool, settings: Settings) -> None:
-    """Make FOLDER (images, or Parquet files) searchable: encode its images with a CLIP into DIR.
+    """Make a folder of images searchable.
 
-    What was encoded is kept: the same command goes on after a stop, and adds new images later. Images that can't be
-    read are listed, there and in DIR/skipped.json.
+    The images in FOLDER, or in Parquet files there, are encoded with a CLIP into DIR. What was encoded is kept: the
+    same command goes on after a stop, and adds new images later. Images that can't be read are listed, there and in
+    DIR/skipped.json.
     """
     from retrieval.collection import open_collection
     from retrieval.library import build_index
@@ -96,7 +97,10 @@ def search(
     as_json: bool,
     settings: Settings,
 ) -> None:
-    """Search an index by text; with --rerank the LMM looks at every image that was found."""
+    """Search an index by text, and rerank what was found.
+
+    With --rerank the LMM looks at every image that the CLIP found.
+    """
     if name is not None and not reranking:
         raise click.UsageError("--strategy goes with --rerank")
     if min_p is not None and not (reranking and copy_to):

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 @json_option
 @model_options
 def rerank(text: str, paths: tuple[Path, ...], top_k: int | None, name: str, as_json: bool, settings: Settings) -> None:
-    """Rank images by how well they match a query: a CLIP gives the prior, the LMM looks at every image.
+    """Rank your own images by how well they match a query.
 
-    Images that can't be read are listed with the reason, and the others are ranked.
+    A CLIP gives the prior, the LMM looks at every image. Images that can't be read are listed with the reason, and the
+    others are ranked.
     """
     from agent.strategies.strategy import load_strategy
     from service.candidates import open_chosen, score

@@ -24,9 +24,10 @@ _RESULTS = "results.jsonl"
 @click.option("--image", metavar="ID", help="Everything about this image.")
 @json_option
 def trace(run: Path, query: str, image: str | None, as_json: bool) -> None:
-    """Show what led to a ranking: the questions, the answers, and what moved.
+    """Show what led to a ranking.
 
-    RUN is a run's folder (OUT/STRATEGY, or OUT where it holds one strategy); QUERY is the query's id or its text.
+    That is the questions, the answers, and what moved. RUN is a run's folder (OUT/STRATEGY, or OUT where it holds one
+    strategy); QUERY is the query's id or its text.
     """
     from agent.trace import render_trace, result_from_json
 

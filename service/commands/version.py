@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 
 import click
 
@@ -16,8 +15,7 @@ _LIBRARIES = ("torch", "transformers", "open_clip_torch", "langgraph", "openai",
 @click.command()
 @json_option
 def version(as_json: bool) -> None:
-    """The version of Fieldscope, and of the libraries that decide its results."""
-
+    """Print Fieldscope's version, and its libraries'."""
     versions = {"fieldscope": _installed("fieldscope"), "python": platform.python_version()}
     versions |= {name: _installed(name) for name in _LIBRARIES}
     if as_json:
@@ -28,6 +26,7 @@ def version(as_json: bool) -> None:
 
 
 def _installed(name: str) -> str | None:
+    from importlib import metadata  # slower to import than all of click
 
     try:
         return metadata.version(name)

@@ -32,7 +32,9 @@ from fieldnotes.scene import Group, Scene
 from retrieval.collection import FolderCollection
 from service.cli import cli
 
-CLIP = fieldnotes.vocabulary.MODELS / "clip"
+MODELS = fieldnotes.vocabulary.MODELS
+CLIP = MODELS / "clip"
+BUNDLED_LMM = service.wiring.bundled_lmm
 CRABS, OWL, FOX, TURTLE = (
     "two red crabs on a beach in the rain",
     "a sleeping white owl in the woods",

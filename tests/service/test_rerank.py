@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
+import fieldnotes.vocabulary
 import service.wiring
-from tests.service.conftest import CRABS, FOX, Run, Server, World, completion
+from tests.service.conftest import BUNDLED_LMM, CRABS, FOX, MODELS, Run, Server, World, completion
 
 
 @pytest.fixture
@@ -46,6 +47,19 @@ def test_a_folder_with_broken_images(run: Run, folder: Path, world: World) -> No
     assert "can't be read" in reasons["broken.jpg"]
     assert "10000 x 10000 pixels" in reasons["huge.png"]
     assert told["cost"]["calls"] == len(world.asked) == 12
+
+
+def test_the_bundled_models_see_what_is_there(
+    run: Run, folder: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.wiring, "bundled_lmm", BUNDLED_LMM)
+    monkeypatch.setattr(fieldnotes.vocabulary, "MODELS", MODELS)
+    result = run("rerank", "--query", CRABS, "--images", folder, "--strategy", "yes-no", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    told = json.loads(result.stdout)
+    assert {entry["image"] for entry in told["ranking"][:2]} == {"000001.png", "000002.png"}
+    assert told["ranking"][1]["p_yes"] > 0.5 > told["ranking"][2]["p_yes"]
 
 
 def test_for_people(run: Run, folder: Path, world: World) -> None:
