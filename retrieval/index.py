@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -48,8 +49,8 @@ class Index(Protocol):
         ...
 
 
-class ExactIndex:
-    """All inner products, in NumPy: exact, with no dependency, good for some 100,000 vectors.
+class StoredIndex(ABC):
+    """What index types share: ids and vectors of one encoder, kept in a folder from which any type loads them.
 
     Raises `IndexMismatchError` for vectors that are not finite float32 of shape (len(ids), dim), or repeated ids.
     """
@@ -57,14 +58,12 @@ class ExactIndex:
     def __init__(self, ids: Sequence[str], vectors: Vectors, encoder_fingerprint: str) -> None:
         check_vectors(ids, vectors)
         self.ids: Sequence[str] = tuple(ids)
-        self.vectors = vectors
         self.encoder_fingerprint = encoder_fingerprint
 
-    def search(self, vectors: Vectors, k: int) -> tuple[Vectors, list[list[str]]]:
-        check_queries(vectors, self.vectors.shape[1])
-        scores = vectors @ self.vectors.T
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, best, axis=1), [[self.ids[i] for i in row] for row in best]
+    @property
+    @abstractmethod
+    def vectors(self) -> Vectors:
+        """All vectors, shape (len(ids), dim), however the index holds them."""
 
     def save(self, folder: Path, *, encoder_name: str = "", attributes: Mapping[str, Any] | None = None) -> None:
         write_index(
@@ -81,6 +80,24 @@ class ExactIndex:
         """The index in `folder`. Raises `IndexMismatchError` where it is damaged, or another encoder's."""
         manifest, vectors = read_index(folder, encoder)
         return cls(manifest.ids, vectors, manifest.encoder_fingerprint)
+
+
+class ExactIndex(StoredIndex):
+    """All inner products, in NumPy: exact, with no dependency, good for some 100,000 vectors."""
+
+    def __init__(self, ids: Sequence[str], vectors: Vectors, encoder_fingerprint: str) -> None:
+        super().__init__(ids, vectors, encoder_fingerprint)
+        self._vectors = vectors
+
+    @property
+    def vectors(self) -> Vectors:
+        return self._vectors
+
+    def search(self, vectors: Vectors, k: int) -> tuple[Vectors, list[list[str]]]:
+        check_queries(vectors, self._vectors.shape[1])
+        scores = vectors @ self._vectors.T
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, best, axis=1), [[self.ids[i] for i in row] for row in best]
 
 
 def check_vectors(ids: Sequence[str], vectors: Vectors) -> None:
