@@ -7,9 +7,9 @@ fact holds. In a scene each species occurs in one group only, so naming the spec
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from fieldnotes.scene import Group, Scene
+from fieldnotes.scene import COLOURS, HABITATS, SPECIES, Group, Scene
 
 KINDS = (
     "subject",
@@ -150,16 +150,9 @@ def held_out(species: str, colour: str, habitat: str) -> bool:
     A quarter of all triples: a fixed Latin pattern, so that each species, colour and habitat, and each pair of
     them, is seen in training.
     """
-    from fieldnotes.scene import COLOURS, HABITATS, SPECIES
-
     return (list(SPECIES).index(species) + COLOURS.index(colour) + HABITATS.index(habitat)) % 4 == 0
 
 
 def is_training_scene(scene: Scene) -> bool:
     """Whether a scene may be trained on: none of its groups shows a held-out combination."""
     return not any(held_out(g.species, g.colour, scene.habitat) for g in scene.groups)
-
-
-def without_companion(spec: Spec) -> Spec:
-    """The same query, saying nothing of a second group."""
-    return replace(spec, companion=None, more=False)

@@ -93,7 +93,7 @@ def best_segments(scenes: Sequence[Scene], rng: random.Random) -> Iterator[Segme
     while True:
         kind = rng.random()
         target = rng.choice(scenes) if kind < 0.88 else mutate(rng.choice(scenes), rng)
-        yield from _decided(lambda target=target: ask_best(scenes, random_spec(target, rng, 1, 7), rng), rng, 0.15)
+        yield from _decided(scenes, target, rng)
 
 
 def reference_segments(scenes: Sequence[Scene], rng: random.Random) -> Iterator[Segment]:
@@ -111,12 +111,11 @@ def reference_segments(scenes: Sequence[Scene], rng: random.Random) -> Iterator[
             yield segment
 
 
-def _decided(draw: object, rng: random.Random, ties: float) -> Iterator[Segment]:
-    """A segment with one best answer where three draws give one; open ones with probability `ties`."""
-    assert callable(draw)
+def _decided(scenes: Sequence[Scene], target: Scene, rng: random.Random) -> Iterator[Segment]:
+    """A query about `target` with one best answer where three draws give one; open ones now and then."""
     for _ in range(3):
-        segment: Segment = draw()
-        if len(segment.options) == 1 or rng.random() < ties:
+        segment = ask_best(scenes, random_spec(target, rng, 1, 7), rng)
+        if len(segment.options) == 1 or rng.random() < 0.15:
             yield segment
             return
 
