@@ -28,6 +28,7 @@ from fieldnotes.text_tasks import (
     query_request,
     random_request,
     synthesize,
+    synthesize_again,
 )
 
 LABELS = {
@@ -43,7 +44,7 @@ LABELS = {
         ("image a.", "image b.", "image c.", "image d."),
     ),
 }
-SINGLE = {"fact": 0.42, "spec_fact": 0.14, "query": 0.24, "open": 0.1, "joint": 0.02, "reason": 0.04, "caption": 0.04}
+SINGLE = {"fact": 0.42, "spec_fact": 0.16, "query": 0.2, "open": 0.1, "joint": 0.04, "reason": 0.04, "caption": 0.04}
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,11 @@ def _decided(scenes: Sequence[Scene], target: Scene, rng: random.Random) -> Iter
 def text_segments(rng: random.Random) -> Iterator[Segment]:
     """Requests turned into structured answers, without pictures."""
     while True:
-        request = random_request(rng)
-        yield synthesize(request, rng) if rng.random() < 0.55 else decompose(request, rng)
+        request, draw = random_request(rng), rng.random()
+        if draw < 0.5:
+            yield synthesize(request, rng)
+        else:
+            yield synthesize_again(request, rng) if draw < 0.6 else decompose(request, rng)
 
 
 def sample_texts(rng: random.Random, n: int) -> Iterator[str]:

@@ -118,7 +118,7 @@ def wrong_value(fact: Fact, scene: Scene, rng: random.Random) -> Fact:
 
 def random_fact(scene: Scene, rng: random.Random, kind: str | None = None) -> Fact:
     """A fact worth asking: true, false by a near miss, or about an animal that is not there. Balanced yes and no."""
-    kind = kind or rng.choices(KINDS, (0.16, 0.17, 0.19, 0.13, 0.14, 0.04, 0.05, 0.05, 0.03, 0.04))[0]
+    kind = kind or rng.choices(KINDS, (0.16, 0.17, 0.18, 0.12, 0.13, 0.04, 0.05, 0.05, 0.06, 0.04))[0]
     truth = rng.random() < 0.5
     absent = other(rng, tuple(SPECIES), *[g.species for g in scene.groups])
     group = rng.choice(scene.groups)

@@ -11,7 +11,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fieldnotes.facts import Fact, Part, Spec
+from fieldnotes.facts import Fact, Part, Spec, describe
 from fieldnotes.grammar import BESIDE, CANON, ITEM, NUMBERS, PLACES, THING, WEATHER, Words, article
 from fieldnotes.sampling import other, random_scene, random_spec
 from fieldnotes.scene import COLOURS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS
@@ -24,6 +24,28 @@ SYNTHESIZE = (
     "think step by step about this request and reply with json. {q}",
     "turn this request into descriptions and instructions as json. {q}",
     "what must the image show? answer as json. {q}",
+    "{q} reply in json: thought, core, detailed, comprehensive, instructions.",
+    "read the request and describe what to look for, in json. {q}",
+    "please describe the right image in json. {q}",
+    "give a thought, three descriptions and instructions in json for this: {q}",
+    "what is this request about? answer in json with descriptions and instructions. {q}",
+    "think about the request. {q} then write the json.",
+)
+AGAIN = (
+    '{q} the earlier answer was: "{d}" {w} answer again as json.',
+    "{q} earlier description: {d}. {w} write the json again.",
+    "{q} this description did not do: {d}. {w} think again and reply with json.",
+    'the earlier description "{d}" was wanting: {w} describe the image again as json. {q}',
+    "{w} the description was: {d}. make a better one, as json. {q}",
+    "{q} look at the request again. {w} before, the description was: {d}. reply in json.",
+)
+WANTING = (
+    "too few images match.",
+    "no image matches.",
+    "the answers contradict each other.",
+    "a question does not tell the images apart.",
+    "the answer was not right json.",
+    "a field is missing.",
 )
 DECOMPOSE = (
     "{q} turn the instructions into yes or no questions as json.",
@@ -32,6 +54,12 @@ DECOMPOSE = (
     "make predicates from these instructions as json: {q}",
     "{q} which questions verify this? answer as json.",
     "for each instruction write a yes or no question with its expected answer in json. {q}",
+    "write json with a yes or no question for every instruction: {q}",
+    "please make questions from the instructions, in json. {q}",
+    "{q} reply in json: a question, the expected answer and its words for each.",
+    "these are the instructions: {q} ask about each of them, in json.",
+    "how can each instruction be verified? write questions in json. {q}",
+    "{q} give one question an instruction, with the expected answer, as json.",
 )
 QUERY = ('query: "{q}".', "query: {q}.", 'request: "{q}".', "find: {q}.")
 COMPOSED = (
@@ -39,6 +67,8 @@ COMPOSED = (
     "reference image: {r}. change: {q}.",
     'the reference shows "{r}". change it: "{q}".',
     "reference: {r}. request: {q}.",
+    'reference: "{r}". request: "{q}".',
+    "the reference image shows {r}. change: {q}.",
 )
 SAME = ("the same, but {x}", "like this, but {x}", "the same scene, but {x}", "now {x}", "{x} instead", "but {x}")
 
@@ -87,7 +117,8 @@ def thought(spec: Spec) -> str:
 
 
 def synthesis(request: Request) -> str:
-    """The right answer to a synthesize prompt."""
+    """The right answer to a synthesize prompt. Each instruction's type comes last: what is to be done with a fact
+    can only be said once it is clear which fact."""
     spec = request.spec
     return json.dumps(
         {
@@ -96,7 +127,7 @@ def synthesis(request: Request) -> str:
             "detailed": detailed(spec),
             "comprehensive": CANON.spec(spec),
             "instructions": [
-                {"type": request.operation(fact), "text": CANON.phrase(fact), "words": request.said[fact]}
+                {"text": CANON.phrase(fact), "words": request.said[fact], "type": request.operation(fact)}
                 for fact in spec.facts()
             ],
         }
@@ -109,10 +140,10 @@ def decomposition(request: Request) -> str:
         {
             "predicates": [
                 {
-                    "type": "absence" if fact.kind == "alone" else fact.kind,
                     "question": CANON.question(fact),
                     "expected": "yes" if fact.expected else "no",
                     "words": request.said[fact],
+                    "type": "absence" if fact.kind == "alone" else fact.kind,
                 }
                 for fact in request.spec.facts()
             ]
@@ -236,17 +267,31 @@ def ask(fact: Fact, words: Words, said: dict[Fact, str]) -> tuple[str, str]:
     return question, answer
 
 
+def random_reference(rng: random.Random) -> Spec:
+    """All that a caption says of a reference image."""
+    return describe(random_scene(rng, 0.35))
+
+
 def random_request(rng: random.Random, kind: str | None = None) -> Request:
     """A request of any kind about any scene."""
-    kind = kind or rng.choices(("query", "composed", "dialogue"), (0.5, 0.3, 0.2))[0]
+    kind = kind or rng.choices(("query", "composed", "dialogue"), (0.35, 0.43, 0.22))[0]
     spec = random_spec(random_scene(rng, 0.5), rng, 1, 7)
     if kind == "composed":
-        return composed_request(spec, rng)
+        return composed_request(random_reference(rng) if rng.random() < 0.5 else spec, rng)
     return dialogue_request(spec, rng) if kind == "dialogue" else query_request(spec, rng)
 
 
 def synthesize(request: Request, rng: random.Random) -> Segment:
     return Segment(f"synthesize:{request.kind}", rng.choice(SYNTHESIZE).format(q=request.text), (synthesis(request),))
+
+
+def synthesize_again(request: Request, rng: random.Random) -> Segment:
+    """The same request after an answer that was found wanting, which may or may not have been wrong."""
+    earlier = request.spec
+    if rng.random() < 0.6:
+        earlier = random_spec(random_scene(rng), rng, 1, 6)
+    prompt = rng.choice(AGAIN).format(q=request.text, d=CANON.spec(earlier), w=rng.choice(WANTING))
+    return Segment(f"synthesize:{request.kind}", prompt, (synthesis(request),))
 
 
 def decompose(request: Request, rng: random.Random) -> Segment:

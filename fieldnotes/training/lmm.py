@@ -33,7 +33,7 @@ from fieldnotes.training.pictures import GRID, PIXELS, Pictures, arguments, load
 from fieldnotes.training.schedule import Schedule, load_checkpoint, optimisers, save_checkpoint
 from fieldnotes.vocabulary import MODELS, lmm_tokenizer, lmm_vocabulary
 
-STEPS = 2900
+STEPS = 3100
 FREEZE = 0.35
 CHECKPOINT_EVERY = 200
 WORDS = {
@@ -59,7 +59,7 @@ LESSONS = {
     "two": Lesson(2, 28, 416),
     "three": Lesson(3, 14, 448),
     "four": Lesson(4, 14, 480),
-    "text": Lesson(0, 20, 480),
+    "text": Lesson(0, 16, 640),
 }
 
 
@@ -67,11 +67,11 @@ def lesson_of(step: int, steps: int) -> str:
     """Which kind of step this is: text early and often, several pictures from a quarter of the way on."""
     draw = random.Random(f"lesson-{step}").random()
     done = step / steps
-    if draw < (0.2 if done < 0.4 else 0.14):
+    if draw < 0.2:
         return "text"
-    if done < 0.25 or draw < 0.66:
+    if done < 0.25 or draw < 0.64:
         return "one"
-    return "two" if draw < 0.86 else "three" if draw < 0.94 else "four"
+    return "two" if draw < 0.8 else "three" if draw < 0.9 else "four"
 
 
 class Lessons(IterableDataset[tuple[int, str, Batch]]):

@@ -115,6 +115,8 @@ def test_structured_answers_are_json_and_traceable_to_the_request(seed: int) -> 
     assert list(written) == ["thought", "core", "detailed", "comprehensive", "instructions"]
     predicates = json.loads(decomposition(request))["predicates"]
     assert len(written["instructions"]) == len(predicates) == len(request.spec.facts())
+    assert all(list(part) == ["text", "words", "type"] for part in written["instructions"])
+    assert all(list(part) == ["question", "expected", "words", "type"] for part in predicates)
     for part in (*written["instructions"], *predicates):
         assert part["words"] in request.text
     assert all(p["expected"] == ("no" if p["type"] == "absence" else "yes") for p in predicates)
