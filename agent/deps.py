@@ -1,4 +1,4 @@
-"""What the graph needs from outside: bound when it is built, never part of its state."""
+"""What the graph needs from outside: bound when it is built or when a query begins, never part of its state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent.budget import Account
+from agent.calibration import Calibration
 from agent.lmm.base import LMM
 from core.types import Candidate, ImageSource, Query
 
@@ -13,8 +15,15 @@ from core.types import Candidate, ImageSource, Query
 class Retriever(Protocol):
     """A first stage: the images of a collection that fit a query best."""
 
-    def search(self, query: Query, k: int) -> Sequence[Candidate]:
-        """At most `k` candidates, each image once, with their first-stage scores as priors."""
+    def search(
+        self, query: Query, k: int, descriptions: Sequence[str] = (), caption_weight: float = 0.0
+    ) -> Sequence[Candidate]:
+        """At most `k` candidates, each image once, with their first-stage scores as priors.
+
+        With `descriptions` the score is the mean over the query itself and them; where the collection has captions,
+        `caption_weight` (0 to 1) of each similarity is that to the caption and the rest that to the image (ImageScope,
+        arXiv 2503.10166).
+        """
         ...
 
 
@@ -23,12 +32,21 @@ class Deps:
     """Images, models and limits.
 
     `images` and `retriever` are called from worker threads, so that decoding and encoding do not hold up calls in
-    flight. `max_concurrency` bounds the model calls of one query that are in flight at once. `flags` are warnings that
-    every result shall carry.
+    flight. `max_concurrency` bounds the tasks of one query that are in flight at once. `calibration` is what was fitted
+    for these very models and prompts, if anything was. `flags` are warnings that every result shall carry.
     """
 
     images: ImageSource
     lmm: LMM | None = None
     retriever: Retriever | None = None
     max_concurrency: int = 32
+    calibration: Calibration | None = None
     flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Session:
+    """What belongs to one query: the model as its budget lets it be asked (None where no model is), and the account."""
+
+    lmm: LMM | None
+    account: Account

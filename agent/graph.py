@@ -1,76 +1,135 @@
-"""The whole flow: retrieve (or take given candidates) -> plan <-> verify, in waves -> rank."""
+"""The whole flow: synthesize -> retrieve -> decompose -> plan <-> verify -> assess -> pair <-> compare -> rank -> explain.
+
+A strategy without a stage has no node for it. `assess` may send the query round again from `synthesize`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import isawaitable
 from typing import Any, cast
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
 
-from agent.deps import Deps
+from agent.budget import Account, Budget, BudgetedLMM
+from agent.deps import Deps, Session
+from agent.nodes.assess import assess
+from agent.nodes.compare import compare, compare_unforeseen
+from agent.nodes.decompose import decompose
+from agent.nodes.explain import explain
+from agent.nodes.pair import pair
 from agent.nodes.plan import plan
 from agent.nodes.rank import rank
 from agent.nodes.retrieve import retrieve
+from agent.nodes.synthesize import synthesize
 from agent.nodes.verify import unforeseen, verify
-from agent.state import RerankInput, RerankOutput, RerankState, VerifyTask
+from agent.state import CompareTask, RerankInput, RerankOutput, RerankState, VerifyTask
 from agent.strategies.strategy import Strategy
 from agent.types import RerankResult
 from core.errors import ConfigError
 from core.types import Candidate, Query
 
-Graph = CompiledStateGraph[RerankState, None, RerankInput, RerankOutput]
+Graph = CompiledStateGraph[RerankState, Session, RerankInput, RerankOutput]
 
 NO_RETRY = RetryPolicy(max_attempts=1, retry_on=())
 """The door to the model retries what can pass; LangGraph's default would also retry whatever it does not know."""
 
 
 def build_graph(deps: Deps, strategy: Strategy) -> Graph:
-    """The graph of one strategy, from a `RerankInput` to a `RerankOutput`.
+    """The graph of one strategy, from a `RerankInput` to a `RerankOutput`, with a `Session` as its context.
 
     Raises `ConfigError` where the strategy asks a model and there is none.
     """
-    if strategy.verify is not None and deps.lmm is None:
+    if strategy.prompts and deps.lmm is None:
         raise ConfigError(f"strategy {strategy.name!r} asks a model, but there is none; name one with --lmm")
-    graph = StateGraph(RerankState, input_schema=RerankInput, output_schema=RerankOutput)
-    graph.add_node("retrieve", partial(retrieve, deps=deps, strategy=strategy), input_schema=RerankState)
-    graph.add_node("plan", partial(plan, strategy=strategy), input_schema=RerankState, destinations=("verify", "rank"))
-    graph.add_node(
-        "verify",
-        partial(verify, deps=deps, strategy=strategy),
-        input_schema=VerifyTask,
-        retry_policy=NO_RETRY,
-        error_handler=cast(Any, unforeseen),  # LangGraph's type of a handler leaves its NodeError out
-    )
-    graph.add_node("rank", partial(rank, deps=deps, strategy=strategy), input_schema=RerankState)
-    graph.add_edge(START, "retrieve")
-    graph.add_edge("retrieve", "plan")
-    graph.add_edge("verify", "plan")
-    graph.add_edge("rank", END)
+    graph = StateGraph(RerankState, Session, input_schema=RerankInput, output_schema=RerankOutput)
+    bind = partial(_bound, deps=deps, strategy=strategy)
+    stages = [name for name in ("synthesize", "retrieve", "decompose") if name == "retrieve" or getattr(strategy, name)]
+    nodes = {"synthesize": synthesize, "retrieve": retrieve, "decompose": decompose}
+    for name in stages:
+        graph.add_node(name, bind(nodes[name]), input_schema=RerankState)
+    after_verify = "pair" if strategy.compare else "rank"
+    if strategy.verify:
+        assessed = ("synthesize", after_verify) if strategy.refine else (after_verify,)
+        graph.add_node("plan", bind(plan), input_schema=RerankState, destinations=("verify", "assess"))
+        graph.add_node("assess", bind(assess), input_schema=RerankState, destinations=assessed)
+        graph.add_node(
+            "verify",
+            bind(verify),
+            input_schema=VerifyTask,
+            retry_policy=NO_RETRY,
+            error_handler=cast(Any, unforeseen),  # LangGraph's type of a handler leaves its NodeError out
+        )
+        graph.add_edge("verify", "plan")
+        stages.append("plan")
+    if strategy.compare:
+        graph.add_node("pair", bind(pair), input_schema=RerankState, destinations=("compare", "rank"))
+        graph.add_node(
+            "compare",
+            bind(compare),
+            input_schema=CompareTask,
+            retry_policy=NO_RETRY,
+            error_handler=cast(Any, compare_unforeseen),
+        )
+        graph.add_edge("compare", "pair")
+        if not strategy.verify:
+            stages.append("pair")
+    if not (strategy.verify or strategy.compare):
+        stages.append("rank")
+    graph.add_node("rank", bind(rank), input_schema=RerankState)
+    graph.add_node("explain", bind(explain), input_schema=RerankState)
+    for before, after in zip((START, *stages), stages, strict=False):
+        graph.add_edge(before, after)
+    graph.add_edge("rank", "explain")
+    graph.add_edge("explain", END)
     return graph.compile(name=strategy.name)
 
 
-class Agent:
-    """One strategy, ready to rerank. Any number of queries may run at once."""
+def _bound(node: Callable[..., Any], deps: Deps, strategy: Strategy) -> Any:
+    """A stage with what it needs. Where nobody opened a session, as in LangGraph Studio, it has no budget to keep."""
 
-    def __init__(self, deps: Deps, strategy: Strategy) -> None:
+    async def run(state: Any, runtime: Runtime[Session]) -> Any:
+        if runtime.context is None:
+            runtime = runtime.override(context=Session(deps.lmm, Account()))
+        done = node(state, runtime, deps=deps, strategy=strategy)
+        return await done if isawaitable(done) else done
+
+    return run
+
+
+class Agent:
+    """One strategy, ready to rerank. Any number of queries may run at once; `account` is what all of them spend from."""
+
+    def __init__(self, deps: Deps, strategy: Strategy, account: Account | None = None) -> None:
         self.deps = deps
         self.strategy = strategy
+        self.account = account
         self.graph = build_graph(deps, strategy)
 
     async def rerank(
-        self, query: Query, candidates: Sequence[Candidate] | None = None, top_k: int | None = None
+        self,
+        query: Query,
+        candidates: Sequence[Candidate] | None = None,
+        top_k: int | None = None,
+        budget: Budget | None = None,
     ) -> RerankResult:
         """Rank `candidates`, or where none are given those that the retriever finds, and say why.
 
-        `top_k` bounds how many take part, best prior first. A model call that fails leaves an unknown verdict in the
-        result. Raises `ConfigError` for unusable input, and whatever else was raised on purpose, such as
-        `CacheMissError` from a replay.
+        `top_k` bounds how many take part, best prior first; `budget` what may be spent on this query. A model call that
+        fails leaves an unknown verdict in the result, one that the budget forbids is not asked. Raises `ConfigError`
+        for unusable input, and whatever else was raised on purpose, such as `CacheMissError` from a replay.
         """
+        account = Account(budget, self.account)
+        lmm = BudgetedLMM(self.deps.lmm, account) if self.deps.lmm else None
         given = None if candidates is None else tuple(candidates)
         output = await self.graph.ainvoke(
-            RerankInput(query=query, given=given, top_k=top_k), {"max_concurrency": self.deps.max_concurrency}
+            RerankInput(query=query, given=given, top_k=top_k, started=time.monotonic()),
+            {"max_concurrency": self.deps.max_concurrency, "recursion_limit": 1000},
+            context=Session(lmm, account),
         )
         return RerankOutput.model_validate(output).result

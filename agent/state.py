@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import operator
+import time
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.types import Predicate, RerankResult, TraceEvent, Verdict
+from agent.types import (
+    Call,
+    Comparison,
+    Predicate,
+    Reason,
+    RerankResult,
+    Synthesis,
+    TraceEvent,
+    Verdict,
+)
 from core.types import Candidate, Query
 
 
@@ -19,34 +29,55 @@ class RerankInput(_State):
     """What a run of the graph starts from. Without `given` candidates the retriever finds them.
 
     `top_k` bounds how many take part: retrieved ones (None: as many as the strategy says), or given ones, best prior
-    first (None: all).
+    first (None: all). `started` is the monotonic clock's reading, in seconds, when the query began.
     """
 
     query: Query
     given: tuple[Candidate, ...] | None = None
     top_k: int | None = Field(default=None, ge=1)
+    started: float = Field(default_factory=time.monotonic)
 
 
 class RerankState(RerankInput):
-    """`candidates` are in the order of their prior; `verdicts` and `trace` grow, in the order in which tasks were sent.
+    """`candidates` are in the order of their prior; what was asked grows in the order in which tasks were sent.
 
-    `started` is the monotonic clock's reading, in seconds, when the query began; `wave` counts the waves sent.
+    `wave` counts the waves of questions and of comparisons; `round` the rounds of refinement, and `wanting` is what the
+    last of them found wanting. `widened` is the window once a round has widened it.
     """
 
+    synthesis: Synthesis | None = None
+    caption: str = ""
     candidates: tuple[Candidate, ...] = ()
-    started: float = 0.0
-    wave: int = 0
     predicates: tuple[Predicate, ...] = ()
+    wave: int = 0
+    round: int = 0
+    wanting: str = ""
+    widened: int | None = None
     verdicts: Annotated[tuple[Verdict, ...], operator.add] = ()
+    comparisons: Annotated[tuple[Comparison, ...], operator.add] = ()
+    reasons: Annotated[tuple[Reason, ...], operator.add] = ()
+    calls: Annotated[tuple[Call, ...], operator.add] = ()
     trace: Annotated[tuple[TraceEvent, ...], operator.add] = ()
     result: RerankResult | None = None
 
 
 class VerifyTask(_State):
-    """One question about one image: all that a verify task can see."""
+    """Questions about one image: all that a verify task can see. The first leads, so that a server that caches
+    prefixes reads the image once; the others follow together. A `joint` task asks all of them in one call."""
 
-    predicate: Predicate
+    predicates: tuple[Predicate, ...]
     image_id: str
+    joint: bool = False
+    wave: int
+    started: float
+
+
+class CompareTask(_State):
+    """Candidates to show together, in every one of `orders` (image ids in the order of showing)."""
+
+    query: Query
+    description: str
+    orders: tuple[tuple[str, ...], ...]
     wave: int
     started: float
 

@@ -1,15 +1,51 @@
-"""What the agent says: predicates, verdicts, and a ranking with its reasons."""
+"""What the agent says: instructions, predicates, verdicts, comparisons, and a ranking with its reasons."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.types import Turn
+
+State = Literal["answered", "unknown", "not_asked"]
+"""`unknown`: the call failed or its answer could not be read; `not_asked`: a budget or an early stop came first."""
+
+Operation = Literal["addition", "removal", "modification", "comparison", "retention"]
+"""ImageScope's types of atomic instruction (arXiv 2503.10166)."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Instruction(_Record):
+    """One atomic instruction: what is to be done with which fact. `words` are the request's own words for it."""
+
+    text: str
+    words: str = ""
+    type: Operation = "addition"
+
+
+class Synthesis(_Record):
+    """What a matching image must show, thought out from the request (ImageScope, arXiv 2503.10166).
+
+    `core` names the core elements, `detailed` adds details, `comprehensive` says all. `fallback` says why the request's
+    own words stand in for a model's answer, None where the model answered.
+    """
+
+    thought: str
+    core: str
+    detailed: str
+    comprehensive: str
+    instructions: tuple[Instruction, ...] = ()
+    fallback: str | None = None
+
+    @property
+    def descriptions(self) -> tuple[str, ...]:
+        """The different descriptions, shortest meaning first."""
+        return tuple(dict.fromkeys((self.core, self.detailed, self.comprehensive)))
 
 
 class Predicate(_Record):
@@ -25,19 +61,14 @@ class Predicate(_Record):
     words: str = ""
 
 
-class Verdict(_Record):
-    """What the model said about one predicate on one image.
+class Asked(_Record):
+    """What became of one question to the model, and what it cost.
 
-    `state` is `answered`, `unknown` (the call failed, or its answer could not be read; `error` says why) or
-    `not_asked`. `p_yes` and `p_expected` lie strictly between 0 and 1 and are None unless answered.
+    `error` says why it is unknown or was not asked; `request_key` finds request and response in the response cache.
+    `latency` is in seconds; `cached` says that no model was asked for it.
     """
 
-    predicate: str
-    image_id: str
-    state: Literal["answered", "unknown", "not_asked"]
-    p_yes: float | None = None
-    p_expected: float | None = None
-    answer: str = ""
+    state: State
     error: str | None = None
     request_key: str | None = None
     prompt_tokens: int = 0
@@ -46,18 +77,59 @@ class Verdict(_Record):
     cached: bool = False
 
 
-def unknown_flag(verdicts: Sequence[Verdict]) -> str | None:
-    """The warning of a result some of whose questions got no answer; None where all that were asked did."""
-    unknown = sum(verdict.state == "unknown" for verdict in verdicts)
-    asked = sum(verdict.state != "not_asked" for verdict in verdicts)
-    return f"{unknown} of {asked} verdicts are unknown" if unknown else None
+class Verdict(Asked):
+    """What the model said about one predicate on one image.
+
+    `p_yes` and `p_expected` lie strictly between 0 and 1 and are None unless answered. A `joint` verdict was given
+    together with others in one structured answer; that answer's cost is a `Call` of its own.
+    """
+
+    predicate: str
+    image_id: str
+    p_yes: float | None = None
+    p_expected: float | None = None
+    answer: str = ""
+    joint: bool = False
+
+
+class Comparison(Asked):
+    """What the model said when it was shown several candidates at once: which is the best.
+
+    `shown` are the image ids in the order in which they were shown (a composed query's reference image comes before
+    them and is not among them); `probabilities` are P(best) along `shown`, they sum to 1, and are empty unless answered.
+    """
+
+    shown: tuple[str, ...]
+    probabilities: tuple[float, ...] = ()
+    answer: str = ""
+
+
+class Reason(Asked):
+    """Why an image matches or not, asked in a call of its own after the verdict.
+
+    `says` is the side that the words take, None where they take none; `agrees` compares it with the verdict.
+    """
+
+    image_id: str
+    text: str = ""
+    says: Literal["yes", "no"] | None = None
+    agrees: bool | None = None
+
+
+class Call(Asked):
+    """A question about no candidate in particular: `stage` is synthesize, caption, decompose, refine or joint."""
+
+    stage: str
+    text: str = ""
 
 
 class RankedCandidate(_Record):
     """An image at its rank (1 is best), with the score that put it there and what the score is made of.
 
     `score` is what the ranking is sorted by; no two are equal. `p_match` is the probability of a match where
-    the strategy claims one. `prior_rank` is its rank before.
+    the strategy claims one. `prior_rank` is its rank before. `rank_low` to `rank_high` holds the rank with a
+    probability of 90 %, where it was estimated. `contributions` are log-odds that sum to the score: of the `prior`, of
+    each predicate by its id, of the `comparisons`, and the `base` that all images share.
     """
 
     image_id: str
@@ -66,6 +138,9 @@ class RankedCandidate(_Record):
     prior: float
     prior_rank: int = Field(ge=1)
     p_match: float | None = None
+    rank_low: int | None = None
+    rank_high: int | None = None
+    contributions: Mapping[str, float] = Field(default_factory=dict)
 
 
 class TraceEvent(_Record):
@@ -77,14 +152,43 @@ class TraceEvent(_Record):
 
 
 class RerankResult(_Record):
-    """A ranking and everything that led to it. `flags` are plain warnings, e.g. that the bundled models were used
-    on foreign images."""
+    """A ranking and everything that led to it.
+
+    The request is `query_text`, with `reference_image` where that is a change to an image and `dialogue` where rounds
+    followed. `ended` names the stage in which a budget ran out, None where the work was finished. `flags` are plain warnings,
+    e.g. that the bundled models were used on foreign images.
+    """
 
     query_id: str
     query_text: str
+    reference_image: str | None = None
+    dialogue: tuple[Turn, ...] = ()
     strategy: str
     ranking: tuple[RankedCandidate, ...]
+    synthesis: Synthesis | None = None
     predicates: tuple[Predicate, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    calls: tuple[Call, ...] = ()
     trace: tuple[TraceEvent, ...] = ()
+    ended: str | None = None
     flags: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """Every question that cost a call, whatever became of it."""
+        questions: tuple[Asked, ...] = (
+            *self.calls,
+            *(verdict for verdict in self.verdicts if not verdict.joint),
+            *self.comparisons,
+            *self.reasons,
+        )
+        return tuple(question for question in questions if question.state != "not_asked")
+
+
+def unknown_flag(asked: Sequence[Asked]) -> str | None:
+    """The warning of a result some of whose questions got no answer; None where all that were asked did."""
+    unknown = sum(question.state == "unknown" for question in asked)
+    total = sum(question.state != "not_asked" for question in asked)
+    return f"{unknown} of {total} calls gave no answer" if unknown else None

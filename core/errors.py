@@ -12,6 +12,7 @@ FieldscopeError                 anything that Fieldscope raises on purpose: one 
 ├── BenchmarkError              a benchmark file of the wrong shape
 ├── CacheError                  the response cache can't be read or written
 │   └── CacheMissError          replay asked for a call that was never recorded
+├── BudgetError                 a call that the budget did not allow; it was never made
 └── LMMError                    a model call that gave no usable answer
     ├── LMMConnectionError      the server can't be reached, or timed out (can pass)
     ├── LMMRateLimitError       the server asks to slow down (can pass)
@@ -69,6 +70,10 @@ class CacheError(FieldscopeError):
 
 class CacheMissError(CacheError):
     """Replay asked for a call that was never recorded."""
+
+
+class BudgetError(FieldscopeError):
+    """A call that the budget of calls, tokens or time did not allow. The agent turns it into "not asked"."""
 
 
 class LMMError(FieldscopeError):

@@ -6,23 +6,25 @@ import asyncio
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.types import RerankResult, unknown_flag
+from agent.budget import Account, Budget
+from agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict, unknown_flag
 from core.errors import ConfigError, ImageError, LMMError
 from core.types import Candidate, ImageSource, Query, Run
 from eval.progress import Progress, Silent
 from eval.runfolder import RunFolder
-from eval.scoring import FIRST_STAGE_RECALL, HEADLINE, score
+from eval.scoring import score, shown_metrics
 from eval.trec import qrels_lines, run_lines
-from eval.types import Benchmark, Cost, RunSummary, asked
+from eval.types import Benchmark, Cost, RunSummary
 
 PATIENCE = 20
-"""So many calls without a verdict end a run, if they are those of several whole queries."""
+"""So many calls without an answer end a run, if they are those of several whole queries."""
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
@@ -45,13 +47,18 @@ class FingerprintedStrategy(Fingerprinted, Protocol):
 
 
 class Reranker(Protocol):
-    """An agent with its strategy and models."""
+    """An agent with its strategy and models. `account` is what all its queries spend from."""
 
     @property
     def strategy(self) -> FingerprintedStrategy: ...
 
-    async def rerank(self, query: Query, candidates: Sequence[Candidate] | None = None) -> RerankResult:
-        """Rank the given candidates, or where none are given those that it finds itself."""
+    @property
+    def account(self) -> Account | None: ...
+
+    async def rerank(
+        self, query: Query, candidates: Sequence[Candidate] | None = None, *, budget: Budget | None = None
+    ) -> RerankResult:
+        """Rank the given candidates, or where none are given those that it finds itself, within a budget."""
         ...
 
 
@@ -63,14 +70,19 @@ async def evaluate(
     provenance: Mapping[str, Any] | None = None,
     limit: int | None = None,
     query_concurrency: int = 4,
+    budget: Budget | None = None,
+    calibrations: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> list[RunSummary]:
     """Run the benchmark (its first `limit` queries) under each reranker in turn, and write `out_dir/<strategy>/`.
 
-    The same call goes on where an earlier one stopped. Queries with unknown verdicts are asked again, since their
+    The same call goes on where an earlier one stopped. Queries with unknown answers are asked again, since their
     answered calls come from the response cache; the result with fewer unknowns stays. `provenance` (JSON-able:
     fingerprints of model and encoder, seeds) goes into the manifest and decides, with benchmark, strategy and prompts,
-    what may go on in a folder.
+    what may go on in a folder. `budget` is what each query may spend, a reranker's account what the whole run may: its
+    queries share it as they come, and those read back are charged to it. Their calls and tokens decide what is asked,
+    so they belong to the manifest too; a deadline does not, since no two runs would be alike in it. `calibrations` are
+    fingerprints of what was fitted for single strategies, by their names.
 
     Raises `ConfigError` where a folder holds another configuration, with nothing overwritten, and `LMMError` where the
     model answers nothing any more; whatever else a reranker raises ends the run. What was finished stays on the disk.
@@ -79,15 +91,20 @@ async def evaluate(
         raise ConfigError("the limit and the number of queries at once must be at least 1")
     _require_folder_names([reranker.strategy.name for reranker in rerankers])
     queries = benchmark.queries[:limit]
-    strategies = [reranker.strategy for reranker in rerankers]
-    configurations = [(strategy, _configuration(benchmark, strategy, provenance or {})) for strategy in strategies]
+    configurations = {
+        (name := reranker.strategy.name): {
+            **_configuration(benchmark, reranker, provenance or {}, budget),
+            **({"calibration": calibrations[name]} if calibrations and name in calibrations else {}),
+        }
+        for reranker in rerankers
+    }
     with ExitStack() as stack:
         folders = [
-            stack.enter_context(closing(RunFolder(out_dir / strategy.name, configuration)))
-            for strategy, configuration in configurations
+            stack.enter_context(closing(RunFolder(out_dir / name, configuration)))
+            for name, configuration in configurations.items()
         ]
         return [
-            await _run(benchmark, queries, reranker, folder, query_concurrency, progress or Silent())
+            await _run(benchmark, queries, reranker, folder, query_concurrency, budget, progress or Silent())
             for reranker, folder in zip(rerankers, folders, strict=True)
         ]
 
@@ -98,13 +115,16 @@ async def _run(
     reranker: Reranker,
     folder: RunFolder,
     concurrency: int,
+    budget: Budget | None,
     progress: Progress,
 ) -> RunSummary:
     began = time.perf_counter()
     strategy = reranker.strategy.name
-    read_back = [result for query in queries if (result := folder.results.get(query.id)) and not _unknown(result)]
+    read_back = [result for query in queries if (result := folder.results.get(query.id)) and not _open(result)]
     finished = {result.query_id for result in read_back}
     cost = sum((replace(spent, cache_hits=spent.calls) for spent in map(_cost, read_back)), Cost())
+    if reranker.account is not None:
+        reranker.account.charge(cost.calls, cost.prompt_tokens + cost.completion_tokens)
     pending = iter([query for query in queries if query.id not in finished])
     pulse = _Pulse(strategy, folder.results.values())
     writing = asyncio.Lock()
@@ -112,12 +132,12 @@ async def _run(
     async def work() -> None:
         nonlocal cost
         for query in pending:
-            result = await reranker.rerank(query, benchmark.candidates(query.id))
+            result = await reranker.rerank(query, benchmark.candidates(query.id), budget=budget)
             async with writing:
-                hashes = await asyncio.to_thread(_hashes, result, benchmark.images)
+                hashes = await asyncio.to_thread(_hashes, result, query, benchmark.images)
                 pulse.feel(result, hashes)
                 before = folder.results.get(query.id)
-                if before is None or _unknown(result) < _unknown(before):
+                if before is None or _open(result) < _open(before):
                     await asyncio.to_thread(folder.commit, result, hashes)
             spent = _cost(result)
             cost += spent
@@ -139,8 +159,8 @@ async def _run(
 
 
 def _common_flags(results: Sequence[RerankResult]) -> tuple[str, ...]:
-    """The warnings that hold for every query; how many verdicts are unknown is each query's own, also where equal."""
-    flags = [set(result.flags) - {unknown_flag(result.verdicts)} for result in results]
+    """The warnings that hold for every query; how many answers are unknown is each query's own, also where equal."""
+    flags = [set(result.flags) - {unknown_flag(result.asked)} for result in results]
     return tuple(sorted(set.intersection(*flags)))
 
 
@@ -150,7 +170,7 @@ def _conclude(
     """Score the finished run and write what only a whole run has."""
     scores = score(benchmark, results)
     means, groups = scores.means(), scores.by_supercategory()
-    shown = (*HEADLINE, FIRST_STAGE_RECALL) if benchmark.candidate_sets is None else HEADLINE
+    shown = shown_metrics(benchmark)
     summary = RunSummary(
         benchmark=benchmark.name,
         split=benchmark.split,
@@ -161,8 +181,11 @@ def _conclude(
         out=folder.path,
         queries=len(results),
         scored=int((scores.positives > 0).sum()),
+        asked=sum(len(result.asked) for result in results.values()),
         unknown=sum(map(_unknown, results.values())),
+        ended=dict(sorted(Counter(result.ended for result in results.values() if result.ended).items())),
         flags=_common_flags(list(results.values())),
+        by_round=scores.by_round(),
     )
     rankings = {q: tuple((ranked.image_id, ranked.score) for ranked in result.ranking) for q, result in results.items()}
     folder.write("run.trec", run_lines(Run(strategy, rankings)))
@@ -178,71 +201,121 @@ def _conclude(
 
 
 class _Pulse:
-    """Notices a model that gives no verdicts, so that a dead server does not cost a run's worth of retries.
+    """Notices a model that gives no answers, so that a dead server does not cost a run's worth of retries.
 
     A single query may well get none, since a model may refuse just that one. So it takes several queries in a row, or a
-    whole run.
+    whole run. Where candidates were asked about, only those questions tell: a server that writes texts but gives no
+    probabilities is of no use.
     """
 
     def __init__(self, strategy: str, before: Iterable[RerankResult]) -> None:
         self._strategy = strategy
-        self._alive = any(verdict.state == "answered" for result in before for verdict in result.verdicts)
+        self._alive = any(_answered(_telling(result.asked)) for result in before)
         self._calls = 0
         self._queries = 0
         self._reason = ""
 
     def feel(self, result: RerankResult, readable: Container[str]) -> None:
-        """Take in a query's verdicts. Unreadable images are no fault of the model, and the cache is not the model."""
-        verdicts = [verdict for verdict in asked(result) if verdict.image_id in readable and not verdict.cached]
-        if any(verdict.state == "answered" for verdict in verdicts):
+        """Take in a query's answers. Unreadable images are no fault of the model, and the cache is not the model."""
+        questions = _telling([asked for asked in result.asked if _could_be_asked(asked, readable) and not asked.cached])
+        if _answered(questions):
             self._alive, self._calls, self._queries = True, 0, 0
-        elif verdicts:
-            self._calls += len(verdicts)
+        elif questions:
+            self._calls += len(questions)
             self._queries += 1
-            self._reason = verdicts[-1].error or "no reason given"
+            self._reason = questions[-1].error or "no reason given"
         if self._calls >= PATIENCE and self._queries > 1:
             self._stop()
 
     def require_life(self) -> None:
-        """Raise `LMMError` where the model was asked and never gave a verdict."""
+        """Raise `LMMError` where the model was asked and never gave an answer."""
         if self._calls and not self._alive:
             self._stop()
 
     def _stop(self) -> None:
         raise LMMError(
-            f"{self._strategy}: {self._calls} calls in a row gave no verdict ({self._reason}). What was finished is "
+            f"{self._strategy}: {self._calls} calls in a row gave no answer ({self._reason}). What was finished is "
             "kept; mend the model or its server and give the same command again"
         )
 
 
-def _hashes(result: RerankResult, images: ImageSource) -> dict[str, str]:
+def _telling(questions: Sequence[Asked]) -> Sequence[Asked]:
+    """Those about candidates' relevance; all, where there are none of them."""
+    judging = [asked for asked in questions if isinstance(asked, Verdict | Comparison) or _joint(asked)]
+    return judging or questions
+
+
+def _joint(question: Asked) -> bool:
+    return isinstance(question, Call) and question.stage == "joint"
+
+
+def _answered(questions: Iterable[Asked]) -> bool:
+    return any(question.state == "answered" for question in questions)
+
+
+def _could_be_asked(question: Asked, readable: Container[str]) -> bool:
+    """Whether its images can be read. A call does not name its image, but has no request where that could not be."""
+    if isinstance(question, Call):
+        return question.request_key is not None
+    return all(image_id in readable for image_id in _images(question))
+
+
+def _images(question: Asked) -> tuple[str, ...]:
+    """The candidates that a question was about."""
+    if isinstance(question, Verdict | Reason):
+        return (question.image_id,)
+    return question.shown if isinstance(question, Comparison) else ()
+
+
+def _hashes(result: RerankResult, query: Query, images: ImageSource) -> dict[str, str]:
     """Pixel hashes of the images that the model was asked about, without those that can't be read."""
+    questions = (*result.verdicts, *result.comparisons, *result.reasons)
+    shown = {image_id for question in questions if question.state != "not_asked" for image_id in _images(question)}
+    if query.reference_image is not None and result.asked:
+        shown.add(query.reference_image)
     hashes = {}
-    for image_id in {verdict.image_id for verdict in asked(result)}:
+    for image_id in shown:
         with suppress(ImageError):
             hashes[image_id] = images.pixel_hash(image_id)
     return hashes
 
 
 def _cost(result: RerankResult) -> Cost:
-    verdicts = asked(result)
     return Cost(
-        calls=len(verdicts),
-        prompt_tokens=sum(verdict.prompt_tokens for verdict in verdicts),
-        completion_tokens=sum(verdict.completion_tokens for verdict in verdicts),
-        cache_hits=sum(verdict.cached for verdict in verdicts),
+        calls=len(result.asked),
+        prompt_tokens=sum(question.prompt_tokens for question in result.asked),
+        completion_tokens=sum(question.completion_tokens for question in result.asked),
+        cache_hits=sum(question.cached for question in result.asked),
     )
 
 
 def _unknown(result: RerankResult) -> int:
-    return sum(verdict.state == "unknown" for verdict in result.verdicts)
+    """How many calls gave no answer. A joint verdict is no call."""
+    return sum(question.state == "unknown" for question in result.asked)
+
+
+def _open(result: RerankResult) -> int:
+    """How many answers are still wanted; a result without any is finished, also where a budget ended it.
+
+    What was settled in another way does not count: a text that came and could not be read, since its stage asked once
+    more or did without, and the same question would get the same text; and a joint verdict, since what a joint answer
+    leaves open is asked one by one.
+    """
+    return sum(q.state == "unknown" and not (isinstance(q, Call) and q.text) for q in result.asked)
 
 
 def _configuration(
-    benchmark: Benchmark, strategy: FingerprintedStrategy, provenance: Mapping[str, Any]
+    benchmark: Benchmark, reranker: Reranker, provenance: Mapping[str, Any], budget: Budget | None
 ) -> dict[str, Any]:
+    strategy = reranker.strategy
+    limits = {
+        name: {"calls": limit.max_calls, "tokens": limit.max_tokens}
+        for name, limit in (("query", budget), ("run", reranker.account and reranker.account.budget))
+        if limit is not None and (limit.max_calls, limit.max_tokens) != (None, None)
+    }
     return {
         **provenance,
+        **({"budget": limits} if limits else {}),
         "benchmark": {"name": benchmark.name, "split": benchmark.split, "fingerprint": benchmark.fingerprint},
         "strategy": {
             "name": strategy.name,

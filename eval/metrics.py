@@ -1,4 +1,4 @@
-"""INQUIRE's metrics (Vendrow et al. 2024, arXiv 2411.02537), pure and vectorised.
+"""INQUIRE's metrics (Vendrow et al. 2024, arXiv 2411.02537) and those of composed and dialogue tasks, vectorised.
 
 Every function takes `relevance` of shape (..., depth): 1 where the image at that rank is relevant, else 0, best rank
 first, shorter rankings padded with 0 at the end; and `positives` of shape (...): how many relevant images there were
@@ -21,7 +21,8 @@ Values = NDArray[np.float64]
 def average_precision(relevance: ArrayLike, positives: ArrayLike, k: int) -> Values:
     """AP@k: the precisions at the ranks of the hits in the top k, summed, over min(positives, k).
 
-    It equals scikit-learn's `average_precision_score` on the top k, times the hits there, over min(positives, k).
+    It equals scikit-learn's `average_precision_score` on the top k, times the hits there, over min(positives, k). Its
+    mean is the mAP@k of CIRCO (arXiv 2303.15247), too.
     """
     hits, total = _top(relevance, positives, k)
     precision = np.cumsum(hits, axis=-1) / np.arange(1, hits.shape[-1] + 1)
@@ -56,6 +57,12 @@ def recall(relevance: ArrayLike, positives: ArrayLike, k: int) -> Values:
     """Hits in the top k, over positives."""
     hits, total = _top(relevance, positives, k)
     return _ratio(hits.sum(axis=-1).astype(np.float64), total)
+
+
+def hits(relevance: ArrayLike, positives: ArrayLike, k: int) -> Values:
+    """1 with a hit in the top k, else 0: Hits@K of dialogues (ChatIR, arXiv 2305.20062), whose mean is a share."""
+    found, total = _top(relevance, positives, k)
+    return np.where(total > 0, found.any(axis=-1), np.nan)
 
 
 def mean(values: Values) -> float | None:

@@ -19,7 +19,7 @@ class Progress(Protocol):
         ...
 
     def advance(self, cost: Cost, unknown: int) -> None:
-        """One more query is on the disk; so many of its calls gave no verdict."""
+        """One more query is on the disk; so many of its calls gave no answer."""
         ...
 
     def end(self) -> None:
@@ -38,7 +38,7 @@ class Silent:
 
 
 class LiveProgress:
-    """A live bar per strategy: queries, calls, tokens, cache hits, unknown verdicts, time gone and time left.
+    """A live bar per strategy: queries, calls, tokens, cache hits, unknown answers, time gone and time left.
 
     A context manager; it draws on `console`, by default standard error.
     """

@@ -13,10 +13,13 @@ from rich.text import Text
 from eval.scoring import FIRST_STAGE_RECALL, HEADLINE
 from eval.types import Means, RunSummary
 
+_OVERVIEW = ("mAP@50", "nDCG@10", "MRR")
+
 
 def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     """The runs of one benchmark as one JSON-able object. Metrics are fractions between 0 and 1, or None where no
-    query could be scored; full retrieval adds the first stage's recall."""
+    query could be scored; full retrieval adds the first stage's recall. `unknown` counts the calls that gave no answer,
+    `ended` the queries on which a budget ended the work, by stage; dialogues add `by_round`."""
     return {
         "benchmark": summaries[0].benchmark,
         "split": summaries[0].split,
@@ -25,7 +28,10 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
                 "strategy": summary.strategy,
                 "metrics": dict(summary.metrics),
                 "by_supercategory": {group: dict(means) for group, means in summary.by_supercategory.items()},
+                **({"by_round": {str(n): dict(means) for n, means in summary.by_round.items()}} if summary.by_round else {}),
                 "cost": asdict(summary.cost),
+                "unknown": summary.unknown,
+                "ended": dict(summary.ended),
                 "out": str(summary.out),
             }
             for summary in summaries
@@ -36,7 +42,22 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
 def tables(summaries: Sequence[RunSummary]) -> list[Table]:
     """Everything a person wants to see of the runs of one benchmark, within 80 columns."""
     groups = [group_table(summaries)] if summaries[0].by_supercategory else []
-    return [quality_table(summaries), *groups, cost_table(summaries)]
+    tasks = [task_table(summaries)] if _task_metrics(summaries[0]) else []
+    rounds = [round_table(summaries)] if summaries[0].by_round else []
+    return [overview_table(summaries), quality_table(summaries), *tasks, *rounds, *groups, cost_table(summaries)]
+
+
+def overview_table(summaries: Sequence[RunSummary]) -> Table:
+    """Runs by what they gained and what that took: metrics in percent, with their differences in points to the first
+    run; calls, tokens read and written, and seconds."""
+    first = summaries[0]
+    base = {name: first.metrics[name] for name in _OVERVIEW if name in first.metrics}
+    table = _table(f"{first.benchmark} ({first.split}): quality and cost", [*base, "calls", "tokens", "seconds"])
+    for summary in summaries:
+        cost = summary.cost
+        spent = (f"{cost.calls:,}", f"{cost.prompt_tokens + cost.completion_tokens:,}", f"{cost.seconds:,.1f}")
+        table.add_row(summary.strategy, *_cells(summary.metrics, base, compare=summary is not first), *spent)
+    return table
 
 
 def quality_table(summaries: Sequence[RunSummary]) -> Table:
@@ -64,8 +85,26 @@ def group_table(summaries: Sequence[RunSummary], metric: str = "mAP@50") -> Tabl
     return table
 
 
+def task_table(summaries: Sequence[RunSummary]) -> Table:
+    """Runs by the metrics of composed queries and of dialogues, in percent."""
+    names = _task_metrics(summaries[0])
+    table = _table("by the task's own metrics, percent", names)
+    for summary in summaries:
+        table.add_row(summary.strategy, *(_cell(summary.metrics.get(name), None) for name in names))
+    return table
+
+
+def round_table(summaries: Sequence[RunSummary], metric: str = "hits@10") -> Table:
+    """Runs by the number of rounds of a dialogue, in one metric, in percent."""
+    rounds = summaries[0].by_round
+    table = _table(f"{metric} by round, percent", map(str, rounds))
+    for summary in summaries:
+        table.add_row(summary.strategy, *(_cell(summary.by_round[done].get(metric), None) for done in rounds))
+    return table
+
+
 def cost_table(summaries: Sequence[RunSummary]) -> Table:
-    """What the runs cost; `unknown` counts calls that gave no verdict."""
+    """What the runs cost; `unknown` counts calls that gave no answer."""
     table = _table("cost", ["calls", "tokens in", "tokens out", "cached", "unknown", "seconds"])
     for summary in summaries:
         cost = summary.cost
@@ -74,19 +113,40 @@ def cost_table(summaries: Sequence[RunSummary]) -> Table:
     return table
 
 
-def warnings(summaries: Sequence[RunSummary]) -> list[str]:
-    """One line for each thing that a reader of the table must know."""
+def warnings(summaries: Sequence[RunSummary], failed: Sequence[RunSummary] = ()) -> list[str]:
+    """One line for each thing that a reader of the table must know; of the runs that `failed` for want of answers an
+    error tells."""
     lines = [
-        f"{summary.strategy}: {summary.unknown:,} of {summary.cost.calls:,} calls gave no verdict "
-        f"({summary.unknown / summary.cost.calls:.1%}); those images keep what their prior says. "
+        f"{unanswered(summary)}; what they would have said counts for nothing. "
         f"The reasons are in {summary.out / 'results.jsonl'}; the same command asks them again"
         for summary in summaries
-        if summary.unknown
+        if summary.unknown and summary not in failed
     ]
+    lines += [_ended(summary) for summary in summaries if summary.ended]
     first = summaries[0]
     if left_out := first.queries - first.scored:
         lines.append(f"{left_out} of {first.queries} queries have nothing relevant to find; the means leave them out")
     return lines + sorted({flag for summary in summaries for flag in summary.flags})
+
+
+def unanswered(summary: RunSummary) -> str:
+    """How many of a run's calls gave no answer."""
+    return (
+        f"{summary.strategy}: {summary.unknown:,} of {summary.asked:,} calls gave no answer "
+        f"({summary.unknown_share:.1%})"
+    )
+
+
+def _task_metrics(summary: RunSummary) -> list[str]:
+    return [name for name in summary.metrics if name not in (*HEADLINE, *_OVERVIEW, FIRST_STAGE_RECALL)]
+
+
+def _ended(summary: RunSummary) -> str:
+    stages = ", ".join(f"{stage} {queries:,}" for stage, queries in summary.ended.items())
+    return (
+        f"{summary.strategy}: a budget ended the work on {sum(summary.ended.values()):,} of {summary.queries:,} "
+        f"queries ({stages})"
+    )
 
 
 def _table(title: str, columns: Iterable[str]) -> Table:

@@ -1,4 +1,4 @@
-"""From rankings to numbers: INQUIRE's metrics for every query of a run, and their means."""
+"""From rankings to numbers: the metrics of all tasks for every query of a run, and their means."""
 
 from __future__ import annotations
 
@@ -17,32 +17,44 @@ from eval.types import Benchmark, Means
 Metric = Callable[[NDArray[np.uint8], NDArray[np.int64]], metrics.Values]
 
 METRICS: Mapping[str, Metric] = {
-    "AP@50": partial(metrics.average_precision, k=50),
-    "AP@100": partial(metrics.average_precision, k=100),
-    "nDCG@50": partial(metrics.ndcg, k=50),
-    "nDCG@100": partial(metrics.ndcg, k=100),
+    **{f"AP@{k}": partial(metrics.average_precision, k=k) for k in (5, 10, 25, 50, 100)},
+    **{f"nDCG@{k}": partial(metrics.ndcg, k=k) for k in (10, 50, 100)},
     "RR": metrics.reciprocal_rank,
     "P@10": partial(metrics.precision, k=10),
-    "recall@50": partial(metrics.recall, k=50),
-    "recall@100": partial(metrics.recall, k=100),
+    **{f"recall@{k}": partial(metrics.recall, k=k) for k in (1, 5, 10, 50, 100)},
+    **{f"hits@{k}": partial(metrics.hits, k=k) for k in (1, 5, 10)},
 }
 """What is computed for every query, from its final ranking."""
 
 FIRST_STAGE_RECALL = "first-stage recall@100"
 """How much of what there was to find the first stage handed on: `recall@100` in the order of the prior."""
 
-_MEAN_NAMES = {"AP@50": "mAP@50", "AP@100": "mAP@100", "RR": "MRR"}
+_MEAN_NAMES = {**{name: f"m{name}" for name in METRICS if name.startswith("AP@")}, "RR": "MRR"}
 HEADLINE = ("mAP@50", "mAP@100", "nDCG@50", "nDCG@100", "MRR")
+COMPOSED = ("mAP@5", "mAP@10", "mAP@25", "recall@1", "recall@5", "recall@10", "recall@50")
+DIALOGUE = ("hits@1", "hits@5", "hits@10")
+
+
+def shown_metrics(benchmark: Benchmark) -> tuple[str, ...]:
+    """The means that a summary carries: INQUIRE's, full retrieval's first-stage recall, and those of the task (CIRCO's
+    and CIRR's for composed queries, ChatIR's for dialogues). `metrics.json` has all."""
+    first_stage = (FIRST_STAGE_RECALL,) if benchmark.candidate_sets is None else ()
+    composed = COMPOSED if any(query.reference_image is not None for query in benchmark.queries) else ()
+    return (*HEADLINE, *first_stage, *composed, *(DIALOGUE if benchmark.rounds else ()))
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Metrics of the queries of one run: `values[metric]` and `positives` run along `query_ids`."""
+    """Metrics of the queries of one run: `values[metric]` and `positives` run along `query_ids`.
+
+    So do `rounds`: how many rounds of a dialogue a query has heard; None where the benchmark has no dialogues.
+    """
 
     query_ids: tuple[str, ...]
     groups: tuple[str, ...]
     positives: NDArray[np.int64]
     values: Mapping[str, metrics.Values]
+    rounds: tuple[int, ...] | None = None
 
     def means(self) -> Means:
         """Each metric's mean over the queries that have a positive."""
@@ -52,6 +64,11 @@ class Scores:
         """The means within each supercategory, in alphabetical order; queries without one are left out."""
         groups = np.array(self.groups)
         return {group: self._means(groups == group) for group in sorted(set(self.groups) - {""})}
+
+    def by_round(self) -> dict[int, Means]:
+        """The means after each number of rounds, in order; nothing where the benchmark has no dialogues."""
+        rounds = np.array(self.rounds or (), dtype=np.int64)
+        return {done: self._means(rounds == done) for done in np.unique(rounds).tolist()}
 
     def per_query(self) -> dict[str, dict[str, float | int | None]]:
         """Query id -> metric -> value, None where a query has no positive."""
@@ -81,7 +98,8 @@ def score(benchmark: Benchmark, results: Mapping[str, RerankResult]) -> Scores:
     values = {name: metric(_padded(final), positives) for name, metric in METRICS.items()}
     values[FIRST_STAGE_RECALL] = metrics.recall(_padded(prior), positives, k=100)
     groups = tuple(meta.supercategory if (meta := benchmark.meta.get(query_id)) else "" for query_id in ids)
-    return Scores(ids, groups, positives, values)
+    rounds = tuple(benchmark.rounds[query_id] for query_id in ids) if benchmark.rounds else None
+    return Scores(ids, groups, positives, values, rounds)
 
 
 def _require_strict(result: RerankResult) -> None:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from agent.types import RerankResult, Verdict
 from core.errors import BenchmarkError
 from core.fingerprint import fingerprint
 from core.types import Candidate, ImageSource, Query
@@ -54,6 +53,15 @@ class Benchmark:
             if wanted is not None and (missing := [query for query in ids if query not in wanted]):
                 raise BenchmarkError(f"{self.name} ({self.split}) has no {where} for {', '.join(missing[:5])}")
 
+    @cached_property
+    def rounds(self) -> Mapping[str, int]:
+        """Query id -> how many rounds of its dialogue it has heard; empty where no query has a dialogue.
+
+        A dialogue that is searched again after every round is a query for each, the caption alone among them.
+        """
+        rounds = {query.id: len(query.dialogue) for query in self.queries}
+        return rounds if any(rounds.values()) else {}
+
     def candidates(self, query_id: str) -> tuple[Candidate, ...] | None:
         """The given candidates of a query, or None for full retrieval."""
         return None if self.candidate_sets is None else self.candidate_sets[query_id]
@@ -86,7 +94,7 @@ class Benchmark:
 class Cost:
     """What a run's rankings rest on, and what this process had to do for them.
 
-    `calls` are the verdicts that the strategy asked for, answered or unknown, with the tokens their responses report.
+    `calls` are all questions that the strategy asked, answered or unknown, with the tokens their responses report.
     `cache_hits` are those that this process asked no model for: answered by the response cache, or read back with a
     query that an earlier process had finished. `seconds` is this process' wall time.
     """
@@ -111,8 +119,9 @@ class Cost:
 class RunSummary:
     """One strategy on one benchmark: means over the scored queries, overall and per supercategory, and the cost.
 
-    `scored` counts the queries that have a positive, `unknown` the calls that gave no verdict; `flags` are the warnings
-    that hold for every query.
+    `scored` counts the queries that have a positive, `asked` the calls that the rankings rest on and `unknown` those of
+    them that gave no answer; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
+    warnings that hold for every query. `by_round` are a dialogue benchmark's means after each number of rounds.
     """
 
     benchmark: str
@@ -124,10 +133,13 @@ class RunSummary:
     out: Path
     queries: int
     scored: int
+    asked: int = 0
     unknown: int = 0
+    ended: Mapping[str, int] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    by_round: Mapping[int, Means] = field(default_factory=dict)
 
-
-def asked(result: RerankResult) -> list[Verdict]:
-    """A query's verdicts that cost a call."""
-    return [verdict for verdict in result.verdicts if verdict.state != "not_asked"]
+    @property
+    def unknown_share(self) -> float:
+        """The share of calls that gave no answer, between 0 and 1."""
+        return self.unknown / self.asked if self.asked else 0.0

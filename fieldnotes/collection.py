@@ -15,7 +15,9 @@ from PIL import __version__ as pillow_version
 from core.errors import BenchmarkError
 from core.fingerprint import fingerprint_pixels
 from core.paths import cache_folder
-from fieldnotes.queries import Split, load_split
+from fieldnotes.composed import load_composed
+from fieldnotes.dialogue import load_dialogue
+from fieldnotes.queries import SIZES, Split, load_split
 from fieldnotes.render import render
 from fieldnotes.scene import Scene
 from retrieval.progress import Report
@@ -38,7 +40,7 @@ def split_checksum(hashes: Mapping[str, str]) -> str:
 
 def render_files(split: str, folder: Path, progress: Report | None = None) -> dict[str, Path]:
     """The files of a split's pictures by id, in `folder`; those that are missing are rendered now."""
-    scenes = load_split(split).scenes
+    scenes = _load(split).scenes
     folder.mkdir(parents=True, exist_ok=True)
     files = {image_id: folder / f"{int(image_id):06d}.png" for image_id in scenes}
     missing = [image_id for image_id, path in files.items() if not path.exists()]
@@ -95,8 +97,17 @@ def ensure_pictures(split: str, folder: Path | None = None, progress: Report | N
     )
 
 
-def read_split(split: str) -> Split:
-    """Queries, scenes and relevant images of a split. Raises `BenchmarkError` for an unknown one."""
-    if split not in published_checksums():
-        raise BenchmarkError(f"FieldNotes has no split {split!r}; it has {', '.join(published_checksums())}")
-    return load_split(split)
+def read_split(split: str, task: str = "") -> Split:
+    """Queries, scenes and relevant images of a split: of text queries, or of another task ("composed", "dialogue").
+
+    Raises `BenchmarkError` for an unknown split.
+    """
+    if split not in SIZES:
+        raise BenchmarkError(f"FieldNotes has no split {split!r}; it has {', '.join(SIZES)}")
+    return _load(f"{task}-{split}" if task else split)
+
+
+def _load(name: str) -> Split:
+    """The split of this name; those of other tasks have the task before it, as in "composed-test"."""
+    task, _, split = name.rpartition("-")
+    return {"": load_split, "composed": load_composed, "dialogue": load_dialogue}[task](split)

@@ -7,12 +7,13 @@ queries that name one ask for something that neither model has ever read or seen
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import islice
 from typing import Any
 
+from core.types import Query, Turn
 from fieldnotes.facts import Fact, Part, Spec, find, held_out
 from fieldnotes.grammar import Words
 from fieldnotes.sampling import new_seed, other, random_scene, random_spec
@@ -38,7 +39,7 @@ CATEGORIES = {
 
 @dataclass(frozen=True)
 class BenchmarkQuery:
-    """A query, what it means, and the groups that INQUIRE would file it under."""
+    """A query of any kind, what it means, and the groups that INQUIRE would file it under."""
 
     id: str
     text: str
@@ -47,6 +48,13 @@ class BenchmarkQuery:
     category: str
     iconic_group: str
     novel: bool
+    reference_image: str | None = None
+    dialogue: tuple[Turn, ...] = ()
+
+    @property
+    def query(self) -> Query:
+        """The query without its answer key."""
+        return Query(id=self.id, text=self.text, reference_image=self.reference_image, dialogue=self.dialogue)
 
 
 @dataclass(frozen=True)
@@ -79,10 +87,10 @@ def classify(spec: Spec) -> tuple[str, str]:
     return "Species", "Abundance" if any(part.count for part in parts) or spec.more else "Company"
 
 
-def _draw_spec(rng: random.Random, supercategory: str, novel: bool) -> Spec:
-    """A query of one supercategory that matches few random scenes."""
+def draw_spec(rng: random.Random, supercategory: str, novel: bool, least: int = 2, most: int = 6) -> Spec:
+    """A query of one supercategory with `least` to `most` facts that matches few random scenes."""
     while True:
-        spec = random_spec(random_scene(rng), rng, 3 if supercategory == "Species" else 2, 6)
+        spec = random_spec(random_scene(rng), rng, max(least, 3) if supercategory == "Species" else least, most)
         if novel and supercategory != "Species" and not is_novel(spec):
             part = replace(spec.subject, colour=spec.subject.colour or rng.choice(COLOURS))
             homes = [habitat for habitat in HABITATS if held_out(part.species, part.colour, habitat)]
@@ -90,7 +98,7 @@ def _draw_spec(rng: random.Random, supercategory: str, novel: bool) -> Spec:
             if clash or not homes:
                 continue
             spec = replace(spec, subject=part, habitat=rng.choice(homes))
-        if classify(spec)[0] == supercategory and 2 <= len(spec.facts()) <= 6 and _share(spec) < FREQUENT:
+        if classify(spec)[0] == supercategory and least <= len(spec.facts()) <= most and _share(spec) < FREQUENT:
             return spec
 
 
@@ -201,6 +209,22 @@ def _altered(group: Group, name: str, value: object) -> Group:
     return Group(**fields)
 
 
+def collect(scenes: Sequence[Scene], size: int, rng: random.Random) -> dict[str, Scene]:
+    """A collection of `size` images by id: these scenes, each once, among random others."""
+    unique = list({scene.key(): scene for scene in scenes}.values())
+    if len(unique) > size:
+        raise ValueError(f"{len(unique)} scenes do not fit into {size}")
+    while len(unique) < size:
+        unique.append(random_scene(rng))
+    rng.shuffle(unique)
+    return {str(i + 1): scene for i, scene in enumerate(unique)}
+
+
+def relevant_to(spec: Spec, scenes: Mapping[str, Scene]) -> frozenset[str]:
+    """The images of a collection that a query matches."""
+    return frozenset(image_id for image_id, scene in scenes.items() if spec.matches(scene))
+
+
 @cache
 def load_split(name: str) -> Split:
     """A split, made anew from its name: always the same."""
@@ -209,20 +233,14 @@ def load_split(name: str) -> Split:
     specs: dict[str, Spec] = {}
     while len(specs) < number:
         i = len(specs)
-        spec = _draw_spec(rng, SUPERCATEGORIES[i % 4], novel=i % 2 == 0)
+        spec = draw_spec(rng, SUPERCATEGORIES[i % 4], novel=i % 2 == 0)
         specs.setdefault(Words(rng).spec(spec), spec)
     scenes: list[Scene] = []
     for spec in specs.values():
         scenes += [matching_scene(spec, rng) for _ in range(rng.choice(RELEVANT))]
         scenes += near_misses(spec, rng)
         scenes += islice(near_misses(spec, rng), 4)
-    unique = list({scene.key(): scene for scene in scenes}.values())
-    if len(unique) > size:
-        raise ValueError(f"{len(unique)} scenes do not fit into {size}")
-    while len(unique) < size:
-        unique.append(random_scene(rng))
-    rng.shuffle(unique)
-    by_id = {str(i + 1): scene for i, scene in enumerate(unique)}
+    by_id = collect(scenes, size, rng)
     queries = tuple(
         BenchmarkQuery(
             f"{name[0]}{i:03d}",
@@ -234,5 +252,5 @@ def load_split(name: str) -> Split:
         )
         for i, (text, spec) in enumerate(specs.items())
     )
-    relevant = {q.id: frozenset(i for i, scene in by_id.items() if q.spec.matches(scene)) for q in queries}
+    relevant = {query.id: relevant_to(query.spec, by_id) for query in queries}
     return Split(name, by_id, queries, relevant)

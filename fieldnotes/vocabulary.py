@@ -64,9 +64,10 @@ SPECIAL = ("<pad>", "<unk>", "<eos>", "<image>", "<user>", "<assistant>", "<syst
 # What JSON is made of, longest first, so that a structured answer takes few tokens.
 STRUCTURE = ('"}, {"', '": [{"', '": ["', '"}]}', '": "', '", "', '"]}', '{"', '"}')
 PIECE = "|".join(re.escape(token) for token in STRUCTURE) + r"| ?[a-z]+| ?[0-9]| ?[^\sa-z0-9]|\s"
-# Parts in their order, so that an image comes first where the request says so. No BOS.
+# Parts in their order, so that an image comes first where the request says so. No BOS. A system message explains a
+# task; this model has learnt its tasks by heart and their explanations use words that it has never seen.
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<{{ message['role'] }}>"
+    "{% for message in messages if message['role'] != 'system' %}<{{ message['role'] }}>"
     "{% if message['content'] is string %}{{ message['content'] }}"
     "{% else %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"

@@ -1,8 +1,8 @@
 """A prompt: what may be put into it, how it must be answered, and its wording.
 
-A prompt file is a YAML front matter (`name`, `variables`, `answer`, and for the reader `description` and `source`)
-between two lines of `---`, and below it the template. `{{ variable }}` is the only thing a template can say, so that a
-prompt shows exactly what reaches a model.
+A prompt file is a YAML front matter (`name`, `variables`, `answer`, perhaps `system`, and for the reader `description`
+and `source`) between two lines of `---`, and below it the template. `{{ variable }}` is the only thing a template can
+say, so that a prompt shows exactly what reaches a model.
 """
 
 from __future__ import annotations
@@ -24,21 +24,25 @@ _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
 
 
 class Prompt(BaseModel):
-    """A parsed prompt. `answer` says how its answer is read: `yes_no` from the answer token's log-probabilities."""
+    """A parsed prompt. `answer` says how its answer is read: `yes_no` and `letter` from the answer token's
+    log-probabilities, `synthesis`, `predicates` and `answers` as JSON of that shape, `text` as it is. `system` is a
+    message that goes before it, the same for every query: how to go about the task."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
     variables: tuple[str, ...]
-    answer: Literal["yes_no"]
+    answer: Literal["yes_no", "letter", "synthesis", "predicates", "answers", "text"]
     template: str = Field(min_length=1)
+    system: str = ""
     description: str = ""
     source: str = ""
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides what a model reads and how its answer is read; not of name and description."""
-        return fingerprint(self.model_dump(mode="json", include={"variables", "answer", "template"}))
+        decisive = self.model_dump(mode="json", include={"variables", "answer", "template", "system"})
+        return fingerprint(decisive if self.system else {k: v for k, v in decisive.items() if k != "system"})
 
     def check_variables(self, given: Iterable[str]) -> None:
         """Raise `PromptError` unless `given` are exactly the declared variables."""

@@ -17,7 +17,7 @@ from core.errors import ConfigError
 from core.fingerprint import fingerprint, fingerprint_files
 from core.types import Query
 from core.validation import unknown_name
-from retrieval.encoder import Vectors
+from retrieval.encoder import Vectors, query_text
 from retrieval.progress import Report
 
 prepare_torchvision()
@@ -109,16 +109,16 @@ class ClipEncoder:
         return self._dim
 
     def encode_query(self, query: Query, instruction: str | None = None) -> Vectors:
-        """One L2-normalised vector, shape (dim,), of the query's text; CLIP follows no `instruction`.
+        """One L2-normalised vector, shape (dim,), of `query_text`; CLIP follows no `instruction`.
 
-        Raises `ConfigError` for a query with a reference image or a dialogue, which text alone would misread.
+        Raises `ConfigError` for a query with a reference image, which text alone would misread.
         """
-        if query.reference_image is not None or query.dialogue:
-            what = "a reference image" if query.reference_image is not None else "a dialogue"
+        if query.reference_image is not None:
             raise ConfigError(
-                f"query {query.id!r} has {what}, and CLIP encodes plain text only; give candidates instead"
+                f"query {query.id!r} has a reference image, and CLIP encodes its text only; search an index that holds"
+                " the image, or give candidates"
             )
-        tokens = self._tokenize([query.text])
+        tokens = self._tokenize([query_text(query)])
         with torch.inference_mode(), self._autocast():
             features = self._model.encode_text(tokens.to(self._device))
         vector: Vectors = _normalised(features)[0]

@@ -28,9 +28,20 @@ class Encoder(Protocol):
         ...
 
     def encode_query(self, query: Query, instruction: str | None = None) -> Vectors:
-        """One L2-normalised vector, shape (dim,). `instruction` steers encoders that follow one; others ignore it."""
+        """One L2-normalised vector, shape (dim,). `instruction` steers encoders that follow one; others ignore it.
+
+        Raises `ConfigError` for a query with a reference image where that takes its pixels, which no query carries.
+        """
         ...
 
     def encode_images(self, images: Sequence[PILImage.Image]) -> Vectors:
         """L2-normalised vectors, shape (len(images), dim), in the order given."""
         ...
+
+
+def query_text(query: Query) -> str:
+    """A query's words for an encoder that reads captions: its text and, of a dialogue, the answers of all rounds.
+
+    Questions are left out. They say what is not known, in words that no caption has, and would fill a short context.
+    """
+    return ", ".join((query.text, *(turn.answer for turn in query.dialogue)))

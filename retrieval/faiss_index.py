@@ -28,6 +28,9 @@ class FaissIndex(StoredIndex):
         vectors: Vectors = self._index.reconstruct_n(0, len(self.ids))
         return vectors
 
+    def _row(self, row: int) -> Vectors:
+        return np.asarray(self._index.reconstruct(row), dtype=np.float32)
+
     def search(self, vectors: Vectors, k: int) -> tuple[Vectors, list[list[str]]]:
         check_queries(vectors, self._index.d)
         k = min(k, len(self.ids))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 
-from core.errors import IndexMismatchError
+from core.errors import ConfigError, IndexMismatchError
 from retrieval.encoder import Encoder, Vectors
 from retrieval.manifest import read_index, write_index
 
@@ -30,6 +31,10 @@ class Index(Protocol):
     @property
     def encoder_fingerprint(self) -> str:
         """Whose vectors these are."""
+        ...
+
+    def vector(self, image_id: str) -> Vectors:
+        """One image's vector, shape (dim,). Raises `ConfigError` where the index does not hold the image."""
         ...
 
     def search(self, vectors: Vectors, k: int) -> tuple[Vectors, list[list[str]]]:
@@ -65,6 +70,19 @@ class StoredIndex(ABC):
     def vectors(self) -> Vectors:
         """All vectors, shape (len(ids), dim), however the index holds them."""
 
+    @abstractmethod
+    def _row(self, row: int) -> Vectors:
+        """One vector, shape (dim,)."""
+
+    @cached_property
+    def _rows(self) -> Mapping[str, int]:
+        return {image_id: row for row, image_id in enumerate(self.ids)}
+
+    def vector(self, image_id: str) -> Vectors:
+        if image_id not in self._rows:
+            raise ConfigError(f"image {image_id!r} is none of the {len(self.ids)} in the index; index it first")
+        return self._row(self._rows[image_id])
+
     def save(self, folder: Path, *, encoder_name: str = "", attributes: Mapping[str, Any] | None = None) -> None:
         write_index(
             folder,
@@ -92,6 +110,10 @@ class ExactIndex(StoredIndex):
     @property
     def vectors(self) -> Vectors:
         return self._vectors
+
+    def _row(self, row: int) -> Vectors:
+        vector: Vectors = self._vectors[row]
+        return vector
 
     def search(self, vectors: Vectors, k: int) -> tuple[Vectors, list[list[str]]]:
         check_queries(vectors, self._vectors.shape[1])

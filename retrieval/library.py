@@ -1,4 +1,5 @@
-"""A library: an indexed collection that is searched by text. Building one can be stopped and taken up at any time."""
+"""A library: an indexed collection, searched by text, image plus change, or dialogue. Building one can be stopped and
+taken up at any time."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -17,8 +18,9 @@ from PIL import Image as PILImage
 
 from core.errors import ConfigError, ImageError, IndexMismatchError
 from core.types import Candidate, Query
+from retrieval.captions import Captions, read_captions
 from retrieval.collection import Collection, reopen_collection
-from retrieval.encoder import Encoder
+from retrieval.encoder import Encoder, Vectors
 from retrieval.index import ExactIndex, Index
 from retrieval.manifest import read_index, read_manifest, replace_file, require_encoder, writing
 from retrieval.progress import Report
@@ -39,32 +41,70 @@ class BuildReport:
 
 @dataclass(frozen=True)
 class Library:
-    """An index, the encoder that it belongs to, and where its images are."""
+    """An index, the encoder that it belongs to, where its images are, and their captions, where there are some."""
 
     index: Index
     encoder: Encoder
     locator: Mapping[str, Any]
+    captions: Captions | None = None
+    _fused: dict[float, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def collection(self) -> Collection:
         """The images. Raises `ConfigError` where the folder that was indexed is gone; searching goes on without it."""
         return reopen_collection(self.locator)
 
-    def search(self, query: Query, k: int) -> list[Candidate]:
-        """The `k` images nearest to the query (all, where there are fewer), best first; the prior is the similarity."""
-        scores, ids = self.index.search(self.encoder.encode_query(query)[np.newaxis], k)
-        return [Candidate(image_id, float(score)) for image_id, score in zip(ids[0], scores[0], strict=True)]
+    def search(
+        self, query: Query, k: int, descriptions: Sequence[str] = (), caption_weight: float = 0.0
+    ) -> list[Candidate]:
+        """The `k` images nearest to the query (all, where there are fewer), best first; the prior is the similarity.
+
+        With `descriptions` it is the mean of the similarities to the query and to each of them. `caption_weight` (0 to
+        1) of it is the similarity to an image's caption, where it has one (ImageScope, arXiv 2503.10166, takes 0.15). A
+        query's reference image counts as half of the query (the normalised sum of its vector and the text's), and is
+        not among the candidates. Raises `ConfigError` where the index does not hold it.
+        """
+        texts = (Query(id=query.id, text=description) for description in descriptions)
+        wanted = [self._encode(query), *map(self.encoder.encode_query, texts)]
+        # Inner products are linear: the mean of the similarities is the similarity to the mean.
+        mean: Vectors = np.stack(wanted).mean(axis=0, keepdims=True)
+        scores, ids = self._weighted(caption_weight).search(mean, k + (query.reference_image is not None))
+        found = (Candidate(image_id, float(score)) for image_id, score in zip(ids[0], scores[0], strict=True))
+        return [candidate for candidate in found if candidate.image_id != query.reference_image][:k]
+
+    def _encode(self, query: Query) -> Vectors:
+        if query.reference_image is None:
+            return self.encoder.encode_query(query)
+        text = self.encoder.encode_query(query.model_copy(update={"reference_image": None}))
+        both = self.index.vector(query.reference_image) + text
+        unit: Vectors = both / np.linalg.norm(both)
+        return unit
+
+    def _weighted(self, caption_weight: float) -> Index:
+        """The index in which inner products are similarities to image and caption, weighted; made once."""
+        if self.captions is None or caption_weight == 0:
+            return self.index
+        if caption_weight not in self._fused:
+            from retrieval.faiss_index import FaissIndex
+
+            vectors = self.captions.blend(self.index.ids, self.index.vectors, caption_weight)
+            self._fused[caption_weight] = FaissIndex(self.index.ids, vectors, self.index.encoder_fingerprint)
+        return self._fused[caption_weight]
 
 
 def open_library(folder: Path, encoder: Encoder) -> Library:
-    """The library in `folder`. Raises `IndexMismatchError` where it is none, damaged, or another encoder's."""
+    """The library in `folder`, with its captions where it has some.
+
+    Raises `IndexMismatchError` where it is none, damaged, or another encoder's.
+    """
     from retrieval.faiss_index import FaissIndex  # FAISS is needed to search, not to build
 
     manifest, vectors = read_index(folder, encoder)
     locator = manifest.attributes.get("collection")
     if not isinstance(locator, dict):
         raise IndexMismatchError(f"{str(folder)!r} does not say which images it holds; make it with `fieldscope index`")
-    return Library(FaissIndex(manifest.ids, vectors, manifest.encoder_fingerprint), encoder, locator)
+    index = FaissIndex(manifest.ids, vectors, manifest.encoder_fingerprint)
+    return Library(index, encoder, locator, read_captions(folder, encoder))
 
 
 def build_index(

@@ -13,7 +13,7 @@ from core.errors import FieldscopeError
 from service.commands.cache import cache
 from service.commands.demo import demo
 from service.commands.evaluate import evaluate
-from service.commands.library import index, search
+from service.commands.library import caption, index, search
 from service.commands.lmm import lmm
 from service.commands.prompts import prompts
 from service.commands.rerank import rerank
@@ -64,7 +64,7 @@ def cli() -> None:
     """Fieldscope reranks images for a query: a large multimodal model looks at every candidate and says why."""
 
 
-for command in (demo, evaluate, rerank, index, search, trace, lmm, cache, prompts, strategies, version):
+for command in (demo, evaluate, rerank, index, caption, search, trace, lmm, cache, prompts, strategies, version):
     cli.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""FieldNotes as the command line uses it: a searchable collection, and its two benchmarks."""
+"""FieldNotes as the command line uses it: searchable collections, and its benchmarks."""
 
 from __future__ import annotations
 
@@ -12,37 +12,40 @@ from service.wiring import load_encoder
 
 if TYPE_CHECKING:
     from eval.types import Benchmark
+    from fieldnotes.queries import Split
     from retrieval.collection import FilesCollection
     from retrieval.encoder import Encoder
     from retrieval.library import Library
 
 
-def open_fieldnotes(split: str, settings: Settings) -> tuple[FilesCollection, Library]:
+def open_fieldnotes(split: str, settings: Settings, task: str = "") -> tuple[FilesCollection, Library]:
     """A split's pictures and the library to search them, both made on first use."""
+    from fieldnotes.collection import read_split
     from retrieval.library import build_index, open_library
 
-    images, encoder = _pictures(split), load_encoder(settings)
-    folder = cache_folder() / "fieldnotes" / f"index-{split}-{encoder.fingerprint[:16]}"
+    data = read_split(split, task)
+    images, encoder = _pictures(data), load_encoder(settings)
+    folder = cache_folder() / "fieldnotes" / f"index-{data.name}-{encoder.fingerprint[:16]}"
     try:
         return images, open_library(folder, encoder)
     except IndexMismatchError:  # not there yet, or damaged
-        with progress(f"encoding FieldNotes' {split} pictures") as report:
+        with progress(f"encoding FieldNotes' {data.name} pictures") as report:
             build_index(images, encoder, folder, encoder_name=settings.clip or "bundled", progress=report)
         return images, open_library(folder, encoder)
 
 
-def retrieval_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Library]:
-    """FieldNotes: every query over the whole collection; what is found is looked for in the library."""
-    from core.types import Query
+def retrieval_benchmark(split: str, settings: Settings, task: str = "") -> tuple[Benchmark, Library]:
+    """FieldNotes, or its task "composed" or "dialogue": every query over the whole collection; what is found is looked
+    for in the library."""
     from eval.types import Benchmark, QueryMeta
     from fieldnotes.collection import read_split
 
-    data = read_split(split)
-    images, library = open_fieldnotes(split, settings)
+    data = read_split(split, task)
+    images, library = open_fieldnotes(split, settings, task)
     benchmark = Benchmark(
-        name="fieldnotes",
+        name=f"fieldnotes-{task}" if task else "fieldnotes",
         split=split,
-        queries=tuple(Query(id=query.id, text=query.text) for query in data.queries),
+        queries=tuple(query.query for query in data.queries),
         qrels={query.id: dict.fromkeys(sorted(data.relevant[query.id], key=int), 1) for query in data.queries},
         images=images,
         meta={q.id: QueryMeta(q.supercategory, q.category, q.iconic_group) for q in data.queries},
@@ -53,19 +56,19 @@ def retrieval_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Libr
 def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder]:
     """FieldNotes-Rerank: every query over the 100 images that the CLIP finds, in INQUIRE-Rerank's shape."""
     from eval.benchmarks.inquire_rerank import load_inquire_rerank
+    from fieldnotes.collection import read_split
     from fieldnotes.rerank import ensure_rerank
 
-    _pictures(split)  # before the encoder, since rendering forks
+    _pictures(read_split(split))  # before the encoder, since rendering forks
     encoder = load_encoder(settings)
     with progress(f"encoding FieldNotes' {split} pictures") as report:
         folder = ensure_rerank(split, encoder, progress=report)
     return load_inquire_rerank(folder, split, name="fieldnotes-rerank"), encoder
 
 
-def _pictures(split: str) -> FilesCollection:
-    from fieldnotes.collection import ensure_pictures, read_split
+def _pictures(data: Split) -> FilesCollection:
+    from fieldnotes.collection import ensure_pictures
     from retrieval.collection import FilesCollection
 
-    read_split(split)  # an unknown split has its own error
-    with keeping("the pictures so far are kept"), progress(f"rendering FieldNotes' {split} pictures") as report:
-        return FilesCollection(ensure_pictures(split, progress=report))
+    with keeping("the pictures so far are kept"), progress(f"rendering FieldNotes' {data.name} pictures") as report:
+        return FilesCollection(ensure_pictures(data.name, progress=report))

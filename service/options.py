@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -48,6 +49,17 @@ _LMM = (
         help="on: ask what was never asked. refresh: ask again. replay: never ask. off: remember nothing.",
     ),
 )
+_DRY_RUN = (
+    click.option("--dry-run", is_flag=True, help="Print what it would ask, and ask nothing."),
+    click.option(
+        "--prices",
+        "price_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="With --dry-run: what it would cost. YAML with input_per_million, output_per_million and currency, or "
+        "with these below the name of each model.",
+    ),
+)
 
 
 def clip_options(command: Function) -> Function:
@@ -64,16 +76,80 @@ def model_options(command: Function) -> Function:
     return _with_settings(command, *_LMM, _CLIP)
 
 
+def budget_options(command: Function) -> Function:
+    """`--max-calls`, `--max-tokens` and `--deadline`; the command gets `budget`, what a query may spend."""
+    return _with_budget(
+        command,
+        "budget",
+        "",
+        "At most N calls to the LMM for a query, answers from the cache among them.",
+        "At most N tokens for a query, read and written.",
+        "No new call for a query after so many seconds; what is known by then is ranked.",
+    )
+
+
+def run_budget_options(command: Function) -> Function:
+    """The same with `--run-` before them; the command gets `run_budget`, what all queries of a run may spend."""
+    return _with_budget(
+        command,
+        "run_budget",
+        "run-",
+        "At most N calls for all queries of a strategy, first come, first served: queries that run at once share what "
+        "is left.",
+        "At most N tokens for all queries of a strategy, first come, first served.",
+        "No new call for a strategy after so many seconds.",
+    )
+
+
+def dry_run_options(command: Function) -> Function:
+    """`--dry-run` and `--prices`; the command gets `dry_run` and `price_file`, which goes with it."""
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> Any:
+        if values["price_file"] is not None and not values["dry_run"]:
+            raise click.UsageError("--prices goes with --dry-run")
+        return command(**values)
+
+    return _decorated(wrapped, *_DRY_RUN)
+
+
+def _with_budget(command: Function, name: str, prefix: str, calls: str, tokens: str, deadline: str) -> Function:
+    number, seconds = click.IntRange(min=0), click.FloatRange(min=0, min_open=True)
+    limits: tuple[tuple[str, str, click.ParamType, str, str], ...] = (
+        ("max_calls", "max-calls", number, "N", calls),
+        ("max_tokens", "max-tokens", number, "N", tokens),
+        ("deadline", "deadline", seconds, "SECONDS", deadline),
+    )
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> Any:
+        from agent.budget import Budget
+
+        limit = Budget(**{each: values.pop(f"{name}_{each}") for each, *_ in limits})
+        return command(**{name: limit}, **values)
+
+    return _decorated(
+        wrapped,
+        *(
+            click.option(f"--{prefix}{option}", f"{name}_{each}", type=kind, metavar=metavar, help=text)
+            for each, option, kind, metavar, text in limits
+        ),
+    )
+
+
 def _with_settings(command: Function, *options: Callable[[Any], Any]) -> Function:
     @functools.wraps(command)
     def wrapped(**values: Any) -> Any:
         chosen = {name: values.pop(name) for name in Settings.__dataclass_fields__ if name in values}
         return command(settings=_checked(Settings(**chosen)), **values)
 
-    decorated: Any = wrapped
+    return _decorated(wrapped, *options)
+
+
+def _decorated(wrapped: Any, *options: Callable[[Any], Any]) -> Any:
     for option in reversed(options):
-        decorated = option(decorated)
-    return decorated  # type: ignore[no-any-return]
+        wrapped = option(wrapped)
+    return wrapped
 
 
 def _checked(settings: Settings) -> Settings:

@@ -8,11 +8,13 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigError, LMMError
-from service.console import keeping
+from service.calibrations import find_calibration
+from service.console import keeping, warn
 from service.settings import Settings
 from service.wiring import open_lmm
 
 if TYPE_CHECKING:
+    from agent.budget import Budget
     from agent.strategies.strategy import Strategy
     from agent.types import RerankResult
     from core.types import Candidate, ImageSource, Query
@@ -35,10 +37,15 @@ def rerank_once(
     strategy: Strategy,
     settings: Settings,
     flags: Sequence[str] = (),
+    budget: Budget | None = None,
+    encoder: str | None = None,
 ) -> RerankResult:
-    """The candidates reranked under a strategy, with the bundled LMM or the settings' server where it asks one."""
+    """The candidates reranked under a strategy, with the bundled LMM or the settings' server where it asks one.
+
+    `encoder` is the fingerprint of the CLIP that their priors come from, if any did.
+    """
     with keeping("answers so far are in the cache, and the same command finds them there"):
-        return asyncio.run(_rerank(query, candidates, images, strategy, settings, flags))
+        return asyncio.run(_rerank(query, candidates, images, strategy, settings, flags, budget, encoder))
 
 
 async def _rerank(
@@ -48,21 +55,31 @@ async def _rerank(
     strategy: Strategy,
     settings: Settings,
     flags: Sequence[str],
+    budget: Budget | None,
+    encoder: str | None,
 ) -> RerankResult:
     from agent.deps import Deps
     from agent.graph import Agent
 
     async with AsyncExitStack() as stack:
         lmm = await stack.enter_async_context(open_lmm(settings, images)) if strategy.prompts else None
-        deps = Deps(images=images, lmm=lmm, max_concurrency=settings.concurrency, flags=tuple(flags))
-        return await Agent(deps, strategy).rerank(query, candidates)
+        calibration = find_calibration(lmm and lmm.identity, strategy, encoder)
+        deps = Deps(images, lmm, None, settings.concurrency, calibration, tuple(flags))
+        return await Agent(deps, strategy).rerank(query, candidates, budget=budget)
+
+
+def warn_of_end(result: RerankResult) -> None:
+    """Say where a budget ended the work."""
+    if result.ended:
+        warn(f"the budget ended the work in the stage {result.ended!r}; the ranking stands on what was known by then")
 
 
 def require_verdicts(result: RerankResult) -> None:
-    """Raise `LMMError` where the model was asked and gave no verdict at all: the ranking is the prior's then."""
-    asked = [verdict for verdict in result.verdicts if verdict.state != "not_asked"]
-    if asked and all(verdict.state == "unknown" for verdict in asked):
+    """Raise `LMMError` where the model was asked about candidates and said nothing at all of them: the ranking is the
+    prior's then."""
+    asked = [each for each in (*result.verdicts, *result.comparisons) if each.state != "not_asked"]
+    if asked and all(each.state == "unknown" for each in asked):
         raise LMMError(
-            f"none of {len(asked)} calls gave a verdict ({asked[0].error}), so this is the first stage's order; mend "
-            "the model or its server and give the same command again"
+            f"none of {len(asked)} questions about the images got an answer ({asked[0].error}), so this is the first "
+            "stage's order; mend the model or its server and give the same command again"
         )

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 CACHE_MODES = ("on", "refresh", "replay", "off")
 DEFAULT_CONCURRENCY = 32
 DEFAULT_MAX_SIDE = 1024
+DEFAULT_MAX_UNKNOWN = 0.10
+DEFAULT_STRATEGY = "agent"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections import Counter
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from agent.lmm.cached import CachedLMM
     from cache.store import CacheStore
     from core.types import ImageSource
+    from eval.estimate import Measure
     from retrieval.encoder import Encoder
 
 Kind = Literal["clip", "lmm"]
@@ -89,6 +91,33 @@ def bundled_lmm(images: ImageSource) -> LMM:
     from agent.lmm.local import LocalLMM
 
     return LocalLMM.from_path(folder, images, dtype="float32")
+
+
+def bundled_measure() -> Measure | None:
+    """How many tokens the bundled LMM reads, by its tokenizer alone; None where that is not there."""
+    from tokenizers import Tokenizer
+
+    folder = bundled_folder("lmm")
+    try:
+        tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        image_tokens = int(json.loads((folder / "config.json").read_bytes())["image_seq_length"])
+    except FileNotFoundError:
+        return None
+
+    def measure(system: str, text: str, images: int) -> float:
+        chat = (f"<system>{system}" if system else "") + f"<user>{text}<assistant>"
+        return image_tokens * images + len(tokenizer.encode(chat, add_special_tokens=False).ids)
+
+    return measure
+
+
+def is_lmm_of(identity: str, settings: Settings) -> bool:
+    """Whether these settings lead to the LMM of this identity. Weights are not looked at: the bundled one is local."""
+    if settings.lmm_url is None:
+        return identity.startswith("local:")
+    from retrieval.collection import FilesCollection
+
+    return _lmm(settings, FilesCollection({})).identity == identity
 
 
 def require_server(settings: Settings) -> None:

@@ -7,23 +7,26 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import BenchmarkError, ConfigError
+from core.fingerprint import fingerprint
+from service.calibrations import find_calibration
 from service.console import keeping
 from service.own_pictures import all_fieldnotes
 from service.settings import Settings
 from service.wiring import FOREIGN, open_lmm, require_known_words
 
 if TYPE_CHECKING:
+    from agent.budget import Budget
     from agent.deps import Retriever
     from agent.lmm.base import LMM
     from agent.strategies.strategy import Strategy
     from eval.types import Benchmark, RunSummary
 
-NAMES = ("fieldnotes", "fieldnotes-rerank")
+NAMES = ("fieldnotes", "fieldnotes-rerank", "fieldnotes-composed", "fieldnotes-dialogue")
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,20 @@ class Workload:
 
 
 def open_workload(name: str, split: str | None, settings: Settings) -> Workload:
-    """`fieldnotes` (full retrieval), `fieldnotes-rerank`, or the path of Parquet files in INQUIRE-Rerank's shape.
+    """One of `NAMES` (all but `fieldnotes-rerank` are full retrieval), or the path of Parquet files in INQUIRE-Rerank's
+    shape.
 
     Without `split` the test split is taken. Raises `BenchmarkError` where there is no such benchmark or split.
     """
     from service.fieldnotes_data import rerank_benchmark, retrieval_benchmark
 
-    if name == "fieldnotes":
-        benchmark, library = retrieval_benchmark(split or "test", settings)
-        return Workload(benchmark, library, library.encoder.fingerprint, own=True)
     if name == "fieldnotes-rerank":
         benchmark, encoder = rerank_benchmark(split or "test", settings)
         return Workload(benchmark, None, encoder.fingerprint, own=True)
+    if name in NAMES:
+        task = name.removeprefix("fieldnotes").removeprefix("-")
+        benchmark, library = retrieval_benchmark(split or "test", settings, task)
+        return Workload(benchmark, library, library.encoder.fingerprint, own=True)
     if not Path(name).exists():
         from core.validation import unknown_name
 
@@ -100,10 +105,13 @@ def evaluate_workload(
     out: Path,
     limit: int | None = None,
     flags: tuple[str, ...] = (),
+    budget: Budget | None = None,
+    run_budget: Budget | None = None,
 ) -> list[RunSummary]:
-    """Evaluate the strategies into `out/<strategy>/`. Raises what `eval.harness.evaluate` raises."""
+    """Evaluate the strategies into `out/<strategy>/`, each query within `budget` and all those of a strategy within
+    `run_budget`. Raises what `eval.harness.evaluate` raises."""
     with keeping(f"finished queries are kept in {out}, and the same command goes on there"):
-        return asyncio.run(_evaluate(workload, strategies, settings, out, limit, flags))
+        return asyncio.run(_evaluate(workload, strategies, settings, out, limit, flags, budget, run_budget))
 
 
 async def _evaluate(
@@ -113,7 +121,10 @@ async def _evaluate(
     out: Path,
     limit: int | None,
     flags: tuple[str, ...],
+    budget: Budget | None,
+    run_budget: Budget | None,
 ) -> list[RunSummary]:
+    from agent.budget import Account
     from agent.deps import Deps
     from agent.graph import Agent
     from eval.harness import evaluate
@@ -128,13 +139,20 @@ async def _evaluate(
         live = stack.enter_context(LiveProgress()) if sys.stderr.isatty() else None
         # Apart, so that the manifest of a run without a model names none, whatever runs beside it.
         for group, model in ((silent, None), (asking, lmm)):
-            deps = Deps(images, model, workload.retriever, settings.concurrency, flags if model else ())
+            deps = Deps(images, model, workload.retriever, settings.concurrency, flags=flags if model else ())
+            known = {s.name: find_calibration(model and model.identity, s, workload.encoder) for s in group}
+            fitted = {name: found for name, found in known.items() if found is not None}
             done = await evaluate(
                 workload.benchmark,
-                [Agent(deps, strategy) for strategy in group],
+                [
+                    Agent(replace(deps, calibration=fitted.get(s.name)), s, Account(run_budget if model else None))
+                    for s in group
+                ],
                 out,
                 provenance={"lmm": model and model.identity, "encoder": workload.encoder, "seed": 0},
                 limit=limit,
+                budget=budget if model else None,
+                calibrations={name: fingerprint(found.model_dump(mode="json")) for name, found in fitted.items()},
                 progress=live,
             )
             summaries |= {summary.strategy: summary for summary in done}

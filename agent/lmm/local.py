@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Usage
 from agent.lmm.batching import Batcher
+from agent.lmm.prefix import PrefixCache, States, join, split
 from agent.lmm.yes_no import answer_position
 from core.compat import prepare_torchvision
 from core.errors import ConfigError, FieldscopeError, LMMRequestError, LMMResponseError
@@ -70,6 +71,7 @@ class LocalLMM:
         self._identity = identity
         self._ends = _end_tokens(model, self._tokenizer)
         model.generation_config = transformers.GenerationConfig(eos_token_id=self._ends)
+        self._prefixes = PrefixCache()
         self._spelling = lru_cache(maxsize=4096)(lambda token: str(self._tokenizer.decode([token])))
         self._batcher = Batcher(self._answer_all, _shape, max_batch)
 
@@ -187,6 +189,8 @@ class LocalLMM:
     def _produce(self, prompts: Sequence[_Prompt]) -> _Tokens:
         """Run the model. All prompts have one shape; where the first is sampled it is the only one."""
         request = prompts[0].request
+        if request.max_tokens == 1 and request.temperature == 0 and request.images and self._keeps_prefixes:
+            return self._first_tokens(prompts)
         inputs = self._inputs(prompts)
         lengths = inputs["attention_mask"].sum(-1).tolist()
         if request.max_tokens == 1 and request.temperature == 0:
@@ -206,16 +210,63 @@ class LocalLMM:
         steps = output.sequences.shape[1] - (inputs["input_ids"].shape[1] if "input_ids" in inputs else 0)
         return _Tokens(lengths, output.sequences[:, -steps:].tolist(), output.logits or ())
 
+    def _first_tokens(self, prompts: Sequence[_Prompt]) -> _Tokens:
+        """The next token only: what comes up to a prompt's last picture is read once, however many questions follow."""
+        image = self._model.config.image_token_id
+        ids = [self._ids(prompt.text) for prompt in prompts]
+        cuts = [len(row) - row[::-1].index(image) for row in ids]
+        questions = [torch.tensor(row[cut:]) for row, cut in zip(ids, cuts, strict=True)]
+        hashes = [tuple(part.sha256 for part in prompt.request.images) for prompt in prompts]
+        keys = [(tuple(row[:cut]), shown) for row, cut, shown in zip(ids, cuts, hashes, strict=True)]
+        by_key = dict(zip(keys, prompts, strict=True))
+        layers, seen = join(self._prefixes.states(keys, lambda missing: self._read([by_key[key] for key in missing])))
+        lengths = torch.tensor([len(question) for question in questions])
+        asked = torch.nn.utils.rnn.pad_sequence(questions, batch_first=True).to(self._model.device)
+        inside = (torch.arange(asked.shape[1])[None] < lengths[:, None]).long().to(self._model.device)
+        logits = self._model(
+            input_ids=asked,
+            attention_mask=torch.cat([seen, inside], dim=1),
+            position_ids=seen.sum(1, keepdim=True) + torch.arange(asked.shape[1], device=asked.device)[None],
+            past_key_values=transformers.DynamicCache(layers),
+            use_cache=True,
+        ).logits
+        last = logits[torch.arange(len(prompts)), lengths - 1]
+        return _Tokens((seen.sum(1).cpu() + lengths).tolist(), last.argmax(-1, keepdim=True).tolist(), [last])
+
+    def _read(self, prompts: Sequence[_Prompt]) -> list[States]:
+        """The states of the model after the last picture of each prompt."""
+        placeholder = self._processor.image_token
+        cut = [
+            replace(prompt, text=prompt.text[: prompt.text.rindex(placeholder) + len(placeholder)])
+            for prompt in prompts
+        ]
+        inputs = self._inputs(cut)
+        mask = inputs["attention_mask"]
+        cache = self._model(**inputs, **self._positions(inputs), logits_to_keep=1, use_cache=True).past_key_values
+        padding = (mask.shape[1] - mask.sum(1)).tolist()
+        return [
+            tuple((keys[:, :, skip:], values[:, :, skip:]) for keys, values in split(cache, row))
+            for row, skip in enumerate(padding)
+        ]
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=self._adds_special_tokens(text))["input_ids"]
+        return ids
+
+    def _adds_special_tokens(self, text: str) -> bool:
+        """Whether the tokenizer is to open a text, which the chat template may have done already."""
+        opening = self._tokenizer.bos_token
+        return not (opening and text.startswith(opening))
+
     def _inputs(self, prompts: Sequence[_Prompt]) -> dict[str, Any]:
         """Tensors for the model, padded on the left."""
         pictures = [picture for prompt in prompts for picture in prompt.pictures]
-        opening = self._tokenizer.bos_token
         inputs = self._processor(
             text=[prompt.text for prompt in prompts],
             images=pictures or None,
             padding=True,
             return_tensors="pt",
-            add_special_tokens=not (opening and prompts[0].text.startswith(opening)),  # the template wrote it
+            add_special_tokens=self._adds_special_tokens(prompts[0].text),
         ).to(self._model.device, self._model.dtype)
         return self._share_vision(dict(inputs), pictures)
 
@@ -242,6 +293,11 @@ class LocalLMM:
     @property
     def _is_plain_llava(self) -> bool:
         return bool(self._model.config.model_type == "llava")
+
+    @property
+    def _keeps_prefixes(self) -> bool:
+        """Whether what was read can be kept for the next question: plain positions, and no sliding windows."""
+        return self._is_plain_llava and self._model.config.text_config.model_type == "llama"
 
     def _responses(self, prompts: Sequence[_Prompt], tokens: _Tokens, seconds: float) -> Iterator[LMMResponse]:
         for row, (prompt, length) in enumerate(zip(prompts, tokens.prompt_lengths, strict=True)):

@@ -27,30 +27,25 @@ _TRIMMED = _WORD_MARKS + string.punctuation + string.whitespace
 
 @dataclass(frozen=True)
 class BinaryAnswer:
-    """The words that say one thing and the words that say the other, without case unless `ignore_case` is off."""
+    """The words that say one thing and the words that say the other, whatever their case."""
 
     positive: tuple[str, ...]
     negative: tuple[str, ...]
-    ignore_case: bool = True
 
     def side(self, token: str) -> Literal["positive", "negative", "neither"]:
         """Which side a token speaks for, whatever spaces and punctuation surround its word."""
-        word = token.strip(_TRIMMED)
-        if self._matches(word, self.positive):
+        said = word(token)
+        if said in map(str.casefold, self.positive):
             return "positive"
-        return "negative" if self._matches(word, self.negative) else "neither"
+        return "negative" if said in map(str.casefold, self.negative) else "neither"
 
     def swapped(self) -> BinaryAnswer:
         """The same question with its sides exchanged."""
-        return BinaryAnswer(self.negative, self.positive, self.ignore_case)
-
-    def _matches(self, word: str, words: tuple[str, ...]) -> bool:
-        return word.casefold() in {w.casefold() for w in words} if self.ignore_case else word in words
+        return BinaryAnswer(self.negative, self.positive)
 
 
 YES_NO = BinaryAnswer(("yes", "true"), ("no", "false"))
 TRUE_FALSE = BinaryAnswer(("true", "yes"), ("false", "no"))
-A_B = BinaryAnswer(("A",), ("B",), ignore_case=False)  # a small "a" is an article, not an answer
 
 
 @dataclass(frozen=True)
@@ -77,13 +72,14 @@ def p_yes(logprobs: Sequence[TokenLogprob], answer: BinaryAnswer = YES_NO, *, mi
     if not logprobs:
         return YesNo("unknown", reason="no log-probabilities of an answer token came back")
     alternatives = [(answer.side(lp.token), min(lp.logprob, 0.0)) for lp in logprobs if math.isfinite(lp.logprob)]
-    positive = _log_sum(value for side, value in alternatives if side == "positive")
-    negative = _log_sum(value for side, value in alternatives if side == "negative")
+    positive = log_sum(value for side, value in alternatives if side == "positive")
+    negative = log_sum(value for side, value in alternatives if side == "negative")
     mass = min(1.0, math.exp(positive) + math.exp(negative))
     if mass < min_mass or mass == 0.0:
-        return YesNo("unknown", mass=mass, reason=_too_little(logprobs, answer, mass))
+        words = f"{answer.positive[0]}/{answer.negative[0]}"
+        return YesNo("unknown", mass=mass, reason=too_little(logprobs, words, mass))
 
-    absent = _absent_bound([value for _, value in alternatives])
+    absent = absent_bound([value for _, value in alternatives])
     log_odds = (positive if positive > -math.inf else absent) - (negative if negative > -math.inf else absent)
     log_odds = max(-MAX_LOG_ODDS, min(MAX_LOG_ODDS, log_odds))
     return YesNo("answered", p_yes=1.0 / (1.0 + math.exp(-log_odds)), log_odds=log_odds, mass=mass)
@@ -109,7 +105,12 @@ def answer_position(tokens: Sequence[str], answer_after: str | None = None) -> i
     return None
 
 
-def _log_sum(values: Iterable[float]) -> float:
+def word(token: str) -> str:
+    """The word that a token says, without case and whatever spaces and punctuation surround it."""
+    return token.strip(_TRIMMED).casefold()
+
+
+def log_sum(values: Iterable[float]) -> float:
     """log(sum(exp(v))), -inf for nothing."""
     kept = list(values)
     if not kept:
@@ -118,13 +119,13 @@ def _log_sum(values: Iterable[float]) -> float:
     return top + math.log(sum(math.exp(v - top) for v in kept))
 
 
-def _absent_bound(values: Sequence[float]) -> float:
-    """Log of the most that a token outside the returned alternatives can have."""
+def absent_bound(values: Sequence[float], absent: int = 1) -> float:
+    """Log of the most that each of `absent` tokens outside the returned alternatives can have, if they share alike."""
     rest = max(1.0 - sum(math.exp(v) for v in values), math.exp(-2 * MAX_LOG_ODDS))
-    return min(*values, math.log(rest))
+    return min(*values, math.log(rest / absent))
 
 
-def _too_little(logprobs: Sequence[TokenLogprob], answer: BinaryAnswer, mass: float) -> str:
+def too_little(logprobs: Sequence[TokenLogprob], words: str, mass: float) -> str:
+    """Why an answer with too little `mass` on its `words` can't be read."""
     said = max(logprobs, key=lambda lp: lp.logprob).token
-    words = f"{answer.positive[0]}/{answer.negative[0]}"
     return f"only {mass:.1%} of the probability is on {words}; the model was about to say {said!r}"

@@ -1,43 +1,99 @@
-"""plan: what to ask next. It sends one wave of questions, sees the verdicts, and plans again until nothing remains."""
+"""plan: what to ask next, given what is known."""
 
 from __future__ import annotations
 
 import time
 from typing import Any, Literal
 
+import numpy as np
+from langgraph.runtime import Runtime
 from langgraph.types import Command, Send
 
+from agent.deps import Deps, Session
+from agent.joint import Questions, agreed, joint_questions, single_questions
+from agent.posterior import Belief, believe
+from agent.request import plain_text
 from agent.state import RerankState, VerifyTask
 from agent.strategies.strategy import Strategy
 from agent.types import Predicate, TraceEvent
-from core.types import Query
 from prompts.prompt import Prompt
 
-
-def whole_query(query: Query, prompt: Prompt) -> Predicate:
-    """The query as one question. Its text is all of a query that reaches a prompt."""
-    return Predicate(id="query", question=prompt.render(query=query.text), words=query.text)
-
-
-def plan(state: RerankState, *, strategy: Strategy) -> Command[Literal["verify", "rank"]]:
-    """Send every question of the window that has no verdict yet, best prior first; where none is left, go to rank."""
-    if strategy.verify is None:
-        return Command(goto="rank")
-    predicates = state.predicates or (whole_query(state.query, strategy.verify.prompt),)
-    judged = {(verdict.image_id, verdict.predicate) for verdict in state.verdicts}
-    wave = state.wave + 1
-    tasks = [
-        VerifyTask(predicate=predicate, image_id=candidate.image_id, wave=wave, started=state.started)
-        for candidate in state.candidates[: strategy.verify.top_k]
-        for predicate in predicates
-        if (candidate.image_id, predicate.id) not in judged
-    ]
+def plan(
+    state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy
+) -> Command[Literal["verify", "assess"]]:
+    """Send the next wave of questions; where nothing is left to ask, or nothing to pay with, go on to assess."""
+    verify = strategy.verify
+    spent = runtime.context.account.empty() or any(verdict.state == "not_asked" for verdict in state.verdicts)
+    if verify is None or spent:
+        return Command(goto="assess")
+    if not verify.by_predicates and not state.predicates:
+        state = state.model_copy(update={"predicates": (whole_query(state, verify.prompt),)})
+    belief = believe(state, deps, strategy)
+    window = state.widened or verify.top_k or len(state.candidates)
+    joint: Questions = {}
+    if verify.joint is not None:
+        joint = joint_questions(state, window)
+        open_ = single_questions(state, window, verify.joint)
+    elif verify.stop_below is not None:
+        most = int(min(verify.wave, runtime.context.account.calls_left()))
+        open_ = most_telling(belief, window, verify.stop_below, most)
+    else:
+        open_ = _open(belief, window)
+    tasks = [_task(image_id, asked, state, joint=True) for image_id, asked in joint.items()]
+    tasks += [_task(image_id, asked, state) for image_id, asked in open_.items()]
     if not tasks:
-        return Command(goto="rank")
-    planned = {"wave": wave, "questions": len(tasks), "images": len({task.image_id for task in tasks})}
+        return Command(goto="assess")
+    planned = {
+        "wave": state.wave + 1,
+        "questions": sum(len(task.predicates) for task in tasks),
+        "images": len({task.image_id for task in tasks}),
+        **({"joint": len(joint), "agreed": agreed(state)} if verify.joint else {}),
+        "left_alone": int((~belief.settled[:window]).any(axis=1).sum()) - len(open_),
+    }
     update: dict[str, Any] = {
-        "wave": wave,
-        "predicates": predicates,
+        "wave": state.wave + 1,
+        "predicates": state.predicates,
         "trace": (TraceEvent(kind="planned", at=time.monotonic() - state.started, data=planned),),
     }
     return Command(update=update, goto=[Send("verify", task) for task in tasks])
+
+
+def whole_query(state: RerankState, prompt: Prompt) -> Predicate:
+    """The question of strategies that ask about everything at once: the whole query in a prompt."""
+    text = state.synthesis.comprehensive if state.synthesis else plain_text(state.query)
+    return Predicate(id="query", question=prompt.render(query=text), words=text)
+
+
+def most_telling(belief: Belief, window: int, stop_below: float, most: int) -> Questions:
+    """At most one question for each of `most` images: those expected to change P(match) most, the largest first.
+
+    Where a predicate passes with probability q, an image's P(match) becomes P / q or, when it fails, about nothing, so
+    the expected change is 2 P (1 - q). Images whose greatest change is below `stop_below` can't reach the head any more,
+    or are sure of their place in it.
+    """
+    change = 2.0 * belief.p_match[:window, np.newaxis] * (1.0 - belief.holds[:window])
+    change = np.where(belief.settled[:window], 0.0, change)
+    if change.size == 0:
+        return {}
+    best = change.argmax(axis=1)
+    value = change[np.arange(len(change)), best]
+    order = np.argsort(-value, kind="stable")[: max(most, 0)]
+    return {
+        belief.candidates[i].image_id: (belief.predicates[best[i]],) for i in order if value[i] >= stop_below
+    }
+
+
+def _open(belief: Belief, window: int) -> Questions:
+    """Every question without an answer; the one that the fewest images are expected to pass leads."""
+    lead = np.argsort(belief.pass_rates, kind="stable")
+    asked = {
+        candidate.image_id: tuple(belief.predicates[k] for k in lead if not belief.settled[i, k])
+        for i, candidate in enumerate(belief.candidates[:window])
+    }
+    return {image_id: questions for image_id, questions in asked.items() if questions}
+
+
+def _task(image_id: str, predicates: tuple[Predicate, ...], state: RerankState, joint: bool = False) -> VerifyTask:
+    return VerifyTask(
+        predicates=predicates, image_id=image_id, joint=joint, wave=state.wave + 1, started=state.started
+    )

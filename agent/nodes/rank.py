@@ -1,37 +1,141 @@
-"""rank: from prior and verdicts to a strict order, and to the result with everything that led to it."""
+"""rank: from prior, verdicts and comparisons to a strict order, and to the result with everything that led to it."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from agent.deps import Deps
-from agent.fusion import fuse
+import numpy as np
+from langgraph.runtime import Runtime
+
+from agent.deps import Deps, Session
+from agent.fusion import fuse, sigmoid, strictly_decreasing
+from agent.posterior import Floats, agreement, agreement_order, latest
+from agent.scheduling import settled
 from agent.state import RerankState
 from agent.strategies.strategy import Strategy
-from agent.types import RerankResult, TraceEvent, Verdict, unknown_flag
+from agent.types import Asked, RankedCandidate, RerankResult, TraceEvent, Verdict, unknown_flag
+
+DRAWS = 400
+"""Rankings drawn from the posterior for the rank intervals."""
+
+SHARE = 0.9
+"""The probability that a rank lies in its interval."""
+
+UNCERTAIN_COMPARISONS = 0.7
+"""Below this share of pairs that come out alike in both orders, a result warns of its model's comparisons."""
 
 
-def rank(state: RerankState, *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
+def rank(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
     """The result. Questions that were never sent, e.g. about images outside the window, appear as not asked."""
-    answered = {v.image_id: v.p_expected for v in state.verdicts if v.p_expected is not None}
-    ranking = fuse(state.candidates, answered, strategy.fusion)
     verdicts = (*state.verdicts, *_not_asked(state))
-    counts = Counter(verdict.state for verdict in verdicts)
-    ranked = {name: counts[name] for name in ("answered", "unknown", "not_asked")}
-    unknown = unknown_flag(verdicts)
+    ranking = _RANKINGS.get(strategy.fusion.method, _by_one_question)(state, deps, strategy)
     result = RerankResult(
         query_id=state.query.id,
         query_text=state.query.text,
         strategy=strategy.name,
         ranking=ranking,
+        synthesis=state.synthesis,
         predicates=state.predicates,
         verdicts=verdicts,
-        trace=(*state.trace, TraceEvent(kind="ranked", at=time.monotonic() - state.started, data=ranked)),
-        flags=(*deps.flags, *([unknown] if unknown else [])),
+        comparisons=state.comparisons,
+        calls=state.calls,
+        ended=_ended(state),
     )
-    return {"result": result}
+    unknown = unknown_flag(result.asked)
+    flags = (*deps.flags, *_doubts(state, deps), *([unknown] if unknown else []))
+    counts = Counter(question.state for question in (*result.asked, *(v for v in verdicts if v.state == "not_asked")))
+    ranked = {name: counts[name] for name in ("answered", "unknown", "not_asked")} | {"ended": result.ended}
+    event = TraceEvent(kind="ranked", at=time.monotonic() - state.started, data=ranked)
+    return {"result": result.model_copy(update={"trace": (*state.trace, event), "flags": flags})}
+
+
+def _by_one_question(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[RankedCandidate, ...]:
+    answered = {v.image_id: v.p_expected for v in latest(state.verdicts) if v.p_expected is not None}
+    return fuse(state.candidates, answered, strategy.fusion)
+
+
+def _by_agreement(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[RankedCandidate, ...]:
+    """ImageScope (arXiv 2503.10166): counts on the window, then whatever the walk confirmed goes to the top."""
+    window = strategy.verify.top_k if strategy.verify else None
+    order = agreement_order(state, window)
+    counts: dict[str, float | None] = dict.fromkeys(order)
+    counts |= dict(zip((c.image_id for c in state.candidates), agreement(state, window), strict=False))
+    confirmed = [c.shown[0] for c in state.comparisons if len(c.shown) == 1 and c.probabilities[:1] > (0.5,)]
+    order = [*confirmed, *(image_id for image_id in order if image_id not in confirmed)]
+    for image_id in confirmed:
+        counts[image_id] = len(state.predicates) + 1.0
+    return _ranked(state, order, strictly_decreasing([counts[image_id] for image_id in order]))
+
+
+def _by_posterior(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[RankedCandidate, ...]:
+    """By falling log-odds: those after the verdicts, and for the head those after the comparisons."""
+    belief, head, compared = settled(state, deps, strategy)
+    mean, spread = belief.log_odds.copy(), np.diag(np.full(len(belief.candidates), belief.spread**2))
+    if compared is not None:
+        mean[head] = compared.mean
+        spread[np.ix_(head, head)] = compared.covariance
+    order = [int(i) for i in np.argsort(-mean, kind="stable")]
+    low, high = _intervals(mean, spread, order)
+    parts = [belief.contributions(i) | {"comparisons": float(mean[i] - belief.log_odds[i])} for i in order]
+    ranked = _ranked(
+        state, [belief.candidates[i].image_id for i in order], strictly_decreasing([float(mean[i]) for i in order])
+    )
+    return tuple(
+        candidate.model_copy(
+            update={
+                "p_match": sigmoid(float(mean[i])),
+                "rank_low": int(low[i]),
+                "rank_high": int(high[i]),
+                "contributions": {name: value for name, value in shares.items() if value or name != "comparisons"},
+            }
+        )
+        for candidate, i, shares in zip(ranked, order, parts, strict=True)
+    )
+
+
+_RANKINGS = {"agreement": _by_agreement, "posterior": _by_posterior}
+
+
+def _ranked(state: RerankState, order: Sequence[str], scores: Sequence[float]) -> tuple[RankedCandidate, ...]:
+    priors = {c.image_id: (c.prior, n) for n, c in enumerate(state.candidates, start=1)}
+    return tuple(
+        RankedCandidate(image_id=i, rank=n, score=score, prior=priors[i][0], prior_rank=priors[i][1])
+        for n, (i, score) in enumerate(zip(order, scores, strict=True), start=1)
+    )
+
+
+def _intervals(mean: Floats, covariance: Floats, order: Sequence[int]) -> tuple[Floats, Floats]:
+    """(n,) lowest and highest rank of each candidate, with the probability `SHARE`, by drawing; the same every time."""
+    n = len(mean)
+    if n == 0:
+        return mean, mean
+    factor = np.linalg.cholesky(covariance + 1e-9 * np.eye(n))
+    draws = mean + np.random.default_rng(0).standard_normal((DRAWS, n)) @ factor.T
+    ranks = (-draws).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable") + 1
+    here = np.empty(n)
+    here[list(order)] = np.arange(1, n + 1)
+    low, high = np.quantile(ranks, [(1 - SHARE) / 2, (1 + SHARE) / 2], axis=0, method="nearest")
+    return np.minimum(low, here), np.maximum(high, here)
+
+
+def _ended(state: RerankState) -> str | None:
+    """The first stage that the budget cut short."""
+    stages: list[tuple[str, Sequence[Asked]]] = [
+        *((call.stage, (call,)) for call in state.calls),
+        ("verify", state.verdicts),
+        ("compare", state.comparisons),
+    ]
+    return next((stage for stage, asked in stages if any(a.state == "not_asked" for a in asked)), None)
+
+
+def _doubts(state: RerankState, deps: Deps) -> list[str]:
+    consistency = deps.calibration.consistency if deps.calibration else None
+    if not state.comparisons or consistency is None or consistency >= UNCERTAIN_COMPARISONS:
+        return []
+    return [f"this model's comparisons agree in both orders for {consistency:.0%} of pairs only; they weigh little"]
 
 
 def _not_asked(state: RerankState) -> list[Verdict]:

@@ -3,42 +3,74 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from agent.deps import Deps
+from langgraph.runtime import Runtime
+
+from agent.deps import Deps, Retriever, Session
 from agent.fusion import prior_order
 from agent.state import RerankState
 from agent.strategies.strategy import Strategy
 from agent.types import TraceEvent
 from core.errors import ConfigError
+from core.types import Candidate
 
 
-async def retrieve(state: RerankState, *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
-    """Start the clock, and put the candidates in prior order.
+async def retrieve(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
+    """Put the candidates in prior order. A later round looks further, and keeps those that were found before.
 
     Raises `ConfigError` where there are neither given candidates nor a retriever, or unusable candidates.
     """
-    started = time.monotonic()
+    if state.round and state.given is not None:
+        return {}
     if state.given is not None:
         candidates = prior_order(state.given)[: state.top_k]
+        data = {"candidates": len(candidates), "given": True}
     elif deps.retriever is not None:
-        k = state.top_k or strategy.retrieve.top_k
-        candidates = prior_order(await asyncio.to_thread(deps.retriever.search, state.query, k))
+        k = _wanted(state, strategy)
+        candidates = _merged(await _search(deps.retriever, state, strategy, k), state.candidates)
+        new = len(candidates) - len(state.candidates)
+        data = {"candidates": len(candidates), "given": False, "round": state.round, "k": k, "new": new}
     else:
         raise ConfigError(f"query {state.query.id!r} has no candidates; give some, or an index to search")
-    begun = {
+    events = [TraceEvent(kind="retrieved", at=time.monotonic() - state.started, data=data)]
+    if not state.round:
+        events.insert(0, TraceEvent(kind="started", at=0.0, data=_setting(deps, strategy)))
+    return {"candidates": candidates, "trace": tuple(events)}
+
+
+def _wanted(state: RerankState, strategy: Strategy) -> int:
+    k = state.top_k or strategy.retrieve.top_k
+    return math.ceil(k * strategy.refine.widen**state.round) if strategy.refine else k
+
+
+async def _search(retriever: Retriever, state: RerankState, strategy: Strategy, k: int) -> Sequence[Candidate]:
+    """The query's own words alone, unless its meaning was thought out or captions are to be searched."""
+    thought = state.synthesis
+    descriptions = thought.descriptions if thought and thought.fallback is None else ()
+    weight = strategy.retrieve.caption_weight
+    wording: dict[str, Any] = {"descriptions": descriptions, "caption_weight": weight}
+    return await asyncio.to_thread(retriever.search, state.query, k, **(wording if descriptions or weight else {}))
+
+
+def _merged(found: Sequence[Candidate], before: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """What was found, and what only an earlier search had found. The latter's priors are for other descriptions; under
+    these they can't be above the last that was found, or they would have been found."""
+    again = {candidate.image_id for candidate in found}
+    lowest = min((candidate.prior for candidate in found), default=math.inf)
+    missed = [Candidate(c.image_id, min(c.prior, lowest)) for c in before if c.image_id not in again]
+    return prior_order((*found, *missed))
+
+
+def _setting(deps: Deps, strategy: Strategy) -> dict[str, Any]:
+    """Everything besides the query that decides the ranking."""
+    return {
         "strategy": strategy.name,
         "strategy_fingerprint": strategy.fingerprint,
         "prompts": {prompt.name: prompt.fingerprint for prompt in strategy.prompts},
-        "model": deps.lmm.identity if deps.lmm and strategy.verify else None,
-    }
-    found = {"candidates": len(candidates), "given": state.given is not None}
-    return {
-        "started": started,
-        "candidates": candidates,
-        "trace": (
-            TraceEvent(kind="started", at=0.0, data=begun),
-            TraceEvent(kind="retrieved", at=time.monotonic() - started, data=found),
-        ),
+        "model": deps.lmm.identity if deps.lmm and strategy.prompts else None,
+        "calibrated": deps.calibration is not None and deps.calibration.key is not None,
     }

@@ -1,29 +1,37 @@
-"""verify: one question about one image. What fails is an unknown verdict, never a "no"."""
+"""verify: questions about one image. What fails is an unknown verdict, never a "no"."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import time
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from langgraph.errors import NodeCancelledError, NodeError
+from langgraph.errors import NodeError
+from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from agent.deps import Deps
-from agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart
+from agent.asking import ask, image_parts, messages, one_line
+from agent.deps import Deps, Session
+from agent.joint import SURE
+from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
 from agent.lmm.yes_no import p_yes
+from agent.nodes.failures import require_foreseen
+from agent.schemas import AnswersAnswer
 from agent.state import VerifyTask
-from agent.strategies.strategy import Strategy, Verify
-from agent.types import Predicate, TraceEvent, Verdict
-from core.errors import ConfigError, FieldscopeError, ImageError, LMMError
+from agent.strategies.strategy import Joint, Strategy, Verify
+from agent.structured import ask_structured
+from agent.types import Call, Predicate, TraceEvent, Verdict
+from core.errors import ConfigError, ImageError
 
 
-def question(predicate: Predicate, image_id: str, sha256: str, settings: Verify) -> LMMRequest:
+def question(predicate: Predicate, image: ImagePart, settings: Verify) -> LMMRequest:
     """The request for one question about one image: image first, so that a server caches it for the next question."""
-    message = Message(content=(ImagePart(image_id=image_id, sha256=sha256), TextPart(text=predicate.question)))
+    prompt = settings.prompt
+    text = prompt.render(question=predicate.question) if settings.by_predicates else predicate.question
     return LMMRequest(
-        messages=(message,),
+        messages=messages(prompt, image, TextPart(text=text)),
         max_tokens=settings.max_tokens,
         top_logprobs=settings.top_logprobs,
         answer_after=settings.answer_after,
@@ -31,68 +39,94 @@ def question(predicate: Predicate, image_id: str, sha256: str, settings: Verify)
     )
 
 
-async def judge(predicate: Predicate, image_id: str, settings: Verify, deps: Deps) -> Verdict:
-    """Ask, and read P(yes). An `LMMError`, an `ImageError` or an unreadable answer makes the verdict unknown; every
-    other error is raised."""
-    if deps.lmm is None:
-        raise ConfigError("no model to ask; name one with --lmm")
-    known: dict[str, Any] = {"predicate": predicate.id, "image_id": image_id}
-    try:
-        sha256 = await asyncio.to_thread(deps.images.pixel_hash, image_id)
-        request = question(predicate, image_id, sha256, settings)
-        known["request_key"] = request.key(deps.lmm.identity)
-        response = await deps.lmm.generate(request)
-    except (LMMError, ImageError) as error:
-        return Verdict(state="unknown", error=_one_line(error), **known)
-    known |= _cost(response)
-    read = p_yes(response.answer_logprobs)
+async def judge(lmm: LMM, predicate: Predicate, image: ImagePart, settings: Verify) -> Verdict:
+    """Ask, and read P(yes). A call that fails and an answer that can't be read are unknown."""
+    answer = await ask(lmm, question(predicate, image, settings))
+    known: dict[str, Any] = {"predicate": predicate.id, "image_id": image.image_id, **answer.asked}
+    if answer.response is None:
+        return Verdict(**known)
+    known["answer"] = answer.response.text
+    read = p_yes(answer.response.answer_logprobs)
     if read.p_yes is None:
-        return Verdict(state="unknown", error=read.reason, **known)
-    p_expected = read.p_yes if predicate.expected == "yes" else 1.0 - read.p_yes
-    return Verdict(state="answered", p_yes=read.p_yes, p_expected=p_expected, **known)
+        return Verdict(**known | {"state": "unknown", "error": read.reason})
+    return Verdict(**known, p_yes=read.p_yes, p_expected=_expected(read.p_yes, predicate))
 
 
-async def verify(task: VerifyTask, *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
-    """One task of a wave: the verdict and its event."""
-    if strategy.verify is None:
-        raise ConfigError(f"strategy {strategy.name!r} has no stage 'verify'")
-    return _update(task, await judge(task.predicate, task.image_id, strategy.verify, deps))
+async def judge_jointly(
+    lmm: LMM, predicates: Sequence[Predicate], image: ImagePart, joint: Joint
+) -> tuple[list[Verdict], tuple[Call, ...]]:
+    """Ask everything about an image at once. An answer for each question, in order, or unknown verdicts for all."""
+    questions = " ".join(f"{number}. {predicate.question}" for number, predicate in enumerate(predicates, start=1))
+    request = LMMRequest(
+        messages=messages(joint.prompt, image, TextPart(text=joint.prompt.render(questions=questions))),
+        max_tokens=joint.max_tokens,
+        json_schema=AnswersAnswer.model_json_schema(),
+        extra_body=joint.extra_body,
+    )
+    said = await ask_structured(lmm, request, AnswersAnswer, joint.repairs, "joint")
+    answers = said.value.answers if said.value else ()
+    error = said.error
+    if said.value and len(answers) != len(predicates):
+        error = f"{len(answers)} answers to {len(predicates)} questions"
+    refused = bool(said.calls) and said.calls[-1].state == "not_asked"
+    verdicts = []
+    for number, predicate in enumerate(predicates):
+        known: dict[str, Any] = {"predicate": predicate.id, "image_id": image.image_id, "joint": True}
+        if error:
+            verdicts.append(Verdict(state="not_asked" if refused else "unknown", error=error, **known))
+            continue
+        p = SURE if answers[number] == "yes" else 1.0 - SURE
+        verdicts.append(
+            Verdict(
+                state="answered", p_yes=p, p_expected=_expected(p, predicate), answer=answers[number],
+                cached=said.calls[-1].cached, request_key=said.calls[-1].request_key, **known,
+            )
+        )  # fmt: skip
+    return verdicts, said.calls
+
+
+async def verify(task: VerifyTask, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
+    """One task of a wave: the verdicts on one image, and its event."""
+    settings, lmm = strategy.verify, runtime.context.lmm
+    if settings is None or lmm is None:
+        raise ConfigError(f"strategy {strategy.name!r} has no stage 'verify', or there is no model to ask")
+    try:
+        (image,) = await image_parts(deps.images, [task.image_id])
+    except ImageError as error:
+        return _update(task, _unknown(task, one_line(error)))
+    if task.joint and settings.joint:
+        verdicts, calls = await judge_jointly(lmm, task.predicates, image, settings.joint)
+        return {**_update(task, verdicts), "calls": calls}
+    lead, *rest = task.predicates
+    verdicts = [await judge(lmm, lead, image, settings)]
+    verdicts += await asyncio.gather(*(judge(lmm, predicate, image, settings) for predicate in rest))
+    return _update(task, verdicts)
 
 
 def unforeseen(task: VerifyTask, error: NodeError) -> Command[Literal["plan"]]:
-    """What nobody foresaw in one task (LangGraph's error handler) is unknown for that image, and the others go on.
-
-    Errors that are raised on purpose (a replay's missing call, words outside a vocabulary) and cancellation do end the
-    run. They are raised as copies: LangGraph takes an exception that it has handed over for settled, and would go on.
-    """
-    if isinstance(error.error, FieldscopeError | NodeCancelledError) or not isinstance(error.error, Exception):
-        raise copy.copy(error.error) from error.error
-    message = f"unforeseen {type(error.error).__name__}: {_one_line(error.error)}"
-    verdict = Verdict(predicate=task.predicate.id, image_id=task.image_id, state="unknown", error=message)
-    return Command(update=_update(task, verdict), goto="plan")
+    """What nobody foresaw in one task (LangGraph's error handler) is unknown for that image, and the others go on."""
+    return Command(update=_update(task, _unknown(task, require_foreseen(error))), goto="plan")
 
 
-def _update(task: VerifyTask, verdict: Verdict) -> dict[str, Any]:
+def _expected(p: float, predicate: Predicate) -> float:
+    return p if predicate.expected == "yes" else 1.0 - p
+
+
+def _unknown(task: VerifyTask, error: str) -> list[Verdict]:
+    return [
+        Verdict(predicate=p.id, image_id=task.image_id, state="unknown", error=error, joint=task.joint)
+        for p in task.predicates
+    ]
+
+
+def _update(task: VerifyTask, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     data = {
         "wave": task.wave,
         "image_id": task.image_id,
-        "predicate": task.predicate.id,
-        "state": verdict.state,
-        "cached": verdict.cached,
+        "predicates": [verdict.predicate for verdict in verdicts],
+        "states": dict(Counter(verdict.state for verdict in verdicts)),
+        "cached": sum(verdict.cached for verdict in verdicts),
+        "tokens": sum(verdict.prompt_tokens + verdict.completion_tokens for verdict in verdicts),
     }
     event = TraceEvent(kind="verified", at=time.monotonic() - task.started, data=data)
-    return {"verdicts": (verdict,), "trace": (event,)}
-
-
-def _cost(response: LMMResponse) -> dict[str, Any]:
-    return {
-        "answer": response.text,
-        "prompt_tokens": response.usage.prompt_tokens,
-        "completion_tokens": response.usage.completion_tokens,
-        "latency": response.latency,
-        "cached": response.cached,
-    }
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return {"verdicts": tuple(verdicts), "trace": (event,)}

@@ -1,4 +1,4 @@
-"""`fieldscope index` and `fieldscope search`: a folder of images, made searchable."""
+"""`fieldscope index`, `fieldscope caption` and `fieldscope search`: a folder of images, made searchable."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from service.console import keeping, note, progress, show, show_json, warn
-from service.options import clip_options, json_option, model_options
-from service.settings import Settings
+from service.options import budget_options, clip_options, json_option, model_options
+from service.settings import DEFAULT_STRATEGY, Settings
 
 if TYPE_CHECKING:
+    from agent.budget import Budget
     from agent.strategies.strategy import Strategy
     from core.types import Candidate, ImageSource
     from retrieval.library import Library
@@ -58,6 +59,44 @@ def index(folder: Path, out: Path, as_json: bool, settings: Settings) -> None:
 
 
 @click.command()
+@click.argument("folder", metavar="LIBRARY", type=click.Path(path_type=Path))
+@json_option
+@model_options
+def caption(folder: Path, as_json: bool, settings: Settings) -> None:
+    """Describe the images of an index in words.
+
+    The LMM writes a caption for every image of LIBRARY, which `fieldscope index` made, and they are kept there: a
+    strategy with a caption weight then compares a query with them, too. The same command goes on after a stop.
+    """
+    from core.errors import LMMError
+    from retrieval.captions import write_captions
+    from retrieval.library import open_library
+    from service.captioning import caption_images
+    from service.own_pictures import all_fieldnotes
+    from service.wiring import FOREIGN, load_encoder, require_server
+
+    require_server(settings)
+    encoder = load_encoder(settings)
+    library = open_library(folder, encoder)
+    images, ids = library.collection, library.index.ids
+    flags = [] if (settings.clip and settings.lmm_url) or all_fieldnotes(images, ids) else [FOREIGN]
+    for flag in flags:
+        warn(flag)
+    captions, failed = caption_images(images, ids, settings)
+    if not captions:
+        raise LMMError(f"none of {len(ids)} images got a caption; the first: {next(iter(failed.values()))}")
+    with progress("encoding captions") as report:
+        write_captions(folder, captions, encoder, report)
+    if as_json:
+        reasons = [{"image": image, "reason": reason} for image, reason in failed.items()]
+        show_json({"index": str(folder), "captioned": len(captions), "failed": reasons, "flags": flags})
+        return
+    show(f"{len(captions):,} of {len(ids):,} images in {folder} have a caption.")
+    if failed:
+        show(f"without: {len(failed):,}:", *(f"  {image}: {reason}" for image, reason in failed.items()))
+
+
+@click.command()
 @click.option("--index", "folder", required=True, type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--query", "text", required=True, metavar="TEXT", help="What the pictures should show.")
 @click.option(
@@ -69,7 +108,7 @@ def index(folder: Path, out: Path, as_json: bool, settings: Settings) -> None:
     help=f"How many images to find.  [default: {SHOWN}; with --rerank {RERANKED}, of which {SHOWN} are shown]",
 )
 @click.option("--rerank", "reranking", is_flag=True, help="Let the LMM look at what was found.")
-@click.option("--strategy", "name", metavar="NAME|FILE", help="How to rerank.  [default: yes-no-fused]")
+@click.option("--strategy", "name", metavar="NAME|FILE", help=f"How to rerank.  [default: {DEFAULT_STRATEGY}]")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
 @click.option(
     "--copy-to",
@@ -83,6 +122,7 @@ def index(folder: Path, out: Path, as_json: bool, settings: Settings) -> None:
     metavar="P",
     help="Copy only images whose probability of a match is at least P.  [default: 0.5 with --rerank]",
 )
+@budget_options
 @json_option
 @model_options
 def search(
@@ -94,12 +134,13 @@ def search(
     csv_file: Path | None,
     copy_to: Path | None,
     min_p: float | None,
+    budget: Budget,
     as_json: bool,
     settings: Settings,
 ) -> None:
     """Search an index by text, and rerank what was found.
 
-    With --rerank the LMM looks at every image that the CLIP found.
+    With --rerank the LMM looks at the images that the CLIP found.
     """
     if name is not None and not reranking:
         raise click.UsageError("--strategy goes with --rerank")
@@ -108,10 +149,10 @@ def search(
     from agent.strategies.strategy import load_strategy
     from retrieval.library import open_library
     from service.ranking import Ranking
-    from service.reranking import make_query, require_verdicts, rerank_once
+    from service.reranking import make_query, require_verdicts, rerank_once, warn_of_end
     from service.wiring import load_encoder, require_known_words, require_server
 
-    strategy = load_strategy((name or "yes-no-fused") if reranking else "clip")
+    strategy = load_strategy((name or DEFAULT_STRATEGY) if reranking else "clip")
     query = make_query(text)
     if strategy.prompts and not settings.lmm_url:
         require_known_words([query.text], "lmm")
@@ -125,7 +166,8 @@ def search(
     flags = _flags(images, candidates, strategy, settings)
     for flag in flags:
         warn(flag)
-    result = rerank_once(query, candidates, images, strategy, settings, flags)
+    encoder = library.encoder.fingerprint
+    result = rerank_once(query, candidates, images, strategy, settings, flags, budget, encoder)
     models = {"clip": settings.clip or "bundled", "lmm": (settings.model or "bundled") if strategy.prompts else None}
     ranking = Ranking(result, images, models=models)
     if as_json:
@@ -142,6 +184,7 @@ def search(
     for flag in result.flags:
         if flag not in flags:
             warn(flag)
+    warn_of_end(result)
     require_verdicts(result)
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from service.console import note, show, show_json, warn
-from service.options import json_option, model_options
-from service.settings import Settings
+from service.options import budget_options, dry_run_options, json_option, model_options
+from service.settings import DEFAULT_STRATEGY, Settings
 from service.spaced import SpacedCommand
 
 if TYPE_CHECKING:
+    from agent.budget import Budget
     from agent.strategies.strategy import Strategy
     from service.candidates import Chosen
 
@@ -29,19 +30,31 @@ if TYPE_CHECKING:
     help="A folder of images, image files, or Parquet files.",
 )
 @click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Show the best K only; all are looked at.")
-@click.option("--strategy", "name", default="yes-no-fused", show_default=True, metavar="NAME|FILE")
+@click.option("--strategy", "name", default=DEFAULT_STRATEGY, show_default=True, metavar="NAME|FILE")
+@budget_options
+@dry_run_options
 @json_option
 @model_options
-def rerank(text: str, paths: tuple[Path, ...], top_k: int | None, name: str, as_json: bool, settings: Settings) -> None:
+def rerank(
+    text: str,
+    paths: tuple[Path, ...],
+    top_k: int | None,
+    name: str,
+    budget: Budget,
+    dry_run: bool,
+    price_file: Path | None,
+    as_json: bool,
+    settings: Settings,
+) -> None:
     """Rank your own images by how well they match a query.
 
-    A CLIP gives the prior, the LMM looks at every image. Images that can't be read are listed with the reason, and the
-    others are ranked.
+    A CLIP gives the prior, the LMM looks at the images. Images that can't be read are listed with the reason, and the
+    others are ranked. Where a budget runs out, the ranking stands on what is known.
     """
     from agent.strategies.strategy import load_strategy
     from service.candidates import open_chosen, score
     from service.ranking import Ranking
-    from service.reranking import make_query, require_verdicts, rerank_once
+    from service.reranking import make_query, require_verdicts, rerank_once, warn_of_end
     from service.wiring import load_encoder, require_known_words, require_server
 
     strategy = load_strategy(name)
@@ -52,6 +65,12 @@ def rerank(text: str, paths: tuple[Path, ...], top_k: int | None, name: str, as_
     if not settings.clip and not asks_server:
         require_known_words([query.text], "clip")
     chosen = open_chosen(paths)
+    if dry_run:
+        from service import dryrun
+
+        task = dryrun.Task((query,), (len(chosen.images.ids()),))
+        dryrun.tell(dryrun.outlooks(task, [strategy], settings, price_file, budget), as_json)
+        return
     if asks_server:
         require_server(settings)
     flags = _flags(chosen, strategy, settings)
@@ -62,7 +81,8 @@ def rerank(text: str, paths: tuple[Path, ...], top_k: int | None, name: str, as_
         note("the bundled CLIP does not know these images, so the LMM ranks alone; name a CLIP with --clip for a prior")
     encoder = load_encoder(settings) if with_prior else None
     candidates, skipped = score(chosen, query, encoder)
-    result = rerank_once(query, candidates, chosen.images, strategy, settings, flags)
+    origin = encoder and encoder.fingerprint
+    result = rerank_once(query, candidates, chosen.images, strategy, settings, flags, budget, origin)
     models = {"clip": (settings.clip or "bundled") if with_prior else None, "lmm": _lmm_name(strategy, settings)}
     ranking = Ranking(result, chosen.images, skipped, models)
     if as_json:
@@ -74,6 +94,7 @@ def rerank(text: str, paths: tuple[Path, ...], top_k: int | None, name: str, as_
     for flag in result.flags:
         if flag not in flags:
             warn(flag)
+    warn_of_end(result)
     require_verdicts(result)
 
 

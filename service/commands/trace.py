@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,32 +15,90 @@ from core.errors import ConfigError
 from service.console import show, show_json
 from service.options import json_option
 
+if TYPE_CHECKING:
+    from agent.types import RerankResult
+
 _RESULTS = "results.jsonl"
+
+
+def _print_schema(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from agent.trace import trace_schema
+
+        show_json(trace_schema())
+        context.exit()
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("query")
-@click.option("--image", metavar="ID", help="Everything about this image.")
+@click.option(
+    "--why", "--image", "image", metavar="IMAGE", help="Why this image is at its rank: what sank or raised it."
+)
+@click.option(
+    "--diff",
+    "other",
+    type=click.Path(path_type=Path),
+    metavar="RUN_B",
+    help="The same query in another run, side by side.",
+)
+@click.option("--all", "everything", is_flag=True, help="All images and comparisons, not the first 20 only.")
 @json_option
-def trace(run: Path, query: str, image: str | None, as_json: bool) -> None:
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON schema of a line of results.jsonl and exit.",
+)
+def trace(run: Path, query: str, image: str | None, other: Path | None, everything: bool, as_json: bool) -> None:
     """Show what led to a ranking.
 
-    That is the questions, the answers, and what moved. RUN is a run's folder (OUT/STRATEGY, or OUT where it holds one
-    strategy); QUERY is the query's id or its text.
+    That is the thought, the predicates, the verdicts, the comparisons, and what each stage moved. RUN is a run's folder
+    (OUT/STRATEGY, or OUT where it holds one strategy); QUERY is the query's id or its text.
     """
-    from agent.trace import render_trace, result_from_json
+    if image is not None and other is not None:
+        raise click.UsageError("--why and --diff are two different questions; ask one at a time")
+    from agent.trace import result_from_json
+    from service.tracing import SHOWN
 
+    limit = None if everything else SHOWN
     result = result_from_json(find_result(run_file(run), query))
-    view = render_trace(result, image)
-    if as_json:
-        told = result.model_dump(mode="json")
-        if image is not None:
-            told["ranking"] = [entry for entry in told["ranking"] if entry["image_id"] == image]
-            told["verdicts"] = [entry for entry in told["verdicts"] if entry["image_id"] == image]
-        show_json(told)
+    if image is not None:
+        _show_why(result, image, as_json)
+    elif other is not None:
+        _show_diff(result, result_from_json(find_result(run_file(other), query)), limit, as_json)
+    elif as_json:
+        show_json(result.model_dump(mode="json"))
     else:
-        show(view)
+        from service.tracing import render_trace
+
+        show(render_trace(result, limit))
+
+
+def _show_why(result: RerankResult, image: str, as_json: bool) -> None:
+    from agent.trace_why import why
+
+    found = why(result, image)
+    if as_json:
+        show_json({"query_id": result.query_id, "query_text": result.query_text, **found.model_dump(mode="json")})
+    else:
+        from service.tracing_why import render_why
+
+        show(render_why(result, found))
+
+
+def _show_diff(a: RerankResult, b: RerankResult, limit: int | None, as_json: bool) -> None:
+    from agent.trace_diff import diff
+
+    found = diff(a, b)
+    if as_json:
+        show_json(found.model_dump(mode="json"))
+    else:
+        from service.tracing_diff import render_diff
+
+        show(render_diff(found, limit))
 
 
 def run_file(run: Path) -> Path:

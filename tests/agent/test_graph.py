@@ -13,8 +13,8 @@ from agent.graph import Agent
 from agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
 from agent.lmm.cached import CachedLMM
 from agent.lmm.scripted import Answer, ScriptedLMM
-from agent.state import RerankState, VerifyTask
-from agent.strategies.strategy import Strategy
+from agent.state import CompareTask, RerankState, VerifyTask
+from agent.strategies.strategy import Strategy, list_strategies
 from agent.types import RerankResult
 from cache.store import MemoryStore
 from core.errors import (
@@ -132,7 +132,7 @@ async def test_what_fails_is_unknown_keeps_its_prior_rank_and_is_told(
     assert "broken.png" in unknown["broken.png"]
     assert order(result) == ["0.png", "2.png", "4.png", "3.png", "6.png", "5.png", "7.png", "1.png", "broken.png"]
     assert all(r.p_match is None for r in result.ranking if r.image_id in unknown)
-    assert result.flags == ("4 of 9 verdicts are unknown",)
+    assert result.flags == ("4 of 9 calls gave no answer",)
 
 
 @pytest.mark.parametrize("error", [LMMConnectionError("no server"), RuntimeError("unforeseen")])
@@ -335,16 +335,17 @@ async def test_the_trace_tells_the_stages_in_order(make_agent: AgentFactory, can
         "strategy_fingerprint": agent.strategy.fingerprint,
         "prompts": {"match_yes_no": agent.strategy.prompts[0].fingerprint},
         "model": "scripted",
+        "calibrated": False,
     }
     assert retrieved == {"candidates": 8, "given": True}
-    assert planned == {"wave": 1, "questions": 8, "images": 8}
+    assert planned == {"wave": 1, "questions": 8, "images": 8, "left_alone": 0}
     verified = [event.data for event in result.trace if event.kind == "verified"]
     assert [data["image_id"] for data in verified] == BY_PRIOR
-    assert [data["state"] for data in verified].count("unknown") == 1
-    assert result.trace[-1].data == {"answered": 7, "unknown": 1, "not_asked": 0}
+    assert [data["states"] for data in verified].count({"unknown": 1}) == 1
+    assert result.trace[-1].data == {"answered": 7, "unknown": 1, "not_asked": 0, "ended": None}
     assert all(event.at >= 0 for event in result.trace)
     assert result.trace[-1].at == max(event.at for event in result.trace)
-    assert result.flags == ("foreign images", "1 of 8 verdicts are unknown")
+    assert result.flags == ("foreign images", "1 of 8 calls gave no answer")
 
 
 async def test_a_plain_dictionary_starts_the_graph_as_in_studio(
@@ -353,7 +354,9 @@ async def test_a_plain_dictionary_starts_the_graph_as_in_studio(
     agent = make_agent(looking(), retriever=FoundImages(candidates))
     typed_by_hand: Any = {"query": {"id": "q1", "text": QUERY.text}}
     output = await agent.graph.ainvoke(typed_by_hand)
-    assert order(RerankResult.model_validate(output["result"])) == BY_P
+    result = RerankResult.model_validate(output["result"])
+    assert order(result) == BY_P
+    assert all(0 <= event.at < 60 for event in result.trace)
 
 
 def test_the_graph_draws_itself_for_the_documentation(make_agent: AgentFactory) -> None:
@@ -363,13 +366,29 @@ def test_the_graph_draws_itself_for_the_documentation(make_agent: AgentFactory) 
         "retrieve --> plan",
         "plan -.-> verify",
         "verify --> plan",
-        "plan -.-> rank",
+        "plan -.-> assess",
+        "assess -.-> rank",
+        "rank --> explain",
+        "explain --> __end__",
     ):
         assert edge in drawing
 
 
+@pytest.mark.parametrize("strategy", list_strategies())
+def test_every_shipped_strategy_has_a_node_for_each_of_its_stages(make_agent: AgentFactory, strategy: str) -> None:
+    agent = make_agent(looking(), strategy)
+    nodes = set(agent.graph.get_graph().nodes)
+    assert {"retrieve", "rank", "explain"} < nodes
+    for stage, node in (("synthesize", "synthesize"), ("decompose", "decompose"), ("verify", "verify"), ("compare", "pair")):
+        assert (node in nodes) == (getattr(agent.strategy, stage) is not None)
+    drawing = agent.graph.get_graph().draw_mermaid()
+    assert ("assess -.-> synthesize" in drawing) == (agent.strategy.refine is not None)
+
+
 def test_pixels_and_clients_stay_out_of_the_state() -> None:
-    assert set(RerankState.model_fields) == {
-        "query", "given", "top_k", "candidates", "started", "wave", "predicates", "verdicts", "trace", "result",
+    held = {*RerankState.model_fields, *VerifyTask.model_fields, *CompareTask.model_fields}
+    assert held == {
+        "query", "given", "top_k", "started", "synthesis", "caption", "candidates", "predicates", "wave", "round",
+        "wanting", "widened", "verdicts", "comparisons", "reasons", "calls", "trace", "result", "image_id", "joint",
+        "description", "orders",
     }  # fmt: skip
-    assert set(VerifyTask.model_fields) == {"predicate", "image_id", "wave", "started"}

@@ -11,18 +11,19 @@ from urllib.parse import unquote
 import ir_measures
 import pytest
 
+from agent.budget import Account, Budget
 from agent.deps import Deps
 from agent.graph import Agent
 from agent.lmm.base import LMM, LMMRequest, LMMResponse
 from agent.lmm.cached import CachedLMM
 from agent.lmm.scripted import ScriptedLMM
 from agent.strategies.strategy import load_strategy
-from agent.types import RerankResult
+from agent.types import Call, Comparison, Reason, RerankResult, Verdict
 from cache.sqlite import SqliteStore
 from core.errors import BrokenImageError, CacheMissError, ConfigError, LMMConnectionError, LMMError
 from core.types import Candidate, Query
 from eval.harness import PATIENCE, evaluate
-from eval.scoring import score
+from eval.scoring import HEADLINE, score
 from eval.types import Benchmark, Cost, RunSummary
 
 Rows = list[dict[str, Any]]
@@ -50,7 +51,7 @@ def content(folder: Path) -> dict[str, bytes]:
 async def test_strategies_are_run_and_written(bench: Benchmark, make_lmm: MakeLMM, tmp_path: Path) -> None:
     lmm = make_lmm(bench.images)
     clip, yes_no = await evaluate(bench, agents(bench, lmm, "clip", "yes-no"), tmp_path, provenance=MODEL)
-    assert list(clip.metrics) == ["mAP@50", "mAP@100", "nDCG@50", "nDCG@100", "MRR"]
+    assert tuple(clip.metrics) == HEADLINE
     assert 0 < (clip.metrics["mAP@50"] or 0) < 1
     assert set(yes_no.metrics.values()) == {1.0}
     assert list(clip.by_supercategory) == ["Appearance", "Behavior", "Context", "Species"]
@@ -286,7 +287,7 @@ async def test_a_dead_model_ends_the_run_and_keeps_what_was_finished(
     lmm = Flaky(make_lmm(bench.images), every=0)
     await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, limit=1)
     lmm.every = 1
-    with pytest.raises(LMMError, match=r"24 calls in a row gave no verdict \(the server went away\)"):
+    with pytest.raises(LMMError, match=r"24 calls in a row gave no answer \(the server went away\)"):
         await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, query_concurrency=1)
     assert PATIENCE <= len(lmm.requests) - 8 < 32
     lmm.every = 0
@@ -322,7 +323,7 @@ async def test_asking_again_in_vain_takes_nothing_away(bench: Benchmark, make_lm
 
 async def test_a_small_run_without_any_answer_is_an_error_too(bench: Benchmark, tmp_path: Path) -> None:
     lmm = ScriptedLMM(lambda _: LMMConnectionError("nobody is there"))
-    with pytest.raises(LMMError, match=r"8 calls in a row gave no verdict \(nobody is there\)"):
+    with pytest.raises(LMMError, match=r"8 calls in a row gave no answer \(nobody is there\)"):
         await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, limit=1)
     assert json.loads((tmp_path / "yes-no" / "metrics.json").read_text())["unknown"] == 8
 
@@ -356,6 +357,7 @@ class Fake:
     """Ranks by a fixed table, and knows how many queries were in flight at once."""
 
     strategy = load_strategy("clip")
+    account = None
 
     def __init__(self, finds: dict[str, list[str]], wait: float = 0.0) -> None:
         self.finds = finds
@@ -363,7 +365,9 @@ class Fake:
         self.now = self.most = 0
         self.given: list[object] = []
 
-    async def rerank(self, query: Query, candidates: Sequence[Candidate] | None = None) -> RerankResult:
+    async def rerank(
+        self, query: Query, candidates: Sequence[Candidate] | None = None, *, budget: Budget | None = None
+    ) -> RerankResult:
         self.given.append(candidates)
         self.now += 1
         self.most = max(self.most, self.now)
@@ -457,3 +461,133 @@ async def test_progress_is_told(bench: Benchmark, make_lmm: MakeLMM, tmp_path: P
     summaries: list[RunSummary] = await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, progress=watching)
     assert watching.seen == [("begin", "yes-no", 5, 2, 16, 16), *[("advance", 8, 0)] * 3, ("end",)]
     assert summaries[0].cost.calls == 40
+
+
+class Canned:
+    """Gives the results it was given, and knows within which budgets it was asked."""
+
+    strategy = load_strategy("agent")
+    account = None
+
+    def __init__(self, *parts: Any, ended: str | None = None) -> None:
+        self.parts = parts
+        self.ended = ended
+        self.budgets: list[Budget | None] = []
+
+    async def rerank(
+        self, query: Query, candidates: Sequence[Candidate] | None = None, *, budget: Budget | None = None
+    ) -> RerankResult:
+        self.budgets.append(budget)
+        kinds = {"calls": Call, "verdicts": Verdict, "comparisons": Comparison, "reasons": Reason}
+        ranked = [
+            {"image_id": c.image_id, "rank": rank, "score": -rank, "prior": 0, "prior_rank": rank}
+            for rank, c in enumerate(candidates or (), start=1)
+        ]
+        parts = {name: tuple(part for part in self.parts if isinstance(part, kind)) for name, kind in kinds.items()}
+        return RerankResult.model_validate(
+            {"query_id": query.id, "query_text": query.text, "strategy": "agent", "ranking": ranked, "ended": self.ended}
+        ).model_copy(update=parts)
+
+
+def asked(state: str = "answered", **changes: Any) -> dict[str, Any]:
+    return {"state": state, "prompt_tokens": 10, "completion_tokens": 2, "request_key": "k", **changes}
+
+
+def verdict(image: str, state: str = "answered", **changes: Any) -> Verdict:
+    return Verdict.model_validate({"predicate": "p", "image_id": image, **asked(state, **changes)})
+
+
+def alone(bench: Benchmark) -> Benchmark:
+    """Its first query, which looks for a change of another query's image."""
+    query = bench.queries[0].model_copy(update={"reference_image": "107"})
+    sets = bench.candidate_sets or {}
+    return replace(bench, queries=(query,), candidate_sets={query.id: sets[query.id]})
+
+
+async def test_the_cost_is_of_everything_that_was_asked(bench: Benchmark, tmp_path: Path) -> None:
+    canned = Canned(
+        Call(stage="synthesize", **asked()),
+        Call(stage="joint", **asked(cached=True)),
+        verdict("0"),
+        verdict("1", "not_asked"),
+        verdict("2", joint=True),
+        verdict("5", "unknown"),
+        Comparison(shown=("2", "3"), **asked()),
+        Comparison(shown=("6", "3"), **asked("not_asked")),
+        Reason(image_id="4", **asked()),
+    )
+    (summary,) = await evaluate(alone(bench), [canned], tmp_path)
+    assert summary.cost == Cost(6, 60, 12, 1, summary.cost.seconds)
+    assert (summary.asked, summary.unknown, summary.unknown_share) == (6, 1, 1 / 6)
+    hashed = {json.loads(line)["image_id"] for line in (summary.out / "images.jsonl").read_text().splitlines()}
+    assert hashed == {"0", "2", "3", "4", "5", "107"}
+    assert json.loads((summary.out / "metrics.json").read_text())["asked"] == 6
+
+
+async def test_a_text_that_could_not_be_read_is_not_asked_for_again(bench: Benchmark, tmp_path: Path) -> None:
+    garbage = Call(stage="synthesize", text="no json", **asked("unknown", error="there is no JSON object in it"))
+    canned = Canned(garbage, *(verdict(str(n)) for n in range(8)))
+    (first,) = await evaluate(alone(bench), [canned], tmp_path)
+    (again,) = await evaluate(alone(bench), [canned], tmp_path)
+    assert (first.unknown, again.unknown, len(canned.budgets)) == (1, 1, 1)
+    failed = Call(stage="synthesize", **asked("unknown", error="gone"))
+    lost = Canned(failed, verdict("1"))
+    for _ in range(2):
+        await evaluate(alone(bench), [lost], tmp_path / "lost")
+    assert len(lost.budgets) == 2
+
+
+async def test_texts_are_no_life_where_nothing_is_said_of_candidates(bench: Benchmark, tmp_path: Path) -> None:
+    unsaid = [verdict(str(n), "unknown", error="no log-probabilities") for n in range(8)]
+    canned = Canned(Call(stage="synthesize", text="{}", **asked()), *unsaid)
+    with pytest.raises(LMMError, match=r"8 calls in a row gave no answer \(no log-probabilities\)"):
+        await evaluate(alone(bench), [canned], tmp_path)
+    unread = Canned(Call(stage="caption", **asked("unknown", request_key=None)), verdict("1"))
+    assert (await evaluate(alone(bench), [unread], tmp_path / "b"))[0].unknown == 1
+
+
+async def test_a_budget_that_ends_the_work_finishes_a_query(
+    bench: Benchmark, make_lmm: MakeLMM, tmp_path: Path
+) -> None:
+    lmm = make_lmm(bench.images)
+    budget = Budget(max_calls=3, deadline=1000)
+    for _ in range(2):
+        (summary,) = await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, budget=budget)
+        assert (summary.cost.calls, summary.unknown, dict(summary.ended)) == (15, 0, {"verify": 5})
+    assert len(lmm.requests) == 15
+    configuration = json.loads((summary.out / "manifest.json").read_text())["configuration"]
+    assert configuration["budget"] == {"query": {"calls": 3, "tokens": None}}
+    later = replace(budget, deadline=None)
+    await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, budget=later)  # a deadline is no configuration
+    for other in (None, Budget(max_calls=4), Budget(max_calls=3, max_tokens=10**6)):
+        with pytest.raises(ConfigError, match=r"another configuration \(other budget\)"):
+            await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, budget=other)
+
+
+def within(bench: Benchmark, lmm: LMM, budget: Budget) -> list[Agent]:
+    return [Agent(Deps(images=bench.images, lmm=lmm), load_strategy("yes-no"), Account(budget))]
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_queries_share_the_budget_of_a_run(
+    bench: Benchmark, make_lmm: MakeLMM, tmp_path: Path, concurrency: int
+) -> None:
+    lmm = make_lmm(bench.images)
+    budget = Budget(max_calls=20)
+    (part,) = await evaluate(bench, within(bench, lmm, budget), tmp_path, limit=1)
+    assert (part.cost.calls, dict(part.ended)) == (8, {})
+    (whole,) = await evaluate(bench, within(bench, lmm, budget), tmp_path, query_concurrency=concurrency)
+    assert whole.cost.calls == len(lmm.requests) == 20  # what the first process spent counts
+    assert sum(whole.ended.values()) in range(3, 5)
+    assert len(results_in(whole.out)) == 5
+    assert json.loads((whole.out / "manifest.json").read_text())["configuration"]["budget"] == {
+        "run": {"calls": 20, "tokens": None}
+    }
+
+
+async def test_what_was_fitted_belongs_to_the_configuration(bench: Benchmark, tmp_path: Path) -> None:
+    lmm = ScriptedLMM(lambda _: 0.5)
+    await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, calibrations={"yes-no": "abc"}, limit=1)
+    with pytest.raises(ConfigError, match=r"other calibration\)"):
+        await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, calibrations={"yes-no": "abd"}, limit=1)
+    await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, calibrations={"yes-no": "abc", "x": "y"}, limit=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 from eval.progress import LiveProgress
-from eval.report import cost_table, group_table, payload, quality_table, tables, warnings
+from eval.report import cost_table, group_table, overview_table, payload, quality_table, tables, warnings
 from eval.scoring import FIRST_STAGE_RECALL, HEADLINE
 from eval.types import Cost, RunSummary
 
@@ -25,6 +25,7 @@ def summary(strategy: str, value: float, **changes: object) -> RunSummary:
         out=Path("runs") / strategy,
         queries=16,
         scored=16,
+        asked=1600,
     )
     return replace(base, **changes)  # type: ignore[arg-type]
 
@@ -41,13 +42,13 @@ def test_the_object_has_the_documented_shape() -> None:
     assert list(printed) == ["benchmark", "split", "runs"]
     assert [run["strategy"] for run in printed["runs"]] == ["clip", "yes-no"]
     run = printed["runs"][1]
-    assert list(run) == ["strategy", "metrics", "by_supercategory", "cost", "out"]
-    assert run["metrics"] == {"mAP@50": 0.75, "mAP@100": 0.75, "nDCG@50": 0.75, "nDCG@100": 0.75, "MRR": 0.75}
+    assert list(run) == ["strategy", "metrics", "by_supercategory", "cost", "unknown", "ended", "out"]
+    assert run["metrics"] == dict.fromkeys(HEADLINE, 0.75)
     assert run["by_supercategory"]["Species"]["mAP@50"] is None
     assert run["cost"] == {
         "calls": 1600, "prompt_tokens": 12000, "completion_tokens": 1600, "cache_hits": 5, "seconds": 12.34,
     }  # fmt: skip
-    assert run["out"] == "runs/yes-no"
+    assert (run["unknown"], run["ended"], run["out"]) == (0, {}, "runs/yes-no")
 
 
 def test_the_table_compares_with_the_first_run() -> None:
@@ -83,8 +84,8 @@ def test_every_table_fits_into_80_columns() -> None:
         summary("clip", 0, metrics=none, by_supercategory=dict.fromkeys(groups, none), cost=big, unknown=1_000),
         summary("yes-no-fused", 1, metrics=means, by_supercategory=groups, cost=big),
     ]
-    assert len(tables(runs)) == 3
-    assert len(tables([summary("clip", 0, by_supercategory={})])) == 2
+    assert len(tables(runs)) == 4
+    assert len(tables([summary("clip", 0, by_supercategory={})])) == 3
     for table in tables(runs):
         text = shown(table, width=80)
         assert "…" not in text
@@ -96,10 +97,38 @@ def test_what_a_reader_must_know_is_a_line_of_its_own() -> None:
     assert warnings([summary("clip", 0.5)]) == []
     faulty = summary("yes-no", 0.5, unknown=16, scored=14, flags=("foreign images",))
     lines = warnings([faulty, summary("yes-no-fused", 0.5, flags=("foreign images",))])
-    assert "16 of 1,600 calls gave no verdict (1.0%)" in lines[0]
+    assert "16 of 1,600 calls gave no answer (1.0%)" in lines[0]
     assert "runs/yes-no/results.jsonl" in lines[0]
     assert "2 of 16 queries have nothing relevant" in lines[1]
     assert lines[2:] == ["foreign images"]
+    assert warnings([faulty], failed=[faulty])[0] == lines[1]  # of a run that failed the error tells
+
+
+def test_where_a_budget_ended_the_work_is_a_line_of_its_own() -> None:
+    lines = warnings([summary("clip", 0.5), summary("agent", 0.5, ended={"compare": 2, "verify": 10})])
+    assert lines == ["agent: a budget ended the work on 12 of 16 queries (compare 2, verify 10)"]
+    assert payload([summary("agent", 0.5, ended={"verify": 3})])["runs"][0]["ended"] == {"verify": 3}
+
+
+def test_quality_and_cost_at_a_glance() -> None:
+    metrics = {"mAP@50": 0.5, "nDCG@10": 0.7, "MRR": 0.9, "hits@1": 0.1}
+    better = {**metrics, "nDCG@10": 0.8}
+    text = shown(overview_table([summary("clip", 0, metrics=metrics), summary("agent", 0, metrics=better)]))
+    assert text.splitlines()[-2].split() == [
+        "agent", "50.0", "+0.0", "80.0", "+10.0", "90.0", "+0.0", "1,600", "13,600", "12.3",
+    ]  # fmt: skip
+    without = shown(overview_table([summary("clip", 0.5)]))
+    assert ("nDCG@10" in without) == ("nDCG@10" in HEADLINE)
+
+
+def test_a_task_shows_its_own_metrics_and_its_rounds() -> None:
+    metrics = dict.fromkeys(HEADLINE, 0.5) | {FIRST_STAGE_RECALL: 0.9, "hits@10": 0.625}
+    run = summary("agent", 0, metrics=metrics, by_round={0: {"hits@10": 0.25}, 1: {"hits@10": None}})
+    text = "".join(shown(table) for table in tables([run]))
+    assert "62.5" in text
+    by_round = next(shown(table) for table in tables([run]) if "by round" in shown(table))
+    assert by_round.splitlines()[-2].split() == ["agent", "25.0", "-"]
+    assert payload([run])["runs"][0]["by_round"] == {"0": {"hits@10": 0.25}, "1": {"hits@10": None}}
 
 
 def test_live_progress_shows_the_account() -> None:

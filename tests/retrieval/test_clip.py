@@ -88,11 +88,15 @@ def test_other_weights_have_another_fingerprint(clip: ClipEncoder, other_clip: C
     assert clip.fingerprint != other_clip.fingerprint
 
 
-def test_queries_that_are_more_than_text_are_refused(clip: ClipEncoder) -> None:
+def test_a_reference_image_is_refused(clip: ClipEncoder) -> None:
     with pytest.raises(ConfigError, match="'c' has a reference image"):
         clip.encode_query(Query(id="c", text="on snow", reference_image="1"))
-    with pytest.raises(ConfigError, match="'d' has a dialogue"):
-        clip.encode_query(Query(id="d", text="a crab", dialogue=(Turn(question="colour?", answer="red"),)))
+
+
+def test_a_dialogue_is_its_text_and_its_answers(clip: ClipEncoder) -> None:
+    turns = (Turn(question="which colour?", answer="red"), Turn(question="where is it?", answer="on the beach"))
+    spoken = clip.encode_query(Query(id="d", text="a crab", dialogue=turns))
+    np.testing.assert_array_equal(spoken, clip.encode_query(text("a crab, red, on the beach")))
 
 
 @pytest.mark.parametrize(

@@ -101,16 +101,19 @@ async def test_together_or_alone_the_answers_are_the_same(lmm, ask) -> None:
 
 
 @pytest.mark.parametrize("max_tokens", [1, 4])
-async def test_a_picture_shown_often_goes_through_the_vision_tower_once(lmm, ask, pictures, max_tokens: int) -> None:
+async def test_a_picture_shown_often_goes_through_the_vision_tower_once(
+    tiny_llava, lmm, ask, pictures, max_tokens: int
+) -> None:
     questions = [ask(text, "p0", top_logprobs=20, max_tokens=max_tokens) for text in ("is it red ?", "is it blue ?")]
     questions.append(ask("is a crab ?", "p1", top_logprobs=20, max_tokens=max_tokens))
     alone = [await lmm.generate(request) for request in questions]
     pictures.loads.clear()
+    fresh = LocalLMM.from_path(tiny_llava, pictures, device="cpu")
     seen: list[int] = []
-    tower = lmm._model.model.vision_tower
-    hook = tower.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    together = await asyncio.gather(*(lmm.generate(request) for request in questions))
-    hook.remove()
+    tower = fresh._model.model.vision_tower
+    tower.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    together = await asyncio.gather(*(fresh.generate(request) for request in questions))
+    await fresh.aclose()
     assert seen == [2] and pictures.loads == {"p0": 1, "p1": 1}
     for one, other in zip(alone, together, strict=True):
         assert_same(one, other)

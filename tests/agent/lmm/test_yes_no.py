@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.lmm.base import TokenLogprob
-from agent.lmm.yes_no import A_B, MAX_LOG_ODDS, TRUE_FALSE, YES_NO, BinaryAnswer, answer_position, p_yes
+from agent.lmm.yes_no import MAX_LOG_ODDS, TRUE_FALSE, YES_NO, BinaryAnswer, answer_position, p_yes
 
 SPELLINGS = st.sampled_from(["Yes", "yes", " YES", "▁Yes", "Ġyes", "Yes.", "No", " no", "▁No", "ĠNO", "no,", "True"])
 OTHERS = st.sampled_from(["The", " It", "\n", "</s>", "Not", "yesterday", "nothing", "Unknown", "A", ""])
@@ -112,11 +112,8 @@ def test_nothing_to_read_is_unknown(logprobs: list[TokenLogprob]) -> None:
     assert reading.state == "unknown" and reading.reason
 
 
-def test_true_false_and_a_b() -> None:
+def test_true_false_and_other_words() -> None:
     assert p_yes(shares(true=0.3, **{"False": 0.1}), TRUE_FALSE).p_yes == pytest.approx(0.75)
-    assert p_yes(shares(A=0.2, B=0.6), A_B).p_yes == pytest.approx(0.25)
-    assert p_yes(shares(**{"(A)": 0.2, " B.": 0.2}), A_B).p_yes == pytest.approx(0.5)
-    assert p_yes(shares(a=0.9, B=0.05), A_B).p_yes == pytest.approx(0.5), "an article is no answer"
     assert p_yes(shares(ja=0.6, nein=0.2), BinaryAnswer(("ja",), ("nein",))).p_yes == pytest.approx(0.75)
 
 

@@ -1,0 +1,82 @@
+"""One question at the door: what fails is unknown, what the budget forbids is not asked, and neither is an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, Message, TextPart
+from agent.types import Asked, State
+from core.errors import BudgetError, ImageError, LMMError
+from core.types import ImageSource
+from prompts.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a request. `response` is there where `state` is `answered`; else `error` says why not."""
+
+    state: State
+    response: LMMResponse | None = None
+    error: str | None = None
+    request_key: str | None = None
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """The fields of an `Asked` record that say what it cost."""
+        known: dict[str, Any] = {"request_key": self.request_key}
+        if self.response is not None:
+            known |= {
+                "prompt_tokens": self.response.usage.prompt_tokens,
+                "completion_tokens": self.response.usage.completion_tokens,
+                "latency": self.response.latency,
+                "cached": self.response.cached,
+            }
+        return known
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """All fields of an `Asked` record."""
+        return {"state": self.state, "error": self.error, **self.cost}
+
+
+async def ask(lmm: LMM, request: LMMRequest) -> Answer:
+    """Ask once. Errors that are no fault of the model's or the image's (a replay's missing call) are raised."""
+    key = request.key(lmm.identity)
+    try:
+        response = await lmm.generate(request)
+    except BudgetError as error:
+        return Answer("not_asked", error=one_line(error))
+    except (LMMError, ImageError) as error:
+        return Answer("unknown", error=one_line(error), request_key=key)
+    return Answer("answered", response, request_key=key)
+
+
+async def image_parts(images: ImageSource, image_ids: Sequence[str]) -> tuple[ImagePart, ...]:
+    """Images as they go into a request. Raises `ImageError` for one that can't be read."""
+    hashes = [await asyncio.to_thread(images.pixel_hash, image_id) for image_id in image_ids]
+    return tuple(ImagePart(image_id=i, sha256=sha256) for i, sha256 in zip(image_ids, hashes, strict=True))
+
+
+def messages(prompt: Prompt, *content: TextPart | ImagePart) -> tuple[Message, ...]:
+    """The prompt's system message, where it has one, and the user's: images first, question last."""
+    user = Message(content=content)
+    return (Message(role="system", content=(TextPart(text=prompt.system),)), user) if prompt.system else (user,)
+
+
+def spent(questions: Sequence[Asked]) -> dict[str, Any]:
+    """What questions cost together, as a trace event tells it."""
+    asked = [question for question in questions if question.state != "not_asked"]
+    return {
+        "calls": len(asked),
+        "cached": sum(question.cached for question in asked),
+        "tokens": sum(question.prompt_tokens + question.completion_tokens for question in asked),
+        "requests": [question.request_key for question in asked if question.request_key],
+    }
+
+
+def one_line(error: BaseException) -> str:
+    """An error's words, or its class where it has none, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

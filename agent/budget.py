@@ -1,0 +1,143 @@
+"""Budgets: one account of calls, tokens and time at the door to the model.
+
+Once an account is empty every call is refused at once, before the model is asked, so a stage that runs out leaves
+"not asked" behind and the ranking stands on what is known. An answer from the cache counts like one from the model:
+a budget decides what is asked, and a run that is taken up again must ask the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agent.lmm.base import LMM, LMMRequest, LMMResponse
+from core.errors import BudgetError
+
+Kind = tuple[int, int]
+"""Calls of about the same size: how many images a request shows, and how many tokens may be answered."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that may be spent: calls, tokens (read and written), seconds. None is no limit.
+
+    A deadline stops new calls; those in flight are waited for.
+    """
+
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    deadline: float | None = None
+
+
+class Account:
+    """What was spent of a budget, by one query or, as its `parent`, by a whole run. Serves one event loop.
+
+    Calls are booked when they begin, tokens when they are known. Until then a call in flight stands for as many as
+    the dearest of its kind took so far, and the first of a kind goes alone. A call that might not be affordable waits
+    for those in flight; so an account is overdrawn by no more than what the calls in flight take beyond the dearest
+    before them. A call that can't be afforded with none in flight closes the account. The clock starts with the first
+    call.
+    """
+
+    def __init__(self, budget: Budget | None = None, parent: Account | None = None) -> None:
+        self.budget = budget or Budget()
+        self.parent = parent
+        self.calls = 0
+        self.tokens = 0
+        self._in_flight: Counter[Kind] = Counter()
+        self._dearest: dict[Kind, int] = {}
+        self._settled = asyncio.Event()
+        self._closed = False
+        self._began: float | None = None
+
+    def empty(self) -> str | None:
+        """Which limit is reached, in words; None while there is something left."""
+        limit = self.budget
+        if limit.max_calls is not None and self.calls >= limit.max_calls:
+            return f"the budget of {limit.max_calls} calls is spent"
+        if limit.max_tokens is not None and (self._closed or self.tokens >= limit.max_tokens):
+            return f"the budget of {limit.max_tokens} tokens is spent"
+        if limit.deadline is not None and self._began is not None and time.monotonic() - self._began >= limit.deadline:
+            return f"the deadline of {limit.deadline:g} s has passed"
+        return self.parent.empty() if self.parent else None
+
+    def calls_left(self) -> float:
+        """How many calls may still be made, as far as calls are counted; infinity without a limit."""
+        own = float("inf") if self.budget.max_calls is None else float(max(self.budget.max_calls - self.calls, 0))
+        return min(own, self.parent.calls_left()) if self.parent else own
+
+    def charge(self, calls: int, tokens: int) -> None:
+        """Take on what was spent before, by an earlier process of the same run."""
+        for account in self._all():
+            account.calls += calls
+            account.tokens += tokens
+
+    async def book(self, kind: Kind) -> None:
+        """Book one call, which must be settled. Raises `BudgetError` where nothing is left."""
+        while True:
+            if reason := self.empty():
+                raise BudgetError(reason)
+            short = next((account for account in self._all() if not account._affords(kind)), None)
+            if short is None:
+                break
+            if short._in_flight.total():
+                await short._settled.wait()
+            else:
+                short._closed = True
+        for account in self._all():
+            account._began = time.monotonic() if account._began is None else account._began
+            account.calls += 1
+            account._in_flight[kind] += 1
+
+    def settle(self, kind: Kind, tokens: int) -> None:
+        """A booked call has come to its end, and took so many tokens."""
+        for account in self._all():
+            account.tokens += tokens
+            account._in_flight[kind] -= 1
+            account._dearest[kind] = max(account._dearest.get(kind, 0), tokens)
+            account._settled.set()
+            account._settled = asyncio.Event()
+
+    def _all(self) -> Iterator[Account]:
+        account: Account | None = self
+        while account is not None:
+            yield account
+            account = account.parent
+
+    def _affords(self, kind: Kind) -> bool:
+        if self.budget.max_tokens is None:
+            return True
+        if kind not in self._dearest:
+            return not self._in_flight[kind]
+        pending = sum(count * self._dearest.get(other, 0) for other, count in self._in_flight.items())
+        return self.tokens + pending + self._dearest[kind] <= self.budget.max_tokens
+
+
+class BudgetedLMM:
+    """An LMM whose calls are paid from an account. Raises `BudgetError` where it is empty."""
+
+    def __init__(self, lmm: LMM, account: Account) -> None:
+        self._lmm = lmm
+        self._account = account
+
+    @property
+    def identity(self) -> str:
+        return self._lmm.identity
+
+    async def generate(self, request: LMMRequest) -> LMMResponse:
+        """Answer one request, and pay for it; a call that fails is paid for as a call, without tokens."""
+        kind = (len(request.images), request.max_tokens)
+        await self._account.book(kind)
+        tokens = 0
+        try:
+            response = await self._lmm.generate(request)
+            tokens = response.usage.prompt_tokens + response.usage.completion_tokens
+            return response
+        finally:
+            self._account.settle(kind, tokens)
+
+    async def aclose(self) -> None:
+        """The model belongs to whoever opened it."""

@@ -1,0 +1,97 @@
+"""assess: is what was found good enough, and if not, what is wanting?"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Literal
+
+import numpy as np
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+
+from agent.deps import Deps, Session
+from agent.posterior import Belief, believe, latest
+from agent.state import RerankState
+from agent.strategies.strategy import Refine, Strategy
+from agent.types import TraceEvent
+
+After = Literal["synthesize", "pair", "rank"]
+
+_CLEAR = 0.8  # P beyond which a verdict is taken at its word
+_FEW = 10  # answers below which a predicate is given the benefit of the doubt
+_CONTRADICTED = 0.2  # share of images
+
+
+def assess(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> Command[After]:
+    """Go on to the comparisons, or think again where something is wanting and rounds and budget are left."""
+    onward: After = "pair" if strategy.compare else "rank"
+    refine = strategy.refine
+    if refine is None or not state.predicates:
+        return Command(goto=onward)
+    belief = believe(state, deps, strategy)
+    found = {
+        "confirmed": int((belief.p_match > 0.5).sum()),
+        "contradicted": contradicted(state),
+        "separates_nothing": [p.id for k, p in enumerate(belief.predicates) if _same_for_all(belief, k)],
+    }
+    wanting = what_is_wanting(belief, state, refine)
+    over = state.round >= refine.rounds or runtime.context.account.empty() is not None
+    again = bool(wanting) and not over
+    events = [_event("assessed", state, {**found, "wanting": wanting, "again": again})]
+    if not again:
+        return Command(update={"trace": tuple(events)}, goto=onward)
+    window = strategy.verify.top_k if strategy.verify else None
+    widened = math.ceil((state.widened or window) * refine.widen) if window else None
+    events.append(_event("refined", state, {"round": state.round + 1, "because": wanting, "window": widened}))
+    update: dict[str, Any] = {
+        "round": state.round + 1,
+        "wanting": wanting,
+        "widened": widened,
+        "trace": tuple(events),
+    }
+    return Command(update=update, goto="synthesize")
+
+
+def what_is_wanting(belief: Belief, state: RerankState, refine: Refine) -> str:
+    """The gravest fault in words that a model can be told; empty where there is none."""
+    if nobody_passes(belief):
+        return "a question does not tell the images apart."
+    if contradicted(state) > _CONTRADICTED:
+        return "the answers contradict each other."
+    if int((belief.p_match > 0.5).sum()) < refine.fewest:
+        return "too few images match."
+    return ""
+
+
+def contradicted(state: RerankState) -> float:
+    """The share of images that are said not to show a subject, and to show something about that very subject."""
+    subjects = [p for p in state.predicates if p.kind == "subject" and p.expected == "yes" and p.words]
+    said: dict[str, dict[str, float]] = {}
+    for verdict in latest(state.verdicts):
+        if verdict.p_yes is not None:
+            said.setdefault(verdict.image_id, {})[verdict.predicate] = verdict.p_yes
+    against = 0
+    for answers in said.values():
+        against += any(
+            answers.get(subject.id, 1.0) < 1.0 - _CLEAR and answers.get(other.id, 0.0) > _CLEAR
+            for subject in subjects
+            for other in state.predicates
+            if other.id != subject.id and other.expected == "yes" and subject.words.lower() in other.question.lower()
+        )
+    return against / len(said) if said else 0.0
+
+
+def nobody_passes(belief: Belief) -> bool:
+    """Whether a predicate that was asked often enough holds of no image: its words may be at fault."""
+    return any(_same_for_all(belief, k) and belief.pass_rates[k] < 0.5 for k in range(len(belief.predicates)))
+
+
+def _same_for_all(belief: Belief, k: int) -> bool:
+    asked = belief.settled[:, k]
+    known = belief.holds[asked, k]
+    return int(asked.sum()) >= _FEW and bool(np.all(known > _CLEAR) or np.all(known < 1.0 - _CLEAR))
+
+
+def _event(kind: str, state: RerankState, data: dict[str, Any]) -> TraceEvent:
+    return TraceEvent(kind=kind, at=time.monotonic() - state.started, data=data)

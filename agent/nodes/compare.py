@@ -1,0 +1,114 @@
+"""compare: candidates side by side, in every order of a task. What fails is an unknown comparison, and favours nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from langgraph.errors import NodeError
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+
+from agent.asking import ask, image_parts, messages, one_line
+from agent.deps import Deps, Session
+from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart, TokenLogprob
+from agent.lmm.choice import LETTERS, choose
+from agent.lmm.yes_no import p_yes
+from agent.nodes.failures import require_foreseen
+from agent.state import CompareTask
+from agent.strategies.strategy import Compare, Strategy
+from agent.types import Comparison, TraceEvent
+from core.errors import ConfigError, ImageError
+
+
+def which_is_best(
+    shown: Sequence[ImagePart], reference: ImagePart | None, description: str, settings: Compare
+) -> LMMRequest:
+    """The request for one showing: the reference image, where there is one, the candidates in their order, the question.
+
+    Each of several images follows its name; a walk's single candidate needs none.
+    """
+    prompt = settings.prompt if reference is None else settings.reference
+    named = settings.mode != "walk"
+    content: list[TextPart | ImagePart] = []
+    if reference is not None:
+        content += [TextPart(text="reference:"), reference] if named else [reference]
+    for letter, image in zip(LETTERS, shown, strict=False):
+        content += [TextPart(text=f"{letter}:"), image] if named else [image]
+    question = TextPart(text=prompt.render(query=description))
+    return LMMRequest(
+        messages=messages(prompt, *content, question),
+        max_tokens=1,
+        top_logprobs=settings.top_logprobs,
+        extra_body=settings.extra_body,
+    )
+
+
+async def judge_order(
+    lmm: LMM, shown: Sequence[ImagePart], reference: ImagePart | None, description: str, settings: Compare
+) -> Comparison:
+    """Ask, and read P(best) of each that is shown (of a single one P(yes)). A call that fails and an answer that can't be
+    read are unknown."""
+    answer = await ask(lmm, which_is_best(shown, reference, description, settings))
+    known: dict[str, Any] = {"shown": tuple(image.image_id for image in shown), **answer.asked}
+    if answer.response is None:
+        return Comparison(**known)
+    known["answer"] = answer.response.text
+    probabilities, reason = _read(answer.response.answer_logprobs, len(shown))
+    if not probabilities:
+        return Comparison(**known | {"state": "unknown", "error": reason})
+    return Comparison(**known, probabilities=probabilities)
+
+
+async def compare(task: CompareTask, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
+    """One task of a wave: a comparison for each order, and its event."""
+    settings, lmm = strategy.compare, runtime.context.lmm
+    if settings is None or lmm is None:
+        raise ConfigError(f"strategy {strategy.name!r} has no stage 'compare', or there is no model to ask")
+    candidates = sorted({image_id for order in task.orders for image_id in order})
+    reference_id = task.query.reference_image
+    try:
+        loaded = await image_parts(deps.images, candidates)
+        reference = (await image_parts(deps.images, [reference_id]))[0] if reference_id is not None else None
+    except ImageError as error:
+        return _update(task, _unknown(task, one_line(error)))
+    parts: Mapping[str, ImagePart] = dict(zip(candidates, loaded, strict=True))
+
+    async def judge(order: Sequence[str]) -> Comparison:
+        return await judge_order(lmm, [parts[i] for i in order], reference, task.description, settings)
+
+    lead, *rest = task.orders
+    return _update(task, [await judge(lead), *await asyncio.gather(*(judge(order) for order in rest))])
+
+
+def compare_unforeseen(task: CompareTask, error: NodeError) -> Command[Literal["pair"]]:
+    """What nobody foresaw in one task (LangGraph's error handler) is unknown for what it showed, and the others go on."""
+    return Command(update=_update(task, _unknown(task, require_foreseen(error))), goto="pair")
+
+
+def _read(logprobs: Sequence[TokenLogprob], shown: int) -> tuple[tuple[float, ...], str | None]:
+    if shown == 1:
+        read = p_yes(logprobs)
+        return () if read.p_yes is None else (read.p_yes,), read.reason
+    choice = choose(logprobs, shown)
+    return choice.probabilities, choice.reason
+
+
+def _unknown(task: CompareTask, error: str) -> list[Comparison]:
+    return [Comparison(shown=order, state="unknown", error=error) for order in task.orders]
+
+
+def _update(task: CompareTask, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    data = {
+        "wave": task.wave,
+        "shown": list(task.orders[0]),
+        "states": dict(Counter(comparison.state for comparison in comparisons)),
+        "cached": sum(comparison.cached for comparison in comparisons),
+        "tokens": sum(comparison.prompt_tokens + comparison.completion_tokens for comparison in comparisons),
+        "request_keys": [comparison.request_key for comparison in comparisons],
+    }
+    event = TraceEvent(kind="compared", at=time.monotonic() - task.started, data=data)
+    return {"comparisons": tuple(comparisons), "trace": (event,)}

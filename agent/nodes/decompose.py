@@ -1,0 +1,136 @@
+"""decompose: from atomic instructions to predicates, each a yes/no question with the answer that a match must give."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Any, Literal
+
+from langgraph.runtime import Runtime
+
+from agent.asking import messages, spent
+from agent.deps import Deps, Session
+from agent.lmm.base import LMMRequest, TextPart
+from agent.request import instructions_text, own_words
+from agent.schemas import PredicatesAnswer
+from agent.state import RerankState
+from agent.strategies.strategy import Strategy
+from agent.structured import ask_structured
+from agent.types import Instruction, Predicate, Synthesis, TraceEvent
+from core.errors import ConfigError
+
+_NEGATION = re.compile(r"\b(?:without|with no|no|not)\b", re.IGNORECASE)
+_STATES_ABSENCE = re.compile(r"\b(?:alone|only|free of|nothing but)\b", re.IGNORECASE)  # there is no positive of it
+
+
+async def decompose(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
+    """The predicates of the synthesis. Where no usable answer comes, each instruction is asked as it stands; where the
+    synthesis itself is a fallback, there is nothing to take apart and the whole is one question.
+
+    In a later round a question that was there before keeps its id, and so its verdicts; one that is gone is dropped.
+    """
+    settings, lmm, synthesis = strategy.decompose, runtime.context.lmm, state.synthesis
+    if settings is None or lmm is None or synthesis is None:
+        raise ConfigError(f"strategy {strategy.name!r} has no stage 'decompose' after 'synthesize', or no model to ask")
+    if synthesis.fallback is not None:
+        whole = f'does this image match the description: "{synthesis.comprehensive}"?'
+        why = f"the request was not thought out: {synthesis.fallback}"
+        return _update(state, [predicate(whole, words=state.query.text)], why=why)
+    prompt = settings.prompt
+    request = LMMRequest(
+        messages=messages(prompt, TextPart(text=prompt.render(instructions=instructions_text(synthesis.instructions)))),
+        max_tokens=settings.max_tokens,
+        json_schema=PredicatesAnswer.model_json_schema(),
+        extra_body=settings.extra_body,
+    )
+    last = next((call for call in reversed(state.calls) if call.stage == "decompose"), None)
+    if last and last.state == "answered" and last.request_key == request.key(lmm.identity):
+        return _update(state, state.predicates)  # they come from these very instructions
+    said, calls, error = await ask_structured(lmm, request, PredicatesAnswer, settings.repairs, "decompose")
+    asked = _from_model(said, state, synthesis) if said else [_from_instruction(i) for i in synthesis.instructions]
+    predicates, dropped = _different(asked, settings.max_predicates)
+    return {**_update(state, predicates, dropped, error, spent(calls)), "calls": calls}
+
+
+def predicate(question: str, expected: Literal["yes", "no"] = "yes", kind: str = "query", words: str = "") -> Predicate:
+    """A predicate whose id is its question's and its expected answer's own, in every round and run."""
+    digest = sha256(f"{_normalised(question)} {expected}".encode()).hexdigest()
+    return Predicate(id=f"p-{digest[:8]}", question=question, expected=expected, kind=kind, words=words)
+
+
+def _from_model(said: PredicatesAnswer, state: RerankState, synthesis: Synthesis) -> list[Predicate]:
+    """As the model has them. Words that the request does not say are replaced by those of the instruction, where there
+    is one question for each."""
+    paired = len(said.predicates) == len(synthesis.instructions)
+    return [
+        predicate(
+            p.question,
+            p.expected,
+            p.type,
+            own_words(p.words, state.query, state.caption) or (synthesis.instructions[n].words if paired else ""),
+        )
+        for n, p in enumerate(said.predicates)
+    ]
+
+
+def _from_instruction(instruction: Instruction) -> Predicate:
+    """The instruction as a question. What must be absent is asked for positively, and the answer must be no."""
+    text = instruction.text.strip(" .?!")
+    kind = {"removal": "absence", "comparison": "comparison"}.get(instruction.type, "other")
+    if kind == "absence" and (_NEGATION.search(text) or not _STATES_ABSENCE.search(text)):
+        return predicate(f"does the image show {_positive(text)}?", "no", kind, instruction.words)
+    return predicate(f"does the image show {text}?", "yes", kind, instruction.words)
+
+
+def _positive(text: str) -> str:
+    """ "a crab without plastic" to "a crab with plastic", "no plastic" to "plastic"."""
+
+    def affirm(negation: re.Match[str]) -> str:
+        return "with" if negation[0].lower().startswith("with") and negation.start() else ""
+
+    return " ".join(_NEGATION.sub(affirm, text).split()) or text
+
+
+def _different(predicates: Iterable[Predicate], most: int) -> tuple[list[Predicate], list[str]]:
+    """The first `most` different questions, and what was left out and why."""
+    kept: dict[str, Predicate] = {}
+    dropped = []
+    for candidate in predicates:
+        question = _normalised(candidate.question)
+        if first := kept.get(question):
+            again = "asked twice" if first.expected == candidate.expected else "asked before with the other answer"
+            dropped.append(f"{candidate.question} ({again})")
+        elif len(kept) == most:
+            dropped.append(f"{candidate.question} (more than {most} questions)")
+        else:
+            kept[question] = candidate
+    return list(kept.values()), dropped
+
+
+def _normalised(question: str) -> str:
+    return " ".join(question.casefold().split()).rstrip(" ?.!")
+
+
+def _update(
+    state: RerankState,
+    predicates: Iterable[Predicate],
+    dropped: Iterable[str] = (),
+    why: str | None = None,
+    cost: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A question asked before stays the very one that was asked; `why` the predicates are a fallback, if they are."""
+    before = {p.id: p for p in state.predicates}
+    now = tuple(before.get(p.id, p) for p in predicates)
+    data = {
+        "round": state.round,
+        "predicates": len(now),
+        "new": {p.id: f"{p.question} {p.expected}" for p in now if p.id not in before},
+        "gone": sorted(before.keys() - {p.id for p in now}),
+        "left_out": list(dropped),
+        "fallback": why,
+        **(cost or spent(())),
+    }
+    event = TraceEvent(kind="decomposed", at=time.monotonic() - state.started, data=data)
+    return {"predicates": now, "trace": (event,)}

@@ -1,0 +1,128 @@
+"""pair: which candidates to compare next. It sends one wave of comparisons, sees what came of it, and chooses again."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from langgraph.runtime import Runtime
+from langgraph.types import Command, Send
+
+from agent.calibration import UNCALIBRATED
+from agent.deps import Deps, Session
+from agent.posterior import agreement_order
+from agent.request import plain_text
+from agent.scheduling import WAVE, doubts, expected_gains, next_groups, settled
+from agent.state import CompareTask, RerankState
+from agent.strategies.strategy import Compare, Strategy
+from agent.types import Comparison, TraceEvent
+from core.errors import ConfigError
+
+Orders = tuple[tuple[str, ...], ...]
+Next = Command[Literal["compare", "rank"]]
+
+_SILENT = 4  # showings without any answer after which an image is left alone
+
+
+def pair(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> Next:
+    """Send the next wave, or say why there is none and go on to rank."""
+    settings = strategy.compare
+    if settings is None:
+        raise ConfigError(f"strategy {strategy.name!r} has no stage 'compare'")
+    left = settings.max_calls - sum(comparison.state != "not_asked" for comparison in state.comparisons)
+    if cut_off := next((c.error for c in state.comparisons if c.state == "not_asked"), None):
+        wave, why = [], {"stopped": cut_off}
+    elif settings.mode == "walk":
+        wave, why = walk(state, strategy, left, settings)
+    elif (deps.calibration or UNCALIBRATED).comparison_weight == 0.0:
+        wave, why = [], {"stopped": "comparison does not pay for this model"}
+    else:
+        # What can't be paid for in full is begun all the same: its second order says that the budget cut it off.
+        affordable = max(1, math.ceil(min(runtime.context.account.calls_left(), 2 * WAVE) / 2))
+        wave, why = contests(state, deps, strategy, min(left // 2, affordable), settings)
+    if (refused := runtime.context.account.empty()) or not wave:
+        unasked = [Comparison(shown=order, state="not_asked", error=refused) for orders in wave[:1] for order in orders]
+        said = {"wave": state.wave, **({"stopped": refused} if wave else why)}
+        return Command(update={"comparisons": tuple(unasked), "trace": (_event(state, said),)}, goto="rank")
+    description = described(state)
+    tasks = [
+        CompareTask(
+            query=state.query, description=description, orders=orders, wave=state.wave + 1, started=state.started
+        )
+        for orders in wave
+    ]
+    said = {"wave": state.wave + 1, "calls": sum(len(orders) for orders in wave), **why}
+    update: dict[str, Any] = {"wave": state.wave + 1, "trace": (_event(state, said),)}
+    return Command(update=update, goto=[Send("compare", task) for task in tasks])
+
+
+def contests(
+    state: RerankState, deps: Deps, strategy: Strategy, most: int, settings: Compare
+) -> tuple[list[Orders], dict[str, Any]]:
+    """At most `most` groups of the head to compare next, each in two orders, and the uncertainty that led to them; or no
+    group, and why."""
+    belief, head, compared = settled(state, deps, strategy)
+    if compared is None or len(head) < 2:
+        return [], {"stopped": "there are no two candidates to compare"}
+    if most < 1:
+        return [], {"stopped": f"no more than {settings.max_calls} comparisons are wanted"}
+    ids = [belief.candidates[index].image_id for index in head]
+    gains = expected_gains(compared, (deps.calibration or UNCALIBRATED).comparison_weight)
+    silent = [at for at, image_id in enumerate(ids) if image_id in _silent(state.comparisons)]
+    gains[silent] = gains[:, silent] = 0.0
+    place = {image_id: at for at, image_id in enumerate(ids)}
+    done = {frozenset(place.get(image_id, -1) for image_id in comparison.shown) for comparison in state.comparisons}
+    size = 2 if settings.mode == "pair" else settings.set_size
+    groups = next_groups(gains, done, size=size, most=most, stop_below=settings.stop_below)
+    if not groups:
+        return [], {"stopped": "no order is left that is uncertain and matters"}
+    doubt = doubts(compared)
+    chosen = [
+        {
+            "images": [ids[at] for at in group],
+            "gain": round(float(gains[np.ix_(group, group)].max()), 4),
+            "doubt": round(float(doubt[np.ix_(group, group)].max()), 4),
+        }
+        for group in groups
+    ]
+    shown = [tuple(ids[at] for at in group) for group in groups]
+    return [(order, order[::-1]) for order in shown], {"compared": chosen}
+
+
+def walk(
+    state: RerankState, strategy: Strategy, left: int, settings: Compare
+) -> tuple[list[Orders], dict[str, Any]]:
+    """ImageScope's final evaluation (arXiv 2503.10166): the next image down the ranking, until the first yes."""
+    seen = {comparison.shown: comparison for comparison in state.comparisons}
+    if yes := next((shown[0] for shown, said in seen.items() if said.probabilities[:1] > (0.5,)), None):
+        return [], {"stopped": "a candidate matches as a whole", "image_id": yes}
+    window = strategy.verify.top_k if strategy.verify else None
+    head = agreement_order(state, window)[: settings.top_k]
+    remaining = [image_id for image_id in head if (image_id,) not in seen]
+    if not remaining:
+        return [], {"stopped": f"none of the best {len(head)} matches as a whole"}
+    if left < 1:
+        return [], {"stopped": f"no more than {settings.max_calls} comparisons are wanted"}
+    return [((remaining[0],),)], {"rank": head.index(remaining[0]) + 1, "image_id": remaining[0]}
+
+
+def described(state: RerankState) -> str:
+    """The query in the words that a comparison shows: beside a reference image its change, else all that is asked for."""
+    if state.query.reference_image is not None:
+        return state.query.text
+    return state.synthesis.comprehensive if state.synthesis else plain_text(state.query)
+
+
+def _silent(comparisons: Sequence[Comparison]) -> set[str]:
+    """Images about which nothing ever came back, however often they were shown."""
+    failed = Counter(image_id for c in comparisons if c.state == "unknown" for image_id in c.shown)
+    answered = {image_id for c in comparisons if c.state == "answered" for image_id in c.shown}
+    return {image_id for image_id, times in failed.items() if times >= _SILENT and image_id not in answered}
+
+
+def _event(state: RerankState, data: dict[str, Any]) -> TraceEvent:
+    return TraceEvent(kind="paired", at=time.monotonic() - state.started, data=data)

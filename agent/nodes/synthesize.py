@@ -1,0 +1,117 @@
+"""synthesize: think out what a matching image must show, in three descriptions and atomic instructions."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from langgraph.runtime import Runtime
+
+from agent.asking import ask, image_parts, messages, one_line, spent
+from agent.deps import Deps, Session
+from agent.lmm.base import LMM, LMMRequest, TextPart
+from agent.request import own_words, plain_text, request_text
+from agent.schemas import SynthesisAnswer
+from agent.state import RerankState
+from agent.strategies.strategy import Strategy, Synthesize
+from agent.structured import ask_structured
+from agent.types import Call, Instruction, Synthesis, TraceEvent
+from core.errors import ConfigError, ImageError
+from core.types import ImageSource, Query
+
+LONGEST_CAPTION = 600
+"""Characters of a caption that are taken on."""
+
+
+async def synthesize(
+    state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy
+) -> dict[str, Any]:
+    """What the request asks for. Where no usable answer comes, the request's own words stand in, or in a later round
+    what was thought out before; the event says so and why."""
+    settings, lmm = strategy.synthesize, runtime.context.lmm
+    if settings is None or lmm is None:
+        raise ConfigError(f"strategy {strategy.name!r} has no stage 'synthesize', or there is no model to ask")
+    query, caption = state.query, state.caption
+    calls: tuple[Call, ...] = ()
+    if query.reference_image is not None and not caption:
+        captioned = await _caption(lmm, query.reference_image, settings, deps.images)
+        caption, calls = captioned.text, (captioned,)
+    said: SynthesisAnswer | None
+    error: str | None
+    if query.reference_image is not None and not caption:
+        said, error = None, f"the reference image has no caption: {calls[-1].error}"
+    else:
+        stage = "refine" if state.round else "synthesize"
+        request = _request(settings, state, caption)
+        said, asked, error = await ask_structured(lmm, request, SynthesisAnswer, settings.repairs, stage)
+        calls = (*calls, *asked)
+    synthesis, kept = _settle(said, error, state, caption)
+    data = {
+        "round": state.round,
+        **({"caption": caption} if query.reference_image is not None else {}),
+        "descriptions": list(synthesis.descriptions),
+        "instructions": [instruction.text for instruction in synthesis.instructions],
+        "fallback": synthesis.fallback,
+        "kept": kept,
+        **spent(calls),
+    }
+    event = TraceEvent(kind="synthesized", at=time.monotonic() - state.started, data=data)
+    return {"synthesis": synthesis, "caption": caption, "calls": calls, "trace": (event,)}
+
+
+async def _caption(lmm: LMM, image_id: str, settings: Synthesize, images: ImageSource) -> Call:
+    """What the reference image shows, on one line in `text`; unknown where it is empty or can't be had."""
+    try:
+        (image,) = await image_parts(images, [image_id])
+    except ImageError as error:
+        return Call(stage="caption", state="unknown", error=one_line(error))
+    prompt = settings.caption
+    answer = await ask(
+        lmm,
+        LMMRequest(
+            messages=messages(prompt, image, TextPart(text=prompt.render())),
+            max_tokens=settings.max_tokens,
+            extra_body=settings.extra_body,
+        ),
+    )
+    if answer.response is None:
+        return Call(stage="caption", **answer.asked)
+    text = " ".join(answer.response.text.split())[:LONGEST_CAPTION]
+    read = {} if text else {"state": "unknown", "error": "the answer is empty"}
+    return Call(stage="caption", text=text, **answer.asked | read)
+
+
+def _request(settings: Synthesize, state: RerankState, caption: str) -> LMMRequest:
+    prompt, values = settings.prompt, {"request": request_text(state.query, caption)}
+    if state.round and state.synthesis:
+        prompt = settings.again
+        values |= {"earlier": state.synthesis.comprehensive, "wanting": state.wanting}
+    return LMMRequest(
+        messages=messages(prompt, TextPart(text=prompt.render(**values))),
+        max_tokens=settings.max_tokens,
+        extra_body=settings.extra_body,
+    )
+
+
+def _settle(
+    said: SynthesisAnswer | None, error: str | None, state: RerankState, caption: str
+) -> tuple[Synthesis, str | None]:
+    """What the request is taken to ask for from now on, and why an earlier synthesis stays, where it does."""
+    earlier = state.synthesis
+    if said is None:
+        return (earlier, error) if earlier else (_own_words_only(state.query, caption, error), None)
+    instructions = tuple(
+        Instruction(text=i.text, words=own_words(i.words, state.query, caption), type=i.type) for i in said.instructions
+    )
+    synthesis = Synthesis(**said.model_dump(exclude={"instructions"}), instructions=instructions)
+    if earlier and synthesis.model_copy(update={"thought": earlier.thought}) == earlier:
+        return earlier, "the new answer says the same"
+    return synthesis, None
+
+
+def _own_words_only(query: Query, caption: str, why: str | None) -> Synthesis:
+    text = ", ".join(part for part in (caption, plain_text(query)) if part)
+    instruction = Instruction(text=text, words=query.text)
+    return Synthesis(
+        thought="", core=text, detailed=text, comprehensive=text, instructions=(instruction,), fallback=why or "unknown"
+    )

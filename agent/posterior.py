@@ -1,0 +1,163 @@
+"""What is believed of a query's candidates, given priors, verdicts and a calibration.
+
+A match satisfies every predicate, so with independent verdicts P(all hold) is the product of their probabilities. Its
+log-odds and the standardised prior's are added: the first stage's score is fused and not thrown away, which is what
+saves a ranking from a weak model (MM-Embed, arXiv 2411.02571). A question without an answer counts with the share of
+this query's images that pass it: that changes no order among images that lack the same answers, and is neither a "no"
+nor a zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.calibration import UNCALIBRATED, Calibration
+from agent.deps import Deps
+from agent.fusion import standardise
+from agent.state import RerankState
+from agent.strategies.strategy import Strategy
+from agent.types import Predicate, Verdict
+from core.types import Candidate
+
+Floats = NDArray[np.float64]
+
+PASS_RATE = 0.4
+"""The share of candidates that are expected to pass a predicate of a kind that no calibration knows."""
+
+PSEUDO_ANSWERS = 4.0
+"""How many answers the expected share weighs, against those that this query has got."""
+
+_LEAST = 1e-12
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is known of n candidates (in prior order) and k predicates.
+
+    `holds` (n, k) is the probability that a predicate holds, `settled` (n, k) whether nothing more is to be asked about
+    it: it has an answer, or asking failed. `prior` (n,) is the prior's part of the log-odds, `bias` what all share.
+    """
+
+    candidates: tuple[Candidate, ...]
+    predicates: tuple[Predicate, ...]
+    holds: Floats
+    settled: NDArray[np.bool_]
+    pass_rates: Floats
+    prior: Floats
+    bias: float
+    spread: float
+
+    @cached_property
+    def log_odds(self) -> Floats:
+        """(n,) log-odds of a match, before comparisons."""
+        return self.bias + self.prior + log_odds_of_all(self.holds)
+
+    @cached_property
+    def p_match(self) -> Floats:
+        """(n,) probabilities of a match, before comparisons."""
+        return 1.0 / (1.0 + np.exp(-self.log_odds))
+
+    def order(self) -> list[int]:
+        """Candidates by falling log-odds; equal ones in prior order."""
+        return [int(i) for i in np.argsort(-self.log_odds, kind="stable")]
+
+    def contributions(self, i: int) -> dict[str, float]:
+        """What the log-odds of candidate `i` are made of: base, prior, and each predicate as its answer came in."""
+        known = self.pass_rates.copy()
+        so_far = float(log_odds_of_all(known[np.newaxis])[0])
+        parts = {"base": self.bias + so_far, "prior": float(self.prior[i])}
+        for k, predicate in enumerate(self.predicates):
+            known[k] = self.holds[i, k]
+            now = float(log_odds_of_all(known[np.newaxis])[0])
+            parts[predicate.id] = now - so_far
+            so_far = now
+        return parts
+
+
+def log_odds_of_all(holds: Floats) -> Floats:
+    """(n,) log-odds that all of k independent predicates hold, from (n, k) probabilities; 0 where k is 0."""
+    if holds.shape[1] == 0:
+        return np.zeros(len(holds))
+    log_p = np.minimum(np.log(np.maximum(holds, _LEAST)).sum(axis=1), -_LEAST)
+    return np.asarray(log_p - np.log(-np.expm1(log_p)))
+
+
+def believe(state: RerankState, deps: Deps, strategy: Strategy) -> Belief:
+    """The belief after the verdicts so far. Without a calibration the strategy's prior weight stands in."""
+    fitted = deps.calibration
+    weight = fitted.prior_weight if fitted else strategy.fusion.prior_weight or 0.0
+    calibration = fitted or UNCALIBRATED
+    candidates, predicates = state.candidates, state.predicates
+    rows = {candidate.image_id: i for i, candidate in enumerate(candidates)}
+    columns = {predicate.id: k for k, predicate in enumerate(predicates)}
+    answers = np.full((len(candidates), len(predicates)), np.nan)
+    settled = np.zeros(answers.shape, dtype=np.bool_)
+    for verdict in latest(state.verdicts):
+        if verdict.image_id not in rows or verdict.predicate not in columns or verdict.state == "not_asked":
+            continue
+        at = rows[verdict.image_id], columns[verdict.predicate]
+        settled[at] = True
+        if verdict.p_expected is not None:
+            answers[at] = _tempered(verdict.p_expected, calibration)
+    rates = np.array([_pass_rate(answers[:, k], p, calibration) for k, p in enumerate(predicates)])
+    return Belief(
+        candidates=candidates,
+        predicates=predicates,
+        holds=np.where(np.isnan(answers), rates, answers) if predicates else answers,
+        settled=settled,
+        pass_rates=rates,
+        prior=weight * np.array(standardise([candidate.prior for candidate in candidates]), dtype=np.float64),
+        bias=calibration.bias,
+        spread=calibration.spread,
+    )
+
+
+def latest(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """One verdict per image and predicate. A question of its own outweighs a share in a joint answer, and an answer one
+    that failed; else the later one counts."""
+    best: dict[tuple[str, str], Verdict] = {}
+    for verdict in verdicts:
+        key = verdict.image_id, verdict.predicate
+        if key not in best or _weight(verdict) >= _weight(best[key]):
+            best[key] = verdict
+    return list(best.values())
+
+
+def _weight(verdict: Verdict) -> tuple[bool, bool, bool]:
+    return verdict.state == "answered", verdict.state != "not_asked", not verdict.joint
+
+
+def _tempered(p: float, calibration: Calibration) -> float:
+    return float(1.0 / (1.0 + np.exp(-(np.log(p) - np.log1p(-p)) / calibration.temperature)))
+
+
+def _pass_rate(answers: Floats, predicate: Predicate, calibration: Calibration) -> float:
+    known = answers[~np.isnan(answers)]
+    expected = calibration.pass_rates.get(predicate.kind, PASS_RATE)
+    return float((PSEUDO_ANSWERS * expected + known.sum()) / (PSEUDO_ANSWERS + len(known)))
+
+
+def agreement(state: RerankState, window: int | None) -> list[float]:
+    """For each candidate in the window (all, where None), in prior order, how many predicates have the expected answer
+    (ImageScope, arXiv 2503.10166). A question without an answer counts with the share of images that pass it."""
+    columns = {predicate.id: k for k, predicate in enumerate(state.predicates)}
+    rows = {candidate.image_id: i for i, candidate in enumerate(state.candidates[:window])}
+    agrees = np.full((len(rows), len(columns)), np.nan)
+    for verdict in latest(state.verdicts):
+        if verdict.p_expected is not None and verdict.image_id in rows and verdict.predicate in columns:
+            agrees[rows[verdict.image_id], columns[verdict.predicate]] = verdict.p_expected > 0.5
+    answered = ~np.isnan(agrees)
+    shares = np.where(answered, agrees, 0.0).sum(axis=0) / np.maximum(answered.sum(axis=0), 1)
+    return [float(count) for count in np.where(answered, agrees, shares).sum(axis=1)]
+
+
+def agreement_order(state: RerankState, window: int | None = None) -> list[str]:
+    """Image ids by falling agreement, equal ones in prior order; those outside the window behind it."""
+    counts = agreement(state, window)
+    inside = sorted(range(len(counts)), key=lambda i: -counts[i])
+    return [state.candidates[i].image_id for i in inside] + [c.image_id for c in state.candidates[len(counts) :]]

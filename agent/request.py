@@ -1,0 +1,41 @@
+"""A request in words, whichever kind it is: a text query, a reference image and a change, or a dialogue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.types import Instruction
+from core.types import Query
+
+
+def request_text(query: Query, caption: str = "") -> str:
+    """The whole request for a model that thinks about it. `caption` says in words what the reference image shows.
+
+    All three kinds lead to the same structured answers, as in ImageScope (arXiv 2503.10166).
+    """
+    if query.reference_image is not None:
+        return f'reference: "{caption}". change: "{query.text}".'
+    if query.dialogue:
+        rounds = " ".join(f"q: {turn.question} a: {turn.answer}." for turn in query.dialogue)
+        return f"dialogue: {query.text}. {rounds}"
+    return f'query: "{query.text}".'
+
+
+def plain_text(query: Query) -> str:
+    """A request as one description, for a question about the whole of it where nobody thought it out."""
+    return ", ".join((query.text, *(turn.answer for turn in query.dialogue)))
+
+
+def instructions_text(instructions: Sequence[Instruction]) -> str:
+    """Numbered instructions, with the request's words behind each."""
+    return " ".join(
+        f'{number}. {instruction.type}: {instruction.text} ("{instruction.words}").'
+        for number, instruction in enumerate(instructions, start=1)
+    )
+
+
+def own_words(words: str, query: Query, caption: str = "") -> str:
+    """`words` where the request says them, whatever their case, and nothing where it does not."""
+    said = (query.text, caption, *(text for turn in query.dialogue for text in (turn.question, turn.answer)))
+    words = " ".join(words.split()).strip(" .,;:!?\"'")
+    return words if any(words.casefold() in " ".join(text.split()).casefold() for text in said) else ""

@@ -1,0 +1,158 @@
+"""What the views of a trace share: verdicts by image, comparisons by what was compared, and the stages' costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
+
+from pydantic import BaseModel, ConfigDict
+
+from agent.posterior import latest
+from agent.types import Asked, Comparison, RankedCandidate, RerankResult, Verdict
+from core.errors import ConfigError
+from core.validation import unknown_name
+
+
+class View(BaseModel):
+    """A part of a view. It goes to programs as JSON, and to people as a table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Matchup(View):
+    """Candidates that were compared with each other, and what was said each time they were shown.
+
+    `images` are in the order in which they were first shown. `agree` says whether the same image was the best in every
+    order; it is None unless two orders were answered.
+    """
+
+    images: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+    agree: bool | None
+
+    def p_best(self, comparison: Comparison) -> tuple[float, ...]:
+        """P(best) along `images`, in whatever order they were shown; empty unless answered."""
+        said = dict(zip(comparison.shown, comparison.probabilities, strict=False))
+        return tuple(said[image_id] for image_id in self.images) if len(said) == len(self.images) else ()
+
+
+class StageCost(View):
+    """What one stage asked and what it moved. `calls` counts the questions asked, `seconds` sums their latencies.
+
+    `moved` maps each image that changed its rank to how many ranks it rose (negative: fell); it is None for a stage
+    that can move nothing, and where a result does not tell its stages apart.
+    """
+
+    stage: str
+    calls: int
+    unknown: int
+    not_asked: int
+    cached: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    moved: Mapping[str, int] | None = None
+
+
+def ranked_image(result: RerankResult, image_id: str) -> RankedCandidate:
+    """The image at its rank. Raises `ConfigError` for one that is not in the ranking."""
+    for candidate in result.ranking:
+        if candidate.image_id == image_id:
+            return candidate
+    raise ConfigError(unknown_name("image", image_id, (candidate.image_id for candidate in result.ranking)))
+
+
+def verdicts_by_image(result: RerankResult) -> dict[str, dict[str, Verdict]]:
+    """For each image, by predicate id, the verdict that counts. Predicates that a refinement gave up count no more."""
+    counting = {predicate.id for predicate in result.predicates}
+    found: dict[str, dict[str, Verdict]] = {}
+    for verdict in latest([verdict for verdict in result.verdicts if verdict.predicate in counting]):
+        found.setdefault(verdict.image_id, {})[verdict.predicate] = verdict
+    return found
+
+
+def weakest(verdicts: Iterable[Verdict]) -> Verdict | None:
+    """What counts most against an image: the lowest P(expected). Where nothing was answered, a verdict that is unknown
+    before one that was not asked; None where there is none."""
+    order = {"answered": 0, "unknown": 1, "not_asked": 2}
+    return min(verdicts, key=lambda v: (order[v.state], v.p_expected or 0.0), default=None)
+
+
+def matchups(comparisons: Sequence[Comparison]) -> tuple[Matchup, ...]:
+    """Comparisons of the same images side by side, in the order in which they were first asked."""
+    together: dict[frozenset[str], list[Comparison]] = {}
+    for comparison in comparisons:
+        together.setdefault(frozenset(comparison.shown), []).append(comparison)
+    return tuple(
+        Matchup(images=group[0].shown, comparisons=tuple(group), agree=_agree(group)) for group in together.values()
+    )
+
+
+def first_shown_wins(found: Iterable[Matchup]) -> float | None:
+    """The mean P(best) of whatever was shown first, over pairs that were answered in both orders: 0.5 without position
+    bias. None where there is no such pair."""
+    both = [m for m in found if m.agree is not None and len(m.images) == 2]
+    shares = [c.probabilities[0] for m in both for c in m.comparisons if c.probabilities]
+    return sum(shares) / len(shares) if shares else None
+
+
+def stage_costs(result: RerankResult) -> tuple[StageCost, ...]:
+    """A line for each stage that asked, or was to ask, in their order; and `rank` with the whole movement."""
+    asked: dict[str, list[Asked]] = {}
+    for call in result.calls:
+        asked.setdefault(call.stage, []).append(call)
+    asked["verify"] = [verdict for verdict in result.verdicts if not verdict.joint]
+    asked["compare"] = list(result.comparisons)
+    asked["explain"] = list(result.reasons)
+    moved = _moved_by_stage(result)
+    rows = [_cost(stage, questions, moved.get(stage)) for stage, questions in asked.items() if questions]
+    return (*rows, _cost("rank", (), moved["rank"]))
+
+
+def error_counts(result: RerankResult) -> dict[str, int]:
+    """Why calls gave no answer, and how often; the most frequent first."""
+    everything = chain(result.calls, result.verdicts, result.comparisons, result.reasons)
+    reasons = [question.error or "no reason given" for question in everything if question.state == "unknown"]
+    return {reason: reasons.count(reason) for reason in sorted(set(reasons), key=lambda r: (-reasons.count(r), r))}
+
+
+def _cost(stage: str, questions: Sequence[Asked], moved: Mapping[str, int] | None) -> StageCost:
+    states = [question.state for question in questions]
+    return StageCost(
+        stage=stage,
+        calls=len(states) - states.count("not_asked"),
+        unknown=states.count("unknown"),
+        not_asked=states.count("not_asked"),
+        cached=sum(question.cached for question in questions),
+        prompt_tokens=sum(question.prompt_tokens for question in questions),
+        completion_tokens=sum(question.completion_tokens for question in questions),
+        seconds=sum(question.latency for question in questions),
+        moved=moved,
+    )
+
+
+def _moved_by_stage(result: RerankResult) -> dict[str, dict[str, int]]:
+    before = {r.image_id: r.prior_rank for r in result.ranking}
+    after = {r.image_id: r.rank for r in result.ranking}
+    moved = {"rank": _moved(before, after)}
+    stages = [stage for stage, asked in (("verify", result.verdicts), ("compare", result.comparisons)) if asked]
+    if len(stages) == 1:
+        moved[stages[0]] = moved["rank"]
+    elif stages and all(r.contributions for r in result.ranking):
+        without = {r.image_id: sum(r.contributions.values()) - r.contributions.get("comparisons", 0.0)
+                   for r in result.ranking}  # fmt: skip
+        order = sorted(without, key=lambda image_id: (-without[image_id], before[image_id]))
+        between = {image_id: rank for rank, image_id in enumerate(order, start=1)}
+        moved |= {"verify": _moved(before, between), "compare": _moved(between, after)}
+    return moved
+
+
+def _moved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    return {image_id: before[image_id] - rank for image_id, rank in after.items() if before[image_id] != rank}
+
+
+def _agree(group: Sequence[Comparison]) -> bool | None:
+    answered = {c.shown: max(zip(c.shown, c.probabilities, strict=False), key=itemgetter(1))[0] for c in group
+                if c.probabilities}  # fmt: skip
+    return len(set(answered.values())) == 1 if len(answered) > 1 else None

@@ -1,0 +1,189 @@
+"""What is asked next: the most telling question first, nothing twice, and nothing that the budget can't pay."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+
+from agent.budget import Account, Budget
+from agent.calibration import Calibration
+from agent.deps import Deps, Session
+from agent.joint import agreed
+from agent.nodes.assess import assess, contradicted
+from agent.nodes.plan import plan
+from agent.state import RerankState, VerifyTask
+from agent.strategies.strategy import Strategy, load_strategy
+from agent.types import Predicate, Verdict
+from core.types import Candidate, Query
+
+CRAB = Predicate(id="s", question="is there a crab?", kind="subject", words="crab")
+RED = Predicate(id="c", question="is the crab red?", kind="colour", words="red")
+RATES = Calibration(prior_weight=0.5, pass_rates={"subject": 0.8, "colour": 0.3})
+
+
+class NoImages:
+    def load(self, image_id):
+        raise NotImplementedError
+
+    def pixel_hash(self, image_id):
+        raise NotImplementedError
+
+
+DEPS = Deps(images=NoImages(), calibration=RATES)
+AGENT, ALL = load_strategy("agent"), load_strategy("predicates")
+
+
+def verify_with(strategy: Strategy, **settings: object) -> Strategy:
+    assert strategy.verify is not None
+    return strategy.model_copy(update={"verify": strategy.verify.model_copy(update=settings)})
+
+
+def joint_strategy() -> Strategy:
+    data = ALL.model_dump()
+    data["verify"]["joint"] = {"prompt": "ask_joint", "sample": 0.2, "agreement": 0.8}
+    return Strategy.model_validate(data)
+
+
+def said(image_id: str, predicate: Predicate, p: float | None, *, joint: bool = False) -> Verdict:
+    return Verdict(
+        predicate=predicate.id, image_id=image_id, state="unknown" if p is None else "answered", p_yes=p,
+        p_expected=p, joint=joint,
+    )  # fmt: skip
+
+
+def state(*verdicts: Verdict, images: int = 6, **more: object) -> RerankState:
+    return RerankState(
+        query=Query(id="q", text="a red crab"),
+        candidates=tuple(Candidate(f"i{n}", 1.0 - n / 10) for n in range(images)),
+        predicates=(CRAB, RED),
+        verdicts=verdicts,
+        started=time.monotonic(),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def planned(now: RerankState, strategy: Strategy, budget: Budget | None = None) -> list[VerifyTask]:
+    command = plan(now, Runtime(context=Session(None, Account(budget))), deps=DEPS, strategy=strategy)
+    return [] if command.goto == "assess" else [send.arg for send in command.goto]  # type: ignore[union-attr]
+
+
+def test_without_early_stop_every_question_is_sent_once_the_rarest_yes_first() -> None:
+    tasks = planned(state(), ALL)
+    assert [task.image_id for task in tasks] == [f"i{n}" for n in range(6)]
+    assert all(task.predicates == (RED, CRAB) for task in tasks)
+    some = planned(state(said("i0", RED, 0.9), said("i0", CRAB, 0.9), said("i1", RED, None)), ALL)
+    assert [(t.image_id, t.predicates) for t in some[:2]] == [("i1", (CRAB,)), ("i2", (RED, CRAB))]
+
+
+def test_the_first_wave_asks_what_most_images_fail_of_the_likeliest_images() -> None:
+    tasks = planned(state(), verify_with(AGENT, wave=3))
+    assert [(task.image_id, task.predicates) for task in tasks] == [(f"i{n}", (RED,)) for n in range(3)]
+
+
+def test_an_image_that_failed_is_asked_no_more_and_one_that_passed_is() -> None:
+    verdicts = [said(f"i{n}", RED, 0.0005) for n in range(5)] + [said("i5", RED, 0.99)]
+    tasks = planned(state(*verdicts), AGENT)
+    assert [(task.image_id, task.predicates) for task in tasks] == [("i5", (CRAB,))]
+
+
+def test_the_window_bounds_what_is_asked_until_a_round_widens_it() -> None:
+    narrow = verify_with(ALL, top_k=2)
+    assert len(planned(state(), narrow)) == 2
+    assert len(planned(state(widened=5), narrow)) == 5
+
+
+def test_an_empty_account_ends_the_questions_and_a_small_one_shortens_the_wave() -> None:
+    assert len(planned(state(), AGENT, Budget(max_calls=2))) == 2
+    assert planned(state(), ALL, Budget(max_calls=0)) == []
+    refused = Verdict(predicate="s", image_id="i0", state="not_asked")
+    assert planned(state(refused), ALL) == []
+
+
+@given(st.lists(st.sampled_from([None, 0.01, 0.5, 0.99]), min_size=12, max_size=12), st.integers(0, 12))
+def test_waves_end_and_never_repeat_a_question(answers: list[float | None], first: int) -> None:
+    script = {(f"i{n // 2}", (CRAB, RED)[n % 2].id): p for n, p in enumerate(answers)}
+    now, asked = state(), []
+    for _ in range(13):
+        tasks = planned(now, AGENT)
+        if not tasks:
+            break
+        new = [said(t.image_id, p, script[t.image_id, p.id]) for t in tasks for p in t.predicates]
+        asked += [(v.image_id, v.predicate) for v in new]
+        now = now.model_copy(update={"verdicts": (*now.verdicts, *new)})
+    else:
+        pytest.fail("it goes on and on")
+    assert len(set(asked)) == len(asked)
+
+
+def test_joint_questions_are_checked_on_a_sample_and_trusted_if_they_agree() -> None:
+    strategy = joint_strategy()
+    tasks = planned(state(images=20), strategy)
+    joint, single = ([t for t in tasks if t.joint is way] for way in (True, False))
+    assert len(joint) == 20 and len(single) == 4
+    together = [said(t.image_id, p, 0.9, joint=True) for t in joint for p in t.predicates]
+    alike = [said(t.image_id, p, 0.7) for t in single for p in t.predicates]
+    good = state(*together, *alike, images=20)
+    assert agreed(good) == 1.0 and planned(good, strategy) == []
+    unlike = [said(t.image_id, p, 0.2) for t in single for p in t.predicates]
+    bad = state(*together, *unlike, images=20)
+    assert agreed(bad) == 0.0
+    assert {task.image_id for task in planned(bad, strategy)} == {f"i{n}" for n in range(20)} - {
+        task.image_id for task in single
+    }
+
+
+def test_what_a_joint_answer_left_open_is_asked_alone() -> None:
+    strategy = joint_strategy()
+    tasks = planned(state(), strategy)
+    verdicts = [
+        said(t.image_id, p, None if t.image_id == "i4" and t.joint else 0.9, joint=t.joint)
+        for t in tasks
+        for p in t.predicates
+    ]
+    sampled = {t.image_id for t in tasks if not t.joint}
+    assert {t.image_id for t in planned(state(*verdicts), strategy)} == {"i4"} - sampled
+
+
+def goes(now: RerankState, strategy: Strategy = AGENT, budget: Budget | None = None) -> Command[str]:
+    return assess(now, Runtime(context=Session(None, Account(budget))), deps=DEPS, strategy=strategy)  # type: ignore
+
+
+def test_confirmed_candidates_need_no_second_thought() -> None:
+    now = state(*[said(f"i{n}", p, 0.99 if n < 2 else 0.01) for n in range(6) for p in (CRAB, RED)])
+    assert goes(now).goto == "pair"
+
+
+def test_too_few_confirmed_are_thought_over_once_and_the_trace_says_so() -> None:
+    now = state(*[said(f"i{n}", p, 0.3) for n in range(6) for p in (CRAB, RED)])
+    command = goes(now)
+    assert command.goto == "synthesize" and command.update["wanting"] == "too few images match."
+    assert [event.kind for event in command.update["trace"]] == ["assessed", "refined"]
+    assert goes(now.model_copy(update={"round": 1})).goto == "pair"
+    assert goes(now, budget=Budget(max_calls=0)).goto == "pair"
+    assert goes(now, ALL).goto == "rank"
+
+
+def test_a_question_that_nobody_passes_is_wanting() -> None:
+    verdicts = [said(f"i{n}", RED, 0.01) for n in range(12)] + [said(f"i{n}", CRAB, 0.9) for n in range(12)]
+    command = goes(state(*verdicts, images=12))
+    assert command.goto == "synthesize" and "tell the images apart" in command.update["wanting"]
+
+
+def test_contradictions_are_counted_by_image() -> None:
+    verdicts = [said("i0", CRAB, 0.05), said("i0", RED, 0.95), said("i1", CRAB, 0.95), said("i1", RED, 0.95)]
+    assert contradicted(state(*verdicts)) == 0.5
+    removal = RED.model_copy(update={"expected": "no"})
+    assert contradicted(state(*verdicts).model_copy(update={"predicates": (CRAB, removal)})) == 0.0
+
+
+def test_a_narrow_window_is_widened() -> None:
+    now = state(*[said(f"i{n}", p, 0.3) for n in range(2) for p in (CRAB, RED)])
+    command = goes(now, verify_with(AGENT, top_k=2))
+    assert command.update["widened"] == 3
+
+

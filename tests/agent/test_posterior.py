@@ -1,0 +1,125 @@
+"""What is believed of candidates: the product of predicates, the prior beside it, and nothing from silence."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.calibration import Calibration
+from agent.deps import Deps
+from agent.fusion import log_odds
+from agent.posterior import PASS_RATE, agreement, agreement_order, believe, latest, log_odds_of_all
+from agent.state import RerankState
+from agent.strategies.strategy import load_strategy
+from agent.types import Predicate, Verdict
+from core.types import Candidate, Query
+
+PREDICATES = (Predicate(id="a", question="is there a crab?"), Predicate(id="b", question="is it red?"))
+STRATEGY = load_strategy("predicates")
+
+
+class NoImages:
+    def load(self, image_id):
+        raise NotImplementedError
+
+    def pixel_hash(self, image_id):
+        raise NotImplementedError
+
+
+DEPS = Deps(images=NoImages())
+FLAT = Deps(images=NoImages(), calibration=Calibration(prior_weight=0.0))
+
+
+def said(image_id: str, predicate: str, p: float | None, *, joint: bool = False) -> Verdict:
+    state = "unknown" if p is None else "answered"
+    return Verdict(predicate=predicate, image_id=image_id, state=state, p_yes=p, p_expected=p, joint=joint)
+
+
+def state(*verdicts: Verdict, images: int = 3) -> RerankState:
+    candidates = tuple(Candidate(f"i{n}", 1.0 - n / 10) for n in range(images))
+    return RerankState(
+        query=Query(id="q", text="a red crab"), candidates=candidates, predicates=PREDICATES, verdicts=verdicts
+    )
+
+
+@pytest.mark.parametrize(
+    ("holds", "expected"),
+    [([0.9, 0.8], log_odds(0.72)), ([0.5], 0.0), ([1e-30, 0.5], math.log(0.5e-12)), ([], 0.0)],
+)
+def test_log_odds_that_all_hold(holds: list[float], expected: float) -> None:
+    assert log_odds_of_all(np.array([holds]))[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_certainty_stays_finite() -> None:
+    assert np.isfinite(log_odds_of_all(np.array([[1.0, 1.0], [0.0, 0.0]]))).all()
+
+
+def test_by_hand() -> None:
+    belief = believe(state(said("i0", "a", 0.9), said("i0", "b", 0.8), said("i1", "a", 0.1)), FLAT, STRATEGY)
+    rate_a, rate_b = (4 * PASS_RATE + 1.0) / 6, (4 * PASS_RATE + 0.8) / 5
+    assert belief.pass_rates == pytest.approx([rate_a, rate_b])
+    assert belief.p_match == pytest.approx([0.72, 0.1 * rate_b, rate_a * rate_b])
+    assert belief.settled.tolist() == [[True, True], [True, False], [False, False]]
+    assert belief.order() == [0, 2, 1]
+
+
+def test_without_verdicts_the_prior_orders() -> None:
+    belief = believe(state(), DEPS, STRATEGY)
+    assert belief.order() == [0, 1, 2]
+    assert np.diff(belief.log_odds) == pytest.approx([-0.5 * math.sqrt(1.5)] * 2)
+
+
+def test_the_calibration_tempers_weighs_and_shifts() -> None:
+    fitted = Calibration(temperature=2.0, prior_weight=1.0, bias=-1.0, pass_rates={"query": 0.25})
+    belief = believe(state(said("i1", "a", 0.9), said("i1", "b", 0.9)), Deps(NoImages(), calibration=fitted), STRATEGY)
+    cooled = 1 / (1 + math.exp(-log_odds(0.9) / 2))
+    assert belief.log_odds[1] == pytest.approx(-1.0 + log_odds(cooled**2))  # the middle prior is 0 when standardised
+    assert belief.pass_rates[0] == pytest.approx((4 * 0.25 + cooled) / 5)
+
+
+def test_a_failed_question_is_settled_and_says_nothing() -> None:
+    belief = believe(state(said("i0", "a", None)), FLAT, STRATEGY)
+    assert belief.settled[0, 0] and belief.log_odds[0] == belief.log_odds[1]
+
+
+probability = st.floats(1e-5, 1 - 1e-5)
+
+
+@given(st.lists(st.one_of(st.none(), probability), min_size=6, max_size=6), st.floats(-3, 3), st.floats(0.3, 4))
+def test_contributions_sum_to_the_score(answers: list[float | None], bias: float, temperature: float) -> None:
+    verdicts = [said(f"i{n // 2}", "ab"[n % 2], p) for n, p in enumerate(answers)]
+    deps = Deps(NoImages(), calibration=Calibration(bias=bias, temperature=temperature))
+    belief = believe(state(*verdicts), deps, STRATEGY)
+    for i in range(3):
+        parts = belief.contributions(i)
+        assert set(parts) == {"base", "prior", "a", "b"}
+        assert sum(parts.values()) == pytest.approx(belief.log_odds[i], abs=1e-6)
+
+
+@given(probability, probability, probability)
+def test_a_better_answer_never_lowers_an_image(p: float, better: float, other: float) -> None:
+    low, high = sorted((p, better))
+    before = believe(state(said("i0", "a", low), said("i0", "b", other)), FLAT, STRATEGY).log_odds[0]
+    after = believe(state(said("i0", "a", high), said("i0", "b", other)), FLAT, STRATEGY).log_odds[0]
+    assert after >= before
+
+
+def test_a_question_of_its_own_outweighs_a_joint_one_and_an_answer_a_failure() -> None:
+    alone, together = said("i0", "a", 0.2), said("i0", "a", 0.9, joint=True)
+    assert latest([alone, together]) == latest([together, alone]) == [alone]
+    failed = said("i0", "a", None)
+    assert latest([together, failed]) == latest([failed, together]) == [together]
+    second = said("i0", "a", 0.7)
+    assert latest([alone, second]) == [second]
+
+
+def test_agreement_counts_and_keeps_the_prior_order() -> None:
+    verdicts = [said("i0", "a", 0.9), said("i0", "b", 0.2), said("i1", "a", 0.9), said("i1", "b", 0.9)]
+    verdicts += [said("i2", "a", 0.6), said("i2", "b", None)]
+    now = state(*verdicts, images=4)
+    assert agreement(now, 3) == [1.0, 2.0, 1.5]
+    assert agreement_order(now, 3) == ["i1", "i2", "i0", "i3"]

@@ -1,0 +1,140 @@
+"""retrieve: given candidates, found ones, and what a later round adds to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langgraph.runtime import Runtime
+
+from agent.budget import Account
+from agent.calibration import UNCALIBRATED, Calibration, CalibrationKey
+from agent.deps import Deps, Session
+from agent.lmm.scripted import ScriptedLMM
+from agent.nodes.retrieve import retrieve
+from agent.state import RerankState
+from agent.strategies.strategy import Strategy, load_strategy
+from agent.types import Synthesis
+from core.errors import ConfigError
+from core.types import Candidate, Query
+from retrieval.collection import FolderCollection
+
+QUERY = Query(id="q1", text="a red crab")
+THOUGHT = Synthesis(thought="", core="a crab", detailed="a red crab", comprehensive="a red crab")
+
+
+class Finder:
+    """Finds what it is told to, as many as are asked for, and remembers the questions."""
+
+    def __init__(self, *found: tuple[str, float]) -> None:
+        self.found = [Candidate(*one) for one in found]
+        self.asked: list[tuple[int, tuple[str, ...], float]] = []
+
+    def search(
+        self, query: Query, k: int, descriptions: Sequence[str] = (), caption_weight: float = 0.0
+    ) -> Sequence[Candidate]:
+        assert query == QUERY
+        self.asked.append((k, tuple(descriptions), caption_weight))
+        return self.found[:k]
+
+
+async def run(
+    state: RerankState, strategy: Strategy | str = "agent", finder: Finder | None = None, **deps: Any
+) -> dict[str, Any]:
+    strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    bound = Deps(images=FolderCollection(Path(__file__).parent), retriever=finder, **deps)
+    return await retrieve(state, Runtime(context=Session(None, Account())), deps=bound, strategy=strategy)
+
+
+def ids(update: dict[str, Any]) -> list[str]:
+    return [candidate.image_id for candidate in update["candidates"]]
+
+
+async def test_the_descriptions_and_the_caption_weight_reach_the_search() -> None:
+    finder = Finder(("a", 0.5), ("b", 0.9))
+    update = await run(RerankState(query=QUERY, synthesis=THOUGHT), finder=finder)
+    assert finder.asked == [(100, ("a crab", "a red crab"), 0.15)]
+    assert ids(update) == ["b", "a"]
+
+
+async def test_a_fallback_is_no_description() -> None:
+    finder = Finder()
+    fallback = THOUGHT.model_copy(update={"fallback": "the model was silent"})
+    await run(RerankState(query=QUERY, synthesis=fallback), finder=finder)
+    await run(RerankState(query=QUERY), "yes-no", finder)
+    assert finder.asked == [(100, (), 0.15), (100, (), 0.0)]
+
+
+async def test_the_clock_is_the_states_and_the_setting_is_told_once() -> None:
+    lmm = ScriptedLMM({}, identity="m1")
+    strategy = load_strategy("yes-no")
+    update = await run(RerankState(query=QUERY, given=(), started=1.0), strategy, lmm=lmm)
+    assert set(update) == {"candidates", "trace"}
+    begun, found = update["trace"]
+    assert (begun.kind, begun.at, found.kind) == ("started", 0.0, "retrieved")
+    assert begun.data == {
+        "strategy": "yes-no",
+        "strategy_fingerprint": strategy.fingerprint,
+        "prompts": {prompt.name: prompt.fingerprint for prompt in strategy.prompts},
+        "model": "m1",
+        "calibrated": False,
+    }
+    assert found.at > 0.0
+
+
+@pytest.mark.parametrize(
+    ("calibration", "calibrated"),
+    [(None, False), (UNCALIBRATED, False), (Calibration(key=CalibrationKey(model="m", prompts={})), True)],
+)
+async def test_the_trace_says_whether_anything_was_fitted(calibration: Calibration | None, calibrated: bool) -> None:
+    update = await run(RerankState(query=QUERY, given=()), calibration=calibration)
+    assert update["trace"][0].data["calibrated"] is calibrated
+
+
+async def test_given_candidates_are_cut_to_the_best() -> None:
+    given_ones = (Candidate("a", 0.1), Candidate("b", 0.3), Candidate("c", 0.2))
+    update = await run(RerankState(query=QUERY, given=given_ones, top_k=2), "clip")
+    assert ids(update) == ["b", "c"]
+    assert update["trace"][1].data == {"candidates": 2, "given": True}
+
+
+async def test_given_candidates_stay_as_they_are_in_a_later_round() -> None:
+    assert await run(RerankState(query=QUERY, given=(Candidate("a", 0.1),), round=1), finder=Finder(("b", 1.0))) == {}
+
+
+async def test_a_later_round_looks_further_and_keeps_what_was_found() -> None:
+    finder = Finder(("c", 0.9), ("a", 0.4), ("d", 0.3))
+    before = (Candidate("a", 0.8), Candidate("b", 0.7))
+    update = await run(RerankState(query=QUERY, synthesis=THOUGHT, candidates=before, top_k=3, round=2), finder=finder)
+    assert [asked[0] for asked in finder.asked] == [7]  # 3 * 1.5 ** 2, rounded up
+    assert update["candidates"] == (
+        Candidate("c", 0.9), Candidate("a", 0.4), Candidate("b", 0.3), Candidate("d", 0.3)
+    )  # fmt: skip
+    (event,) = update["trace"]
+    assert event.kind == "retrieved"
+    assert event.data == {"candidates": 4, "given": False, "round": 2, "k": 7, "new": 2}
+
+
+found_ones = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(-1, 1), max_size=8)
+
+
+@given(found_ones, found_ones)
+async def test_no_candidate_is_lost_and_what_was_found_comes_first(
+    before: dict[str, float], found: dict[str, float]
+) -> None:
+    earlier = tuple(Candidate(*one) for one in before.items())
+    update = await run(RerankState(query=QUERY, candidates=earlier, round=1), finder=Finder(*found.items()))
+    priors = {candidate.image_id: candidate.prior for candidate in update["candidates"]}
+    assert set(priors) == before.keys() | found.keys()
+    assert len(update["candidates"]) == len(priors)
+    assert all(priors[image_id] == prior for image_id, prior in found.items())
+    assert all(priors[i] <= min(found.values(), default=1.0) for i in before.keys() - found.keys())
+
+
+async def test_no_candidates_and_nowhere_to_look_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="'q1' has no candidates"):
+        await run(RerankState(query=QUERY))

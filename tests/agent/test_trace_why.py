@@ -1,0 +1,81 @@
+"""Which predicate sank an image, which raised it, and what stands between it and its neighbours."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.trace_why import why
+from core.errors import ConfigError
+from tests.agent.traced import agentic, single, verdict
+
+
+def test_what_sank_an_image_is_named_with_its_answer() -> None:
+    found = why(agentic(), "blue.png")
+    assert found.sentence == 'ranked 3 (prior 1): sunk by "is the crab red?" (P(yes) 0.02)'
+    assert found.parts[0].source == "p1"
+    assert found.parts[0].log_odds == -4.0
+    assert found.parts[0].verdict is not None
+    assert found.exact
+
+
+def test_what_raised_an_image() -> None:
+    assert why(agentic(), "fine.png").sentence == 'ranked 1 (prior 2): raised by "is the crab red?" (P(yes) 0.97)'
+
+
+def test_an_image_that_stays_tells_what_counts_most_against_it() -> None:
+    sentence = why(agentic(), "net.png").sentence
+    assert sentence.startswith("ranked 4 (prior 4): not moved; what counts most against it is its comparisons")
+
+
+def test_the_expected_no_is_said() -> None:
+    result = agentic()
+    sunk = result.ranking[2].model_copy(update={"contributions": {"prior": 0.5, "p2": -2.0, "p1": 0.1}})
+    verdicts = (verdict("p2", "blue.png", 0.05, p_yes=0.95), verdict("p1", "blue.png", 0.6, p_yes=0.6))
+    changed = agentic(ranking=(*result.ranking[:2], sunk, result.ranking[3]), verdicts=verdicts)
+    assert why(changed, "blue.png").sentence.endswith('sunk by "is there a net?" (P(yes) 0.95, expected no)')
+
+
+@pytest.mark.parametrize("image_id", ["fine.png", "twin.png", "blue.png", "net.png"])
+def test_the_parts_sum_to_the_score(image_id: str) -> None:
+    found = why(agentic(), image_id)
+    assert sum(part.log_odds or 0.0 for part in found.parts) == pytest.approx(found.ranked.score)
+    assert {part.source for part in found.parts} == {"prior", "p1", "p2", "comparisons", "base"}
+    shares = [abs(part.log_odds or 0.0) for part in found.parts]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_neighbours_with_what_separates_them() -> None:
+    found = why(agentic(), "twin.png")
+    assert found.above is not None
+    assert found.below is not None
+    assert (found.above.image_id, found.below.image_id) == ("fine.png", "blue.png")
+    # 1.2 - 1.3 above; below 1.2 - (-4.2), most of it from the colour: 1.9 - (-4.0).
+    assert found.above.ahead == pytest.approx(-0.1)
+    assert found.below.ahead == pytest.approx(5.4)
+    assert found.below.differences[0].source == "p1"
+    assert found.below.differences[0].log_odds == pytest.approx(5.9)
+    assert sum(d.log_odds for d in found.below.differences) == pytest.approx(found.below.ahead)
+    assert why(agentic(), "fine.png").above is None
+    assert why(agentic(), "net.png").below is None
+
+
+def test_only_its_own_comparisons_and_its_reason() -> None:
+    found = why(agentic(), "twin.png")
+    assert [m.images for m in found.matchups] == [("fine.png", "twin.png"), ("twin.png", "net.png")]
+    assert found.reason is not None
+    assert found.reason.agrees is False
+    assert why(agentic(), "blue.png").matchups == ()
+
+
+def test_without_contributions_the_answers_speak() -> None:
+    raised = why(single(), "a.png")
+    assert raised.sentence == 'ranked 1 (prior 2): raised by "is it two crabs?" (P(yes) 0.90)'
+    assert not raised.exact
+    assert raised.parts[0].log_odds == pytest.approx(2.1972245773362196)
+    assert why(single(), "b.png").sentence == "ranked 2 (prior 1): nothing speaks against it, but others rose past it"
+    assert why(single(), "c.png").sentence == "ranked 3 (prior 3): no question about it was answered"
+
+
+def test_an_image_that_is_not_ranked_is_an_error_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"'a.jpg' \(did you mean 'a.png'\?\)"):
+        why(single(), "a.jpg")

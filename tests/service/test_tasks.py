@@ -1,0 +1,218 @@
+"""Composed and dialogue tasks, and captions, from the command line, with the bundled CLIP over a dozen pictures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fieldnotes.collection
+import service.wiring
+from agent.lmm.base import LMM, LMMRequest, LMMResponse
+from agent.lmm.scripted import ScriptedLMM
+from agent.trace import result_from_json
+from core.errors import LMMServerError
+from core.types import ImageSource, Turn
+from fieldnotes.facts import Spec, describe
+from fieldnotes.queries import BenchmarkQuery, Split
+from retrieval.library import open_library
+from service.settings import Settings
+from service.wiring import load_encoder
+from service.workload import open_workload
+from tests.service.conftest import SCENES, Run, World
+
+
+def query(id: str, text: str, spec: Spec, **more: Any) -> BenchmarkQuery:
+    return BenchmarkQuery(id, text, spec, "Context", "Weather", "Birds", False, **more)
+
+
+ROUNDS = (Turn(question="what is the weather?", answer="at night"), Turn(question="where is it?", answer="in a forest"))
+CLEAR = replace(describe(SCENES["1"]), weather="clear")
+NIGHT = replace(describe(SCENES["5"]), weather="night")
+COMPOSED = Split(
+    "composed-test",
+    SCENES,
+    (
+        query("c000", "now in clear weather", CLEAR, reference_image="1"),
+        query("c001", "the same, but at night", NIGHT, reference_image="5"),
+    ),
+    {"c000": frozenset("4"), "c001": frozenset("6")},
+)
+DIALOGUE = Split(
+    "dialogue-test",
+    SCENES,
+    tuple(query(f"d000.{n}", "a sleeping owl", NIGHT, dialogue=ROUNDS[:n]) for n in range(3)),
+    {f"d000.{n}": frozenset("6") for n in range(3)},
+)
+
+
+@pytest.fixture
+def tasks(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The world, and two tasks over its pictures, verified as they are."""
+    checksum = fieldnotes.collection.published_checksums()["test"]
+    for split in (COMPOSED, DIALOGUE):
+        shutil.copytree(world.pictures, world.pictures.parent / split.name)
+    names = ("test", COMPOSED.name, DIALOGUE.name)
+    monkeypatch.setattr(fieldnotes.collection, "published_checksums", lambda: dict.fromkeys(names, checksum))
+    monkeypatch.setattr(fieldnotes.collection, "load_composed", lambda name: COMPOSED)
+    monkeypatch.setattr(fieldnotes.collection, "load_dialogue", lambda name: DIALOGUE)
+    return world
+
+
+def test_a_composed_task_is_full_retrieval_with_reference_images(tasks: World) -> None:
+    workload = open_workload("fieldnotes-composed", None, Settings())
+    bench = workload.benchmark
+    assert (bench.name, bench.split, workload.own) == ("fieldnotes-composed", "test", True)
+    assert bench.candidate_sets is None and workload.retriever is not None
+    assert [(q.text, q.reference_image) for q in bench.queries] == [
+        ("now in clear weather", "1"), ("the same, but at night", "5"),
+    ]  # fmt: skip
+    assert bench.qrels == {"c000": {"4": 1}, "c001": {"6": 1}}
+    assert bench.meta["c000"].supercategory == "Context"
+    for asked in bench.queries:
+        found = [candidate.image_id for candidate in workload.retriever.search(asked, 100)]
+        assert set(found) == set(SCENES) - {asked.reference_image}
+        # The reference's likes come first, whichever of them is right.
+        alike = {i for i, s in SCENES.items() if s.groups == SCENES[asked.reference_image or ""].groups}
+        assert found[0] in alike
+        assert bench.images.pixel_hash(asked.reference_image or "")
+
+
+def test_a_dialogue_task_has_a_query_for_every_round(tasks: World) -> None:
+    workload = open_workload("fieldnotes-dialogue", "test", Settings())
+    bench = workload.benchmark
+    assert bench.rounds == {"d000.0": 0, "d000.1": 1, "d000.2": 2}
+    assert [len(q.dialogue) for q in bench.queries] == [0, 1, 2]
+    assert workload.retriever is not None
+    ranks = [
+        [candidate.image_id for candidate in workload.retriever.search(asked, 100)].index("6")
+        for asked in bench.queries
+    ]
+    assert ranks[-1] <= ranks[0] < 3
+
+
+def test_a_composed_task_is_evaluated(run: Run, tasks: World) -> None:
+    result = run("eval", "fieldnotes-composed", "--strategy", "clip", "--json")
+    assert result.exit_code == 0, result.stderr
+    (told,) = json.loads(result.stdout)["runs"]
+    assert {"recall@1", "recall@5", "recall@10", "recall@50", "mAP@5", "mAP@10", "mAP@25"} < set(told["metrics"])
+    assert told["metrics"]["recall@50"] == told["metrics"]["first-stage recall@100"] == 1
+    assert Path(told["out"]) == Path("runs/fieldnotes-composed-test/clip")
+    lines = (Path(told["out"]) / "results.jsonl").read_text().splitlines()
+    rankings = {r.query_id: [c.image_id for c in r.ranking] for r in map(result_from_json, lines)}
+    assert {query_id: len(ranking) for query_id, ranking in rankings.items()} == {"c000": 11, "c001": 11}
+    assert "1" not in rankings["c000"] and "5" not in rankings["c001"]
+
+
+def test_a_dialogue_task_is_evaluated_by_round(run: Run, tasks: World) -> None:
+    result = run("eval", "fieldnotes-dialogue", "--strategy", "clip", "--json")
+    assert result.exit_code == 0, result.stderr
+    (told,) = json.loads(result.stdout)["runs"]
+    assert {"hits@1", "hits@5", "hits@10"} < set(told["metrics"])
+    written = json.loads((Path(told["out"]) / "metrics.json").read_text())
+    assert list(written["by_round"]) == ["0", "1", "2"]
+    for means in written["by_round"].values():
+        assert means["hits@10"] == 1
+        assert means["hits@1"] in {0, 1}
+
+
+@pytest.mark.parametrize("task", ["fieldnotes", "fieldnotes-composed", "fieldnotes-dialogue"])
+def test_an_unknown_split_is_said(run: Run, tasks: World, task: str) -> None:
+    result = run("eval", task, "--split", "composed-test")
+    assert result.exit_code == 1
+    assert "no split 'composed-test'; it has validation, test" in result.stderr
+
+
+def test_an_unknown_task_is_said(run: Run, tasks: World) -> None:
+    result = run("eval", "fieldnotes-compose")
+    assert result.exit_code == 1
+    assert "did you mean 'fieldnotes-composed'?" in result.stderr
+
+
+@pytest.fixture
+def describing(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], list[LMMRequest]]:
+    """Let the bundled LMM caption by pixel hash, else say "a crab"; the list grows with what it is asked."""
+
+    def install(answers: dict[str, Any]) -> list[LMMRequest]:
+        asked: list[LMMRequest] = []
+
+        def caption(request: LMMRequest) -> LMMResponse | str | Exception:
+            asked.append(request)
+            found = answers.get(request.images[0].sha256, "a crab")
+            assert isinstance(found, str | Exception)
+            return found
+
+        def model(images: ImageSource) -> LMM:
+            return ScriptedLMM(caption, identity="describing")
+
+        monkeypatch.setattr(service.wiring, "bundled_lmm", model)
+        return asked
+
+    return install
+
+
+Describing = Callable[[dict[str, Any]], list[LMMRequest]]
+
+
+@pytest.fixture
+def index(run: Run, world: World, tmp_path: Path) -> Path:
+    result = run("index", world.pictures, "-o", tmp_path / "index")
+    assert result.exit_code == 0, result.stderr
+    return tmp_path / "index"
+
+
+def hash_of(index: Path, image_id: str) -> str:
+    return open_library(index, load_encoder(Settings())).collection.pixel_hash(image_id)
+
+
+def test_captions_are_asked_for_once_and_kept(run: Run, index: Path, describing: Describing) -> None:
+    asked = describing({hash_of(index, "000005.png"): "  a sleeping white\nowl "})
+    result = run("caption", index)
+    assert result.exit_code == 0, result.stderr
+    assert "12 of 12 images" in result.stdout and result.stderr == ""
+    assert len(asked) == 12
+    assert {request.text for request in asked} == {"describe the image."}
+    library = open_library(index, load_encoder(Settings()))
+    assert library.captions is not None
+    expected = {**dict.fromkeys(library.index.ids, "a crab"), "000005.png": "a sleeping white owl"}
+    assert library.captions.texts == expected
+    again = run("caption", index, "--json")
+    assert json.loads(again.stdout) == {"index": str(index), "captioned": 12, "failed": [], "flags": []}
+    assert len(asked) == 12
+
+
+def test_an_image_that_gets_no_caption_is_listed(run: Run, index: Path, describing: Describing) -> None:
+    one, other = hash_of(index, "000002.png"), hash_of(index, "000003.png")
+    asked = describing({one: LMMServerError("the server failed"), other: " \n"})
+    failed = json.loads(run("caption", index, "--json").stdout)["failed"]
+    assert {entry["image"]: entry["reason"] for entry in failed} == {
+        "000002.png": "the server failed", "000003.png": "the answer is empty",
+    }  # fmt: skip
+    captions = open_library(index, load_encoder(Settings())).captions
+    assert captions is not None and len(captions.texts) == 10
+    again = run("caption", index)
+    assert "10 of 12 images" in again.stdout and "000002.png: the server failed" in again.stdout
+    assert len(asked) == 13  # what failed is asked again
+
+
+def test_a_model_that_captions_nothing_is_an_error(run: Run, index: Path, describing: Describing) -> None:
+    hashes = {hash_of(index, f"{n:06d}.png"): LMMServerError("down") for n in range(1, 13)}
+    describing(hashes)
+    result = run("caption", index)
+    assert result.exit_code == 1
+    assert result.stderr == "error: none of 12 images got a caption; the first: down\n"
+    assert open_library(index, load_encoder(Settings())).captions is None
+
+
+def test_foreign_pictures_are_flagged(run: Run, photos: Path, tmp_path: Path, describing: Describing) -> None:
+    describing({})
+    assert run("index", photos, "-o", tmp_path / "mine").exit_code == 0
+    result = run("caption", tmp_path / "mine", "--json")
+    assert json.loads(result.stdout)["flags"] == [service.wiring.FOREIGN]
+    assert result.stderr.count("warning:") == 1
+    assert run("caption", tmp_path / "nothing").exit_code == 1
