@@ -1,15 +1,17 @@
 """Merging comparisons with what is believed already.
 
-Each candidate has a log-odds of a match, u. Bradley and Terry (1952) say that of two candidates the first is chosen with
-the log-odds u_i - u_j, and Luce's choice axiom (1959; Plackett 1975) that of several each is chosen with a probability
-proportional to exp(u). A person only says which; a model says how probable, and so the log-probabilities themselves are
-an observation of u, up to a constant that the candidates of one showing share. They are taken as such, with normal noise:
-least squares on log-odds, as in HodgeRank (Jiang, Lim, Yao and Ye 2011, arXiv 0811.1067), under a normal prior.
+Each candidate has a log-odds of a match, u. Bradley and Terry (1952) say that of two candidates the first is chosen
+with the log-odds u_i - u_j, and Luce's choice axiom (1959; Plackett 1975) that of several each is chosen with a
+probability proportional to exp(u). A person only says which; a model says how probable, and so the log-probabilities
+themselves are an observation of u, up to a constant that the candidates of one showing share. They are taken as such,
+with normal noise: least squares on log-odds, as in HodgeRank (Jiang, Lim, Yao and Ye 2011, arXiv 0811.1067), under a
+normal prior.
 
-The likelihood of soft labels would be the other way. It counts a probability near 0 or 1 for no more than a choice, and a
-clear winner that was expected for almost nothing. On log-odds a clear winner tells as much as it should, the posterior is
-exact and in closed form (Newton's first step is the last, and Laplace's approximation the truth), what is shown first
-is favoured by the same amount in both orders of a pair and so cancels, and no comparison can make anything less certain.
+The likelihood of soft labels would be the other way. It counts a probability near 0 or 1 for no more than a choice, and
+a clear winner that was expected for almost nothing. On log-odds a clear winner tells as much as it should, the
+posterior is exact and in closed form (Newton's first step is the last, and Laplace's approximation the truth), what is
+shown first is favoured by the same amount in both orders of a pair and so cancels, and no comparison can make anything
+less certain.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ Showing = tuple[Sequence[int], Sequence[float]]
 
 @dataclass(frozen=True)
 class Settled:
-    """What is believed of n candidates after their comparisons: `mean` (n,) and `covariance` (n, n) of their log-odds."""
+    """What is believed of n candidates' log-odds after their comparisons: `mean` (n,) and `covariance` (n, n)."""
 
     mean: Floats
     covariance: Floats
@@ -45,10 +47,10 @@ def settle(
 ) -> Settled:
     """The belief N(`mean`, `spread`^2 I) about n candidates after `showings` of any number of them.
 
-    Each log-probability is its candidate's log-odds, plus a constant of the showing, plus noise of variance 1 / `weight`:
-    `weight` (at least 0) is how much a comparison's evidence counts, and with 0 the belief stays as it was. One showing
-    of a pair is thus an observation of u_i - u_j with variance 2 / `weight`, both orders one with 1 / `weight`.
-    `position_bias` is the log-odds for whatever is shown first, and is taken off.
+    Each log-probability is its candidate's log-odds, plus a constant of the showing, plus noise of variance
+    1 / `weight`: `weight` (at least 0) is how much a comparison's evidence counts, and with 0 the belief stays as it
+    was. One showing of a pair is thus an observation of u_i - u_j with variance 2 / `weight`, both orders are one with
+    1 / `weight`. `position_bias` is the log-odds for whatever is shown first, and is taken off.
     """
     n = len(mean)
     precision, pull = np.zeros((n, n)), np.zeros(n)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class CalibrationKey(BaseModel):
-    """Which model, prompts (name to fingerprint) and first stage (None where the priors were given) it was fitted for."""
+    """What it was fitted for: model, prompts (name to fingerprint), first stage (None where the priors were given)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,9 +32,7 @@ def calibration_key(model: str, strategy: Strategy, encoder: str | None) -> Cali
         prompts += [strategy.verify.prompt, *([strategy.verify.joint.prompt] if strategy.verify.joint else [])]
     if strategy.compare is not None:
         prompts += [strategy.compare.prompt, strategy.compare.reference]
-    return CalibrationKey(
-        model=model, prompts={prompt.name: prompt.fingerprint for prompt in prompts}, encoder=encoder
-    )
+    return CalibrationKey(model=model, prompts={prompt.name: prompt.fingerprint for prompt in prompts}, encoder=encoder)
 
 
 class Calibration(BaseModel):
@@ -44,8 +42,8 @@ class Calibration(BaseModel):
     - `prior_weight` is for the prior, standardised per query, and `bias` the log-odds of a match for an average
       candidate that satisfies every predicate with certainty one half; `spread` is how wrong those log-odds may be, as
       a standard deviation;
-    - `comparison_weight` scales the log-odds of comparisons, `consistency` is how often both orders of a pair agreed
-      (None: never measured), `position_bias` the log-odds for whatever is shown first;
+    - `comparison_weight` is how much a comparison's evidence counts, `consistency` is how often both orders of a pair
+      agreed (None: never measured), `position_bias` the log-odds for whatever is shown first;
     - `pass_rates`: by kind of predicate, the mean P(expected) over candidates;
     - `predicates_per_word`, `tokens`: what a dry run expects, predicates for a word of the query and mean tokens a call
       by stage.

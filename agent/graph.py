@@ -1,4 +1,5 @@
-"""The whole flow: synthesize -> retrieve -> decompose -> plan <-> verify -> assess -> pair <-> compare -> rank -> explain.
+"""The whole flow, one stage a file: synthesize, retrieve, decompose, plan <-> verify, assess, pair <-> compare, rank,
+explain.
 
 A strategy without a stage has no node for it. `assess` may send the query round again from `synthesize`.
 """
@@ -93,17 +94,16 @@ def build_graph(deps: Deps, strategy: Strategy) -> Graph:
 def _bound(node: Callable[..., Any], deps: Deps, strategy: Strategy) -> Any:
     """A stage with what it needs. Where nobody opened a session, as in LangGraph Studio, it has no budget to keep."""
 
-    async def run(state: Any, runtime: Runtime[Session]) -> Any:
-        if runtime.context is None:
-            runtime = runtime.override(context=Session(deps.lmm, Account()))
-        done = node(state, runtime, deps=deps, strategy=strategy)
+    async def run(state: Any, runtime: Runtime[Session | None]) -> Any:
+        session = runtime.context or Session(deps.lmm, Account())
+        done = node(state, runtime.override(context=session), deps=deps, strategy=strategy)
         return await done if isawaitable(done) else done
 
     return run
 
 
 class Agent:
-    """One strategy, ready to rerank. Any number of queries may run at once; `account` is what all of them spend from."""
+    """One strategy, ready to rerank. Any number of queries may run at once; all of them spend from `account`."""
 
     def __init__(self, deps: Deps, strategy: Strategy, account: Account | None = None) -> None:
         self.deps = deps

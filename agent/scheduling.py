@@ -24,8 +24,8 @@ _DRAWS = 64  # rankings that stand for what the ranking might be
 
 
 def settled(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[Belief, list[int], Settled | None]:
-    """The belief after the verdicts; the head, as indices into its candidates, best first; and what the comparisons make
-    of the head, in that order. Without comparison of candidates with each other the head is empty and settled None."""
+    """The belief after the verdicts; the head, as indices into its candidates, best first; and what the comparisons
+    make of the head, in that order. Where candidates are not compared the head is empty and the last is None."""
     belief = believe(state, deps, strategy)
     compare = strategy.compare
     if compare is None or compare.mode == "walk":
@@ -49,9 +49,9 @@ def expected_gains(head: Settled, weight: float) -> Floats:
     It is the product of what the exchange of the two would change, |discount_i - discount_j| over the rankings that the
     belief holds possible; the probability that the comparison exchanges them, which is high where their order is
     uncertain and the comparison can tell; and the probability that exactly one of them is a match, without which their
-    order does not matter; over the ideal DCG that is expected. `weight` (above 0) is what a comparison's evidence counts.
+    order does not matter; over the ideal DCG that is expected. `weight` (above 0) is how much a comparison counts.
 
-    Averaging over rankings, and not taking the present one, keeps a candidate that a first comparison threw down in play.
+    Averaging over rankings, and not taking the present one, keeps in play what a first comparison threw down.
     """
     gap, spread = head.difference()
     told = spread**2 / np.sqrt(spread**2 + 1.0 / weight)  # standard deviation by which the answer will move the gap

@@ -133,6 +133,8 @@ def _sentence(ranked: RankedCandidate, parts: tuple[Part, ...]) -> str:
         return f"{place}: no question about it was answered"
     if lowest and (lowest.log_odds or 0.0) < 0:
         return f"{place}: not moved; what counts most against it is {_named(lowest)}"
+    if highest and (highest.log_odds or 0.0) > 0:
+        return f"{place}: not moved; what counts most for it is {_named(highest)}"
     return f"{place}: not moved"
 
 

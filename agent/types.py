@@ -96,7 +96,8 @@ class Comparison(Asked):
     """What the model said when it was shown several candidates at once: which is the best.
 
     `shown` are the image ids in the order in which they were shown (a composed query's reference image comes before
-    them and is not among them); `probabilities` are P(best) along `shown`, they sum to 1, and are empty unless answered.
+    them and is not among them); `probabilities` are P(best) along `shown`, which sum to 1, or P(yes) of a single one,
+    and are empty unless answered.
     """
 
     shown: tuple[str, ...]
@@ -155,8 +156,8 @@ class RerankResult(_Record):
     """A ranking and everything that led to it.
 
     The request is `query_text`, with `reference_image` where that is a change to an image and `dialogue` where rounds
-    followed. `ended` names the stage in which a budget ran out, None where the work was finished. `flags` are plain warnings,
-    e.g. that the bundled models were used on foreign images.
+    followed. `ended` names the stage in which a budget ran out, None where the work was finished. `flags` are plain
+    warnings, e.g. that the bundled models were used on foreign images.
     """
 
     query_id: str

@@ -32,7 +32,7 @@ _TRAINING = "fieldnotes/training/*.py"
 
 # A slow library -> the files (patterns) that may import it.
 HEAVY: dict[str, tuple[str, ...]] = {
-    "torch": ("core/compat.py", "retrieval/clip.py", "agent/lmm/local.py", _TRAINING),
+    "torch": ("core/compat.py", "retrieval/clip.py", "agent/lmm/local.py", "agent/lmm/prefix.py", _TRAINING),
     "torchvision": (),
     "open_clip": ("retrieval/clip.py", _TRAINING),
     "transformers": ("agent/lmm/local.py", "fieldnotes/vocabulary.py", _TRAINING),

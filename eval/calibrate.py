@@ -35,9 +35,7 @@ NEIGHBOURS = 3
 def require_selection_split(split: str) -> None:
     """Raise `ConfigError` for a split that may not decide a setting: the test split, and files that name no split."""
     if split not in SELECTION_SPLITS:
-        raise ConfigError(
-            f"settings are never fitted on the split {split!r}; use one of {', '.join(SELECTION_SPLITS)}"
-        )
+        raise ConfigError(f"settings are never fitted on the split {split!r}; use one of {', '.join(SELECTION_SPLITS)}")
 
 
 def verification(strategy: Strategy) -> Strategy:
@@ -62,8 +60,8 @@ def verification(strategy: Strategy) -> Strategy:
 
 
 def draw_groups(head: Sequence[str], size: int, seed: str) -> list[tuple[str, ...]]:
-    """Groups of `size` images to compare: all among `FEW` images of the head, of which `NEIGHBOURS` follow each other and
-    the others may stand anywhere. What is relevant plays no part, and the same seed draws the same.
+    """Groups of `size` images to compare: all among `FEW` images of the head, of which `NEIGHBOURS` follow each other
+    and the others may stand anywhere. What is relevant plays no part, and the same seed draws the same.
 
     Among few, since in a run, too, an image is compared several times: the errors that its comparisons share must show.
     """

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean
 
 from langgraph.runtime import Runtime
 from langgraph.types import Send
@@ -16,11 +17,15 @@ from agent.deps import Deps, Session
 from agent.nodes.compare import compare
 from agent.nodes.pair import described, pair
 from agent.nodes.rank import rank
-from agent.scheduling import settled
+from agent.scheduling import DEPTH, settled
 from agent.state import CompareTask, RerankState
 from agent.strategies.strategy import Strategy
 from agent.types import Comparison, RankedCandidate, RerankResult
+from core.errors import ConfigError
 from core.types import Candidate, Query
+from eval.metrics import ndcg
+from eval.studies import ComparisonStudy, comparison_study
+from eval.types import Benchmark
 
 
 def state_of(query: Query, result: RerankResult) -> RerankState:
@@ -44,7 +49,7 @@ async def ask_groups(
     tasks = [
         CompareTask(
             query=state.query,
-            description=described(state, strategy),
+            description=described(state),
             orders=(group, group[::-1]),
             wave=1,
             started=state.started,
@@ -89,11 +94,40 @@ def scheduled(
     runtime = Runtime(context=Session(deps.lmm, Account()))
     while True:
         step = pair(state, runtime, deps=deps, strategy=strategy)
-        sent = [to.arg for to in step.goto if isinstance(to, Send)]
+        towards = step.goto if isinstance(step.goto, list) else []
+        sent = [to.arg for to in towards if isinstance(to, Send)]
         if not sent:
             return state.comparisons
         asked = tuple(answers[order] for task in sent for order in task.orders)
         state = state.model_copy(update={"comparisons": (*state.comparisons, *asked), "wave": state.wave + 1})
+
+
+def summed_up(start: str, studies: Mapping[str, HeadStudy], benchmark: Benchmark) -> ComparisonStudy:
+    """nDCG@10 of all queries that have something to find. Raises `ConfigError` where none has."""
+    before: dict[str, float] = {}
+    all_pairs: dict[str, float] = {}
+    chosen: dict[str, float] = {}
+    for query_id, study in studies.items():
+        judgments = benchmark.judgments(query_id)
+        if any(judgments.values()):
+            before[query_id] = _ndcg(study.before, judgments)
+            all_pairs[query_id] = _ndcg(study.all_pairs, judgments)
+            chosen[query_id] = _ndcg(study.scheduled, judgments)
+    if not before:
+        raise ConfigError("none of the queries has anything relevant to find; take more queries")
+    return comparison_study(
+        start,
+        before,
+        all_pairs,
+        chosen,
+        calls_all=fmean(studies[query_id].calls_all for query_id in before),
+        calls_scheduled=fmean(studies[query_id].calls_scheduled for query_id in before),
+    )
+
+
+def _ndcg(ranking: Sequence[RankedCandidate], judgments: Mapping[str, int]) -> float:
+    relevance = [judgments.get(candidate.image_id, 0) for candidate in ranking]
+    return float(ndcg(relevance, sum(judgments.values()), DEPTH))
 
 
 def _ranking(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[RankedCandidate, ...]:

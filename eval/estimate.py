@@ -180,9 +180,10 @@ def _stages(
     if compare := strategy.compare:
         composed = query.reference_image is not None
         shown = {"pair": 2, "set": compare.set_size, "walk": 1}[compare.mode]
-        names = [] if compare.mode == "walk" else [*["reference"] * composed, *LETTERS[:shown]]
+        named = [] if compare.mode == "walk" else [*["reference"] * composed, *LETTERS[:shown]]
+        names = "".join(f"{name}:\n" for name in named)
         prompt = compare.reference if composed else compare.prompt
-        one = price.of("compare", prompt, images=shown + composed, answer=1, before="".join(f"{name}:\n" for name in names))
+        one = price.of("compare", prompt, images=shown + composed, answer=1, before=names)
         yield "compare", one * (comparisons(compare, found[-1]) if price.comparing or compare.mode == "walk" else 0)
     if explain := strategy.explain:
         yield "explain", price.of("explain", explain.prompt, images=1) * min(explain.top_k, found[-1])
@@ -211,9 +212,7 @@ class _Price:
         text = prompt.render(**dict.fromkeys(prompt.variables, self._text))
         read = self._measure(prompt.system, before + text, images)
         written = ANSWER_TOKENS[stage] if answer is None else answer
-        return Spending(
-            1, self._tokens.get(f"{stage}:prompt", read), self._tokens.get(f"{stage}:completion", written)
-        )
+        return Spending(1, self._tokens.get(f"{stage}:prompt", read), self._tokens.get(f"{stage}:completion", written))
 
 
 def _within(stages: Stages, budget: Budget | None, bound: bool) -> Stages:

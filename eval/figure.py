@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import ConfigError
 from eval.studies import BudgetStudy, ComparisonStudy
 
 if TYPE_CHECKING:
@@ -27,14 +26,6 @@ def write_data(folder: Path, name: str, data: Mapping[str, Any], rows: Sequence[
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-def require_drawing() -> None:
-    """Raise `ConfigError`, before any work is done, where matplotlib is not there to draw the figure."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("a figure needs matplotlib; install it with: pip install matplotlib") from error
 
 
 def draw_budget(study: BudgetStudy, path: Path, metric: str) -> None:

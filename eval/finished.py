@@ -41,5 +41,5 @@ def read_metric(folder: Path, metric: str) -> dict[str, float]:
 
 
 def _no_run(folder: Path, path: Path) -> ConfigError:
-    return ConfigError(f"{folder} holds no finished run ({path.name} is missing or damaged); finish it with the command "
-                       "that began it")
+    reason = f"{path.name} is missing or damaged"
+    return ConfigError(f"{folder} holds no finished run ({reason}); finish it with the command that began it")

@@ -26,7 +26,7 @@ PAYS = 2.706
 _TEMPERATURE = (0.2, 10.0)
 _PRIOR_WEIGHT = (0.0, 10.0)
 _BIAS = (-10.0, 10.0)
-_COMPARISON_WEIGHTS = tuple(np.geomspace(1e-3, 10.0, 41).tolist())
+_COMPARISON_WEIGHTS = tuple(np.geomspace(1e-3, 10.0, 25).tolist())
 _SPREAD = (0.05, 10.0)
 
 

@@ -308,9 +308,10 @@ def _configuration(
     benchmark: Benchmark, reranker: Reranker, provenance: Mapping[str, Any], budget: Budget | None
 ) -> dict[str, Any]:
     strategy = reranker.strategy
+    run_budget = reranker.account.budget if reranker.account else None
     limits = {
         name: {"calls": limit.max_calls, "tokens": limit.max_tokens}
-        for name, limit in (("query", budget), ("run", reranker.account and reranker.account.budget))
+        for name, limit in (("query", budget), ("run", run_budget))
         if limit is not None and (limit.max_calls, limit.max_tokens) != (None, None)
     }
     return {

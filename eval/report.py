@@ -28,7 +28,7 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
                 "strategy": summary.strategy,
                 "metrics": dict(summary.metrics),
                 "by_supercategory": {group: dict(means) for group, means in summary.by_supercategory.items()},
-                **({"by_round": {str(n): dict(means) for n, means in summary.by_round.items()}} if summary.by_round else {}),
+                **_by_round(summary),
                 "cost": asdict(summary.cost),
                 "unknown": summary.unknown,
                 "ended": dict(summary.ended),
@@ -135,6 +135,11 @@ def unanswered(summary: RunSummary) -> str:
         f"{summary.strategy}: {summary.unknown:,} of {summary.asked:,} calls gave no answer "
         f"({summary.unknown_share:.1%})"
     )
+
+
+def _by_round(summary: RunSummary) -> dict[str, Any]:
+    rounds = {str(done): dict(means) for done, means in summary.by_round.items()}
+    return {"by_round": rounds} if rounds else {}
 
 
 def _task_metrics(summary: RunSummary) -> list[str]:

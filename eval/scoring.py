@@ -30,7 +30,7 @@ FIRST_STAGE_RECALL = "first-stage recall@100"
 """How much of what there was to find the first stage handed on: `recall@100` in the order of the prior."""
 
 _MEAN_NAMES = {**{name: f"m{name}" for name in METRICS if name.startswith("AP@")}, "RR": "MRR"}
-HEADLINE = ("mAP@50", "mAP@100", "nDCG@50", "nDCG@100", "MRR")
+HEADLINE = ("mAP@50", "mAP@100", "nDCG@10", "nDCG@50", "nDCG@100", "MRR")
 COMPOSED = ("mAP@5", "mAP@10", "mAP@25", "recall@1", "recall@5", "recall@10", "recall@50")
 DIALOGUE = ("hits@1", "hits@5", "hits@10")
 

@@ -1,4 +1,4 @@
-"""Where calibrations are kept, and which one fits: the user's own first, then those that come with the bundled models."""
+"""Where calibrations are kept, and which one fits: the user's own first, then those shipped with the bundled models."""
 
 from __future__ import annotations
 

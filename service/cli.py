@@ -11,10 +11,12 @@ import click
 
 from core.errors import FieldscopeError
 from service.commands.cache import cache
+from service.commands.calibrate import calibrate
 from service.commands.demo import demo
 from service.commands.evaluate import evaluate
 from service.commands.library import caption, index, search
 from service.commands.lmm import lmm
+from service.commands.measure import measure
 from service.commands.prompts import prompts
 from service.commands.rerank import rerank
 from service.commands.strategies import strategies
@@ -64,7 +66,10 @@ def cli() -> None:
     """Fieldscope reranks images for a query: a large multimodal model looks at every candidate and says why."""
 
 
-for command in (demo, evaluate, rerank, index, caption, search, trace, lmm, cache, prompts, strategies, version):
+COMMANDS = (
+    demo, evaluate, calibrate, measure, rerank, index, caption, search, trace, lmm, cache, prompts, strategies, version,
+)  # fmt: skip
+for command in COMMANDS:
     cli.add_command(command)
 
 

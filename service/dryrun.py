@@ -45,7 +45,8 @@ class Outlook:
     @property
     def amount(self) -> float | None:
         """In the price's currency."""
-        return self.price and self.price.of(self.estimate.prompt_tokens, self.estimate.completion_tokens)
+        told = self.estimate
+        return self.price.of(told.prompt_tokens, told.completion_tokens) if self.price else None
 
 
 def task_of(name: str, split: str | None, limit: int | None, settings: Settings) -> Task:
@@ -152,7 +153,9 @@ def table(outlooks: Sequence[Outlook]) -> Table:
 
 def _calibration(strategy: Strategy, settings: Settings) -> Calibration | None:
     """What was measured of this model with these prompts. The first stage does not matter to what is asked."""
-    prompts = {prompt.name: prompt.fingerprint for prompt in strategy.prompts}
+    from agent.calibration import calibration_key
+
+    prompts = calibration_key("", strategy, None).prompts
     fitting = (
         found
         for found in all_calibrations()

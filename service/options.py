@@ -110,12 +110,12 @@ def dry_run_options(command: Function) -> Function:
             raise click.UsageError("--prices goes with --dry-run")
         return command(**values)
 
-    return _decorated(wrapped, *_DRY_RUN)
+    return _decorated(wrapped, *_DRY_RUN)  # type: ignore[no-any-return]
 
 
 def _with_budget(command: Function, name: str, prefix: str, calls: str, tokens: str, deadline: str) -> Function:
     number, seconds = click.IntRange(min=0), click.FloatRange(min=0, min_open=True)
-    limits: tuple[tuple[str, str, click.ParamType, str, str], ...] = (
+    limits: tuple[tuple[str, str, click.ParamType[Any], str, str], ...] = (
         ("max_calls", "max-calls", number, "N", calls),
         ("max_tokens", "max-tokens", number, "N", tokens),
         ("deadline", "deadline", seconds, "SECONDS", deadline),
@@ -128,13 +128,11 @@ def _with_budget(command: Function, name: str, prefix: str, calls: str, tokens: 
         limit = Budget(**{each: values.pop(f"{name}_{each}") for each, *_ in limits})
         return command(**{name: limit}, **values)
 
-    return _decorated(
-        wrapped,
-        *(
-            click.option(f"--{prefix}{option}", f"{name}_{each}", type=kind, metavar=metavar, help=text)
-            for each, option, kind, metavar, text in limits
-        ),
+    options = (
+        click.option(f"--{prefix}{option}", f"{name}_{each}", type=kind, metavar=metavar, help=text)
+        for each, option, kind, metavar, text in limits
     )
+    return _decorated(wrapped, *options)  # type: ignore[no-any-return]
 
 
 def _with_settings(command: Function, *options: Callable[[Any], Any]) -> Function:
@@ -143,10 +141,10 @@ def _with_settings(command: Function, *options: Callable[[Any], Any]) -> Functio
         chosen = {name: values.pop(name) for name in Settings.__dataclass_fields__ if name in values}
         return command(settings=_checked(Settings(**chosen)), **values)
 
-    return _decorated(wrapped, *options)
+    return _decorated(wrapped, *options)  # type: ignore[no-any-return]
 
 
-def _decorated(wrapped: Any, *options: Callable[[Any], Any]) -> Any:
+def _decorated(wrapped: Callable[..., Any], *options: Callable[[Any], Any]) -> Any:
     for option in reversed(options):
         wrapped = option(wrapped)
     return wrapped

@@ -63,7 +63,7 @@ async def _rerank(
 
     async with AsyncExitStack() as stack:
         lmm = await stack.enter_async_context(open_lmm(settings, images)) if strategy.prompts else None
-        calibration = find_calibration(lmm and lmm.identity, strategy, encoder)
+        calibration = find_calibration(lmm.identity if lmm else None, strategy, encoder)
         deps = Deps(images, lmm, None, settings.concurrency, calibration, tuple(flags))
         return await Agent(deps, strategy).rerank(query, candidates, budget=budget)
 

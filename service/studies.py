@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigError
-from service.console import warn
+from service.calibrations import find_calibration
+from service.console import keeping, progress, warn
 from service.settings import Settings
+from service.wiring import open_lmm, require_server
 from service.workload import Workload, evaluate_workload, flags_of, load_strategies, open_workload
 
 if TYPE_CHECKING:
     from agent.strategies.strategy import Strategy
+    from agent.types import RerankResult
+    from eval.comparing import HeadStudy
     from eval.harm import Harm
-    from eval.studies import BudgetStudy, PerQuery
-    from eval.types import RunSummary
+    from eval.studies import BudgetStudy, ComparisonStudy
+    from eval.types import Benchmark
 
 PRIOR = "clip"
 """The strategy that leaves the first stage as it is."""
 
 METRIC = "AP@50"
 
+SCHEDULED = 0.15
+"""The share of all comparisons of a head that the scheduler may ask for."""
 
-def run_harm(
-    name: str, strategy_name: str, split: str | None, settings: Settings, out: Path | None
-) -> Harm:
+
+def run_harm(name: str, strategy_name: str, split: str | None, settings: Settings, out: Path | None) -> Harm:
     """One benchmark under the first stage alone and under a strategy. Without `out` the runs are those of
     `fieldscope eval`."""
     from eval.finished import read_metric
@@ -67,13 +74,61 @@ def run_budgets(
     return budget_study(read_metric(prior.out, METRIC), read_metric(free.out, METRIC), budgeted)
 
 
+def run_comparisons(
+    name: str, strategy_name: str, queries: int, head: int, split: str | None, settings: Settings, out: Path
+) -> list[ComparisonStudy]:
+    """Comparisons within the head of so many queries, which lie evenly among all, started from the prior alone and from
+    the strategy's verdicts.
+
+    Raises `ConfigError` for a strategy that does not verify and then compare pairs.
+    """
+    from agent.strategies.strategy import Fusion, Strategy
+    from eval.comparing import summed_up
+    from eval.finished import read_results
+
+    (strategy,) = load_strategies((strategy_name,))
+    compare = strategy.compare
+    if strategy.verify is None or compare is None or compare.mode != "pair":
+        raise ConfigError(f"strategy {strategy_name!r} does not verify and then compare pairs; name one that does")
+    calls = int(SCHEDULED * head * (head - 1))
+    stage = compare.model_copy(update={"top_k": head, "max_calls": calls, "stop_below": 0.0})
+    prior = Strategy(name="prior", retrieve=strategy.retrieve, fusion=Fusion(method="prior"))
+    verdicts = strategy.model_copy(update={"name": "verdicts", "refine": None, "compare": None, "explain": None})
+    workload, flags = opened(name, split, [strategy], settings)
+    workload = replace(workload, benchmark=_some(workload.benchmark, queries))
+    found = []
+    for start in (prior, verdicts):
+        (run,) = evaluate_workload(workload, [start], settings, out, flags=flags)
+        comparing = start.model_copy(update={"compare": stage, "fusion": strategy.fusion})
+        with keeping("answers so far are in the cache, and the same command finds them there"):
+            studies = asyncio.run(_study_heads(workload, comparing, read_results(run.out), settings))
+        found.append(summed_up(start.name, studies, workload.benchmark))
+    return found
+
+
+async def _study_heads(
+    workload: Workload, strategy: Strategy, results: Mapping[str, RerankResult], settings: Settings
+) -> dict[str, HeadStudy]:
+    from agent.deps import Deps
+    from eval.comparing import state_of, study_head
+
+    images, queries = workload.benchmark.images, workload.benchmark.queries
+    studies = {}
+    async with open_lmm(settings, images) as lmm:
+        calibration = find_calibration(lmm.identity, strategy, workload.encoder)
+        deps = Deps(images, lmm, None, settings.concurrency, calibration)
+        with progress(f"comparing, started from the {strategy.name}") as report:
+            for done, query in enumerate(queries, start=1):
+                studies[query.id] = await study_head(state_of(query, results[query.id]), deps, strategy)
+                report(done, len(queries))
+    return studies
+
+
 def opened(
     name: str, split: str | None, strategies: Sequence[Strategy], settings: Settings
 ) -> tuple[Workload, tuple[str, ...]]:
     """A benchmark for these strategies, with the warnings that its runs must carry, which are also printed. Raises
     before any work where it can't be run."""
-    from service.wiring import require_server
-
     if any(strategy.prompts for strategy in strategies):
         require_server(settings)
     workload = open_workload(name, split, settings)
@@ -81,6 +136,13 @@ def opened(
     for flag in flags:
         warn(flag)
     return workload, flags
+
+
+def _some(benchmark: Benchmark, queries: int) -> Benchmark:
+    """So many of its queries, evenly among all, or all where it has no more."""
+    every = len(benchmark.queries)
+    some = min(queries, every)
+    return replace(benchmark, queries=tuple(benchmark.queries[n * every // some] for n in range(some)))
 
 
 def named_folder(workload: Workload, parent: Path) -> Path:

@@ -140,7 +140,7 @@ async def _evaluate(
         # Apart, so that the manifest of a run without a model names none, whatever runs beside it.
         for group, model in ((silent, None), (asking, lmm)):
             deps = Deps(images, model, workload.retriever, settings.concurrency, flags=flags if model else ())
-            known = {s.name: find_calibration(model and model.identity, s, workload.encoder) for s in group}
+            known = {s.name: find_calibration(model.identity if model else None, s, workload.encoder) for s in group}
             fitted = {name: found for name, found in known.items() if found is not None}
             done = await evaluate(
                 workload.benchmark,

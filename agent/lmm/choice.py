@@ -1,7 +1,7 @@
 """P of each of several lettered choices from the log-probabilities of an answer's first token.
 
-Pairwise ranking prompting (Qin et al. 2023, arXiv 2306.17563) and setwise ranking (Zhuang et al. 2023, arXiv 2310.09497)
-both read the letters' likelihoods; here every spelling of a letter counts, as every spelling of yes does.
+Pairwise ranking prompting (Qin et al. 2023, arXiv 2306.17563) and setwise ranking (Zhuang et al. 2023, arXiv
+2310.09497) both read the letters' likelihoods; here every spelling of a letter counts, as every spelling of yes does.
 """
 
 from __future__ import annotations

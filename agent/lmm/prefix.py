@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ States = tuple[tuple[Tensor, Tensor], ...]
 """Per layer: keys and values, each (1, heads, length, width)."""
 
 
+KeyT = TypeVar("KeyT", bound=Hashable)
+
+
 class PrefixCache:
     """Key-value states by prefix, the least recently used dropped beyond `most_bytes`."""
 
@@ -27,7 +30,7 @@ class PrefixCache:
         self._held = 0
         self._states: OrderedDict[Hashable, States] = OrderedDict()
 
-    def states(self, keys: Sequence[Hashable], read: Callable[[list[Hashable]], list[States]]) -> list[States]:
+    def states(self, keys: Sequence[KeyT], read: Callable[[list[KeyT]], list[States]]) -> list[States]:
         """The states of every key, in order; `read` makes those that are not kept, each once."""
         wanted = list(dict.fromkeys(keys))
         found = {key: self._states[key] for key in wanted if key in self._states}

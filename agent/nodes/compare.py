@@ -1,4 +1,4 @@
-"""compare: candidates side by side, in every order of a task. What fails is an unknown comparison, and favours nobody."""
+"""compare: candidates side by side, in every order of a task. What fails is unknown, and favours nobody."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from core.errors import ConfigError, ImageError
 def which_is_best(
     shown: Sequence[ImagePart], reference: ImagePart | None, description: str, settings: Compare
 ) -> LMMRequest:
-    """The request for one showing: the reference image, where there is one, the candidates in their order, the question.
+    """The request for one showing: the reference image, where there is one, the candidates in order, the question.
 
     Each of several images follows its name; a walk's single candidate needs none.
     """
@@ -50,8 +50,8 @@ def which_is_best(
 async def judge_order(
     lmm: LMM, shown: Sequence[ImagePart], reference: ImagePart | None, description: str, settings: Compare
 ) -> Comparison:
-    """Ask, and read P(best) of each that is shown (of a single one P(yes)). A call that fails and an answer that can't be
-    read are unknown."""
+    """Ask, and read P(best) of each that is shown (of a single one P(yes)). A call that fails and an answer that can't
+    be read are unknown."""
     answer = await ask(lmm, which_is_best(shown, reference, description, settings))
     known: dict[str, Any] = {"shown": tuple(image.image_id for image in shown), **answer.asked}
     if answer.response is None:
@@ -85,7 +85,7 @@ async def compare(task: CompareTask, runtime: Runtime[Session], *, deps: Deps, s
 
 
 def compare_unforeseen(task: CompareTask, error: NodeError) -> Command[Literal["pair"]]:
-    """What nobody foresaw in one task (LangGraph's error handler) is unknown for what it showed, and the others go on."""
+    """What nobody foresaw in one task (LangGraph's error handler) is unknown for what it showed; the others go on."""
     return Command(update=_update(task, _unknown(task, require_foreseen(error))), goto="pair")
 
 

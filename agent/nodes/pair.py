@@ -34,12 +34,14 @@ def pair(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy:
     if settings is None:
         raise ConfigError(f"strategy {strategy.name!r} has no stage 'compare'")
     left = settings.max_calls - sum(comparison.state != "not_asked" for comparison in state.comparisons)
+    wave: list[Orders] = []
+    why: dict[str, Any]
     if cut_off := next((c.error for c in state.comparisons if c.state == "not_asked"), None):
-        wave, why = [], {"stopped": cut_off}
+        why = {"stopped": cut_off}
     elif settings.mode == "walk":
         wave, why = walk(state, strategy, left, settings)
     elif (deps.calibration or UNCALIBRATED).comparison_weight == 0.0:
-        wave, why = [], {"stopped": "comparison does not pay for this model"}
+        why = {"stopped": "comparison does not pay for this model"}
     else:
         # What can't be paid for in full is begun all the same: its second order says that the budget cut it off.
         affordable = max(1, math.ceil(min(runtime.context.account.calls_left(), 2 * WAVE) / 2))
@@ -63,8 +65,8 @@ def pair(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy:
 def contests(
     state: RerankState, deps: Deps, strategy: Strategy, most: int, settings: Compare
 ) -> tuple[list[Orders], dict[str, Any]]:
-    """At most `most` groups of the head to compare next, each in two orders, and the uncertainty that led to them; or no
-    group, and why."""
+    """At most `most` groups of the head to compare next, each in two orders, and the uncertainty that led to them; or
+    no group, and why."""
     belief, head, compared = settled(state, deps, strategy)
     if compared is None or len(head) < 2:
         return [], {"stopped": "there are no two candidates to compare"}
@@ -93,9 +95,7 @@ def contests(
     return [(order, order[::-1]) for order in shown], {"compared": chosen}
 
 
-def walk(
-    state: RerankState, strategy: Strategy, left: int, settings: Compare
-) -> tuple[list[Orders], dict[str, Any]]:
+def walk(state: RerankState, strategy: Strategy, left: int, settings: Compare) -> tuple[list[Orders], dict[str, Any]]:
     """ImageScope's final evaluation (arXiv 2503.10166): the next image down the ranking, until the first yes."""
     seen = {comparison.shown: comparison for comparison in state.comparisons}
     if yes := next((shown[0] for shown, said in seen.items() if said.probabilities[:1] > (0.5,)), None):
@@ -111,7 +111,7 @@ def walk(
 
 
 def described(state: RerankState) -> str:
-    """The query in the words that a comparison shows: beside a reference image its change, else all that is asked for."""
+    """The query in a comparison's words: beside a reference image the change alone, else all that is asked for."""
     if state.query.reference_image is not None:
         return state.query.text
     return state.synthesis.comprehensive if state.synthesis else plain_text(state.query)

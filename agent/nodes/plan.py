@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,13 +19,13 @@ from agent.strategies.strategy import Strategy
 from agent.types import Predicate, TraceEvent
 from prompts.prompt import Prompt
 
+
 def plan(
     state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy
 ) -> Command[Literal["verify", "assess"]]:
     """Send the next wave of questions; where nothing is left to ask, or nothing to pay with, go on to assess."""
-    verify = strategy.verify
-    spent = runtime.context.account.empty() or any(verdict.state == "not_asked" for verdict in state.verdicts)
-    if verify is None or spent:
+    verify, account = strategy.verify, runtime.context.account
+    if verify is None:
         return Command(goto="assess")
     if not verify.by_predicates and not state.predicates:
         state = state.model_copy(update={"predicates": (whole_query(state, verify.prompt),)})
@@ -35,14 +36,16 @@ def plan(
         joint = joint_questions(state, window)
         open_ = single_questions(state, window, verify.joint)
     elif verify.stop_below is not None:
-        most = int(min(verify.wave, runtime.context.account.calls_left()))
-        open_ = most_telling(belief, window, verify.stop_below, most)
+        open_ = most_telling(belief, window, verify.stop_below, verify.wave)
     else:
         open_ = _open(belief, window)
     tasks = [_task(image_id, asked, state, joint=True) for image_id, asked in joint.items()]
     tasks += [_task(image_id, asked, state) for image_id, asked in open_.items()]
     if not tasks:
         return Command(goto="assess")
+    if account.empty() or any(verdict.state == "not_asked" for verdict in state.verdicts):
+        return Command(update={"predicates": state.predicates, "ended": state.ended or "verify"}, goto="assess")
+    tasks = affordable(tasks, account.calls_left())
     planned = {
         "wave": state.wave + 1,
         "questions": sum(len(task.predicates) for task in tasks),
@@ -68,8 +71,8 @@ def most_telling(belief: Belief, window: int, stop_below: float, most: int) -> Q
     """At most one question for each of `most` images: those expected to change P(match) most, the largest first.
 
     Where a predicate passes with probability q, an image's P(match) becomes P / q or, when it fails, about nothing, so
-    the expected change is 2 P (1 - q). Images whose greatest change is below `stop_below` can't reach the head any more,
-    or are sure of their place in it.
+    the expected change is 2 P (1 - q). Images whose greatest change is below `stop_below` can't reach the head any
+    more, or are sure of their place in it.
     """
     change = 2.0 * belief.p_match[:window, np.newaxis] * (1.0 - belief.holds[:window])
     change = np.where(belief.settled[:window], 0.0, change)
@@ -78,9 +81,21 @@ def most_telling(belief: Belief, window: int, stop_below: float, most: int) -> Q
     best = change.argmax(axis=1)
     value = change[np.arange(len(change)), best]
     order = np.argsort(-value, kind="stable")[: max(most, 0)]
-    return {
-        belief.candidates[i].image_id: (belief.predicates[best[i]],) for i in order if value[i] >= stop_below
-    }
+    return {belief.candidates[i].image_id: (belief.predicates[best[i]],) for i in order if value[i] >= stop_below}
+
+
+def affordable(tasks: Sequence[VerifyTask], calls: float) -> list[VerifyTask]:
+    """The first tasks that `calls` pay for, the last one perhaps in part: which questions a budget allows is settled
+    here, and not by whichever task comes to the door first."""
+    paid: list[VerifyTask] = []
+    for task in tasks:
+        cost = 1 if task.joint else len(task.predicates)
+        if cost > calls:
+            asked = task.predicates[: int(calls)]
+            return [*paid, task.model_copy(update={"predicates": asked})] if asked and not task.joint else paid
+        paid.append(task)
+        calls -= cost
+    return paid
 
 
 def _open(belief: Belief, window: int) -> Questions:
@@ -94,6 +109,4 @@ def _open(belief: Belief, window: int) -> Questions:
 
 
 def _task(image_id: str, predicates: tuple[Predicate, ...], state: RerankState, joint: bool = False) -> VerifyTask:
-    return VerifyTask(
-        predicates=predicates, image_id=image_id, joint=joint, wave=state.wave + 1, started=state.started
-    )
+    return VerifyTask(predicates=predicates, image_id=image_id, joint=joint, wave=state.wave + 1, started=state.started)

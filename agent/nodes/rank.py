@@ -35,6 +35,8 @@ def rank(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy:
     result = RerankResult(
         query_id=state.query.id,
         query_text=state.query.text,
+        reference_image=state.query.reference_image,
+        dialogue=state.query.dialogue,
         strategy=strategy.name,
         ranking=ranking,
         synthesis=state.synthesis,
@@ -123,12 +125,10 @@ def _intervals(mean: Floats, covariance: Floats, order: Sequence[int]) -> tuple[
 
 def _ended(state: RerankState) -> str | None:
     """The first stage that the budget cut short."""
-    stages: list[tuple[str, Sequence[Asked]]] = [
-        *((call.stage, (call,)) for call in state.calls),
-        ("verify", state.verdicts),
-        ("compare", state.comparisons),
-    ]
-    return next((stage for stage, asked in stages if any(a.state == "not_asked" for a in asked)), None)
+    if call := next((call for call in state.calls if call.state == "not_asked"), None):
+        return call.stage
+    stages: tuple[tuple[str, Sequence[Asked]], ...] = (("verify", state.verdicts), ("compare", state.comparisons))
+    return state.ended or next((stage for stage, asked in stages if any(a.state == "not_asked" for a in asked)), None)
 
 
 def _doubts(state: RerankState, deps: Deps) -> list[str]:

@@ -113,8 +113,8 @@ class Compare(_Settings):
 
     - `pair`: two at a time, in both orders, where the order is most uncertain and matters most;
     - `set`: the best of `set_size`, shown forwards and backwards;
-    - `walk`: ImageScope's final evaluation: down the ranking, the whole query about one image at a time with the reference
-      image beside it, until the first yes, which goes to the top.
+    - `walk`: ImageScope's final evaluation: down the ranking, the whole query about one image at a time with the
+      reference image beside it, until the first yes, which goes to the top.
 
     `reference` is the prompt where the query has a reference image, which is shown first. At most `max_calls` calls;
     pairs whose exchange is expected to change nDCG by less than `stop_below` are left alone.
@@ -199,7 +199,7 @@ class Strategy(_Settings):
         for prompt, wanted, answer in self._used():
             prompt.check_variables(wanted)
             if prompt.answer != answer:
-                raise ValueError(f"the prompt {prompt.name!r} is answered by {prompt.answer!r} where {answer!r} is read")
+                raise ValueError(f"prompt {prompt.name!r} is answered by {prompt.answer!r} where {answer!r} is read")
         return self
 
     def _used(self) -> Iterator[tuple[Prompt, set[str], str]]:

@@ -101,7 +101,22 @@ def load_inquire_rerank(path: Path, split: str | None = None, name: str | None =
     )
 
 
+def named_splits(path: Path) -> frozenset[str]:
+    """The splits that the names of these files say, `all` for files that name none. Raises `BenchmarkError`."""
+    return frozenset(_by_split(path))
+
+
 def _files_of_split(path: Path, split: str | None) -> tuple[str, list[Path]]:
+    splits = _by_split(path)
+    wanted = _ALIASES.get(split, split) if split else next((s for s in _PREFERRED if s in splits), WHOLE)
+    if set(splits) == {WHOLE}:
+        return wanted, splits[WHOLE]
+    if wanted not in splits:
+        raise BenchmarkError(f"{path} has no split {wanted!r}; it has {', '.join(sorted(splits))}")
+    return wanted, splits[wanted]
+
+
+def _by_split(path: Path) -> dict[str, list[Path]]:
     if not path.exists():
         raise BenchmarkError(f"{path} does not exist; give a Parquet file or a folder of them")
     files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
@@ -110,12 +125,7 @@ def _files_of_split(path: Path, split: str | None) -> tuple[str, list[Path]]:
     splits: dict[str, list[Path]] = {}
     for file in files:
         splits.setdefault(_split_of(file, path), []).append(file)
-    wanted = _ALIASES.get(split, split) if split else next((s for s in _PREFERRED if s in splits), WHOLE)
-    if set(splits) == {WHOLE}:
-        return wanted, files
-    if wanted not in splits:
-        raise BenchmarkError(f"{path} has no split {wanted!r}; it has {', '.join(sorted(splits))}")
-    return wanted, splits[wanted]
+    return splits
 
 
 def _split_of(file: Path, root: Path) -> str:

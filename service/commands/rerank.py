@@ -81,7 +81,7 @@ def rerank(
         note("the bundled CLIP does not know these images, so the LMM ranks alone; name a CLIP with --clip for a prior")
     encoder = load_encoder(settings) if with_prior else None
     candidates, skipped = score(chosen, query, encoder)
-    origin = encoder and encoder.fingerprint
+    origin = encoder.fingerprint if encoder else None
     result = rerank_once(query, candidates, chosen.images, strategy, settings, flags, budget, origin)
     models = {"clip": (settings.clip or "bundled") if with_prior else None, "lmm": _lmm_name(strategy, settings)}
     ranking = Ranking(result, chosen.images, skipped, models)

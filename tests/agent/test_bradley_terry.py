@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from agent.bradley_terry import Floats, Settled, Showing, settle
 
 N = 5
-MEANS = st.lists(st.floats(-4, 4), min_size=N, max_size=N).map(lambda values: np.array(values))
+MEANS = st.lists(st.floats(-4, 4), min_size=N, max_size=N).map(np.array)
 SPREADS = st.floats(0.1, 4)
 WEIGHTS = st.floats(0, 5)
 BIASES = st.floats(-2, 2)

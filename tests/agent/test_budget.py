@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import agent.budget
 from agent.budget import Account, Budget, BudgetedLMM
 from agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart, Usage
 from agent.lmm.scripted import ScriptedLMM
@@ -149,7 +148,7 @@ async def test_a_failed_call_is_a_call() -> None:
 
 async def test_a_deadline_counts_from_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(agent.budget.time, "monotonic", lambda: now)
+    monkeypatch.setattr("agent.budget.time.monotonic", lambda: now)
     run = Account(Budget(deadline=2.5))
     door = BudgetedLMM(ScriptedLMM(lambda _: 0.5), Account(parent=run))
     now = 500.0

@@ -128,9 +128,12 @@ async def test_the_first_order_leads(deps: Deps) -> None:
 
 
 async def test_a_failed_order_is_unknown_and_the_other_stands(deps: Deps) -> None:
-    fails = {("0.png", "1.png"): LMMServerError("the server\nfailed"), ("1.png", "0.png"): letters([0.9, 0.1])}
-    lmm = ScriptedLMM(lambda request: fails[tuple(images(request))])  # type: ignore[index]
-    failed, answered = await compared(task(*fails), lmm, deps, "pairwise")  # type: ignore[arg-type]
+    said: dict[tuple[str, ...], Answer] = {
+        ("0.png", "1.png"): LMMServerError("the server\nfailed"),
+        ("1.png", "0.png"): letters([0.9, 0.1]),
+    }
+    lmm = ScriptedLMM(lambda request: said[tuple(images(request))])
+    failed, answered = await compared(task(*said), lmm, deps, "pairwise")
     assert failed.state == "unknown" and failed.error == "the server failed" and failed.probabilities == ()
     assert failed.request_key is not None
     assert answered.state == "answered" and answered.probabilities == pytest.approx((0.9, 0.1))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.budget import Budget
 from agent.graph import Agent
 from agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
 from agent.lmm.cached import CachedLMM
@@ -374,13 +375,24 @@ def test_the_graph_draws_itself_for_the_documentation(make_agent: AgentFactory) 
         assert edge in drawing
 
 
+@pytest.mark.parametrize("calls", [0, 3, 8])
+async def test_a_budget_asks_the_best_priors_and_says_where_it_ended(
+    make_agent: AgentFactory, candidates: Candidates, calls: int
+) -> None:
+    result = await make_agent(looking()).rerank(QUERY, candidates, budget=Budget(max_calls=calls))
+    asked = [verdict.image_id for verdict in result.verdicts if verdict.state == "answered"]
+    assert asked == BY_PRIOR[:calls]
+    assert result.ended == ("verify" if calls < 8 else None)
+    assert len(result.verdicts) == 8 and sorted(order(result)) == BY_PRIOR
+
+
 @pytest.mark.parametrize("strategy", list_strategies())
 def test_every_shipped_strategy_has_a_node_for_each_of_its_stages(make_agent: AgentFactory, strategy: str) -> None:
     agent = make_agent(looking(), strategy)
     nodes = set(agent.graph.get_graph().nodes)
     assert {"retrieve", "rank", "explain"} < nodes
-    for stage, node in (("synthesize", "synthesize"), ("decompose", "decompose"), ("verify", "verify"), ("compare", "pair")):
-        assert (node in nodes) == (getattr(agent.strategy, stage) is not None)
+    for stage in ("synthesize", "decompose", "verify", "compare"):
+        assert (stage in nodes) == (getattr(agent.strategy, stage) is not None)
     drawing = agent.graph.get_graph().draw_mermaid()
     assert ("assess -.-> synthesize" in drawing) == (agent.strategy.refine is not None)
 
@@ -390,5 +402,5 @@ def test_pixels_and_clients_stay_out_of_the_state() -> None:
     assert held == {
         "query", "given", "top_k", "started", "synthesis", "caption", "candidates", "predicates", "wave", "round",
         "wanting", "widened", "verdicts", "comparisons", "reasons", "calls", "trace", "result", "image_id", "joint",
-        "description", "orders",
+        "description", "orders", "ended",
     }  # fmt: skip

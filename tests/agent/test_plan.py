@@ -185,5 +185,3 @@ def test_a_narrow_window_is_widened() -> None:
     now = state(*[said(f"i{n}", p, 0.3) for n in range(2) for p in (CRAB, RED)])
     command = goes(now, verify_with(AGENT, top_k=2))
     assert command.update["widened"] == 3
-
-

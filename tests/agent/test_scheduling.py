@@ -56,7 +56,9 @@ def test_the_tail_gains_nothing() -> None:
 
 
 @given(st.integers(2, 9), st.integers(2, 4), st.integers(1, 5), st.floats(0, 1), st.data())
-def test_groups_are_disjoint_new_and_worth_it(n: int, size: int, most: int, stop_below: float, data: st.DataObject) -> None:
+def test_groups_are_disjoint_new_and_worth_it(
+    n: int, size: int, most: int, stop_below: float, data: st.DataObject
+) -> None:
     pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
     gains = symmetric({pair: data.draw(st.floats(0, 1)) for pair in pairs}, n)
     done = {frozenset(pair) for pair in data.draw(st.lists(st.sampled_from(pairs)))}
@@ -136,8 +138,12 @@ def test_a_seventh_of_the_calls_recover_what_all_pairs_gain() -> None:
     assert recovered(expected_gains, noise=1.0, pair_noise=0.0) > 0.95
 
 
-def test_where_comparisons_are_poor_the_schedule_keeps_its_gain_and_beats_chance() -> None:
+def test_where_comparisons_are_poor_most_of_their_gain_is_recovered_too() -> None:
+    assert recovered(expected_gains, noise=2.0, pair_noise=2.0, heads=100) > 0.85
+
+
+def test_few_calls_do_better_than_chance() -> None:
     rng = np.random.default_rng(0)
-    scheduled = recovered(expected_gains, noise=2.0, pair_noise=2.0, heads=100)
-    by_chance = recovered(lambda head, weight: rng.random((HEAD, HEAD)), noise=2.0, pair_noise=2.0, heads=100)
-    assert scheduled > 0.85 and scheduled > by_chance + 0.02
+    scheduled = recovered(expected_gains, noise=2.0, pair_noise=2.0, calls=30, heads=100)
+    by_chance = recovered(lambda head, weight: rng.random((HEAD, HEAD)), noise=2.0, pair_noise=2.0, calls=30, heads=100)
+    assert scheduled > by_chance + 0.05

@@ -27,6 +27,12 @@ def test_an_image_that_stays_tells_what_counts_most_against_it() -> None:
     assert sentence.startswith("ranked 4 (prior 4): not moved; what counts most against it is its comparisons")
 
 
+def test_an_image_that_stays_with_nothing_against_it_tells_what_counts_for_it() -> None:
+    first = single().ranking[0].model_copy(update={"prior_rank": 1})
+    told = why(single().model_copy(update={"ranking": (first,)}), "a.png").sentence
+    assert told == 'ranked 1 (prior 1): not moved; what counts most for it is "is it two crabs?" (P(yes) 0.90)'
+
+
 def test_the_expected_no_is_said() -> None:
     result = agentic()
     sunk = result.ranking[2].model_copy(update={"contributions": {"prior": 0.5, "p2": -2.0, "p1": 0.1}})

@@ -7,7 +7,7 @@ from itertools import combinations, permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.calibration import UNCALIBRATED, Calibration, CalibrationKey, calibration_key
@@ -56,11 +56,12 @@ def test_without_verdicts_the_prior_is_fitted_alone() -> None:
     assert fit.temperature == UNCALIBRATED.temperature
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(-3, 3), st.floats(-12, 12), st.booleans()), min_size=1, max_size=6))
 def test_a_handful_of_candidates_can_not_run_away(rows: list[tuple[float, float, bool]]) -> None:
     prior, verdicts, relevant = (np.array(column) for column in zip(*rows, strict=True))
     fit = fit_verdicts(prior, verdicts[:, np.newaxis], relevant)
-    assert 0.2 <= fit.temperature <= 10
+    assert 0.2 <= fit.temperature <= 10 + 1e-9
     assert 0 <= fit.prior_weight < 5
     assert abs(fit.bias) < 5
 
@@ -85,8 +86,8 @@ def test_a_fit_says_what_the_agent_will_believe() -> None:
 
 
 def compared(chance: np.random.Generator, precision: float, sign: float = 1.0) -> Compared:
-    """Four images, believed with errors of standard deviation 1, all pairs compared in both orders, the first favoured by
-    0.5. The log-probabilities are the true log-odds (times `sign`) with noise of that precision."""
+    """Four images, believed with errors of standard deviation 1, all pairs compared in both orders, the first favoured
+    by 0.5. The log-probabilities are the true log-odds (times `sign`) with noise of that precision."""
     believed = chance.normal(size=4)
     true = believed + chance.normal(size=4)
     showings = []
@@ -101,7 +102,7 @@ def compared(chance: np.random.Generator, precision: float, sign: float = 1.0) -
 def test_comparisons_pay_by_how_much_they_tell() -> None:
     chance = np.random.default_rng(2)
     weights = [
-        fit_comparison_weight([compared(chance, precision) for _ in range(400)], 1.0, 0.5) for precision in (0.05, 1.0)
+        fit_comparison_weight([compared(chance, precision) for _ in range(60)], 1.0, 0.5) for precision in (0.05, 1.0)
     ]
     assert 0 < weights[0] < weights[1]
 
@@ -141,8 +142,8 @@ def test_groups_are_drawn_from_the_head_by_place_alone(size: int, together: int,
 
 
 def test_groups_are_drawn_from_all_of_the_head() -> None:
-    drawn = {image for seed in range(200) for group in draw_groups("abcdefghijklmnopqrst", 2, str(seed)) for image in group}
-    assert len(drawn) == 20
+    groups = [group for seed in range(200) for group in draw_groups("abcdefghijklmnopqrst", 2, str(seed))]
+    assert len({image for group in groups for image in group}) == 20
 
 
 def judged_result(query_id: str, p: dict[str, float], comparisons: tuple[Comparison, ...] = ()) -> RerankResult:
@@ -200,7 +201,8 @@ def test_a_calibration_by_hand() -> None:
 
 def test_comparisons_pay_where_verdicts_leave_the_order_open() -> None:
     p = dict.fromkeys("abcd", 0.5)
-    right = (shown("a", "b", first=0.2), shown("b", "a", first=0.8), shown("c", "d", first=0.3), shown("d", "c", first=0.7))
+    pairs = (("a", "b"), ("c", "d"))
+    right = tuple(c for a, b in pairs for c in (shown(a, b, first=0.2), shown(b, a, first=0.8)))
     wrong = tuple(c.model_copy(update={"probabilities": c.probabilities[::-1]}) for c in right)
     queries = [f"q{n}" for n in range(10)]
     for asked, pays in ((right, True), (wrong, False), ((), False)):

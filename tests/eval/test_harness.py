@@ -478,15 +478,14 @@ class Canned:
         self, query: Query, candidates: Sequence[Candidate] | None = None, *, budget: Budget | None = None
     ) -> RerankResult:
         self.budgets.append(budget)
-        kinds = {"calls": Call, "verdicts": Verdict, "comparisons": Comparison, "reasons": Reason}
+        kinds: dict[str, type] = {"calls": Call, "verdicts": Verdict, "comparisons": Comparison, "reasons": Reason}
         ranked = [
             {"image_id": c.image_id, "rank": rank, "score": -rank, "prior": 0, "prior_rank": rank}
             for rank, c in enumerate(candidates or (), start=1)
         ]
         parts = {name: tuple(part for part in self.parts if isinstance(part, kind)) for name, kind in kinds.items()}
-        return RerankResult.model_validate(
-            {"query_id": query.id, "query_text": query.text, "strategy": "agent", "ranking": ranked, "ended": self.ended}
-        ).model_copy(update=parts)
+        told = {"query_id": query.id, "query_text": query.text, "strategy": "agent", "ended": self.ended}
+        return RerankResult.model_validate({**told, "ranking": ranked}).model_copy(update=parts)
 
 
 def asked(state: str = "answered", **changes: Any) -> dict[str, Any]:

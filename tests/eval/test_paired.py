@@ -34,7 +34,8 @@ def test_queries_that_do_not_differ_change_nothing() -> None:
 
 @given(differences)
 def test_it_counts_every_assignment_of_signs(values: list[float]) -> None:
-    sums = [abs(sum(s * v for s, v in zip(signs, values, strict=True))) for signs in product((1, -1), repeat=len(values))]
+    every = product((1, -1), repeat=len(values))
+    sums = [abs(sum(sign * value for sign, value in zip(signs, values, strict=True))) for signs in every]
     wanted = sum(total >= abs(sum(values)) for total in sums) / len(sums)  # eighths are exact in floats
     assert randomisation_p(values) == pytest.approx(wanted)
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from core.errors import ConfigError
-from eval.figure import draw_budget, draw_comparison, require_drawing, write_data
+from eval.figure import draw_budget, draw_comparison, write_data
 from eval.finished import read_metric, read_results
 from eval.harm import harm
 from eval.studies import BudgetRun, BudgetStudy, budget_study, comparison_study, gain_kept
@@ -85,7 +85,6 @@ def test_a_group_that_loses_is_named() -> None:
 
 
 def test_figures_and_data_are_written(study: BudgetStudy, tmp_path: Path) -> None:
-    require_drawing()
     draw_budget(study, tmp_path / "new" / "budget.png", "mAP@50")
     compared = comparison_study("prior", PRIOR, FREE, FREE, calls_all=380, calls_scheduled=57)
     draw_comparison([compared], tmp_path / "comparison.png", "nDCG@10")

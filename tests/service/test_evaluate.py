@@ -17,11 +17,11 @@ from click.testing import Result
 
 import service.wiring
 from agent.trace import result_from_json
+from eval.scoring import HEADLINE
 from fieldnotes.rerank import SCHEMA
 from tests.service.conftest import CRABS, OWL, Run, Server, World, completion, redness
 from tests.service.test_cli import PROGRAM
 
-METRICS = ["mAP@50", "mAP@100", "nDCG@50", "nDCG@100", "MRR"]
 COST = ["calls", "prompt_tokens", "completion_tokens", "cache_hits", "seconds"]
 
 
@@ -73,8 +73,8 @@ def test_the_model_that_looks_is_better(run: Run, world: World) -> None:
     assert (told["benchmark"], told["split"]) == ("fieldnotes-rerank", "test")
     assert [r["strategy"] for r in told["runs"]] == ["clip", "yes-no"]
     for each in told["runs"]:
-        assert list(each) == ["strategy", "metrics", "by_supercategory", "cost", "out"]
-        assert list(each["metrics"]) == METRICS
+        assert list(each) == ["strategy", "metrics", "by_supercategory", "cost", "unknown", "ended", "out"]
+        assert tuple(each["metrics"]) == HEADLINE
         assert list(each["by_supercategory"]) == ["Appearance", "Behavior", "Context", "Species"]
         assert list(each["cost"]) == COST
         assert (Path(each["out"]) / "run.trec").is_file()
@@ -241,13 +241,23 @@ def test_replay_needs_no_server(run: Run, foreign: Path, server: Server, nobody:
     assert "never recorded" in missing.stderr
 
 
-def test_many_unknown_verdicts_are_counted_in_a_warning(run: Run, foreign: Path, server: Server, world: World) -> None:
+@pytest.mark.parametrize(("share", "code"), [(None, 1), ("0.33", 1), ("0.34", 0)])
+def test_unknown_answers_are_counted_and_too_many_are_an_error(
+    run: Run, foreign: Path, server: Server, world: World, share: str | None, code: int
+) -> None:
     replies = iter([(400, "{}"), (400, "{}")])
     server.answer = lambda body: next(replies, None) or redness(body)
-    result = run("eval", foreign, "--strategy", "yes-no", "--lmm", server.url, "--model", "vl", "--json")
-    assert payload(result)
+    allowed = ("--max-unknown", share) if share else ()
+    result = run("eval", foreign, "--strategy", "yes-no", "--lmm", server.url, "--model", "vl", "--json", *allowed)
+    assert result.exit_code == code
+    told = json.loads(result.stdout)["runs"][0]
+    assert told["unknown"] == 2
+    assert (Path(told["out"]) / "metrics.json").is_file()
     (line,) = result.stderr.splitlines()
-    assert line.startswith("warning: yes-no: 2 of 6 calls gave no verdict")
+    assert line.startswith(f"{'error' if code else 'warning'}: yes-no: 2 of 6 calls gave no answer (33.3%)")
+    assert ("--max-unknown" in line) == bool(code)
+    again = run("eval", foreign, "--strategy", "yes-no", "--lmm", server.url, "--model", "vl", "--json", *allowed)
+    assert payload(again)["runs"][0]["unknown"] == 0
 
 
 def test_two_strategies_of_one_name(run: Run, tmp_path: Path, world: World) -> None:

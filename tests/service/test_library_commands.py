@@ -17,6 +17,8 @@ from service.export import copy_all
 from service.ranking import Ranking
 from tests.service.conftest import CRABS, FOX, Run, Server, World
 
+ONE_QUESTION = ("--strategy", "yes-no-fused")
+
 
 @pytest.fixture
 def indexed(world: World, run: Run, tmp_path: Path) -> Path:
@@ -65,7 +67,7 @@ def test_search_by_text(run: Run, indexed: Path, world: World) -> None:
 
 
 def test_rerank_and_export(run: Run, indexed: Path, world: World, tmp_path: Path) -> None:
-    line = ("search", "--index", indexed, "--query", FOX, "--rerank")
+    line = ("search", "--index", indexed, "--query", FOX, "--rerank", *ONE_QUESTION)
     result = run(*line, "--csv", tmp_path / "sub" / "fox.csv", "--copy-to", tmp_path / "foxes", "--min-p", "0.5")
     assert result.exit_code == 0, result.stderr
     with (tmp_path / "sub" / "fox.csv").open(newline="") as stream:
@@ -132,17 +134,17 @@ def test_search_goes_on_where_the_images_are_gone(run: Run, indexed: Path, world
 
 def test_an_image_that_broke_since_is_an_unknown_verdict(run: Run, indexed: Path, tmp_path: Path) -> None:
     (tmp_path / "field" / "000003.png").write_bytes(b"gone")
-    result = run("search", "--index", indexed, "--query", FOX, "--rerank", "--json")
+    result = run("search", "--index", indexed, "--query", FOX, "--rerank", *ONE_QUESTION, "--json")
     assert result.exit_code == 0
     told = json.loads(result.stdout)
     (broken,) = (entry for entry in told["ranking"] if entry["image"] == "000003.png")
     assert broken["answer"].startswith("unknown: '000003.png' can't be read")
-    assert "1 of 12 verdicts are unknown" in result.stderr
+    assert "1 of 12 calls gave no answer" in result.stderr
 
 
 def test_a_server_reranks_what_was_found(run: Run, indexed: Path, server: Server, world: World) -> None:
     at = ("--lmm", server.url, "--model", "vl")
-    result = run("search", "--index", indexed, "--query", "a red crab", "-k", "3", "--rerank", *at, "--json")
+    result = run("search", "--index", indexed, "--query", "a red crab", "-k", "3", "--rerank", *ONE_QUESTION, *at, "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["cost"]["calls"] == len(server.bodies) == 3
 

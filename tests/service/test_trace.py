@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from rich.console import Console, RenderableType
 
 from agent.trace import result_to_json, trace_schema
@@ -19,7 +20,7 @@ from service.tracing import render_trace
 from service.tracing_diff import render_diff
 from service.tracing_why import render_why
 from tests.agent.traced import agentic, single, verdict
-from tests.service.conftest import Run
+from tests.service.conftest import FOX, Run, World
 
 
 def shown(renderable: RenderableType, width: int = 100) -> str:
@@ -75,6 +76,18 @@ def test_a_query_by_id_or_text(run: Run, out: Path, query: str) -> None:
     text = told(run, out / "agent", query)
     assert "a red crab without a net" in text
     assert "it must be red." in text
+
+
+def test_a_run_that_eval_wrote_fits_the_schema_and_is_told(run: Run, world: World) -> None:
+    made = run("eval", "fieldnotes", "--strategy", "yes-no", "--json", "--out", "out")
+    assert made.exit_code == 0, made.stderr
+    for line in Path("out/yes-no/results.jsonl").read_text(encoding="utf-8").splitlines():
+        Draft202012Validator(trace_schema()).validate(json.loads(line))
+    text = told(run, "out", "t002")
+    assert FOX in text
+    assert "does this image match" in text
+    assert "retrieved" in text
+    assert "(P(yes) 0.90)" in told(run, "out", "t002", "--why", "8")
 
 
 def test_everything_about_a_ranking_is_told() -> None:

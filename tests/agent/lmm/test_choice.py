@@ -51,7 +51,9 @@ def test_spellings_are_summed_and_the_rest_is_left_out() -> None:
 
 
 def test_an_absent_letter_has_no_more_than_the_least_alternative() -> None:
-    assert choose(shares(a=0.8, b=0.1, The=0.02), 3).probabilities == pytest.approx((0.8 / 0.92, 0.1 / 0.92, 0.02 / 0.92))
+    assert choose(shares(a=0.8, b=0.1, The=0.02), 3).probabilities == pytest.approx(
+        (0.8 / 0.92, 0.1 / 0.92, 0.02 / 0.92)
+    )
 
 
 def test_absent_letters_share_what_is_left() -> None:

@@ -1,0 +1,70 @@
+"""Fitting a strategy to a model on a validation split: the questions, the comparisons, and the fit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import ConfigError
+from service.console import keeping, progress
+from service.settings import Settings
+from service.studies import opened
+from service.wiring import open_lmm
+from service.workload import NAMES, Workload, evaluate_workload, load_strategies
+
+if TYPE_CHECKING:
+    from agent.calibration import Calibration
+    from agent.strategies.strategy import Strategy
+    from agent.types import RerankResult
+
+
+def fit_strategy(name: str, strategy_name: str, split: str, settings: Settings, runs: Path) -> Calibration:
+    """Run a strategy's verification on a split, with every question asked, into `runs/STRATEGY`; compare some images of
+    each head where the strategy compares; and fit.
+
+    Raises `ConfigError`, before anything is opened, for a split that may not decide a setting, and for files that name
+    none: they may be a test split.
+    """
+    from eval.benchmarks.inquire_rerank import WHOLE, named_splits
+    from eval.calibrate import require_selection_split, verification
+    from eval.finished import read_results
+
+    require_selection_split(split)
+    (strategy,) = load_strategies((strategy_name,))
+    questions = verification(strategy)
+    if name not in NAMES and Path(name).exists() and named_splits(Path(name)) == {WHOLE}:
+        raise ConfigError(
+            f"the files of {name} do not say which split they are, and settings are never fitted on a test split; put "
+            f"{split!r} at the front of their names"
+        )
+    workload, flags = opened(name, split, [strategy], settings)
+    (run,) = evaluate_workload(workload, [questions], settings, runs, flags=flags)
+    results = read_results(run.out)
+    with keeping("answers so far are in the cache, and the same command finds them there"):
+        return asyncio.run(_compare_and_fit(workload, strategy, results, settings))
+
+
+async def _compare_and_fit(
+    workload: Workload, strategy: Strategy, results: Mapping[str, RerankResult], settings: Settings
+) -> Calibration:
+    from agent.calibration import calibration_key
+    from agent.deps import Deps
+    from eval.calibrate import calibrate, draw_groups, heads
+    from eval.comparing import ask_groups, state_of
+
+    benchmark = workload.benchmark
+    told = {query.id: results[query.id] for query in benchmark.queries}
+    async with open_lmm(settings, benchmark.images) as lmm:
+        if compare := strategy.compare:
+            size = compare.set_size if compare.mode == "set" else 2
+            deps = Deps(benchmark.images, lmm, None, settings.concurrency)
+            best = heads(benchmark, told)
+            with progress("comparing") as report:
+                for done, query in enumerate(benchmark.queries, start=1):
+                    groups = draw_groups(best[query.id], size, query.id)
+                    asked = await ask_groups(state_of(query, told[query.id]), groups, deps, strategy)
+                    told[query.id] = told[query.id].model_copy(update={"comparisons": asked})
+                    report(done, len(benchmark.queries))
+        return calibrate(benchmark, told, calibration_key(lmm.identity, strategy, workload.encoder))
