@@ -29,13 +29,14 @@ ROOMS: dict[str, frozenset[str]] = {
 }
 
 _TRAINING = "fieldnotes/training/*.py"
+_LOCAL_MODEL = ("agent/lmm/checkpoint.py", "agent/lmm/local.py")
 
 # A slow library -> the files (patterns) that may import it.
 HEAVY: dict[str, tuple[str, ...]] = {
-    "torch": ("core/compat.py", "retrieval/clip.py", "agent/lmm/local.py", "agent/lmm/prefix.py", _TRAINING),
+    "torch": ("core/compat.py", "retrieval/clip.py", *_LOCAL_MODEL, "agent/lmm/prefix.py", _TRAINING),
     "torchvision": (),
     "open_clip": ("retrieval/clip.py", _TRAINING),
-    "transformers": ("agent/lmm/local.py", "fieldnotes/vocabulary.py", _TRAINING),
+    "transformers": (*_LOCAL_MODEL, "fieldnotes/vocabulary.py", _TRAINING),
     "faiss": ("retrieval/faiss_index.py",),
     "openai": ("agent/lmm/openai.py",),
     "datasets": (),

@@ -14,32 +14,25 @@ from typing import Any
 import jinja2
 import torch
 import transformers  # its names are imported when they are first used, and want torchvision prepared by then
-from huggingface_hub import snapshot_download
 from PIL import Image as PILImage
-from safetensors import SafetensorError
 
 from agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Usage
 from agent.lmm.batching import Batcher
+from agent.lmm.checkpoint import first_line, load_checkpoint
 from agent.lmm.prefix import PrefixCache, States, join, split
 from agent.lmm.yes_no import answer_position
-from core.compat import prepare_torchvision
-from core.errors import ConfigError, FieldscopeError, LMMRequestError, LMMResponseError
-from core.fingerprint import fingerprint_files
+from core.errors import FieldscopeError, LMMRequestError, LMMResponseError
 from core.types import ImageSource
-
-CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
-"""What a checkpoint is loaded from, and so what its identity is made of. Pickled weights are not among them."""
 
 _SHORT_TEXT = 255  # characters; up to here padding costs less than another batch
 
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A request made ready: the rendered chat, and its pictures in order."""
+    """A request made ready: the rendered chat."""
 
     request: LMMRequest
     text: str
-    pictures: tuple[PILImage.Image, ...]
 
 
 @dataclass(frozen=True)
@@ -84,35 +77,9 @@ class LocalLMM:
         dtype: str | None = None,
         max_batch: int = 32,
     ) -> LocalLMM:
-        """Load a checkpoint folder; a name that is no folder is looked for on the Hugging Face hub.
-
-        `device` is torch's name of one, by default the accelerator if there is any. `dtype` ("float32", "bfloat16",
-        ...) is by default float32 on the CPU and the checkpoint's own elsewhere. The weights are read twice, once for
-        the identity. Raises `ConfigError` for what can't be loaded, is incomplete, or has no chat template.
-        """
-        prepare_torchvision()
-        transformers.utils.logging.disable_progress_bar()  # a command shows its own
-        folder = _checkpoint_folder(path)
-        target = torch.device(device) if device else torch.accelerator.current_accelerator(True) or torch.device("cpu")
-        dtype = dtype or ("float32" if target.type == "cpu" else "auto")
-        try:
-            processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
-            model, report = transformers.AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-            raise ConfigError(f"can't load a model from {path}: {_first_line(error)}") from error
-        if report["missing_keys"]:  # transformers would leave them random
-            raise ConfigError(f"the checkpoint {path} is incomplete: it lacks {min(report['missing_keys'])}")
-        if not hasattr(processor, "image_processor") or not (
-            processor.chat_template or processor.tokenizer.chat_template
-        ):
-            raise ConfigError(
-                f"the checkpoint {path} needs an image processor and a chat template to be asked anything"
-            )
-        files = {file for pattern in CHECKPOINT_FILES for file in folder.glob(pattern)}
-        identity = f"local:{fingerprint_files(files)}:{str(model.dtype).removeprefix('torch.')}"
-        return cls(model.to(target), processor, images, identity=identity, max_batch=max_batch)
+        """Load a checkpoint, as `load_checkpoint` does."""
+        model, processor, identity = load_checkpoint(path, device, dtype)
+        return cls(model, processor, images, identity=identity, max_batch=max_batch)
 
     @property
     def identity(self) -> str:
@@ -131,10 +98,9 @@ class LocalLMM:
         """A response or an error for each request, in order; one that fails leaves the others alone."""
         results: dict[int, LMMResponse | Exception] = {}
         prompts: dict[int, _Prompt] = {}
-        pictures: dict[str, PILImage.Image] = {}
         for index, request in enumerate(requests):
             try:
-                prompts[index] = self._prepare(request, pictures)
+                prompts[index] = self._prepare(request)
             except FieldscopeError as error:
                 results[index] = error
         together = all(prompt.request.temperature == 0 for prompt in prompts.values())
@@ -142,11 +108,8 @@ class LocalLMM:
             results.update(zip(group, self._answer([prompts[index] for index in group]), strict=True))
         return [results[index] for index in range(len(requests))]
 
-    def _prepare(self, request: LMMRequest, pictures: dict[str, PILImage.Image]) -> _Prompt:
-        """Render the chat and fetch its pictures; those that `pictures` has by hash are not loaded again."""
-        for part in request.images:
-            if part.sha256 not in pictures:
-                pictures[part.sha256] = self._images.load(part.image_id)
+    def _prepare(self, request: LMMRequest) -> _Prompt:
+        """Render the chat."""
         chat = [
             {
                 "role": message.role,
@@ -162,14 +125,14 @@ class LocalLMM:
         try:
             text = renderer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
         except (jinja2.TemplateError, ValueError) as error:
-            raise LMMRequestError(f"the model's chat template refuses the messages: {_first_line(error)}") from error
+            raise LMMRequestError(f"the model's chat template refuses the messages: {first_line(error)}") from error
         placeholder = self._processor.image_token
         if text.count(placeholder) != len(request.images):
             raise LMMRequestError(
                 f"{len(request.images)} images but {text.count(placeholder)} times {placeholder!r} in the prompt: "
                 "take it out of the text, or use a model whose chat template takes that many images"
             )
-        return _Prompt(request, text, tuple(pictures[part.sha256] for part in request.images))
+        return _Prompt(request, text)
 
     def _answer(self, prompts: Sequence[_Prompt]) -> list[LMMResponse | Exception]:
         """Answer a batch. One that fails is tried again in halves: for want of memory, and to find the culprit."""
@@ -184,7 +147,8 @@ class LocalLMM:
             if len(prompts) > 1:
                 middle = len(prompts) // 2
                 return self._answer(prompts[:middle]) + self._answer(prompts[middle:])
-            return [LMMResponseError(f"the model gave no answer: {_first_line(error)}")]
+            known = isinstance(error, FieldscopeError)
+            return [error if known else LMMResponseError(f"the model gave no answer: {first_line(error)}")]
 
     def _produce(self, prompts: Sequence[_Prompt]) -> _Tokens:
         """Run the model. All prompts have one shape; where the first is sampled it is the only one."""
@@ -260,7 +224,7 @@ class LocalLMM:
 
     def _inputs(self, prompts: Sequence[_Prompt]) -> dict[str, Any]:
         """Tensors for the model, padded on the left."""
-        pictures = [picture for prompt in prompts for picture in prompt.pictures]
+        pictures = self._pictures(prompts)
         inputs = self._processor(
             text=[prompt.text for prompt in prompts],
             images=pictures or None,
@@ -269,6 +233,13 @@ class LocalLMM:
             add_special_tokens=self._adds_special_tokens(prompts[0].text),
         ).to(self._model.device, self._model.dtype)
         return self._share_vision(dict(inputs), pictures)
+
+    def _pictures(self, prompts: Sequence[_Prompt]) -> list[PILImage.Image]:
+        """All pictures of the prompts in order, each loaded once. Raises `ImageError`."""
+        parts = [part for prompt in prompts for part in prompt.request.images]
+        ids = {part.sha256: part.image_id for part in parts}
+        loaded = {sha256: self._images.load(image_id) for sha256, image_id in ids.items()}
+        return [loaded[part.sha256] for part in parts]
 
     def _share_vision(self, inputs: dict[str, Any], pictures: Sequence[PILImage.Image]) -> dict[str, Any]:
         """Put a picture that several prompts of a batch show through the vision tower once."""
@@ -342,15 +313,6 @@ def _shape(request: LMMRequest) -> tuple[object, ...]:
     return (len(request.images), request.max_tokens, request.temperature > 0, length)
 
 
-def _checkpoint_folder(path: Path | str) -> Path:
-    if Path(path).is_dir():
-        return Path(path)
-    try:
-        return Path(snapshot_download(str(path), allow_patterns=list(CHECKPOINT_FILES)))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is no folder, and no model that the hub hands out: {_first_line(error)}") from error
-
-
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """Ids that end an answer: the checkpoint's and the tokenizer's."""
     stated = model.generation_config.eos_token_id
@@ -367,7 +329,3 @@ def _random_state(draw: int | None, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(draw)
         yield
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:240]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +16,11 @@ from service.settings import DEFAULT_STRATEGY, Settings
 if TYPE_CHECKING:
     from agent.budget import Budget
     from agent.strategies.strategy import Strategy
-    from core.types import Candidate, ImageSource
+    from core.types import ImageSource, Query
     from retrieval.library import Library
     from service.ranking import Ranking
 
 SHOWN = 20
-RERANKED = 100
 
 
 @click.command()
@@ -100,12 +101,24 @@ def caption(folder: Path, as_json: bool, settings: Settings) -> None:
 @click.option("--index", "folder", required=True, type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--query", "text", required=True, metavar="TEXT", help="What the pictures should show.")
 @click.option(
+    "--reference",
+    metavar="IMAGE",
+    help="An image of the index, by its id or its file: --query says in what the wanted pictures differ from it.",
+)
+@click.option(
+    "--dialogue",
+    "dialogue_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="JSON or YAML, a list of rounds {question, answer} about the wanted picture: --query is the caption before.",
+)
+@click.option(
     "-k",
     "--top-k",
     "top_k",
     type=click.IntRange(min=1),
     metavar="K",
-    help=f"How many images to find.  [default: {SHOWN}; with --rerank {RERANKED}, of which {SHOWN} are shown]",
+    help=f"How many images to find.  [default: {SHOWN}; with --rerank what the strategy says, {SHOWN} of them shown]",
 )
 @click.option("--rerank", "reranking", is_flag=True, help="Let the LMM look at what was found.")
 @click.option("--strategy", "name", metavar="NAME|FILE", help=f"How to rerank.  [default: {DEFAULT_STRATEGY}]")
@@ -128,6 +141,8 @@ def caption(folder: Path, as_json: bool, settings: Settings) -> None:
 def search(
     folder: Path,
     text: str,
+    reference: str | None,
+    dialogue_file: Path | None,
     top_k: int | None,
     reranking: bool,
     name: str | None,
@@ -138,45 +153,53 @@ def search(
     as_json: bool,
     settings: Settings,
 ) -> None:
-    """Search an index by text, and rerank what was found.
+    """Search an index by text, by an image and a change, or by a dialogue, and rerank what was found.
 
-    With --rerank the LMM looks at the images that the CLIP found.
+    With --rerank the LMM looks at the images that the CLIP found. A strategy that thinks the query out searches by its
+    descriptions too, and looks further where it finds too little.
     """
     if name is not None and not reranking:
         raise click.UsageError("--strategy goes with --rerank")
     if min_p is not None and not (reranking and copy_to):
         raise click.UsageError("--min-p goes with --rerank and --copy-to")
+    if reference is not None and dialogue_file is not None:
+        raise click.UsageError("--reference and --dialogue make two kinds of query; give one of them")
     from agent.strategies.strategy import load_strategy
     from retrieval.library import open_library
     from service.ranking import Ranking
-    from service.reranking import make_query, require_verdicts, rerank_once, warn_of_end
-    from service.wiring import load_encoder, require_known_words, require_server
+    from service.reranking import make_query, require_query_words, require_verdicts, rerank_once, warn_of_end
+    from service.wiring import load_encoder, require_server
 
     strategy = load_strategy((name or DEFAULT_STRATEGY) if reranking else "clip")
-    query = make_query(text)
-    if strategy.prompts and not settings.lmm_url:
-        require_known_words([query.text], "lmm")
-    if not settings.clip:
-        require_known_words([query.text], "clip")
+    query = make_query(text, dialogue_file)
+    require_query_words(query, strategy, settings, composed=reference is not None)
     if strategy.prompts:
         require_server(settings)
     library = open_library(folder, load_encoder(settings))
-    candidates = library.search(query, top_k or (RERANKED if reranking else SHOWN))
     images = _images(library, needed=reranking or copy_to is not None)
-    flags = _flags(images, candidates, strategy, settings)
+    if reference is not None:
+        query = query.model_copy(update={"reference_image": _id_of(reference, library, images)})
+    wanted = top_k or (strategy.retrieve.top_k if reranking else SHOWN)
+    found = _found(library, query, wanted)
+    flags = _flags(images, found, strategy, settings)
     for flag in flags:
         warn(flag)
     encoder = library.encoder.fingerprint
-    result = rerank_once(query, candidates, images, strategy, settings, flags, budget, encoder)
+    result = rerank_once(query, None, images, strategy, settings, flags, budget, encoder, library, wanted)
+    if not flags:  # other descriptions and later rounds find other images
+        late = _flags(images, (ranked.image_id for ranked in result.ranking), strategy, settings)
+        result = result.model_copy(update={"flags": (*late, *result.flags)})
     models = {"clip": settings.clip or "bundled", "lmm": (settings.model or "bundled") if strategy.prompts else None}
     ranking = Ranking(result, images, models=models)
     if as_json:
-        show_json(ranking.payload())
+        rounds = [turn.model_dump() for turn in query.dialogue]
+        asked = {"query": query.text, "reference": query.reference_image, "dialogue": rounds}
+        show_json(asked | ranking.payload())
     else:
         shown = top_k or SHOWN
         show(ranking.table(shown))
-        if len(candidates) > shown:
-            show(f"{len(candidates) - shown} more were found; --json, --csv and -k show them.")
+        if len(result.ranking) > shown:
+            show(f"{len(result.ranking) - shown} more were found; --json, --csv and -k show them.")
     if csv_file is not None:
         _write(csv_file, ranking.csv())
     if copy_to is not None:
@@ -186,6 +209,34 @@ def search(
             warn(flag)
     warn_of_end(result)
     require_verdicts(result)
+
+
+def _id_of(reference: str, library: Library, images: ImageSource) -> str:
+    """The id of the image that a user names by its id or by its file; the name itself where it is neither."""
+    from retrieval.collection import FilesCollection, FolderCollection
+
+    if reference in library.index.ids:
+        return reference
+    file = Path(os.path.realpath(reference))
+    if isinstance(images, FolderCollection) and file.is_relative_to(images.root):
+        return file.relative_to(images.root).as_posix()
+    if isinstance(images, FilesCollection):
+        files = ((image_id, Path(os.path.realpath(path))) for image_id, path in images.files.items())
+        return next((image_id for image_id, path in files if path == file), reference)
+    return reference
+
+
+def _found(library: Library, query: Query, wanted: int) -> list[str]:
+    """The images that the first stage finds by the query's own words, the reference image first where there is one.
+
+    Raises `ConfigError` where there are none, or the reference image is not in the index.
+    """
+    from core.errors import ConfigError
+
+    found = [candidate.image_id for candidate in library.search(query, wanted)]
+    if not found:
+        raise ConfigError(f"the index holds no image but {query.reference_image!r}; index more of them")
+    return found if query.reference_image is None else [query.reference_image, *found]
 
 
 def _images(library: Library, needed: bool) -> ImageSource:
@@ -202,14 +253,14 @@ def _images(library: Library, needed: bool) -> ImageSource:
         return FilesCollection({})
 
 
-def _flags(images: ImageSource, candidates: list[Candidate], strategy: Strategy, settings: Settings) -> list[str]:
+def _flags(images: ImageSource, seen: Iterable[str], strategy: Strategy, settings: Settings) -> list[str]:
     """A warning where a bundled model found or judged foreign images."""
     from service.own_pictures import all_fieldnotes
     from service.wiring import FOREIGN
 
     if settings.clip and (settings.lmm_url or not strategy.prompts):
         return []
-    return [] if all_fieldnotes(images, [candidate.image_id for candidate in candidates]) else [FOREIGN]
+    return [] if all_fieldnotes(images, seen) else [FOREIGN]
 
 
 def _write(file: Path, text: str) -> None:

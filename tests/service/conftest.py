@@ -114,7 +114,10 @@ class World:
 
 @pytest.fixture
 def world(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """A cache folder with FieldNotes in it, the real bundled CLIP, a truthful LMM, and an empty working folder."""
+    """A cache folder with FieldNotes in it, the real bundled CLIP, a truthful LMM, and an empty working folder.
+
+    The LMM can't think: a request without an image gets an answer that nobody can read.
+    """
     cache = tmp_path / "cache"
     shutil.copytree(rendered, cache / "fieldnotes" / "test")
     monkeypatch.setenv("FIELDSCOPE_CACHE", str(cache))
@@ -137,8 +140,10 @@ def world(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     truth = {hashes[image_id]: {text for text, ids in RELEVANT.items() if image_id in ids} for image_id in SCENES}
 
     def truthful(images: ImageSource) -> LMM:
-        def answer(request: LMMRequest) -> float:
+        def answer(request: LMMRequest) -> float | str:
             made.asked.append(request)
+            if not request.images:
+                return "?"
             matches = truth.get(request.images[0].sha256, set())
             return 0.9 if any(text in request.text for text in matches) else 0.1
 
