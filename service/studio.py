@@ -9,9 +9,10 @@ if TYPE_CHECKING:
 
 
 def make_graph() -> Graph:
-    """The graph of the strategy `yes-no-fused` over the bundled models and the bundled collection."""
+    """The graph of the strategy `agent` over the bundled models and the bundled collection."""
     from agent.graph import build_graph
     from agent.strategies.strategy import load_strategy
     from service.wiring import studio_deps
 
-    return build_graph(studio_deps(), load_strategy("yes-no-fused"))
+    strategy = load_strategy("agent")
+    return build_graph(studio_deps(strategy), strategy)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agent.deps import Deps
     from agent.lmm.base import LMM
     from agent.lmm.cached import CachedLMM
+    from agent.strategies.strategy import Strategy
     from cache.store import CacheStore
     from core.types import ImageSource
     from eval.estimate import Measure
@@ -142,15 +143,18 @@ async def open_lmm(settings: Settings, images: ImageSource) -> AsyncIterator[Cac
             await cached.aclose()
 
 
-def studio_deps() -> Deps:
+def studio_deps(strategy: Strategy) -> Deps:
     """What LangGraph Studio runs on: the bundled models over FieldNotes' test collection."""
     from agent.deps import Deps
     from agent.lmm.cached import CachedLMM
+    from service.calibrations import find_calibration
     from service.fieldnotes_data import open_fieldnotes
 
     settings = Settings()
     images, library = open_fieldnotes("test", settings)
-    return Deps(images=images, lmm=CachedLMM(bundled_lmm(images), _store(settings)), retriever=library)
+    lmm = CachedLMM(bundled_lmm(images), _store(settings))
+    calibration = find_calibration(lmm.identity, strategy, library.encoder.fingerprint)
+    return Deps(images=images, lmm=lmm, retriever=library, calibration=calibration)
 
 
 def _store(settings: Settings) -> CacheStore:

@@ -43,8 +43,9 @@ def pair(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy:
     elif (deps.calibration or UNCALIBRATED).comparison_weight == 0.0:
         why = {"stopped": "comparison does not pay for this model"}
     else:
-        # What can't be paid for in full is begun all the same: its second order says that the budget cut it off.
-        affordable = max(1, math.ceil(min(runtime.context.account.calls_left(), 2 * WAVE) / 2))
+        # What can't be paid for in full is begun all the same, but alone: its second order says that the budget cut it
+        # off, and no other task is there to take the last call first.
+        affordable = max(1, math.floor(min(runtime.context.account.calls_left(), 2 * WAVE) / 2))
         wave, why = contests(state, deps, strategy, min(left // 2, affordable), settings)
     if (refused := runtime.context.account.empty()) or not wave:
         unasked = [Comparison(shown=order, state="not_asked", error=refused) for orders in wave[:1] for order in orders]

@@ -97,6 +97,12 @@ class Verify(_Settings):
         """Whether every predicate is a question of its own."""
         return "question" in self.prompt.variables
 
+    @model_validator(mode="after")
+    def _joint_asks_all(self) -> Self:
+        if self.joint is not None and (self.stop_below is not None or not self.by_predicates):
+            raise ValueError("joint asks every predicate of an image at once; it goes without stop_below and 'query'")
+        return self
+
 
 class Refine(_Settings):
     """Look at what was found and, in at most `rounds` rounds, think again: where fewer than `fewest` candidates are

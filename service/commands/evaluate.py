@@ -67,7 +67,8 @@ def evaluate(
     """Evaluate strategies on a benchmark, in INQUIRE's metrics.
 
     BENCHMARK is fieldnotes (retrieval from the whole collection), fieldnotes-rerank (the top 100 of the bundled CLIP
-    for each query), or a Parquet file or folder in INQUIRE-Rerank's shape.
+    for each query), fieldnotes-composed (a reference image and a change to it), fieldnotes-dialogue (rounds of question
+    and answer, each of which ranks again), or a Parquet file or folder in INQUIRE-Rerank's shape.
 
     Finished queries in the output folder are not run again: a command that was stopped goes on where it was. Where a
     budget runs out, a query is ranked by what is known of it.

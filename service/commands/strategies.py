@@ -54,8 +54,12 @@ def show_one(name: str, as_json: bool) -> None:
 
 def _payload(strategy: Strategy) -> dict[str, Any]:
     """All settings, with prompts by name and fingerprint."""
-    told = strategy.model_dump(mode="json", exclude_none=True)
-    if strategy.verify is not None:
-        prompt = strategy.verify.prompt
-        told["verify"]["prompt"] = {"name": prompt.name, "fingerprint": prompt.fingerprint}
+    prompts = {prompt.name: {"name": prompt.name, "fingerprint": prompt.fingerprint} for prompt in strategy.prompts}
+
+    def brief(told: Any) -> Any:
+        if not isinstance(told, dict):
+            return told
+        return prompts[told["name"]] if "template" in told else {key: brief(value) for key, value in told.items()}
+
+    told: dict[str, Any] = brief(strategy.model_dump(mode="json", exclude_none=True))
     return told | {"fingerprint": strategy.fingerprint}

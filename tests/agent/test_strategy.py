@@ -10,6 +10,7 @@ from agent.strategies.strategy import Strategy, list_strategies, load_strategy
 from core.errors import ConfigError, PromptError, StrategyError
 
 VALID = "name: mine\nverify:\n  prompt: match_yes_no\nfusion:\n  method: p_yes\n"
+COMPARE = "compare: {mode: pair, prompt: compare_pair, reference: compare_pair_reference}\n"
 PROMPT = '---\nname: mine\nvariables: [query]\nanswer: yes_no\n---\nIs it "{{ query }}"?\n'
 
 
@@ -20,7 +21,9 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_every_shipped_strategy_loads_under_its_file_name() -> None:
-    assert {"clip", "yes-no", "yes-no-fused"} <= set(list_strategies())
+    assert set(list_strategies()) == {
+        "agent", "clip", "imagescope", "pairwise", "predicates", "setwise", "true-false", "yes-no", "yes-no-fused"
+    }  # fmt: skip
     for name in list_strategies():
         strategy = load_strategy(name)
         assert strategy.name == name
@@ -34,7 +37,7 @@ def test_clip_asks_nothing_and_the_others_do() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(StrategyError, match=r"'yesno' \(did you mean 'yes-no'\?\); known: clip, yes-no, yes-no-fused"):
+    with pytest.raises(StrategyError, match=r"'yesno' \(did you mean 'yes-no'\?\); known: agent, clip, imagescope, pairwise"):
         load_strategy("yesno")
 
 
@@ -45,8 +48,8 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         (VALID + "fuse: 1\n", r"unknown key 'fuse' \(did you mean 'fusion'\?\)"),
         (VALID.replace("p_yes", "magic"), "fusion.method: .*'p_yes'"),
         (VALID.replace("p_yes", "prior"), "fusion.method is 'prior' where there is no stage 'verify'"),
-        (VALID + "  prior_weight: 1\n", "fusion: prior_weight goes with the method log_odds"),
-        (VALID.replace("p_yes", "log_odds"), "fusion: prior_weight goes with the method log_odds"),
+        (VALID + "  prior_weight: 1\n", "fusion: prior_weight goes with the methods log_odds and posterior"),
+        (VALID.replace("p_yes", "log_odds"), "fusion: prior_weight goes with the methods log_odds and posterior"),
         (VALID.replace("p_yes", "log_odds") + "  prior_weight: -1\n", "fusion.prior_weight: .*greater than"),
         (VALID.replace("p_yes", "log_odds") + "  prior_weight: .nan\n", "fusion.prior_weight: "),
         ("name: mine\nfusion:\n  method: p_yes\n", "fusion.method is 'prior' where"),
@@ -54,6 +57,13 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         (VALID.replace("verify:\n", "verify:\n  top_logprobs: 21\n"), "verify.top_logprobs: "),
         (VALID.replace("name: mine\n", ""), "missing key 'name'"),
         (VALID.replace("name: mine", "name: ../up"), "name: "),
+        (VALID + "decompose: {prompt: decompose}\n", "wants the stage 'synthesize' before it"),
+        (VALID.replace("match_yes_no", "ask_predicate"), "whole query|'question' where there is a stage 'decompose'"),
+        (VALID + "refine: {rounds: 1}\n", "wants the stage 'decompose'"),
+        (VALID + COMPARE, "comparisons are merged by the fusion method 'posterior'"),
+        (VALID.replace("p_yes", "posterior\n  prior_weight: 1") + COMPARE.replace("mode: pair", "mode: walk"), "'agreement'"),
+        (VALID.replace("match_yes_no", "compare_pair"), "is answered by 'letter' where 'yes_no' is read"),
+        (VALID.replace("verify:\n", "verify:\n  joint: {prompt: ask_joint}\n"), "joint asks every predicate"),
         ("name: [\n", "line [0-9]+: not valid YAML"),
         ("just words\n", "must be a YAML mapping"),
     ],

@@ -20,7 +20,8 @@ ROOT = Path(service.studio.__file__).parent.parent
 
 def test_langgraph_json_points_at_the_factory(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wiring = ModuleType("service.wiring")
-    wiring.studio_deps = lambda: Deps(images=FolderCollection(pictures), lmm=ScriptedLMM({}))  # type: ignore[attr-defined]
+    deps = Deps(images=FolderCollection(pictures), lmm=ScriptedLMM({}))
+    wiring.studio_deps = lambda strategy: deps  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "service.wiring", wiring)
     config = json.loads((ROOT / "langgraph.json").read_text(encoding="utf-8"))
     (target,) = config["graphs"].values()
@@ -28,5 +29,5 @@ def test_langgraph_json_points_at_the_factory(pictures: Path, monkeypatch: pytes
     assert (ROOT / path).is_file()
     module = importlib.import_module(path.removeprefix("./").removesuffix(".py").replace("/", "."))
     graph = getattr(module, name)()
-    assert graph.name == "yes-no-fused"
+    assert graph.name == "agent"
     assert {"retrieve", "plan", "verify", "rank"} <= set(graph.nodes)

@@ -33,8 +33,9 @@ ROUNDS = [
     {"question": "what is the weather?", "answer": "at night"},
     {"question": "where is it?", "answer": "in the woods"},
 ]
+WHOLE = "does the image match?"
 OWL, NIGHT = "is there a sleeping white owl?", "is it night?"
-SHOWS = {OWL: {5, 6}, NIGHT: {6}}
+SHOWS = {OWL: {5, 6, 7}, NIGHT: {6, 7}}
 
 
 @pytest.fixture(scope="module")
@@ -57,20 +58,24 @@ def dialogue(tmp_path: Path) -> Path:
     return file
 
 
-Install = Callable[[Mapping[str, set[int]]], list[LMMRequest]]
+Install = Callable[[Mapping[str, set[int]], set[int]], list[LMMRequest]]
 
 
 @pytest.fixture
 def thinking(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Let the bundled LMM think: it asks these questions, and knows of which pictures they hold."""
+    """Let the bundled LMM think: it asks these questions, knows of which pictures they hold, and which match as a
+    whole."""
     shutil.copy(MODELS / "lmm" / "vocabulary.txt", tmp_path / "models" / "lmm" / "vocabulary.txt")
     fieldnotes.vocabulary.known_words.cache_clear()
 
-    def install(shows: Mapping[str, set[int]]) -> list[LMMRequest]:
+    def install(shows: Mapping[str, set[int]], whole: set[int]) -> list[LMMRequest]:
         asked: list[LMMRequest] = []
 
         def model(images: ImageSource) -> LMM:
-            holds = {q: {images.pixel_hash(f"{n:06d}.png") for n in numbers} for q, numbers in shows.items()}
+            holds = {
+                question: {images.pixel_hash(f"{n:06d}.png") for n in numbers}
+                for question, numbers in {**shows, WHOLE: whole}.items()
+            }
 
             def answer(request: LMMRequest) -> LMMResponse | str | float:
                 asked.append(request)
@@ -100,13 +105,13 @@ def look(request: LMMRequest, holds: Mapping[str, set[str]]) -> LMMResponse | st
         return CAPTION
     if "give the reason" in text:
         return "yes, it does."
-    matches = [all(image.sha256 in right for right in holds.values()) for image in request.images]
     if "answer a or b" in text:
-        p = 0.5 + 0.4 * (matches[-2] - matches[-1])
-        tokens = [TokenLogprob(token=t, logprob=math.log(q)) for t, q in (("a", p), ("b", 1 - p))]
+        a, b = (image.sha256 in holds[WHOLE] for image in request.images[-2:])
+        p = 0.5 + 0.4 * (a - b)
+        tokens = [TokenLogprob(token=token, logprob=math.log(share)) for token, share in (("a", p), ("b", 1 - p))]
         return LMMResponse(text="a" if p > 0.5 else "b", answer_logprobs=tuple(tokens))
-    question = next((q for q in holds if q in text), None)
-    return 0.95 if (matches[-1] if question is None else request.images[-1].sha256 in holds[question]) else 0.05
+    question = next((question for question in holds if question in text), WHOLE)
+    return 0.95 if request.images[-1].sha256 in holds[question] else 0.05
 
 
 def told(run: Run, index: Path, *args: object) -> dict[str, Any]:
@@ -187,19 +192,19 @@ def test_the_bundled_models_must_know_the_words(run: Run, world: World, index: P
     asking, file = ("search", "--index", index, "--query"), tmp_path / "rounds.yaml"
     change = run(*asking, "but purple", "--reference", "000005.png", "--rerank")
     assert change.exit_code == 1 and "the bundled LMM has never seen these words: 'but', 'purple'" in change.stderr
-    file.write_text("[{question: is it raining?, answer: in the fog}]")
+    file.write_text("- question: is it raining?\n  answer: in the fog")
     question = run(*asking, "an owl", "--dialogue", file, "--rerank")
     assert question.exit_code == 1 and "the bundled LMM has never seen these words: 'it', 'raining'" in question.stderr
-    file.write_text("[{question: where is the owl?, answer: somewhere}]")
+    file.write_text("- question: where is the owl?\n  answer: somewhere")
     answer = run(*asking, "an owl", "--dialogue", file)
     assert answer.exit_code == 1 and "the bundled CLIP has never seen this word: 'somewhere'" in answer.stderr
 
 
 def test_every_scalar_of_a_yaml_dialogue_is_text(tmp_path: Path) -> None:
     file = tmp_path / "rounds.yml"
-    file.write_text("- {question: is it raining?, answer: no}\n- question: how many?\n  answer:  2\n")
+    file.write_text("- question: is it raining?\n  answer: no\n- {question: how many, answer:  2}\n")
     assert make_query("owls", file).dialogue == (
-        Turn(question="is it raining?", answer="no"), Turn(question="how many?", answer="2"),
+        Turn(question="is it raining?", answer="no"), Turn(question="how many", answer="2"),
     )  # fmt: skip
     file.write_text("[]")
     assert make_query(" two  owls ", file) == Query(id="query", text="two owls")
@@ -212,9 +217,9 @@ def test_every_scalar_of_a_yaml_dialogue_is_text(tmp_path: Path) -> None:
         ("a.json", b"{", "can't be read as JSON"),
         ("a.yaml", b"- [", "can't be read as YAML"),
         ("a.json", b'["\xff"]', "can't be read as JSON in UTF-8"),
-        ("a.json", b"[" * 20_000, "can't be read as JSON"),
-        ("a.yaml", b"[" * 20_000, "can't be read as YAML"),
-        ("a.yaml", b"!!python/object/apply:os.getcwd []", "a dialogue is a list"),
+        ("a.json", b"[" * 5_000, "can't be read as JSON"),
+        ("a.yaml", b"[" * 5_000, "can't be read as YAML"),
+        ("a.yaml", b"- !!python/object/apply:os.getcwd []", "dialogue.0: "),
         ("a.json", b'{"question": "a", "answer": "b"}', "a dialogue is a list"),
         ("a.json", b"[" + b"1," * MOST_ROUNDS + b"1]", "a list of at most 100 rounds"),
         ("a.json", b'["a"]', "dialogue.0: "),
@@ -239,7 +244,7 @@ def test_what_is_no_dialogue(tmp_path: Path, name: str, data: bytes | None, faul
 def test_a_change_is_thought_out_and_reranked(
     run: Run, thinking: Install, index: Path, encoder: Encoder, rendered: Path, strategy: str
 ) -> None:
-    asked = thinking(SHOWS)
+    asked = thinking(SHOWS, {6})
     reranking = ("--rerank", "--strategy", strategy)
     said = told(run, index, "--reference", "000005.png", "--query", CHANGE, *reranking)
     assert said["ranking"][0]["image"] == "000006.png"
@@ -260,7 +265,7 @@ def test_a_dialogue_is_thought_out_and_reranked(
 ) -> None:
     captioned = shutil.copytree(index, tmp_path / "captioned")
     write_captions(captioned, {"000006.png": CAPTION, "000001.png": "two red crabs"}, encoder)
-    asked = thinking(SHOWS)
+    asked = thinking(SHOWS, {6})
     said = told(run, captioned, "--query", "a sleeping owl", "--dialogue", dialogue, "--rerank", "--strategy", "agent")
     assert said["ranking"][0]["image"] == "000006.png" and said["ranking"][0]["p_match"] > 0.5
     assert said["dialogue"] == ROUNDS
@@ -279,7 +284,7 @@ def test_a_search_is_widened_and_flags_what_it_finds_then(
     PILImage.new("RGB", (40, 30), "#e01010").save(tmp_path / "mixed" / "red.png")
     folder = tmp_path / "two"
     build_index(open_collection([tmp_path / "mixed"]), encoder, folder)
-    thinking({"is there a crab?": set()})
+    thinking({"is there a crab?": set()}, set())
     first = told(run, folder, "--query", FOX, "-k", "1")
     assert (images_of(first), first["flags"]) == (["000008.png"], [])
     line = ("search", "--index", folder, "--query", FOX, "-k", "1", "--rerank", "--strategy", "agent")

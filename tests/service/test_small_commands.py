@@ -25,7 +25,7 @@ def test_an_empty_cache_is_not_made_by_looking(run: Run) -> None:
 
 
 def test_what_the_cache_holds(run: Run, world: World) -> None:
-    run("rerank", "--query", FOX, "--images", world.pictures)
+    run("rerank", "--query", FOX, "--images", world.pictures, "--strategy", "yes-no")
     told = json.loads(run("cache", "stats", "--json").stdout)
     assert (told["entries"], told["by_model"]) == (12, {"truthful": 12})
     assert told["size_bytes"] > 0

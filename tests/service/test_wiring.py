@@ -95,8 +95,8 @@ def test_the_bundled_clip_is_the_default() -> None:
 
 
 async def test_studio_gets_a_graph_over_the_bundled_collection(world: World) -> None:
-    deps = studio_deps()
-    result = await Agent(deps, load_strategy("yes-no")).rerank(Query(id="q", text=FOX), top_k=12)
+    strategy = load_strategy("yes-no")
+    result = await Agent(studio_deps(strategy), strategy).rerank(Query(id="q", text=FOX), top_k=12)
     assert result.ranking[0].image_id == "8"
     assert len(world.asked) == 12
 
