@@ -64,10 +64,19 @@ class Account:
             return f"the deadline of {limit.deadline:g} s has passed"
         return self.parent.empty() if self.parent else None
 
-    def calls_left(self) -> float:
-        """How many calls may still be made, as far as calls are counted; infinity without a limit."""
-        own = float("inf") if self.budget.max_calls is None else float(max(self.budget.max_calls - self.calls, 0))
-        return min(own, self.parent.calls_left()) if self.parent else own
+    def calls_left(self, kind: Kind) -> float:
+        """How many calls of a kind may still be made, with none in flight and each as dear as the dearest so far;
+        infinity without a limit. Whoever sends a wave cuts it to that, so that it does not depend on which call comes to
+        the door first; where tokens are limited the first call of a kind goes alone."""
+        limit, own = self.budget, float("inf")
+        if limit.max_calls is not None:
+            own = float(max(limit.max_calls - self.calls, 0))
+        if limit.max_tokens is not None:
+            dearest = self._dearest.get(kind)
+            own = min(own, 1 if not dearest else max(limit.max_tokens - self.tokens, 0) // dearest)
+        if self.empty():
+            return 0.0
+        return min(own, self.parent.calls_left(kind)) if self.parent else own
 
     def charge(self, calls: int, tokens: int) -> None:
         """Take on what was spent before, by an earlier process of the same run."""

@@ -73,7 +73,8 @@ def _rounds(file: Path) -> list[Any]:
         text = data.decode("utf-8-sig")
         rounds = json.loads(text) if kind == "JSON" else yaml.load(text, yaml.BaseLoader)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{file}: can't be read as {kind} in UTF-8 ({' '.join(str(error).split())})") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{file}: can't be read as {kind} in UTF-8 ({reason}); put the texts in quotes") from error
     if not isinstance(rounds, list) or len(rounds) > MOST_ROUNDS:
         raise ConfigError(
             f"{file}: a dialogue is a list of at most {MOST_ROUNDS} rounds, each with a 'question' and an 'answer'"

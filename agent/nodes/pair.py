@@ -45,7 +45,9 @@ def pair(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy:
     else:
         # What can't be paid for in full is begun all the same, but alone: its second order says that the budget cut it
         # off, and no other task is there to take the last call first.
-        affordable = max(1, math.floor(min(runtime.context.account.calls_left(), 2 * WAVE) / 2))
+        shown = settings.set_size if settings.mode == "set" else 2
+        kind = (shown + (state.query.reference_image is not None), 1)
+        affordable = max(1, math.floor(min(runtime.context.account.calls_left(kind), 2 * WAVE) / 2))
         wave, why = contests(state, deps, strategy, min(left // 2, affordable), settings)
     if (refused := runtime.context.account.empty()) or not wave:
         unasked = [Comparison(shown=order, state="not_asked", error=refused) for orders in wave[:1] for order in orders]

@@ -43,9 +43,11 @@ def plan(
     tasks += [_task(image_id, asked, state) for image_id, asked in open_.items()]
     if not tasks:
         return Command(goto="assess")
-    if account.empty() or any(verdict.state == "not_asked" for verdict in state.verdicts):
+    # A joint question is dearer than a single one, and is sent only where a single one would be.
+    left = account.calls_left((1, verify.max_tokens))
+    if left < 1 or any(verdict.state == "not_asked" for verdict in state.verdicts):
         return Command(update={"predicates": state.predicates, "ended": state.ended or "verify"}, goto="assess")
-    tasks = affordable(tasks, account.calls_left())
+    tasks = affordable(tasks, left)
     planned = {
         "wave": state.wave + 1,
         "questions": sum(len(task.predicates) for task in tasks),

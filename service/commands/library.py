@@ -110,7 +110,7 @@ def caption(folder: Path, as_json: bool, settings: Settings) -> None:
     "dialogue_file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="JSON or YAML, a list of rounds {question, answer} about the wanted picture: --query is the caption before.",
+    help="JSON or YAML, a list of rounds with a question and an answer each: --query is the caption before them.",
 )
 @click.option(
     "-k",

@@ -99,7 +99,7 @@ async def test_no_interleaving_makes_more_calls_than_allowed(
         if outcome == "refused":
             assert accounts[number % queries].empty()
     assert run.tokens == sum(account.tokens for account in accounts) == lmm.spent
-    assert all(account.calls_left() >= 0 for account in (run, *accounts))
+    assert all(account.calls_left((0, 1)) >= 0 for account in (run, *accounts))
 
 
 @given(CALLS, st.integers(0, 400), st.integers(1, 3))
@@ -143,7 +143,7 @@ async def test_a_failed_call_is_a_call() -> None:
     for number in range(2):
         with pytest.raises(LMMConnectionError):
             await door.generate(request(number))
-    assert (account.calls, account.tokens, account.calls_left()) == (2, 0, 0)
+    assert (account.calls, account.tokens, account.calls_left((0, 1))) == (2, 0, 0)
 
 
 async def test_a_deadline_counts_from_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ async def test_what_an_earlier_process_spent_counts() -> None:
     run = Account(Budget(max_calls=10, max_tokens=1000))
     run.charge(calls=9, tokens=500)
     query = Account(parent=run)
-    assert (query.empty(), query.calls_left()) == (None, 1)
+    assert (query.empty(), query.calls_left((0, 1))) == (None, 1)
     await BudgetedLMM(Paced([0], [1]), query).generate(request(0))
     assert query.empty() == "the budget of 10 calls is spent"
     assert (run.tokens, query.tokens) == (501, 1)
@@ -182,4 +182,4 @@ async def test_what_an_earlier_process_spent_counts() -> None:
 
 def test_without_limits_nothing_ever_ends() -> None:
     account: Any = Account()
-    assert (account.empty(), account.calls_left()) == (None, float("inf"))
+    assert (account.empty(), account.calls_left((0, 1))) == (None, float("inf"))

@@ -247,7 +247,7 @@ def test_an_empty_account_leaves_the_next_pair_not_asked(deps: Deps) -> None:
 
 
 def test_a_wave_is_no_wider_than_the_budget(deps: Deps) -> None:
-    assert len(planned(state(), deps, load_strategy("pairwise"), Budget(max_calls=3))[0]) == 2
+    assert len(planned(state(), deps, load_strategy("pairwise"), Budget(max_calls=3))[0]) == 1
 
 
 def test_an_empty_account_with_nothing_left_to_compare_cuts_nothing_off(deps: Deps) -> None:

@@ -37,7 +37,9 @@ def test_clip_asks_nothing_and_the_others_do() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(StrategyError, match=r"'yesno' \(did you mean 'yes-no'\?\); known: agent, clip, imagescope, pairwise"):
+    with pytest.raises(
+        StrategyError, match=r"'yesno' \(did you mean 'yes-no'\?\); known: agent, clip, imagescope, pairwise"
+    ):
         load_strategy("yesno")
 
 
@@ -61,7 +63,10 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         (VALID.replace("match_yes_no", "ask_predicate"), "whole query|'question' where there is a stage 'decompose'"),
         (VALID + "refine: {rounds: 1}\n", "wants the stage 'decompose'"),
         (VALID + COMPARE, "comparisons are merged by the fusion method 'posterior'"),
-        (VALID.replace("p_yes", "posterior\n  prior_weight: 1") + COMPARE.replace("mode: pair", "mode: walk"), "'agreement'"),
+        (
+            VALID.replace("p_yes", "posterior\n  prior_weight: 1") + COMPARE.replace("mode: pair", "mode: walk"),
+            "'agreement'",
+        ),
         (VALID.replace("match_yes_no", "compare_pair"), "is answered by 'letter' where 'yes_no' is read"),
         (VALID.replace("verify:\n", "verify:\n  joint: {prompt: ask_joint}\n"), "joint asks every predicate"),
         ("name: [\n", "line [0-9]+: not valid YAML"),

@@ -144,7 +144,9 @@ def test_an_image_that_broke_since_is_an_unknown_verdict(run: Run, indexed: Path
 
 def test_a_server_reranks_what_was_found(run: Run, indexed: Path, server: Server, world: World) -> None:
     at = ("--lmm", server.url, "--model", "vl")
-    result = run("search", "--index", indexed, "--query", "a red crab", "-k", "3", "--rerank", *ONE_QUESTION, *at, "--json")
+    result = run(
+        "search", "--index", indexed, "--query", "a red crab", "-k", "3", "--rerank", *ONE_QUESTION, *at, "--json"
+    )
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["cost"]["calls"] == len(server.bodies) == 3
 

@@ -128,7 +128,7 @@ def priors_of(said: Mapping[str, Any]) -> dict[str, float]:
     return {entry["image"]: entry["prior"] for entry in said["ranking"]}
 
 
-def searched(index: Path, encoder: Encoder, query: Query, *wording: Any) -> dict[str, float]:
+def searched(index: Path, encoder: Encoder, query: Query, *wording: Any) -> dict[str, Any]:
     found = open_library(index, encoder).search(query, 100, *wording)
     return {candidate.image_id: pytest.approx(candidate.prior, abs=1e-5) for candidate in found}
 
@@ -216,6 +216,7 @@ def test_every_scalar_of_a_yaml_dialogue_is_text(tmp_path: Path) -> None:
         ("missing.json", None, "can't be read (No such file"),
         ("a.json", b"{", "can't be read as JSON"),
         ("a.yaml", b"- [", "can't be read as YAML"),
+        ("a.yaml", b"- {question: is it?, answer: no}", "put the texts in quotes"),
         ("a.json", b'["\xff"]', "can't be read as JSON in UTF-8"),
         ("a.json", b"[" * 5_000, "can't be read as JSON"),
         ("a.yaml", b"[" * 5_000, "can't be read as YAML"),

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from eval.types import Benchmark
 from fieldnotes.vocabulary import MODELS
+from service.fieldnotes_data import rerank_benchmark
+from service.settings import Settings
 from tests.vllm.server import Server, serving
 
 
@@ -21,3 +24,13 @@ def checkpoint() -> Path:
 def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(checkpoint, tmp_path_factory.mktemp("vllm") / "server.log") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def rerank_test(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
+    """FieldNotes-Rerank's test split, drawn and encoded into a cache folder of these tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("FIELDSCOPE_CACHE", raising=False)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        benchmark, _ = rerank_benchmark("test", Settings())
+    return benchmark
