@@ -66,8 +66,8 @@ class Account:
 
     def calls_left(self, kind: Kind) -> float:
         """How many calls of a kind may still be made, with none in flight and each as dear as the dearest so far;
-        infinity without a limit. Whoever sends a wave cuts it to that, so that it does not depend on which call comes to
-        the door first; where tokens are limited the first call of a kind goes alone."""
+        infinity without a limit. Whoever sends a wave cuts it to that, so that it does not depend on which call comes
+        to the door first; where tokens are limited the first call of a kind goes alone."""
         limit, own = self.budget, float("inf")
         if limit.max_calls is not None:
             own = float(max(limit.max_calls - self.calls, 0))
