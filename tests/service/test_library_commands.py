@@ -143,10 +143,8 @@ def test_an_image_that_broke_since_is_an_unknown_verdict(run: Run, indexed: Path
 
 
 def test_a_server_reranks_what_was_found(run: Run, indexed: Path, server: Server, world: World) -> None:
-    at = ("--lmm", server.url, "--model", "vl")
-    result = run(
-        "search", "--index", indexed, "--query", "a red crab", "-k", "3", "--rerank", *ONE_QUESTION, *at, "--json"
-    )
+    how = ("--rerank", *ONE_QUESTION, "--lmm", server.url, "--model", "vl")
+    result = run("search", "--index", indexed, "--query", "a red crab", "-k", "3", *how, "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["cost"]["calls"] == len(server.bodies) == 3
 
