@@ -55,7 +55,8 @@ def overview_table(summaries: Sequence[RunSummary]) -> Table:
     table = _table(f"{first.benchmark} ({first.split}): quality and cost", [*base, "calls", "tokens", "seconds"])
     for summary in summaries:
         cost = summary.cost
-        spent = (f"{cost.calls:,}", f"{cost.prompt_tokens + cost.completion_tokens:,}", f"{cost.seconds:,.1f}")
+        tokens = _in_short(cost.prompt_tokens + cost.completion_tokens)
+        spent = (f"{cost.calls:,}", tokens, f"{cost.seconds:,.0f}")
         table.add_row(summary.strategy, *_cells(summary.metrics, base, compare=summary is not first), *spent)
     return table
 
@@ -64,14 +65,21 @@ def quality_table(summaries: Sequence[RunSummary]) -> Table:
     """Runs by metrics, in percent, each with its difference in points to the first run; below it, for full retrieval,
     what the first stage found."""
     first = summaries[0]
-    base = {name: first.metrics[name] for name in HEADLINE}
+    base = {name: first.metrics[name] for name in HEADLINE if name != "nDCG@10"}  # the overview's; there is no room
     of = f"{first.scored} {'query' if first.scored == 1 else 'queries'}"
-    table = _table(f"{first.benchmark} ({first.split}), {of}, percent", HEADLINE)
+    table = _table(f"{first.benchmark} ({first.split}), {of}, percent", list(base))
     for summary in summaries:
         table.add_row(summary.strategy, *_cells(summary.metrics, base, compare=summary is not first))
     if (recall := first.metrics.get(FIRST_STAGE_RECALL)) is not None:
         table.caption = f"{FIRST_STAGE_RECALL}: {100 * recall:.1f}"
     return table
+
+
+def _in_short(count: int) -> str:
+    """A count in at most six characters: 9,999, 17.6k, 5.3M."""
+    if count < 10_000:
+        return f"{count:,}"
+    return f"{count / 1e3:.1f}k" if count < 1_000_000 else f"{count / 1e6:.1f}M"
 
 
 def group_table(summaries: Sequence[RunSummary], metric: str = "mAP@50") -> Table:

@@ -115,7 +115,7 @@ def test_quality_and_cost_at_a_glance() -> None:
     better = {**metrics, "nDCG@10": 0.8}
     text = shown(overview_table([summary("clip", 0, metrics=metrics), summary("agent", 0, metrics=better)]))
     assert text.splitlines()[-2].split() == [
-        "agent", "50.0", "+0.0", "80.0", "+10.0", "90.0", "+0.0", "1,600", "13,600", "12.3",
+        "agent", "50.0", "+0.0", "80.0", "+10.0", "90.0", "+0.0", "1,600", "13.6k", "12",
     ]  # fmt: skip
     without = shown(overview_table([summary("clip", 0.5)]))
     assert ("nDCG@10" in without) == ("nDCG@10" in HEADLINE)
