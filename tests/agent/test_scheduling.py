@@ -67,7 +67,7 @@ def test_groups_are_disjoint_new_and_worth_it(
     assert len(members) == len(set(members)) and len(groups) <= most
     for group in groups:
         assert 2 <= len(group) <= size and list(group) == sorted(group) and frozenset(group) not in done
-        assert gains[np.ix_(group, group)].max() >= max(stop_below, 1e-300)
+        assert gains[np.ix_(group, group)].max() >= max(stop_below, 5e-324)
     best = [gains[np.ix_(group, group)].max() for group in groups]
     if size == 2:
         assert best == sorted(best, reverse=True)
