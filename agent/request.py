@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.types import Instruction
+from agent.types import Instruction, Synthesis
 from core.types import Query
+from retrieval.encoder import query_text
 
 
 def request_text(query: Query, caption: str = "") -> str:
@@ -21,9 +22,9 @@ def request_text(query: Query, caption: str = "") -> str:
     return f'query: "{query.text}".'
 
 
-def plain_text(query: Query) -> str:
-    """A request as one description, for a question about the whole of it where nobody thought it out."""
-    return ", ".join((query.text, *(turn.answer for turn in query.dialogue)))
+def description(query: Query, synthesis: Synthesis | None) -> str:
+    """All that is asked for as one text: as it was thought out, or where nobody did, in the request's own words."""
+    return synthesis.comprehensive if synthesis else query_text(query)
 
 
 def instructions_text(instructions: Sequence[Instruction]) -> str:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from agent.budget import Budget
 from agent.calibration import UNCALIBRATED, Calibration
 from agent.lmm.choice import LETTERS
-from agent.request import plain_text
 from agent.strategies.strategy import Compare, Strategy
 from agent.types import Asked, Call, Comparison, Reason, RerankResult
 from core.types import Query
 from prompts.prompt import Prompt
+from retrieval.encoder import query_text
 
 TOKENS_PER_IMAGE = 600
 CHARACTERS_PER_TOKEN = 4
@@ -202,7 +202,7 @@ class _Price:
     """What one call of a stage takes for a query: as it was measured, else by rule of thumb."""
 
     def __init__(self, query: Query, calibration: Calibration, measure: Measure) -> None:
-        self._text = plain_text(query)
+        self._text = query_text(query)
         self._tokens = calibration.tokens
         self._measure = measure
         self.comparing = calibration.comparison_weight > 0

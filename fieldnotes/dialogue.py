@@ -12,8 +12,7 @@ from functools import cache
 from itertools import islice
 
 from core.types import Turn
-from fieldnotes.facts import Part, Spec
-from fieldnotes.grammar import Words
+from fieldnotes.facts import Spec
 from fieldnotes.queries import (
     SUPERCATEGORIES,
     BenchmarkQuery,
@@ -27,7 +26,7 @@ from fieldnotes.queries import (
     relevant_to,
 )
 from fieldnotes.scene import SPECIES, Scene
-from fieldnotes.text_tasks import ask
+from fieldnotes.text_tasks import converse
 
 SIZES = {"validation": (30, 500), "test": (80, 1200)}
 """Dialogues and images per split."""
@@ -38,19 +37,10 @@ RELEVANT = (2, 5)
 SECOND_MISSES = 4
 
 
-def converse(spec: Spec, rng: random.Random) -> tuple[str, tuple[Turn, ...]]:
-    """A caption of the subject, perhaps with its colour, and a round for each fact that it leaves unsaid."""
-    words, subject = Words(rng), spec.subject
-    text, said = words.speak(Spec(Part(subject.species, subject.colour if rng.random() < 0.5 else "")))
-    unsaid = [fact for fact in spec.facts() if fact not in said]
-    rounds = (ask(fact, words, said) for fact in unsaid)
-    return text, tuple(Turn(question=question, answer=answer) for question, answer in rounds)
-
-
 def _draw(rng: random.Random, supercategory: str, novel: bool) -> tuple[Spec, str, tuple[Turn, ...]]:
     while True:
         spec = draw_spec(rng, supercategory, novel, *FACTS)
-        text, rounds = converse(spec, rng)
+        text, rounds, _ = converse(spec, rng)
         if ROUNDS[0] <= len(rounds) <= ROUNDS[1]:
             return spec, text, rounds
 

@@ -11,6 +11,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from core.types import Turn
 from fieldnotes.facts import Fact, Part, Spec, describe
 from fieldnotes.grammar import BESIDE, CANON, ITEM, NUMBERS, PLACES, THING, WEATHER, Words, article
 from fieldnotes.sampling import other, random_scene, random_spec
@@ -224,19 +225,19 @@ def composed_request(reference: Spec, rng: random.Random, seen: str = "") -> Req
 
 def dialogue_request(spec: Spec, rng: random.Random) -> Request:
     """A caption that says little, and rounds of question and answer that say the rest."""
-    words = Words(rng)
-    subject = spec.subject
-    name = subject.species
-    caption = Spec(Part(name, subject.colour if rng.random() < 0.5 else ""))
-    text, said = words.speak(caption)
-    rounds = []
-    for fact in spec.facts():
-        if fact in said:
-            continue
-        rounds.append(ask(fact, words, said))
-    shown = " ".join(f"q: {question} a: {answer}." for question, answer in rounds)
+    text, rounds, said = converse(spec, rng)
+    shown = " ".join(f"q: {turn.question} a: {turn.answer}." for turn in rounds)
     label = rng.choice(("caption", "dialogue", "request"))
     return Request(f"{label}: {text}. {shown}".strip(), spec, said, "dialogue")
+
+
+def converse(spec: Spec, rng: random.Random) -> tuple[str, tuple[Turn, ...], dict[Fact, str]]:
+    """A caption of the subject, perhaps with its colour; a round for each fact that it leaves unsaid; and the words
+    that say each fact."""
+    words, subject = Words(rng), spec.subject
+    text, said = words.speak(Spec(Part(subject.species, subject.colour if rng.random() < 0.5 else "")))
+    rounds = [ask(fact, words, said) for fact in spec.facts() if fact not in said]
+    return text, tuple(Turn(question=question, answer=answer) for question, answer in rounds), said
 
 
 def ask(fact: Fact, words: Words, said: dict[Fact, str]) -> tuple[str, str]:

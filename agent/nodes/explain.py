@@ -13,7 +13,7 @@ from agent.asking import ask, image_parts, messages, one_line, spent
 from agent.deps import Deps, Session
 from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
 from agent.lmm.yes_no import YES_NO
-from agent.request import plain_text
+from agent.request import description
 from agent.state import RerankState
 from agent.strategies.strategy import Explain, Strategy
 from agent.types import Reason, RerankResult, TraceEvent, unknown_flag
@@ -32,7 +32,7 @@ async def explain(state: RerankState, runtime: Runtime[Session], *, deps: Deps, 
         return {}
     if lmm is None:
         raise ConfigError(f"strategy {strategy.name!r} asks for reasons, but there is no model to ask")
-    description = state.synthesis.comprehensive if state.synthesis else plain_text(state.query)
+    described = description(state.query, state.synthesis)
     judged = {ranked.image_id: ranked.p_match for ranked in result.ranking if ranked.p_match is not None}
     best = list(judged)[: settings.top_k]
     shown = await asyncio.gather(*(_shown(image_id, deps.images) for image_id in best))
@@ -42,7 +42,7 @@ async def explain(state: RerankState, runtime: Runtime[Session], *, deps: Deps, 
         if isinstance(image, Reason):
             return image
         async with at_once:
-            return await _reason(lmm, image, judged[image.image_id], description, settings)
+            return await _reason(lmm, image, judged[image.image_id], described, settings)
 
     # The images were read before, so that the last calls of a budget go to the best and not to whichever is read first.
     reasons = tuple(await asyncio.gather(*map(reason, shown)))

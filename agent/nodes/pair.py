@@ -15,7 +15,7 @@ from langgraph.types import Command, Send
 from agent.calibration import UNCALIBRATED
 from agent.deps import Deps, Session
 from agent.posterior import agreement_order
-from agent.request import plain_text
+from agent.request import description
 from agent.scheduling import WAVE, doubts, expected_gains, next_groups, settled
 from agent.state import CompareTask, RerankState
 from agent.strategies.strategy import Compare, Strategy
@@ -117,7 +117,7 @@ def described(state: RerankState) -> str:
     """The query in a comparison's words: beside a reference image the change alone, else all that is asked for."""
     if state.query.reference_image is not None:
         return state.query.text
-    return state.synthesis.comprehensive if state.synthesis else plain_text(state.query)
+    return description(state.query, state.synthesis)
 
 
 def _silent(comparisons: Sequence[Comparison]) -> set[str]:

@@ -13,7 +13,7 @@ from langgraph.types import Command, Send
 from agent.deps import Deps, Session
 from agent.joint import Questions, agreed, joint_questions, single_questions
 from agent.posterior import Belief, believe
-from agent.request import plain_text
+from agent.request import description
 from agent.state import RerankState, VerifyTask
 from agent.strategies.strategy import Strategy
 from agent.types import Predicate, TraceEvent
@@ -65,7 +65,7 @@ def plan(
 
 def whole_query(state: RerankState, prompt: Prompt) -> Predicate:
     """The question of strategies that ask about everything at once: the whole query in a prompt."""
-    text = state.synthesis.comprehensive if state.synthesis else plain_text(state.query)
+    text = description(state.query, state.synthesis)
     return Predicate(id="query", question=prompt.render(query=text), words=text)
 
 

@@ -10,7 +10,7 @@ from langgraph.runtime import Runtime
 from agent.asking import ask, image_parts, messages, one_line, spent
 from agent.deps import Deps, Session
 from agent.lmm.base import LMM, LMMRequest, TextPart
-from agent.request import own_words, plain_text, request_text
+from agent.request import own_words, request_text
 from agent.schemas import SynthesisAnswer
 from agent.state import RerankState
 from agent.strategies.strategy import Strategy, Synthesize
@@ -18,6 +18,7 @@ from agent.structured import ask_structured
 from agent.types import Call, Instruction, Synthesis, TraceEvent
 from core.errors import ConfigError, ImageError
 from core.types import ImageSource, Query
+from retrieval.encoder import query_text
 
 LONGEST_CAPTION = 600
 """Characters of a caption that are taken on."""
@@ -110,7 +111,7 @@ def _settle(
 
 
 def _own_words_only(query: Query, caption: str, why: str | None) -> Synthesis:
-    text = ", ".join(part for part in (caption, plain_text(query)) if part)
+    text = ", ".join(part for part in (caption, query_text(query)) if part)
     instruction = Instruction(text=text, words=query.text)
     return Synthesis(
         thought="", core=text, detailed=text, comprehensive=text, instructions=(instruction,), fallback=why or "unknown"

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import random
-import signal
-import sqlite3
 import subprocess
-import sys
-import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +12,9 @@ from agent.types import RerankResult
 from eval.finished import read_results
 from tests.agent.oracle import paint
 from tests.eval.killable_agent import QUERIES
+from tests.eval.killing import PATIENCE, committed, kill_again_and_again, lines, run_script
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("killable_agent.py")
-PATIENCE = 300.0  # seconds; a busy machine starts Python slowly
 OF_THE_PROCESS = {"cached", "latency", "at"}  # what may differ between two runs
 
 
@@ -34,33 +27,16 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     tmp_path: Path, strategy: str, max_calls: int, kills: int, latest: int
 ) -> None:
     """It is killed `kills` times, each after up to `latest` further calls."""
-    chance = random.Random()
     whole, killed, pictures = (tmp_path / name for name in ("whole", "killed", "pictures"))
     for folder in (whole, killed, pictures):
         folder.mkdir()
     paint(pictures)
-    undisturbed = start(strategy, max_calls, pictures, whole, whole / "asked")
 
-    ever_asked: set[str] = set()
-    deaths = 0
-    for attempt in range(kills + 1):
-        before = committed(killed / "cache.sqlite")
-        asked = killed / f"asked-{attempt}"
-        process = start(strategy, max_calls, pictures, killed, asked)
-        if attempt < kills:
-            wait_for_calls(process, asked, chance.randint(1, latest))
-            time.sleep(chance.uniform(0, 0.03))
-            process.send_signal(signal.SIGKILL)
-        _, errors = process.communicate(timeout=PATIENCE)
-        assert process.returncode in (0, -signal.SIGKILL), errors.decode()
-        deaths += process.returncode != 0
-        calls = lines(asked)
-        assert not before & set(calls), "a committed call was asked again"
-        assert len(set(calls)) == len(calls), "a call was asked twice at once"
-        ever_asked |= set(calls)
+    def start(folder: Path, asked: Path) -> subprocess.Popen[bytes]:
+        return run_script(SCRIPT, strategy, max_calls, pictures, folder, asked)
 
-    assert process.returncode == 0
-    assert deaths >= 1
+    undisturbed = start(whole, whole / "asked")
+    ever_asked = kill_again_and_again(start, killed, kills, 1, latest)
     _, errors = undisturbed.communicate(timeout=PATIENCE)
     assert undisturbed.returncode == 0, errors.decode()
     assert ever_asked == set(lines(whole / "asked")) == committed(killed / "cache.sqlite")
@@ -100,26 +76,3 @@ def assert_alike(found: Any, expected: Any, where: str) -> None:
         assert found == pytest.approx(expected, abs=1e-9), where
     else:
         assert found == expected, where
-
-
-def start(strategy: str, max_calls: int, pictures: Path, folder: Path, asked: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(SCRIPT), strategy, str(max_calls), str(pictures), str(folder), str(asked)]
-    return subprocess.Popen(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)
-
-
-def lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
-
-
-def committed(store: Path) -> set[str]:
-    if not store.exists():
-        return set()
-    with closing(sqlite3.connect(store)) as connection:
-        tables = connection.execute("SELECT name FROM sqlite_master WHERE name = 'entries'").fetchall()
-        return {key for (key,) in connection.execute("SELECT key FROM entries")} if tables else set()
-
-
-def wait_for_calls(process: subprocess.Popen[bytes], asked: Path, count: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while process.poll() is None and len(lines(asked)) < count and time.monotonic() < deadline:
-        time.sleep(0.002)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from core.fingerprint import fingerprint
 from fieldnotes.collection import CHECKSUMS, read_split
-from fieldnotes.dialogue import FACTS, ROUNDS, SIZES, converse, load_dialogue
+from fieldnotes.dialogue import FACTS, ROUNDS, SIZES, load_dialogue
 from fieldnotes.queries import SUPERCATEGORIES, BenchmarkQuery, Split, classify
 from fieldnotes.sampling import random_scene, random_spec, training_family
+from fieldnotes.text_tasks import converse
 from fieldnotes.vocabulary import unknown_words
 
 Dialogues = Mapping[str, Sequence[BenchmarkQuery]]
@@ -82,7 +83,7 @@ def test_groups_are_even(dialogues: Dialogues) -> None:
 def test_a_dialogue_says_each_fact_once(seed: int) -> None:
     rng = random.Random(seed)
     spec = random_spec(random_scene(rng), rng, *FACTS)
-    text, rounds = converse(spec, rng)
+    text, rounds, _ = converse(spec, rng)
     in_caption = 2 if spec.subject.colour and spec.subject.colour in text.split() else 1
     assert len(rounds) == len(spec.facts()) - in_caption
     assert spec.subject.species in text.split()
