@@ -283,7 +283,11 @@ def test_a_stopped_evaluation_goes_on(foreign: Path, server: Server, tmp_path: P
     line = [*PROGRAM, "eval", str(foreign), "--strategy", "yes-no", "--lmm", server.url, "--model", "vl", "--json"]
     line += ["--concurrency", "1", "--out", str(tmp_path / "o")]
     environment = {**os.environ, "FIELDSCOPE_CACHE": str(tmp_path / "cache")}
-    process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A test run that was started in the background ignores SIGINT, and so would its children.
+    process = subprocess.Popen(
+        line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )  # fmt: skip
     while len(server.bodies) < 2 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
