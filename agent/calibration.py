@@ -16,29 +16,35 @@ if TYPE_CHECKING:
 
 
 class CalibrationKey(BaseModel):
-    """What it was fitted for: model, prompts (name to fingerprint), first stage (None where the priors were given)."""
+    """What it was fitted for: model, first stage (None where the priors were given), and the prompts of the questions
+    about one image and of the comparisons (name to fingerprint)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     prompts: Mapping[str, str]
+    comparing: Mapping[str, str] = Field(default_factory=dict)
     encoder: str | None = None
 
 
 def calibration_key(model: str, strategy: Strategy, encoder: str | None) -> CalibrationKey:
     """What a calibration of this strategy belongs to. Its prompts are those whose answers become probabilities."""
-    prompts = []
-    if strategy.verify is not None:
-        prompts += [strategy.verify.prompt, *([strategy.verify.joint.prompt] if strategy.verify.joint else [])]
-    if strategy.compare is not None:
-        prompts += [strategy.compare.prompt, strategy.compare.reference]
-    return CalibrationKey(model=model, prompts={prompt.name: prompt.fingerprint for prompt in prompts}, encoder=encoder)
+    verify, compare = strategy.verify, strategy.compare
+    asking = [verify.prompt, verify.whole, verify.joint.prompt if verify.joint else None] if verify else []
+    comparing = [compare.prompt, compare.reference] if compare else []
+    return CalibrationKey(
+        model=model,
+        prompts={prompt.name: prompt.fingerprint for prompt in asking if prompt},
+        comparing={prompt.name: prompt.fingerprint for prompt in comparing},
+        encoder=encoder,
+    )
 
 
 class Calibration(BaseModel):
     """The fitted values; the defaults are for a model nobody has looked at yet.
 
-    - `temperature` divides the log-odds of every verdict (above 1: the model is too sure of itself);
+    - `temperature` divides the log-odds that all predicates hold (above 1: the model is too sure of itself), and
+      `whole_weight` multiplies those of the verdict on the whole query;
     - `prior_weight` is for the prior, standardised per query, and `bias` the log-odds of a match for an average
       candidate that satisfies every predicate with certainty one half; `spread` is how wrong those log-odds may be, as
       a standard deviation;
@@ -58,6 +64,7 @@ class Calibration(BaseModel):
     split: str = ""
     queries: int = 0
     temperature: float = Field(default=1.0, gt=0)
+    whole_weight: float = Field(default=1.0, ge=0)
     prior_weight: float = Field(default=0.5, ge=0)
     bias: float = 0.0
     spread: float = Field(default=1.0, gt=0)
@@ -69,12 +76,12 @@ class Calibration(BaseModel):
     tokens: Mapping[str, float] = Field(default_factory=dict)
 
     def fits(self, key: CalibrationKey) -> bool:
-        """Whether it was fitted for this model, this first stage and all of these prompts; further prompts are no harm,
-        so that a strategy with fewer stages shares the fit of one with more."""
+        """Whether it was fitted for this model, this first stage and these prompts; further prompts of comparisons are
+        no harm, so that a strategy that only verifies shares the fit of one that goes on to compare."""
         return (
             self.key is not None
-            and (self.key.model, self.key.encoder) == (key.model, key.encoder)
-            and key.prompts.items() <= self.key.prompts.items()
+            and (self.key.model, self.key.encoder, self.key.prompts) == (key.model, key.encoder, key.prompts)
+            and key.comparing.items() <= self.key.comparing.items()
         )
 
 

@@ -23,14 +23,15 @@ _SMALLEST_SAMPLE = 3
 
 
 def joint_questions(state: RerankState, window: int) -> Questions:
-    """The predicates of each image in the window that no question was sent about yet."""
+    """The predicates of each image in the window that no question was sent about yet, and not the whole query, which
+    would answer them."""
     sent = {(verdict.image_id, verdict.predicate) for verdict in state.verdicts}
-    return _asked(state, window, lambda image_id, predicate: (image_id, predicate) not in sent)
+    return _asked(state, window, lambda image_id, p: p.kind != "query" and (image_id, p.id) not in sent)
 
 
 def single_questions(state: RerankState, window: int, joint: Joint) -> Questions:
-    """What to ask one at a time: about a sample of the images at first, about all once the two ways agree too little,
-    and about whatever a joint answer left open."""
+    """What to ask one at a time: the whole query where the strategy asks it; predicates about a sample of the images at
+    first, about all once the two ways agree too little, and about whatever a joint answer left open."""
     images = [candidate.image_id for candidate in state.candidates[:window]]
     by_chance = sorted(images, key=lambda image_id: sha256(f"{state.query.id} {image_id}".encode()).digest())
     size = max(round(joint.sample * len(images)), _SMALLEST_SAMPLE) if joint.sample else 0
@@ -41,8 +42,8 @@ def single_questions(state: RerankState, window: int, joint: Joint) -> Questions
     return _asked(
         state,
         window,
-        lambda image_id, predicate: (
-            (image_id, predicate) not in single and (image_id in checked or (image_id, predicate) in unread)
+        lambda image_id, p: (
+            (image_id, p.id) not in single and (p.kind == "query" or image_id in checked or (image_id, p.id) in unread)
         ),
     )
 
@@ -57,9 +58,9 @@ def agreed(state: RerankState) -> float | None:
     return sum(same) / len(same) if same else None
 
 
-def _asked(state: RerankState, window: int, wanted: Callable[[str, str], bool]) -> Questions:
+def _asked(state: RerankState, window: int, wanted: Callable[[str, Predicate], bool]) -> Questions:
     asked = {
-        candidate.image_id: tuple(p for p in state.predicates if wanted(candidate.image_id, p.id))
+        candidate.image_id: tuple(p for p in state.predicates if wanted(candidate.image_id, p))
         for candidate in state.candidates[:window]
     }
     return {image_id: predicates for image_id, predicates in asked.items() if predicates}

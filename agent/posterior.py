@@ -1,8 +1,10 @@
 """What is believed of a query's candidates, given priors, verdicts and a calibration.
 
 A match satisfies every predicate, so with independent verdicts P(all hold) is the product of their probabilities. Its
-log-odds and the standardised prior's are added: the first stage's score is fused and not thrown away, which is what
-saves a ranking from a weak model (MM-Embed, arXiv 2411.02571). A question without an answer counts with the share of
+log-odds, those of the answer about the whole query and the standardised prior are weighted and added: the first stage's
+score is fused and not thrown away, which is what saves a ranking from a weak model (MM-Embed, arXiv 2411.02571). The
+temperature is for all of an image's verdicts together and not for each, since their errors come together, too: a model
+that misjudges an animal misjudges all that is asked about it. A question without an answer counts with the share of
 this query's images that pass it: that changes no order among images that lack the same answers, and is neither a "no"
 nor a zero.
 """
@@ -40,7 +42,8 @@ class Belief:
     """What is known of n candidates (in prior order) and k predicates.
 
     `holds` (n, k) is the probability that a predicate holds, `settled` (n, k) whether nothing more is to be asked about
-    it: it has an answer, or asking failed. `prior` (n,) is the prior's part of the log-odds, `bias` what all share.
+    it: it has an answer, or asking failed. `whole` (k,) says which one is about the whole query. `prior` (n,) is the
+    prior's part of the log-odds, `bias` what all share; `temperature` and `whole_weight` are the calibration's.
     """
 
     candidates: tuple[Candidate, ...]
@@ -48,14 +51,17 @@ class Belief:
     holds: Floats
     settled: NDArray[np.bool_]
     pass_rates: Floats
+    whole: NDArray[np.bool_]
     prior: Floats
     bias: float
+    temperature: float
+    whole_weight: float
     spread: float
 
     @cached_property
     def log_odds(self) -> Floats:
         """(n,) log-odds of a match, before comparisons."""
-        return self.bias + self.prior + log_odds_of_all(self.holds)
+        return self.bias + self.prior + self._evidence(self.holds)
 
     @cached_property
     def p_match(self) -> Floats:
@@ -69,14 +75,20 @@ class Belief:
     def contributions(self, i: int) -> dict[str, float]:
         """What the log-odds of candidate `i` are made of: base, prior, and each predicate as its answer came in."""
         known = self.pass_rates.copy()
-        so_far = float(log_odds_of_all(known[np.newaxis])[0])
+        so_far = float(self._evidence(known[np.newaxis])[0])
         parts = {"base": self.bias + so_far, "prior": float(self.prior[i])}
         for k, predicate in enumerate(self.predicates):
             known[k] = self.holds[i, k]
-            now = float(log_odds_of_all(known[np.newaxis])[0])
+            now = float(self._evidence(known[np.newaxis])[0])
             parts[predicate.id] = now - so_far
             so_far = now
         return parts
+
+    def _evidence(self, holds: Floats) -> Floats:
+        """(n,) log-odds from (n, k) probabilities that the predicates hold: those of all parts, and of the whole."""
+        whole = np.clip(holds[:, self.whole], _LEAST, 1.0 - _LEAST)
+        of_whole = (np.log(whole) - np.log1p(-whole)).sum(axis=1)
+        return np.asarray(log_odds_of_all(holds[:, ~self.whole]) / self.temperature + self.whole_weight * of_whole)
 
 
 def log_odds_of_all(holds: Floats) -> Floats:
@@ -103,7 +115,7 @@ def believe(state: RerankState, deps: Deps, strategy: Strategy) -> Belief:
         at = rows[verdict.image_id], columns[verdict.predicate]
         settled[at] = True
         if verdict.p_expected is not None:
-            answers[at] = _tempered(verdict.p_expected, calibration)
+            answers[at] = verdict.p_expected
     rates = np.array([_pass_rate(answers[:, k], p, calibration) for k, p in enumerate(predicates)])
     return Belief(
         candidates=candidates,
@@ -111,8 +123,11 @@ def believe(state: RerankState, deps: Deps, strategy: Strategy) -> Belief:
         holds=np.where(np.isnan(answers), rates, answers) if predicates else answers,
         settled=settled,
         pass_rates=rates,
+        whole=np.array([predicate.kind == "query" for predicate in predicates], dtype=np.bool_),
         prior=weight * np.array(standardise([candidate.prior for candidate in candidates]), dtype=np.float64),
         bias=calibration.bias,
+        temperature=calibration.temperature,
+        whole_weight=calibration.whole_weight,
         spread=calibration.spread,
     )
 
@@ -130,10 +145,6 @@ def latest(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 def _weight(verdict: Verdict) -> tuple[bool, bool, bool]:
     return verdict.state == "answered", verdict.state != "not_asked", not verdict.joint
-
-
-def _tempered(p: float, calibration: Calibration) -> float:
-    return float(1.0 / (1.0 + np.exp(-(np.log(p) - np.log1p(-p)) / calibration.temperature)))
 
 
 def _pass_rate(answers: Floats, predicate: Predicate, calibration: Calibration) -> float:

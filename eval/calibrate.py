@@ -12,7 +12,7 @@ from math import log
 import numpy as np
 
 from agent.calibration import Calibration, CalibrationKey
-from agent.fusion import log_odds, sigmoid, standardise
+from agent.fusion import log_odds, standardise
 from agent.posterior import latest
 from agent.strategies.strategy import Fusion, Strategy
 from agent.types import Comparison, RerankResult
@@ -78,7 +78,7 @@ def heads(benchmark: Benchmark, results: Mapping[str, RerankResult]) -> dict[str
     require_selection_split(benchmark.split)
     judged = _all_judged(benchmark, results)
     fit = _fit(list(judged.values()))
-    return {query_id: _best(query, fit.log_odds(query.prior, query.verdicts)) for query_id, query in judged.items()}
+    return {query_id: _best(query, query.log_odds(fit)) for query_id, query in judged.items()}
 
 
 def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: CalibrationKey) -> Calibration:
@@ -93,7 +93,7 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
     duels: list[_Duel] = []
     compared: list[Compared] = []
     for query_id, query in judged.items():
-        log_odds_after = fit.log_odds(query.prior, query.verdicts)
+        log_odds_after = query.log_odds(fit)
         comparisons = [c for c in results[query_id].comparisons if c.state == "answered"]
         gaps += _gaps(query, log_odds_after)
         duels += _duels(comparisons)
@@ -107,13 +107,14 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
         split=benchmark.split,
         queries=len(told),
         temperature=fit.temperature,
+        whole_weight=fit.whole_weight,
         prior_weight=fit.prior_weight,
         bias=fit.bias,
         spread=spread,
         comparison_weight=fit_comparison_weight(compared, spread, position_bias),
         position_bias=position_bias,
         consistency=float(np.mean([duel.consistent for duel in duels])) if duels else None,
-        pass_rates=_pass_rates(told, fit.temperature),
+        pass_rates=_pass_rates(told),
         predicates_per_word=predicates_per_word(told),
         tokens=profile(told),
     )
@@ -122,12 +123,18 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
 @dataclass(frozen=True)
 class _Judged:
     """The candidates of one query all of whose questions were answered: ids, and along them the standardised prior
-    (n,), the log-odds of the expected answers (n, k) and the judgments."""
+    (n,), the log-odds of the expected answers (n, k), those of the answer about the whole query (n,), 0 where it was
+    not asked, and the judgments."""
 
     images: tuple[str, ...]
     prior: Floats
     verdicts: Floats
+    whole: Floats
     relevant: tuple[int, ...]
+
+    def log_odds(self, fit: VerdictFit) -> Floats:
+        """(n,) log-odds of a match after a fit."""
+        return fit.log_odds(self.prior, self.verdicts, self.whole)
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,8 @@ def _judged(result: RerankResult, judgments: Mapping[str, int]) -> _Judged:
     candidates = sorted(result.ranking, key=lambda candidate: candidate.prior_rank)
     priors = standardise([candidate.prior for candidate in candidates])
     names = [predicate.id for predicate in result.predicates]
+    parts = [predicate.id for predicate in result.predicates if predicate.kind != "query"]
+    whole = [name for name in names if name not in parts]
     kept = [
         (candidate.image_id, prior)
         for candidate, prior in zip(candidates, priors, strict=True)
@@ -160,7 +169,8 @@ def _judged(result: RerankResult, judgments: Mapping[str, int]) -> _Judged:
     return _Judged(
         images=images,
         prior=np.array([prior for _, prior in kept]),
-        verdicts=np.array([[answers[i][name] for name in names] for i in images]).reshape(len(images), len(names)),
+        verdicts=np.array([[answers[i][name] for name in parts] for i in images]).reshape(len(images), len(parts)),
+        whole=np.array([sum(answers[i][name] for name in whole) for i in images]),
         relevant=tuple(judgments.get(image_id, 0) for image_id in images),
     )
 
@@ -174,7 +184,8 @@ def _fit(judged: Sequence[_Judged]) -> VerdictFit:
         np.pad(query.verdicts, ((0, 0), (0, widest - query.verdicts.shape[1])), constant_values=np.inf)
         for query in judged
     ]
-    return fit_verdicts(np.concatenate([query.prior for query in judged]), np.concatenate(padded), relevant)
+    prior, whole = (np.concatenate(each) for each in zip(*((q.prior, q.whole) for q in judged), strict=True))
+    return fit_verdicts(prior, np.concatenate(padded), whole, relevant)
 
 
 def _best(query: _Judged, scores: Floats) -> list[str]:
@@ -218,12 +229,12 @@ def _compared(query: _Judged, scores: Floats, comparisons: Sequence[Comparison])
     )
 
 
-def _pass_rates(results: Sequence[RerankResult], temperature: float) -> dict[str, float]:
-    """By kind of predicate, the mean P(expected) over images, each verdict's log-odds over the temperature."""
+def _pass_rates(results: Sequence[RerankResult]) -> dict[str, float]:
+    """By kind of predicate, the mean P(expected) over images."""
     passed: dict[str, list[float]] = defaultdict(list)
     for result in results:
         kinds = {predicate.id: predicate.kind for predicate in result.predicates}
         for verdict in latest(result.verdicts):
             if verdict.p_expected is not None and verdict.predicate in kinds:
-                passed[kinds[verdict.predicate]].append(sigmoid(log_odds(verdict.p_expected) / temperature))
+                passed[kinds[verdict.predicate]].append(verdict.p_expected)
     return {kind: float(np.mean(passed[kind])) for kind in sorted(passed)}

@@ -176,7 +176,7 @@ def _stages(
         if joint := verify.joint:
             yield "joint", price.of("joint", joint.prompt, images=1) * images * (1 + joint.repairs)
         one = price.of("verify", verify.prompt, images=1, answer=verify.max_tokens)
-        yield "verify", one * images * predicates
+        yield "verify", one * images * (predicates + (verify.whole is not None))
     if compare := strategy.compare:
         composed = query.reference_image is not None
         shown = {"pair": 2, "set": compare.set_size, "walk": 1}[compare.mode]

@@ -24,6 +24,7 @@ PAYS = 2.706
 """Twice the gain in log-likelihood that a weight of at least 0 reaches by chance once in twenty times."""
 
 _TEMPERATURE = (0.2, 10.0)
+_WHOLE_WEIGHT = (0.0, 5.0)
 _PRIOR_WEIGHT = (0.0, 10.0)
 _BIAS = (-10.0, 10.0)
 _COMPARISON_WEIGHTS = tuple(np.geomspace(1e-3, 10.0, 25).tolist())
@@ -32,36 +33,41 @@ _SPREAD = (0.05, 10.0)
 
 @dataclass(frozen=True)
 class VerdictFit:
-    """P(match) = sigmoid(bias + prior_weight * prior + log-odds that all verdicts hold, each over `temperature`)."""
+    """P(match) = sigmoid(bias + prior_weight * prior + whole_weight * log-odds of the verdict on the whole query
+    + log-odds that all predicates hold / temperature)."""
 
     temperature: float
+    whole_weight: float
     prior_weight: float
     bias: float
 
-    def log_odds(self, prior: Floats, verdicts: Floats) -> Floats:
+    def log_odds(self, prior: Floats, verdicts: Floats, whole: Floats) -> Floats:
         """(n,) log-odds of a match. `prior` (n,) is standardised per query; `verdicts` (n, k) are the log-odds of the
-        expected answers, infinity where a query has fewer than k predicates; without any they say nothing."""
-        holds = 1.0 / (1.0 + np.exp(-np.asarray(verdicts) / self.temperature))
-        evidence = np.where(np.isinf(verdicts).all(axis=1), 0.0, log_odds_of_all(holds))
-        return np.asarray(self.bias + self.prior_weight * prior + evidence)
+        expected answers, infinity where a query has fewer than k predicates; without any they say nothing. `whole` (n,)
+        are those of the answer about the whole query, 0 where it was not asked."""
+        holds = 1.0 / (1.0 + np.exp(-np.asarray(verdicts)))
+        parts = np.where(np.isinf(verdicts).all(axis=1), 0.0, log_odds_of_all(holds) / self.temperature)
+        return np.asarray(self.bias + self.prior_weight * prior + self.whole_weight * whole + parts)
 
 
-def fit_verdicts(prior: Floats, verdicts: Floats, relevant: ArrayLike) -> VerdictFit:
-    """The fit to n judged candidates: `prior` (n,) and `verdicts` (n, k) as in `VerdictFit.log_odds`, `relevant` (n,)
-    0 or 1. Without verdicts (k = 0) the temperature stays at its default. Raises ValueError without a candidate."""
+def fit_verdicts(prior: Floats, verdicts: Floats, whole: Floats, relevant: ArrayLike) -> VerdictFit:
+    """The fit to n judged candidates: `prior` (n,), `verdicts` (n, k) and `whole` (n,) as in `VerdictFit.log_odds`,
+    `relevant` (n,) 0 or 1. What belongs to verdicts that nobody gave stays at its default. Raises ValueError without a
+    candidate."""
     sides = 2.0 * np.asarray(relevant, dtype=np.float64) - 1.0
     if not sides.size:
         raise ValueError("there is no candidate to fit to")
-    default = np.array([np.log(UNCALIBRATED.temperature), UNCALIBRATED.prior_weight, UNCALIBRATED.bias])
+    usual = UNCALIBRATED
+    default = np.array([np.log(usual.temperature), usual.whole_weight, usual.prior_weight, usual.bias])
 
     def fit_at(values: Floats) -> VerdictFit:
-        return VerdictFit(float(np.exp(values[0])), float(values[1]), float(values[2]))
+        return VerdictFit(float(np.exp(values[0])), float(values[1]), float(values[2]), float(values[3]))
 
     def loss(values: Floats) -> float:
-        surprise = np.logaddexp(0.0, -sides * fit_at(values).log_odds(prior, verdicts)).sum()
+        surprise = np.logaddexp(0.0, -sides * fit_at(values).log_odds(prior, verdicts, whole)).sum()
         return float(surprise + 0.5 * ((values - default) ** 2).sum())
 
-    bounds = [tuple(np.log(_TEMPERATURE)), _PRIOR_WEIGHT, _BIAS]
+    bounds = [tuple(np.log(_TEMPERATURE)), _WHOLE_WEIGHT, _PRIOR_WEIGHT, _BIAS]
     found = minimize(loss, default, method="L-BFGS-B", bounds=bounds)
     return fit_at(found.x)
 

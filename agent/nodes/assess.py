@@ -83,8 +83,10 @@ def contradicted(state: RerankState) -> float:
 
 
 def nobody_passes(belief: Belief) -> bool:
-    """Whether a predicate that was asked often enough holds of no image: its words may be at fault."""
-    return any(_same_for_all(belief, k) and belief.pass_rates[k] < 0.5 for k in range(len(belief.predicates)))
+    """Whether a predicate that was asked often enough holds of no image: its words may be at fault. Where the whole
+    query holds of none, there may just be no match."""
+    parts = [k for k, predicate in enumerate(belief.predicates) if predicate.kind != "query"]
+    return any(_same_for_all(belief, k) and belief.pass_rates[k] < 0.5 for k in parts)
 
 
 def _same_for_all(belief: Belief, k: int) -> bool:

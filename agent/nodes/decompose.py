@@ -27,7 +27,8 @@ _STATES_ABSENCE = re.compile(r"\b(?:alone|only|free of|nothing but)\b", re.IGNOR
 
 async def decompose(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
     """The predicates of the synthesis. Where no usable answer comes, each instruction is asked as it stands; where the
-    synthesis itself is a fallback, there is nothing to take apart and the whole is one question.
+    synthesis itself is a fallback, there is nothing to take apart and the whole is one question, unless the strategy
+    asks that anyway.
 
     In a later round a question that was there before keeps its id, and so its verdicts; one that is gone is dropped.
     """
@@ -35,8 +36,10 @@ async def decompose(state: RerankState, runtime: Runtime[Session], *, deps: Deps
     if settings is None or lmm is None or synthesis is None:
         raise ConfigError(f"strategy {strategy.name!r} has no stage 'decompose' after 'synthesize', or no model to ask")
     if synthesis.fallback is not None:
-        whole = f'does this image match the description: "{synthesis.comprehensive}"?'
         why = f"the request was not thought out: {synthesis.fallback}"
+        if strategy.verify is not None and strategy.verify.whole is not None:
+            return _update(state, [], why=why)
+        whole = f'does this image match the description: "{synthesis.comprehensive}"?'
         return _update(state, [predicate(whole, words=state.query.text)], why=why)
     prompt = settings.prompt
     request = LMMRequest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any, Literal
 
 import numpy as np
@@ -27,8 +28,9 @@ def plan(
     verify, account = strategy.verify, runtime.context.account
     if verify is None:
         return Command(goto="assess")
-    if not verify.by_predicates and not state.predicates:
-        state = state.model_copy(update={"predicates": (whole_query(state, verify.prompt),)})
+    if prompt := verify.whole_query:
+        parts = (predicate for predicate in state.predicates if predicate.kind != "query")
+        state = state.model_copy(update={"predicates": (whole_query(state, prompt), *parts)})
     belief = believe(state, deps, strategy)
     window = state.widened or verify.top_k or len(state.candidates)
     joint: Questions = {}
@@ -64,19 +66,27 @@ def plan(
 
 
 def whole_query(state: RerankState, prompt: Prompt) -> Predicate:
-    """The question of strategies that ask about everything at once: the whole query in a prompt."""
-    text = description(state.query, state.synthesis)
-    return Predicate(id="query", question=prompt.render(query=text), words=text)
+    """The question about everything at once. A text query is asked in its own words, whatever was made of them; other
+    requests as they were thought out, so that their question is another one after another thought."""
+    query = state.query
+    if query.reference_image is None and not query.dialogue:
+        return Predicate(id="query", question=prompt.render(query=query.text), words=query.text)
+    text = description(query, state.synthesis)
+    name = f"query-{sha256(text.encode()).hexdigest()[:8]}" if state.synthesis else "query"
+    return Predicate(id=name, question=prompt.render(query=text), words=text)
 
 
 def most_telling(belief: Belief, window: int, stop_below: float, most: int) -> Questions:
     """At most one question for each of `most` images: those expected to change P(match) most, the largest first.
 
     Where a predicate passes with probability q, an image's P(match) becomes P / q or, when it fails, about nothing, so
-    the expected change is 2 P (1 - q). Images whose greatest change is below `stop_below` can't reach the head any
+    the expected change is 2 P (1 - q). A match passes everything, so q is at least P; of the question about the whole
+    query it is P, and so that one leads. Images whose greatest change is below `stop_below` can't reach the head any
     more, or are sure of their place in it.
     """
-    change = 2.0 * belief.p_match[:window, np.newaxis] * (1.0 - belief.holds[:window])
+    p_match = belief.p_match[:window, np.newaxis]
+    passes = np.where(belief.whole, p_match, np.maximum(belief.holds[:window], p_match))
+    change = 2.0 * p_match * (1.0 - passes)
     change = np.where(belief.settled[:window], 0.0, change)
     if change.size == 0:
         return {}

@@ -28,8 +28,9 @@ from core.errors import ConfigError, ImageError
 
 def question(predicate: Predicate, image: ImagePart, settings: Verify) -> LMMRequest:
     """The request for one question about one image: image first, so that a server caches it for the next question."""
-    prompt = settings.prompt
-    text = prompt.render(question=predicate.question) if settings.by_predicates else predicate.question
+    whole = settings.whole_query if predicate.kind == "query" else None
+    prompt = whole or settings.prompt
+    text = predicate.question if whole else prompt.render(question=predicate.question)
     return LMMRequest(
         messages=messages(prompt, image, TextPart(text=text)),
         max_tokens=settings.max_tokens,

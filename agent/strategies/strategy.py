@@ -74,7 +74,8 @@ class Joint(_Structured):
 
 class Verify(_Settings):
     """Ask yes/no questions about each image: the whole query where the prompt takes a `query`, every predicate where it
-    takes a `question`.
+    takes a `question`. With `whole`, a prompt that takes a `query`, the whole query is asked beside the predicates: a
+    second opinion on the same thing, which errs on other images than they do.
 
     `top_k` is the window: only that many, best prior first, are asked about (None: all). With `stop_below` questions
     are asked in waves of `wave`, those first that are expected to change an image's P(match) most, until no question
@@ -83,6 +84,7 @@ class Verify(_Settings):
     """
 
     prompt: PromptRef
+    whole: PromptRef | None = None
     top_k: int | None = Field(default=None, ge=1)
     stop_below: float | None = Field(default=None, gt=0.0, lt=1.0)
     wave: int = Field(default=64, ge=1)
@@ -97,8 +99,15 @@ class Verify(_Settings):
         """Whether every predicate is a question of its own."""
         return "question" in self.prompt.variables
 
+    @property
+    def whole_query(self) -> Prompt | None:
+        """The prompt that asks about the whole query at once, where one does."""
+        return self.whole if self.by_predicates else self.prompt
+
     @model_validator(mode="after")
-    def _joint_asks_all(self) -> Self:
+    def _stages_of_it_fit(self) -> Self:
+        if self.whole is not None and not self.by_predicates:
+            raise ValueError("whole goes beside predicates; the prompt takes the 'query' already")
         if self.joint is not None and (self.stop_below is not None or not self.by_predicates):
             raise ValueError("joint asks every predicate of an image at once; it goes without stop_below and 'query'")
         return self
@@ -218,6 +227,8 @@ class Strategy(_Settings):
             yield self.decompose.prompt, {"instructions"}, "predicates"
         if self.verify is not None:
             yield self.verify.prompt, {"question" if self.verify.by_predicates else "query"}, "yes_no"
+            if self.verify.whole is not None:
+                yield self.verify.whole, {"query"}, "yes_no"
             if self.verify.joint is not None:
                 yield self.verify.joint.prompt, {"questions"}, "answers"
         if self.compare is not None:

@@ -18,7 +18,7 @@ from agent.lmm.base import LMM
 from agent.lmm.scripted import ScriptedLMM
 from agent.nodes.decompose import decompose, predicate
 from agent.state import RerankState
-from agent.strategies.strategy import load_strategy
+from agent.strategies.strategy import Strategy, load_strategy
 from agent.types import Instruction, Operation, Predicate, Synthesis
 from core.errors import ConfigError, LMMServerError
 from core.types import Query
@@ -34,6 +34,8 @@ THOUGHT = Synthesis(
 )
 STATE = RerankState(query=QUERY, synthesis=THOUGHT)
 STRATEGY = load_strategy("agent")
+assert STRATEGY.verify is not None
+PARTS_ONLY = STRATEGY.model_copy(update={"verify": STRATEGY.verify.model_copy(update={"whole": None})})
 
 
 def question(text: str, expected: str = "yes", words: str = "", kind: str = "subject") -> dict[str, str]:
@@ -44,8 +46,9 @@ def saying(*questions: dict[str, str]) -> ScriptedLMM:
     return ScriptedLMM(lambda _: json.dumps({"predicates": questions}))
 
 
-async def run(state: RerankState, lmm: LMM | None, most: int | None = None) -> dict[str, Any]:
-    strategy = STRATEGY
+async def run(
+    state: RerankState, lmm: LMM | None, most: int | None = None, strategy: Strategy = STRATEGY
+) -> dict[str, Any]:
     if most and strategy.decompose:
         strategy = strategy.model_copy(
             update={"decompose": strategy.decompose.model_copy(update={"max_predicates": most})}
@@ -162,6 +165,8 @@ async def test_a_request_that_was_not_thought_out_is_one_question() -> None:
     lmm = ScriptedLMM({})
     fallback = THOUGHT.model_copy(update={"fallback": "status 500"})
     update = await run(STATE.model_copy(update={"synthesis": fallback}), lmm)
+    assert update["predicates"] == ()  # the strategy asks about the whole anyway
+    update = await run(STATE.model_copy(update={"synthesis": fallback}), lmm, strategy=PARTS_ONLY)
     (only,) = update["predicates"]
     assert only.question == 'does this image match the description: "two red crabs"?'
     assert (only.expected, only.kind, only.words) == ("yes", "query", QUERY.text)

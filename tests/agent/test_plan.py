@@ -18,12 +18,12 @@ from agent.nodes.assess import assess, contradicted
 from agent.nodes.plan import plan
 from agent.state import RerankState, VerifyTask
 from agent.strategies.strategy import Strategy, load_strategy
-from agent.types import Predicate, Verdict
+from agent.types import Predicate, Synthesis, Verdict
 from core.types import Candidate, Query
 
 CRAB = Predicate(id="s", question="is there a crab?", kind="subject", words="crab")
 RED = Predicate(id="c", question="is the crab red?", kind="colour", words="red")
-RATES = Calibration(prior_weight=0.5, pass_rates={"subject": 0.8, "colour": 0.3})
+RATES = Calibration(prior_weight=0.5, pass_rates={"query": 0.2, "subject": 0.8, "colour": 0.3})
 
 
 class NoImages:
@@ -35,7 +35,6 @@ class NoImages:
 
 
 DEPS = Deps(images=NoImages(), calibration=RATES)
-AGENT, ALL = load_strategy("agent"), load_strategy("predicates")
 
 
 def verify_with(strategy: Strategy, **settings: object) -> Strategy:
@@ -43,8 +42,12 @@ def verify_with(strategy: Strategy, **settings: object) -> Strategy:
     return strategy.model_copy(update={"verify": strategy.verify.model_copy(update=settings)})
 
 
-def joint_strategy() -> Strategy:
-    data = ALL.model_dump()
+WHOLE, ALL_WITH_WHOLE = load_strategy("agent"), load_strategy("predicates")
+AGENT, ALL = verify_with(WHOLE, whole=None), verify_with(ALL_WITH_WHOLE, whole=None)
+
+
+def joint_strategy(of: Strategy = ALL) -> Strategy:
+    data = of.model_dump()
     data["verify"]["joint"] = {"prompt": "ask_joint", "sample": 0.2, "agreement": 0.8}
     return Strategy.model_validate(data)
 
@@ -91,6 +94,29 @@ def test_an_image_that_failed_is_asked_no_more_and_one_that_passed_is() -> None:
     assert [(task.image_id, task.predicates) for task in tasks] == [("i5", (CRAB,))]
 
 
+def test_the_whole_query_is_asked_first_and_in_its_own_words() -> None:
+    (lead, *parts), *_ = (task.predicates for task in planned(state(), ALL_WITH_WHOLE))
+    assert (lead.id, lead.kind, lead.words) == ("query", "query", "a red crab") and "a red crab" in lead.question
+    assert parts == [RED, CRAB]
+    assert [task.predicates for task in planned(state(), WHOLE)] == [(lead,)] * 6
+    answers = [said(f"i{n}", lead, 0.00001) for n in range(5)] + [said("i5", lead, 0.9)]
+    lead_now, *_ = planned(state(*answers), WHOLE)
+    assert (lead_now.image_id, lead_now.predicates) == ("i5", (RED,))
+
+
+def test_another_thought_asks_another_whole_question() -> None:
+    thought = Synthesis(thought="", core="a crab", detailed="a red crab", comprehensive="a red crab on snow")
+    composed = Query(id="q", text="make it snow", reference_image="i0")
+    now = state(synthesis=thought).model_copy(update={"query": composed})
+    (lead, *_), *_ = (task.predicates for task in planned(now, ALL_WITH_WHOLE))
+    assert lead.words == "a red crab on snow" and lead.id.startswith("query-")
+    again = now.model_copy(update={"predicates": (lead, CRAB), "verdicts": (said("i0", lead, 0.9),)})
+    other = again.model_copy(update={"synthesis": thought.model_copy(update={"comprehensive": "a blue crab on snow"})})
+    asked, anew = ({(t.image_id, t.predicates[0].id) for t in planned(s, ALL_WITH_WHOLE)} for s in (again, other))
+    assert ("i0", lead.id) not in asked and ("i1", lead.id) in asked
+    assert lead.id not in {name for _, name in anew} and len(anew) == 6
+
+
 def test_the_window_bounds_what_is_asked_until_a_round_widens_it() -> None:
     narrow = verify_with(ALL, top_k=2)
     assert len(planned(state(), narrow)) == 2
@@ -135,6 +161,13 @@ def test_joint_questions_are_checked_on_a_sample_and_trusted_if_they_agree() -> 
     assert {task.image_id for task in planned(bad, strategy)} == {f"i{n}" for n in range(20)} - {
         task.image_id for task in single
     }
+
+
+def test_the_whole_query_is_never_asked_together_with_its_predicates() -> None:
+    tasks = planned(state(images=20), joint_strategy(ALL_WITH_WHOLE))
+    assert {task.predicates for task in tasks if task.joint} == {(CRAB, RED)}
+    alone = [task for task in tasks if not task.joint]
+    assert len(alone) == 20 and all(task.predicates[0].kind == "query" for task in alone)
 
 
 def test_what_a_joint_answer_left_open_is_asked_alone() -> None:

@@ -18,7 +18,11 @@ from agent.strategies.strategy import load_strategy
 from agent.types import Predicate, Verdict
 from core.types import Candidate, Query
 
-PREDICATES = (Predicate(id="a", question="is there a crab?"), Predicate(id="b", question="is it red?"))
+PREDICATES = (
+    Predicate(id="a", question="is there a crab?", kind="subject"),
+    Predicate(id="b", question="is it red?", kind="subject"),
+)
+WHOLE = Predicate(id="query", question="is it a red crab?", kind="query")
 STRATEGY = load_strategy("predicates")
 
 
@@ -74,11 +78,24 @@ def test_without_verdicts_the_prior_orders() -> None:
 
 
 def test_the_calibration_tempers_weighs_and_shifts() -> None:
-    fitted = Calibration(temperature=2.0, prior_weight=1.0, bias=-1.0, pass_rates={"query": 0.25})
+    fitted = Calibration(temperature=2.0, prior_weight=1.0, bias=-1.0, pass_rates={"subject": 0.25})
     belief = believe(state(said("i1", "a", 0.9), said("i1", "b", 0.9)), Deps(NoImages(), calibration=fitted), STRATEGY)
-    cooled = 1 / (1 + math.exp(-log_odds(0.9) / 2))
-    assert belief.log_odds[1] == pytest.approx(-1.0 + log_odds(cooled**2))  # the middle prior is 0 when standardised
-    assert belief.pass_rates[0] == pytest.approx((4 * 0.25 + cooled) / 5)
+    # The middle prior is 0 when standardised.
+    assert belief.log_odds[1] == pytest.approx(-1.0 + log_odds(0.9**2) / 2)
+    assert belief.pass_rates[0] == pytest.approx((4 * 0.25 + 0.9) / 5)
+
+
+def test_the_whole_query_is_a_second_opinion() -> None:
+    fitted = Calibration(temperature=2.0, whole_weight=0.5, prior_weight=0.0, pass_rates={"query": 0.2})
+    now = state(said("i0", "a", 0.9), said("i0", "b", 0.9), said("i0", "query", 0.8), images=2)
+    now = now.model_copy(update={"predicates": (WHOLE, *PREDICATES)})
+    belief = believe(now, Deps(NoImages(), calibration=fitted), STRATEGY)
+    assert belief.log_odds[0] == pytest.approx(0.5 * log_odds(0.8) + log_odds(0.9**2) / 2)
+    parts = belief.contributions(0)
+    assert set(parts) == {"base", "prior", "query", "a", "b"}
+    assert parts["query"] == pytest.approx(0.5 * (log_odds(0.8) - log_odds(belief.pass_rates[0])))
+    deaf = believe(now, Deps(NoImages(), calibration=fitted.model_copy(update={"whole_weight": 0.0})), STRATEGY)
+    assert deaf.contributions(0)["query"] == 0.0
 
 
 def test_a_failed_question_is_settled_and_says_nothing() -> None:

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from agent.budget import Budget
+from agent.calibration import Calibration
 from agent.deps import Deps
 from agent.graph import Agent
 from agent.lmm.base import LMM, LMMRequest, LMMResponse
@@ -64,7 +65,8 @@ async def main(strategy: str, max_calls: int, pictures: Path, folder: Path, aske
     )
     with closing(SqliteStore(folder / "cache.sqlite")) as store:
         lmm = CachedLMM(Slow(oracle_of(images), asked), store)
-        agent = Agent(Deps(images=images, lmm=lmm, max_concurrency=4), load_strategy(strategy))
+        unsure = Calibration(spread=5.0)  # so that there is something to compare
+        agent = Agent(Deps(images=images, lmm=lmm, calibration=unsure, max_concurrency=4), load_strategy(strategy))
         budget = Budget(max_calls=max_calls or None)
         await evaluate(bench, [agent], folder / "out", query_concurrency=2, budget=budget)
 

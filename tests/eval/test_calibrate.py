@@ -33,15 +33,17 @@ from eval.types import Benchmark
 from retrieval.collection import FilesCollection
 
 KEY = CalibrationKey(model="m", prompts={"ask_predicate": "f"})
-TRUTH = VerdictFit(temperature=2.0, prior_weight=0.8, bias=-1.0)
+TRUTH = VerdictFit(temperature=2.0, whole_weight=0.6, prior_weight=0.8, bias=-1.0)
 
 
 def test_a_fit_finds_what_the_judgments_were_made_with() -> None:
     chance = np.random.default_rng(0)
     prior, verdicts = chance.normal(size=6000), chance.normal(1.0, 4.0, size=(6000, 3))
     verdicts[::3, 2] = np.inf  # every third candidate's query has two predicates
-    relevant = chance.random(6000) < 1 / (1 + np.exp(-TRUTH.log_odds(prior, verdicts)))
-    fit = fit_verdicts(prior, verdicts, relevant)
+    whole = chance.normal(0.0, 3.0, size=6000)
+    relevant = chance.random(6000) < 1 / (1 + np.exp(-TRUTH.log_odds(prior, verdicts, whole)))
+    fit = fit_verdicts(prior, verdicts, whole, relevant)
+    assert fit.whole_weight == pytest.approx(TRUTH.whole_weight, abs=0.1)
     assert fit.temperature == pytest.approx(TRUTH.temperature, rel=0.15)
     assert fit.prior_weight == pytest.approx(TRUTH.prior_weight, abs=0.15)
     assert fit.bias == pytest.approx(TRUTH.bias, abs=0.3)
@@ -51,24 +53,29 @@ def test_without_verdicts_the_prior_is_fitted_alone() -> None:
     chance = np.random.default_rng(1)
     prior = chance.normal(size=6000)
     relevant = chance.random(6000) < 1 / (1 + np.exp(-(1.2 * prior - 2)))
-    fit = fit_verdicts(prior, np.empty((6000, 0)), relevant)
+    fit = fit_verdicts(prior, np.empty((6000, 0)), np.zeros(6000), relevant)
     assert (fit.prior_weight, fit.bias) == pytest.approx((1.2, -2.0), abs=0.15)
-    assert fit.temperature == UNCALIBRATED.temperature
+    assert (fit.temperature, fit.whole_weight) == (UNCALIBRATED.temperature, UNCALIBRATED.whole_weight)
 
 
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(-3, 3), st.floats(-12, 12), st.booleans()), min_size=1, max_size=6))
 def test_a_handful_of_candidates_can_not_run_away(rows: list[tuple[float, float, bool]]) -> None:
     prior, verdicts, relevant = (np.array(column) for column in zip(*rows, strict=True))
-    fit = fit_verdicts(prior, verdicts[:, np.newaxis], relevant)
+    fit = fit_verdicts(prior, verdicts[:, np.newaxis], -verdicts, relevant)
+    assert 0 <= fit.whole_weight < 5
     assert 0.2 <= fit.temperature <= 10 + 1e-9
     assert 0 <= fit.prior_weight < 5
     assert abs(fit.bias) < 5
 
 
 def test_a_fit_says_what_the_agent_will_believe() -> None:
-    predicates = (Predicate(id="a", question="a?", kind="subject"), Predicate(id="b", question="b?", kind="count"))
-    answers = {"x": (0.9, 0.3), "y": (0.2, 0.999)}
+    predicates = (
+        Predicate(id="query", question="is it?"),
+        Predicate(id="a", question="a?", kind="subject"),
+        Predicate(id="b", question="b?", kind="count"),
+    )
+    answers = {"x": (0.6, 0.9, 0.3), "y": (0.3, 0.2, 0.999)}
     state = RerankState(
         query=Query(id="q", text="a crab"),
         candidates=(Candidate("x", 0.4), Candidate("y", 0.1)),
@@ -79,10 +86,10 @@ def test_a_fit_says_what_the_agent_will_believe() -> None:
             for p, v in zip(predicates, values, strict=True)
         ),
     )
-    fitted = Calibration(temperature=2.0, prior_weight=0.8, bias=-1.0)
+    fitted = Calibration(temperature=2.0, whole_weight=0.6, prior_weight=0.8, bias=-1.0)
     belief = believe(state, Deps(FilesCollection({}), calibration=fitted), load_strategy("predicates"))
     verdicts = np.array([[log_odds(p) for p in answers[i]] for i in ("x", "y")])
-    assert TRUTH.log_odds(np.array([1.0, -1.0]), verdicts) == pytest.approx(belief.log_odds)
+    assert TRUTH.log_odds(np.array([1.0, -1.0]), verdicts[:, 1:], verdicts[:, 0]) == pytest.approx(belief.log_odds)
 
 
 def compared(chance: np.random.Generator, precision: float, sign: float = 1.0) -> Compared:
@@ -258,10 +265,10 @@ def test_verification_asks_everything_and_nothing_else() -> None:
 
 
 def test_a_fit_is_shared_by_strategies_whose_prompts_agree() -> None:
-    agent, predicates, pairwise, setwise = map(load_strategy, ("agent", "predicates", "pairwise", "setwise"))
+    agent, predicates, pairwise = map(load_strategy, ("agent", "predicates", "pairwise"))
     fitted = Calibration(key=calibration_key("m", agent, "clip"))
-    assert all(fitted.fits(calibration_key("m", strategy, "clip")) for strategy in (agent, predicates, pairwise))
-    assert not fitted.fits(calibration_key("m", setwise, "clip"))
+    assert all(fitted.fits(calibration_key("m", strategy, "clip")) for strategy in (agent, predicates))
+    assert not fitted.fits(calibration_key("m", pairwise, "clip"))  # it has no verdicts to start from
     assert not fitted.fits(calibration_key("n", agent, "clip"))
     assert not fitted.fits(calibration_key("m", agent, None))
     assert not UNCALIBRATED.fits(calibration_key("m", agent, "clip"))

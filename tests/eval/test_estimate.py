@@ -53,8 +53,8 @@ def test_the_shipped_strategies_by_hand() -> None:
     assert of("yes-no") == of("yes-no-fused") == ({"verify": 100}, False)
     assert of("true-false") == ({"verify": 10}, False)
     assert of("true-false", pool=4) == ({"verify": 4}, False)
-    assert of("predicates") == ({"synthesize": 1, "decompose": 1, "verify": 300}, False)
-    assert of("predicates", COMPOSED) == ({"caption": 1, "synthesize": 1, "decompose": 1, "verify": 150}, False)
+    assert of("predicates") == ({"synthesize": 1, "decompose": 1, "verify": 400}, False)
+    assert of("predicates", COMPOSED) == ({"caption": 1, "synthesize": 1, "decompose": 1, "verify": 250}, False)
     assert of("imagescope") == ({"synthesize": 2, "decompose": 2, "verify": 20 * 12, "compare": 3}, True)
     assert of("pairwise") == ({"compare": 60}, True)
     assert of("pairwise", pool=3) == ({"compare": 6}, True)
@@ -63,15 +63,15 @@ def test_the_shipped_strategies_by_hand() -> None:
     assert of("setwise", pool=5) == ({"compare": 10}, False)
     useless = MEASURED.model_copy(update={"comparison_weight": 0.0})
     assert calls(estimate([TEXT], [100], load_strategy("setwise"), useless)) == {"compare": 0}
-    everything = {"synthesize": 2, "refine": 2, "decompose": 4, "verify": 2 * 100 * 12, "compare": 16, "explain": 3}
+    everything = {"synthesize": 2, "refine": 2, "decompose": 4, "verify": 2 * 100 * 13, "compare": 16, "explain": 3}
     assert of("agent") == (everything, True)
 
 
 def test_tokens_are_the_measured_ones_and_else_a_rule_of_thumb() -> None:
     measured = estimate([TEXT, TEXT], [100, 10], load_strategy("predicates"), MEASURED)
-    assert measured.prompt_tokens == 2 * (40 + 50) + 80 * 3 * 110
-    assert measured.completion_tokens == 2 * (90 + 80) + 3 * 110
-    assert measured.calls == 4 + 330
+    assert measured.prompt_tokens == 2 * (40 + 50) + 80 * 4 * 110
+    assert measured.completion_tokens == 2 * (90 + 80) + 4 * 110
+    assert measured.calls == 4 + 440
     strategy = load_strategy("yes-no")
     assert strategy.verify is not None
     prompt = strategy.verify.prompt
@@ -94,13 +94,13 @@ def test_full_retrieval_looks_at_as_many_as_it_retrieves() -> None:
     assert calls(estimate([TEXT], [5000], load_strategy("yes-no"), given=False)) == {"verify": 100}
     assert calls(estimate([TEXT], [60], load_strategy("yes-no"), given=False)) == {"verify": 60}
     wider = calls(estimate([TEXT], [5000], load_strategy("agent"), given=False))
-    assert wider["verify"] == (100 + 150) * 12
+    assert wider["verify"] == (100 + 150) * 13
 
 
 @pytest.mark.parametrize(("words", "predicates"), [(1, 1), (2, 1), (8, 4), (200, 12)])
 def test_predicates_are_expected_from_the_words(words: int, predicates: int) -> None:
     query = Query(id="q", text=" ".join(["crab"] * words))
-    assert calls(estimate([query], [10], load_strategy("predicates"), MEASURED))["verify"] == 10 * predicates
+    assert calls(estimate([query], [10], load_strategy("predicates"), MEASURED))["verify"] == 10 * (1 + predicates)
 
 
 def test_budgets_are_kept() -> None:
