@@ -1,7 +1,7 @@
-"""The whole flow, one stage a file: synthesize, retrieve, decompose, plan <-> verify, assess, pair <-> compare, rank,
-explain.
+"""The whole flow, one stage a file: synthesize, retrieve, decompose, check, plan <-> verify, assess, pair <-> compare,
+rank, explain.
 
-A strategy without a stage has no node for it. `assess` may send the query round again from `synthesize`.
+A strategy without a stage has no node for it. `check` and `assess` may send the query round again from `synthesize`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from langgraph.types import RetryPolicy
 from agent.budget import Account, Budget, BudgetedLMM
 from agent.deps import Deps, Session
 from agent.nodes.assess import assess
+from agent.nodes.check import check
 from agent.nodes.compare import compare, compare_unforeseen
 from agent.nodes.decompose import decompose
 from agent.nodes.explain import explain
@@ -54,6 +55,10 @@ def build_graph(deps: Deps, strategy: Strategy) -> Graph:
     nodes = {"synthesize": synthesize, "retrieve": retrieve, "decompose": decompose}
     for name in stages:
         graph.add_node(name, bind(nodes[name]), input_schema=RerankState)
+    if strategy.check:
+        checked = ("synthesize", "plan") if strategy.refine else ("plan",)
+        graph.add_node("check", bind(check), input_schema=RerankState, destinations=checked)
+        graph.add_edge("decompose", "check")
     after_verify = "pair" if strategy.compare else "rank"
     if strategy.verify:
         assessed = ("synthesize", after_verify) if strategy.refine else (after_verify,)
@@ -67,7 +72,8 @@ def build_graph(deps: Deps, strategy: Strategy) -> Graph:
             error_handler=cast(Any, unforeseen),  # LangGraph's type of a handler leaves its NodeError out
         )
         graph.add_edge("verify", "plan")
-        stages.append("plan")
+        if not strategy.check:
+            stages.append("plan")
     if strategy.compare:
         graph.add_node("pair", bind(pair), input_schema=RerankState, destinations=("compare", "rank"))
         graph.add_node(

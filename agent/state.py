@@ -42,8 +42,8 @@ class RerankState(RerankInput):
     """`candidates` are in the order of their prior; what was asked grows in the order in which tasks were sent.
 
     `wave` counts the waves of questions and of comparisons; `round` the rounds of refinement, and `wanting` is what the
-    last of them found wanting. `widened` is the window once a round has widened it. `ended` is the stage in which the
-    budget ran out.
+    last of them found wanting. `widened` is the window once a round has widened it. `misread` says that part of what
+    was thought out is untrue of the reference image. `ended` is the stage in which the budget ran out.
     """
 
     synthesis: Synthesis | None = None
@@ -54,6 +54,7 @@ class RerankState(RerankInput):
     round: int = 0
     wanting: str = ""
     widened: int | None = None
+    misread: bool = False
     ended: str | None = None
     verdicts: Annotated[tuple[Verdict, ...], operator.add] = ()
     comparisons: Annotated[tuple[Comparison, ...], operator.add] = ()

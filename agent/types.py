@@ -118,7 +118,8 @@ class Reason(Asked):
 
 
 class Call(Asked):
-    """A question about no candidate in particular: `stage` is synthesize, caption, decompose, refine or joint."""
+    """A question about no candidate in particular: `stage` is synthesize, caption, decompose, check, refine or
+    joint."""
 
     stage: str
     text: str = ""

@@ -169,6 +169,8 @@ def _stages(
         yield "decompose", price.of("decompose", decompose.prompt) * attempts * (1 + rounds)
         most = float(decompose.max_predicates)
         predicates = most if bound else min(max(price.predicates, 1.0), most)
+    if strategy.check and strategy.verify and query.reference_image is not None:
+        yield "check", price.of("verify", strategy.verify.prompt, images=1, answer=1) * predicates * (1 + rounds)
     if verify := strategy.verify:
         images = sum(
             min(size, math.ceil((verify.top_k or size) * factor)) for size, factor in zip(found, widened, strict=True)

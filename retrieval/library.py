@@ -61,13 +61,17 @@ class Library:
 
         With `descriptions` it is the mean of the similarities to the query and to each of them. `caption_weight` (0 to
         1) of it is the similarity to an image's caption, where it has one (ImageScope, arXiv 2503.10166, takes 0.15). A
-        query's reference image counts as half of the query (the normalised sum of its vector and the text's), and is
-        not among the candidates. Raises `ConfigError` where the index does not hold it.
+        query's reference image counts as half of the query (the normalised sum of its vector and the text's), which
+        counts as much as all descriptions together, and is not among the candidates. Raises `ConfigError` where the
+        index does not hold it.
         """
         texts = (Query(id=query.id, text=description) for description in descriptions)
         wanted = [self._encode(query), *map(self.encoder.encode_query, texts)]
+        # No description has seen the reference image, so that what they are wrong about they may share.
+        own = max(len(descriptions), 1) if query.reference_image is not None else 1
         # Inner products are linear: the mean of the similarities is the similarity to the mean.
-        mean: Vectors = np.stack(wanted).mean(axis=0, keepdims=True)
+        weights = [own, *[1] * len(descriptions)]
+        mean: Vectors = np.average(np.stack(wanted), axis=0, weights=weights)[np.newaxis].astype(np.float32)
         scores, ids = self._weighted(caption_weight).search(mean, k + (query.reference_image is not None))
         found = (Candidate(image_id, float(score)) for image_id, score in zip(ids[0], scores[0], strict=True))
         return [candidate for candidate in found if candidate.image_id != query.reference_image][:k]

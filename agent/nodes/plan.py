@@ -29,8 +29,10 @@ def plan(
     if verify is None:
         return Command(goto="assess")
     if prompt := verify.whole_query:
-        parts = (predicate for predicate in state.predicates if predicate.kind != "query")
-        state = state.model_copy(update={"predicates": (whole_query(state, prompt), *parts)})
+        parts = tuple(predicate for predicate in state.predicates if predicate.kind != "query")
+        # What is said about a misread reference image as a whole can't be mended by leaving out a part.
+        whole = () if state.misread and parts else (whole_query(state, prompt),)
+        state = state.model_copy(update={"predicates": (*whole, *parts)})
     belief = believe(state, deps, strategy)
     window = state.widened or verify.top_k or len(state.candidates)
     joint: Questions = {}

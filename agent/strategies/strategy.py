@@ -61,6 +61,11 @@ class Decompose(_Structured):
     max_predicates: int = Field(default=12, ge=1)
 
 
+class Check(_Settings):
+    """Ask the predicates of a composed request about its reference image first: leave out what is untrue of it, and
+    think again, within the rounds of `refine`, where it shows everything already. It is asked as `verify` asks."""
+
+
 class Joint(_Structured):
     """All predicates of an image in one structured answer.
 
@@ -176,7 +181,7 @@ class Fusion(_Settings):
         return self
 
 
-STAGES = ("synthesize", "decompose", "verify", "refine", "compare", "explain")
+STAGES = ("synthesize", "decompose", "check", "verify", "refine", "compare", "explain")
 
 
 class Strategy(_Settings):
@@ -188,6 +193,7 @@ class Strategy(_Settings):
     retrieve: Retrieve = Retrieve()
     synthesize: Synthesize | None = None
     decompose: Decompose | None = None
+    check: Check | None = None
     verify: Verify | None = None
     refine: Refine | None = None
     compare: Compare | None = None
@@ -205,6 +211,8 @@ class Strategy(_Settings):
             raise ValueError("decompose turns instructions into predicates; it wants the stage 'synthesize' before it")
         if self.verify is not None and self.verify.by_predicates != (self.decompose is not None):
             raise ValueError("a verify prompt takes 'question' where there is a stage 'decompose', else 'query'")
+        if self.check is not None and self.decompose is None:
+            raise ValueError("check asks predicates about the reference image; it wants the stage 'decompose'")
         if self.refine is not None and self.decompose is None:
             raise ValueError("refine rewrites predicates; it wants the stage 'decompose'")
         if self.compare is not None and self.compare.mode == "walk" and self.fusion.method != "agreement":

@@ -1,0 +1,81 @@
+"""check: is what was thought out of a reference image true of it?
+
+A composed request is read from a caption of its reference image, and what the caption gets wrong would be asked of
+every candidate. But to judge is easier than to describe: so each predicate is first asked about the reference image
+itself. One that comes from the reference must hold there; the change must not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Literal
+
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+
+from agent.asking import image_parts, one_line, spent
+from agent.deps import Deps, Session
+from agent.nodes.verify import judge
+from agent.request import own_words
+from agent.state import RerankState
+from agent.strategies.strategy import Strategy
+from agent.types import Asked, Call, Predicate, TraceEvent, Verdict
+from core.errors import ConfigError, ImageError
+from core.types import Query
+
+THE_CHANGE = "the change is missing."
+"""What is wanting where the reference image shows all that is asked for, in words that a model can be told."""
+
+
+async def check(
+    state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy
+) -> Command[Literal["synthesize", "plan"]]:
+    """Leave out what the reference image contradicts, and think again where it shows everything already. Other requests
+    pass; where nothing can be asked about the reference image, everything stays."""
+    settings, lmm = strategy.verify, runtime.context.lmm
+    if settings is None or lmm is None:
+        raise ConfigError(f"strategy {strategy.name!r} has no stage 'verify', or there is no model to ask")
+    if state.query.reference_image is None or not state.predicates:
+        return Command(goto="plan")
+    parts = [predicate for predicate in state.predicates if predicate.kind != "query"]
+    try:
+        (image,) = await image_parts(deps.images, [state.query.reference_image])
+    except ImageError as error:
+        return Command(update={"trace": (_event(state, {"error": one_line(error)}),)}, goto="plan")
+    verdicts = await asyncio.gather(*(judge(lmm, predicate, image, settings) for predicate in parts))
+    calls = tuple(_call(predicate, verdict) for predicate, verdict in zip(parts, verdicts, strict=True))
+    holds = {verdict.predicate: verdict.p_expected for verdict in verdicts if verdict.p_expected is not None}
+    untrue = [p for p in parts if holds.get(p.id, 1.0) < 0.5 and not _of_the_change(p, state.query)]
+    unchanged = len(holds) == len(parts) > 0 and min(holds.values()) >= 0.5
+    again = unchanged and state.round < (strategy.refine.rounds if strategy.refine else 0)
+    said = {
+        "holds": {name: round(p, 4) for name, p in holds.items()},
+        "left_out": [predicate.question for predicate in untrue],
+        "unchanged": unchanged,
+        "again": again,
+        **spent(calls),
+    }
+    update: dict[str, Any] = {
+        "predicates": tuple(p for p in state.predicates if p not in untrue),
+        "misread": state.misread or bool(untrue),
+        "calls": calls,
+        "trace": (_event(state, said),),
+    }
+    if again:
+        update |= {"round": state.round + 1, "wanting": THE_CHANGE}
+    return Command(update=update, goto="synthesize" if again else "plan")
+
+
+def _of_the_change(predicate: Predicate, query: Query) -> bool:
+    """Whether a predicate comes from the change, as the request words it, or from nobody knows where."""
+    return not predicate.words or bool(own_words(predicate.words, query))
+
+
+def _call(predicate: Predicate, verdict: Verdict) -> Call:
+    asked = verdict.model_dump(include=set(Asked.model_fields))
+    return Call(stage="check", text=f"{predicate.question} {verdict.answer}".strip(), **asked)
+
+
+def _event(state: RerankState, data: dict[str, Any]) -> TraceEvent:
+    return TraceEvent(kind="checked", at=time.monotonic() - state.started, data={"round": state.round, **data})

@@ -1,0 +1,131 @@
+"""check: a composed request's predicates are asked about its reference image before they are asked about any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+
+from agent.budget import Account, Budget, BudgetedLMM
+from agent.deps import Deps, Session
+from agent.graph import Agent
+from agent.lmm.base import LMM, LMMRequest, TextPart
+from agent.lmm.scripted import Answer, ScriptedLMM
+from agent.nodes.check import THE_CHANGE, check
+from agent.nodes.plan import plan
+from agent.state import RerankState, VerifyTask
+from agent.strategies.strategy import Strategy, load_strategy
+from agent.types import Predicate
+from core.errors import LMMServerError
+from core.types import Candidate, Query
+from retrieval.collection import FolderCollection
+from tests.agent.oracle import FACTS, Oracle, facts_of, paint
+
+QUERY = Query(id="q", text="now on snow", reference_image="03.png")
+CRABS = Predicate(id="s", question="is there a crab?", kind="subject", words="crabs")
+TWO = Predicate(id="n", question="are there exactly two crabs?", kind="count", words="two")
+SNOW = Predicate(id="h", question="was this photo taken in the snow?", kind="habitat", words="on snow")
+AGENT = load_strategy("agent")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> FolderCollection:
+    return paint(tmp_path)
+
+
+async def checked(
+    pictures: FolderCollection,
+    lmm: LMM,
+    strategy: Strategy = AGENT,
+    query: Query = QUERY,
+    predicates: tuple[Predicate, ...] = (CRABS, TWO, SNOW),
+    **known: Any,
+) -> Command[Any]:
+    state = RerankState(query=query, predicates=predicates, caption="two crabs on a beach", **known)
+    return await check(state, Runtime(context=Session(lmm, Account())), deps=Deps(images=pictures), strategy=strategy)
+
+
+def seeing(p_yes: Mapping[str, Answer]) -> ScriptedLMM:
+    """Answers by what comes first in the question."""
+
+    def answer(request: LMMRequest) -> Answer:
+        question = request.messages[-1].content[-1]
+        assert isinstance(question, TextPart)
+        return next(said for start, said in p_yes.items() if question.text.startswith(start))
+
+    return ScriptedLMM(answer)
+
+
+def told(command: Command[Any]) -> dict[str, Any]:
+    (event,) = command.update["trace"]
+    assert event.kind == "checked"
+    return dict(event.data)
+
+
+async def test_what_the_reference_contradicts_is_left_out_but_the_change_stays(pictures: FolderCollection) -> None:
+    command = await checked(pictures, seeing({"is there": 0.9, "are there": 0.1, "was this": 0.05}))
+    assert command.goto == "plan"
+    assert command.update["predicates"] == (CRABS, SNOW) and command.update["misread"]
+    assert told(command)["left_out"] == [TWO.question] and told(command)["holds"]["n"] == pytest.approx(0.1)
+    assert [(call.stage, call.state) for call in command.update["calls"]] == [("check", "answered")] * 3
+
+
+async def test_a_misread_reference_is_not_asked_for_as_a_whole(pictures: FolderCollection) -> None:
+    def first(misread: bool) -> list[str]:
+        state = RerankState(query=QUERY, predicates=(SNOW,), misread=misread, candidates=(Candidate("00.png", 0.5),))
+        command = plan(state, Runtime(context=Session(None, Account())), deps=Deps(images=pictures), strategy=AGENT)
+        tasks: list[VerifyTask] = [send.arg for send in command.goto]  # type: ignore[union-attr]
+        return [task.predicates[0].kind for task in tasks]
+
+    assert first(False) == ["query"]
+    assert first(True) == ["habitat"]
+
+
+async def test_a_request_that_changes_nothing_is_thought_over_once(pictures: FolderCollection) -> None:
+    command = await checked(pictures, ScriptedLMM(lambda _: 0.9))
+    assert command.goto == "synthesize"
+    assert command.update["wanting"] == THE_CHANGE and command.update["round"] == 1
+    assert (await checked(pictures, ScriptedLMM(lambda _: 0.9), round=1)).goto == "plan"
+    once = await checked(pictures, ScriptedLMM(lambda _: 0.9), load_strategy("predicates"))
+    assert once.goto == "plan" and told(once)["unchanged"] and "round" not in once.update
+
+
+async def test_other_requests_pass_unasked(pictures: FolderCollection) -> None:
+    lmm = ScriptedLMM({})
+    assert (await checked(pictures, lmm, query=Query(id="q", text="two crabs"))).update is None
+    assert (await checked(pictures, lmm, predicates=())).update is None
+    assert lmm.requests == []
+
+
+async def test_what_can_not_be_asked_stays(pictures: FolderCollection) -> None:
+    gone = await checked(pictures, ScriptedLMM({}), query=QUERY.model_copy(update={"reference_image": "gone.png"}))
+    assert gone.goto == "plan" and "gone.png" in told(gone)["error"] and "predicates" not in gone.update
+    failed = await checked(pictures, ScriptedLMM(lambda _: LMMServerError("status 500")))
+    assert failed.update["predicates"] == (CRABS, TWO, SNOW) and not told(failed)["unchanged"]
+    assert {call.state for call in failed.update["calls"]} == {"unknown"}
+    broke = BudgetedLMM(ScriptedLMM({}), Account(Budget(max_calls=0)))
+    spent = await checked(pictures, broke)
+    assert spent.goto == "plan" and {call.state for call in spent.update["calls"]} == {"not_asked"}
+
+
+async def test_a_caption_that_lies_misleads_nobody(pictures: FolderCollection) -> None:
+    """The caption invents a third fact. The candidates that have it are not preferred for it."""
+    seen, invented, new = FACTS[0], FACTS[1], FACTS[2]
+    reference = next(i for i in pictures.ids() if facts_of(i) == {seen})
+
+    class Liar(Oracle):
+        def __init__(self) -> None:
+            super().__init__({pictures.pixel_hash(i): facts_of(i) for i in pictures.ids()})
+            self._answers["caption"] = lambda shown: f"{seen}, {invented}"
+
+    match, decoy = (next(i for i in pictures.ids() if facts_of(i) == set(f)) for f in ((seen, new), (seen, invented)))
+    query = Query(id="q", text=new, reference_image=reference)
+    found = await Agent(Deps(images=pictures, lmm=Liar()), AGENT).rerank(
+        query, [Candidate(decoy, 0.9), Candidate(match, 0.1)]
+    )
+    assert [candidate.image_id for candidate in found.ranking] == [match, decoy]
+    assert invented not in {predicate.words for predicate in found.predicates}
