@@ -44,7 +44,8 @@ class Calibration(BaseModel):
     """The fitted values; the defaults are for a model nobody has looked at yet.
 
     - `temperature` divides the log-odds that all predicates hold (above 1: the model is too sure of itself), and
-      `whole_weight` multiplies those of the verdict on the whole query;
+      `whole_weight` multiplies those of the verdict on the whole query; `doubt` are the odds that an image's verdicts
+      say nothing;
     - `prior_weight` is for the prior, standardised per query, and `bias` the log-odds of a match for an average
       candidate that satisfies every predicate with certainty one half; `spread` is how wrong those log-odds may be, as
       a standard deviation;
@@ -65,6 +66,7 @@ class Calibration(BaseModel):
     queries: int = 0
     temperature: float = Field(default=1.0, gt=0)
     whole_weight: float = Field(default=1.0, ge=0)
+    doubt: float = Field(default=0.001, ge=0)
     prior_weight: float = Field(default=0.5, ge=0)
     bias: float = 0.0
     spread: float = Field(default=1.0, gt=0)

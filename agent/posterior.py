@@ -4,9 +4,11 @@ A match satisfies every predicate, so with independent verdicts P(all hold) is t
 log-odds, those of the answer about the whole query and the standardised prior are weighted and added: the first stage's
 score is fused and not thrown away, which is what saves a ranking from a weak model (MM-Embed, arXiv 2411.02571). The
 temperature is for all of an image's verdicts together and not for each, since their errors come together, too: a model
-that misjudges an animal misjudges all that is asked about it. A question without an answer counts with the share of
-this query's images that pass it: that changes no order among images that lack the same answers, and is neither a "no"
-nor a zero.
+that misjudges an animal misjudges all that is asked about it. And with a small probability they say nothing, as where
+the request was misread: among images that all seem not to match, the prior decides.
+
+A question without an answer counts with the share of this query's images that pass it: that changes no order among
+images that lack the same answers, and is neither a "no" nor a zero.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class Belief:
 
     `holds` (n, k) is the probability that a predicate holds, `settled` (n, k) whether nothing more is to be asked about
     it: it has an answer, or asking failed. `whole` (k,) says which one is about the whole query. `prior` (n,) is the
-    prior's part of the log-odds, `bias` what all share; `temperature` and `whole_weight` are the calibration's.
+    prior's part of the log-odds, `bias` what all share; `temperature`, `whole_weight` and `doubt` are the
+    calibration's.
     """
 
     candidates: tuple[Candidate, ...]
@@ -56,17 +59,23 @@ class Belief:
     bias: float
     temperature: float
     whole_weight: float
+    doubt: float
     spread: float
 
     @cached_property
     def log_odds(self) -> Floats:
         """(n,) log-odds of a match, before comparisons."""
-        return self.bias + self.prior + self._evidence(self.holds)
+        return self.bias + self.prior + doubted(self._evidence(self.holds), self.doubt)
 
     @cached_property
     def p_match(self) -> Floats:
         """(n,) probabilities of a match, before comparisons."""
         return 1.0 / (1.0 + np.exp(-self.log_odds))
+
+    @cached_property
+    def p_told(self) -> Floats:
+        """(n,) probabilities of a match as the verdicts have it: what further verdicts can change."""
+        return 1.0 / (1.0 + np.exp(-(self.bias + self.prior + self._evidence(self.holds))))
 
     def order(self) -> list[int]:
         """Candidates by falling log-odds; equal ones in prior order."""
@@ -75,11 +84,11 @@ class Belief:
     def contributions(self, i: int) -> dict[str, float]:
         """What the log-odds of candidate `i` are made of: base, prior, and each predicate as its answer came in."""
         known = self.pass_rates.copy()
-        so_far = float(self._evidence(known[np.newaxis])[0])
+        so_far = float(doubted(self._evidence(known[np.newaxis]), self.doubt)[0])
         parts = {"base": self.bias + so_far, "prior": float(self.prior[i])}
         for k, predicate in enumerate(self.predicates):
             known[k] = self.holds[i, k]
-            now = float(self._evidence(known[np.newaxis])[0])
+            now = float(doubted(self._evidence(known[np.newaxis]), self.doubt)[0])
             parts[predicate.id] = now - so_far
             so_far = now
         return parts
@@ -97,6 +106,11 @@ def log_odds_of_all(holds: Floats) -> Floats:
         return np.zeros(len(holds))
     log_p = np.minimum(np.log(np.maximum(holds, _LEAST)).sum(axis=1), -_LEAST)
     return np.asarray(log_p - np.log(-np.expm1(log_p)))
+
+
+def doubted(evidence: Floats, doubt: float) -> Floats:
+    """(n,) log-odds, given those that the verdicts speak for, where the odds are `doubt` that they say nothing."""
+    return np.asarray(np.logaddexp(evidence, np.log(doubt)) - np.log1p(doubt)) if doubt else evidence
 
 
 def believe(state: RerankState, deps: Deps, strategy: Strategy) -> Belief:
@@ -128,6 +142,7 @@ def believe(state: RerankState, deps: Deps, strategy: Strategy) -> Belief:
         bias=calibration.bias,
         temperature=calibration.temperature,
         whole_weight=calibration.whole_weight,
+        doubt=calibration.doubt,
         spread=calibration.spread,
     )
 

@@ -15,6 +15,7 @@ EVENTS = {
     "synthesized": "The request was thought out, or its own words stand in: the calls and what they cost.",
     "retrieved": "The candidates are there, found or given: how many, and how they were searched.",
     "decomposed": "The instructions became predicates, or the fallback did.",
+    "checked": "The predicates of a composed request were asked about its reference image: what it contradicts.",
     "planned": "A wave of questions was chosen: how many, about how many images.",
     "verified": "One image's questions of a wave came back: their states, tokens and cache hits.",
     "assessed": "What was found was judged: what is wanting, and whether to think again.",

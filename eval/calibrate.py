@@ -108,6 +108,7 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
         queries=len(told),
         temperature=fit.temperature,
         whole_weight=fit.whole_weight,
+        doubt=fit.doubt,
         prior_weight=fit.prior_weight,
         bias=fit.bias,
         spread=spread,

@@ -22,7 +22,7 @@ def find_calibration(model: str | None, strategy: Strategy, encoder: str | None)
     """What was fitted for this model (its identity), this strategy's prompts and this first stage (its fingerprint,
     None where the priors were given); None where nothing was. Raises `ConfigError` for a file that can't be read.
 
-    A calibration of more prompts fits, too, but one of exactly these is preferred.
+    A calibration of more comparisons fits, too, but one of exactly these is preferred.
     """
     from agent.calibration import calibration_key
 
@@ -32,7 +32,7 @@ def find_calibration(model: str | None, strategy: Strategy, encoder: str | None)
     for shelf in _shelves():
         fitting = [found for file in shelf for found in load_calibrations(file) if found.fits(key)]
         if fitting:
-            return min(fitting, key=lambda found: len(found.key.prompts) if found.key else 0)
+            return min(fitting, key=lambda found: len(found.key.comparing) if found.key else 0)
     return None
 
 

@@ -86,7 +86,7 @@ def most_telling(belief: Belief, window: int, stop_below: float, most: int) -> Q
     query it is P, and so that one leads. Images whose greatest change is below `stop_below` can't reach the head any
     more, or are sure of their place in it.
     """
-    p_match = belief.p_match[:window, np.newaxis]
+    p_match = belief.p_told[:window, np.newaxis]
     passes = np.where(belief.whole, p_match, np.maximum(belief.holds[:window], p_match))
     change = 2.0 * p_match * (1.0 - passes)
     change = np.where(belief.settled[:window], 0.0, change)

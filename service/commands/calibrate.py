@@ -67,6 +67,8 @@ def _table(fitted: Calibration) -> Table:
     table.title_justify = "left"
     rows = {
         "temperature of verdicts": f"{fitted.temperature:.3f}",
+        "weight of the whole query": f"{fitted.whole_weight:.3f}",
+        "odds that verdicts say nothing": f"{fitted.doubt:.4f}",
         "weight of the prior": f"{fitted.prior_weight:.3f}",
         "bias": f"{fitted.bias:+.3f}",
         "spread": f"{fitted.spread:.3f}",

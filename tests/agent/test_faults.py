@@ -151,7 +151,7 @@ async def test_whatever_the_budget_there_is_a_ranking_and_the_stage_that_it_ende
         made, failed = faulty.calls, faulty.failed
         result = await agent.rerank(case.query, case.candidates, budget=Budget(max_calls=calls))
         assert_strict(result, case.candidates)
-        assert result.ended in {"caption", "synthesize", "decompose", "verify", "compare", "explain"}
+        assert result.ended in {"caption", "synthesize", "decompose", "check", "verify", "compare", "explain"}
         assert len(result.asked) == faulty.calls - made == calls
         assert sum(question.state == "unknown" for question in result.asked) == faulty.failed - failed
         (ranked,) = (event.data for event in result.trace if event.kind == "ranked")

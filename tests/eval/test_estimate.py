@@ -54,7 +54,8 @@ def test_the_shipped_strategies_by_hand() -> None:
     assert of("true-false") == ({"verify": 10}, False)
     assert of("true-false", pool=4) == ({"verify": 4}, False)
     assert of("predicates") == ({"synthesize": 1, "decompose": 1, "verify": 400}, False)
-    assert of("predicates", COMPOSED) == ({"caption": 1, "synthesize": 1, "decompose": 1, "verify": 250}, False)
+    composed = {"caption": 1, "synthesize": 1, "decompose": 1, "check": 1.5, "verify": 250}
+    assert of("predicates", COMPOSED) == (composed, False)
     assert of("imagescope") == ({"synthesize": 2, "decompose": 2, "verify": 20 * 12, "compare": 3}, True)
     assert of("pairwise") == ({"compare": 60}, True)
     assert of("pairwise", pool=3) == ({"compare": 6}, True)

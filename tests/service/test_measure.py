@@ -108,14 +108,15 @@ def test_a_fit_is_kept_where_it_is_found(run: Run, sets: Path, thinker: World) -
     assert told["position_bias"] == pytest.approx(0.4, abs=0.05)
     assert told["comparison_weight"] > 0
     assert told["key"]["model"] == IDENTITY
-    assert set(told["key"]["prompts"]) == {"ask_predicate", "compare_pair", "compare_pair_reference"}
+    assert set(told["key"]["prompts"]) == {"ask_predicate", "match_yes_no"}
+    assert set(told["key"]["comparing"]) == {"compare_pair", "compare_pair_reference"}
     assert set(told["tokens"]) >= {"synthesize:prompt", "verify:prompt", "compare:completion"}
     file = Path(told["out"])
     assert file.parent == thinker.cache / "calibrations"
     (kept,) = load_calibrations(file)
-    for name in ("agent", "predicates", "pairwise"):
+    for name in ("agent", "predicates"):
         assert find_calibration(IDENTITY, load_strategy(name), None) == kept
-    assert find_calibration(IDENTITY, load_strategy("setwise"), None) is None
+    assert find_calibration(IDENTITY, load_strategy("pairwise"), None) is None
     assert find_calibration(IDENTITY, load_strategy("agent"), "another first stage") is None
     assert find_calibration("another model", load_strategy("agent"), None) is None
     assert find_calibration(None, load_strategy("clip"), None) is None
@@ -151,24 +152,24 @@ def test_several_fits_share_a_file(run: Run, sets: Path, thinker: World, tmp_pat
         assert result.exit_code == 0, result.output
         assert "weight of a comparison" in result.stdout
     fits = load_calibrations(out)
-    assert [len(fit.key.prompts) for fit in fits if fit.key] == [2, 3]
+    assert [len(fit.key.prompts) for fit in fits if fit.key] == [0, 2]
     assert not (thinker.cache / "calibrations").exists()
 
 
 def test_the_users_own_fit_comes_first_and_then_the_most_exact(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent, pairwise = load_strategy("agent"), load_strategy("pairwise")
+    agent, predicates = load_strategy("agent"), load_strategy("predicates")
     shipped = Calibration(key=calibration_key("m", agent, None), bias=1.0)
-    exact = Calibration(key=calibration_key("m", pairwise, None), bias=2.0)
+    exact = Calibration(key=calibration_key("m", predicates, None), bias=2.0)
     for fit in (shipped, exact):
         save_calibration(fit, tmp_path / "models" / "calibration.json")
     assert find_calibration("m", agent, None) == shipped
-    assert find_calibration("m", pairwise, None) == exact
+    assert find_calibration("m", predicates, None) == exact
     own = shipped.model_copy(update={"bias": 3.0})
     save_calibration(own)
     assert find_calibration("m", agent, None) == own
-    assert find_calibration("m", pairwise, None) == own
+    assert find_calibration("m", predicates, None) == own
 
 
 @pytest.mark.parametrize("split", ["test", "all"])
