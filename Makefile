@@ -15,7 +15,7 @@ NEED_PYTHON = test -n "$(PYTHON)" || { \
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check test-vllm lock train clean
+.PHONY: help setup demo test check test-slow test-vllm lock train clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -46,6 +46,9 @@ check: setup ## ruff, mypy --strict, and the directions of imports
 $(VLLM_VENV)/.ready: tests/vllm/setup.sh tests/vllm/requirements.lock tests/vllm/sitecustomize.py
 	@$(NEED_PYTHON)
 	sh tests/vllm/setup.sh "$(PYTHON)" $(VLLM_VENV)
+
+test-slow: setup ## what takes minutes: the bundled models on a whole split
+	$(BIN)/python -m pytest -m slow tests/slow
 
 test-vllm: setup $(VLLM_VENV)/.ready ## the bundled model under a real vLLM server on the CPU
 	$(BIN)/python -m pytest -m vllm tests/vllm

@@ -61,6 +61,8 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         (VALID + "decompose: {prompt: decompose}\n", "wants the stage 'synthesize' before it"),
         (VALID.replace("match_yes_no", "ask_predicate"), "whole query|'question' where there is a stage 'decompose'"),
         (VALID + "refine: {rounds: 1}\n", "wants the stage 'decompose'"),
+        (VALID + "check: {}\n", "check asks predicates.*wants the stage 'decompose'"),
+        (VALID.replace("verify:\n", "verify:\n  whole: match_yes_no\n"), "whole goes beside predicates"),
         (VALID + COMPARE, "comparisons are merged by the fusion method 'posterior'"),
         (
             POSTERIOR + COMPARE.replace("mode: pair", "mode: walk"),
