@@ -45,8 +45,7 @@ class Belief:
 
     `holds` (n, k) is the probability that a predicate holds, `settled` (n, k) whether nothing more is to be asked about
     it: it has an answer, or asking failed. `whole` (k,) says which one is about the whole query. `prior` (n,) is the
-    prior's part of the log-odds, `bias` what all share; `temperature`, `whole_weight` and `doubt` are the
-    calibration's.
+    prior's part of the log-odds, weighted.
     """
 
     candidates: tuple[Candidate, ...]
@@ -56,16 +55,12 @@ class Belief:
     pass_rates: Floats
     whole: NDArray[np.bool_]
     prior: Floats
-    bias: float
-    temperature: float
-    whole_weight: float
-    doubt: float
-    spread: float
+    calibration: Calibration
 
     @cached_property
     def log_odds(self) -> Floats:
         """(n,) log-odds of a match, before comparisons."""
-        return self.bias + self.prior + doubted(self._evidence(self.holds), self.doubt)
+        return self.calibration.bias + self.prior + self._doubted(self.holds)
 
     @cached_property
     def p_match(self) -> Floats:
@@ -75,7 +70,7 @@ class Belief:
     @cached_property
     def p_told(self) -> Floats:
         """(n,) probabilities of a match as the verdicts have it: what further verdicts can change."""
-        return 1.0 / (1.0 + np.exp(-(self.bias + self.prior + self._evidence(self.holds))))
+        return 1.0 / (1.0 + np.exp(-(self.calibration.bias + self.prior + self._evidence(self.holds))))
 
     def order(self) -> list[int]:
         """Candidates by falling log-odds; equal ones in prior order."""
@@ -84,11 +79,11 @@ class Belief:
     def contributions(self, i: int) -> dict[str, float]:
         """What the log-odds of candidate `i` are made of: base, prior, and each predicate as its answer came in."""
         known = self.pass_rates.copy()
-        so_far = float(doubted(self._evidence(known[np.newaxis]), self.doubt)[0])
-        parts = {"base": self.bias + so_far, "prior": float(self.prior[i])}
+        so_far = float(self._doubted(known[np.newaxis])[0])
+        parts = {"base": self.calibration.bias + so_far, "prior": float(self.prior[i])}
         for k, predicate in enumerate(self.predicates):
             known[k] = self.holds[i, k]
-            now = float(doubted(self._evidence(known[np.newaxis]), self.doubt)[0])
+            now = float(self._doubted(known[np.newaxis])[0])
             parts[predicate.id] = now - so_far
             so_far = now
         return parts
@@ -96,8 +91,11 @@ class Belief:
     def _evidence(self, holds: Floats) -> Floats:
         """(n,) log-odds from (n, k) probabilities that the predicates hold: those of all parts, and of the whole."""
         whole = np.clip(holds[:, self.whole], _LEAST, 1.0 - _LEAST)
-        of_whole = (np.log(whole) - np.log1p(-whole)).sum(axis=1)
-        return np.asarray(log_odds_of_all(holds[:, ~self.whole]) / self.temperature + self.whole_weight * of_whole)
+        of_whole = self.calibration.whole_weight * (np.log(whole) - np.log1p(-whole)).sum(axis=1)
+        return np.asarray(log_odds_of_all(holds[:, ~self.whole]) / self.calibration.temperature + of_whole)
+
+    def _doubted(self, holds: Floats) -> Floats:
+        return doubted(self._evidence(holds), self.calibration.doubt)
 
 
 def log_odds_of_all(holds: Floats) -> Floats:
@@ -139,11 +137,7 @@ def believe(state: RerankState, deps: Deps, strategy: Strategy) -> Belief:
         pass_rates=rates,
         whole=np.array([predicate.kind == "query" for predicate in predicates], dtype=np.bool_),
         prior=weight * np.array(standardise([candidate.prior for candidate in candidates]), dtype=np.float64),
-        bias=calibration.bias,
-        temperature=calibration.temperature,
-        whole_weight=calibration.whole_weight,
-        doubt=calibration.doubt,
-        spread=calibration.spread,
+        calibration=calibration,
     )
 
 

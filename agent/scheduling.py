@@ -8,7 +8,6 @@ from collections.abc import Collection
 import numpy as np
 
 from agent.bradley_terry import Floats, Settled, settle
-from agent.calibration import UNCALIBRATED
 from agent.deps import Deps
 from agent.posterior import Belief, believe
 from agent.state import RerankState
@@ -37,9 +36,9 @@ def settled(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[Belief,
         for comparison in state.comparisons
         if comparison.state == "answered" and place.keys() >= set(comparison.shown)
     ]
-    calibration = deps.calibration or UNCALIBRATED
-    weight, bias = calibration.comparison_weight, calibration.position_bias
-    return belief, head, settle(belief.log_odds[head], belief.spread, showings, weight=weight, position_bias=bias)
+    fitted, means = belief.calibration, belief.log_odds[head]
+    weight, bias = fitted.comparison_weight, fitted.position_bias
+    return belief, head, settle(means, fitted.spread, showings, weight=weight, position_bias=bias)
 
 
 def expected_gains(head: Settled, weight: float) -> Floats:

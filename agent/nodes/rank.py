@@ -75,7 +75,7 @@ def _by_agreement(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[R
 def _by_posterior(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[RankedCandidate, ...]:
     """By falling log-odds: those after the verdicts, and for the head those after the comparisons."""
     belief, head, compared = settled(state, deps, strategy)
-    mean, spread = belief.log_odds.copy(), np.diag(np.full(len(belief.candidates), belief.spread**2))
+    mean, spread = belief.log_odds.copy(), np.diag(np.full(len(belief.candidates), belief.calibration.spread**2))
     if compared is not None:
         mean[head] = compared.mean
         spread[np.ix_(head, head)] = compared.covariance
