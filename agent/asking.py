@@ -10,7 +10,7 @@ from typing import Any
 from agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, Message, TextPart
 from agent.types import Asked, State
 from core.errors import BudgetError, ImageError, LMMError
-from core.types import ImageSource
+from core.types import HashSource, ImageSource
 from prompts.prompt import Prompt
 
 
@@ -56,7 +56,10 @@ async def ask(lmm: LMM, request: LMMRequest) -> Answer:
 
 async def image_parts(images: ImageSource, image_ids: Sequence[str]) -> tuple[ImagePart, ...]:
     """Images as they go into a request. Raises `ImageError` for one that can't be read."""
-    hashes = [await asyncio.to_thread(images.pixel_hash, image_id) for image_id in image_ids]
+    if isinstance(images, HashSource):
+        hashes = [images.pixel_hash(image_id) for image_id in image_ids]
+    else:
+        hashes = [await asyncio.to_thread(images.pixel_hash, image_id) for image_id in image_ids]
     return tuple(ImagePart(image_id=i, sha256=sha256) for i, sha256 in zip(image_ids, hashes, strict=True))
 
 

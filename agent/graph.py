@@ -101,8 +101,8 @@ def _bound(node: Callable[..., Any], deps: Deps, strategy: Strategy) -> Any:
     """A stage with what it needs. Where nobody opened a session, as in LangGraph Studio, it has no budget to keep."""
 
     async def run(state: Any, runtime: Runtime[Session | None]) -> Any:
-        session = runtime.context or Session(deps.lmm, Account())
-        done = node(state, runtime.override(context=session), deps=deps, strategy=strategy)
+        opened = runtime if runtime.context else runtime.override(context=Session(deps.lmm, Account()))
+        done = node(state, opened, deps=deps, strategy=strategy)
         return await done if isawaitable(done) else done
 
     return run

@@ -78,15 +78,11 @@ class Belief:
 
     def contributions(self, i: int) -> dict[str, float]:
         """What the log-odds of candidate `i` are made of: base, prior, and each predicate as its answer came in."""
-        known = self.pass_rates.copy()
-        so_far = float(self._doubted(known[np.newaxis])[0])
-        parts = {"base": self.calibration.bias + so_far, "prior": float(self.prior[i])}
-        for k, predicate in enumerate(self.predicates):
-            known[k] = self.holds[i, k]
-            now = float(self._doubted(known[np.newaxis])[0])
-            parts[predicate.id] = now - so_far
-            so_far = now
-        return parts
+        k = len(self.predicates)
+        answered = np.tri(k + 1, k, -1, dtype=np.bool_)  # row r: the first r answers have come in
+        told = self._doubted(np.where(answered, self.holds[i], self.pass_rates)).tolist()
+        shares = {predicate.id: told[n + 1] - told[n] for n, predicate in enumerate(self.predicates)}
+        return {"base": self.calibration.bias + told[0], "prior": float(self.prior[i]), **shares}
 
     def _evidence(self, holds: Floats) -> Floats:
         """(n,) log-odds from (n, k) probabilities that the predicates hold: those of all parts, and of the whole."""

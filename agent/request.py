@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from agent.types import Instruction, Synthesis
@@ -40,3 +41,8 @@ def own_words(words: str, query: Query, caption: str = "") -> str:
     said = (query.text, caption, *(text for turn in query.dialogue for text in (turn.question, turn.answer)))
     words = " ".join(words.split()).strip(" .,;:!?\"'")
     return words if any(words.casefold() in " ".join(text.split()).casefold() for text in said) else ""
+
+
+def mentions(text: str, words: str) -> bool:
+    """Whether a text has these words in it, as words: a starfish is no fish."""
+    return re.search(rf"(?<!\w){re.escape(words.strip())}(?!\w)", text, re.IGNORECASE) is not None

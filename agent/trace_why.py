@@ -115,9 +115,19 @@ def _neighbour(result: RerankResult, ranked: RankedCandidate, place: int) -> Nei
     )
 
 
+def _answered(part: Part) -> bool:
+    return part.verdict is not None and part.verdict.state == "answered"
+
+
+def _whole(part: Part) -> bool:
+    return part.predicate is not None and part.predicate.kind == "query"
+
+
 def _sentence(ranked: RankedCandidate, parts: tuple[Part, ...]) -> str:
     place = f"ranked {ranked.rank} (prior {ranked.prior_rank})"
     own = [part for part in parts if part.log_odds is not None and part.source not in _NOT_THE_IMAGES_OWN]
+    if any(_answered(part) and not _whole(part) for part in own):
+        own = [part for part in own if not _whole(part)]  # a part says more than the whole that it belongs to
     lowest = min(own, key=lambda part: part.log_odds or 0.0, default=None)
     highest = max(own, key=lambda part: part.log_odds or 0.0, default=None)
     if ranked.rank > ranked.prior_rank:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
-from cache.store import Entry, StoreStats
+from cache.store import Entry, Share, StoreStats
 from core.errors import CacheError
 
 APPLICATION_ID = 0x46534350
@@ -25,6 +26,12 @@ CREATE TABLE entries (
     provenance TEXT NOT NULL
 ) WITHOUT ROWID
 """
+
+_SIZE = " + ".join(f"length(CAST({column} AS BLOB))" for column in ("key", "request", "response", "provenance"))
+_MODEL, _ASKED_AT = "json_extract(provenance, '$.model')", "json_extract(provenance, '$.asked_at')"
+_SHARE = f"count(*), coalesce(sum({_SIZE}), 0), min({_ASKED_AT}), max({_ASKED_AT})"
+_CHOSEN = f"coalesce({_ASKED_AT}, '') < :before AND (:model IS NULL OR substr({_MODEL}, 1, length(:model)) = :model)"
+_BATCH = 1000  # entries that are read or written at once
 
 
 class SqliteStore:
@@ -68,17 +75,83 @@ class SqliteStore:
         with self._lock, self._reporting():
             self._connection.execute(statement, values)
 
+    def put_all(self, entries: Iterable[Entry]) -> int:
+        """Commit many entries, a batch at a time, and say how many are new. The first one of a key stays."""
+        statement, waiting, new = "INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?)", iter(entries), 0
+        while batch := list(islice(waiting, _BATCH)):
+            rows = [(entry.key, entry.request, entry.response, entry.provenance) for entry in batch]
+            with self._lock, self._reporting(), self._transaction():
+                new += self._connection.executemany(statement, rows).rowcount
+        return new
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, in the order of the keys; others may read and write meanwhile."""
+        query = "SELECT key, request, response, provenance FROM entries WHERE key > ? ORDER BY key LIMIT ?"
+        last = ""
+        while True:
+            with self._lock, self._reporting():
+                rows = self._connection.execute(query, (last, _BATCH)).fetchall()
+            if not rows:
+                return
+            yield from (Entry(*row) for row in rows)
+            last = rows[-1][0]
+
     def stats(self) -> StoreStats:
-        query = "SELECT json_extract(provenance, '$.model'), count(*) FROM entries GROUP BY 1"
         with self._lock, self._reporting():
-            by_model = dict(self._connection.execute(query).fetchall())
-        files = (self.path, self.path.with_name(self.path.name + "-wal"))
-        size = sum(file.stat().st_size for file in files if file.exists())
-        return StoreStats(entries=sum(by_model.values()), size_bytes=size, by_model=by_model)
+            rows = self._connection.execute(f"SELECT {_MODEL}, {_SHARE} FROM entries GROUP BY 1").fetchall()
+        return StoreStats(self._size(), {model: Share(*share) for model, *share in rows})
+
+    def share(self, before: str, model: str | None = None) -> Share:
+        """How much was asked before a time (ISO 8601, UTC) of the models whose identity begins with `model` (of all,
+        where None). What does not say when it was asked counts as old."""
+        with self._lock, self._reporting():
+            query = f"SELECT {_SHARE} FROM entries WHERE {_CHOSEN}"
+            return Share(*self._connection.execute(query, {"before": before, "model": model}).fetchone())
+
+    def remove_share(self, before: str, model: str | None = None) -> int:
+        """Remove what `share` counts, and say how many entries that were."""
+        with self._lock, self._reporting():
+            statement = f"DELETE FROM entries WHERE {_CHOSEN}"
+            return self._connection.execute(statement, {"before": before, "model": model}).rowcount
+
+    def remove(self, keys: Iterable[str]) -> int:
+        """Remove the entries of these keys, and say how many there were."""
+        with self._lock, self._reporting(), self._transaction():
+            removed = self._connection.executemany("DELETE FROM entries WHERE key = ?", ((key,) for key in keys))
+            return removed.rowcount
+
+    def compact(self) -> int:
+        """Give the room of removed entries back to the disk, and say how many bytes that were. Waits for others."""
+        before = self._size()
+        with self._lock, self._reporting():
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return max(0, before - self._size())
+
+    def faults(self) -> list[str]:
+        """What SQLite finds wrong with the file itself: nothing, if all is well."""
+        with self._lock, self._reporting():
+            rows = self._connection.execute("PRAGMA integrity_check(20)").fetchall()
+        return [str(row[0]) for row in rows if row[0] != "ok"]
 
     def close(self) -> None:
         with self._lock, self._reporting():
             self._connection.close()
+
+    def _size(self) -> int:
+        files = (self.path, self.path.with_name(self.path.name + "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
 
     def _prepare(self, busy_timeout: float) -> None:
         """Refuse a file that isn't ours, before anything is written to it; lay out a new one."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
 class Entry:
     """One remembered call: canonical JSON of request and response, and where they came from.
 
-    `provenance` is a JSON object that names at least the `model` that answered.
+    `provenance` is a JSON object that names at least the `model` that answered. It may say when (`asked_at`, in UTC),
+    and the SHA-256 of the response (`response_sha256`).
     """
 
     key: str
@@ -22,12 +23,32 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class StoreStats:
-    """How much a store holds: number of entries, bytes on disk or in memory, and entries per model."""
+class Share:
+    """A part of a store: number of entries, bytes of their texts, and when the oldest and the newest were asked (ISO
+    8601, UTC; None where no entry says)."""
 
-    entries: int
+    entries: int = 0
+    size_bytes: int = 0
+    oldest: str | None = None
+    newest: str | None = None
+
+
+@dataclass(frozen=True)
+class StoreStats:
+    """How much a store holds: bytes on disk or in memory, and the share of each model."""
+
     size_bytes: int
-    by_model: dict[str, int]
+    models: Mapping[str, Share]
+
+    @property
+    def entries(self) -> int:
+        """The number of all entries."""
+        return sum(share.entries for share in self.models.values())
+
+    @property
+    def by_model(self) -> dict[str, int]:
+        """The number of entries of each model."""
+        return {model: share.entries for model, share in self.models.items()}
 
 
 class CacheStore(Protocol):
@@ -69,10 +90,18 @@ class MemoryStore:
             self._entries.setdefault(entry.key, entry)
 
     def stats(self) -> StoreStats:
-        entries = self._entries.values()
-        size = sum(len(text.encode()) for e in entries for text in (e.key, e.request, e.response, e.provenance))
-        models = Counter(json.loads(e.provenance)["model"] for e in entries)
-        return StoreStats(entries=len(entries), size_bytes=size, by_model=dict(models))
+        by_model: dict[str, list[tuple[int, str | None]]] = {}
+        for entry in self._entries.values():
+            texts = (entry.key, entry.request, entry.response, entry.provenance)
+            told: dict[str, Any] = json.loads(entry.provenance)
+            size = sum(len(text.encode()) for text in texts)
+            by_model.setdefault(told["model"], []).append((size, told.get("asked_at")))
+        models = {}
+        for model, entries in by_model.items():
+            dates = [date for _, date in entries if date]
+            oldest, newest = min(dates, default=None), max(dates, default=None)
+            models[model] = Share(len(entries), sum(size for size, _ in entries), oldest, newest)
+        return StoreStats(sum(share.size_bytes for share in models.values()), models)
 
     def close(self) -> None:
         self._entries.clear()

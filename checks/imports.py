@@ -39,7 +39,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "transformers": (*_LOCAL_MODEL, "fieldnotes/vocabulary.py", _TRAINING),
     "faiss": ("retrieval/faiss_index.py",),
     "openai": ("agent/lmm/openai.py",),
-    "datasets": (),
+    "datasets": ("eval/benchmarks/inquire_hub.py",),
     "ray": (),
 }
 

@@ -63,3 +63,8 @@ class ImageSource(Protocol):
     def pixel_hash(self, image_id: str) -> str:
         """SHA-256 (hexadecimal) of the decoded RGB pixels and the size: the image's identity in caches and traces."""
         ...
+
+
+class HashSource:
+    """Base of an `ImageSource` that knows every hash by heart: it is asked without a thread, which costs more than the
+    answer."""

@@ -3,12 +3,87 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from agent.types import RerankResult
 from core.errors import ConfigError
+from eval.types import Qrels
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run read back. `name` tells it from those beside it. `lmm` is the identity of the model that was asked and
+    `calibration` the fingerprint of what was fitted for it, None where there was none. `results` are those of the
+    queries that were scored, `judgments` what they were scored against."""
+
+    name: str
+    folder: Path
+    benchmark: str
+    split: str
+    strategy: str
+    lmm: str | None
+    calibration: str | None
+    results: Mapping[str, RerankResult]
+    judgments: Qrels
+
+
+class _Named(BaseModel):
+    name: str
+    split: str = ""
+
+
+class _Configuration(BaseModel):
+    benchmark: _Named
+    strategy: _Named
+    lmm: str | None = None
+    calibration: str | None = None
+
+
+class _Manifest(BaseModel):
+    """What is read of `manifest.json`."""
+
+    configuration: _Configuration
+
+
+class _Metrics(BaseModel):
+    """What is read of `metrics.json`."""
+
+    per_query: dict[str, dict[str, float | None]]
+
+
+def read_finished(folder: Path, name: str | None = None) -> FinishedRun:
+    """A run's folder, under this name or the strategy's. Raises `ConfigError` where it holds no finished run."""
+    path = folder / "manifest.json"
+    try:
+        configuration = _Manifest.model_validate_json(path.read_bytes()).configuration
+        path = folder / "metrics.json"
+        scored = _Metrics.model_validate_json(path.read_bytes()).per_query
+        path = folder / "qrels.trec"
+        judgments: dict[str, dict[str, int]] = {query: {} for query in scored}
+        for line in path.read_text(encoding="utf-8").splitlines():
+            query, _, image, judgment = line.split()
+            judgments[unquote(query)][unquote(image)] = int(judgment)
+    except (OSError, ValueError, KeyError) as error:
+        raise _no_run(folder, path) from error
+    results = read_results(folder)
+    if not scored.keys() <= results.keys():
+        raise _no_run(folder, folder / "results.jsonl")
+    return FinishedRun(
+        name=name or configuration.strategy.name,
+        folder=folder,
+        benchmark=configuration.benchmark.name,
+        split=configuration.benchmark.split,
+        strategy=configuration.strategy.name,
+        lmm=configuration.lmm,
+        calibration=configuration.calibration,
+        results={query: results[query] for query in scored},
+        judgments=judgments,
+    )
 
 
 def read_results(folder: Path) -> dict[str, RerankResult]:

@@ -17,6 +17,8 @@ from agent.budget import Account, Budget
 from agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict, unknown_flag
 from core.errors import ConfigError, ImageError, LMMError
 from core.types import Candidate, ImageSource, Query, Run
+from eval.inputs import NAME as INPUTS
+from eval.ledger import Ledger
 from eval.progress import Progress, Silent
 from eval.runfolder import RunFolder
 from eval.scoring import score, shown_metrics
@@ -26,7 +28,7 @@ from eval.types import Benchmark, Cost, RunSummary
 PATIENCE = 20
 """So many calls without an answer end a run, if they are those of several whole queries."""
 
-_FOLDER_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][\w.+~=,-]*")
 
 
 class Fingerprinted(Protocol):
@@ -73,6 +75,9 @@ async def evaluate(
     budget: Budget | None = None,
     calibrations: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    ledger: Ledger | None = None,
+    inputs: Mapping[str, Iterable[str]] | None = None,
+    live: bool = True,
 ) -> list[RunSummary]:
     """Run the benchmark (its first `limit` queries) under each reranker in turn, and write `out_dir/<strategy>/`.
 
@@ -82,7 +87,10 @@ async def evaluate(
     what may go on in a folder. `budget` is what each query may spend, a reranker's account what the whole run may: its
     queries share it as they come, and those read back are charged to it. Their calls and tokens decide what is asked,
     so they belong to the manifest too; a deadline does not, since no two runs would be alike in it. `calibrations` are
-    fingerprints of what was fitted for single strategies, by their names.
+    fingerprints of what was fitted for single strategies, by their names. `ledger`, by default the user's own, counts
+    the runs in which a strategy was scored on test. `inputs` are the lines (`eval.inputs`) that say in full what a
+    strategy's run is made from. `live` is false where no model stands behind the answers, which then are no sign of
+    its life.
 
     Raises `ConfigError` where a folder holds another configuration, with nothing overwritten, and `LMMError` where the
     model answers nothing any more; whatever else a reranker raises ends the run. What was finished stays on the disk.
@@ -98,13 +106,17 @@ async def evaluate(
         }
         for reranker in rerankers
     }
+    progress, ledger = progress or Silent(), ledger or Ledger()
     with ExitStack() as stack:
         folders = [
             stack.enter_context(closing(RunFolder(out_dir / name, configuration)))
             for name, configuration in configurations.items()
         ]
+        for name, folder in zip(configurations, folders, strict=True):
+            if inputs and name in inputs:
+                folder.keep(INPUTS, inputs[name])
         return [
-            await _run(benchmark, queries, reranker, folder, query_concurrency, budget, progress or Silent())
+            await _run(benchmark, queries, reranker, folder, query_concurrency, budget, progress, ledger, live)
             for reranker, folder in zip(rerankers, folders, strict=True)
         ]
 
@@ -117,6 +129,8 @@ async def _run(
     concurrency: int,
     budget: Budget | None,
     progress: Progress,
+    ledger: Ledger,
+    live: bool,
 ) -> RunSummary:
     began = time.perf_counter()
     strategy = reranker.strategy.name
@@ -135,7 +149,8 @@ async def _run(
             result = await reranker.rerank(query, benchmark.candidates(query.id), budget=budget)
             async with writing:
                 hashes = await asyncio.to_thread(_hashes, result, query, benchmark.images)
-                pulse.feel(result, hashes)
+                if live:
+                    pulse.feel(result, hashes)
                 before = folder.results.get(query.id)
                 if before is None or _open(result) < _open(before):
                     await asyncio.to_thread(folder.commit, result, hashes)
@@ -155,7 +170,9 @@ async def _run(
     cost += Cost(seconds=time.perf_counter() - began)
     summary = _conclude(benchmark, strategy, folder, {query.id: folder.results[query.id] for query in queries}, cost)
     pulse.require_life()
-    return summary
+    times = ledger.score(benchmark.name, benchmark.split, reranker.strategy.fingerprint, folder.run_id)
+    folder.note_scored(times)
+    return replace(summary, scored_on_test=times)
 
 
 def _common_flags(results: Sequence[RerankResult]) -> tuple[str, ...]:
@@ -186,15 +203,23 @@ def _conclude(
         ended=dict(sorted(Counter(result.ended for result in results.values() if result.ended).items())),
         flags=_common_flags(list(results.values())),
         by_round=scores.by_round(),
+        breakdowns={
+            kind: {group: {name: found[name] for name in shown} for group, found in groups_of.items()}
+            for kind, groups_of in scores.breakdowns().items()
+        },
     )
     rankings = {q: tuple((ranked.image_id, ranked.score) for ranked in result.ranking) for q, result in results.items()}
     folder.write("run.trec", run_lines(Run(strategy, rankings)))
     folder.write("qrels.trec", qrels_lines({query_id: benchmark.judgments(query_id) for query_id in results}))
     table = {
-        **{key: value for key, value in asdict(summary).items() if key != "out"},
+        **{key: value for key, value in asdict(summary).items() if key not in ("out", "scored_on_test")},
         "metrics": means,
         "by_supercategory": groups,
+        "breakdowns": scores.breakdowns(),
         "per_query": scores.per_query(),
+        "groups": {
+            query_id: dict(benchmark.meta[query_id].groups) for query_id in results if query_id in benchmark.meta
+        },
     }
     folder.write("metrics.json", [json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False), "\n"])
     return summary
@@ -330,4 +355,4 @@ def _require_folder_names(names: Sequence[str]) -> None:
     if len(set(names)) < len(names):
         raise ConfigError(f"two strategies have the same name ({', '.join(sorted(names))}); rename one")
     if bad := [name for name in names if not _FOLDER_NAME.fullmatch(name)]:
-        raise ConfigError(f"{bad[0]!r} can't name a run's folder; use letters, digits and . _ + - only")
+        raise ConfigError(f"{bad[0]!r} can't name a run's folder; use letters, digits and . _ + ~ = , - only")

@@ -2,11 +2,14 @@
 
 The test is the paired randomisation test: were the two runs alike, each query's difference could as well have had the
 other sign. Smucker, Allan and Carterette, "A comparison of statistical significance tests for information retrieval
-evaluation" (CIKM 2007), recommend it, with the bootstrap for intervals.
+evaluation" (CIKM 2007), recommend it, with the bootstrap for intervals. Where several tests are made, Holm's step-down
+procedure (Scandinavian Journal of Statistics 6, 1979) keeps the chance of a single false finding among them at its
+level. What a test could have found is the power of the paired t test, which that of the randomisation test follows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,9 +21,15 @@ EXACT = 16
 
 DRAWS = 99_999
 SIGNIFICANT = 0.05
+POWER = 0.8
+"""The chance of finding a difference with which `detectable` reckons."""
+
+EVEN = 1e-12
+"""Differences up to this are rounding."""
 
 _BLOCK = 4096
-_ROUNDING = 1e-12
+_TOGETHER = 8
+"""So many queries' signs are looked up at once, by a random byte."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ def compare(a: Mapping[str, float], b: Mapping[str, float], seed: int = 0) -> Pa
     values_a = np.array([a[query] for query in sorted(a)])
     values_b = np.array([b[query] for query in sorted(a)])
     differences = values_b - values_a
-    even = np.abs(differences) <= _ROUNDING
+    even = np.abs(differences) <= EVEN
     low, high = bootstrap_interval(differences, seed=seed)
     return Paired(
         queries=len(a),
@@ -78,21 +87,59 @@ def randomisation_p(differences: ArrayLike, draws: int = DRAWS, seed: int = 0) -
     is never zero. `differences` has shape (queries,).
     """
     values = _finite(differences)
-    moving = values[np.abs(values) > _ROUNDING]
+    moving = values[np.abs(values) > EVEN]
     if not moving.size:
         return 1.0
     scale = float(np.abs(moving).sum())
-    reached = abs(float(moving.sum())) - _ROUNDING * scale
+    reached = abs(float(moving.sum())) - EVEN * scale
     if moving.size <= EXACT:
-        numbers = np.arange(2**moving.size)[:, None] >> np.arange(moving.size)
-        return float((np.abs(_signed(numbers, moving)) >= reached).mean())
+        return float((np.abs(_sums(moving)) >= reached).mean())
+    tables = [_sums(moving[start : start + _TOGETHER]) for start in range(0, moving.size, _TOGETHER)]
     chance = np.random.default_rng(seed)
     extreme = 0
     for start in range(0, draws, _BLOCK):
-        rows = min(_BLOCK, draws - start)
-        bits = chance.integers(0, 2, size=(rows, moving.size), dtype=np.int8)
-        extreme += int((np.abs(_signed(bits, moving)) >= reached).sum())
+        drawn = chance.integers(0, 2**_TOGETHER, size=(len(tables), min(_BLOCK, draws - start)), dtype=np.uint8)
+        # The last table may be shorter. Its length is a power of two, so the remainder is as random as the byte.
+        sums = sum(table[signs & (table.size - 1)] for table, signs in zip(tables, drawn, strict=True))
+        extreme += int((np.abs(sums) >= reached).sum())
     return (extreme + 1) / (draws + 1)
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """The p values of one family of tests, along the given ones, so adjusted that whichever are under a level are
+    findings of which, with that level's chance at most, any is false. Raises ValueError for what is no p value."""
+    given = np.asarray(p_values, dtype=np.float64)
+    if given.ndim != 1 or not ((given >= 0) & (given <= 1)).all():
+        raise ValueError("p values lie between 0 and 1")
+    order = np.argsort(given, kind="stable")
+    adjusted = np.empty_like(given)
+    adjusted[order] = np.minimum(np.maximum.accumulate(given[order] * np.arange(given.size, 0, -1)), 1)
+    return tuple(adjusted.tolist())
+
+
+def power(difference: float, spread: float, queries: int, level: float = SIGNIFICANT) -> float:
+    """The chance that a two-sided paired test of `queries` queries finds a true mean `difference`, where single
+    differences vary with a standard deviation of `spread` (above 0). 0 where so few queries can't reach the level.
+
+    For differences of rank metrics that most queries share in, simulation agrees within 5 points from some 20 queries
+    on. Where most differences are zero, or most of the gain comes from few queries, that takes 160.
+    """
+    if _too_few(queries, level):
+        return 0.0
+    return _power(difference / spread * math.sqrt(queries), queries, level)
+
+
+def detectable(spread: float, queries: int, level: float = SIGNIFICANT) -> float | None:
+    """The smallest true mean difference that a test of `queries` queries finds with a chance of `POWER`.
+
+    `spread` is the standard deviation of the queries' differences. None where nothing can be said: the runs differ
+    nowhere, or so few queries can't reach the level, whatever they show.
+    """
+    if spread <= EVEN or _too_few(queries, level):
+        return None
+    from scipy.optimize import brentq
+
+    return float(brentq(lambda shift: _power(shift, queries, level) - POWER, 0, 50)) * spread / math.sqrt(queries)
 
 
 def bootstrap_interval(
@@ -111,9 +158,25 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _signed(bits: NDArray[np.integer], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums of the values under signs given as 0 (minus) and 1 (plus), one row each."""
-    sums: NDArray[np.float64] = (2.0 * (bits & 1) - 1.0) @ values
+def _too_few(queries: int, level: float) -> bool:
+    """Whether even the most extreme of all assignments of signs, and its mirror image, are too many to be rare."""
+    return 2.0 ** (1 - queries) >= level
+
+
+def _power(shift: float, queries: int, level: float) -> float:
+    """The power of the paired t test, `shift` being the true mean in its standard errors."""
+    from scipy import stats
+
+    freedom = queries - 1
+    bound = stats.t.isf(level / 2, freedom)
+    return float(stats.nct.sf(bound, freedom, shift) + stats.nct.sf(bound, freedom, -shift))
+
+
+def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sums of the values under every assignment of signs, of shape (2 ** values,)."""
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums - value, sums + value])
     return sums
 
 

@@ -19,7 +19,8 @@ _OVERVIEW = ("mAP@50", "nDCG@10", "MRR")
 def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     """The runs of one benchmark as one JSON-able object. Metrics are fractions between 0 and 1, or None where no
     query could be scored; full retrieval adds the first stage's recall. `unknown` counts the calls that gave no answer,
-    `ended` the queries on which a budget ended the work, by stage; dialogues add `by_round`."""
+    `ended` the queries on which a budget ended the work, by stage, `scored_on_test` the runs in which the strategy was
+    scored on test; dialogues add `by_round`."""
     return {
         "benchmark": summaries[0].benchmark,
         "split": summaries[0].split,
@@ -28,10 +29,12 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
                 "strategy": summary.strategy,
                 "metrics": dict(summary.metrics),
                 "by_supercategory": {group: dict(means) for group, means in summary.by_supercategory.items()},
+                **_breakdowns(summary),
                 **_by_round(summary),
                 "cost": asdict(summary.cost),
                 "unknown": summary.unknown,
                 "ended": dict(summary.ended),
+                "scored_on_test": summary.scored_on_test,
                 "out": str(summary.out),
             }
             for summary in summaries
@@ -143,6 +146,11 @@ def unanswered(summary: RunSummary) -> str:
         f"{summary.strategy}: {summary.unknown:,} of {summary.asked:,} calls gave no answer "
         f"({summary.unknown_share:.1%})"
     )
+
+
+def _breakdowns(summary: RunSummary) -> dict[str, Any]:
+    found = {kind: {g: dict(means) for g, means in groups.items()} for kind, groups in summary.breakdowns.items()}
+    return {"breakdowns": found} if found else {}
 
 
 def _by_round(summary: RunSummary) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """One run on disk. It survives `kill -9` at any point, and never mixes two configurations.
 
-- `manifest.json`: what was run, by fingerprints, and with which versions.
+- `manifest.json`: what was run, by fingerprints, and with which versions; the run's own id, and how often its strategy
+  was scored on this benchmark's test split.
+- `inputs.jsonl`: the things themselves: strategy, calibration, queries, candidates, judgments (see `eval.inputs`).
 - `results.jsonl`: one `RerankResult` a line, written query by query; the last line of a query counts.
 - `images.jsonl`: id and pixel hash of every image that the model was asked about, so that replay needs no pixels.
 - `run.trec`, `qrels.trec`, `metrics.json`: written when all queries are finished.
@@ -17,8 +19,9 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from agent.types import RerankResult
 from core.errors import ConfigError
@@ -38,7 +41,9 @@ class _HashedImage(BaseModel):
 
 class _Manifest(BaseModel):
     format: Literal[1] = 1
+    run: str = Field(default_factory=lambda: uuid4().hex)
     began: str
+    scored_on_test: int = 0
     configuration: dict[str, Any]
     environments: tuple[dict[str, Any], ...] = ()
 
@@ -61,11 +66,22 @@ class RunFolder:
         self._results = JsonLines(path / "results.jsonl")
         try:
             self._images = JsonLines(path / "images.jsonl")
-            self._write_manifest(self._accepted_manifest(configuration))
+            self._manifest = self._with_versions(self._accepted_manifest(configuration))
+            self._write_manifest()
             self._recover()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def run_id(self) -> str:
+        """What tells this run from every other, wherever its folder is moved and however often it is taken up."""
+        return self._manifest.run
+
+    def note_scored(self, times: int) -> None:
+        """Put on record how often the strategy was scored on test."""
+        self._manifest = self._manifest.model_copy(update={"scored_on_test": times})
+        self._write_manifest()
 
     def commit(self, result: RerankResult, hashes: Mapping[str, str]) -> None:
         """Put a finished query on the disk, with the pixel hashes of the images that the model was asked about.
@@ -85,6 +101,11 @@ class RunFolder:
     def write(self, name: str, lines: Iterable[str]) -> None:
         """Write a whole file, or leave the old one as it was."""
         _replace(self.path / name, "".join(lines))
+
+    def keep(self, name: str, lines: Iterable[str]) -> None:
+        """Write a whole file unless it is there."""
+        if not (self.path / name).exists():
+            self.write(name, lines)
 
     def close(self) -> None:
         """Let other processes use the folder."""
@@ -113,12 +134,19 @@ class RunFolder:
             )
         return manifest
 
-    def _write_manifest(self, manifest: _Manifest) -> None:
-        """Put this process' versions on record, where they are not."""
+    def _with_versions(self, manifest: _Manifest) -> _Manifest:
+        """The manifest with this process' versions on record."""
         here = {"python": platform.python_version(), "platform": platform.platform(), "libraries": _versions()}
-        if here not in manifest.environments:
-            manifest = manifest.model_copy(update={"environments": (*manifest.environments, here)})
-            self.write("manifest.json", [manifest.model_dump_json(indent=2), "\n"])
+        if here in manifest.environments:
+            return manifest
+        return manifest.model_copy(update={"environments": (*manifest.environments, here)})
+
+    def _write_manifest(self) -> None:
+        """Write the manifest, where the disk does not say the same already."""
+        path = self.path / "manifest.json"
+        text = f"{self._manifest.model_dump_json(indent=2)}\n"
+        if not path.exists() or path.read_bytes() != text.encode():
+            self.write(path.name, [text])
 
     def _require_empty(self) -> None:
         """A killed start leaves only empty files and the half of a manifest; anything else belongs to somebody."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from agent.types import RerankResult
 from eval import metrics
-from eval.types import Benchmark, Means
+from eval.types import Benchmark, Means, QueryMeta
 
 Metric = Callable[[NDArray[np.uint8], NDArray[np.int64]], metrics.Values]
 
@@ -51,7 +51,7 @@ class Scores:
     """
 
     query_ids: tuple[str, ...]
-    groups: tuple[str, ...]
+    meta: tuple[QueryMeta, ...]
     positives: NDArray[np.int64]
     values: Mapping[str, metrics.Values]
     rounds: tuple[int, ...] | None = None
@@ -62,8 +62,15 @@ class Scores:
 
     def by_supercategory(self) -> dict[str, Means]:
         """The means within each supercategory, in alphabetical order; queries without one are left out."""
-        groups = np.array(self.groups)
-        return {group: self._means(groups == group) for group in sorted(set(self.groups) - {""})}
+        return self._by("supercategory")
+
+    def breakdowns(self) -> dict[str, dict[str, Means]]:
+        """The means by category, by iconic group, and of the queries with and without a scientific name, each in
+        alphabetical order; a kind that tells no two queries apart because none has it is left out."""
+        kinds = ["category", "iconic_group"]
+        if any(meta.scientific_name for meta in self.meta):
+            kinds.append("scientific_name")
+        return {kind: found for kind in kinds if (found := self._by(kind))}
 
     def by_round(self) -> dict[int, Means]:
         """The means after each number of rounds, in order; nothing where the benchmark has no dialogues."""
@@ -79,6 +86,10 @@ class Scores:
             }
             for row, query_id in enumerate(self.query_ids)
         }
+
+    def _by(self, kind: str) -> dict[str, Means]:
+        groups = np.array([meta.groups[kind] for meta in self.meta])
+        return {group: self._means(groups == group) for group in sorted(set(groups.tolist()) - {""})}
 
     def _means(self, rows: NDArray[np.bool_]) -> Means:
         return {_MEAN_NAMES.get(name, name): metrics.mean(values[rows]) for name, values in self.values.items()}
@@ -97,9 +108,9 @@ def score(benchmark: Benchmark, results: Mapping[str, RerankResult]) -> Scores:
         prior.append([judged.get(ranked.image_id, 0) for ranked in by_prior])
     values = {name: metric(_padded(final), positives) for name, metric in METRICS.items()}
     values[FIRST_STAGE_RECALL] = metrics.recall(_padded(prior), positives, k=100)
-    groups = tuple(meta.supercategory if (meta := benchmark.meta.get(query_id)) else "" for query_id in ids)
+    meta = tuple(benchmark.meta.get(query_id, QueryMeta()) for query_id in ids)
     rounds = tuple(benchmark.rounds[query_id] for query_id in ids) if benchmark.rounds else None
-    return Scores(ids, groups, positives, values, rounds)
+    return Scores(ids, meta, positives, values, rounds)
 
 
 def _require_strict(result: RerankResult) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,11 +20,25 @@ Means = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class QueryMeta:
-    """INQUIRE's groups of a query. They are part of the answer key."""
+    """INQUIRE's groups of a query, and whether its words name a species by the scientific name.
+
+    They are part of the answer key.
+    """
 
     supercategory: str = ""
     category: str = ""
     iconic_group: str = ""
+    scientific_name: bool = False
+
+    @property
+    def groups(self) -> Mapping[str, str]:
+        """Kind of group -> the query's own, empty where it has none."""
+        return {
+            "supercategory": self.supercategory,
+            "category": self.category,
+            "iconic_group": self.iconic_group,
+            "scientific_name": "yes" if self.scientific_name else "no",
+        }
 
 
 @dataclass(frozen=True)
@@ -85,9 +99,14 @@ class Benchmark:
                 "queries": [query.model_dump(mode="json") for query in self.queries],
                 "qrels": {query: dict(judged) for query, judged in self.qrels.items()},
                 "candidates": sets and {q: [[c.image_id, c.prior] for c in found] for q, found in sets.items()},
-                "meta": {query: asdict(meta) for query, meta in self.meta.items()},
+                "meta": {query: _identity(meta) for query, meta in self.meta.items()},
             }
         )
+
+
+def _identity(meta: QueryMeta) -> dict[str, str]:
+    """What was read of a query's groups; what was made out from its text adds nothing to that."""
+    return {"supercategory": meta.supercategory, "category": meta.category, "iconic_group": meta.iconic_group}
 
 
 @dataclass(frozen=True)
@@ -122,6 +141,8 @@ class RunSummary:
     `scored` counts the queries that have a positive, `asked` the calls that the rankings rest on and `unknown` those of
     them that gave no answer; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
     warnings that hold for every query. `by_round` are a dialogue benchmark's means after each number of rounds.
+    `breakdowns` are means by the other kinds of group: category, iconic_group, scientific_name (yes or no).
+    `scored_on_test` counts the runs in which the strategy was scored on the benchmark's test split.
     """
 
     benchmark: str
@@ -138,6 +159,8 @@ class RunSummary:
     ended: Mapping[str, int] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     by_round: Mapping[int, Means] = field(default_factory=dict)
+    breakdowns: Mapping[str, Mapping[str, Means]] = field(default_factory=dict)
+    scored_on_test: int = 0
 
     @property
     def unknown_share(self) -> float:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Self
 
 import faiss
 import numpy as np
 
+from core.errors import IndexMismatchError
 from retrieval.encoder import Vectors
-from retrieval.index import StoredIndex, check_queries
+from retrieval.index import StoredIndex, check_queries, check_vectors
 
 
 class FaissIndex(StoredIndex):
@@ -22,6 +24,20 @@ class FaissIndex(StoredIndex):
         super().__init__(ids, vectors, encoder_fingerprint)
         self._index = faiss.IndexFlatIP(vectors.shape[1])
         self._index.add(np.ascontiguousarray(vectors))
+
+    @classmethod
+    def of_blocks(cls, ids: Sequence[str], blocks: Iterable[Vectors], dim: int, encoder_fingerprint: str) -> Self:
+        """An index of vectors that come some at a time, shape (any, dim) each, in the order of the ids, so that not all
+        of them lie in memory beside it. The ids must differ. Raises `IndexMismatchError` as the constructor does."""
+        made = cls((), np.empty((0, dim), dtype=np.float32), encoder_fingerprint)
+        for block in blocks:
+            check_queries(block, dim)
+            check_vectors(ids[made._index.ntotal : made._index.ntotal + len(block)], block)
+            made._index.add(np.ascontiguousarray(block))
+        if made._index.ntotal != len(ids):
+            raise IndexMismatchError(f"{len(ids)} ids came with {made._index.ntotal} vectors")
+        made.ids = tuple(ids)
+        return made
 
     @property
     def vectors(self) -> Vectors:

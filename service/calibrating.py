@@ -27,23 +27,33 @@ def fit_strategy(name: str, strategy_name: str, split: str, settings: Settings, 
     Raises `ConfigError`, before anything is opened, for a split that may not decide a setting, and for files that name
     none: they may be a test split.
     """
-    from eval.benchmarks.inquire_rerank import WHOLE, named_splits
     from eval.calibrate import require_selection_split, verification
     from eval.finished import read_results
 
     require_selection_split(split)
     (strategy,) = load_strategies((strategy_name,))
     questions = verification(strategy)
-    if name not in NAMES and Path(name).exists() and named_splits(Path(name)) == {WHOLE}:
-        raise ConfigError(
-            f"the files of {name} do not say which split they are, and settings are never fitted on a test split; put "
-            f"{split!r} at the front of their names"
-        )
+    require_named_split(name, split)
     workload, flags = opened(name, split, [strategy], settings)
     (run,) = evaluate_workload(workload, [questions], settings, runs, flags=flags)
     results = read_results(run.out)
     with keeping("answers so far are in the cache, and the same command finds them there"):
         return asyncio.run(_compare_and_fit(workload, strategy, results, settings))
+
+
+def require_named_split(name: str, split: str) -> None:
+    """Raise `ConfigError` for Parquet files that do not say which split they are: they may be a test split."""
+    from eval.benchmarks.inquire_fullrank import is_fullrank
+    from eval.benchmarks.inquire_rerank import named_splits
+    from eval.benchmarks.splits import WHOLE
+
+    path = Path(name)
+    parquet = name not in NAMES and path.exists() and not is_fullrank(path)
+    if parquet and named_splits(path) == {WHOLE}:
+        raise ConfigError(
+            f"the files of {name} do not say which split they are, and settings are never fitted on a test split; put "
+            f"{split!r} at the front of their names"
+        )
 
 
 async def _compare_and_fit(

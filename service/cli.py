@@ -12,13 +12,18 @@ import click
 from core.errors import FieldscopeError
 from service.commands.cache import cache
 from service.commands.calibrate import calibrate
+from service.commands.compare import compare
 from service.commands.demo import demo
+from service.commands.doctor import doctor
 from service.commands.evaluate import evaluate
+from service.commands.export import export
+from service.commands.leaderboard import leaderboard
 from service.commands.library import caption, index, search
 from service.commands.lmm import lmm
 from service.commands.measure import measure
 from service.commands.prompts import prompts
 from service.commands.rerank import rerank
+from service.commands.rescore import rescore
 from service.commands.strategies import strategies
 from service.commands.trace import trace
 from service.commands.version import version
@@ -67,7 +72,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    demo, evaluate, calibrate, measure, rerank, index, caption, search, trace, lmm, cache, prompts, strategies, version,
+    demo, evaluate, compare, export, leaderboard, calibrate, measure, rerank, index, caption, search, trace, lmm,
+    doctor, cache, rescore, prompts, strategies, version,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agent.strategies.strategy import Strategy
     from core.types import Query
     from eval.estimate import Estimate
+    from eval.queries import Selection
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,24 @@ class Outlook:
         return self.price.of(told.prompt_tokens, told.completion_tokens) if self.price else None
 
 
-def task_of(name: str, split: str | None, limit: int | None, settings: Settings) -> Task:
-    """A benchmark as far as it matters here; FieldNotes' pictures need not be there. Raises `BenchmarkError`."""
+def task_of(name: str, split: str | None, chosen: Selection, limit: int | None, settings: Settings) -> Task:
+    """The first `limit` of the chosen queries of a benchmark; pictures and embeddings are not opened.
+
+    Raises `BenchmarkError`, and `ConfigError` for lists that name no query.
+    """
     if name not in NAMES:
-        benchmark = open_workload(name, split, settings).benchmark
-        queries = benchmark.queries[:limit]
-        return Task(queries, tuple(len(benchmark.candidates(query.id) or ()) for query in queries))
+        workload = open_workload(name, split, settings, search=False)
+        queries = chosen.of(workload.benchmark.queries)[:limit]
+        sets = (workload.benchmark.candidates(query.id) for query in queries)
+        images = len(workload.found)
+        return Task(queries, tuple(images if given is None else len(given) for given in sets), not images)
     from fieldnotes.collection import read_split
     from fieldnotes.rerank import TOP
 
     given = name == "fieldnotes-rerank"
     task = "" if given else name.removeprefix("fieldnotes").removeprefix("-")
     data = read_split(split or "test", task)
-    queries = tuple(query.query for query in data.queries[:limit])
+    queries = chosen.of([query.query for query in data.queries])[:limit]
     images = min(len(data.scenes), TOP) if given else len(data.scenes)
     return Task(queries, (images,) * len(queries), given)
 
@@ -137,9 +143,9 @@ def table(outlooks: Sequence[Outlook]) -> Table:
     price = outlooks[0].price
     made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title="what would be asked")
     made.title_justify = "left"
-    made.add_column("strategy", no_wrap=True)
+    made.add_column("strategy", overflow="fold")
     for name in ("", "calls", "tokens in", "tokens out", *([price.currency] if price else [])):
-        made.add_column(plain(name), justify="right")
+        made.add_column(plain(name), justify="right", no_wrap=True)
     for outlook in outlooks:
         told = outlook.estimate
         counts = (told.calls, told.prompt_tokens, told.completion_tokens)

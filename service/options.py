@@ -20,18 +20,22 @@ _CLIP = click.option(
     metavar="NAME",
     help="The first stage's CLIP: MODEL:PRETRAINED as open_clip names it, or a folder.  [default: the bundled one]",
 )
-_LMM = (
+_SERVER = (
     click.option("--lmm", "lmm_url", metavar="URL", help="An OpenAI-compatible server, such as http://localhost:8000."),
     click.option("--model", metavar="NAME", help="The model to ask there."),
+)
+_MAX_SIDE = click.option(
+    "--max-side",
+    type=click.IntRange(min=1),
+    default=DEFAULT_MAX_SIDE,
+    show_default=True,
+    metavar="PIXELS",
+    help="Larger pictures are scaled down before they travel to the server.",
+)
+_LMM = (
+    *_SERVER,
     click.option("--revision", metavar="TEXT", help="Tells two models of that name apart in the cache."),
-    click.option(
-        "--max-side",
-        type=click.IntRange(min=1),
-        default=DEFAULT_MAX_SIDE,
-        show_default=True,
-        metavar="PIXELS",
-        help="Larger pictures are scaled down before they travel to the server.",
-    ),
+    _MAX_SIDE,
     click.option(
         "--concurrency",
         type=click.IntRange(min=1),
@@ -74,6 +78,11 @@ def model_options(command: Function) -> Function:
     environment, FIELDSCOPE_API_KEY or OPENAI_API_KEY.
     """
     return _with_settings(command, *_LMM, _CLIP)
+
+
+def server_options(command: Function) -> Function:
+    """`--lmm`, `--model` and `--max-side`, for who asks past the cache; the command gets `settings`."""
+    return _with_settings(command, *_SERVER, _MAX_SIDE)
 
 
 def budget_options(command: Function) -> Function:

@@ -114,7 +114,7 @@ class Ranking:
         """An image for programs. `p_yes`, `p_expected` and `answer` are those of the weakest question: the only one, or
         that of the lowest P(expected)."""
         verdicts = self._verdicts.get(ranked.image_id, {})
-        against = weakest(verdicts.values())
+        against = self._against(verdicts)
         path = self.path(ranked.image_id)
         return {
             "rank": ranked.rank,
@@ -141,12 +141,18 @@ class Ranking:
 
     def _weakest(self, verdicts: Mapping[str, Verdict]) -> Text:
         """What counts most against an image; of a single question only the answer."""
-        against = weakest(verdicts.values())
+        against = self._against(verdicts)
         if against is None or against.p_expected is None:
             return plain(answer_of(against), "yellow")
         if len(self.result.predicates) == 1:
             return plain(answer_of(against))
         return plain(f"{against.p_expected:.2f} {self._question(against)}")
+
+    def _against(self, verdicts: Mapping[str, Verdict]) -> Verdict | None:
+        """The weakest predicate; the whole query, which says less, where no predicate has an answer."""
+        parts = {predicate.id for predicate in self.result.predicates if predicate.kind != "query"}
+        answered = [v for name, v in verdicts.items() if name in parts and v.state == "answered"]
+        return weakest(answered or verdicts.values())
 
     def _question(self, verdict: Verdict) -> str:
         return next((p.question for p in self.result.predicates if p.id == verdict.predicate), verdict.predicate)

@@ -17,14 +17,19 @@ class SpacedCommand(click.Command):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, spread(self.params, args))
+        return super().parse_args(ctx, spread(self.params, args, self.wanted(args)))
+
+    def wanted(self, args: Sequence[str]) -> int:
+        """How many arguments these `args` must have values for."""
+        return _required(self.params)
 
 
-def spread(params: Sequence[click.Parameter], args: Sequence[str]) -> list[str]:
-    """`args` with the flag of a `multiple` option repeated before each of its values."""
+def spread(params: Sequence[click.Parameter], args: Sequence[str], wanted: int | None = None) -> list[str]:
+    """`args` with the flag of a `multiple` option repeated before each of its values. `wanted` arguments (by default
+    all that are required) must be among `args`."""
+    wanted = _required(params) if wanted is None else wanted
     several = {name for p in params if isinstance(p, click.Option) and p.multiple for name in p.opts}
     valued = {name for p in params if isinstance(p, click.Option) and not p.is_flag for name in p.opts}
-    wanted = sum(isinstance(p, click.Argument) and p.required for p in params)
     line: list[str] = []
     repeated: list[int] = []  # where in `line` a flag was put in
     flag: str | None = None
@@ -49,3 +54,7 @@ def spread(params: Sequence[click.Parameter], args: Sequence[str]) -> list[str]:
     for place in reversed(repeated[len(repeated) - max(0, wanted) :] if wanted > 0 else []):
         del line[place]
     return line
+
+
+def _required(params: Sequence[click.Parameter]) -> int:
+    return sum(isinstance(p, click.Argument) and p.required for p in params)

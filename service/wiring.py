@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from core.errors import ConfigError, LMMRequestError, LMMServerError, VocabularyError
 from service.settings import Settings
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agent.deps import Deps
     from agent.lmm.base import LMM
     from agent.lmm.cached import CachedLMM
+    from agent.lmm.openai import OpenAILMM
     from agent.strategies.strategy import Strategy
     from cache.store import CacheStore
     from core.types import ImageSource
@@ -32,6 +33,8 @@ FOREIGN = (
     "little; name other models with --clip and --lmm"
 )
 """The flag of a result that rests on a bundled model's view of pictures that it was not made for."""
+
+BUNDLED_DTYPE = "float32"
 
 _OPTION = {"clip": "--clip", "lmm": "--lmm"}
 _TITLE = {"clip": "CLIP", "lmm": "LMM"}
@@ -91,7 +94,14 @@ def bundled_lmm(images: ImageSource) -> LMM:
     _prepare_libraries(downloads=False)
     from agent.lmm.local import LocalLMM
 
-    return LocalLMM.from_path(folder, images, dtype="float32")
+    return LocalLMM.from_path(folder, images, dtype=BUNDLED_DTYPE)
+
+
+def bundled_identity() -> str:
+    """Who the bundled LMM is, without loading it."""
+    from agent.lmm.identity import local_identity
+
+    return local_identity(bundled_folder("lmm"), BUNDLED_DTYPE)
 
 
 def bundled_measure() -> Measure | None:
@@ -143,6 +153,26 @@ async def open_lmm(settings: Settings, images: ImageSource) -> AsyncIterator[Cac
             await cached.aclose()
 
 
+@asynccontextmanager
+async def open_bare_lmm(settings: Settings, images: ImageSource) -> AsyncIterator[LMM]:
+    """The LMM without the response cache, so that every call reaches it, and with one more attempt at most, so that
+    its failures show. Closed in the end. Raises `ConfigError`."""
+    lmm = _lmm(settings, images, attempts=2)
+    try:
+        yield lmm
+    finally:
+        await lmm.aclose()
+
+
+async def check_served(lmm: OpenAILMM) -> None:
+    """Raise an `LMMError` unless the server is there and serves the model, or keeps no list of models."""
+    try:
+        await lmm.check()
+    except (LMMRequestError, LMMServerError) as error:
+        if getattr(error.__cause__, "status_code", None) not in _NO_MODEL_LIST:
+            raise
+
+
 def studio_deps(strategy: Strategy) -> Deps:
     """What LangGraph Studio runs on: the bundled models over FieldNotes' test collection."""
     from agent.deps import Deps
@@ -167,8 +197,13 @@ def _store(settings: Settings) -> CacheStore:
     return SqliteStore(settings.store_path)
 
 
-def _lmm(settings: Settings, images: ImageSource) -> LMM:
+def _lmm(settings: Settings, images: ImageSource, **options: Any) -> LMM:
+    """The LMM of these settings. `options` are those of the door to a server, beside what the settings say."""
     if settings.lmm_url is None or settings.model is None:
+        if settings.cache_mode == "replay":  # which asks nothing, so that a name is enough
+            from eval.replay import RecordedLMM
+
+            return RecordedLMM(bundled_identity(), {}, {})
         return bundled_lmm(images)
     from agent.lmm.openai import OpenAILMM
 
@@ -180,6 +215,7 @@ def _lmm(settings: Settings, images: ImageSource) -> LMM:
         revision=settings.revision,
         max_side=settings.max_side,
         max_concurrency=settings.concurrency,
+        **options,
     )
 
 
@@ -189,10 +225,7 @@ async def _probe(settings: Settings) -> None:
 
     lmm = OpenAILMM(settings.lmm_url or "", settings.model or "", FilesCollection({}), api_key=settings.api_key)
     try:
-        await lmm.check()
-    except (LMMRequestError, LMMServerError) as error:
-        if getattr(error.__cause__, "status_code", None) not in _NO_MODEL_LIST:
-            raise
+        await check_served(lmm)
     finally:
         await lmm.aclose()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Literal
 
 from pydantic import ValidationError
@@ -58,7 +60,7 @@ class CachedLMM:
                 self.hits += 1
                 return remembered
             if self._mode == "replay":
-                raise CacheMissError(self._describe_miss(key, request))
+                raise missing_call(self.identity, key, request)
 
         task = self._in_flight.get(key)
         if task is not None:
@@ -78,13 +80,17 @@ class CachedLMM:
     async def _ask(self, key: str, request: LMMRequest) -> LMMResponse:
         self.calls += 1
         response = await self._lmm.generate(request)
+        text = canonical_json(response.model_dump(mode="json", exclude={"cached"}))
+        provenance = {
+            "model": self.identity,
+            "asked_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "response_sha256": _checksum(text),
+        }
         entry = Entry(
             key=key,
             request=canonical_json(request.model_dump(mode="json")),
-            response=canonical_json(response.model_dump(mode="json", exclude={"cached"})),
-            provenance=canonical_json(
-                {"model": self.identity, "asked_at": datetime.now(UTC).isoformat(timespec="seconds")}
-            ),
+            response=text,
+            provenance=canonical_json(provenance),
         )
         self._store.put(entry, replace=self._mode == "refresh")
         return response
@@ -103,11 +109,34 @@ class CachedLMM:
         except ValidationError as error:
             raise CacheError(f"cache entry {key[:12]} can't be read: ask again with the cache on refresh") from error
 
-    def _describe_miss(self, key: str, request: LMMRequest) -> str:
-        images = ", ".join(part.image_id for part in request.images) or "none"
-        prompt = " ".join(request.text.split())
-        prompt = prompt if len(prompt) <= _SHOWN_PROMPT else "..." + prompt[-_SHOWN_PROMPT:]
-        return (
-            f'replay: call {key[:12]} was never recorded (model {self.identity}; images {images}; prompt "{prompt}"): '
-            "record it with the cache on, or check that model, prompts and images are those of the recording"
-        )
+
+def missing_call(model: str, key: str, request: LMMRequest) -> CacheMissError:
+    """The error of a replay: which call of which model is missing."""
+    images = ", ".join(part.image_id for part in request.images) or "none"
+    prompt = " ".join(request.text.split())
+    prompt = prompt if len(prompt) <= _SHOWN_PROMPT else "..." + prompt[-_SHOWN_PROMPT:]
+    return CacheMissError(
+        f'replay: call {key} was never recorded (model {model}; images {images}; prompt "{prompt}"): '
+        "record it with the cache on, or check that model, prompts and images are those of the recording"
+    )
+
+
+def entry_fault(entry: Entry) -> str | None:
+    """Why an entry can't be what it says it is, None where it can: request, response and provenance can be read, the
+    key is that of the request to that model, and the response has the checksum that was taken of it, if one was."""
+    try:
+        provenance = json.loads(entry.provenance)
+        model, checksum = provenance["model"], provenance.get("response_sha256")
+        request = LMMRequest.model_validate_json(entry.request)
+        LMMResponse.model_validate_json(entry.response)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return "it can't be read"
+    if request.key(str(model)) != entry.key:
+        return "its key is not that of its request"
+    if checksum is not None and _checksum(entry.response) != checksum:
+        return "its response was altered"
+    return None
+
+
+def _checksum(response: str) -> str:
+    return sha256(response.encode()).hexdigest()

@@ -10,12 +10,9 @@ import transformers  # its names are imported when they are first used, and want
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 
+from agent.lmm.identity import CHECKPOINT_FILES, local_identity
 from core.compat import prepare_torchvision
 from core.errors import ConfigError
-from core.fingerprint import fingerprint_files
-
-CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
-"""What a checkpoint is loaded from, and so what its identity is made of. Pickled weights are not among them."""
 
 
 def load_checkpoint(path: Path | str, device: str | None = None, dtype: str | None = None) -> tuple[Any, Any, str]:
@@ -42,9 +39,7 @@ def load_checkpoint(path: Path | str, device: str | None = None, dtype: str | No
         raise ConfigError(f"the checkpoint {path} is incomplete: it lacks {min(report['missing_keys'])}")
     if not hasattr(processor, "image_processor") or not (processor.chat_template or processor.tokenizer.chat_template):
         raise ConfigError(f"the checkpoint {path} needs an image processor and a chat template to be asked anything")
-    files = {file for pattern in CHECKPOINT_FILES for file in folder.glob(pattern)}
-    identity = f"local:{fingerprint_files(files)}:{str(model.dtype).removeprefix('torch.')}"
-    return model.to(target), processor, identity
+    return model.to(target), processor, local_identity(folder, str(model.dtype).removeprefix("torch."))
 
 
 def first_line(error: Exception) -> str:

@@ -49,6 +49,20 @@ class _Completion(BaseModel):
     usage: _Usage | None = None
 
 
+class _PromptDetails(BaseModel):
+    cached_tokens: int | None = None
+
+
+class _DetailedUsage(BaseModel):
+    prompt_tokens_details: _PromptDetails | None = None
+
+
+class _Detailed(BaseModel):
+    """What only some servers tell; apart from `_Completion`, so that no answer is lost over it."""
+
+    usage: _DetailedUsage | None = None
+
+
 class _Model(BaseModel):
     id: str
 
@@ -79,6 +93,15 @@ def read_completion(body: str, request: LMMRequest, latency: float) -> LMMRespon
         finish_reason=finish,
         latency=latency,
     )
+
+
+def read_cached_tokens(body: str) -> int | None:
+    """How many of the prompt's tokens the server took from its prefix cache; None where it does not say."""
+    try:
+        usage = _Detailed.model_validate_json(body).usage
+    except ValidationError:
+        return None
+    return usage.prompt_tokens_details.cached_tokens if usage and usage.prompt_tokens_details else None
 
 
 def read_models(body: str) -> list[str]:

@@ -105,12 +105,16 @@ class OpenAILMM:
         Raises the `LMMError` that fits, `ImageError` for an unreadable image. A server that gives no log-probabilities
         where some were asked for is an `LMMResponseError`, so that no such answer is ever cached.
         """
+        seconds, answer = await self.exchange(request)
+        return read_completion(answer, request, seconds)
+
+    async def exchange(self, request: LMMRequest) -> tuple[float, str]:
+        """What `generate` reads: the seconds that the answer took, and its JSON as the server wrote it."""
         async with self._slots:
             body = await self._body(request)
             retrying = self._retrying.copy()  # an object of tenacity's holds the state of one call
             answered: tuple[float, str] = await retrying(self._ask, body)
-        seconds, answer = answered
-        return read_completion(answer, request, seconds)
+        return answered
 
     async def check(self) -> None:
         """Raise an `LMMError` unless the server answers and serves the model. One attempt; costs no tokens."""

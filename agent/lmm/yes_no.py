@@ -11,6 +11,7 @@ import math
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from agent.lmm.base import TokenLogprob
@@ -34,14 +35,19 @@ class BinaryAnswer:
 
     def side(self, token: str) -> Literal["positive", "negative", "neither"]:
         """Which side a token speaks for, whatever spaces and punctuation surround its word."""
-        said = word(token)
-        if said in map(str.casefold, self.positive):
-            return "positive"
-        return "negative" if said in map(str.casefold, self.negative) else "neither"
+        return _side(self, token)
 
     def swapped(self) -> BinaryAnswer:
         """The same question with its sides exchanged."""
         return BinaryAnswer(self.negative, self.positive)
+
+
+@lru_cache(maxsize=1 << 16)  # models say the same few words
+def _side(answer: BinaryAnswer, token: str) -> Literal["positive", "negative", "neither"]:
+    said = word(token)
+    if said in map(str.casefold, answer.positive):
+        return "positive"
+    return "negative" if said in map(str.casefold, answer.negative) else "neither"
 
 
 YES_NO = BinaryAnswer(("yes", "true"), ("no", "false"))

@@ -12,6 +12,7 @@ from langgraph.types import Command
 
 from agent.deps import Deps, Session
 from agent.posterior import Belief, believe, latest
+from agent.request import mentions
 from agent.state import RerankState
 from agent.strategies.strategy import Refine, Strategy
 from agent.types import TraceEvent
@@ -77,7 +78,7 @@ def contradicted(state: RerankState) -> float:
             answers.get(subject.id, 1.0) < 1.0 - _CLEAR and answers.get(other.id, 0.0) > _CLEAR
             for subject in subjects
             for other in state.predicates
-            if other.id != subject.id and other.expected == "yes" and subject.words.lower() in other.question.lower()
+            if other.id != subject.id and other.expected == "yes" and mentions(other.question, subject.words)
         )
     return against / len(said) if said else 0.0
 

@@ -12,7 +12,7 @@ from langgraph.errors import NodeError
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from agent.asking import ask, image_parts, messages, one_line
+from agent.asking import Answer, ask, image_parts, messages, one_line
 from agent.deps import Deps, Session
 from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart, TokenLogprob
 from agent.lmm.choice import LETTERS, choose
@@ -53,7 +53,12 @@ async def judge_order(
     """Ask, and read P(best) of each that is shown (of a single one P(yes)). A call that fails and an answer that can't
     be read are unknown."""
     answer = await ask(lmm, which_is_best(shown, reference, description, settings))
-    known: dict[str, Any] = {"shown": tuple(image.image_id for image in shown), **answer.asked}
+    return comparison_of(answer, tuple(image.image_id for image in shown))
+
+
+def comparison_of(answer: Answer, shown: tuple[str, ...]) -> Comparison:
+    """What an answer says about the images (ids) that were shown."""
+    known: dict[str, Any] = {"shown": shown, **answer.asked}
     if answer.response is None:
         return Comparison(**known)
     known["answer"] = answer.response.text

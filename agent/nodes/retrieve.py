@@ -10,13 +10,14 @@ from typing import Any
 
 from langgraph.runtime import Runtime
 
-from agent.deps import Deps, Retriever, Session
+from agent.deps import Deps, Session
 from agent.fusion import prior_order
 from agent.state import RerankState
 from agent.strategies.strategy import Strategy
 from agent.types import TraceEvent
 from core.errors import ConfigError
-from core.types import Candidate
+from core.fingerprint import fingerprint
+from core.types import Candidate, Query
 
 
 async def retrieve(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
@@ -28,12 +29,21 @@ async def retrieve(state: RerankState, runtime: Runtime[Session], *, deps: Deps,
         return {}
     if state.given is not None:
         candidates = prior_order(state.given)[: state.top_k]
-        data = {"candidates": len(candidates), "given": True}
+        data: dict[str, Any] = {"candidates": len(candidates), "given": True}
     elif deps.retriever is not None:
         k = _wanted(state, strategy)
-        candidates = _merged(await _search(deps.retriever, state, strategy, k), state.candidates)
-        new = len(candidates) - len(state.candidates)
-        data = {"candidates": len(candidates), "given": False, "round": state.round, "k": k, "new": new}
+        wording = _wording(state, strategy)
+        found = await asyncio.to_thread(deps.retriever.search, state.query, k, **wording)
+        candidates = _merged(found, state.candidates)
+        data = {
+            "candidates": len(candidates),
+            "given": False,
+            "round": state.round,
+            "k": k,
+            "new": len(candidates) - len(state.candidates),
+            "search": search_key(state.query, **wording),
+            "found": [[candidate.image_id, candidate.prior] for candidate in found],
+        }
     else:
         raise ConfigError(f"query {state.query.id!r} has no candidates; give some, or an index to search")
     events = [TraceEvent(kind="retrieved", at=time.monotonic() - state.started, data=data)]
@@ -47,13 +57,18 @@ def _wanted(state: RerankState, strategy: Strategy) -> int:
     return math.ceil(k * strategy.refine.widen**state.round) if strategy.refine else k
 
 
-async def _search(retriever: Retriever, state: RerankState, strategy: Strategy, k: int) -> Sequence[Candidate]:
+def _wording(state: RerankState, strategy: Strategy) -> dict[str, Any]:
     """The query's own words alone, unless its meaning was thought out or captions are to be searched."""
     thought = state.synthesis
     descriptions = thought.descriptions if thought and thought.fallback is None else ()
     weight = strategy.retrieve.caption_weight
-    wording: dict[str, Any] = {"descriptions": descriptions, "caption_weight": weight}
-    return await asyncio.to_thread(retriever.search, state.query, k, **(wording if descriptions or weight else {}))
+    return {"descriptions": descriptions, "caption_weight": weight} if descriptions or weight else {}
+
+
+def search_key(query: Query, descriptions: Sequence[str] = (), caption_weight: float = 0.0) -> str:
+    """What a search looks for, however many it wants: the SHA-256 of the request and its descriptions."""
+    wanted = query.model_dump(mode="json", exclude={"id"})
+    return fingerprint({"query": wanted, "descriptions": list(descriptions), "caption_weight": caption_weight})
 
 
 def _merged(found: Sequence[Candidate], before: Sequence[Candidate]) -> tuple[Candidate, ...]:

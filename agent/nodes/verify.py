@@ -12,7 +12,7 @@ from langgraph.errors import NodeError
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from agent.asking import ask, image_parts, messages, one_line
+from agent.asking import Answer, ask, image_parts, messages, one_line
 from agent.deps import Deps, Session
 from agent.joint import SURE
 from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
@@ -42,8 +42,12 @@ def question(predicate: Predicate, image: ImagePart, settings: Verify) -> LMMReq
 
 async def judge(lmm: LMM, predicate: Predicate, image: ImagePart, settings: Verify) -> Verdict:
     """Ask, and read P(yes). A call that fails and an answer that can't be read are unknown."""
-    answer = await ask(lmm, question(predicate, image, settings))
-    known: dict[str, Any] = {"predicate": predicate.id, "image_id": image.image_id, **answer.asked}
+    return verdict_of(await ask(lmm, question(predicate, image, settings)), predicate, image.image_id)
+
+
+def verdict_of(answer: Answer, predicate: Predicate, image_id: str) -> Verdict:
+    """What an answer says about a predicate on an image."""
+    known: dict[str, Any] = {"predicate": predicate.id, "image_id": image_id, **answer.asked}
     if answer.response is None:
         return Verdict(**known)
     known["answer"] = answer.response.text

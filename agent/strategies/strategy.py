@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -187,7 +187,7 @@ STAGES = ("synthesize", "decompose", "check", "verify", "refine", "compare", "ex
 class Strategy(_Settings):
     """A named, declarative choice of stages, prompts, model settings and fusion. `source` is the paper it follows."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~=,-]{0,159}$")
     description: str = ""
     source: str = ""
     retrieve: Retrieve = Retrieve()
@@ -262,18 +262,20 @@ class Strategy(_Settings):
         )
 
 
-def load_strategy(name_or_path: str | Path) -> Strategy:
+def load_strategy(name_or_path: str | Path, settings: Mapping[str, Any] | None = None) -> Strategy:
     """A shipped strategy by its name, or a user's own by the path of its file, which ends in `.yaml` or `.yml`.
 
-    Raises `StrategyError` for an unknown name or an invalid file, `PromptError` where its prompt can't be used.
+    `settings` stand in the place of the file's, by dotted keys such as `verify.top_k`; the paths of prompts count from
+    the file's folder there, too. Raises `StrategyError` for an unknown name or an invalid file, `PromptError` where its
+    prompt can't be used.
     """
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"}:
-        return _parse(path, str(path))
+        return _parse(path, str(path), settings or {})
     name = str(name_or_path)
     if name not in list_strategies():
         raise StrategyError(f"{unknown_name('strategy', name, list_strategies())}; or give a file that ends in .yaml")
-    return _parse(_SHIPPED / f"{name}.yaml", f"{name}.yaml")
+    return _parse(_SHIPPED / f"{name}.yaml", f"{name}.yaml", settings or {})
 
 
 def list_strategies() -> tuple[str, ...]:
@@ -281,6 +283,19 @@ def list_strategies() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _SHIPPED.glob("*.yaml")))
 
 
-def _parse(path: Path, where: str) -> Strategy:
+def _parse(path: Path, where: str, settings: Mapping[str, Any]) -> Strategy:
     data = parse_yaml(read_document(path, StrategyError), where, StrategyError)
+    for key, value in settings.items():
+        data = _with(data, key.split("."), value, f"{where}: {key}")
     return validated(Strategy, data, where, StrategyError, context=path.parent)
+
+
+def _with(data: dict[str, Any], path: list[str], value: Any, where: str) -> dict[str, Any]:
+    """A copy of `data` with `value` at `path`. Nothing is changed in place: YAML's anchors share parts of a file."""
+    key, *rest = path
+    if not rest:
+        return {**data, key: value}
+    inner = data.get(key) or {}
+    if not isinstance(inner, dict):
+        raise StrategyError(f"{where}: {key!r} is a value, and has no settings below it")
+    return {**data, key: _with(inner, rest, value, where)}

@@ -1,7 +1,7 @@
 """INQUIRE-Rerank (Vendrow et al. 2024, arXiv 2411.02537): Parquet files with a row per query and candidate.
 
 A copy of the data set `evendrow/INQUIRE-Rerank` and FieldNotes-Rerank have this shape. `clip_score` is the prior;
-species, file names, places and groups are the answer key, and only the groups are read, for the breakdowns.
+species, file names, places and groups are the answer key, and only groups and species are read, for the breakdowns.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 
 from core.errors import BenchmarkError
 from core.types import Candidate, Query
+from eval.benchmarks.species import binomials, names_species
+from eval.benchmarks.splits import WHOLE, canonical, require_split, wanted_split
 from eval.types import Benchmark, QueryMeta
 from retrieval.parquet import ParquetCollection
 
@@ -46,14 +48,11 @@ _KINDS = {
     "supercategory": _TEXT,
     "category": _TEXT,
     "iconic_group": _TEXT,
+    "inat24_species_name": _TEXT,
 }
 """The columns that are read into memory."""
 
 _SPLIT_OF_NAME = re.compile(r"(train|validation|val|test)(?![a-z])", re.IGNORECASE)
-_ALIASES = {"val": "validation"}
-_PREFERRED = ("test", "validation", "train")
-WHOLE = "all"
-"""The split of files that name none."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class _Row:
     relevant: int
     prior: float
     meta: QueryMeta
+    species: str
 
 
 def load_inquire_rerank(path: Path, split: str | None = None, name: str | None = None) -> Benchmark:
@@ -87,6 +87,7 @@ def load_inquire_rerank(path: Path, split: str | None = None, name: str | None =
     if not rows:
         raise BenchmarkError(f"{path} holds no rows for the split {split!r}")
     digits = max(3, len(str(len(rows) - 1)))
+    species = binomials({row.species for found in rows.values() for row in found.values()})
     named = {f"q{number:0{digits}}": list(found.values()) for number, found in enumerate(rows.values())}
     return Benchmark(
         name=name or path.resolve().stem,
@@ -97,7 +98,10 @@ def load_inquire_rerank(path: Path, split: str | None = None, name: str | None =
         candidate_sets={
             query_id: tuple(Candidate(row.image_id, row.prior) for row in found) for query_id, found in named.items()
         },
-        meta={query_id: found[0].meta for query_id, found in named.items()},
+        meta={
+            query_id: replace(found[0].meta, scientific_name=names_species(found[0].query, species))
+            for query_id, found in named.items()
+        },
     )
 
 
@@ -108,11 +112,10 @@ def named_splits(path: Path) -> frozenset[str]:
 
 def _files_of_split(path: Path, split: str | None) -> tuple[str, list[Path]]:
     splits = _by_split(path)
-    wanted = _ALIASES.get(split, split) if split else next((s for s in _PREFERRED if s in splits), WHOLE)
+    wanted = wanted_split(split, splits)
     if set(splits) == {WHOLE}:
         return wanted, splits[WHOLE]
-    if wanted not in splits:
-        raise BenchmarkError(f"{path} has no split {wanted!r}; it has {', '.join(sorted(splits))}")
+    require_split(path, wanted, splits)
     return wanted, splits[wanted]
 
 
@@ -132,15 +135,14 @@ def _split_of(file: Path, root: Path) -> str:
     names = [file.name] if file == root else [file.name, *(part.name for part in file.relative_to(root).parents)]
     for name in names:
         if found := _SPLIT_OF_NAME.match(name):
-            split = found[1].lower()
-            return _ALIASES.get(split, split)
+            return canonical(found[1])
     return WHOLE
 
 
 def _rows(file: Path) -> Iterator[_Row]:
     table = _read(file)
     for number, values in enumerate(zip(*(table.column(column).to_pylist() for column in _KINDS), strict=True)):
-        query, relevant, prior, image_id, *groups = values
+        query, relevant, prior, image_id, supercategory, category, iconic_group, species = values
         where = f"{file}, row {number}"
         if not query or not query.strip():
             raise BenchmarkError(f"{where}: the query is empty")
@@ -150,7 +152,8 @@ def _rows(file: Path) -> Iterator[_Row]:
             raise BenchmarkError(f"{where}: clip_score is {prior}, not a finite number")
         if image_id in (None, ""):
             raise BenchmarkError(f"{where}: inat24_image_id is empty")
-        yield _Row(query, str(image_id), int(relevant), float(prior), QueryMeta(*(group or "" for group in groups)))
+        meta = QueryMeta(supercategory or "", category or "", iconic_group or "")
+        yield _Row(query, str(image_id), int(relevant), float(prior), meta, species or "")
 
 
 def _read(file: Path) -> pa.Table:

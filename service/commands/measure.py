@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.errors import ConfigError
+from service.commands.audit import agreement, audit, reliability
 from service.console import plain, show, show_json
 from service.options import json_option, model_options
 from service.settings import DEFAULT_STRATEGY, Settings
@@ -36,7 +37,11 @@ _study_out = click.option(
 
 @click.group()
 def measure() -> None:
-    """Measure runs and strategies: significance, budgets, comparisons, harm."""
+    """Measure runs and strategies: significance, budgets, comparisons, harm, and what the model's word is worth."""
+
+
+for command in (reliability, audit, agreement):
+    measure.add_command(command)
 
 
 @measure.command()

@@ -210,6 +210,8 @@ def test_a_question_that_nobody_passes_is_wanting() -> None:
 def test_contradictions_are_counted_by_image() -> None:
     verdicts = [said("i0", CRAB, 0.05), said("i0", RED, 0.95), said("i1", CRAB, 0.95), said("i1", RED, 0.95)]
     assert contradicted(state(*verdicts)) == 0.5
+    another = RED.model_copy(update={"question": "is the crabwort red?"})
+    assert contradicted(state(*verdicts).model_copy(update={"predicates": (CRAB, another)})) == 0.0
     removal = RED.model_copy(update={"expected": "no"})
     assert contradicted(state(*verdicts).model_copy(update={"predicates": (CRAB, removal)})) == 0.0
 

@@ -15,7 +15,7 @@ from agent.budget import Account
 from agent.calibration import UNCALIBRATED, Calibration, CalibrationKey
 from agent.deps import Deps, Session
 from agent.lmm.scripted import ScriptedLMM
-from agent.nodes.retrieve import retrieve
+from agent.nodes.retrieve import retrieve, search_key
 from agent.state import RerankState
 from agent.strategies.strategy import Strategy, load_strategy
 from agent.types import Synthesis
@@ -116,7 +116,10 @@ async def test_a_later_round_looks_further_and_keeps_what_was_found() -> None:
     )  # fmt: skip
     (event,) = update["trace"]
     assert event.kind == "retrieved"
-    assert event.data == {"candidates": 4, "given": False, "round": 2, "k": 7, "new": 2}
+    assert event.data == {
+        "candidates": 4, "given": False, "round": 2, "k": 7, "new": 2, "found": [["c", 0.9], ["a", 0.4], ["d", 0.3]],
+        "search": search_key(QUERY, THOUGHT.descriptions, 0.15),
+    }  # fmt: skip
 
 
 found_ones = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(-1, 1), max_size=8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.trace_why import why
+from agent.types import Predicate
 from core.errors import ConfigError
 from tests.agent.traced import agentic, single, verdict
 
@@ -16,6 +17,16 @@ def test_what_sank_an_image_is_named_with_its_answer() -> None:
     assert found.parts[0].log_odds == -4.0
     assert found.parts[0].verdict is not None
     assert found.exact
+
+
+def test_a_part_is_named_before_the_whole_query() -> None:
+    result = agentic()
+    whole = Predicate(id="query", question="is it a red crab?")
+    sunk = result.ranking[2].model_copy(update={"contributions": {"query": -9.0, "p1": -4.0}})
+    verdicts = (verdict("query", "blue.png", 0.001), verdict("p1", "blue.png", 0.02))
+    told = {"ranking": (*result.ranking[:2], sunk, result.ranking[3]), "predicates": (whole, *result.predicates)}
+    assert "is the crab red?" in why(agentic(**told, verdicts=verdicts), "blue.png").sentence
+    assert "is it a red crab?" in why(agentic(**told, verdicts=verdicts[:1]), "blue.png").sentence
 
 
 def test_what_raised_an_image() -> None:

@@ -42,7 +42,7 @@ def test_the_object_has_the_documented_shape() -> None:
     assert list(printed) == ["benchmark", "split", "runs"]
     assert [run["strategy"] for run in printed["runs"]] == ["clip", "yes-no"]
     run = printed["runs"][1]
-    assert list(run) == ["strategy", "metrics", "by_supercategory", "cost", "unknown", "ended", "out"]
+    assert list(run) == ["strategy", "metrics", "by_supercategory", "cost", "unknown", "ended", "scored_on_test", "out"]
     assert run["metrics"] == dict.fromkeys(HEADLINE, 0.75)
     assert run["by_supercategory"]["Species"]["mAP@50"] is None
     assert run["cost"] == {

@@ -223,7 +223,10 @@ def server() -> Iterator[Server]:
         def log_message(self, format: str, *args: object) -> None:
             """Quiet."""
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Http(ThreadingHTTPServer):
+        request_queue_size = 64  # of calls that arrive at once, none waits for a second try
+
+    http = Http(("127.0.0.1", 0), Handler)
     made.url = f"http://127.0.0.1:{http.server_port}"
     threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
     yield made

@@ -73,7 +73,10 @@ def test_the_model_that_looks_is_better(run: Run, world: World) -> None:
     assert (told["benchmark"], told["split"]) == ("fieldnotes-rerank", "test")
     assert [r["strategy"] for r in told["runs"]] == ["clip", "yes-no"]
     for each in told["runs"]:
-        assert list(each) == ["strategy", "metrics", "by_supercategory", "cost", "unknown", "ended", "out"]
+        assert list(each) == [
+            "strategy", "metrics", "by_supercategory", "breakdowns", "cost", "unknown", "ended", "scored_on_test",
+            "out",
+        ]  # fmt: skip
         assert tuple(each["metrics"]) == HEADLINE
         assert list(each["by_supercategory"]) == ["Appearance", "Behavior", "Context", "Species"]
         assert list(each["cost"]) == COST

@@ -1,0 +1,228 @@
+"""Image embeddings that somebody computed: NumPy files and the names of their rows, opened without loading them.
+
+Three layouts, each a folder:
+
+- INQUIRE's, which is clip-retrieval's: `img_emb/img_emb_*.npy`, and in `metadata/*.parquet` a row for each vector;
+- plain: `embeddings.npy`, and `ids.csv` or `ids.txt` with a line for each vector;
+- a library that `fieldscope index` made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from core.errors import BenchmarkError, IndexMismatchError
+from eval.benchmarks.tables import header, read_rows
+from retrieval.encoder import Encoder, Vectors
+from retrieval.manifest import Manifest, read_manifest, require_encoder
+
+ID_COLUMNS = ("image_id", "inat24_image_id", "id")
+PATH_COLUMNS = ("image_path", "inat24_file_name", "file_name", "path")
+
+_PLACES = ("embeddings", "embs", "inat24/embs", "inat24/embeddings")
+_BLOCK = 16_384
+_UNIT = 0.01
+"""Vectors whose length is so near to 1 are taken as they are: half precision rounds by less."""
+
+_PUBLISHED = {
+    "bioclip": ("hf-hub:imageomics/bioclip",),
+    "rn50": ("RN50:openai", "RN50-quickgelu:openai"),
+    "rn50x16": ("RN50x16:openai", "RN50x16-quickgelu:openai"),
+    "vit-b-32": ("ViT-B-32:openai", "ViT-B-32-quickgelu:openai"),
+    "vit-b-16": ("ViT-B-16:openai", "ViT-B-16-quickgelu:openai"),
+    "vit-l-14": ("ViT-L-14:openai", "ViT-L-14-quickgelu:openai"),
+    "vit-b-16-dfn": ("ViT-B-16:dfn2b", "ViT-B-16-quickgelu:dfn2b"),
+    "vit-l-14-dfn": ("ViT-L-14:dfn2b", "ViT-L-14-quickgelu:dfn2b"),
+    "vit-h-14-378": ("ViT-H-14-378:dfn5b", "ViT-H-14-378-quickgelu:dfn5b"),
+    "siglip-vit-l-16-384": ("ViT-L-16-SigLIP-384:webli",),
+    "siglip-so400m-14-384": ("ViT-SO400M-14-SigLIP-384:webli",),
+}
+"""Folder of INQUIRE's published embeddings -> open_clip's names of the model that made them."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Memory-mapped vectors of images, and what is said of each: column -> values, all of one length.
+
+    A column without a name is called "". `manifest` is there for a library of `fieldscope index`.
+    """
+
+    folder: Path
+    columns: Mapping[str, Sequence[str]]
+    arrays: tuple[NDArray[np.floating], ...]
+    manifest: Manifest | None = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self.arrays))
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return int(self.arrays[0].shape[1])
+
+    def require(self, encoder: Encoder, name: str) -> None:
+        """Raise `IndexMismatchError` where queries encoded by this encoder, `name` to people, can't be compared with
+        these vectors. Of NumPy files only the length can tell."""
+        if self.manifest is not None:
+            require_encoder(self.folder, self.manifest, encoder)
+        if encoder.dim != self.dim:
+            raise IndexMismatchError(
+                f"the embeddings in {str(self.folder)!r} have length {self.dim}, and those of the CLIP {name!r} "
+                f"{encoder.dim}; name with --clip the model that made them"
+            )
+
+    def blocks(self) -> Iterator[Vectors]:
+        """The vectors as float32, some at a time, in order. Those that are not of length 1 are scaled to it.
+
+        Raises `BenchmarkError` for numbers that are not finite.
+        """
+        for array in self.arrays:
+            for start in range(0, len(array), _BLOCK):
+                block = np.array(array[start : start + _BLOCK], dtype=np.float32)
+                lengths = np.linalg.norm(block, axis=1, keepdims=True)
+                if not np.isfinite(lengths).all():
+                    raise BenchmarkError(f"{str(self.folder)!r} holds vectors that are not finite; fetch them again")
+                off = (np.abs(lengths - 1) > _UNIT) & (lengths > 0)
+                yield np.where(off, block / np.where(off, lengths, 1), block).astype(np.float32, copy=False)
+
+
+def find_embeddings(folders: Sequence[Path], clip: str | None) -> Path:
+    """The folder of embeddings in or beside a benchmark, of those of several models the ones that `clip` made.
+
+    Raises `BenchmarkError` where there are none, or where it is open which to take.
+    """
+    places = [folder / below for folder in folders for below in ("", *_PLACES)]
+    found: dict[Path, Path] = {
+        each.resolve(): each
+        for place in places
+        if place.is_dir()
+        for each in (place, *(sorted(place.iterdir()) if place.name in {"embs", "embeddings"} else ()))
+        if _kind(each)
+    }
+    if not found:
+        raise BenchmarkError(
+            f"{str(folders[0])!r} has no embeddings; put them into {str(folders[0] / 'embeddings')!r}: embeddings.npy "
+            "with ids.csv, INQUIRE's own folders, or what `fieldscope index` makes"
+        )
+    if len(found) == 1:
+        return next(iter(found.values()))
+    made = [each for each in found.values() if clip in _PUBLISHED.get(each.name, ())]
+    if len(made) != 1:
+        names = ", ".join(sorted(each.name for each in found.values()))
+        raise BenchmarkError(
+            f"{str(folders[0])!r} has embeddings of several models ({names}), and it is not known which of them "
+            f"--clip {clip or 'bundled'} made; leave only those in place"
+        )
+    return made[0]
+
+
+def open_embeddings(folder: Path) -> Embeddings:
+    """The embeddings in a folder of one of the three layouts; vectors stay on the disk, and nothing is unpickled.
+
+    Raises `BenchmarkError` for files that can't be read, or that do not agree in how many images there are.
+    """
+    kind = _kind(folder)
+    if kind == "library":
+        manifest = read_manifest(folder)
+        names: Mapping[str, Sequence[str]] = {"image_path": manifest.ids}
+        return _checked(Embeddings(folder, names, (_mapped(folder / manifest.vectors_name),), manifest))
+    if kind == "plain":
+        names = _named(folder)
+        return _checked(Embeddings(folder, names, (_mapped(folder / "embeddings.npy"),)))
+    arrays = sorted((folder / "img_emb").glob("*.npy"), key=_shard)
+    tables = sorted((folder / "metadata").glob("*.parquet"), key=_shard)
+    mapped = tuple(map(_mapped, arrays))
+    parts = [_parquet(table) for table in tables]
+    if not parts:
+        raise BenchmarkError(f"{str(folder)!r} has no metadata/*.parquet, which say whose vectors these are")
+    if len(arrays) == len(tables):
+        for array, vectors, table, part in zip(arrays, mapped, tables, parts, strict=True):
+            if len(vectors) != _rows_of(part):
+                raise BenchmarkError(
+                    f"{array.name} has {len(vectors):,} vectors, and {table.name} beside it {_rows_of(part):,} rows; "
+                    "fetch them again"
+                )
+    shared = [name for name in parts[0] if all(name in part for part in parts)]
+    return _checked(Embeddings(folder, {n: [v for part in parts for v in part[n]] for n in shared}, mapped))
+
+
+def _kind(folder: Path) -> str | None:
+    if (folder / "embeddings.npy").is_file():
+        return "plain"
+    if any((folder / "img_emb").glob("*.npy")):
+        return "shards"
+    return "library" if (folder / "manifest.json").is_file() and any(folder.glob("vectors-*.npy")) else None
+
+
+def _checked(found: Embeddings) -> Embeddings:
+    dims = {array.shape[1] for array in found.arrays}
+    if len(dims) > 1:
+        raise BenchmarkError(f"{str(found.folder)!r} holds vectors of several lengths ({sorted(dims)})")
+    if not found.columns:
+        raise BenchmarkError(
+            f"{str(found.folder)!r} does not name its images; the columns that do are {', '.join(ID_COLUMNS)} and "
+            f"{', '.join(PATH_COLUMNS)}"
+        )
+    if (rows := _rows_of(found.columns)) != len(found):
+        raise BenchmarkError(f"{str(found.folder)!r} has {len(found):,} vectors, and names {rows:,} images")
+    return found
+
+
+def _rows_of(columns: Mapping[str, Sequence[str]]) -> int:
+    return len(next(iter(columns.values()), ()))
+
+
+def _mapped(path: Path) -> NDArray[np.floating]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BenchmarkError(f"{str(path)!r} can't be read as an array of numbers; fetch it again") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.size or array.dtype.kind != "f":
+        what = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+        raise BenchmarkError(f"{str(path)!r} holds {what}, not a row of floating-point numbers for each image")
+    return array
+
+
+def _named(folder: Path) -> dict[str, Sequence[str]]:
+    """The columns of `ids.csv`, or the lines of `ids.txt`; a first line that names no column is an image's."""
+    path = next((path for name in ("ids.csv", "ids.txt") if (path := folder / name).is_file()), None)
+    if path is None:
+        raise BenchmarkError(f"{str(folder)!r} has no ids.csv or ids.txt, which say whose vectors these are")
+    if path.suffix == ".txt":
+        return {"": [line for _, (line,) in read_rows(path, delimiter=None)]}
+    rows = [row for _, row in read_rows(path)]
+    names = header(rows[0]) if rows else []
+    if known := [name for name in names if name in (*ID_COLUMNS, *PATH_COLUMNS)]:
+        if any(len(row) != len(names) for row in rows):
+            raise BenchmarkError(f"{str(path)!r}: not every line has {len(names)} values")
+        return {name: [row[names.index(name)] for row in rows[1:]] for name in known}
+    if any(len(row) != 1 for row in rows):
+        raise BenchmarkError(
+            f"{str(path)!r} names none of the columns {', '.join((*ID_COLUMNS, *PATH_COLUMNS))} in its first line"
+        )
+    return {"": [row[0] for row in rows]}
+
+
+def _parquet(path: Path) -> dict[str, Sequence[str]]:
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = {name: header([name])[0] for name in file.schema_arrow.names}
+            wanted = [name for name, plain in columns.items() if plain in (*ID_COLUMNS, *PATH_COLUMNS)]
+            table = file.read(columns=wanted)
+            return {columns[name]: table.column(name).cast(pa.string()).to_pylist() for name in wanted}
+    except (OSError, pa.ArrowException) as error:
+        raise BenchmarkError(f"{str(path)!r} can't be read as Parquet; fetch it again") from error
+
+
+def _shard(path: Path) -> tuple[int, str]:
+    """Order by the number in a file's name, whether or not it is filled up with zeros."""
+    numbers = re.findall(r"\d+", path.stem)
+    return (int(numbers[-1]) if numbers else -1, path.name)

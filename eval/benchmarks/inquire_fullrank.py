@@ -1,0 +1,229 @@
+"""INQUIRE-Fullrank (Vendrow et al. 2024, arXiv 2411.02537): queries over a whole collection of embedded images.
+
+A folder with `inquire_queries_*.csv` and `inquire_annotations.csv`, as INQUIRE publishes them; in it or beside it lie
+the embeddings (`eval.benchmarks.embeddings`) and, for strategies that look, the images. Species and places are part of
+a published path and so of the answer key: where paths name the images, an id is the file's name alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from PIL import Image as PILImage
+
+from core.errors import BenchmarkError, BrokenImageError, ImageError
+from core.types import Query
+from eval.benchmarks.embeddings import ID_COLUMNS, PATH_COLUMNS, Embeddings, find_embeddings, open_embeddings
+from eval.benchmarks.species import binomials, names_species
+from eval.benchmarks.splits import canonical, require_split, wanted_split
+from eval.benchmarks.tables import read_table
+from eval.types import Benchmark, QueryMeta
+from retrieval.collection import DecodingCollection, FolderCollection
+from retrieval.images import DEFAULT_LIMITS, SUFFIXES, open_image
+
+ANNOTATIONS = "inquire_annotations.csv"
+_QUERIES = "inquire_queries_"
+_SUFFIXES = tuple(sorted(SUFFIXES))
+_ROOTS = ("", "images", "inat24")
+_PROBED = 50  # relevant images, and others, that are looked for under a folder before it is no image root
+
+
+@dataclass(frozen=True)
+class Fullrank:
+    """A split of INQUIRE-Fullrank, and the vectors to search: `ids` are the images' ids, along the embeddings.
+
+    `missing` counts relevant images without an embedding; they count as missed. `has_images` says whether an image
+    root was found.
+    """
+
+    benchmark: Benchmark
+    embeddings: Embeddings
+    ids: Sequence[str]
+    missing: int
+    has_images: bool
+
+
+@dataclass(frozen=True)
+class _Positive:
+    """A relevant image as the annotations name it."""
+
+    image_id: str
+    path: str
+
+
+def is_fullrank(path: Path) -> bool:
+    """Whether `path`, or `inquire` below it, is a folder of INQUIRE-Fullrank's tables."""
+    return _tables(path) is not None
+
+
+def load_inquire_fullrank(
+    path: Path, split: str | None = None, clip: str | None = None, name: str | None = None
+) -> Fullrank:
+    """A split of INQUIRE-Fullrank; without `split` the test split. `clip` is the name of the CLIP that queries will be
+    encoded with, by which published embeddings are told apart.
+
+    Raises `BenchmarkError` for tables of another shape, an unknown split, missing or unreadable embeddings, and
+    embeddings that hold none of the relevant images.
+    """
+    folder = _tables(path)
+    if folder is None:
+        raise BenchmarkError(
+            f"{path} has no {_QUERIES}*.csv beside {ANNOTATIONS}; fetch both from INQUIRE's repository"
+        )
+    files = {canonical(file.stem.removeprefix(_QUERIES)): file for file in sorted(folder.glob(f"{_QUERIES}*.csv"))}
+    split = wanted_split(split, files)
+    require_split(folder, split, files)
+    queries = _queries(files[split])
+    positives = _positives(folder / ANNOTATIONS)
+    places = (folder, folder.resolve().parent)
+    embeddings = open_embeddings(find_embeddings(places, clip))
+    ids, paths, by_path = _named(embeddings, positives)
+    qrels = {query.id: {_called(each, by_path): 1 for each in positives.get(query.id, ())} for query, _ in queries}
+    known = frozenset(ids)
+    species = binomials(_species(each.path) for found in positives.values() for each in found)
+    relevant = (each.path for found in positives.values() for each in found)
+    images = _Images(_root(places, [*islice(relevant, _PROBED), *islice(paths.values(), _PROBED)]), paths)
+    stem = path.resolve().name
+    benchmark = Benchmark(
+        name=name or (stem if "fullrank" in stem else f"{stem}-fullrank"),
+        split=split,
+        queries=tuple(query for query, _ in queries),
+        qrels=qrels,
+        images=images,
+        meta={query.id: replace(meta, scientific_name=names_species(query.text, species)) for query, meta in queries},
+    )
+    missing = sum(image not in known for judged in qrels.values() for image in judged)
+    return Fullrank(benchmark, embeddings, ids, missing, images.root is not None)
+
+
+class _Images(DecodingCollection):
+    """Images by id under a root, which no path leaves."""
+
+    def __init__(self, root: FolderCollection | None, paths: Mapping[str, str]) -> None:
+        super().__init__(DEFAULT_LIMITS)
+        self.root = root
+        self._paths = paths
+
+    def _open(self, image_id: str) -> PILImage.Image:
+        path = self._paths.get(image_id)
+        if self.root is None or path is None:
+            raise BrokenImageError(f"{image_id!r} has no file; put iNat24's images beside the tables, as inat24/train")
+        return open_image(self.root.path(path), self.limits, name=image_id)
+
+
+def _tables(path: Path) -> Path | None:
+    return next(
+        (
+            folder
+            for folder in (path, path / "inquire")
+            if (folder / ANNOTATIONS).is_file() and any(folder.glob(f"{_QUERIES}*.csv"))
+        ),
+        None,
+    )
+
+
+def _queries(path: Path) -> list[tuple[Query, QueryMeta]]:
+    """Queries with their groups, in the file's order."""
+    found: dict[str, tuple[Query, QueryMeta]] = {}
+    for line, (query_id, text, supercategory, category, iconic_group) in read_table(
+        path, ("query_id", "query_text"), ("supercategory", "category", "iconic_group")
+    ):
+        key = query_id.strip()
+        if not key or not text.strip():
+            raise BenchmarkError(f"{str(path)!r}, line {line}: the query has no id or no text")
+        if key in found:
+            raise BenchmarkError(f"{str(path)!r}, line {line}: the query id {key!r} is there twice")
+        meta = QueryMeta(supercategory.strip(), category.strip(), iconic_group.strip())
+        found[key] = (Query(id=key, text=text), meta)
+    return list(found.values())
+
+
+def _positives(path: Path) -> dict[str, list[_Positive]]:
+    """Query id -> its relevant images."""
+    found: dict[str, list[_Positive]] = {}
+    for line, (query_id, image_id, image_path) in read_table(path, ("query_id", "image_id", "image_path")):
+        if not image_id.strip() or not image_path.strip():
+            raise BenchmarkError(f"{str(path)!r}, line {line}: the image has no id or no path")
+        found.setdefault(query_id.strip(), []).append(_Positive(image_id.strip(), _file(image_path)))
+    return found
+
+
+def _called(positive: _Positive, by_path: bool) -> str:
+    """A relevant image's id among the embedded ones."""
+    return _stem(positive.path) if by_path else positive.image_id
+
+
+def _named(
+    embeddings: Embeddings, positives: Mapping[str, Sequence[_Positive]]
+) -> tuple[Sequence[str], dict[str, str], bool]:
+    """The embedded images' ids in order, the path of each (where it is known), and whether ids come from paths.
+
+    The first column that names relevant images decides: ids as the annotations have them, else paths.
+    """
+    every = [each for found in positives.values() for each in found]
+    annotated_ids, annotated_paths = {each.image_id for each in every}, {each.path for each in every}
+    columns = embeddings.columns
+    paths = next(
+        (
+            files
+            for column in (*PATH_COLUMNS, "")
+            if column in columns
+            and not annotated_paths.isdisjoint(files := [_file(path or "") for path in columns[column]])
+        ),
+        None,
+    )
+    ids = next((columns[c] for c in (*ID_COLUMNS, "") if not annotated_ids.isdisjoint(columns.get(c, ()))), None)
+    if ids is None and paths is None:
+        raise BenchmarkError(
+            f"none of the {len(annotated_ids):,} relevant images is among the {len(embeddings):,} in "
+            f"{str(embeddings.folder)!r}; its images must be named by image_id or image_path as {ANNOTATIONS} does"
+        )
+    chosen = ids if ids is not None else [_stem(path) for path in paths or ()]
+    if len(set(chosen)) < len(chosen):
+        raise BenchmarkError(
+            f"{str(embeddings.folder)!r} names two images alike; give each an image_id of its own in ids.csv"
+        )
+    known = dict(zip(chosen, paths, strict=True)) if paths else {each.image_id: each.path for each in every}
+    return chosen, known, ids is None
+
+
+def _file(path: str) -> str:
+    """A path as the annotations spell it; the published embeddings' leave out the suffix."""
+    path = path.strip()
+    return path if path.lower().endswith(_SUFFIXES) else f"{path}.jpg"
+
+
+def _stem(path: str) -> str:
+    return path.rpartition("/")[2].rpartition(".")[0]
+
+
+def _species(path: str) -> str:
+    """Genus and species of iNat24's folders, such as `04686_Animalia_..._Mungos_mungo`; empty for other paths."""
+    folder = PurePosixPath(path).parent.name.split("_")
+    return " ".join(folder[-2:]) if len(folder) > 2 and folder[0].isdecimal() else ""
+
+
+def _root(places: Sequence[Path], paths: Sequence[str]) -> FolderCollection | None:
+    """The folder, in or beside the tables, under which some of the paths are files; None where there is none.
+
+    What lies beside the tables is searched only in folders made for images.
+    """
+    folder, beside = places
+    roots = [folder / below for below in _ROOTS] + [beside / below for below in _ROOTS if below]
+    for root in roots:
+        if root.is_dir():
+            images = FolderCollection(root)
+            if any(_is_there(images, path) for path in paths):
+                return images
+    return None
+
+
+def _is_there(images: FolderCollection, path: str) -> bool:
+    try:
+        images.path(path)
+    except ImageError:
+        return False
+    return True

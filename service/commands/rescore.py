@@ -1,0 +1,58 @@
+"""`fieldscope rescore`: a finished run ranked again, for nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from service.console import program, show, show_json, warn
+from service.options import json_option
+from service.spaced import SpacedCommand
+
+
+@click.command(cls=SpacedCommand)
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--strategy",
+    "names",
+    multiple=True,
+    metavar="NAME|FILE ...",
+    help="Strategies whose fusion is to rank it.  [default: the run's own]",
+)
+@click.option(
+    "--calibration",
+    "fits",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="What `fieldscope calibrate --out` wrote, in the place of the run's calibration.",
+)
+@click.option(
+    "--reread", is_flag=True, help="Read the answers in the response cache again, as this version reads them."
+)
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Where the runs go, a folder per strategy.",
+)
+@json_option
+def rescore(run: Path, names: tuple[str, ...], fits: Path | None, reread: bool, out: Path, as_json: bool) -> None:
+    """Rank a finished run again with other fusion weights, another calibration or another reading of the answers.
+
+    RUN is the folder of one strategy's run. What was asked is taken as it is, so all prompts of a strategy must be
+    among the run's. No model, server or picture is needed. A strategy that would ask something else is for
+    `fieldscope eval --replay`.
+    """
+    from eval.report import payload, tables, warnings
+    from service import rescoring
+
+    summaries = rescoring.rescore(run, names, fits, reread, out)
+    if as_json:
+        show_json(payload(summaries))
+    else:
+        show(*tables(summaries), f"Runs are in {out}; to read one: {program()} trace {summaries[-1].out} QUERY")
+    for line in warnings(summaries):
+        warn(line)

@@ -1,0 +1,96 @@
+"""Putting a question to the model as the strategies do, and reading what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from agent.asking import ask, image_parts, messages
+from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart, TokenLogprob
+from agent.lmm.choice import LETTERS, choose
+from agent.lmm.yes_no import YES_NO, p_yes, word
+from prompts.prompt import load_prompt
+from service.doctor.pictures import Drawn
+
+_DOUBT = 0.2
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One answer. `p` is P(yes), in [0, 1]: from the log-probabilities, 0 or 1 by the text where none came, None where
+    neither can be read. `error` says why there is no answer at all."""
+
+    p: float | None = None
+    text: str = ""
+    alternatives: tuple[TokenLogprob, ...] = ()
+    error: str | None = None
+
+    def apart(self, other: Reading) -> float:
+        """How far two answers differ, in [0, 1]: by P(yes) where both have one, else by their text."""
+        if self.p is not None and other.p is not None:
+            return abs(self.p - other.p)
+        return float(self.text != other.text)
+
+    def strays(self, other: Reading) -> float:
+        """The same for two answers to one request. A text that says the other thing although P(yes) leaves no doubt
+        was drawn by chance: the server has a temperature of its own."""
+        sure = self.p is not None and abs(self.p - 0.5) > _DOUBT
+        drawn = sure and {_said(self.text), _said(other.text)} == {"positive", "negative"}
+        return 1.0 if drawn else self.apart(other)
+
+
+class Asker:
+    """The model, the pictures, and how many log-probabilities (0 to 20) it is asked for. Counts its `calls`."""
+
+    def __init__(self, lmm: LMM, images: Drawn) -> None:
+        self.lmm = lmm
+        self.images = images
+        self.top_logprobs = 20
+        self.calls = 0
+        self._predicate, self._pair, self._set = map(load_prompt, ("ask_predicate", "compare_pair", "compare_set"))
+
+    async def yes_no(self, question: str, *image_ids: str) -> Reading:
+        """A yes/no question about a picture."""
+        return await self.read(await self.question(question, *image_ids))
+
+    async def question(self, question: str, *image_ids: str) -> LMMRequest:
+        """The request for it."""
+        text = TextPart(text=self._predicate.render(question=question))
+        shown = await image_parts(self.images, image_ids)
+        return LMMRequest(messages=messages(self._predicate, *shown, text), top_logprobs=self.top_logprobs)
+
+    async def read(self, request: LMMRequest) -> Reading:
+        """Ask, and read P(yes)."""
+        self.calls += 1
+        answer = await ask(self.lmm, request)
+        if answer.response is None:
+            return Reading(error=answer.error)
+        text, alternatives = answer.response.text, answer.response.answer_logprobs
+        if alternatives:
+            return Reading(p_yes(alternatives).p_yes, text, alternatives)
+        return Reading({"positive": 1.0, "negative": 0.0, "neither": None}[_said(text)], text)
+
+    async def best(self, description: str, image_ids: Sequence[str]) -> tuple[int | None, str | None]:
+        """Which of two to four pictures it takes for the best match, by its place; else None, and the error if the
+        call failed."""
+        prompt = self._pair if len(image_ids) == 2 else self._set
+        content: list[TextPart | ImagePart] = []
+        for letter, image in zip(LETTERS, await image_parts(self.images, image_ids), strict=False):
+            content += [TextPart(text=f"{letter}:"), image]
+        content.append(TextPart(text=prompt.render(query=description)))
+        request = LMMRequest(messages=messages(prompt, *content), top_logprobs=self.top_logprobs)
+        self.calls += 1
+        answer = await ask(self.lmm, request)
+        if answer.response is None:
+            return None, answer.error
+        if answer.response.answer_logprobs:
+            chances = choose(answer.response.answer_logprobs, len(image_ids)).probabilities
+            return (chances.index(max(chances)) if chances else None), None
+        letters = LETTERS[: len(image_ids)]
+        said = word(answer.response.text.strip().partition(" ")[0])
+        return (letters.index(said) if said in letters else None), None
+
+
+def _said(text: str) -> Literal["positive", "negative", "neither"]:
+    return YES_NO.side(text.strip().partition(" ")[0])

@@ -1,0 +1,51 @@
+"""How are yes and no spelled, and how much of the probability is on them?"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from agent.lmm.yes_no import MIN_MASS, YES_NO
+from service.doctor.asker import Reading
+from service.doctor.finding import Finding
+
+NAME = "yes/no spellings"
+_ENOUGH = 0.5
+_SHOWN = 6
+_WORTH_NAMING = 0.005
+
+
+def judge_spellings(readings: Sequence[Reading]) -> Finding:
+    """Over the alternatives of many answers."""
+    answered = [reading for reading in readings if reading.error is None]
+    given = [reading for reading in answered if reading.alternatives]
+    if not given:
+        texts = ", ".join(sorted({repr(reading.text[:20]) for reading in answered})[:_SHOWN]) or "nothing"
+        return Finding(NAME, "unknown", f"no log-probabilities came; the texts are {texts}", "see log-probabilities")
+    spelled: defaultdict[str, float] = defaultdict(float)
+    said: defaultdict[str, float] = defaultdict(float)
+    for reading in given:
+        for alternative in reading.alternatives:
+            share = math.exp(alternative.logprob) / len(given)
+            said[alternative.token] += share
+            if YES_NO.side(alternative.token) != "neither":
+                spelled[alternative.token] += share
+    mass = sum(spelled.values())
+    unreadable = sum(reading.p is None for reading in given)
+    seen = f"{_list(spelled) or 'none'}; {min(mass, 1.0):.0%} of the probability is on them"
+    if unreadable == 0 and mass >= _ENOUGH:
+        return Finding(NAME, "ok", seen, "all of these count, whatever their case and the space before them")
+    seen += f", instead {_list({token: share for token, share in said.items() if token not in spelled})}"
+    meaning = f"{unreadable} of {len(given)} answers have less than {MIN_MASS:.0%} on yes and no, and would be unknown"
+    change = (
+        "switch thinking aloud off (extra_body with chat_template_kwargs in the strategy), or say where the answer "
+        "starts (answer_after, with more max_tokens); else word the prompt so that it begins with yes or no"
+    )
+    return Finding(NAME, "fail" if unreadable > len(given) / 2 else "warn", seen, meaning, change)
+
+
+def _list(shares: dict[str, float]) -> str:
+    named = [each for each in shares.items() if each[1] >= _WORTH_NAMING]
+    best = sorted(named, key=lambda each: -each[1])[:_SHOWN]
+    return ", ".join(f"{token!r} {share:.0%}" for token, share in best)

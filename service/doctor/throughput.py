@@ -1,0 +1,71 @@
+"""How many questions a second, one at a time and many at once?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from service.doctor.asker import Asker
+from service.doctor.finding import Finding
+from service.doctor.pictures import mosaic
+from service.doctor.probes import Probe
+
+NAME = "throughput"
+CALLS = {1: 8, 8: 32, 32: 96}
+"""Calls in flight at once, and how many calls each is measured with at most."""
+
+PATIENCE = 10.0
+"""Seconds after which no further call of a measurement begins."""
+
+_GAIN = 1.5
+_SLOW = 0.05  # seconds for a call; a server that is faster than this has nothing to gain
+
+
+@dataclass(frozen=True)
+class _Rate:
+    calls: int
+    failed: int
+    error: str | None
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        return (self.calls - self.failed) / self.seconds
+
+
+async def check_throughput(asker: Asker, probe: Probe) -> Finding:
+    """A new picture for every question, so that nothing is cached."""
+    question = probe.known[0].question
+    rates = {at_once: await _measure(asker, question, at_once, calls) for at_once, calls in CALLS.items()}
+    seen = "; ".join(f"{rate.per_second:.1f} calls/s with {at_once} at once" for at_once, rate in rates.items())
+    failed = [rate for rate in rates.values() if rate.failed]
+    if failed:
+        lost, calls = sum(rate.failed for rate in failed), sum(rate.calls for rate in rates.values())
+        meaning = f"{lost} of {calls} calls failed ({failed[0].error}); those that stay failed are unknown"
+        return Finding(NAME, "warn", seen, meaning, "use a lower --concurrency")
+    alone, many = rates[min(rates)].per_second, rates[max(rates)].per_second
+    if many < _GAIN * alone and alone < 1 / _SLOW:
+        meaning = f"calls wait for each other: 1,000 of them take {1000 / many / 60:.0f} min"
+        return Finding(NAME, "warn", seen, meaning, "raise vLLM's --max-num-seqs and --gpu-memory-utilization")
+    return Finding(NAME, "ok", seen, f"1,000 calls about new pictures take {_span(1000 / max(many, alone))}")
+
+
+async def _measure(asker: Asker, question: str, at_once: int, calls: int) -> _Rate:
+    requests = [await asker.question(question, asker.images.add(mosaic())) for _ in range(calls)]
+    errors: list[str] = []
+    started = time.perf_counter()
+
+    async def work() -> None:
+        while requests and time.perf_counter() - started < PATIENCE:
+            reading = await asker.read(requests.pop())
+            if reading.error:
+                errors.append(reading.error)
+
+    await asyncio.gather(*(work() for _ in range(at_once)))
+    seconds = time.perf_counter() - started
+    return _Rate(calls - len(requests), len(errors), errors[0] if errors else None, seconds)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

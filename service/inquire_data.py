@@ -1,0 +1,68 @@
+"""INQUIRE as the command line uses it: fetched from the hub, or its whole collection made searchable."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.fingerprint import fingerprint
+from core.paths import cache_folder
+from service.console import note, progress
+from service.settings import Settings
+from service.wiring import load_encoder, require_known_words
+
+if TYPE_CHECKING:
+    from eval.benchmarks.inquire_fullrank import Fullrank
+    from eval.types import Benchmark
+    from retrieval.encoder import Vectors
+    from retrieval.library import Library
+
+
+def hub_benchmark(split: str | None) -> Benchmark:
+    """INQUIRE-Rerank as it is published, copied into the cache folder on first use."""
+    from eval.benchmarks.inquire_hub import fetch_inquire_rerank
+    from eval.benchmarks.inquire_rerank import load_inquire_rerank
+
+    with progress("fetching INQUIRE-Rerank") as report:
+        folder = fetch_inquire_rerank(cache_folder() / "inquire-rerank", split, report)
+    return load_inquire_rerank(folder, split)
+
+
+def open_fullrank(path: Path, split: str | None, settings: Settings) -> Fullrank:
+    """A split of INQUIRE-Fullrank, with a note where relevant images have no embedding. Raises `BenchmarkError`."""
+    from eval.benchmarks.inquire_fullrank import load_inquire_fullrank
+
+    found = load_inquire_fullrank(path, split, settings.clip)
+    if found.missing:
+        note(f"{found.missing:,} relevant images have no embedding in {found.embeddings.folder}; they count as missed")
+    return found
+
+
+def searchable(found: Fullrank, settings: Settings) -> tuple[Library, str]:
+    """The embeddings in FAISS, searched with the user's CLIP, and the fingerprint of both.
+
+    Raises `IndexMismatchError` where the CLIP is not the one that made them, `VocabularyError` where the bundled CLIP
+    does not know the queries' words.
+    """
+    from retrieval.faiss_index import FaissIndex
+    from retrieval.library import Library
+
+    if settings.clip is None:
+        require_known_words((query.text for query in found.benchmark.queries), "clip")
+    encoder, embeddings = load_encoder(settings), found.embeddings
+    embeddings.require(encoder, settings.clip or "bundled")
+    digest = hashlib.sha256("\n".join(found.ids).encode())
+    with progress("reading the embeddings") as report:
+
+        def blocks() -> Iterator[Vectors]:
+            done = 0
+            for block in embeddings.blocks():
+                yield block
+                digest.update(block.data)
+                done += len(block)
+                report(done, len(embeddings))
+
+        index = FaissIndex.of_blocks(found.ids, blocks(), embeddings.dim, encoder.fingerprint)
+    return Library(index, encoder, {}), fingerprint({"clip": encoder.fingerprint, "embeddings": digest.hexdigest()})

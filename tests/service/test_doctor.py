@@ -1,0 +1,374 @@
+"""`fieldscope doctor` against a small server that sees shapes, and that can be broken in one place at a time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image as PILImage
+from scipy import ndimage
+
+import service.wiring
+from agent.lmm.base import LMM, LMMRequest, LMMResponse, TokenLogprob
+from agent.lmm.scripted import ScriptedLMM
+from core.fingerprint import fingerprint_pixels
+from core.types import ImageSource
+from service.doctor import throughput
+from service.doctor.probes import fieldnotes, shapes
+from service.wiring import unknown_words
+from tests.service.conftest import Answer, Run, Server
+
+CHECKS = [
+    "server",
+    "log-probabilities",
+    "top log-probabilities",
+    "yes/no spellings",
+    "image seen",
+    "several images",
+    "JSON schema",
+    "same on repeat",
+    "same in a batch",
+    "prefix caching",
+    "throughput",
+]
+COLOURS = {(255, 0, 0): "red", (0, 0, 255): "blue", (0, 128, 0): "green", (255, 255, 0): "yellow", (0, 0, 0): "black"}
+ANIMALS = fieldnotes()
+RIGHT = {known.question: known.right for known in ANIMALS.known}
+NUMBERS = {2: "two", 3: "three"}
+
+
+@dataclass
+class Fake:
+    """A model that sees, unless something is broken.
+
+    `cap` is how many log-probabilities it gives, and `refuses` more, or gives as many as it can; `blind` is the P(yes)
+    of everything; `most` is how many pictures it takes; `turned` means that it takes them in the wrong order; `drawn`
+    texts say the other thing every other time, whatever their log-probabilities.
+    """
+
+    cap: int = 20
+    refuses: bool = False
+    blind: float | None = None
+    most: int = 4
+    turned: bool = False
+    schema: bool = True
+    prose: bool = False
+    on_repeat: float = 0.0
+    drawn: bool = False
+    in_company: float = 0.0
+    knows_shapes: bool = True
+    counts: bool = True
+    words: tuple[str, str] = ("Yes", "No")
+    _asked: Counter[str] = field(default_factory=Counter)
+    _seen: dict[str, str] = field(default_factory=dict)
+    _at_once: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, body: dict[str, Any]) -> Answer:
+        with self._busy(body) as (at_once, again):
+            text, urls = split(body)
+            wanted = body.get("top_logprobs", 0)
+            if len(urls) > self.most:
+                return refusal(f"At most {self.most} image(s) may be provided in one prompt.")
+            if wanted > self.cap and self.refuses:
+                return refusal(f"Requested sample logprobs of {wanted}, which is greater than max allowed: {self.cap}")
+            if "response_format" in body and self.schema:
+                return 200, written(json.dumps({"answers": ["yes"] * 3}), body, again, self.counts)
+            seen = [self.look(url) for url in urls]
+            if self.turned:
+                seen.reverse()
+            if len(seen) > 1:
+                shown = next((place for place, thing in enumerate(seen) if thing in text), 0)
+                return 200, self.said([("abcd"[shown], 0.9), ("abcd"[shown - 1], 0.05)], body, again)
+            p = self.p_yes(text, seen)
+            p += self.in_company * (at_once > 1) + self.on_repeat * (again % 2)
+            p = min(max(p if p < 1 else 2 - p, 0.01), 0.99)
+            spoken = sorted(zip(self.words, (p, 1 - p), strict=True), key=lambda each: -each[1])
+            return 200, self.said([(word, share * 0.98) for word, share in spoken], body, again)
+
+    @contextmanager
+    def _busy(self, body: dict[str, Any]) -> Iterator[tuple[int, int]]:
+        key = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+        with self._lock:
+            self._at_once += 1
+            again = self._asked[key]
+            self._asked[key] += 1
+        try:
+            time.sleep(0.002)  # so that calls which are sent at once are here at once
+            yield self._at_once, again
+        finally:
+            with self._lock:
+                self._at_once -= 1
+
+    def look(self, url: str) -> str:
+        if url not in self._seen:
+            with PILImage.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
+                self._seen[url] = name_of(image) if self.knows_shapes else animal(image)
+        return self._seen[url]
+
+    def p_yes(self, text: str, seen: list[str]) -> float:
+        if self.blind is not None:
+            return self.blind
+        if not self.knows_shapes:
+            return 0.95 if any(question in text and RIGHT[question] in seen for question in RIGHT) else 0.05
+        asked = re.search(r"is there an? (\w+ \w+)\?|exactly (?:(\w+) black (\w+))\?", text)
+        thing = (asked[1] or f"{asked[2]} {asked[3]}") if asked else "an animal"
+        return 0.96 if thing in seen else 0.03
+
+    def said(self, spoken: list[tuple[str, float]], body: dict[str, Any], again: int) -> str:
+        if self.prose:
+            spoken = [("Sure", 0.97), *((word, share * 0.02) for word, share in spoken)]
+        filler = [(f"word{n}", 1e-6) for n in range(20)]
+        top = [{"token": t, "logprob": math.log(p)} for t, p in [*spoken, *filler]]
+        top = top[: min(body.get("top_logprobs", 0), self.cap)]
+        logprobs = {"content": [{**top[0], "top_logprobs": top}]} if top else None
+        return written(spoken[self.drawn and again % 2][0], body, again, self.counts, logprobs)
+
+
+def split(body: dict[str, Any]) -> tuple[str, list[str]]:
+    parts = [p for m in body["messages"] for p in (m["content"] if isinstance(m["content"], list) else [])]
+    texts = [m["content"] for m in body["messages"] if isinstance(m["content"], str)]
+    texts += [part["text"] for part in parts if part["type"] == "text"]
+    return " ".join(texts), [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+
+
+def name_of(image: PILImage.Image) -> str:
+    """What is drawn there, by how many pieces it has, its colour, and how much of its box it fills."""
+    pixels = np.asarray(image.convert("RGB"))[::8, ::8]
+    drawn = (pixels != 255).any(-1)
+    pieces = ndimage.label(drawn)[1]
+    if pieces != 1:
+        return f"{NUMBERS.get(pieces, pieces)} dots" if pieces else "nothing"
+    rows, columns = (np.flatnonzero(drawn.any(axis)) for axis in (1, 0))
+    filled = drawn.sum() / ((rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1))
+    colours = {tuple(map(int, colour)) for colour in pixels[drawn]}
+    shape = "square" if filled > 0.95 else "circle" if filled > 0.7 else "triangle"
+    return f"{COLOURS.get(colours.pop(), '?')} {shape}" if len(colours) == 1 else "something"
+
+
+def animal(image: PILImage.Image) -> str:
+    """Which of the doctor's own animals it is."""
+    return animals().get(fingerprint_pixels(image), "nothing")
+
+
+@cache
+def animals() -> dict[str, str]:
+    return {fingerprint_pixels(picture): name for name, picture in ANIMALS.pictures.items()}
+
+
+def written(text: str, body: dict[str, Any], again: int, counts: bool, logprobs: Any = None) -> str:
+    message = {"role": "assistant", "content": text}
+    usage: dict[str, Any] = {"prompt_tokens": 700, "completion_tokens": 1}
+    if counts:
+        usage["prompt_tokens_details"] = {"cached_tokens": 640 if "blue" in str(body["messages"])[-200:] else 0}
+    return json.dumps(
+        {"choices": [{"message": message, "finish_reason": "stop", "logprobs": logprobs}], "usage": usage}
+    )
+
+
+def refusal(message: str) -> Answer:
+    return 400, json.dumps({"error": {"message": message, "type": "BadRequestError", "code": 400}})
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "CALLS", {1: 1, 8: 4, 32: 8})
+
+
+def examined(run: Run, server: Server, fake: Fake) -> tuple[Result, dict[str, dict[str, str]]]:
+    server.answer = fake
+    result = run("doctor", "--lmm", server.url, "--model", "vl", "--json")
+    return result, {finding["name"]: finding for finding in json.loads(result.stdout)["findings"]}
+
+
+def failing(findings: dict[str, dict[str, str]]) -> list[str]:
+    return [name for name, finding in findings.items() if finding["state"] == "fail"]
+
+
+def test_a_healthy_server_passes(run: Run, server: Server) -> None:
+    result, findings = examined(run, server, Fake())
+    assert result.exit_code == 0, result.output
+    assert list(findings) == CHECKS
+    assert {finding["state"] for finding in findings.values()} == {"ok"}, findings
+    told = json.loads(result.stdout)
+    assert (told["healthy"], told["probe"], told["model"]) == (True, "shapes", "vl")
+    assert told["calls"] == len(server.bodies)
+    assert "'Yes'" in findings["yes/no spellings"]["seen"] and "'No'" in findings["yes/no spellings"]["seen"]
+    assert "640" in findings["prefix caching"]["seen"]
+    assert all(f"with {at_once} at once" in findings["throughput"]["seen"] for at_once in (1, 8, 32))
+    assert all(finding["meaning"] and not finding["change"] for finding in findings.values())
+
+
+FAULTS = {
+    "no log-probabilities": (Fake(cap=0), "log-probabilities", "without|no log-prob"),
+    "log-probabilities refused": (Fake(cap=0, refuses=True), "log-probabilities", "max allowed: 0"),
+    "half for all": (Fake(blind=0.5), "image seen", "0.50 for the right picture, 0.50 for a wrong one"),
+    "yes to all": (Fake(blind=0.97), "image seen", "0.97 for a blank one"),
+    "the best one alone": (Fake(cap=1), "top log-probabilities", "1 of 20"),
+    "capped at three": (Fake(cap=3), "top log-probabilities", "3 of 20"),
+    "more than five refused": (Fake(cap=5, refuses=True), "top log-probabilities", "5 of 20.*max allowed: 5"),
+    "schema ignored": (Fake(schema=False), "JSON schema", "in place of an object with 3 answers"),
+    "one picture at most": (Fake(most=1), "several images", "two pictures: .*At most 1"),
+    "two pictures at most": (Fake(most=2), "several images", "two pictures are taken, four: .*At most 2"),
+    "order turned round": (Fake(turned=True), "several images", "two in 0 of 4"),
+    "other answers on repeat": (Fake(on_repeat=0.3), "same on repeat", "by at most 0.2"),
+    "a temperature of its own": (Fake(drawn=True), "same on repeat", "at most 1.000"),
+    "other answers in company": (Fake(in_company=0.3), "same in a batch", "by at most 0.3"),
+    "prose": (Fake(prose=True), "yes/no spellings", "instead 'Sure'"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_by_its_check_alone(fault: str, run: Run, server: Server) -> None:
+    fake, check, seen = FAULTS[fault]
+    result, findings = examined(run, server, fake)
+    assert result.exit_code == 1
+    assert list(findings) == CHECKS
+    assert failing(findings) == [check], findings
+    assert re.search(seen, findings[check]["seen"])
+    assert findings[check]["meaning"] and findings[check]["change"]
+
+
+def test_a_server_that_takes_no_pictures(run: Run, server: Server) -> None:
+    result, findings = examined(run, server, Fake(most=0, blind=0.5))
+    assert result.exit_code == 1
+    assert failing(findings) == ["image seen"], findings
+    assert "At most 0" in findings["image seen"]["seen"]
+    assert findings["several images"]["state"] == "unknown"
+
+
+def test_what_can_not_be_told_is_unknown_and_no_fault(run: Run, server: Server) -> None:
+    result, findings = examined(run, server, Fake(counts=False))
+    assert result.exit_code == 0
+    assert "no count" in findings["prefix caching"]["seen"]
+    assert findings["prefix caching"]["state"] in ("unknown", "ok")
+
+
+def test_a_cache_that_finds_nothing_is_a_warning(run: Run, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Fake()
+    monkeypatch.setattr(Fake, "__call__", lambda self, body, ask=Fake.__call__: uncached(ask(self, body)))
+    result, findings = examined(run, server, fake)
+    assert result.exit_code == 0
+    assert findings["prefix caching"]["state"] == "warn"
+    assert "--enable-prefix-caching" in findings["prefix caching"]["change"]
+
+
+def uncached(answer: Answer) -> Answer:
+    return answer[0], answer[1].replace('"cached_tokens": 640', '"cached_tokens": 0')
+
+
+def test_a_model_that_knows_only_fieldnotes_is_asked_about_animals(run: Run, server: Server) -> None:
+    server.answer = Fake(knows_shapes=False)
+    result = run("doctor", "--lmm", server.url, "--model", "vl", "--json")
+    told = json.loads(result.stdout)
+    assert told["probe"] == "fieldnotes"
+    states = {finding["name"]: finding["state"] for finding in told["findings"]}
+    assert states["image seen"] == "ok"
+
+
+def test_nobody_there_is_one_line(run: Run, nobody: str) -> None:
+    result = run("doctor", "--lmm", nobody, "--model", "vl")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert "can't reach" in line and nobody in line
+
+
+def test_a_wrong_name_is_one_line(run: Run, server: Server) -> None:
+    result = run("doctor", "--lmm", server.url, "--model", "another")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert "serves vl, not another" in line
+    assert server.bodies == []
+    told = json.loads(run("doctor", "--lmm", server.url, "--model", "another", "--json").stdout)
+    assert [(finding["name"], finding["state"]) for finding in told["findings"]] == [("server", "fail")]
+    assert told["healthy"] is False
+
+
+def test_a_server_that_fails_every_call_is_one_line(run: Run, server: Server) -> None:
+    server.answer = lambda body: (401, json.dumps({"error": {"message": "no key"}}))
+    result = run("doctor", "--lmm", server.url, "--model", "vl")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert "no key" in line
+
+
+def test_no_list_of_models_is_no_fault(run: Run, server: Server) -> None:
+    server.models = (404, "{}")
+    result, _ = examined(run, server, Fake())
+    assert result.exit_code == 0
+
+
+def test_the_table_says_what_to_change(run: Run, server: Server) -> None:
+    server.answer = Fake(cap=3)
+    result = run("doctor", "--lmm", server.url, "--model", "vl")
+    assert result.exit_code == 1
+    assert all(check in result.stdout for check in CHECKS)
+    assert "-> serve with --max-logprobs 20" in " ".join(result.stdout.split())
+    assert "failed: top log-probabilities" in result.stdout
+
+
+def test_nothing_comes_from_the_response_cache(run: Run, server: Server) -> None:
+    examined(run, server, Fake())
+    first = len(server.bodies)
+    examined(run, server, Fake())
+    assert len(server.bodies) == 2 * first
+
+
+def test_the_bundled_model_is_examined_in_process(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def known(images: ImageSource) -> LMM:
+        def answer(request: LMMRequest) -> LMMResponse:
+            if request.json_schema is not None:
+                return LMMResponse(text='{"answers": ["yes", "no", "no"]}' if "json" in request.text else "yes")
+            shown = [part.image_id for part in request.images]
+            if len(shown) > 1:
+                wanted = next(picture for words, picture in ANIMALS.lineup if words in request.text)
+                token, other = "abcd"[shown.index(wanted)], "?"
+            else:
+                yes = any(question in request.text and RIGHT[question] in shown for question in RIGHT)
+                token, other = ("yes", "no") if yes else ("no", "yes")
+            top = [(token, 0.9), (other, 0.05), *((f"w{n}", 1e-6) for n in range(18))]
+            logprobs = tuple(TokenLogprob(token=t, logprob=math.log(p)) for t, p in top)
+            return LMMResponse(text=token, answer_logprobs=logprobs, latency=0.01)
+
+        return ScriptedLMM(answer, identity="local:known")
+
+    monkeypatch.setattr(service.wiring, "bundled_lmm", known)
+    result = run("doctor", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["identity"], told["probe"], told["lmm"]) == ("local:known", "fieldnotes", None)
+    states = {finding["name"]: finding["state"] for finding in told["findings"]}
+    assert list(states) == CHECKS
+    assert states["JSON schema"] == "warn"  # nothing enforces it in process
+    assert states["image seen"] == states["several images"] == "ok"
+
+
+def test_the_animals_are_asked_about_in_words_that_the_bundled_model_knows() -> None:
+    texts = [known.question for known in ANIMALS.known] + [description for description, _ in ANIMALS.lineup]
+    assert unknown_words(texts, "lmm") == []
+
+
+@pytest.mark.parametrize("probe", [shapes(), ANIMALS], ids=lambda probe: probe.name)
+def test_a_model_that_always_says_the_same_can_not_pass(probe: Any) -> None:
+    """Every question has a picture of either answer, and every description has a picture of its own."""
+    ids = set(probe.pictures)
+    assert all(known.right != known.wrong and {known.right, known.wrong} <= ids for known in probe.known)
+    assert len({picture for _, picture in probe.lineup} & ids) == 4
+    assert len({fingerprint_pixels(picture) for picture in probe.pictures.values()}) == len(ids)

@@ -1,0 +1,119 @@
+"""`fieldscope export` and `fieldscope leaderboard` on real runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result
+
+from eval.leaderboard import published
+from fieldnotes.rerank import SCHEMA
+from tests.service.conftest import Run, World
+from tests.service.test_measure import rows
+
+
+def payload(result: Result) -> dict[str, Any]:
+    assert result.exit_code == 0, result.output
+    value = json.loads(result.stdout)
+    assert isinstance(value, dict)
+    return value
+
+
+def evaluated(run: Run, world: World, name: str, *more: object) -> Path:
+    """The runs of two strategies over a benchmark of this name."""
+    folder = Path("sets") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("test", "validation"):
+        table = pa.Table.from_pylist(rows(world), schema=SCHEMA)
+        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+    told = payload(run("eval", folder, "--strategy", "clip", "yes-no", "--json", *more))
+    return Path(told["runs"][0]["out"]).parent
+
+
+def test_a_folder_gets_all_tables(run: Run, world: World) -> None:
+    runs = evaluated(run, world, "mine")
+    result = run("export", runs, "-o", "tables")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        "96 rows in tables/rankings.parquet",
+        "48 rows in tables/verdicts.parquet",
+        "8 rows in tables/metrics.parquet",
+    ]
+    told = payload(run("export", runs / "yes-no", "-o", "tables", "--format", "csv", "--json"))
+    assert {Path(file["path"]).name: file["rows"] for file in told["files"]} == {
+        "rankings.csv": 48, "verdicts.csv": 48, "metrics.csv": 4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["ranks.csv", "ranks.parquet", "below/RANKS.CSV"])
+def test_a_file_gets_the_rankings(run: Run, world: World, name: str) -> None:
+    told = payload(run("export", evaluated(run, world, "mine"), "-o", name, "--json"))
+    assert told["files"] == [{"path": name, "rows": 96}]
+    if told["format"] == "csv":
+        with Path(name).open(newline="") as stream:
+            assert sum(row["relevant"] == "1" for row in csv.DictReader(stream)) == 2 * 6
+    else:
+        assert pq.read_table(name).num_rows == 96
+
+
+def test_what_can_not_be_exported(run: Run, world: World) -> None:
+    assert run("export", "nowhere", "-o", "x").exit_code == 1
+    runs = evaluated(run, world, "mine")
+    assert run("export", runs, "-o", "x.csv", "--format", "parquet").exit_code == 2
+    assert run("export", runs).exit_code == 2
+    (runs / "clip" / "metrics.json").unlink()
+    broken = run("export", runs, "-o", "x")
+    assert (broken.exit_code, "clip holds no finished run" in broken.stderr) == (1, True)
+    assert not Path("x").exists()
+
+
+def test_published_rows_stand_beside_runs_on_their_benchmark(run: Run, world: World) -> None:
+    runs = evaluated(run, world, "INQUIRE-Rerank")
+    (board,) = payload(run("leaderboard", runs, "--json"))["boards"]
+    assert (board["benchmark"], board["split"], board["foreign"]) == ("INQUIRE-Rerank", "test", False)
+    assert [row["name"] for row in board["rows"]] == [
+        "yes-no", "clip", "OpenAI CLIP ViT-L/14", "OpenAI CLIP ViT-B/16", "OpenAI CLIP ViT-B/32",
+    ]  # fmt: skip
+    assert all(row["source"] for row in board["rows"])
+    shown = run("leaderboard", runs).stdout
+    assert "| 3 | OpenAI CLIP ViT-L/14 | 36.77 | 64.15 | 0.57 | - | INQUIRE-Rerank, reproduced by" in shown
+    metrics = json.loads((runs / "yes-no" / "metrics.json").read_text())["metrics"]
+    own = f"{100 * metrics['mAP@100']:.2f} | {100 * metrics['nDCG@100']:.2f} | {metrics['MRR']:.2f} | 48"
+    assert f"| 1 | **yes-no** | {own} | own run runs/INQUIRE-Rerank-test/yes-no" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("fieldnotes", ()), ("INQUIRE-Rerank", ("--split", "validation"))], ids=["other", "validation"]
+)
+def test_they_never_stand_beside_anything_else(run: Run, world: World, name: str, more: tuple[str, ...]) -> None:
+    runs = evaluated(run, world, name, *more)
+    own, foreign = payload(run("leaderboard", runs, "--json"))["boards"]
+    assert [row["name"] for row in own["rows"]] == ["yes-no", "clip"]
+    assert (foreign["foreign"], len(foreign["rows"])) == (True, 3)
+    shown = run("leaderboard", runs).stdout
+    first, _, second = shown.partition("### INQUIRE-Rerank (test), published")
+    assert "CLIP ViT" not in first and "CLIP ViT" in second
+    assert "of another benchmark or split: not comparable" in second.partition("| ranking")[0]
+
+
+def test_a_reader_sees_what_does_not_compare(run: Run, world: World) -> None:
+    runs = evaluated(run, world, "mine")
+    payload(run("eval", "sets/mine", "--strategy", "yes-no", "--limit", "2", "--out", "part", "--json"))
+    notes = payload(run("leaderboard", runs, "part", "--json"))["boards"][0]["notes"]
+    assert any("not over the same queries" in note for note in notes)
+    assert any("part/yes-no was scored on test 2 times" in note for note in notes)
+
+
+def test_the_published_figures() -> None:
+    assert {row.name: (row.ap, row.ndcg, row.mrr) for row in published()} == {
+        "OpenAI CLIP ViT-B/32": (30.37, 59.32, 0.48),
+        "OpenAI CLIP ViT-B/16": (31.88, 60.99, 0.54),
+        "OpenAI CLIP ViT-L/14": (36.77, 64.15, 0.57),
+    }
+    assert {row.benchmark for row in published()} == {"INQUIRE-Rerank"}

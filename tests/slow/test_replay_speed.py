@@ -1,0 +1,98 @@
+"""How fast answers are replayed and re-scored. In processor time of this process: what else the machine does is not
+its fault."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.deps import Deps
+from agent.graph import Agent
+from agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
+from agent.lmm.cached import CachedLMM
+from agent.lmm.scripted import ScriptedLMM
+from agent.strategies.strategy import Fusion, load_strategy
+from cache.store import MemoryStore
+from core.types import Candidate, Query
+from eval.finished import read_results
+from eval.harness import Reranker, evaluate
+from eval.inputs import input_lines
+from eval.recording import recorded_lines
+from eval.replay import RecordedImages, make_recording
+from eval.rescore import Rescorer
+from eval.types import Benchmark, RunSummary
+from service.collecting import seldom_collecting
+
+pytestmark = pytest.mark.slow
+
+QUERIES, CANDIDATES = 200, 100
+NAME = "yes-no"
+"""The dearest strategy for each of its verdicts: every image is a task of its own, for a single question."""
+
+OTHERS = [" yes", " no", "YES", "NO", "True", "False", *(f"word{n}" for n in range(12))]
+
+
+def answer(request: LMMRequest) -> LMMResponse:
+    """Twenty alternatives, as a server gives them."""
+    share = int(sha256(f"{request.images[0].sha256}{request.text}".encode()).hexdigest(), 16) % 997 / 1000 + 0.001
+    spoken = {"Yes": math.log(0.9 * share), "No": math.log(0.9 * (1 - share))}
+    spoken |= {word: -6.0 - n for n, word in enumerate(OTHERS)}
+    top = tuple(
+        TokenLogprob(token=token, logprob=value) for token, value in sorted(spoken.items(), key=lambda s: -s[1])
+    )
+    return LMMResponse(text=top[0].token, answer_logprobs=top, usage=Usage(prompt_tokens=100, completion_tokens=1))
+
+
+def benchmark() -> Benchmark:
+    chance = random.Random(0)
+    ids = [str(number) for number in range(2000)]
+    queries = tuple(Query(id=f"q{n:03}", text=f"a red animal, number {n}") for n in range(QUERIES))
+    given = {q.id: tuple(Candidate(i, chance.random()) for i in chance.sample(ids, CANDIDATES)) for q in queries}
+    judged = {query: {c.image_id: int(n % 9 == 0) for n, c in enumerate(found)} for query, found in given.items()}
+    images = RecordedImages({image_id: sha256(image_id.encode()).hexdigest() for image_id in ids})
+    return Benchmark("synthetic", "validation", queries, judged, images, given)
+
+
+def timed(work: Callable[[], Awaitable[list[RunSummary]]]) -> tuple[RunSummary, float]:
+    with seldom_collecting():
+        began = time.process_time()
+        (summary,) = asyncio.run(work())  # type: ignore[arg-type]
+        return summary, time.process_time() - began
+
+
+@pytest.mark.timeout(900)
+def test_replaying_and_rescoring_keep_pace(tmp_path: Path) -> None:
+    bench, store, strategy = benchmark(), MemoryStore(), load_strategy(NAME)
+
+    async def run(out: str, rerankers: Sequence[Reranker], **options: Any) -> list[RunSummary]:
+        return await evaluate(bench, rerankers, tmp_path / out, **options)
+
+    lmm = CachedLMM(ScriptedLMM(answer), store)
+    inputs = {NAME: input_lines(bench, strategy, None)}
+    made, _ = timed(
+        lambda: run("a", [Agent(Deps(bench.images, lmm), strategy)], provenance={"lmm": "scripted"}, inputs=inputs)
+    )
+    recording = make_recording(recorded_lines([made.out], store))
+    agent = Agent(Deps(recording.benchmark.images, recording.lmm), strategy)
+    replayed, seconds = timed(lambda: run("b", [agent], live=False))
+    assert (replayed.out / "run.trec").read_bytes() == (made.out / "run.trec").read_bytes()
+    pace = replayed.asked / seconds
+
+    fused = strategy.model_copy(update={"fusion": Fusion(method="log_odds", prior_weight=0.4)})
+
+    async def rescore() -> list[RunSummary]:
+        results = read_results(made.out)
+        images = make_recording(recorded_lines([made.out], None, {made.out: results})).benchmark.images
+        return await run("c", [Rescorer(fused, results, Deps(images))], query_concurrency=1, live=False)
+
+    rescored, seconds = timed(rescore)
+    assert pace >= 2000
+    assert 100_000 * seconds / rescored.asked <= 10
