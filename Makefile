@@ -15,7 +15,7 @@ NEED_PYTHON = test -n "$(PYTHON)" || { \
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check test-slow test-vllm lock train clean
+.PHONY: help setup demo test check test-slow test-vllm test-all lock train clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -47,11 +47,13 @@ $(VLLM_VENV)/.ready: tests/vllm/setup.sh tests/vllm/requirements.lock tests/vllm
 	@$(NEED_PYTHON)
 	sh tests/vllm/setup.sh "$(PYTHON)" $(VLLM_VENV)
 
-test-slow: setup ## what takes minutes: the bundled models on a whole split
+test-slow: setup ## what takes minutes; wants Chromium for the HTML report
 	$(BIN)/python -m pytest -m slow tests/slow
 
 test-vllm: setup $(VLLM_VENV)/.ready ## the bundled model under a real vLLM server on the CPU
 	$(BIN)/python -m pytest -m vllm tests/vllm
+
+test-all: check test test-slow test-vllm ## all of these
 
 # From nothing to the two models in fieldnotes/models, in this order: the LMM sees with the CLIP's eyes and learns
 # from its mistakes. Give it the machine: hours on two cores, minutes on a GPU. It goes on where it was stopped.
