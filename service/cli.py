@@ -22,6 +22,7 @@ from service.commands.library import caption, index, search
 from service.commands.lmm import lmm
 from service.commands.measure import measure
 from service.commands.prompts import prompts
+from service.commands.published import published
 from service.commands.rerank import rerank
 from service.commands.rescore import rescore
 from service.commands.strategies import strategies
@@ -73,7 +74,7 @@ def cli() -> None:
 
 COMMANDS = (
     demo, evaluate, compare, export, leaderboard, calibrate, measure, rerank, index, caption, search, trace, lmm,
-    doctor, cache, rescore, prompts, strategies, version,
+    doctor, cache, rescore, published, prompts, strategies, version,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

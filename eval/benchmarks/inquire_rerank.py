@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,6 +105,19 @@ def load_inquire_rerank(path: Path, split: str | None = None, name: str | None =
     )
 
 
+def file_names(path: Path, split: str | None = None) -> dict[str, str]:
+    """Image id -> `inat24_file_name`, of a split's files. They say the species, so nothing that asks may read them.
+
+    Raises `BenchmarkError` as `load_inquire_rerank` does.
+    """
+    names: dict[str, str] = {}
+    for file in _files_of_split(path, split)[1]:
+        table = _read(file, ("inat24_image_id", "inat24_file_name"))
+        for image_id, name in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            names[str(image_id)] = str(name)
+    return names
+
+
 def named_splits(path: Path) -> frozenset[str]:
     """The splits that the names of these files say, `all` for files that name none. Raises `BenchmarkError`."""
     return frozenset(_by_split(path))
@@ -156,12 +169,12 @@ def _rows(file: Path) -> Iterator[_Row]:
         yield _Row(query, str(image_id), int(relevant), float(prior), meta, species or "")
 
 
-def _read(file: Path) -> pa.Table:
-    """The columns that count, of a file whose columns are all there and of the right types."""
+def _read(file: Path, columns: Sequence[str] = tuple(_KINDS)) -> pa.Table:
+    """Some columns of a file whose columns are all there and of the right types."""
     try:
         with pq.ParquetFile(file) as parquet:
             _check_schema(file, parquet.schema_arrow)
-            return parquet.read(columns=list(_KINDS))
+            return parquet.read(columns=list(columns))
     except (OSError, pa.ArrowException) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise BenchmarkError(f"{file} can't be read as Parquet ({reason}); fetch it again") from error
