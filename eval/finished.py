@@ -63,16 +63,14 @@ def read_finished(folder: Path, name: str | None = None) -> FinishedRun:
         configuration = _Manifest.model_validate_json(path.read_bytes()).configuration
         path = folder / "metrics.json"
         scored = _Metrics.model_validate_json(path.read_bytes()).per_query
-        path = folder / "qrels.trec"
-        judgments: dict[str, dict[str, int]] = {query: {} for query in scored}
-        for line in path.read_text(encoding="utf-8").splitlines():
-            query, _, image, judgment = line.split()
-            judgments[unquote(query)][unquote(image)] = int(judgment)
-    except (OSError, ValueError, KeyError) as error:
-        raise _no_run(folder, path) from error
+    except (OSError, ValueError) as error:
+        raise no_run(folder, path) from error
+    judgments = read_judgments(folder)
+    if not judgments.keys() <= scored.keys():
+        raise no_run(folder, folder / "qrels.trec")
     results = read_results(folder)
     if not scored.keys() <= results.keys():
-        raise _no_run(folder, folder / "results.jsonl")
+        raise no_run(folder, folder / "results.jsonl")
     return FinishedRun(
         name=name or configuration.strategy.name,
         folder=folder,
@@ -82,7 +80,7 @@ def read_finished(folder: Path, name: str | None = None) -> FinishedRun:
         lmm=configuration.lmm,
         calibration=configuration.calibration,
         results={query: results[query] for query in scored},
-        judgments=judgments,
+        judgments={query: judgments.get(query, {}) for query in scored},
     )
 
 
@@ -92,8 +90,21 @@ def read_results(folder: Path) -> dict[str, RerankResult]:
     try:
         results = [RerankResult.model_validate_json(line) for line in path.read_bytes().splitlines()]
     except (OSError, ValidationError) as error:
-        raise _no_run(folder, path) from error
+        raise no_run(folder, path) from error
     return {result.query_id: result for result in results}
+
+
+def read_judgments(folder: Path) -> dict[str, dict[str, int]]:
+    """Query id -> image id -> judgment, of the queries that have any. Raises `ConfigError`."""
+    path = folder / "qrels.trec"
+    found: dict[str, dict[str, int]] = {}
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            query, _, image, judgment = line.split()
+            found.setdefault(unquote(query), {})[unquote(image)] = int(judgment)
+    except (OSError, ValueError) as error:
+        raise no_run(folder, path) from error
+    return found
 
 
 def read_metric(folder: Path, metric: str) -> dict[str, float]:
@@ -109,12 +120,13 @@ def read_metric(folder: Path, metric: str) -> dict[str, float]:
             raise ConfigError(f"{folder} has no metric {metric!r}; it has {', '.join(known)}")
         found = {query: values[metric] for query, values in per_query.items() if values[metric] is not None}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _no_run(folder, path) from error
+        raise no_run(folder, path) from error
     if not found:
         raise ConfigError(f"{folder}: no query could be scored, so there is nothing to compare")
     return found
 
 
-def _no_run(folder: Path, path: Path) -> ConfigError:
+def no_run(folder: Path, path: Path) -> ConfigError:
+    """What to raise where `path`, a file of a run's folder, can't be read."""
     reason = f"{path.name} is missing or damaged"
     return ConfigError(f"{folder} holds no finished run ({reason}); finish it with the command that began it")

@@ -13,7 +13,7 @@ UNREADABLE = "the published answer can't be read"
 
 
 def published_results(
-    benchmark: Benchmark, answers: PublishedAnswers, names: Mapping[str, str], strategy: str
+    benchmark: Benchmark, answers: PublishedAnswers, names: Mapping[str, str]
 ) -> dict[str, RerankResult]:
     """By query id: its candidates in the order of their prior, each with the verdict on the whole query that was
     published, in the wording in which it was asked. `names` are the images' file names. An answer that is missing, or
@@ -38,7 +38,7 @@ def published_results(
         results[query.id] = RerankResult(
             query_id=query.id,
             query_text=query.text,
-            strategy=strategy,
+            strategy="published",
             predicates=(Predicate(id="query", question=answers.prompt(query.text), words=query.text),),
             ranking=tuple(
                 RankedCandidate(image_id=c.image_id, rank=n, score=c.prior, prior=c.prior, prior_rank=n)

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.types import RerankResult
 from core.errors import ConfigError
-from eval.finished import read_results
+from eval.finished import no_run, read_judgments, read_results
 from eval.types import Qrels
 
 _NAMED = 3  # differences that an error names
@@ -132,7 +131,7 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         task=str(configuration.get("benchmark", {}).get("fingerprint")),
         lmm=configuration.get("lmm"),
         requests={query: _request(result) for query, result in results.items()},
-        judgments=_judgments(folder),
+        judgments=read_judgments(folder),
         values=values,
         groups=metrics.groups,
         spent=_spent(results, metrics.cost.get("seconds", 0.0)),
@@ -192,9 +191,9 @@ def _configuration(folder: Path) -> dict[str, Any]:
     try:
         configuration = json.loads(path.read_bytes())["configuration"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unfinished(folder, path) from error
+        raise no_run(folder, path) from error
     if not isinstance(configuration, dict):
-        raise _unfinished(folder, path)
+        raise no_run(folder, path)
     return configuration
 
 
@@ -203,19 +202,7 @@ def _metrics(folder: Path) -> _Metrics:
     try:
         return _Metrics.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise _unfinished(folder, path) from error
-
-
-def _judgments(folder: Path) -> dict[str, dict[str, int]]:
-    path = folder / "qrels.trec"
-    found: dict[str, dict[str, int]] = {}
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            query, _, image, judgment = line.split()
-            found.setdefault(unquote(query), {})[unquote(image)] = int(judgment)
-    except (OSError, ValueError) as error:
-        raise _unfinished(folder, path) from error
-    return found
+        raise no_run(folder, path) from error
 
 
 def _request(result: RerankResult) -> tuple[str, ...]:
@@ -233,8 +220,3 @@ def _spent(results: Mapping[str, RerankResult], wall: float) -> Spent:
         seconds=sum(question.latency for question in asked),
         wall=wall,
     )
-
-
-def _unfinished(folder: Path, path: Path) -> ConfigError:
-    reason = f"{path.name} is missing or damaged"
-    return ConfigError(f"{folder} holds no finished run ({reason}); finish it with the command that began it")

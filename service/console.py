@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
+    from eval.types import RunSummary
     from retrieval.progress import Report
 
 
@@ -34,6 +35,18 @@ def show(*things: RenderableType) -> None:
 def show_json(value: Any) -> None:
     """Print one JSON object for programs, to standard output."""
     click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def show_runs(summaries: Sequence[RunSummary], out: Path, as_json: bool) -> None:
+    """Runs that were just made, as tables with the command to read one or as JSON, and what makes them worth less."""
+    from eval.report import payload, tables, warnings
+
+    if as_json:
+        show_json(payload(summaries))
+    else:
+        show(*tables(summaries), f"Runs are in {out}; to read one: {program()} trace {summaries[-1].out} QUERY")
+    for line in warnings(summaries):
+        warn(line)
 
 
 def warn(message: str) -> None:

@@ -15,6 +15,15 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
+runs_out = click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Where the runs go, a folder per strategy.",
+)
+
 _CLIP = click.option(
     "--clip",
     metavar="NAME",

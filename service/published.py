@@ -37,11 +37,8 @@ def rank_published(file: Path, benchmark: Path, names: Sequence[str], split: str
             )
     loaded = load_inquire_rerank(benchmark, split)
     answers = answers_to(read_published_cache(file), [query.text for query in loaded.queries])
-    file_of = file_names(benchmark, split)
-    rescorers = [
-        Rescorer(s, published_results(loaded, answers, file_of, s.name), Deps(loaded.images, flags=(FLAG,)))
-        for s in strategies
-    ]
+    results = published_results(loaded, answers, file_names(benchmark, split))
+    rescorers = [Rescorer(strategy, results, Deps(loaded.images, flags=(FLAG,))) for strategy in strategies]
     source = {"file": file.name, "sha256": sha256(file.read_bytes()).hexdigest()}
     provenance = {"lmm": f"published:{file.name}", "encoder": None, "seed": 0, "published": source}
     return asyncio.run(evaluate(loaded, rescorers, out, provenance=provenance, query_concurrency=1, live=False))

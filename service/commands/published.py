@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from service.console import program, show, show_json, warn
-from service.options import json_option
+from service.console import show_runs
+from service.options import json_option, runs_out
 from service.spaced import SpacedCommand
 
 
@@ -24,14 +24,7 @@ from service.spaced import SpacedCommand
     help="How the answers about the whole query are ranked.",
 )
 @click.option("--split", metavar="NAME", help="test, validation, ...  [default: test]")
-@click.option(
-    "-o",
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Where the runs go, a folder per strategy.",
-)
+@runs_out
 @json_option
 def published(file: Path, benchmark: Path, names: tuple[str, ...], split: str | None, out: Path, as_json: bool) -> None:
     """Rank INQUIRE-Rerank by the LMM answers that its authors published.
@@ -39,13 +32,7 @@ def published(file: Path, benchmark: Path, names: tuple[str, ...], split: str | 
     FILE is one of their caches (`...--cache.npy`), BENCHMARK a folder of INQUIRE-Rerank's Parquet files. The cache is a
     pickle: it is read as plain values, and nothing in it is run. No model is asked.
     """
-    from eval.report import payload, tables, warnings
     from service.published import rank_published
 
     summaries = rank_published(file, benchmark, names, split, out)
-    if as_json:
-        show_json(payload(summaries))
-    else:
-        show(*tables(summaries), f"Runs are in {out}; to read one: {program()} trace {summaries[-1].out} QUERY")
-    for line in warnings(summaries):
-        warn(line)
+    show_runs(summaries, out, as_json)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from service.console import program, show, show_json, warn
-from service.options import json_option
+from service.console import show_runs
+from service.options import json_option, runs_out
 from service.spaced import SpacedCommand
 
 
@@ -30,14 +30,7 @@ from service.spaced import SpacedCommand
 @click.option(
     "--reread", is_flag=True, help="Read the answers in the response cache again, as this version reads them."
 )
-@click.option(
-    "-o",
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Where the runs go, a folder per strategy.",
-)
+@runs_out
 @json_option
 def rescore(run: Path, names: tuple[str, ...], fits: Path | None, reread: bool, out: Path, as_json: bool) -> None:
     """Rank a finished run again with other fusion weights, another calibration or another reading of the answers.
@@ -46,13 +39,7 @@ def rescore(run: Path, names: tuple[str, ...], fits: Path | None, reread: bool, 
     among the run's. No model, server or picture is needed. A strategy that would ask something else is for
     `fieldscope eval --replay`.
     """
-    from eval.report import payload, tables, warnings
     from service import rescoring
 
     summaries = rescoring.rescore(run, names, fits, reread, out)
-    if as_json:
-        show_json(payload(summaries))
-    else:
-        show(*tables(summaries), f"Runs are in {out}; to read one: {program()} trace {summaries[-1].out} QUERY")
-    for line in warnings(summaries):
-        warn(line)
+    show_runs(summaries, out, as_json)
