@@ -24,6 +24,7 @@ from eval.runfolder import RunFolder
 from eval.scoring import score, shown_metrics
 from eval.trec import qrels_lines, run_lines
 from eval.types import Benchmark, Cost, RunSummary
+from retrieval.collection import Collection
 
 PATIENCE = 20
 """So many calls without an answer end a run, if they are those of several whole queries."""
@@ -115,6 +116,8 @@ async def evaluate(
         for name, folder in zip(configurations, folders, strict=True):
             if inputs and name in inputs:
                 folder.keep(INPUTS, inputs[name])
+            if isinstance(benchmark.images, Collection):
+                folder.keep("collection.json", [json.dumps(benchmark.images.locator(), ensure_ascii=False)])
         return [
             await _run(benchmark, queries, reranker, folder, query_concurrency, budget, progress, ledger, live)
             for reranker, folder in zip(rerankers, folders, strict=True)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image as PILImage
 
@@ -20,6 +20,7 @@ from retrieval.lru import ByteLru
 _DECODED_BYTES = 256_000_000
 
 
+@runtime_checkable
 class Collection(ImageSource, Protocol):
     """An image source that knows what it holds, and how it can be opened again."""
 

@@ -1,0 +1,87 @@
+"""Where each page lies below the site's root. The same for live and exported pages, so every link is a relative one.
+
+Ids become file names by `slug`, which is reversible but for very long ids; those are found by asking for their slug.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from urllib.parse import quote, unquote
+
+INDEX = "index.html"
+TRY = "try.html"
+
+_LONGEST = 160  # a file's name has at most 255 bytes, and its suffix and partial files need some
+_SEPARATOR = "+"
+
+
+def slug(text: str) -> str:
+    """A text as the name of a file and a part of a URL: letters, digits and `. - _ ~` only, never `.` or `..`."""
+    kept = quote(text, safe="").replace("~", "%7E").replace("%", "~")
+    kept = re.sub(r"^\.", "~2E", kept)
+    return kept if kept and len(kept) <= _LONGEST else f"~~{sha256(text.encode()).hexdigest()[:32]}"
+
+
+def unslug(name: str, ids: Iterable[str]) -> str | None:
+    """The id with this slug: by reading it, or where it is too long for that, the one among `ids` that has it."""
+    if name.startswith("~~"):
+        return next((each for each in ids if slug(each) == name), None)
+    text = unquote(name.replace("~", "%"))
+    return text if slug(text) == name else None
+
+
+def run_page(run: str) -> str:
+    """A run's page; `run` is its key."""
+    return f"runs/{run}/{INDEX}"
+
+
+def prompts_page(run: str) -> str:
+    """The prompts that a run used."""
+    return f"runs/{run}/prompts.html"
+
+
+def query_page(run: str, query_id: str) -> str:
+    """A query of a run."""
+    return f"runs/{run}/queries/{slug(query_id)}/{INDEX}"
+
+
+def image_page(run: str, query_id: str, image_id: str) -> str:
+    """An image in a query's ranking."""
+    return f"runs/{run}/queries/{slug(query_id)}/images/{slug(image_id)}.html"
+
+
+def compare_page(runs: Sequence[str]) -> str:
+    """Runs next to each other; the first is the one that differences are to."""
+    return f"compare/{_SEPARATOR.join(runs)}/{INDEX}"
+
+
+def compare_query_page(runs: Sequence[str], query_id: str) -> str:
+    """A query in several runs."""
+    return f"compare/{_SEPARATOR.join(runs)}/queries/{slug(query_id)}.html"
+
+
+def compared(name: str) -> tuple[str, ...]:
+    """The keys in the name of a comparison's folder."""
+    return tuple(name.split(_SEPARATOR))
+
+
+def thumbnail(collection: str, image_id: str) -> str:
+    """A small picture; `collection` is its key."""
+    return f"thumbnails/{collection}/{slug(image_id)}.webp"
+
+
+def picture(collection: str, image_id: str) -> str:
+    """A picture at its own size, or as large as a page needs it."""
+    return f"pictures/{collection}/{slug(image_id)}.webp"
+
+
+def static(name: str) -> str:
+    """A style or script of the site's own."""
+    return f"static/{name}"
+
+
+def relative(address: str, page: str) -> str:
+    """An address as the page that lies at another one links to it."""
+    return "../" * page.count("/") + address

@@ -1,0 +1,147 @@
+"""What the lists of a run say about each query: scores before and after, and cost. Taken once from `results.jsonl`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from core.paths import cache_folder
+from eval.metrics import average_precision, ndcg, reciprocal_rank
+
+FORMAT = 1
+
+
+class QueryDigest(BaseModel):
+    """One query of a run.
+
+    `start` and `size` are the bytes of its line in `results.jsonl`. `scores` and `prior_scores` are AP@50, nDCG@50 and
+    RR of the ranking and of the first stage's order; empty where no judgment of the query is known, or none is
+    positive. `calls`, tokens, `seconds` and `cached` count every question asked, `unknown` those of them without an
+    answer. `moved` sums by how many ranks images moved.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    query_id: str
+    text: str
+    start: int
+    size: int
+    candidates: int
+    positives: int | None
+    scores: dict[str, float]
+    prior_scores: dict[str, float]
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    cached: int
+    unknown: int
+    not_asked: int
+    moved: int
+    ended: str | None
+
+    @property
+    def gain(self) -> float | None:
+        """AP@50 against the first stage's order; None where there is nothing to find."""
+        return self.scores["AP@50"] - self.prior_scores["AP@50"] if self.scores else None
+
+
+class _Digests(BaseModel):
+    format: int
+    queries: list[QueryDigest]
+
+
+def digests(folder: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> dict[str, QueryDigest]:
+    """Query id -> digest, in the order of the file; of a query that was asked again the last one. Damaged and cut-off
+    lines are left out. What was found is kept in the user's cache folder, as long as the run's files stay as they are.
+
+    Raises `OSError` where `results.jsonl` can't be read.
+    """
+    path = folder / "results.jsonl"
+    kept = _kept_at(path, judgments)
+    try:
+        known = _Digests.model_validate_json(kept.read_bytes())
+        if known.format == FORMAT:
+            return {query.query_id: query for query in known.queries}
+    except (OSError, ValidationError):
+        pass
+    found = {query.query_id: query for query in _read(path, judgments)}
+    _keep(kept, _Digests(format=FORMAT, queries=list(found.values())))
+    return found
+
+
+def _read(path: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> Iterator[QueryDigest]:
+    start = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                if line.endswith(b"\n"):
+                    yield _digest(json.loads(line), start, len(line), judgments)
+            except (ValueError, LookupError, TypeError, AttributeError):
+                pass  # no result of this version: whoever opens it is told so
+            start += len(line)
+
+
+def _digest(
+    result: Mapping[str, Any], start: int, size: int, judgments: Mapping[str, Mapping[str, int]] | None
+) -> QueryDigest:
+    verdicts = [verdict for verdict in result["verdicts"] if not verdict["joint"]]
+    questions = [*result["calls"], *verdicts, *result["comparisons"], *result["reasons"]]
+    asked = [question for question in questions if question["state"] != "not_asked"]
+    judged = None if judgments is None else judgments.get(result["query_id"], {})
+    ranking = result["ranking"]
+    return QueryDigest(
+        query_id=result["query_id"],
+        text=result["query_text"],
+        start=start,
+        size=size,
+        candidates=len(ranking),
+        positives=None if judged is None else sum(judged.values()),
+        scores=_scores([ranked["image_id"] for ranked in ranking], judged),
+        prior_scores=_scores([r["image_id"] for r in sorted(ranking, key=lambda r: int(r["prior_rank"]))], judged),
+        calls=len(asked),
+        prompt_tokens=sum(question["prompt_tokens"] for question in asked),
+        completion_tokens=sum(question["completion_tokens"] for question in asked),
+        seconds=sum(question["latency"] for question in asked),
+        cached=sum(question["cached"] for question in asked),
+        unknown=sum(question["state"] == "unknown" for question in asked),
+        not_asked=len(questions) - len(asked),
+        moved=sum(abs(ranked["prior_rank"] - ranked["rank"]) for ranked in ranking),
+        ended=result["ended"],
+    )
+
+
+def _scores(order: list[str], judged: Mapping[str, int] | None) -> dict[str, float]:
+    if not judged or not any(judged.values()):
+        return {}
+    relevance = np.array([[judged.get(image_id, 0) for image_id in order]], dtype=np.uint8)
+    positives = np.array([sum(judged.values())])
+    return {
+        "AP@50": float(average_precision(relevance, positives, 50)[0]),
+        "nDCG@50": float(ndcg(relevance, positives, 50)[0]),
+        "RR": float(reciprocal_rank(relevance, positives)[0]),
+    }
+
+
+def _kept_at(path: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> Path:
+    status = path.stat()
+    judged = None if judgments is None else sum(len(of) for of in judgments.values())
+    identity = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{judged}"
+    return cache_folder() / "viewer" / "digests" / f"{sha256(identity.encode()).hexdigest()[:32]}.json"
+
+
+def _keep(path: Path, found: _Digests) -> None:
+    """Remember, if the disk lets us: what is kept only saves time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".part")
+        partial.write_text(found.model_dump_json(), encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        pass

@@ -1,0 +1,1 @@
+"""One module per page: from runs to the `Page` that its template shows."""
