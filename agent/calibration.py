@@ -44,8 +44,8 @@ class Calibration(BaseModel):
     """The fitted values; the defaults are for a model nobody has looked at yet.
 
     - `temperature` divides the log-odds that all predicates hold (above 1: the model is too sure of itself), and
-      `whole_weight` multiplies those of the verdict on the whole query; `doubt` are the odds that an image's verdicts
-      say nothing;
+      `whole_weight` multiplies those of the verdict on the whole query; `doubt` are the odds that
+      a match's verdicts look like another image's, `slip` that another image's look like a match's;
     - `prior_weight` is for the prior, standardised per query, and `bias` the log-odds of a match for an average
       candidate that satisfies every predicate with certainty one half; `spread` is how wrong those log-odds may be, as
       a standard deviation;
@@ -67,6 +67,7 @@ class Calibration(BaseModel):
     temperature: float = Field(default=1.0, gt=0)
     whole_weight: float = Field(default=1.0, ge=0)
     doubt: float = Field(default=0.001, ge=0)
+    slip: float = Field(default=0.03, ge=0)
     prior_weight: float = Field(default=0.5, ge=0)
     bias: float = 0.0
     spread: float = Field(default=1.0, gt=0)

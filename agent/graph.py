@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import isawaitable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -32,11 +32,17 @@ from agent.nodes.synthesize import synthesize
 from agent.nodes.verify import unforeseen, verify
 from agent.state import CompareTask, RerankInput, RerankOutput, RerankState, VerifyTask
 from agent.strategies.strategy import Strategy
-from agent.types import RerankResult
+from agent.types import RerankResult, TraceEvent
 from core.errors import ConfigError
 from core.types import Candidate, Query
 
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+
 Graph = CompiledStateGraph[RerankState, Session, RerankInput, RerankOutput]
+
+Watch = Callable[[TraceEvent], None]
+"""Is told each trace event as it happens, on the event loop; what it raises ends the query."""
 
 NO_RETRY = RetryPolicy(max_attempts=1, retry_on=())
 """The door to the model retries what can pass; LangGraph's default would also retry whatever it does not know."""
@@ -123,19 +129,28 @@ class Agent:
         candidates: Sequence[Candidate] | None = None,
         top_k: int | None = None,
         budget: Budget | None = None,
+        watch: Watch | None = None,
     ) -> RerankResult:
         """Rank `candidates`, or where none are given those that the retriever finds, and say why.
 
-        `top_k` bounds how many take part, best prior first; `budget` what may be spent on this query. A model call that
-        fails leaves an unknown verdict in the result, one that the budget forbids is not asked. Raises `ConfigError`
-        for unusable input, and whatever else was raised on purpose, such as `CacheMissError` from a replay.
+        `top_k` bounds how many take part, best prior first; `budget` what may be spent on this query. `watch` gets
+        every event of the result's trace once, in the order in which they happen. A model call that fails leaves an
+        unknown verdict in the result, one that the budget forbids is not asked. Raises `ConfigError` for unusable
+        input, and whatever else was raised on purpose, such as `CacheMissError` from a replay.
         """
         account = Account(budget, self.account)
         lmm = BudgetedLMM(self.deps.lmm, account) if self.deps.lmm else None
         given = None if candidates is None else tuple(candidates)
-        output = await self.graph.ainvoke(
-            RerankInput(query=query, given=given, top_k=top_k, started=time.monotonic()),
-            {"max_concurrency": self.deps.max_concurrency, "recursion_limit": 1000},
-            context=Session(lmm, account),
-        )
-        return RerankOutput.model_validate(output).result
+        asked = RerankInput(query=query, given=given, top_k=top_k, started=time.monotonic())
+        config: RunnableConfig = {"max_concurrency": self.deps.max_concurrency, "recursion_limit": 1000}
+        session = Session(lmm, account)
+        if watch is None:
+            output = await self.graph.ainvoke(asked, config, context=session)
+            return RerankOutput.model_validate(output).result
+        result: RerankResult | None = None
+        async for updates in self.graph.astream(asked, config, context=session, stream_mode="updates"):
+            for update in updates.values():
+                for event in (update or {}).get("trace", ()):
+                    watch(event)
+                result = (update or {}).get("result", result)
+        return RerankOutput.model_validate({"result": result}).result

@@ -4,8 +4,10 @@ A match satisfies every predicate, so with independent verdicts P(all hold) is t
 log-odds, those of the answer about the whole query and the standardised prior are weighted and added: the first stage's
 score is fused and not thrown away, which is what saves a ranking from a weak model (MM-Embed, arXiv 2411.02571). The
 temperature is for all of an image's verdicts together and not for each, since their errors come together, too: a model
-that misjudges an animal misjudges all that is asked about it. And with a small probability they say nothing, as where
-the request was misread: among images that all seem not to match, the prior decides.
+that misjudges an animal misjudges all that is asked about it. And with a small probability they say nothing: a match
+is taken for something else, as where the request was misread (*doubt*), or something else for a match, as where the
+request says little that tells images apart (*slip*). So among images that all seem not to match, and among those that
+all seem to, the prior decides. Where none is confirmed, a misreading is the more likely.
 
 A question without an answer counts with the share of this query's images that pass it: that changes no order among
 images that lack the same answers, and is neither a "no" nor a zero.
@@ -36,6 +38,9 @@ PASS_RATE = 0.4
 PSEUDO_ANSWERS = 4.0
 """How many answers the expected share weighs, against those that this query has got."""
 
+UNCONFIRMED = 200.0
+"""By how much the doubt grows where no candidate is more likely a match than not."""
+
 _LEAST = 1e-12
 
 
@@ -60,7 +65,7 @@ class Belief:
     @cached_property
     def log_odds(self) -> Floats:
         """(n,) log-odds of a match, before comparisons."""
-        return self.calibration.bias + self.prior + self._doubted(self.holds)
+        return self.calibration.bias + self.prior + self._tempered(self.holds)
 
     @cached_property
     def p_match(self) -> Floats:
@@ -80,7 +85,7 @@ class Belief:
         """What the log-odds of candidate `i` are made of: base, prior, and each predicate as its answer came in."""
         k = len(self.predicates)
         answered = np.tri(k + 1, k, -1, dtype=np.bool_)  # row r: the first r answers have come in
-        told = self._doubted(np.where(answered, self.holds[i], self.pass_rates)).tolist()
+        told = self._tempered(np.where(answered, self.holds[i], self.pass_rates)).tolist()
         shares = {predicate.id: told[n + 1] - told[n] for n, predicate in enumerate(self.predicates)}
         return {"base": self.calibration.bias + told[0], "prior": float(self.prior[i]), **shares}
 
@@ -90,8 +95,16 @@ class Belief:
         of_whole = self.calibration.whole_weight * (np.log(whole) - np.log1p(-whole)).sum(axis=1)
         return np.asarray(log_odds_of_all(holds[:, ~self.whole]) / self.calibration.temperature + of_whole)
 
-    def _doubted(self, holds: Floats) -> Floats:
-        return doubted(self._evidence(holds), self.calibration.doubt)
+    @cached_property
+    def _doubt(self) -> float:
+        """The calibration's; more where nobody is confirmed, for then the request may have been misread."""
+        doubt = self.calibration.doubt
+        evidence = tempered(self._evidence(self.holds), doubt, self.calibration.slip)
+        confirmed = (self.calibration.bias + self.prior + evidence > 0).any()
+        return doubt if confirmed else doubt * UNCONFIRMED
+
+    def _tempered(self, holds: Floats) -> Floats:
+        return tempered(self._evidence(holds), self._doubt, self.calibration.slip)
 
 
 def log_odds_of_all(holds: Floats) -> Floats:
@@ -102,9 +115,13 @@ def log_odds_of_all(holds: Floats) -> Floats:
     return np.asarray(log_p - np.log(-np.expm1(log_p)))
 
 
-def doubted(evidence: Floats, doubt: float) -> Floats:
-    """(n,) log-odds, given those that the verdicts speak for, where the odds are `doubt` that they say nothing."""
-    return np.asarray(np.logaddexp(evidence, np.log(doubt)) - np.log1p(doubt)) if doubt else evidence
+def tempered(evidence: Floats, doubt: float, slip: float) -> Floats:
+    """(n,) log-odds, given those that the verdicts speak for, where the odds are `doubt` that a match's verdicts look
+    like any other image's, and `slip` that another image's look like a match's: they stay between log(doubt) and
+    -log(slip), or thereabouts."""
+    for_match = np.logaddexp(evidence, np.log(doubt)) - np.log1p(doubt) if doubt else evidence
+    against = np.logaddexp(0.0, evidence + np.log(slip)) - np.log1p(slip) if slip else 0.0
+    return np.asarray(for_match - against)
 
 
 def believe(state: RerankState, deps: Deps, strategy: Strategy) -> Belief:

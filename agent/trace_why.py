@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agent.fusion import log_odds
 from agent.trace_view import Matchup, View, matchups, ranked_image, verdicts_by_image, weakest
 from agent.types import Predicate, RankedCandidate, Reason, RerankResult, Verdict
@@ -74,6 +76,17 @@ def why(result: RerankResult, image_id: str) -> Why:
     )
 
 
+def extremes(parts: Sequence[Part]) -> tuple[Part | None, Part | None]:
+    """What counts most against an image, and what counts most for it, of all that is its own: predicates with an
+    answer, and comparisons. The two may be the same; None where there is nothing."""
+    own = [part for part in parts if part.log_odds is not None and part.source not in _NOT_THE_IMAGES_OWN]
+    if any(_answered(part) and not _whole(part) for part in own):
+        own = [part for part in own if not _whole(part)]  # a part says more than the whole that it belongs to
+    lowest = min(own, key=lambda part: part.log_odds or 0.0, default=None)
+    highest = max(own, key=lambda part: part.log_odds or 0.0, default=None)
+    return lowest, highest
+
+
 def _parts(result: RerankResult, ranked: RankedCandidate) -> tuple[Part, ...]:
     """The greatest contribution first, whichever its sign; what has none comes last."""
     predicates = {predicate.id: predicate for predicate in result.predicates}
@@ -125,11 +138,7 @@ def _whole(part: Part) -> bool:
 
 def _sentence(ranked: RankedCandidate, parts: tuple[Part, ...]) -> str:
     place = f"ranked {ranked.rank} (prior {ranked.prior_rank})"
-    own = [part for part in parts if part.log_odds is not None and part.source not in _NOT_THE_IMAGES_OWN]
-    if any(_answered(part) and not _whole(part) for part in own):
-        own = [part for part in own if not _whole(part)]  # a part says more than the whole that it belongs to
-    lowest = min(own, key=lambda part: part.log_odds or 0.0, default=None)
-    highest = max(own, key=lambda part: part.log_odds or 0.0, default=None)
+    lowest, highest = extremes(parts)
     if ranked.rank > ranked.prior_rank:
         if lowest and (lowest.log_odds or 0.0) < 0:
             return f"{place}: sunk by {_named(lowest)}"

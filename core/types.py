@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from PIL import Image as PILImage
 from pydantic import BaseModel, ConfigDict
@@ -32,6 +32,10 @@ class Query(BaseModel):
     text: str
     reference_image: str | None = None
     dialogue: tuple[Turn, ...] = ()
+
+
+Prior = Literal["fused", "query"]
+"""Of an image that was searched for by descriptions too: its similarity to query and descriptions, or to the query."""
 
 
 @dataclass(frozen=True)

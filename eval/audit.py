@@ -35,8 +35,10 @@ class Confusion:
 
     Of what holds, `seen` was said to hold and `missed` was not; of what fails, `refused` was said to fail and `passed`
     to hold. The last two are None where the truth says of nothing that it fails. `untold` are answers whose truth is
-    not known, `unknown` questions without an answer, `not_asked` those never sent. `contradictions` counts the images
-    on which answers to such a predicate contradict others, `sank` the relevant images that one of them sank most.
+    not known, `unknown` questions without an answer, `not_asked` those never sent. `marked` are answers whose truth is
+    a person's mark, `marked_wrong` those of them that are wrong; both are among the others, too. `contradictions`
+    counts the images on which answers to such a predicate contradict others, `sank` the relevant images that one of
+    them sank most.
     """
 
     kind: str
@@ -49,6 +51,8 @@ class Confusion:
     untold: int
     unknown: int
     not_asked: int
+    marked: int
+    marked_wrong: int
     contradictions: int
     sank: int
 
@@ -134,8 +138,8 @@ def audit(results: Mapping[str, RerankResult], key: AnswerKey) -> Audit:
             tallies.setdefault(predicate.kind, _Tally()).predicates += 1
         for image_id, verdicts in said.items():
             for name, verdict in verdicts.items():
-                predicate = predicates[name]
-                tallies[predicate.kind].count(verdict, key.holds(result.query_id, predicate, image_id))
+                place = (result.query_id, predicate := predicates[name], image_id)
+                tallies[predicate.kind].count(verdict, key.holds(*place), key.marked(*place))
         contradictions += find_contradictions(result)
         wanted = key.relevant(result.query_id)
         relevant += sum(ranked.image_id in wanted for ranked in result.ranking)
@@ -149,7 +153,7 @@ def audit(results: Mapping[str, RerankResult], key: AnswerKey) -> Audit:
     for contradiction in contradictions:
         tallies[contradiction.kind].contradictions += 1
     kinds = tuple(
-        tallies[kind].row(kind, key.source(kind), key.one_sided(kind))
+        tallies[kind].row(kind, key.source(kind), key.one_sided(kind) and not tallies[kind].fails)
         for kind in sorted(tallies, key=lambda kind: (kind == "query", kind))
     )
     return Audit(
@@ -199,10 +203,20 @@ class _Tally:
     untold: int = 0
     unknown: int = 0
     not_asked: int = 0
+    marked: int = 0
+    marked_wrong: int = 0
     contradictions: int = 0
     sank: int = 0
 
-    def count(self, verdict: Verdict, holds: bool | None) -> None:
+    @property
+    def fails(self) -> int:
+        """Answers about what is known to fail."""
+        return self.refused + self.passed
+
+    def count(self, verdict: Verdict, holds: bool | None, marked: bool | None) -> None:
+        if marked is not None and verdict.p_expected is not None:
+            self.marked += 1
+            self.marked_wrong += marked != (verdict.p_expected > 0.5)
         if verdict.state == "not_asked":
             self.not_asked += 1
         elif verdict.p_expected is None:

@@ -109,6 +109,7 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
         temperature=fit.temperature,
         whole_weight=fit.whole_weight,
         doubt=fit.doubt,
+        slip=fit.slip,
         prior_weight=fit.prior_weight,
         bias=fit.bias,
         spread=spread,

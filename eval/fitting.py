@@ -16,7 +16,7 @@ from scipy.special import log_ndtr
 
 from agent.bradley_terry import Showing, settle
 from agent.calibration import UNCALIBRATED
-from agent.posterior import doubted, log_odds_of_all
+from agent.posterior import log_odds_of_all, tempered
 
 Floats = NDArray[np.float64]
 
@@ -26,6 +26,7 @@ PAYS = 2.706
 _TEMPERATURE = (0.2, 10.0)
 _WHOLE_WEIGHT = (0.0, 5.0)
 _DOUBT = (1e-6, 0.1)
+_SLIP = (1e-6, 0.2)
 _PRIOR_WEIGHT = (0.0, 10.0)
 _BIAS = (-10.0, 10.0)
 _COMPARISON_WEIGHTS = tuple(np.geomspace(1e-3, 10.0, 25).tolist())
@@ -34,12 +35,13 @@ _SPREAD = (0.05, 10.0)
 
 @dataclass(frozen=True)
 class VerdictFit:
-    """P(match) = sigmoid(bias + prior_weight * prior + evidence), where the evidence is, up to `doubt`, whole_weight *
-    log-odds of the verdict on the whole query + log-odds that all predicates hold / temperature."""
+    """P(match) = sigmoid(bias + prior_weight * prior + evidence), where the evidence is, but for `doubt` and `slip`,
+    whole_weight * log-odds of the verdict on the whole query + log-odds that all predicates hold / temperature."""
 
     temperature: float
     whole_weight: float
     doubt: float
+    slip: float
     prior_weight: float
     bias: float
 
@@ -49,7 +51,7 @@ class VerdictFit:
         are those of the answer about the whole query, 0 where it was not asked."""
         holds = 1.0 / (1.0 + np.exp(-np.asarray(verdicts)))
         parts = np.where(np.isinf(verdicts).all(axis=1), 0.0, log_odds_of_all(holds) / self.temperature)
-        evidence = doubted(self.whole_weight * whole + parts, self.doubt)
+        evidence = tempered(self.whole_weight * whole + parts, self.doubt, self.slip)
         return np.asarray(self.bias + self.prior_weight * prior + evidence)
 
 
@@ -61,19 +63,20 @@ def fit_verdicts(prior: Floats, verdicts: Floats, whole: Floats, relevant: Array
     if not sides.size:
         raise ValueError("there is no candidate to fit to")
     usual = UNCALIBRATED
-    default = np.array(
-        [np.log(usual.temperature), usual.whole_weight, np.log(usual.doubt), usual.prior_weight, usual.bias]
-    )
+    temperature, doubt, slip = np.log((usual.temperature, usual.doubt, usual.slip))
+    default = np.array([temperature, usual.whole_weight, doubt, slip, usual.prior_weight, usual.bias])
 
     def fit_at(values: Floats) -> VerdictFit:
-        temperature, whole, doubt, prior_weight, bias = map(float, values)
-        return VerdictFit(float(np.exp(temperature)), whole, float(np.exp(doubt)), prior_weight, bias)
+        temperature, whole, doubt, slip, prior_weight, bias = map(float, values)
+        temperature, doubt, slip = (float(np.exp(value)) for value in (temperature, doubt, slip))
+        return VerdictFit(temperature, whole, doubt, slip, prior_weight, bias)
 
     def loss(values: Floats) -> float:
         surprise = np.logaddexp(0.0, -sides * fit_at(values).log_odds(prior, verdicts, whole)).sum()
         return float(surprise + 0.5 * ((values - default) ** 2).sum())
 
-    bounds = [tuple(np.log(_TEMPERATURE)), _WHOLE_WEIGHT, tuple(np.log(_DOUBT)), _PRIOR_WEIGHT, _BIAS]
+    temperatures, doubts, slips = (tuple(np.log(bound)) for bound in (_TEMPERATURE, _DOUBT, _SLIP))
+    bounds = [temperatures, _WHOLE_WEIGHT, doubts, slips, _PRIOR_WEIGHT, _BIAS]
     found = minimize(loss, default, method="L-BFGS-B", bounds=bounds)
     return fit_at(found.x)
 

@@ -158,6 +158,24 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def bootstrap_intervals(
+    columns: Sequence[ArrayLike], level: float = 0.95, draws: int = 9_999, seed: int = 0
+) -> list[tuple[float, float]]:
+    """`bootstrap_interval` of several columns over the same queries, each as it would be alone: the queries are drawn
+    once for all, which is most of the work."""
+    values = np.stack([_finite(column) for column in columns], axis=1)
+    queries = len(values)
+    chance = np.random.default_rng(seed)
+    means = []
+    for start in range(0, draws, _BLOCK):
+        drawn = min(_BLOCK, draws - start)
+        chosen = chance.integers(0, queries, size=(drawn, queries)) + queries * np.arange(drawn)[:, None]
+        counts = np.bincount(chosen.ravel(), minlength=drawn * queries).reshape(drawn, queries)
+        means.append(counts @ values / queries)
+    bounds = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return [(float(low), float(high)) for low, high in bounds.T]
+
+
 def _too_few(queries: int, level: float) -> bool:
     """Whether even the most extreme of all assignments of signs, and its mirror image, are too many to be rare."""
     return 2.0 ** (1 - queries) >= level

@@ -17,7 +17,7 @@ from agent.lmm.cached import missing_call
 from agent.nodes.retrieve import search_key
 from agent.strategies.strategy import Strategy
 from core.errors import BrokenImageError, CacheError, CacheMissError, ConfigError, LMMError
-from core.types import Candidate, HashSource, Query
+from core.types import Candidate, HashSource, Prior, Query
 from eval.inputs import BenchmarkLine, QueryLine, make_benchmark
 from eval.recording import FailureLine, ImageLine, RecordedLine, ResponseLine, RunLine, SearchLine
 from eval.types import Benchmark
@@ -80,10 +80,15 @@ class RecordedSearches:
         self._searches = searches
 
     def search(
-        self, query: Query, k: int, descriptions: Sequence[str] = (), caption_weight: float = 0.0
+        self,
+        query: Query,
+        k: int,
+        descriptions: Sequence[str] = (),
+        caption_weight: float = 0.0,
+        prior: Prior = "fused",
     ) -> Sequence[Candidate]:
         """Raises `CacheMissError` for a search that was never recorded."""
-        recorded = self._searches.get(search_key(query, descriptions, caption_weight), {})
+        recorded = self._searches.get(search_key(query, descriptions, caption_weight, prior), {})
         enough = [wanted for wanted, found in recorded.items() if wanted >= k or len(found) < wanted]
         if not enough:
             wording = f" and the descriptions {'; '.join(descriptions)!r}" if descriptions else ""

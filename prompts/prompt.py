@@ -44,6 +44,11 @@ class Prompt(BaseModel):
         decisive = self.model_dump(mode="json", include={"variables", "answer", "template", "system"})
         return fingerprint(decisive if self.system else {k: v for k, v in decisive.items() if k != "system"})
 
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """The template taken apart: its own words and, at every second place, the name of a variable."""
+        return tuple(_PLACEHOLDER.split(self.template))
+
     def check_variables(self, given: Iterable[str]) -> None:
         """Raise `PromptError` unless `given` are exactly the declared variables."""
         names = set(given)

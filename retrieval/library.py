@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from core.errors import ConfigError, ImageError, IndexMismatchError
-from core.types import Candidate, Query
+from core.types import Candidate, Prior, Query
 from retrieval.captions import Captions, read_captions
 from retrieval.collection import Collection, reopen_collection
 from retrieval.encoder import Encoder, Vectors
@@ -55,32 +55,45 @@ class Library:
         return reopen_collection(self.locator)
 
     def search(
-        self, query: Query, k: int, descriptions: Sequence[str] = (), caption_weight: float = 0.0
+        self,
+        query: Query,
+        k: int,
+        descriptions: Sequence[str] = (),
+        caption_weight: float = 0.0,
+        prior: Prior = "fused",
+        reference: Vectors | None = None,
     ) -> list[Candidate]:
         """The `k` images nearest to the query (all, where there are fewer), best first; the prior is the similarity.
 
         With `descriptions` it is the mean of the similarities to the query and to each of them. `caption_weight` (0 to
         1) of it is the similarity to an image's caption, where it has one (ImageScope, arXiv 2503.10166, takes 0.15). A
         query's reference image counts as half of the query (the normalised sum of its vector and the text's), which
-        counts as much as all descriptions together, and is not among the candidates. Raises `ConfigError` where the
-        index does not hold it.
+        counts as much as all descriptions together, and is not among the candidates. Where `prior` is `query` the
+        images are those, and their priors are their similarities to the query alone, best first. `reference` is the
+        reference image's vector, shape (dim,), where the index does not hold it; without, that raises `ConfigError`.
         """
         texts = (Query(id=query.id, text=description) for description in descriptions)
-        wanted = [self._encode(query), *map(self.encoder.encode_query, texts)]
+        wanted = [self._encode(query, reference), *map(self.encoder.encode_query, texts)]
         # No description has seen the reference image, so that what they are wrong about they may share.
         own = max(len(descriptions), 1) if query.reference_image is not None else 1
         # Inner products are linear: the mean of the similarities is the similarity to the mean.
         weights = [own, *[1] * len(descriptions)]
         mean: Vectors = np.average(np.stack(wanted), axis=0, weights=weights)[np.newaxis].astype(np.float32)
-        scores, ids = self._weighted(caption_weight).search(mean, k + (query.reference_image is not None))
-        found = (Candidate(image_id, float(score)) for image_id, score in zip(ids[0], scores[0], strict=True))
-        return [candidate for candidate in found if candidate.image_id != query.reference_image][:k]
+        index = self._weighted(caption_weight)
+        scores, ids = index.search(mean, k + (query.reference_image is not None))
+        nearest = zip(ids[0], scores[0], strict=True)
+        found = [Candidate(i, float(score)) for i, score in nearest if i != query.reference_image][:k]
+        if prior == "query":
+            found = [Candidate(c.image_id, float(index.vector(c.image_id) @ wanted[0])) for c in found]
+            found.sort(key=lambda candidate: -candidate.prior)
+        return found
 
-    def _encode(self, query: Query) -> Vectors:
+    def _encode(self, query: Query, reference: Vectors | None) -> Vectors:
         if query.reference_image is None:
             return self.encoder.encode_query(query)
         text = self.encoder.encode_query(query.model_copy(update={"reference_image": None}))
-        both = self.index.vector(query.reference_image) + text
+        image = self.index.vector(query.reference_image) if reference is None else reference
+        both = image + text
         unit: Vectors = both / np.linalg.norm(both)
         return unit
 

@@ -12,39 +12,17 @@ from langgraph.errors import NodeError
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from agent.asking import Answer, ask, image_parts, messages, one_line
+from agent.asking import Answer, ask, image_parts, one_line
 from agent.deps import Deps, Session
-from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart, TokenLogprob
-from agent.lmm.choice import LETTERS, choose
+from agent.lmm.base import LMM, ImagePart, TokenLogprob
+from agent.lmm.choice import choose
 from agent.lmm.yes_no import p_yes
 from agent.nodes.failures import require_foreseen
+from agent.questions import which_is_best
 from agent.state import CompareTask
 from agent.strategies.strategy import Compare, Strategy
 from agent.types import Comparison, TraceEvent
 from core.errors import ConfigError, ImageError
-
-
-def which_is_best(
-    shown: Sequence[ImagePart], reference: ImagePart | None, description: str, settings: Compare
-) -> LMMRequest:
-    """The request for one showing: the reference image, where there is one, the candidates in order, the question.
-
-    Each of several images follows its name; a walk's single candidate needs none.
-    """
-    prompt = settings.prompt if reference is None else settings.reference
-    named = settings.mode != "walk"
-    content: list[TextPart | ImagePart] = []
-    if reference is not None:
-        content += [TextPart(text="reference:"), reference] if named else [reference]
-    for letter, image in zip(LETTERS, shown, strict=False):
-        content += [TextPart(text=f"{letter}:"), image] if named else [image]
-    question = TextPart(text=prompt.render(query=description))
-    return LMMRequest(
-        messages=messages(prompt, *content, question),
-        max_tokens=1,
-        top_logprobs=settings.top_logprobs,
-        extra_body=settings.extra_body,
-    )
 
 
 async def judge_order(

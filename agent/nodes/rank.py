@@ -51,7 +51,8 @@ def rank(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy:
     counts = Counter(question.state for question in (*result.asked, *(v for v in verdicts if v.state == "not_asked")))
     ranked = {name: counts[name] for name in ("answered", "unknown", "not_asked")} | {"ended": result.ended}
     event = TraceEvent(kind="ranked", at=time.monotonic() - state.started, data=ranked)
-    return {"result": result.model_copy(update={"trace": (*state.trace, event), "flags": flags})}
+    told = result.model_copy(update={"trace": (*state.trace, event), "flags": flags})
+    return {"result": told, "trace": (event,)}
 
 
 def _by_one_question(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[RankedCandidate, ...]:

@@ -17,7 +17,7 @@ from agent.strategies.strategy import Strategy
 from agent.types import TraceEvent
 from core.errors import ConfigError
 from core.fingerprint import fingerprint
-from core.types import Candidate, Query
+from core.types import Candidate, Prior, Query
 
 
 async def retrieve(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
@@ -34,7 +34,7 @@ async def retrieve(state: RerankState, runtime: Runtime[Session], *, deps: Deps,
         k = _wanted(state, strategy)
         wording = _wording(state, strategy)
         found = await asyncio.to_thread(deps.retriever.search, state.query, k, **wording)
-        candidates = _merged(found, state.candidates)
+        candidates = _merged(found, state.candidates, lasting=strategy.retrieve.prior == "query")
         data = {
             "candidates": len(candidates),
             "given": False,
@@ -59,23 +59,29 @@ def _wanted(state: RerankState, strategy: Strategy) -> int:
 
 def _wording(state: RerankState, strategy: Strategy) -> dict[str, Any]:
     """The query's own words alone, unless its meaning was thought out or captions are to be searched."""
-    thought = state.synthesis
+    thought, settings = state.synthesis, strategy.retrieve
     descriptions = thought.descriptions if thought and thought.fallback is None else ()
-    weight = strategy.retrieve.caption_weight
-    return {"descriptions": descriptions, "caption_weight": weight} if descriptions or weight else {}
+    weight = settings.caption_weight
+    if not descriptions:
+        return {"descriptions": (), "caption_weight": weight} if weight else {}
+    return {"descriptions": descriptions, "caption_weight": weight, "prior": settings.prior}
 
 
-def search_key(query: Query, descriptions: Sequence[str] = (), caption_weight: float = 0.0) -> str:
+def search_key(
+    query: Query, descriptions: Sequence[str] = (), caption_weight: float = 0.0, prior: Prior = "fused"
+) -> str:
     """What a search looks for, however many it wants: the SHA-256 of the request and its descriptions."""
     wanted = query.model_dump(mode="json", exclude={"id"})
-    return fingerprint({"query": wanted, "descriptions": list(descriptions), "caption_weight": caption_weight})
+    said = {"query": wanted, "descriptions": list(descriptions), "caption_weight": caption_weight}
+    return fingerprint(said if prior == "fused" else said | {"prior": prior})
 
 
-def _merged(found: Sequence[Candidate], before: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """What was found, and what only an earlier search had found. The latter's priors are for other descriptions; under
-    these they can't be above the last that was found, or they would have been found."""
+def _merged(found: Sequence[Candidate], before: Sequence[Candidate], lasting: bool) -> tuple[Candidate, ...]:
+    """What was found, and what only an earlier search had found. The latter's priors, unless they are `lasting` ones,
+    are for other descriptions; under these they can't be above the last that was found, or they would have been
+    found."""
     again = {candidate.image_id for candidate in found}
-    lowest = min((candidate.prior for candidate in found), default=math.inf)
+    lowest = math.inf if lasting else min((candidate.prior for candidate in found), default=math.inf)
     missed = [Candidate(c.image_id, min(c.prior, lowest)) for c in before if c.image_id not in again]
     return prior_order((*found, *missed))
 

@@ -35,7 +35,7 @@ async def synthesize(
     query, caption = state.query, state.caption
     calls: tuple[Call, ...] = ()
     if query.reference_image is not None and not caption:
-        captioned = await _caption(lmm, query.reference_image, settings, deps.images)
+        captioned = await caption_image(lmm, query.reference_image, settings, deps.images)
         caption, calls = captioned.text, (captioned,)
     said: SynthesisAnswer | None
     error: str | None
@@ -50,6 +50,7 @@ async def synthesize(
     data = {
         "round": state.round,
         **({"caption": caption} if query.reference_image is not None else {}),
+        "thought": synthesis.thought,
         "descriptions": list(synthesis.descriptions),
         "instructions": [instruction.text for instruction in synthesis.instructions],
         "fallback": synthesis.fallback,
@@ -60,8 +61,8 @@ async def synthesize(
     return {"synthesis": synthesis, "caption": caption, "calls": calls, "trace": (event,)}
 
 
-async def _caption(lmm: LMM, image_id: str, settings: Synthesize, images: ImageSource) -> Call:
-    """What the reference image shows, on one line in `text`; unknown where it is empty or can't be had."""
+async def caption_image(lmm: LMM, image_id: str, settings: Synthesize, images: ImageSource) -> Call:
+    """What an image shows, on one line in `text`; unknown where it is empty or can't be had."""
     try:
         (image,) = await image_parts(images, [image_id])
     except ImageError as error:

@@ -18,26 +18,13 @@ from agent.joint import SURE
 from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
 from agent.lmm.yes_no import p_yes
 from agent.nodes.failures import require_foreseen
+from agent.questions import question
 from agent.schemas import AnswersAnswer
 from agent.state import VerifyTask
 from agent.strategies.strategy import Joint, Strategy, Verify
 from agent.structured import ask_structured
 from agent.types import Call, Predicate, TraceEvent, Verdict
 from core.errors import ConfigError, ImageError
-
-
-def question(predicate: Predicate, image: ImagePart, settings: Verify) -> LMMRequest:
-    """The request for one question about one image: image first, so that a server caches it for the next question."""
-    whole = settings.whole_query if predicate.kind == "query" else None
-    prompt = whole or settings.prompt
-    text = predicate.question if whole else prompt.render(question=predicate.question)
-    return LMMRequest(
-        messages=messages(prompt, image, TextPart(text=text)),
-        max_tokens=settings.max_tokens,
-        top_logprobs=settings.top_logprobs,
-        answer_after=settings.answer_after,
-        extra_body=settings.extra_body,
-    )
 
 
 async def judge(lmm: LMM, predicate: Predicate, image: ImagePart, settings: Verify) -> Verdict:

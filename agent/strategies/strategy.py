@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from core.errors import StrategyError
 from core.fingerprint import fingerprint
+from core.types import Prior
 from core.validation import parse_yaml, read_document, unknown_name, validated
 from prompts.prompt import Prompt, load_prompt
 
@@ -31,11 +32,14 @@ class _Settings(BaseModel):
 
 
 class Retrieve(_Settings):
-    """First stage, where no candidates are given: how many images to take, and how much of a similarity is that to the
-    image's caption, where the collection has captions."""
+    """First stage, where no candidates are given: how many images to take, how much of a similarity is that to the
+    image's caption, where the collection has captions, and what the prior is: the similarity to query and descriptions
+    by which an image was found (`fused`), or that to the `query` alone, which is a witness of its own: it does not
+    share what the descriptions are wrong about with the predicates."""
 
     top_k: int = Field(default=100, ge=1)
     caption_weight: float = Field(default=0.0, ge=0.0, le=1.0)
+    prior: Prior = "fused"
 
 
 class _Structured(_Settings):

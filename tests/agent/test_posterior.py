@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.calibration import Calibration
 from agent.deps import Deps
 from agent.fusion import log_odds
-from agent.posterior import PASS_RATE, agreement, agreement_order, believe, doubted, latest, log_odds_of_all
+from agent.posterior import PASS_RATE, agreement, agreement_order, believe, latest, log_odds_of_all, tempered
 from agent.state import RerankState
 from agent.strategies.strategy import load_strategy
 from agent.types import Predicate, Verdict
@@ -35,7 +35,7 @@ class NoImages:
 
 
 DEPS = Deps(images=NoImages())
-FLAT = Deps(images=NoImages(), calibration=Calibration(prior_weight=0.0, doubt=0.0))
+FLAT = Deps(images=NoImages(), calibration=Calibration(prior_weight=0.0, doubt=0.0, slip=0.0))
 
 
 def said(image_id: str, predicate: str, p: float | None, *, joint: bool = False) -> Verdict:
@@ -78,7 +78,9 @@ def test_without_verdicts_the_prior_orders() -> None:
 
 
 def test_the_calibration_tempers_weighs_and_shifts() -> None:
-    fitted = Calibration(temperature=2.0, prior_weight=1.0, bias=-1.0, doubt=0.0, pass_rates={"subject": 0.25})
+    fitted = Calibration(
+        temperature=2.0, prior_weight=1.0, bias=-1.0, doubt=0.0, slip=0.0, pass_rates={"subject": 0.25}
+    )
     belief = believe(state(said("i1", "a", 0.9), said("i1", "b", 0.9)), Deps(NoImages(), calibration=fitted), STRATEGY)
     # The middle prior is 0 when standardised.
     assert belief.log_odds[1] == pytest.approx(-1.0 + log_odds(0.9**2) / 2)
@@ -86,7 +88,9 @@ def test_the_calibration_tempers_weighs_and_shifts() -> None:
 
 
 def test_the_whole_query_is_a_second_opinion() -> None:
-    fitted = Calibration(temperature=2.0, whole_weight=0.5, prior_weight=0.0, doubt=0.0, pass_rates={"query": 0.2})
+    fitted = Calibration(
+        temperature=2.0, whole_weight=0.5, prior_weight=0.0, doubt=0.0, slip=0.0, pass_rates={"query": 0.2}
+    )
     now = state(said("i0", "a", 0.9), said("i0", "b", 0.9), said("i0", "query", 0.8), images=2)
     now = now.model_copy(update={"predicates": (WHOLE, *PREDICATES)})
     belief = believe(now, Deps(NoImages(), calibration=fitted), STRATEGY)
@@ -104,8 +108,25 @@ def test_where_nothing_seems_to_match_the_prior_decides() -> None:
         verdicts = [*said_no, said("i2", "a", 0.002), said("i2", "b", 0.002)]
         deps = Deps(NoImages(), calibration=Calibration(doubt=doubt))
         assert believe(state(*verdicts), deps, STRATEGY).order()[0] == first
-    assert doubted(np.array([0.0]), 0.3) == pytest.approx([0.0])
-    assert doubted(np.array([-50.0]), 0.25) == pytest.approx([math.log(0.25 / 1.25)])
+    assert tempered(np.array([0.0]), 0.3, 0.2) == pytest.approx([0.0])
+    assert tempered(np.array([-50.0]), 0.25, 0.0) == pytest.approx([math.log(0.25 / 1.25)])
+
+
+def test_where_everything_seems_to_match_the_prior_decides() -> None:
+    verdicts = [said("i0", "a", 0.999), said("i0", "b", 0.999), said("i2", "a", 0.9999), said("i2", "b", 0.9999)]
+    for slip, first in ((0.0, 2), (0.02, 0)):
+        deps = Deps(NoImages(), calibration=Calibration(slip=slip))
+        assert believe(state(*verdicts), deps, STRATEGY).order()[0] == first
+    assert tempered(np.array([50.0]), 0.0, 0.25) == pytest.approx([math.log(1.25 / 0.25)])
+
+
+def test_where_nobody_is_confirmed_the_doubt_grows() -> None:
+    fitted = Calibration(prior_weight=0.0, doubt=0.001, slip=0.0)
+    refused = [said(f"i{n}", name, 0.001) for n in range(2) for name in "ab"]
+    for last, floor in ((0.999, 0.001), (0.3, 0.2)):
+        verdicts = [*refused, said("i2", "a", last), said("i2", "b", last)]
+        belief = believe(state(*verdicts), Deps(NoImages(), calibration=fitted), STRATEGY)
+        assert belief.log_odds[0] == pytest.approx(math.log(floor / (1 + floor)), abs=0.01)
 
 
 def test_a_failed_question_is_settled_and_says_nothing() -> None:

@@ -20,7 +20,7 @@ from agent.state import RerankState
 from agent.strategies.strategy import Strategy, load_strategy
 from agent.types import Synthesis
 from core.errors import ConfigError
-from core.types import Candidate, Query
+from core.types import Candidate, Prior, Query
 from retrieval.collection import FolderCollection
 
 QUERY = Query(id="q1", text="a red crab")
@@ -35,10 +35,16 @@ class Finder:
         self.asked: list[tuple[int, tuple[str, ...], float]] = []
 
     def search(
-        self, query: Query, k: int, descriptions: Sequence[str] = (), caption_weight: float = 0.0
+        self,
+        query: Query,
+        k: int,
+        descriptions: Sequence[str] = (),
+        caption_weight: float = 0.0,
+        prior: Prior = "fused",
     ) -> Sequence[Candidate]:
         assert query == QUERY
         self.asked.append((k, tuple(descriptions), caption_weight))
+        self.prior = prior
         return self.found[:k]
 
 
@@ -58,7 +64,10 @@ async def test_the_descriptions_and_the_caption_weight_reach_the_search() -> Non
     finder = Finder(("a", 0.5), ("b", 0.9))
     update = await run(RerankState(query=QUERY, synthesis=THOUGHT), finder=finder)
     assert finder.asked == [(100, ("a crab", "a red crab"), 0.15)]
+    assert finder.prior == "query"
     assert ids(update) == ["b", "a"]
+    await run(RerankState(query=QUERY, synthesis=THOUGHT), "imagescope", finder)
+    assert finder.prior == "fused"
 
 
 async def test_a_fallback_is_no_description() -> None:
@@ -106,10 +115,23 @@ async def test_given_candidates_stay_as_they_are_in_a_later_round() -> None:
     assert await run(RerankState(query=QUERY, given=(Candidate("a", 0.1),), round=1), finder=Finder(("b", 1.0))) == {}
 
 
+def fused() -> Strategy:
+    """The agent, with the descriptions in the prior."""
+    agent = load_strategy("agent")
+    return agent.model_copy(update={"retrieve": agent.retrieve.model_copy(update={"prior": "fused"})})
+
+
+async def test_what_the_query_alone_says_of_an_image_lasts() -> None:
+    before = (Candidate("a", 0.8), Candidate("b", 0.7))
+    state = RerankState(query=QUERY, synthesis=THOUGHT, candidates=before, round=1)
+    assert ids(await run(state, finder=Finder(("c", 0.9), ("a", 0.8), ("d", 0.3)))) == ["c", "a", "b", "d"]
+
+
 async def test_a_later_round_looks_further_and_keeps_what_was_found() -> None:
     finder = Finder(("c", 0.9), ("a", 0.4), ("d", 0.3))
     before = (Candidate("a", 0.8), Candidate("b", 0.7))
-    update = await run(RerankState(query=QUERY, synthesis=THOUGHT, candidates=before, top_k=3, round=2), finder=finder)
+    state = RerankState(query=QUERY, synthesis=THOUGHT, candidates=before, top_k=3, round=2)
+    update = await run(state, fused(), finder)
     assert [asked[0] for asked in finder.asked] == [7]  # 3 * 1.5 ** 2, rounded up
     assert update["candidates"] == (
         Candidate("c", 0.9), Candidate("a", 0.4), Candidate("b", 0.3), Candidate("d", 0.3)
@@ -130,7 +152,7 @@ async def test_no_candidate_is_lost_and_what_was_found_comes_first(
     before: dict[str, float], found: dict[str, float]
 ) -> None:
     earlier = tuple(Candidate(*one) for one in before.items())
-    update = await run(RerankState(query=QUERY, candidates=earlier, round=1), finder=Finder(*found.items()))
+    update = await run(RerankState(query=QUERY, candidates=earlier, round=1), fused(), Finder(*found.items()))
     priors = {candidate.image_id: candidate.prior for candidate in update["candidates"]}
     assert set(priors) == before.keys() | found.keys()
     assert len(update["candidates"]) == len(priors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, replace
 from itertools import combinations, permutations
 
 import numpy as np
@@ -33,7 +34,7 @@ from eval.types import Benchmark
 from retrieval.collection import FilesCollection
 
 KEY = CalibrationKey(model="m", prompts={"ask_predicate": "f"})
-TRUTH = VerdictFit(temperature=2.0, whole_weight=0.6, doubt=0.05, prior_weight=0.8, bias=-1.0)
+TRUTH = VerdictFit(temperature=2.0, whole_weight=0.6, doubt=0.05, slip=0.02, prior_weight=0.8, bias=-1.0)
 
 
 def test_a_fit_finds_what_the_judgments_were_made_with() -> None:
@@ -45,6 +46,7 @@ def test_a_fit_finds_what_the_judgments_were_made_with() -> None:
     fit = fit_verdicts(prior, verdicts, whole, relevant)
     assert fit.whole_weight == pytest.approx(TRUTH.whole_weight, abs=0.1)
     assert fit.doubt == pytest.approx(TRUTH.doubt, rel=0.6)
+    assert fit.slip == pytest.approx(TRUTH.slip, rel=0.6)
     assert fit.temperature == pytest.approx(TRUTH.temperature, rel=0.15)
     assert fit.prior_weight == pytest.approx(TRUTH.prior_weight, abs=0.15)
     assert fit.bias == pytest.approx(TRUTH.bias, abs=0.3)
@@ -87,10 +89,11 @@ def test_a_fit_says_what_the_agent_will_believe() -> None:
             for p, v in zip(predicates, values, strict=True)
         ),
     )
-    fitted = Calibration(temperature=2.0, whole_weight=0.6, doubt=0.05, prior_weight=0.8, bias=-1.0)
+    fit = replace(TRUTH, bias=2.0)  # confirms an image
+    fitted = Calibration(**asdict(fit))
     belief = believe(state, Deps(FilesCollection({}), calibration=fitted), load_strategy("predicates"))
     verdicts = np.array([[log_odds(p) for p in answers[i]] for i in ("x", "y")])
-    assert TRUTH.log_odds(np.array([1.0, -1.0]), verdicts[:, 1:], verdicts[:, 0]) == pytest.approx(belief.log_odds)
+    assert fit.log_odds(np.array([1.0, -1.0]), verdicts[:, 1:], verdicts[:, 0]) == pytest.approx(belief.log_odds)
 
 
 def compared(chance: np.random.Generator, precision: float, sign: float = 1.0) -> Compared:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from eval.paired import EXACT, bootstrap_interval, compare, randomisation_p
+from eval.paired import EXACT, bootstrap_interval, bootstrap_intervals, compare, randomisation_p
 
 differences = st.lists(st.integers(-8, 8).map(lambda n: n / 8), min_size=1, max_size=8)
 
@@ -111,3 +111,11 @@ def test_other_queries_are_refused(a: list[float], b: list[float]) -> None:
 def test_a_missing_value_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         randomisation_p([0.1, float("nan")])
+
+
+def test_intervals_of_several_columns_are_those_of_each() -> None:
+    chance = np.random.default_rng(1)
+    columns = [chance.normal(0.1 * n, 0.2, size=40) for n in range(3)]
+    together = bootstrap_intervals(columns)
+    for column, found in zip(columns, together, strict=True):
+        assert found == pytest.approx(bootstrap_interval(column))

@@ -24,7 +24,7 @@ from agent.strategies.strategy import Strategy, list_strategies, load_strategy
 from cache.archive import Archive, write_archive
 from cache.sqlite import SqliteStore
 from core.errors import BenchmarkError, BrokenImageError, CacheError, CacheMissError, ConfigError
-from core.types import Candidate, Query
+from core.types import Candidate, Prior, Query
 from eval.finished import read_results
 from eval.harness import evaluate
 from eval.inputs import NAME, benchmark_lines, input_lines, make_benchmark, read_inputs, strategy_line
@@ -73,7 +73,12 @@ class Finder:
     searches: int = 0
 
     def search(
-        self, query: Query, k: int, descriptions: Sequence[str] = (), caption_weight: float = 0.0
+        self,
+        query: Query,
+        k: int,
+        descriptions: Sequence[str] = (),
+        caption_weight: float = 0.0,
+        prior: Prior = "fused",
     ) -> Sequence[Candidate]:
         self.searches += 1
         scored = []

@@ -91,6 +91,15 @@ def test_similarities_are_averaged_over_descriptions_and_weighted_with_captions(
     assert found == expected(np.average(scores, axis=1, weights=weights), query.reference_image)
 
 
+def test_what_descriptions_find_can_be_scored_by_the_query_alone(library: Library) -> None:
+    query, descriptions = text("a crab"), ["in the rain", "a dune at night"]
+    fused = library.search(query, 4, descriptions, caption_weight=0.5)
+    alone = priors(library.search(query, 100, caption_weight=0.5))
+    found = library.search(query, 4, descriptions, caption_weight=0.5, prior="query")
+    assert {candidate.image_id for candidate in found} == {candidate.image_id for candidate in fused}
+    assert priors(found) == pytest.approx({c.image_id: alone[c.image_id] for c in fused})
+
+
 def test_without_captions_their_weight_means_nothing(library: Library) -> None:
     plain = Library(library.index, library.encoder, {})
     assert plain.search(text("a crab"), 8, caption_weight=0.5) == plain.search(text("a crab"), 8)
