@@ -2,6 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS_VENV := .venv-clients
 VLLM_VENV := .venv-vllm
 ROOMS := core cache prompts retrieval agent eval fieldnotes service
 PYTEST_WORKERS ?= 2
@@ -15,7 +16,7 @@ NEED_PYTHON = test -n "$(PYTHON)" || { \
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check test-slow test-vllm test-all lock train clean
+.PHONY: help setup demo test check test-slow test-ui test-clients test-vllm test-all lock train clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -35,7 +36,7 @@ demo: setup ## the main job on the bundled benchmark: rerank, and print how much
 
 # One thread a worker: two test processes with two threads each are slower on two cores.
 test: setup ## every test that needs no server
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not vllm" -n $(PYTEST_WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not ui and not clients and not vllm" -n $(PYTEST_WORKERS)
 
 check: setup ## ruff, mypy --strict, and the directions of imports
 	$(BIN)/ruff check .
@@ -50,10 +51,21 @@ $(VLLM_VENV)/.ready: tests/vllm/setup.sh tests/vllm/requirements.lock tests/vllm
 test-slow: setup ## what takes minutes; wants Chromium for the HTML report
 	$(BIN)/python -m pytest -m slow tests/slow
 
+test-ui: setup ## the viewer in a real browser, live and exported
+	sh tests/ui/setup.sh
+	$(BIN)/python -m pytest -m ui tests/ui
+
+$(CLIENTS_VENV)/.ready: tests/clients/setup.sh tests/clients/requirements.lock
+	@$(NEED_PYTHON)
+	sh tests/clients/setup.sh "$(PYTHON)" $(CLIENTS_VENV)
+
+test-clients: setup $(CLIENTS_VENV)/.ready ## the service, called by the clients that people have
+	$(BIN)/python -m pytest -m clients tests/clients
+
 test-vllm: setup $(VLLM_VENV)/.ready ## the bundled model under a real vLLM server on the CPU
 	$(BIN)/python -m pytest -m vllm tests/vllm
 
-test-all: check test test-slow test-vllm ## all of these
+test-all: check test test-slow test-ui test-clients test-vllm ## all of these
 
 # From nothing to the two models in fieldnotes/models, in this order: the LMM sees with the CLIP's eyes and learns
 # from its mistakes. Give it the machine: hours on two cores, minutes on a GPU. It goes on where it was stopped.
@@ -73,6 +85,6 @@ lock: ## write requirements.lock anew, from pyproject.toml
 		| sed -E -e '/^(nvidia|cuda|triton)/d' -e 's/\+cpu$$//' > requirements.lock
 	rm -rf build/lock
 
-clean: ## remove both environments and what tools leave behind (runs and the user's caches stay)
-	rm -rf $(VENV) $(VLLM_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+clean: ## remove the environments and what tools leave behind (runs and the user's caches stay)
+	rm -rf $(VENV) $(CLIENTS_VENV) $(VLLM_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find $(ROOMS) checks tests -name __pycache__ -type d -prune -exec rm -rf {} +
