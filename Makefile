@@ -60,7 +60,7 @@ $(CLIENTS_VENV)/.ready: tests/clients/setup.sh tests/clients/requirements.lock
 	sh tests/clients/setup.sh "$(PYTHON)" $(CLIENTS_VENV)
 
 test-clients: setup $(CLIENTS_VENV)/.ready ## the service, called by the clients that people have
-	$(BIN)/python -m pytest -m clients tests/clients
+	$(CLIENTS_VENV)/bin/python -m pytest -m clients tests/clients
 
 test-vllm: setup $(VLLM_VENV)/.ready ## the bundled model under a real vLLM server on the CPU
 	$(BIN)/python -m pytest -m vllm tests/vllm
