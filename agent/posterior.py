@@ -50,7 +50,7 @@ class Belief:
 
     `holds` (n, k) is the probability that a predicate holds, `settled` (n, k) whether nothing more is to be asked about
     it: it has an answer, or asking failed. `whole` (k,) says which one is about the whole query. `prior` (n,) is the
-    prior's part of the log-odds, weighted.
+    prior's part of the log-odds, weighted. `cut_short` says that a budget ended the questions.
     """
 
     candidates: tuple[Candidate, ...]
@@ -61,6 +61,7 @@ class Belief:
     whole: NDArray[np.bool_]
     prior: Floats
     calibration: Calibration
+    cut_short: bool = False
 
     @cached_property
     def log_odds(self) -> Floats:
@@ -97,8 +98,11 @@ class Belief:
 
     @cached_property
     def _doubt(self) -> float:
-        """The calibration's; more where nobody is confirmed, for then the request may have been misread."""
+        """The calibration's; more where nobody is confirmed, for then the request may have been misread. Where a budget
+        ended the questions, somebody still might be."""
         doubt = self.calibration.doubt
+        if self.cut_short:
+            return doubt
         evidence = tempered(self._evidence(self.holds), doubt, self.calibration.slip)
         confirmed = (self.calibration.bias + self.prior + evidence > 0).any()
         return doubt if confirmed else doubt * UNCONFIRMED
@@ -151,6 +155,7 @@ def believe(state: RerankState, deps: Deps, strategy: Strategy) -> Belief:
         whole=np.array([predicate.kind == "query" for predicate in predicates], dtype=np.bool_),
         prior=weight * np.array(standardise([candidate.prior for candidate in candidates]), dtype=np.float64),
         calibration=calibration,
+        cut_short=state.ended is not None,
     )
 
 

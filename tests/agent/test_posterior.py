@@ -127,6 +127,8 @@ def test_where_nobody_is_confirmed_the_doubt_grows() -> None:
         verdicts = [*refused, said("i2", "a", last), said("i2", "b", last)]
         belief = believe(state(*verdicts), Deps(NoImages(), calibration=fitted), STRATEGY)
         assert belief.log_odds[0] == pytest.approx(math.log(floor / (1 + floor)), abs=0.01)
+        cut = state(*verdicts).model_copy(update={"ended": "verify"})
+        assert believe(cut, Deps(NoImages(), calibration=fitted), STRATEGY).log_odds[0] < math.log(0.002)
 
 
 def test_a_failed_question_is_settled_and_says_nothing() -> None:
