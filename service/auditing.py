@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agent.calibration import Calibration
     from agent.types import Predicate, RerankResult
     from eval.agreement import Agreement, Sides
+    from eval.annotations import Annotation
     from eval.finished import FinishedRun
     from eval.truth import AnswerKey
     from fieldnotes.queries import BenchmarkQuery, Split
@@ -74,12 +75,15 @@ def identity(run: FinishedRun) -> dict[str, Any]:
     }
 
 
-def answer_key(run: FinishedRun) -> AnswerKey:
-    """What is true of a run's images: the scene graph for FieldNotes, else the judgments alone."""
+def answer_key(run: FinishedRun, annotations: Sequence[Annotation] = ()) -> AnswerKey:
+    """What is true of a run's images: what people marked of its verdicts, the scene graph for FieldNotes, else the
+    judgments alone."""
+    from eval.annotations import marked_truth
     from eval.truth import AnswerKey
 
     scenes = _scenes(run)
-    return AnswerKey(run.judgments, SceneGraph(scenes) if scenes is not None else None)
+    truth = SceneGraph(scenes) if scenes is not None else None
+    return AnswerKey(run.judgments, truth, marked_truth(annotations))
 
 
 def calibration_of(run: FinishedRun) -> Calibration | None:

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from eval.agreement import Agreement
+    from eval.annotations import Annotation
     from eval.audit import Audit, Confusion, Sunk
     from eval.claims import Trust
     from eval.reliability import Estimate
+    from eval.types import Qrels
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -96,6 +98,7 @@ def audit(runs: tuple[Path, ...], out: Path | None, everything: bool, as_json: b
     of another one at least one fails, nobody knows which; so only what was missed on relevant images can be counted.
     RUN is a run's folder, or an output folder of `fieldscope eval`.
     """
+    from eval.annotations import read_annotations
     from eval.audit import audit as hold
     from eval.figure import write_data
     from service.auditing import answer_key, identity, open_runs
@@ -103,12 +106,14 @@ def audit(runs: tuple[Path, ...], out: Path | None, everything: bool, as_json: b
     told: list[dict[str, Any]] = []
     shown: list[Table | str] = []
     for run in open_runs(runs):
-        found = hold(run.results, answer_key(run))
+        annotations = read_annotations(run.folder)
+        found = hold(run.results, answer_key(run, annotations))
         if not found.kinds:
             warn(f"{run.name} asked nothing about its images; it is left out")
             continue
-        told.append({**identity(run), **_audit_data(found)})
-        shown += _shown_audit(run.name, found, None if everything else SHOWN)
+        marks = _marks(found, annotations, run.judgments)
+        told.append({**identity(run), **_audit_data(found), "marks": marks})
+        shown += [*_shown_audit(run.name, found, None if everything else SHOWN), *_shown_marks(marks)]
     if not told:
         raise ConfigError("these runs asked nothing about their images; name runs that asked a model")
     data = {"runs": told}
@@ -210,6 +215,36 @@ def _spread(estimates: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def _audit_data(found: Audit) -> dict[str, Any]:
     return asdict(found) | {"kinds": [_row(row) for row in found.kinds], "total": _row(found.total)}
+
+
+def _marks(found: Audit, annotations: Sequence[Annotation], judgments: Qrels) -> dict[str, int]:
+    """How many verdicts and images people marked, how many of them wrong, and what became of the marks."""
+    on_images = [each for each in annotations if each.predicate is None]
+    judged = [(each.mark == "right", judgments.get(each.query_id, {}).get(each.image_id)) for each in on_images]
+    return {
+        "verdicts": found.total.marked,
+        "verdicts_wrong": found.total.marked_wrong,
+        "without_verdict": len(annotations) - len(on_images) - found.total.marked,
+        "images": len(on_images),
+        "images_against_judgments": sum(
+            relevance is not None and match != (relevance > 0) for match, relevance in judged
+        ),
+    }
+
+
+def _shown_marks(marks: dict[str, int]) -> Iterator[str]:
+    if marks["verdicts"]:
+        yield (
+            f"verdicts marked by people: {marks['verdicts']}, {marks['verdicts_wrong']} of them wrong; their marks count "
+            "as the truth there"
+        )
+    if marks["without_verdict"]:
+        yield f"marks about verdicts that this run does not have any more: {marks['without_verdict']}"
+    if marks["images"]:
+        yield (
+            f"images marked by people: {marks['images']}, {marks['images_against_judgments']} of them against the "
+            "judgments; nothing is held against those marks"
+        )
 
 
 def _row(row: Confusion) -> dict[str, Any]:

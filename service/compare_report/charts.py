@@ -148,33 +148,52 @@ def difference_bars(found: Contrast, pair: Pair) -> Bars:
 
 
 def cost_quality(found: Contrast) -> Scatter:
-    """Runs by what a query costs and by the main metric. Costs that differ widely have a logarithmic axis."""
-    left, right, top, height, bottom = 52.0, 130.0, 16.0, 300.0, 46.0
+    """Runs by what a query costs and by the main metric."""
     cost = found.main_cost
-    costs = [cost_of(run, cost) / len(run.requests) for run in found.runs]
-    qualities = [run.mean(per_query(found.main)) for run in found.runs]
+    return scatter(
+        [run.name for run in found.runs],
+        [cost_of(run, cost) / len(run.requests) for run in found.runs],
+        [run.mean(per_query(found.main)) for run in found.runs],
+        [run.name in found.fronts[cost] for run in found.runs],
+        quality=found.main,
+        cost=found.currency or cost,
+    )
+
+
+def scatter(
+    names: Sequence[str],
+    costs: Sequence[float],
+    qualities: Sequence[float],
+    on_front: Sequence[bool],
+    *,
+    quality: str,
+    cost: str,
+) -> Scatter:
+    """Runs by what a query costs each, and by a metric; `quality` and `cost` are what these are called. Costs that
+    differ widely have a logarithmic axis."""
+    left, right, top, height, bottom = 52.0, 130.0, 16.0, 300.0, 46.0
     across, marks, free = _cost_axis(costs, left, WIDTH - right)
     rungs = ticks(min(qualities), max(qualities))
 
     def up(value: float) -> float:
         return top + height * (rungs[-1] - value) / (rungs[-1] - rungs[0])
 
-    places = [(across[value], up(quality)) for value, quality in zip(costs, qualities, strict=True)]
-    labels = _labels(places, [run.name for run in found.runs])
-    front = found.fronts[cost]
-    unit = found.currency or cost
+    places = [(across[spent], up(value)) for spent, value in zip(costs, qualities, strict=True)]
+    labels = _labels(places, names)
     dots = tuple(
         Dot(
             x=place[0],
             y=place[1],
-            name=run.name,
+            name=name,
             label_x=label[0],
             label_y=label[1],
             anchor=label[2],
-            on_front=run.name in front,
-            title=f"{run.name}: {found.main} {wording.percent(quality)}, {_short(value)} {unit} a query",
+            on_front=best,
+            title=f"{name}: {quality} {wording.percent(value)}, {_short(spent)} {cost} a query",
         )
-        for place, label, run, value, quality in zip(places, labels, found.runs, costs, qualities, strict=True)
+        for name, place, label, best, spent, value in zip(
+            names, places, labels, on_front, costs, qualities, strict=True
+        )
     )
     corners = sorted((dot.x, dot.y) for dot in dots if dot.on_front)
     steps = "".join(f"M{x:.1f},{y:.1f}" if place == 0 else f"H{x:.1f}V{y:.1f}" for place, (x, y) in enumerate(corners))
@@ -188,7 +207,7 @@ def cost_quality(found: Contrast) -> Scatter:
         up=tuple(Tick(up(rung), f"{100 * rung:g}") for rung in rungs),
         steps=steps,
         free=free,
-        cost=unit,
+        cost=cost,
     )
 
 

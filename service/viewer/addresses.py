@@ -42,6 +42,16 @@ def prompts_page(run: str) -> str:
     return f"runs/{run}/prompts.html"
 
 
+def annotations_page(run: str) -> str:
+    """What people marked in a run."""
+    return f"runs/{run}/annotations.html"
+
+
+def annotations_file(run: str) -> str:
+    """The same as CSV."""
+    return f"runs/{run}/annotations.csv"
+
+
 def query_page(run: str, query_id: str) -> str:
     """A query of a run."""
     return f"runs/{run}/queries/{slug(query_id)}/{INDEX}"

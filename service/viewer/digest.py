@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from core.paths import cache_folder
 from eval.metrics import average_precision, ndcg, reciprocal_rank
 
-FORMAT = 1
+FORMAT = 2
 
 
 class QueryDigest(BaseModel):
@@ -58,7 +59,7 @@ class _Digests(BaseModel):
 
 
 def digests(folder: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> dict[str, QueryDigest]:
-    """Query id -> digest, in the order of the file; of a query that was asked again the last one. Damaged and cut-off
+    """Query id -> digest, in the order of the ids; of a query that was asked again the last one. Damaged and cut-off
     lines are left out. What was found is kept in the user's cache folder, as long as the run's files stay as they are.
 
     Raises `OSError` where `results.jsonl` can't be read.
@@ -71,7 +72,8 @@ def digests(folder: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> 
             return {query.query_id: query for query in known.queries}
     except (OSError, ValidationError):
         pass
-    found = {query.query_id: query for query in _read(path, judgments)}
+    read = {query.query_id: query for query in _read(path, judgments)}
+    found = {query_id: read[query_id] for query_id in sorted(read, key=_in_order)}
     _keep(kept, _Digests(format=FORMAT, queries=list(found.values())))
     return found
 
@@ -127,6 +129,11 @@ def _scores(order: list[str], judged: Mapping[str, int] | None) -> dict[str, flo
         "nDCG@50": float(ndcg(relevance, positives, 50)[0]),
         "RR": float(reciprocal_rank(relevance, positives)[0]),
     }
+
+
+def _in_order(query_id: str) -> list[str | int]:
+    """For sorting: numbers within an id by their size."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", query_id))]
 
 
 def _kept_at(path: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> Path:

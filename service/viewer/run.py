@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from agent.strategies.strategy import Strategy
 from agent.types import RerankResult
 from core.errors import CacheError, ConfigError, FieldscopeError
 from core.fingerprint import fingerprint
@@ -121,6 +123,15 @@ class Run:
         return self.inputs.strategy if self.inputs else None
 
     @cached_property
+    def strategy_in_full(self) -> Strategy | None:
+        """The strategy with its settings and prompts; None where the run does not say, or not in this version's
+        words."""
+        try:
+            return self.strategy_line.strategy() if self.strategy_line else None
+        except ConfigError:
+            return None
+
+    @cached_property
     def collection(self) -> Collection | str:
         """The images, or a sentence that says why they are not to be had."""
         try:
@@ -138,21 +149,48 @@ class Run:
         found = self.collection
         return "none" if isinstance(found, str) else fingerprint(found.locator())[:12]
 
-    def call(self, request_key: str | None) -> Call | None:
-        """Request and response of a call, from the response cache; None where that has none, or is not there."""
-        if request_key is None or self.store is None or not self.store.is_file():
-            return None
+    @property
+    def pictures(self) -> str | None:
+        """The key of its images; None where they are not to be had."""
+        return None if isinstance(self.collection, str) else self.collection_key
+
+    @property
+    def no_pictures(self) -> str | None:
+        """A sentence that says why the images are not to be had; None where they are."""
+        return self.collection if isinstance(self.collection, str) else None
+
+    @cached_property
+    def hashes(self) -> Mapping[str, str]:
+        """Image id -> hash of its pixels, of the images that the model was asked about; what can't be read is left
+        out."""
+        found: dict[str, str] = {}
+        try:
+            lines = (self.folder / "images.jsonl").read_bytes().splitlines()
+        except OSError:
+            return found
+        for line in lines:
+            try:
+                told = json.loads(line)
+                found[str(told["image_id"])] = str(told["sha256"])
+            except (ValueError, LookupError, TypeError):
+                continue
+        return found
+
+    def calls(self, request_keys: Iterable[str | None]) -> dict[str, Call]:
+        """Request and response of each call that the response cache has, by its key."""
+        if self.store is None or not self.store.is_file():
+            return {}
         from cache.sqlite import SqliteStore
 
+        found = {}
         try:
-            store = SqliteStore(self.store)
-            try:
-                entry = store.get(request_key)
-            finally:
-                store.close()
-        except CacheError:
-            return None
-        return entry and Call(*map(json.loads, (entry.request, entry.response, entry.provenance)))
+            with closing(SqliteStore(self.store)) as store:
+                for key in dict.fromkeys(request_keys):
+                    if key is not None and (entry := store.get(key)) is not None:
+                        found[key] = Call(*map(json.loads, (entry.request, entry.response, entry.provenance)))
+        except (CacheError, ValueError):
+            pass  # a cache that is damaged, or another program's: the pages say which answers it does not have
+        return found
 
 
 @dataclass(frozen=True)
@@ -222,7 +260,7 @@ def _judgments(folder: Path) -> Mapping[str, Mapping[str, int]] | None:
         judged = line.judgments or {}
         given = line.candidates
         judgments[line.id] = judged if given is None else {image_id: judged.get(image_id, 0) for image_id, _ in given}
-    return judgments
+    return judgments or None
 
 
 @lru_cache(maxsize=32)

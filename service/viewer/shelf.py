@@ -40,10 +40,10 @@ class Shelf:
         folder = self.folders().get(key)
         if folder is None:
             return None
-        stamp = _stamp(folder)
+        now = stamp(folder)
         known = self._open.get(key)
-        if known is None or known[0] != stamp:
-            known = (stamp, open_run(key, self._name(folder), folder, self.images, self.store))
+        if known is None or known[0] != now:
+            known = (now, open_run(key, self._name(folder), folder, self.images, self.store))
             self._open[key] = known
         self._open.move_to_end(key)
         while len(self._open) > _OPEN:
@@ -66,7 +66,7 @@ class Shelf:
                     yield from self._below(folder / entry.name, depth + 1)
 
 
-def _stamp(folder: Path) -> tuple[object, ...]:
+def stamp(folder: Path) -> tuple[object, ...]:
     """What changes when a run's files do."""
     stamps: list[object] = []
     for name in (MANIFEST, "results.jsonl", "metrics.json", "qrels.trec", "inputs.jsonl", "collection.json"):

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
-from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from functools import cache, partial
 
-from core.errors import FieldscopeError
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from service.viewer import addresses
 from service.viewer.addresses import INDEX, unslug
+from service.viewer.annotations import with_marks
+from service.viewer.comparisons import comparable
+from service.viewer.page import NoPage, Page
+from service.viewer.pages import annotations as marks
+from service.viewer.pages import compare, compare_query, image, prompts, query, run, runs, try_it
 from service.viewer.run import Run
 from service.viewer.shelf import Shelf
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-
-class NoPage(FieldscopeError):
-    """There is no such page. Says what is missing in a sentence."""
-
-
-@dataclass(frozen=True)
-class Page:
-    """What a template shows. `crumbs` lead from the first page here: (words, address) of those above."""
-
-    address: str
-    template: str
-    title: str
-    context: Mapping[str, Any]
-    crumbs: Sequence[tuple[str, str]] = ()
-    scripts: Sequence[str] = ()
-    styles: Sequence[str] = ()
-    status: int = field(default=200)
+from service.viewer.words import FILTERS
 
 
 class Site:
@@ -46,22 +29,25 @@ class Site:
 
     def page(self, address: str) -> Page:
         """The page at an address below the root. Raises `NoPage`."""
-        from service.viewer.pages import compare, compare_query, image, prompts, query, run, runs
-
         match address.split("/"):
             case [""] | ["index.html"]:
                 return runs.page(self.shelf)
+            case ["try.html"] if self.try_it:
+                return try_it.page()
             case ["runs", key, "index.html"]:
-                return run.page(self.run(key))
+                return run.page(self.run(key), self.shelf)
             case ["runs", key, "prompts.html"]:
                 return prompts.page(self.run(key))
+            case ["runs", key, "annotations.html"]:
+                return marks.page(self.run(key))
             case ["runs", key, "queries", name, "index.html"]:
                 found = self.run(key)
-                return query.page(found, self.query(found, name))
+                return query.page(found, self.query(found, name), self.shelf)
             case ["runs", key, "queries", name, "images", file] if file.endswith(".html"):
                 found = self.run(key)
                 query_id = self.query(found, name)
-                return image.page(found, query_id, self.image(found, query_id, file.removesuffix(".html")))
+                image_id = self.image(found, query_id, file.removesuffix(".html"))
+                return with_marks(image.page(found, query_id, image_id), found, query_id, image_id)
             case ["compare", names, "index.html"]:
                 return compare.page(self.compared(names))
             case ["compare", names, "queries", file] if file.endswith(".html"):
@@ -101,54 +87,48 @@ class Site:
         return [self.run(key) for key in keys]
 
     def addresses(self) -> Iterator[str]:
-        """Every page but the live ones: each run with its queries and images, every two comparable runs, and where
-        there are more than two all that are comparable together."""
+        """Every page but the live ones: each run with its queries and images, every two comparable runs in both
+        orders, and where there are more than two all that are comparable together."""
         yield INDEX
-        shown = [run for run in self.shelf.runs() if run.problem is None]
-        for run in shown:
-            yield addresses.run_page(run.key)
-            yield addresses.prompts_page(run.key)
-            for query_id in run.digests:
-                yield addresses.query_page(run.key, query_id)
-                for ranked in run.result(query_id).ranking:
-                    yield addresses.image_page(run.key, query_id, ranked.image_id)
+        shown = [each for each in self.shelf.runs() if each.problem is None]
+        for each in shown:
+            yield addresses.run_page(each.key)
+            yield addresses.prompts_page(each.key)
+            yield addresses.annotations_page(each.key)
+            for query_id in each.digests:
+                yield addresses.query_page(each.key, query_id)
+                for ranked in each.result(query_id).ranking:
+                    yield addresses.image_page(each.key, query_id, ranked.image_id)
         for several in comparable(shown):
-            keys = [run.key for run in several]
+            keys = [each.key for each in several]
             yield addresses.compare_page(keys)
-            common = [query_id for query_id in several[0].digests if all(query_id in run.digests for run in several)]
+            common = [query_id for query_id in several[0].digests if all(query_id in each.digests for each in several)]
             yield from (addresses.compare_query_page(keys, query_id) for query_id in common)
+
+    def warm(self) -> None:
+        """Make now what would make the first pages slow: templates are compiled, and the lists of runs worked out."""
+        for name in _templates().list_templates():
+            _templates().get_template(name)
+        for address in (INDEX, *(addresses.run_page(each.key) for each in self.shelf.runs() if each.problem is None)):
+            self.page(address)
 
     def render(self, page: Page) -> str:
         """A page as HTML. Whatever it shows is escaped."""
         link = partial(addresses.relative, page=page.address)
-        template = self._templates.get_template(page.template)
+        template = _templates().get_template(page.template)
         return template.render(page=page, link=link, to=addresses, live=self.live, try_it=self.try_it, **page.context)
 
     def missing(self, address: str, sentence: str, status: int = 404) -> Page:
         """The page that says why another one is not there."""
         return Page(address, "missing.html", "Not here", {"sentence": sentence}, [("Runs", INDEX)], status=status)
 
-    @cached_property
-    def _templates(self) -> Environment:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
 
-        environment = Environment(
-            loader=PackageLoader("service.viewer"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-            lstrip_blocks=True,
-        )  # fmt: skip
-        from service.viewer.words import FILTERS
-
-        environment.filters.update(FILTERS)
-        return environment
-
-
-def comparable(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    """Runs of one benchmark and split: every two, and all of them where there are more."""
-    tasks: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        benchmark = run.configuration.benchmark
-        tasks.setdefault((benchmark.fingerprint or benchmark.name, benchmark.split), []).append(run)
-    for several in tasks.values():
-        yield from (list(pair) for pair in combinations(several, 2))
-        if len(several) > 2:
-            yield several
+@cache
+def _templates() -> Environment:
+    """All sites of a process have the same."""
+    environment = Environment(
+        loader=PackageLoader("service.viewer"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(FILTERS)
+    return environment

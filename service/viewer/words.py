@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
+
+from markupsafe import Markup
+
+from service.compare_report.charts import side_of
+from service.compare_report.wording import kind_name
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -12,8 +20,11 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def signed(value: float | None, digits: int = 1) -> str:
-    """A difference of shares in points, with its sign."""
-    return "–" if value is None else f"{100 * value:+.{digits}f}".replace("-", "−")
+    """A difference of shares in points, with its sign; none where it is rounded away."""
+    if value is None:
+        return "–"
+    shown = f"{100 * value:+.{digits}f}"
+    return shown.replace("-", "−") if re.search("[1-9]", shown) else shown[1:]
 
 
 def decimal(value: float | None, digits: int = 2) -> str:
@@ -31,6 +42,70 @@ def moved(ranks: int) -> str:
     return "=" if ranks == 0 else f"▲{ranks}" if ranks > 0 else f"▼{-ranks}"
 
 
+def odds(value: float | None, digits: int = 2) -> str:
+    """Log-odds with their sign."""
+    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def chance(value: float | None, digits: int = 3) -> str:
+    """A probability. One that is neither 0 nor 1 is never rounded to them."""
+    if value is None:
+        return "–"
+    least = 10.0**-digits
+    if 0.0 < value < least / 2:
+        return f"<{least:.{digits}f}"
+    if 1.0 - least / 2 < value < 1.0:
+        return f">{1.0 - least:.{digits}f}"
+    return f"{value:.{digits}f}"
+
+
+def as_json(value: object, indent: int | None = None) -> str:
+    """A value as JSON, for people to read."""
+    return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+
+
+def identity(value: str | None) -> str:
+    """A model's identity or a fingerprint with its hashes cut short; a dash where there is none."""
+    return "–" if value is None else re.sub(r"[0-9a-f]{16,}", lambda found: found[0][:8], value)
+
+
+def breakable(text: str) -> Markup:
+    """A name that may be broken after what parts it, and nowhere else."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/:@#_])", text))
+
+
+def day(moment: str) -> str:
+    """The day of an ISO time, as people write it; what is none is shown as it is."""
+    try:
+        return f"{datetime.fromisoformat(moment):%-d %b %Y}"
+    except ValueError:
+        return moment
+
+
+def hour(moment: str) -> str:
+    """The time of the day of an ISO time; nothing where it is none."""
+    try:
+        return f"{datetime.fromisoformat(moment):%H:%M}"
+    except ValueError:
+        return ""
+
+
+def duration(seconds: float) -> str:
+    """A time in the two units that matter."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60:02} min"
+
+
+def plural(number: int, one: str, many: str) -> str:
+    """A count with its noun."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
-    "percent": percent, "signed": signed, "decimal": decimal, "count": count, "moved": moved,
+    "percent": percent, "signed": signed, "decimal": decimal, "count": count, "moved": moved, "odds": odds,
+    "json": as_json, "chance": chance,
+    "identity": identity, "breakable": breakable, "day": day, "hour": hour,
+    "duration": duration, "plural": plural, "side": side_of, "kind": kind_name,
 }  # fmt: skip

@@ -1,0 +1,105 @@
+"""How large and how quick the viewer's pages are over runs of 160 queries x 100 images x 6 predicates.
+
+Makes two such runs, opens pages of every kind, and prints how long the slowest of a kind took when it was first opened
+and when it was opened again (the best of three), and how large the largest is. What happens once a run, before the
+first page, is told apart: its results are read for the lists. Times are the process' own, so that a busy machine
+measures the same. Exits with 1 where a page takes longer than 300 ms, the first time or again, or is larger than 500 kB.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 0.3
+BYTES = 500_000
+TIMES = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The slowest page of a kind, in seconds when it was opened first and again, and the largest, in bytes of UTF-8."""
+
+    kind: str
+    first: float
+    again: float
+    size: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether both are within the limits."""
+        return max(self.first, self.again) < SECONDS and self.size < BYTES
+
+
+def measure(folder: Path, queries: int = 160, candidates: int = 100, predicates: int = 6) -> Iterator[Measured]:
+    """Make the runs below `folder`, and open pages of each kind."""
+    from service.viewer import addresses
+    from service.viewer.site import Site
+    from tests.service.viewer import shelves
+
+    made = shelves.big(folder, queries, candidates, predicates)
+    site = Site(made.shelf(), live=True)
+    began = time.process_time()
+    a, b = site.shelf.runs()
+    print(f"reading {len(a.digests) + len(b.digests)} queries, once: {time.process_time() - began:.1f} s")
+    chosen = [list(a.digests)[n] for n in (0, len(a.digests) // 2, -1)]
+    images = {query: a.result(query).ranking for query in chosen}
+    pair = [a.key, b.key]
+    kinds = {
+        "runs": [addresses.INDEX],
+        "run": [addresses.run_page(key) for key in pair],
+        "query": [addresses.query_page(a.key, query) for query in chosen],
+        "image": [
+            addresses.image_page(a.key, query, ranking[n].image_id)
+            for query, ranking in images.items()
+            for n in (0, -1)
+        ],
+        "compare": [addresses.compare_page(pair)],
+        "compare, query": [addresses.compare_query_page(pair, query) for query in chosen],
+        "prompts": [addresses.prompts_page(a.key)],
+        "annotations": [addresses.annotations_page(a.key)],
+    }
+    for kind, pages in kinds.items():
+        first = again = 0.0
+        largest = 0
+        for address in pages:
+            taken = []
+            for _ in range(1 + TIMES):
+                _forget_results()
+                started = time.process_time()
+                html = site.render(site.page(address))
+                taken.append(time.process_time() - started)
+                largest = max(largest, len(html.encode()))
+            first, again = max(first, taken[0]), max(again, min(taken[1:]))
+        yield Measured(kind, first, again, largest)
+
+
+def _forget_results() -> None:
+    """A query is read from the disk each time, as when somebody opens it first."""
+    from service.viewer import run
+
+    run._read_result.cache_clear()
+
+
+def main() -> int:
+    """Print a line for each kind of page. Returns the exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["FIELDSCOPE_CACHE"] = str(Path(folder) / "cache")
+        found = []
+        print(f"{'page':16}{'first, ms':>10}{'again, ms':>10}{'kB':>8}")
+        for each in measure(Path(folder)):
+            found.append(each)
+            told = f"{each.kind:16}{1000 * each.first:10.0f}{1000 * each.again:10.0f}{each.size / 1000:8.0f}"
+            print(told if each.holds else f"{told}  too much")
+    return 0 if all(each.holds for each in found) else 1
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""The site as a folder of files that opens from the file system, so that a run can be published."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar, cast
+
+from core.errors import ConfigError, FieldscopeError
+from core.fingerprint import fingerprint
+from service.console import progress
+from service.viewer import addresses
+from service.viewer.annotations import as_csv
+from service.viewer.pictures import Pictures, Size
+from service.viewer.shelf import Shelf, stamp
+from service.viewer.site import Site
+
+Pool = TypeVar("Pool", bound=Executor)
+
+MARKER = "fieldscope-export.json"
+"""The file that says that a folder is an export, and of what. Whatever is older than it is to be written again."""
+
+_HERE = Path(__file__).parent
+_CHUNK = 50  # pages that a process writes at once: those of one query share what was read of it
+_FEW = 300  # pages for which it does not pay to start processes
+_MOST_WORKERS = 8
+_DECODERS = 2  # threads
+_PICTURE = re.compile(r'"(?:\.\./)*((thumbnails|pictures)/([0-9a-z]+)/([\w.~-]+)\.webp)"')
+
+
+@dataclass(frozen=True)
+class Exported:
+    """How much lies in the folder."""
+
+    pages: int
+    pictures: int
+
+
+@dataclass(frozen=True)
+class _Pages:
+    """Pages to write, for whichever process does it."""
+
+    root: Path
+    images: Path | None
+    store: Path | None
+    folder: Path
+    addresses: tuple[str, ...]
+
+
+def export(site: Site, folder: Path, *, originals: bool = False) -> Exported:
+    """Write every page of the site with its styles, scripts and pictures into `folder`. Large pictures are thumbnails
+    there unless `originals` says otherwise.
+
+    Each file is written whole or not at all. The same call goes on where an earlier one stopped; after a change of the
+    runs, or of the viewer, everything is written anew, and pages that lead to nothing any more stay where they are.
+    Raises `ConfigError`, with nothing written, for a folder that holds anything but an export.
+    """
+    _claim(folder, _identity(site, originals))
+    for path in sorted((_HERE / "static").iterdir()):
+        _write(folder / addresses.static(path.name), path.read_bytes())
+    pages = list(_addresses(site))
+    found: set[str] = set()
+    chunks = [
+        _Pages(site.shelf.root, site.shelf.images, site.shelf.store, folder, tuple(pages[at : at + _CHUNK]))
+        for at in range(0, len(pages), _CHUNK)
+    ]
+    with _workers(len(pages)) as spread, progress("writing pages") as report:
+        report(0, len(pages))
+        for done, pictures in enumerate(spread(_write_pages, chunks), start=1):
+            found |= pictures
+            report(min(done * _CHUNK, len(pages)), len(pages))
+    for run in site.shelf.runs():
+        if run.problem is None:
+            _write(folder / addresses.annotations_file(run.key), as_csv(run).encode())
+    _write_pictures(site.shelf, folder, sorted(found), originals)
+    return Exported(len(pages), len(found))
+
+
+def _claim(folder: Path, identity: str) -> None:
+    """Make the folder ours, or go on in it."""
+    marker = folder / MARKER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not marker.is_file() and any(folder.iterdir()):
+            raise ConfigError(f"{folder} holds something else than an export; choose another folder")
+        told = f"{json.dumps({'export': identity})}\n".encode()
+        if not marker.is_file() or marker.read_bytes() != told:
+            _write(marker, told)
+    except OSError as error:
+        raise ConfigError(f"can't write to {folder}: {error.strerror}") from error
+
+
+def _identity(site: Site, originals: bool) -> str:
+    """What decides how the files come out: the runs as they are, their marks, the viewer itself."""
+    runs = {}
+    for key, path in site.shelf.folders().items():
+        marks = site.shelf.run(key)
+        runs[key] = [str(path.resolve()), repr(stamp(path)), as_csv(marks) if marks and not marks.problem else ""]
+    viewer = {
+        path.relative_to(_HERE).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted(_HERE.rglob("*"))
+        if path.suffix in (".py", ".html", ".css", ".js", ".svg")
+    }
+    shelf = [str(site.shelf.images), str(site.shelf.store)]
+    return fingerprint({"runs": runs, "viewer": viewer, "shelf": shelf, "originals": originals})
+
+
+def _addresses(site: Site) -> Iterator[str]:
+    """All pages, and for runs that can't be shown those that say why."""
+    yield from site.addresses()
+    yield from (addresses.run_page(run.key) for run in site.shelf.runs() if run.problem is not None)
+
+
+@contextmanager
+def _workers(pages: int) -> Iterator[Callable[[Callable[[_Pages], set[str]], Sequence[_Pages]], Iterator[set[str]]]]:
+    """A `map` over as many processes as there are cores, or in this one where there is little to do."""
+    if pages <= _FEW:
+        yield map
+        return
+    workers = min(os.cpu_count() or 1, _MOST_WORKERS)
+    fresh = multiprocessing.get_context("spawn")  # a progress bar has a thread, which a fork would not survive
+    with _cancelling(ProcessPoolExecutor(workers, fresh, _leave_interrupts)) as processes:
+        yield processes.map
+
+
+@contextmanager
+def _cancelling(pool: Pool) -> Iterator[Pool]:
+    """What was not begun when somebody interrupts is not done any more."""
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches every process; the first one ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@lru_cache(maxsize=1)
+def _site(root: Path, images: Path | None, store: Path | None) -> Site:
+    return Site(Shelf(root, images, store), live=False)
+
+
+def _write_pages(chunk: _Pages) -> set[str]:
+    """Write those pages that are not there yet, and say which pictures they show."""
+    site = _site(chunk.root, chunk.images, chunk.store)
+    found: set[str] = set()
+    for address in chunk.addresses:
+        path = chunk.folder / address
+        if _is_written(path, chunk.folder):
+            html = path.read_text(encoding="utf-8")
+        else:
+            try:
+                page = site.page(address)
+            except FieldscopeError as error:
+                page = site.missing(address, str(error))
+            html = site.render(page)
+            _write(path, html.encode())
+        found |= {match[1] for match in _PICTURE.finditer(html)}
+    return found
+
+
+def _write_pictures(shelf: Shelf, folder: Path, found: Sequence[str], originals: bool) -> None:
+    pictures = Pictures(shelf)
+
+    def write(address: str) -> None:
+        path = folder / address
+        if not _is_written(path, folder):
+            size, collection, name = address.split("/")
+            wanted = cast(Size, size) if originals else "thumbnails"
+            _write(path, pictures.picture(wanted, collection, name.removesuffix(".webp")).webp)
+
+    with _cancelling(ThreadPoolExecutor(_DECODERS)) as threads, progress("writing pictures") as report:
+        for done, _ in enumerate(threads.map(write, found), start=1):
+            report(done, len(found))
+
+
+def _is_written(path: Path, folder: Path) -> bool:
+    """Whether a file is there since the export began."""
+    try:
+        return path.stat().st_mtime_ns >= (folder / MARKER).stat().st_mtime_ns
+    except OSError:
+        return False
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_bytes(data)
+    partial.replace(path)

@@ -1,0 +1,100 @@
+"""A run in a few figures: its metrics with intervals and against the first stage's order, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from eval.paired import EVEN
+from service.viewer.digest import QueryDigest
+from service.viewer.metrics import METRICS, Column, Mean, means
+from service.viewer.run import Run
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The mean of a metric over `queries`, what it was in the first stage's order, and what it gained."""
+
+    queries: int
+    now: Mean
+    before: float
+    gain: Mean
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over queries. `helped`, `hurt` and `even` count those that could be scored by what AP@50 gained on the
+    first stage; `ended` those on which a budget ended the work. `seconds` are those of the answers when they were first
+    given, summed over calls."""
+
+    queries: int
+    scored: int
+    helped: int
+    hurt: int
+    even: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    cached: int
+    unknown: int
+    not_asked: int
+    ended: int
+
+    @property
+    def tokens(self) -> int:
+        """Read and written."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+def standings(digests: Iterable[QueryDigest], metrics: Sequence[str] = tuple(METRICS)) -> dict[str, Standing]:
+    """The mean's name -> where it stands, over the queries that could be scored; empty where none could."""
+    scored = [digest for digest in digests if digest.scores]
+    if not scored:
+        return {}
+    columns: list[Column] = []
+    for metric in metrics:
+        columns.append(tuple(digest.scores[metric] for digest in scored))
+        columns.append(tuple(digest.scores[metric] - digest.prior_scores[metric] for digest in scored))
+    found = means(columns)
+    return {
+        METRICS[metric]: Standing(len(scored), now, now.value - gain.value, gain)
+        for metric, now, gain in zip(metrics, found[::2], found[1::2], strict=True)
+    }
+
+
+def means_of(per_query: Mapping[str, Mapping[str, float | None]]) -> dict[str, Mean]:
+    """Metric -> mean with its interval, of the values per query that `metrics.json` has."""
+    scored = [values for values in per_query.values() if values.get("positives")]
+    names = [name for name in (scored[0] if scored else ()) if name != "positives"]
+    columns: dict[str, Column] = {}
+    for name in names:
+        column = [value for values in scored if (value := values.get(name)) is not None]
+        if len(column) == len(scored):
+            columns[name] = tuple(column)
+    return dict(zip(columns, means([*columns.values()]), strict=True))
+
+
+def totals(digests: Sequence[QueryDigest]) -> Totals:
+    """What these queries add up to."""
+    gains = [digest.gain for digest in digests if digest.gain is not None]
+    return Totals(
+        queries=len(digests),
+        scored=len(gains),
+        helped=sum(gain > EVEN for gain in gains),
+        hurt=sum(gain < -EVEN for gain in gains),
+        even=sum(abs(gain) <= EVEN for gain in gains),
+        calls=sum(digest.calls for digest in digests),
+        prompt_tokens=sum(digest.prompt_tokens for digest in digests),
+        completion_tokens=sum(digest.completion_tokens for digest in digests),
+        seconds=sum(digest.seconds for digest in digests),
+        cached=sum(digest.cached for digest in digests),
+        unknown=sum(digest.unknown for digest in digests),
+        not_asked=sum(digest.not_asked for digest in digests),
+        ended=sum(digest.ended is not None for digest in digests),
+    )
+
+
+def expected(run: Run) -> int | None:
+    """How many queries a run that is not finished has in all; None where its folder does not say."""
+    return None if run.inputs is None else sum(line.query is not None for line in run.inputs.queries)

@@ -1,0 +1,30 @@
+"""All marks that people made in a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from service.viewer import addresses
+from service.viewer.annotations import marked
+from service.viewer.page import Page
+from service.viewer.run import Run
+
+
+def page(run: Run) -> Page:
+    """The list, the latest mark first."""
+    rows = list(marked(run))
+    counts = Counter((row.annotation.predicate is None, row.annotation.mark) for row in rows)
+    return Page(
+        address=addresses.annotations_page(run.key),
+        template="annotations.html",
+        title="Annotations",
+        context={
+            "run": run,
+            "rows": rows,
+            "verdicts": {mark: counts[False, mark] for mark in ("right", "wrong")},
+            "images": {mark: counts[True, mark] for mark in ("right", "wrong")},
+        },
+        crumbs=[("Runs", addresses.INDEX), (run.name, addresses.run_page(run.key))],
+        scripts=["annotations.js"],
+        styles=["annotate.css"],
+    )

@@ -1,0 +1,127 @@
+"""One run: how it did as a whole and by group, query by query, what it cost, and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eval.paired import EVEN
+from service.viewer import addresses, charts
+from service.viewer.comparisons import companions
+from service.viewer.digest import QueryDigest
+from service.viewer.metrics import MAIN_MEAN, METRICS, Mean
+from service.viewer.overview import Standing, expected, means_of, standings, totals
+from service.viewer.page import Page
+from service.viewer.run import Run
+from service.viewer.shelf import Shelf
+
+_LISTED = 5  # queries that were hurt most, and that were helped most
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some queries. `means` are as `metrics.json` has them; `standing` is where the main metric stands, None where the
+    run does not say which queries these are, or none of them could be scored."""
+
+    name: str
+    queries: int | None
+    means: Mapping[str, float | None]
+    standing: Standing | None
+
+
+def page(run: Run, shelf: Shelf) -> Page:
+    """A run that can be shown. Others on the shelf are only named, for comparison."""
+    digests = list(run.digests.values())
+    groups = {digest.query_id: run.groups(digest.query_id) for digest in digests}
+    names = _group_names(groups)
+    return Page(
+        address=addresses.run_page(run.key),
+        template="run.html",
+        title=run.name,
+        context={
+            "run": run,
+            "digests": digests,
+            "groups": {query_id: {k: own[k] for k in names if k in own} for query_id, own in groups.items()},
+            "group_names": names,
+            "totals": totals(digests),
+            "of": None if run.finished else expected(run),
+            "standings": standings(digests),
+            "metrics": list(METRICS.values()),
+            "everything": _everything(run),
+            "kinds": _kinds(run, digests),
+            "hurt": _most(digests, -1),
+            "helped": _most(digests, 1),
+            "changes": charts.before_after(digests),
+            "costs": charts.cost_bars(digests),
+            "companions": companions(run, shelf),
+            "definition": run.strategy_line.definition if run.strategy_line else {},
+            "told": run.metrics or {},
+        },
+        crumbs=[("Runs", addresses.INDEX)],
+        scripts=["run.js"],
+        styles=["run.css"],
+    )
+
+
+def _most(digests: Sequence[QueryDigest], sign: int) -> list[QueryDigest]:
+    """The queries whose AP@50 lost (-1) or gained (1) most, the largest change first."""
+    moved = [(sign * digest.gain, digest) for digest in digests if digest.gain is not None]
+    moved = [each for each in moved if each[0] > EVEN]
+    return [digest for _, digest in sorted(moved, key=lambda each: (-each[0], each[1].query_id))[:_LISTED]]
+
+
+def _everything(run: Run) -> list[tuple[str, Mean, float | None]]:
+    """Every metric of a finished run with its interval, and what it was in the first stage's order where that is
+    known."""
+    if run.metrics is None:
+        return []
+    before = standings(run.digests.values())
+    found = []
+    for metric, mean in means_of(run.metrics["per_query"]).items():
+        name = f"m{metric}" if metric.startswith("AP@") else METRICS.get(metric, metric)
+        found.append((name, mean, before[name].before if name in before else None))
+    return found
+
+
+def _kinds(run: Run, digests: Sequence[QueryDigest]) -> dict[str, list[Group]]:
+    """Kind of group -> its groups, of those kinds that `metrics.json` tells apart."""
+    if run.metrics is None:
+        return {}
+    told: dict[str, Mapping[str, Any]] = {"supercategory": run.metrics.get("by_supercategory", {})}
+    told |= run.metrics.get("breakdowns", {})
+    told["rounds of the dialogue"] = rounds = run.metrics.get("by_round", {})
+    heard = _rounds(run) if rounds else {}
+    members: dict[tuple[str, str], list[QueryDigest]] = {}
+    for digest in digests:
+        for kind, name in run.groups(digest.query_id).items():
+            members.setdefault((kind, name), []).append(digest)
+        if digest.query_id in heard:
+            members.setdefault(("rounds of the dialogue", heard[digest.query_id]), []).append(digest)
+    return {
+        kind: [_group(name, values, members.get((kind, name))) for name, values in groups.items()]
+        for kind, groups in told.items()
+        if groups
+    }
+
+
+def _group(name: str, values: Mapping[str, float | None], members: Sequence[QueryDigest] | None) -> Group:
+    if members is None:
+        return Group(name, None, values, None)
+    return Group(name, len(members), values, standings(members, ("AP@50",)).get(MAIN_MEAN))
+
+
+def _rounds(run: Run) -> dict[str, str]:
+    """Query id -> how many rounds of its dialogue it has heard."""
+    if run.inputs is None:
+        return {}
+    return {line.id: str(len(line.query.dialogue)) for line in run.inputs.queries if line.query is not None}
+
+
+def _group_names(groups: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+    """Kind of group -> names in use, of the kinds that tell queries apart."""
+    found: dict[str, set[str]] = {}
+    for own in groups.values():
+        for kind, name in own.items():
+            found.setdefault(kind, set()).add(name)
+    return {kind: sorted(names) for kind, names in found.items() if len(names) > 1}

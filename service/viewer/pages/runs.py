@@ -1,0 +1,108 @@
+"""The first page: every run, by benchmark and split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from eval.contrast import front
+from eval.scored import names_of
+from service.compare_report.charts import Scatter, scatter
+from service.viewer import addresses
+from service.viewer.comparisons import comparable
+from service.viewer.metrics import MAIN_MEAN, METRICS
+from service.viewer.overview import Standing, Totals, expected, standings, totals
+from service.viewer.page import Page
+from service.viewer.run import Run
+from service.viewer.shelf import Shelf
+
+_WORTH_A_CHART = 3  # runs
+_SHOWN_TOGETHER = 24  # runs whose names still fit into a chart
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run with its figures. `of` is how many queries it has in all, where it is not finished and its folder says."""
+
+    run: Run
+    standings: Mapping[str, Standing]
+    totals: Totals
+    of: int | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """The runs of one benchmark and split. `together` are the keys of all that can be compared at once, `available`
+    those of every comparison that a copy on disk has. `chart` has `charted` runs over the same `queries` queries."""
+
+    benchmark: str
+    split: str
+    rows: Sequence[Row]
+    together: Sequence[str]
+    available: Sequence[Sequence[str]]
+    chart: Scatter | None
+    charted: int
+    queries: int
+
+
+def page(shelf: Shelf) -> Page:
+    """Every run below the shelf's folder, also those that can't be shown, which say why."""
+    runs = shelf.runs()
+    tasks: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if run.manifest is not None:
+            benchmark = run.configuration.benchmark
+            tasks.setdefault((benchmark.name, benchmark.split), []).append(run)
+    return Page(
+        address=addresses.INDEX,
+        template="runs.html",
+        title="Runs",
+        context={
+            "folder": shelf.root.resolve().name,
+            "found": len(runs),
+            "tasks": [_task(name, split, several) for (name, split), several in sorted(tasks.items())],
+            "unreadable": [run for run in runs if run.manifest is None],
+            "metrics": list(METRICS.values()),
+        },
+        scripts=["runs.js"],
+        styles=["runs.css"],
+    )
+
+
+def _task(benchmark: str, split: str, runs: Sequence[Run]) -> Task:
+    rows = [_row(run) for run in runs]
+    sets = [[run.key for run in several] for several in comparable(runs)]
+    charted = _same_queries(rows)
+    return Task(
+        benchmark=benchmark,
+        split=split,
+        rows=rows,
+        together=max(sets, key=len, default=[]),
+        available=sets,
+        chart=_chart(charted),
+        charted=len(charted),
+        queries=len(charted[0].run.digests) if charted else 0,
+    )
+
+
+def _row(run: Run) -> Row:
+    digests = list(run.digests.values())
+    return Row(run, standings(digests), totals(digests), None if run.finished else expected(run))
+
+
+def _same_queries(rows: Sequence[Row]) -> list[Row]:
+    """The most runs that are over the same queries and could be scored."""
+    alike: dict[frozenset[str], list[Row]] = {}
+    for row in rows:
+        if row.standings:
+            alike.setdefault(frozenset(row.run.digests), []).append(row)
+    return max(alike.values(), key=len, default=[])
+
+
+def _chart(rows: Sequence[Row]) -> Scatter | None:
+    if not _WORTH_A_CHART <= len(rows) <= _SHOWN_TOGETHER:
+        return None
+    costs = [row.totals.calls / row.totals.queries for row in rows]
+    qualities = [row.standings[MAIN_MEAN].now.value for row in rows]
+    names = names_of([row.run.folder for row in rows])
+    return scatter(names, costs, qualities, front(costs, qualities), quality=MAIN_MEAN, cost="calls")

@@ -1,0 +1,131 @@
+"""Thumbnails and pictures: made once from a run's own collections, and kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image as PILImage
+from PIL import ImageDraw
+
+from core.errors import ConfigError, ImageError
+from core.paths import cache_folder
+from retrieval.collection import Collection, reopen_collection
+from service.viewer.addresses import unslug
+from service.viewer.shelf import Shelf
+
+Size = Literal["thumbnails", "pictures"]
+
+_LONGEST_SIDE: dict[Size, int] = {"thumbnails": 160, "pictures": 1024}
+_QUALITY: dict[Size, int] = {"thumbnails": 82, "pictures": 90}
+_AT_ONCE = 2  # pictures that are decoded: each may take 150 MB for a moment
+_decoding = threading.BoundedSemaphore(_AT_ONCE)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as WebP. `found` is false where it stands for one that can't be shown."""
+
+    webp: bytes
+    found: bool
+
+
+class Pictures:
+    """The pictures of all runs on a shelf, by the key of their collection and the slug of their id. Safe to use from
+    several threads."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._collections: dict[str, Collection] = {}
+        self._stamps: dict[tuple[str, str], str] = {}
+        self._searching = threading.Lock()
+
+    def picture(self, size: Size, collection: str, name: str) -> Picture:
+        """A picture in this size at most. One that is missing, broken, or in no run's collection is a placeholder."""
+        try:
+            images = self._collection(collection)
+            if images is not None:
+                # To list the ids of millions of images takes long, and only names that can't be read need it.
+                image_id = unslug(name, images.ids() if name.startswith("~~") else ())
+                if image_id is not None:
+                    images = self._fresh(collection, images, image_id)
+                    return Picture(shown(size, collection, images, image_id), True)
+        except (ImageError, ConfigError):
+            pass
+        return Picture(_placeholder(), False)
+
+    def _fresh(self, key: str, images: Collection, image_id: str) -> Collection:
+        """The collection, opened again where it may remember the picture as it was before its file changed.
+
+        Raises `ImageError`, or `ConfigError` where the collection is gone.
+        """
+        stamp = images.stamp(image_id)
+        with self._searching:
+            if self._stamps.setdefault((key, image_id), stamp) != stamp:
+                self._stamps[key, image_id] = stamp
+                self._collections[key] = reopen_collection(images.locator())
+            return self._collections[key]
+
+    def _collection(self, key: str) -> Collection | None:
+        with self._searching:
+            if key not in self._collections:
+                for run in self._shelf.runs():
+                    if not isinstance(run.collection, str):
+                        self._collections.setdefault(run.collection_key, run.collection)
+            return self._collections.get(key)
+
+
+def shown(size: Size, collection: str, images: Collection, image_id: str) -> bytes:
+    """An image of a collection (whose key is `collection`) in this size at most, as WebP; made once and kept. Raises
+    `ImageError`."""
+    stamp = images.stamp(image_id)
+    name = sha256(f"{image_id}\0{stamp}".encode("utf-8", "surrogatepass")).hexdigest()[:40]
+    path = cache_folder() / "viewer" / size / collection / f"{name}.webp"
+    try:
+        return path.read_bytes()
+    except OSError:
+        pass
+    with _decoding:
+        made = _shrunk(images.load(image_id), size)
+    _keep(path, made)
+    return made
+
+
+def _shrunk(image: PILImage.Image, size: Size) -> bytes:
+    small = image.copy()  # the collection's own is shared
+    small.thumbnail((_LONGEST_SIDE[size],) * 2, PILImage.Resampling.LANCZOS)
+    return _webp(small, _QUALITY[size])
+
+
+def _webp(image: PILImage.Image, quality: int) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", quality=quality, method=4)
+    return stream.getvalue()
+
+
+@cache
+def _placeholder() -> bytes:
+    """A grey card with a cross: there is no picture here."""
+    image = PILImage.new("RGB", (160, 120), "#d8d8d4")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((1, 1, 158, 118), outline="#8a8a86", width=2)
+    for line in ((64, 44, 96, 76), (64, 76, 96, 44)):
+        draw.line(line, fill="#8a8a86", width=4)
+    return _webp(image, 80)
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """Remember, if the disk lets us: what is kept only saves time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError:
+        pass

@@ -1,0 +1,72 @@
+"""Which prompt a request was made with, and which of its words the prompt has and which were put into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from agent.lmm.base import LMMRequest, TextPart
+from prompts.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some words of a text: a prompt's own, or those that stand in the place of a `variable`."""
+
+    text: str
+    variable: str | None = None
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A rendered prompt. The texts of its `pieces` are what was sent."""
+
+    prompt: Prompt
+    pieces: tuple[Piece, ...]
+
+    @property
+    def text(self) -> str:
+        """What was sent."""
+        return "".join(piece.text for piece in self.pieces)
+
+
+def template_pieces(prompt: Prompt) -> tuple[Piece, ...]:
+    """The template itself; what stands for a variable is its name."""
+    return tuple(Piece(words, words if place % 2 else None) for place, words in enumerate(prompt.pieces) if words)
+
+
+def wording(request: LMMRequest, prompts: Iterable[Prompt]) -> Wording | None:
+    """The prompt with the most words of its own that may have made this request; None where none may."""
+    asked = next((message for message in request.messages if message.role == "user"), None)
+    texts = [part.text for part in asked.content if isinstance(part, TextPart)] if asked else []
+    system = "\n".join(m.content[0].text for m in request.messages[:1]
+                       if m.role == "system" and m.content and isinstance(m.content[0], TextPart))  # fmt: skip
+    found = [
+        Wording(prompt, pieces)
+        for prompt in prompts
+        if texts and prompt.system == system and (pieces := _pieces(prompt, texts[-1])) is not None
+    ]
+    return max(found, key=_own_words, default=None)
+
+
+def _own_words(found: Wording) -> int:
+    return sum(len(piece.text) for piece in found.pieces if piece.variable is None)
+
+
+def _pieces(prompt: Prompt, text: str) -> tuple[Piece, ...] | None:
+    """The text between the template's own words, which must come in their order; None where they don't."""
+    first, *rest = prompt.pieces
+    if not rest:
+        return (Piece(text),) if text == first else None
+    if not text.startswith(first):
+        return None
+    pieces, at = [Piece(first)], len(first)
+    for place in range(0, len(rest), 2):
+        variable, words = rest[place], rest[place + 1]
+        last = place + 2 == len(rest)
+        end = len(text) - len(words) if last else text.find(words, at)
+        if end < at or not text.startswith(words, end):
+            return None
+        pieces += [Piece(text[at:end], variable), Piece(words)]
+        at = end + len(words)
+    return tuple(piece for piece in pieces if piece.text)

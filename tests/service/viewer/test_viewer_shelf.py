@@ -1,0 +1,180 @@
+"""Runs as the viewer reads them: whole, half-written, damaged, of another version; and their addresses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from core.errors import ConfigError
+from service.viewer import addresses
+from service.viewer.addresses import slug, unslug
+from service.viewer.comparisons import comparable
+from service.viewer.page import NoPage
+from service.viewer.shelf import Shelf
+from service.viewer.site import Site
+from tests.service.viewer import shelves
+from tests.service.viewer.shelves import Made
+
+ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300)
+
+
+@given(ids)
+@example("..")
+@example(".")
+@example("a/b")
+@example("~~0")
+@example("~2E")
+@example("%41")
+@example("+")
+@example("\u05e9" * 200)
+def test_a_slug_is_a_file_name_and_leads_back(text: str) -> None:
+    name = slug(text)
+    assert unslug(name, [text]) == text
+    assert name not in (".", "..", "")
+    assert len(name.encode()) <= 160
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_~")
+
+
+@given(ids, ids)
+def test_two_ids_have_two_slugs(one: str, other: str) -> None:
+    assert (slug(one) == slug(other)) == (one == other)
+
+
+@given(st.text(max_size=60))
+def test_whatever_is_in_an_address_names_one_id_or_none(name: str) -> None:
+    found = unslug(name, [])
+    assert found is None or slug(found) == name
+
+
+@given(st.lists(st.sampled_from("abc."), max_size=4).map("".join), ids)
+def test_a_link_leads_from_any_page_to_any_other(run: str, query: str) -> None:
+    key = slug(f"r{run}")
+    here = addresses.image_page(key, query, "x")
+    there = addresses.static("viewer.css")
+    link = addresses.relative(there, here)
+    assert link.count("../") == len(here.split("/")) - 1
+    assert link.endswith(there)
+
+
+def test_the_runs_below_a_folder(small: Made) -> None:
+    shelf = small.shelf()
+    assert list(shelf.folders()) == ["agent", "clip", "predicates"]
+    (small.root / "deep" / "er").mkdir(parents=True)
+    (small.run("clip")).rename(small.root / "deep" / "er" / "clip run")
+    (small.root / ".hidden").mkdir()
+    small.run("agent").rename(small.root / ".hidden" / "agent")
+    assert {key: run.name for key in shelf.folders() if (run := shelf.run(key))} == {
+        "deep~2Fer~2Fclip~20run": "deep/er/clip run",
+        "predicates": "predicates",
+    }
+    assert shelf.run("agent") is None
+    alone = Shelf(small.run("predicates"))
+    assert list(alone.folders()) == ["predicates"]
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is no folder"):
+        Shelf(tmp_path / "none")
+
+
+def test_a_digest_says_what_the_results_say(small: Made) -> None:
+    run = small.shelf().run("agent")
+    assert run is not None
+    metrics = json.loads((small.run("agent") / "metrics.json").read_text())["per_query"]
+    prior = json.loads((small.run("clip") / "metrics.json").read_text())["per_query"]
+    assert list(run.digests) == list(metrics)
+    for query_id, digest in run.digests.items():
+        result = run.result(query_id)
+        assert result.query_id == query_id
+        assert digest.text == result.query_text
+        assert digest.calls == len(result.asked)
+        assert digest.scores["AP@50"] == pytest.approx(metrics[query_id]["AP@50"])
+        # `clip` is the first stage's order.
+        assert digest.prior_scores["AP@50"] == pytest.approx(prior[query_id]["AP@50"])
+        assert digest.moved == sum(abs(each.rank - each.prior_rank) for each in result.ranking)
+
+
+def test_a_digest_is_kept_and_taken_anew_when_the_run_changes(small: Made) -> None:
+    first = small.shelf().run("agent")
+    assert first is not None
+    shelf = small.shelf()
+    assert shelf.run("agent") == first
+    path = small.run("agent") / "results.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[1:]))
+    fresh = shelf.run("agent")
+    assert fresh is not None
+    assert list(fresh.digests) == list(first.digests)[1:]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (shelves.newer, "was written by another version of Fieldscope"),
+        (shelves.damaged, "manifest.json is damaged"),
+        (shelves.begun, "has no results yet"),
+    ],
+)
+def test_a_run_that_can_not_be_shown_says_why(small: Made, change: Callable[[Path], None], words: str) -> None:
+    change(small.run("agent"))
+    run = small.shelf().run("agent")
+    assert run is not None
+    assert words in str(run.problem)
+    site = Site(small.shelf(), live=False)
+    with pytest.raises(NoPage, match=words):
+        site.page("runs/agent/index.html")
+    assert not [address for address in site.addresses() if "agent" in address]
+
+
+def test_a_half_written_run_shows_what_is_finished(small: Made) -> None:
+    shelves.half_written(small.run("agent"))
+    run = small.shelf().run("agent")
+    assert run is not None
+    assert (run.problem, run.finished, len(run.digests)) == (None, False, 2)
+    # Judgments are taken from the run's inputs until it is scored.
+    whole = small.shelf().run("predicates")
+    assert whole is not None
+    assert all(run.relevant(query) == whole.relevant(query) for query in run.digests)
+
+
+def test_a_run_from_before_it_said_what_it_is_made_from(small: Made) -> None:
+    shelves.bare(small.run("agent"))
+    run = small.shelf().run("agent")
+    assert run is not None
+    assert (run.problem, run.inputs, run.strategy_line, run.collection_key) == (None, None, None, "none")
+    assert "--images" in str(run.collection)
+    named = Shelf(small.root, images=small.images).run("agent")
+    assert named is not None
+    assert not isinstance(named.collection, str)
+
+
+def test_a_call_is_found_in_the_response_cache(small: Made, tmp_path: Path) -> None:
+    run = small.shelf().run("agent")
+    assert run is not None
+    result = run.result(next(iter(run.digests)))
+    verdict = next(verdict for verdict in result.verdicts if verdict.state == "answered")
+    assert verdict.request_key is not None
+    call = run.calls([verdict.request_key, None, "0" * 64])[verdict.request_key]
+    assert call.response["text"] == verdict.answer
+    assert call.provenance["model"] == "oracle"
+    assert run.calls(["0" * 64]) == {}
+    elsewhere = Shelf(small.root, store=tmp_path / "none.sqlite").run("agent")
+    assert elsewhere is not None
+    assert elsewhere.calls([verdict.request_key]) == {}
+    assert not (tmp_path / "none.sqlite").exists()
+
+
+def test_runs_of_one_task_can_be_compared(small: Made) -> None:
+    manifest = small.run("clip") / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"split": "test"', '"split": "other"'))
+    shelves.copied(small, "agent", "agent-2")
+    several = [tuple(run.key for run in runs) for runs in comparable(small.shelf().runs())]
+    names = ("agent", "agent-2", "predicates")
+    assert sorted(several[:-1]) == sorted(permutations(names, 2))
+    assert sorted(several[-1]) == sorted(names)
