@@ -174,7 +174,10 @@ def open_collection(paths: Sequence[Path], limits: ImageLimits = DEFAULT_LIMITS)
 
 
 def reopen_collection(locator: Mapping[str, Any], limits: ImageLimits = DEFAULT_LIMITS) -> Collection:
-    """The collection that wrote this `locator()`. Raises `ConfigError` where it is gone or of an unknown kind."""
+    """The collection that wrote this `locator()`. Raises `ConfigError` where it is gone or of an unknown kind.
+
+    Of a union, parts that are gone are left out, as long as there is another.
+    """
     match locator:
         case {"kind": "folder", "root": str(root)}:
             return FolderCollection(Path(root), limits)
@@ -184,7 +187,24 @@ def reopen_collection(locator: Mapping[str, Any], limits: ImageLimits = DEFAULT_
             from retrieval.parquet import ParquetCollection
 
             return ParquetCollection([Path(path) for path in paths], image_column, id_column, limits=limits)
+        case {"kind": "union", "parts": dict(parts)} if all(isinstance(part, dict) for part in parts.values()):
+            return _reopen_union(parts, limits)
     raise ConfigError(f"unknown kind of image collection {locator.get('kind')!r}; index the images again")
+
+
+def _reopen_union(locators: Mapping[str, Mapping[str, Any]], limits: ImageLimits) -> Collection:
+    from retrieval.union import UnionCollection
+
+    parts: dict[str, Collection] = {}
+    gone: ConfigError | None = None
+    for prefix, locator in locators.items():
+        try:
+            parts[prefix] = reopen_collection(locator, limits)
+        except ConfigError as error:
+            gone = error
+    if gone is not None and not parts:
+        raise gone
+    return UnionCollection(parts)
 
 
 def file_stamp(path: Path) -> str:

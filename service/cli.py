@@ -13,10 +13,12 @@ from core.errors import FieldscopeError
 from service.commands.cache import cache
 from service.commands.calibrate import calibrate
 from service.commands.compare import compare
+from service.commands.config import config
 from service.commands.demo import demo
 from service.commands.doctor import doctor
 from service.commands.evaluate import evaluate
 from service.commands.export import export
+from service.commands.keys import keys
 from service.commands.leaderboard import leaderboard
 from service.commands.library import caption, index, search
 from service.commands.lmm import lmm
@@ -25,9 +27,11 @@ from service.commands.prompts import prompts
 from service.commands.published import published
 from service.commands.rerank import rerank
 from service.commands.rescore import rescore
+from service.commands.serve import serve
 from service.commands.strategies import strategies
 from service.commands.trace import trace
 from service.commands.version import version
+from service.commands.view import view
 from service.console import complain
 
 DEBUG = "FIELDSCOPE_DEBUG"
@@ -73,8 +77,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    demo, evaluate, compare, export, leaderboard, calibrate, measure, rerank, index, caption, search, trace, lmm,
-    doctor, cache, rescore, published, prompts, strategies, version,
+    demo, evaluate, view, compare, export, leaderboard, calibrate, measure, rerank, index, caption, search, trace, lmm,
+    serve, config, keys, doctor, cache, rescore, published, prompts, strategies, version,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

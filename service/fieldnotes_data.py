@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from retrieval.library import Library
 
 
-def open_fieldnotes(split: str, settings: Settings, task: str = "") -> tuple[FilesCollection, Library]:
-    """A split's pictures and the library to search them, both made on first use."""
+def open_fieldnotes(
+    split: str, settings: Settings, task: str = "", encoder: Encoder | None = None
+) -> tuple[FilesCollection, Library]:
+    """A split's pictures and the library to search them, both made on first use. `encoder` stands in for the one that
+    the settings name."""
     from fieldnotes.collection import read_split
     from retrieval.library import build_index, open_library
 
     data = read_split(split, task)
-    images, encoder = _pictures(data), load_encoder(settings)
+    images, encoder = _pictures(data), encoder or load_encoder(settings)
     folder = cache_folder() / "fieldnotes" / f"index-{data.name}-{encoder.fingerprint[:16]}"
     try:
         return images, open_library(folder, encoder)
@@ -32,6 +35,13 @@ def open_fieldnotes(split: str, settings: Settings, task: str = "") -> tuple[Fil
         with progress(f"encoding FieldNotes' {data.name} pictures") as report:
             build_index(images, encoder, folder, encoder_name=settings.clip or "bundled", progress=report)
         return images, open_library(folder, encoder)
+
+
+def pictures(split: str) -> FilesCollection:
+    """A split's pictures, rendered on first use. That forks, so it comes before models are loaded."""
+    from fieldnotes.collection import read_split
+
+    return _pictures(read_split(split))
 
 
 def retrieval_benchmark(split: str, settings: Settings, task: str = "") -> tuple[Benchmark, Library]:

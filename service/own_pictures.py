@@ -25,7 +25,7 @@ def all_fieldnotes(images: ImageSource, ids: Iterable[str]) -> bool:
     picture is foreign. Stops at the first that is.
     """
     ids = list(ids)
-    own = _known_hashes() if len(ids) <= LARGEST else frozenset()
+    own = known_hashes() if len(ids) <= LARGEST else frozenset()
     for image_id in ids if own else ():
         with suppress(ImageError):
             if images.pixel_hash(image_id) not in own:
@@ -33,7 +33,8 @@ def all_fieldnotes(images: ImageSource, ids: Iterable[str]) -> bool:
     return bool(own)
 
 
-def _known_hashes() -> frozenset[str]:
+def known_hashes() -> frozenset[str]:
+    """The pixel hashes of all of FieldNotes' pictures that were rendered into the cache folder."""
     from fieldnotes.collection import published_checksums
 
     folders = ((cache_folder() / "fieldnotes" / split, checksum) for split, checksum in published_checksums().items())

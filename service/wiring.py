@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -137,16 +137,22 @@ def require_server(settings: Settings) -> None:
     Replay asks no server. One that keeps no list of models is given the benefit of the doubt.
     """
     if settings.lmm_url and settings.cache_mode != "replay":
-        asyncio.run(_probe(settings))
+        asyncio.run(probe_server(settings))
 
 
 @asynccontextmanager
-async def open_lmm(settings: Settings, images: ImageSource) -> AsyncIterator[CachedLMM]:
-    """The LMM over the response cache, closed in the end. Raises `ConfigError` and `CacheError`."""
+async def open_lmm(
+    settings: Settings, images: ImageSource, lmm: LMM | None = None, doors: Iterable[Callable[[LMM], LMM]] = ()
+) -> AsyncIterator[CachedLMM]:
+    """The LMM over the response cache, closed in the end; `lmm` stands in for the one that the settings name, and
+    whatever goes past the cache to it goes through `doors`. Raises `ConfigError` and `CacheError`."""
     from agent.lmm.cached import CachedLMM
 
     with closing(_store(settings)) as store:
-        cached = CachedLMM(_lmm(settings, images), store, settings.cache_mode)
+        model = lmm or _lmm(settings, images)
+        for door in doors:
+            model = door(model)
+        cached = CachedLMM(model, store, settings.cache_mode)
         try:
             yield cached
         finally:
@@ -219,7 +225,8 @@ def _lmm(settings: Settings, images: ImageSource, **options: Any) -> LMM:
     )
 
 
-async def _probe(settings: Settings) -> None:
+async def probe_server(settings: Settings) -> None:
+    """Raise an `LMMError` unless the settings' server is there and serves the model, or keeps no list of models."""
     from agent.lmm.openai import OpenAILMM
     from retrieval.collection import FilesCollection
 

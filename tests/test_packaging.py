@@ -50,7 +50,7 @@ def test_every_data_file_is_listed() -> None:
 
 
 def test_every_library_that_is_imported_is_required() -> None:
-    required = {canonicalize_name(requirement.name) for requirement in requirements("inquire")}
+    required = {canonicalize_name(requirement.name) for requirement in requirements("inquire", "otel")}
     distributions = packages_distributions()
     for room in ROOMS:
         for path in (ROOT / room).rglob("*.py"):

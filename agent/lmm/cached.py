@@ -72,6 +72,14 @@ class CachedLMM:
         task.add_done_callback(lambda done: self._land(key, done))
         return await asyncio.shield(task)
 
+    async def settle(self, patience: float) -> None:
+        """Wait at most `patience` seconds for what is in flight, and give up what has no answer by then."""
+        if self._in_flight:
+            _, late = await asyncio.wait(self._in_flight.values(), timeout=patience)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
     async def aclose(self) -> None:
         """Wait for what is in flight, so that paid answers are kept, then close the model. The store stays open."""
         await asyncio.gather(*self._in_flight.values(), return_exceptions=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agent.budget import Budget
     from agent.types import RerankResult
-    from core.types import ImageSource
+    from core.types import ImageSource, Turn
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,15 @@ class RerankCall:
 
 @dataclass(frozen=True)
 class Scored:
-    """A document at its place: `index` in the call's documents, from 0, and a score strictly between 0 and 1 that falls
-    strictly along the order; `p_match` where the strategy claims a probability; the reason, where one was asked for."""
+    """A document at its place: `index` in the call's documents, from 0 (of a search: in the first stage's order), and a
+    score strictly between 0 and 1 that falls strictly along the order; `p_match` where the strategy claims a
+    probability; the reason, where one was asked for; `image_id` of an image."""
 
     index: int
     relevance_score: float
     p_match: float | None = None
     reason: str | None = None
+    image_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,3 +86,23 @@ class Reranked:
     completion_tokens: int
     result: RerankResult
     flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SearchCall:
+    """What is looked for in a registered collection: words, words that change a reference image, or a caption with the
+    rounds of a dialogue.
+
+    `reference` is an id in `images`: a picture of the collection (`fieldscope://COLLECTION/ID`), or one that was
+    uploaded. `top_k` is how many the first stage finds (None: as many as the strategy says), `top_n` how many of the
+    ranking are given back (None: all). The images of the result go by `fieldscope://COLLECTION/ID`.
+    """
+
+    collection: str
+    query: str
+    images: ImageSource
+    reference: str | None = None
+    dialogue: tuple[Turn, ...] = ()
+    top_k: int | None = None
+    top_n: int | None = None
+    options: Options = field(default_factory=Options)

@@ -104,15 +104,18 @@ class Vectoriser:
         return np.stack(known) if len(known) == len(found) and known else None
 
     def _remembered(self, image_id: str) -> Vectors | None:
-        if (place := named(self._collections, image_id)) is not None:
+        """A picture's vector where it need not be made: out of memory, which is faster than an index, or the index."""
+        vector = self._kept.get(("image", image_id))
+        if vector is None and (place := named(self._collections, image_id)) is not None:
             collection, inner = place
             if collection.library is not None:
                 with suppress(ConfigError):  # it could not be read when the index was made
-                    return collection.library.index.vector(inner)
-        try:
-            return self._kept.get(("image", self._images.pixel_hash(image_id)))
-        except ImageError:
-            return None
+                    vector = self._keep(image_id, collection.library.index.vector(inner))
+        return vector
+
+    def _keep(self, image_id: str, vector: Vectors) -> Vectors:
+        self._kept.put(("image", image_id), vector, vector.nbytes)
+        return vector
 
     def _vectors(self, image_ids: Sequence[str]) -> Vectors:
         """Shape (n, dim). Pictures are read and encoded a few at a time, so that large ones do not pile up."""
@@ -122,8 +125,7 @@ class Vectoriser:
             batch = missing[start : start + _AT_ONCE]
             vectors = self.encoder.encode_images([self._images.load(image_id) for image_id in batch])
             for image_id, vector in zip(batch, vectors, strict=True):
-                found[image_id] = vector
-                self._kept.put(("image", self._images.pixel_hash(image_id)), vector, vector.nbytes)
+                found[image_id] = self._keep(image_id, vector)
         return np.stack([vector for image_id in image_ids if (vector := found[image_id]) is not None])
 
 

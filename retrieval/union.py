@@ -1,0 +1,50 @@
+"""Several image collections as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from core.errors import BrokenImageError
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+    from retrieval.collection import Collection
+
+
+class UnionCollection:
+    """The images of several collections; an id is a part's prefix, and behind it the id in that part.
+
+    Where one prefix begins another, the longer one counts.
+    """
+
+    def __init__(self, parts: Mapping[str, Collection]) -> None:
+        self.parts = dict(sorted(parts.items(), key=lambda part: -len(part[0])))
+
+    def ids(self) -> Sequence[str]:
+        return tuple(prefix + image_id for prefix, part in self.parts.items() for image_id in part.ids())
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts.values()))
+
+    def load(self, image_id: str) -> PILImage.Image:
+        part, inner = self._find(image_id)
+        return part.load(inner)
+
+    def pixel_hash(self, image_id: str) -> str:
+        part, inner = self._find(image_id)
+        return part.pixel_hash(inner)
+
+    def stamp(self, image_id: str) -> str:
+        part, inner = self._find(image_id)
+        return part.stamp(inner)
+
+    def locator(self) -> dict[str, Any]:
+        return {"kind": "union", "parts": {prefix: part.locator() for prefix, part in self.parts.items()}}
+
+    def _find(self, image_id: str) -> tuple[Collection, str]:
+        for prefix, part in self.parts.items():
+            if image_id.startswith(prefix):
+                return part, image_id.removeprefix(prefix)
+        raise BrokenImageError(f"{image_id!r} is in none of {len(self.parts)} collections")

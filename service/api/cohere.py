@@ -1,0 +1,20 @@
+"""`POST /v2/rerank`: as Cohere's second API takes it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from service.api.dependencies import EngineOf
+from service.api.rerank import RESPONSES, Headers, RerankFields, RerankReply, answer
+
+router = APIRouter(tags=["rerank"])
+
+
+@router.post("/v2/rerank", responses=RESPONSES, response_model_exclude_none=True, summary="Rerank, as Cohere has it")
+async def rerank(asked: RerankFields, headers: Headers, engine: EngineOf, response: Response) -> RerankReply:
+    """Rank documents for a query. Cohere's are strings: one that is a `data:image/` URL or `fieldscope://COLLECTION/ID`
+    is a picture. Objects are taken as at `/v1/rerank`, for vLLM answers at this address, too.
+
+    Results bring no documents along unless `return_documents` says so.
+    """
+    return await answer(engine, asked, headers, response, version="2", echo=False)

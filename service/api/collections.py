@@ -1,0 +1,97 @@
+"""The registered collections: opened once, searchable where a CLIP is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import ConfigError, IndexMismatchError
+from core.fingerprint import fingerprint
+from retrieval.collection import Collection, open_collection, reopen_collection
+from service.api.pictures import SCHEME, reference
+from service.console import keeping, progress
+from service.own_pictures import all_fieldnotes
+from service.wiring import FOREIGN
+
+if TYPE_CHECKING:
+    from retrieval.encoder import Encoder
+    from retrieval.library import Library
+    from service.server_settings import ServerSettings
+
+FIELDNOTES = "fieldnotes"
+"""The name of FieldNotes' test collection, which is there where no other was named."""
+
+
+@dataclass(frozen=True)
+class ServedCollection:
+    """Images under a name, and the library to search them (None without a CLIP). `flags` are what every result over
+    them shall carry."""
+
+    name: str
+    images: Collection
+    library: Library | None = None
+    flags: tuple[str, ...] = ()
+
+    @cached_property
+    def ids(self) -> frozenset[str]:
+        """Every image's id, as it was when the service began."""
+        return frozenset(self.images.ids())
+
+    def reference(self, image_id: str) -> str:
+        """The id of one of its images in a call."""
+        return reference(self.name, image_id)
+
+
+def open_collections(settings: ServerSettings, encoder: Encoder | None) -> dict[str, ServedCollection]:
+    """Every collection of the settings by its name, or FieldNotes' test collection; indexes are made on first use.
+
+    Raises `ConfigError` for a folder without images, or an index of another CLIP.
+    """
+    if not settings.collections:
+        from service.fieldnotes_data import open_fieldnotes, pictures
+
+        if encoder is None:
+            return {FIELDNOTES: ServedCollection(FIELDNOTES, pictures("test"))}
+        return {FIELDNOTES: ServedCollection(FIELDNOTES, *open_fieldnotes("test", settings.models, encoder=encoder))}
+    return {name: _open(name, folder, settings, encoder) for name, folder in settings.collections.items()}
+
+
+def flagged(collection: ServedCollection) -> ServedCollection:
+    """The collection with a warning where bundled models see pictures in it that they were not made for."""
+    if all_fieldnotes(collection.images, collection.images.ids()):
+        return collection
+    return replace(collection, flags=(FOREIGN,))
+
+
+def named(collections: Mapping[str, ServedCollection], text: str) -> tuple[ServedCollection, str] | None:
+    """The collection and the image's id there that `fieldscope://COLLECTION/ID` means, None where there is none."""
+    scheme, (name, _, image_id) = text[: len(SCHEME)], text[len(SCHEME) :].partition("/")
+    found = collections.get(name) if scheme.lower() == SCHEME else None
+    return (found, image_id) if found is not None and image_id in found.ids else None
+
+
+def _open(name: str, folder: Path, settings: ServerSettings, encoder: Encoder | None) -> ServedCollection:
+    from retrieval.library import build_index, open_library
+    from retrieval.manifest import read_manifest
+
+    if (folder / "manifest.json").is_file():
+        if encoder is None:
+            locator = read_manifest(folder).attributes.get("collection")
+            return ServedCollection(name, reopen_collection(locator if isinstance(locator, dict) else {}))
+        try:
+            library = open_library(folder, encoder)
+        except IndexMismatchError as error:
+            raise ConfigError(f"collection {name!r}: {error}") from error
+        return ServedCollection(name, library.collection, library)
+    images = open_collection([folder])
+    if encoder is None:
+        return ServedCollection(name, images)
+    place = f"{name}-{fingerprint(images.locator())[:16]}-{encoder.fingerprint[:16]}"
+    index = settings.data_folder / "indexes" / place
+    kept = f"what was encoded is kept in {index}"
+    with keeping(kept), progress(f"encoding {name}") as report:
+        build_index(images, encoder, index, encoder_name=settings.clip or "bundled", progress=report)
+    return ServedCollection(name, images, open_library(index, encoder))

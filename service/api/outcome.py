@@ -1,0 +1,97 @@
+"""From what the agent and the LMM said to what a call gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agent.types import Asked, Call, RerankResult, Verdict, unknown_flag
+from service.api.calls import Document, ImageDocument, Scored
+from service.api.errors import ApiError
+from service.api.relevance import merged, relevances
+from service.api.texts import score
+
+_RETRY_AFTER = 30
+
+
+def document_id(index: int) -> str:
+    """What a document in words goes by in a trace."""
+    return f"document {index}"
+
+
+def ordered(result: RerankResult, documents: Sequence[Document], texts: Sequence[Verdict]) -> tuple[Scored, ...]:
+    """Every document at its place, pictures by the ranking and texts by their verdicts. The same picture twice is two
+    documents, one after the other."""
+    p_match = {ranked.image_id: ranked.p_match for ranked in result.ranking}
+    reasons = _reasons(result)
+    relevance = dict(zip(p_match, relevances(result.ranking), strict=True))
+    places = {image_id: at for at, image_id in enumerate(p_match)}
+    shown = {n: document.image_id for n, document in enumerate(documents) if isinstance(document, ImageDocument)}
+    pictures = {n: relevance[shown[n]] for n in sorted(shown, key=lambda n: places[shown[n]])}
+    judged = {verdict.image_id: verdict for verdict in texts}
+    words = {n: judged[document_id(n)] for n in range(len(documents)) if n not in shown}
+    return tuple(
+        Scored(n, score_, p_match[shown[n]], reasons.get(shown[n]), shown[n])
+        if n in shown
+        else Scored(n, score_, words[n].p_yes)
+        for n, score_ in merged(pictures, {n: score(verdict) for n, verdict in words.items()})
+    )
+
+
+def found(result: RerankResult) -> tuple[Scored, ...]:
+    """Every image of a search at its place."""
+    reasons = _reasons(result)
+    return tuple(
+        Scored(each.prior_rank - 1, relevance, each.p_match, reasons.get(each.image_id), each.image_id)
+        for each, relevance in zip(result.ranking, relevances(result.ranking), strict=True)
+    )
+
+
+def completed(
+    result: RerankResult, flags: Sequence[str], captioned: Sequence[Call], texts: Sequence[Verdict]
+) -> RerankResult:
+    """The result with all that was asked for it, and every warning in it."""
+    judged = [
+        Call(stage="document", text=f"{verdict.image_id}: {verdict.answer}", **_asked(verdict)) for verdict in texts
+    ]
+    unknown = unknown_flag(texts)
+    cut_short = any(verdict.state == "not_asked" for verdict in texts)
+    ended = result.ended or ("document" if cut_short else None)
+    told = [
+        *flags,
+        *result.flags,
+        *([unknown] if unknown else []),
+        *(
+            [f"time or budget ended the work in the stage {ended!r}; the ranking stands on what was known"]
+            if ended
+            else []
+        ),
+    ]
+    return result.model_copy(
+        update={
+            "calls": (*captioned, *result.calls, *judged),
+            "flags": tuple(dict.fromkeys(told)),
+            "ended": ended,
+        }
+    )
+
+
+def require_knowledge(result: RerankResult, texts: Sequence[Verdict], *, prior: bool, late: bool) -> None:
+    """Raise `ApiError` where the model was asked and said nothing at all, so that nobody takes the first stage's order
+    for its own: 503, or where time ran out and there is no first stage either, 504."""
+    asked = [each for each in (*result.verdicts, *result.comparisons, *texts) if each.state != "not_asked"]
+    if not asked or any(each.state != "unknown" for each in asked):
+        return
+    if not late:
+        raise ApiError(
+            503, "lmm_failed", f"none of {len(asked)} questions got an answer: {asked[0].error}", _RETRY_AFTER
+        )
+    if not prior:
+        raise ApiError(504, "deadline", "time ran out before the LMM had answered anything")
+
+
+def _reasons(result: RerankResult) -> Mapping[str, str]:
+    return {reason.image_id: reason.text for reason in result.reasons if reason.text}
+
+
+def _asked(verdict: Verdict) -> dict[str, object]:
+    return {name: getattr(verdict, name) for name in Asked.model_fields}

@@ -1,0 +1,118 @@
+"""One process that serves the application until it is told to stop, and then ends what it has begun."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging.config
+import math
+import signal
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from service.server_settings import ServerSettings
+
+_LOGS = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {"format": "%(message)s"},
+        "told": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+    },
+    "handlers": {
+        "access": {"class": "logging.StreamHandler", "formatter": "line"},
+        "told": {"class": "logging.StreamHandler", "formatter": "told"},
+    },
+    "root": {"level": "WARNING", "handlers": ["told"]},
+    "loggers": {"fieldscope.access": {"level": "INFO", "handlers": ["access"], "propagate": False}},
+}
+
+
+def bound(settings: ServerSettings) -> socket.socket:
+    """A socket at the settings' address; nobody is heard before the service is ready. Raises `ConfigError` where it
+    can't be had."""
+    where = f"{settings.host} port {settings.port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"can't listen at {where} ({error.strerror}); choose another --host") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"can't listen at {where} ({error.strerror}); choose another with --port") from error
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """Where a browser finds it."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def serve_until_stopped(app: FastAPI, listener: socket.socket, grace: float, ready: Callable[[], None]) -> None:
+    """Open what the application holds, call `ready`, and serve until SIGINT or SIGTERM.
+
+    Then nobody comes in any more, calls in flight have `grace` seconds to end, and all is closed. A second SIGINT does
+    not wait. Raises whatever the opening raises.
+    """
+    logging.config.dictConfig(_LOGS)
+    asyncio.run(_serve(app, listener, grace, ready))
+
+
+async def _serve(app: FastAPI, listener: socket.socket, grace: float, ready: Callable[[], None]) -> None:
+    config = uvicorn.Config(
+        app,
+        lifespan="off",  # it is opened here, so that what goes wrong is said in one line
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=math.ceil(grace),
+    )
+    async with app.router.lifespan_context(app):
+        gc.collect()
+        gc.freeze()  # models and libraries stay; the collector need not go through them again and again
+        await _Server(config, ready, lambda: app.state.engine.stop(grace)).serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says when it listens, tells the application that it ends before it waits for what is in
+    flight, and leaves its signals to us: raised again they would end the process before all is closed."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+        self._stopping = stopping
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        loop, signals = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+        for number in signals:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)

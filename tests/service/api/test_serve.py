@@ -1,0 +1,161 @@
+"""`fieldscope serve` as a process of its own, with a server for an LMM and no CLIP, so that it is up at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import pytest
+from click.testing import Result
+
+BODY = {"query": "a red picture", "documents": ["fieldscope://photos/red.png"], "strategy": "yes-no"}
+START = 60.0
+
+
+class Run(Protocol):
+    def __call__(self, *args: object) -> Result: ...
+
+
+class LMMServer(Protocol):
+    url: str
+    answer: Callable[[dict[str, Any]], tuple[int, str]]
+    models: tuple[int, str]
+    bodies: list[dict[str, Any]]
+
+
+class Process:
+    """The service, and where it is."""
+
+    def __init__(self, *args: object, environ: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service.cli", "serve", "--port", "0", *map(str, args)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environ,
+            cwd=Path(__file__).parents[3],
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert "http://" in line, self.process.stderr and self.process.stderr.read()
+        self.url = line.split()[3]
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=START)
+        return self.process.returncode, errors
+
+
+Started = Callable[..., Process]
+
+
+@pytest.fixture
+def started(photos: Path, server: LMMServer, tmp_path: Path) -> Iterator[Started]:
+    (photos / "broken.png").unlink()
+    made: list[Process] = []
+
+    def start(*args: object) -> Process:
+        models = ("--lmm", server.url, "--model", "vl", "--clip", "none")
+        collection = ("--collection", f"photos={photos}", "--data", tmp_path / "service")
+        process = Process(*models, *collection, *args, environ={"FIELDSCOPE_CACHE": str(tmp_path / "cache")})
+        made.append(process)
+        return process
+
+    yield start
+    for each in made:
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.communicate()
+
+
+def test_it_serves_and_ends_what_is_in_flight_when_it_is_told_to_stop(started: Started, server: LMMServer) -> None:
+    at_work, answer = threading.Event(), server.answer
+
+    def slow(body: dict[str, Any]) -> tuple[int, str]:
+        at_work.set()
+        time.sleep(0.5)
+        return answer(body)
+
+    service = started()
+    assert httpx.get(f"{service.url}/healthz").json() == {"status": "ok"}
+    assert httpx.get(f"{service.url}/readyz").json()["ready"]
+    assert httpx.post(f"{service.url}/v1/rerank", json=BODY).json()["results"][0]["index"] == 0
+    server.answer = slow
+    replies: list[httpx.Response] = []
+    other = {**BODY, "query": "another picture"}
+    asking = threading.Thread(
+        target=lambda: replies.append(httpx.post(f"{service.url}/v1/rerank", json=other, timeout=30))
+    )
+    asking.start()
+    assert at_work.wait(10)
+    status, errors = service.stop()
+    asking.join()
+    assert status == 0, errors
+    assert replies[0].status_code == 200
+    lines = [json.loads(line) for line in errors.splitlines() if line.startswith("{")]
+    assert [(line["method"], line["path"], line["status"]) for line in lines] == [
+        ("GET", "/healthz", 200), ("GET", "/readyz", 200), ("POST", "/v1/rerank", 200), ("POST", "/v1/rerank", 200),
+    ]  # fmt: skip
+    assert "Traceback" not in errors
+
+
+def test_it_says_that_it_is_not_ready_while_its_lmm_is_away(started: Started, server: LMMServer) -> None:
+    server.models = (200, json.dumps({"data": [{"id": "other"}]}))
+    service = started()
+    reply = httpx.get(f"{service.url}/readyz")
+    assert reply.status_code == 503
+    assert "serves other, not vl" in reply.json()["parts"]["lmm"]
+    assert httpx.get(f"{service.url}/healthz").status_code == 200
+    assert service.stop(signal.SIGINT)[0] == 0
+
+
+def test_a_huge_body_is_refused_while_it_comes(started: Started) -> None:
+    service = started("--limit", "max_body=100000")
+    host, port = service.url.removeprefix("http://").split(":")
+    head = f"POST /v1/rerank HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(f"{head}Content-Length: 1000000000\r\n\r\n".encode())
+        assert b"413" in connection.recv(4096).splitlines()[0]
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+        sent = 0
+        try:
+            while sent < 1_000_000_000:
+                connection.sendall(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+                sent += 0x10000
+        except OSError:  # the service has closed
+            pass
+        assert sent < 50_000_000
+
+
+def test_it_lets_others_in_with_a_key_only(started: Started, run: Run, tmp_path: Path) -> None:
+    made = run("keys", "add", "alice", "--data", tmp_path / "service")
+    service = started("--host", "0.0.0.0")
+    url = service.url.replace("0.0.0.0", "127.0.0.1")
+    assert httpx.post(f"{url}/v1/rerank", json=BODY).status_code == 401
+    key = {"Authorization": f"Bearer {made.stdout.strip()}", "Host": "reranker.example"}
+    assert httpx.post(f"{url}/v1/rerank", json=BODY, headers=key).status_code == 200
+    assert httpx.get(f"{url}/healthz").status_code == 200
+
+
+def test_what_can_t_be_served_is_one_line_at_once(run: Run, tmp_path: Path) -> None:
+    without_key = run("serve", "--host", "0.0.0.0", "--data", tmp_path)
+    assert without_key.exit_code == 1
+    assert "an API key is wanted" in without_key.output and without_key.output.count("\n") == 1
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        busy = run("serve", "--port", taken.getsockname()[1], "--data", tmp_path)
+    assert busy.exit_code == 1 and "choose another with --port" in busy.output
+    gone = run("serve", "--port", 0, "--clip", "none", "--collection", f"a={tmp_path / 'gone'}", "--data", tmp_path)
+    assert gone.exit_code == 1 and "does not exist" in gone.output

@@ -1,0 +1,80 @@
+"""Documents in words: P(yes) from log-probabilities, and what has no answer stays unknown."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agent.budget import Account, Budget, BudgetedLMM
+from agent.lmm.base import ImagePart, LMMRequest, LMMResponse
+from agent.lmm.scripted import ScriptedLMM
+from core.errors import LMMServerError
+from service.api.texts import judge_texts, score
+
+TEXTS = {"d0": "two red crabs", "d1": "an owl", "d2": "the server fails here"}
+
+
+def answer(request: LMMRequest) -> float | Exception:
+    if "fails" in request.text:
+        return LMMServerError("down")
+    return 0.9 if '"two red crabs".' in request.text else 0.2
+
+
+async def test_each_text_gets_a_verdict_in_order() -> None:
+    lmm = ScriptedLMM(answer)
+    verdicts = await judge_texts(lmm, "crabs on a beach", TEXTS)
+    assert [verdict.image_id for verdict in verdicts] == list(TEXTS)
+    assert [verdict.state for verdict in verdicts] == ["answered", "answered", "unknown"]
+    assert verdicts[0].p_yes == pytest.approx(0.9)
+    assert verdicts[1].p_expected == pytest.approx(0.2)
+    assert (verdicts[2].p_yes, verdicts[2].error) == (None, "down")
+    assert verdicts[0].prompt_tokens > 0
+    assert [score(verdict) for verdict in verdicts] == pytest.approx([0.9, 0.2, 0.5])
+    first = lmm.requests[0]
+    assert (first.max_tokens, first.top_logprobs, first.images) == (1, 20, ())
+    assert '"two red crabs". does this text match the description: "crabs on a beach"?' in first.text
+
+
+async def test_text_that_says_neither_is_unknown_and_no_probability() -> None:
+    (verdict,) = await judge_texts(ScriptedLMM(lambda request: LMMResponse(text="perhaps")), "q", {"d": "t"})
+    assert (verdict.state, verdict.p_yes, score(verdict)) == ("unknown", None, 0.5)
+
+
+async def test_a_picture_is_asked_whether_the_text_describes_it() -> None:
+    image = ImagePart(image_id="a.png", sha256="0" * 64)
+    lmm = ScriptedLMM(lambda request: 0.7)
+    await judge_texts(lmm, "", {"d": "two red crabs"}, image=image)
+    await judge_texts(lmm, "at night", {"d": "two red crabs"}, image=image)
+    alone, beside = lmm.requests
+    assert alone.images == beside.images == (image,)
+    assert alone.text.endswith('does this image match the description: "two red crabs"? answer yes or no.')
+    assert beside.text.endswith('does this text match the description: "at night"? answer yes or no.')
+
+
+async def test_what_the_budget_forbids_is_not_asked_and_no_more_than_allowed_are_in_flight() -> None:
+    flying = most = 0
+
+    class Slow(ScriptedLMM):
+        async def generate(self, request: LMMRequest) -> LMMResponse:
+            nonlocal flying, most
+            flying += 1
+            most = max(most, flying)
+            await asyncio.sleep(0.001)
+            flying -= 1
+            return await super().generate(request)
+
+    lmm = Slow(lambda request: 0.7)
+    texts = {str(n): f"text {n}" for n in range(9)}
+    verdicts = await judge_texts(BudgetedLMM(lmm, Account(Budget(max_calls=5))), "q", texts, at_once=2)
+    assert [verdict.state for verdict in verdicts].count("not_asked") == 4
+    assert len(lmm.requests) == 5
+    assert most == 2
+
+
+async def test_braces_and_quotes_in_a_text_are_words() -> None:
+    lmm = ScriptedLMM(lambda request: 0.7)
+    await judge_texts(lmm, "{{ text }}", {"d": '{{ query }} "'})
+    assert lmm.requests[0].text.endswith(
+        'text: "{{ query }} "". does this text match the description: "{{ text }}"? answer yes or no.'
+    )
