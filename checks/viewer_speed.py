@@ -3,7 +3,7 @@
 Makes two such runs, opens pages of every kind, and prints how long the slowest of a kind took when it was first opened
 and when it was opened again (the best of three), and how large the largest is. What happens once a run, before the
 first page, is told apart: its results are read for the lists. Times are the process' own, so that a busy machine
-measures the same. Exits with 1 where a page takes longer than 300 ms, the first time or again, or is larger than 500 kB.
+measures the same. Exits with 1 where a page takes longer than 300 ms, first or again, or is larger than 500 kB.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ import copy
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
@@ -16,11 +15,11 @@ from agent.budget import Account, Budget, BudgetedLMM
 from agent.graph import Agent, Watch
 from agent.nodes.synthesize import caption_image
 from agent.strategies.strategy import Synthesize
-from agent.types import Call, RerankResult, Verdict
+from agent.types import Call, RerankResult
 from core.types import Candidate, Query
 from service.api.admission import Admission
 from service.api.agents import Agents
-from service.api.calls import ImageDocument, Options, RerankCall, Reranked, Scored, SearchCall, TextDocument
+from service.api.calls import ImageDocument, RerankCall, Reranked, Scored, SearchCall, TextDocument
 from service.api.collections import ServedCollection, named
 from service.api.deadline import until
 from service.api.errors import ApiError
@@ -29,7 +28,7 @@ from service.api.observer import Observer
 from service.api.outcome import completed, document_id, found, ordered, require_knowledge
 from service.api.pictures import PictureStore
 from service.api.servedrun import Setting
-from service.api.texts import judge_texts
+from service.api.texts import Judged, judge_texts
 from service.api.traces import TraceStore
 from service.api.vectors import ResidentImages, ServedRetriever, Vectoriser
 from service.server_settings import ServerSettings
@@ -46,15 +45,6 @@ _OVERTIME = 15.0
 """Seconds past its time after which a call is given up, in case something other than the model holds it."""
 
 _SHOWN = 100  # characters of a reference that leads nowhere
-
-
-@dataclass(frozen=True)
-class _Ranked:
-    """A ranking, and what led to it besides the query."""
-
-    result: RerankResult
-    setting: Setting
-    flags: tuple[str, ...] = ()
 
 
 class Engine:
@@ -167,59 +157,51 @@ class Engine:
         query = Query(id=trace_id, text=_one_line(call.query), reference_image=call.query_image)
         pictures = list(dict.fromkeys(each.image_id for each in call.documents if isinstance(each, ImageDocument)))
         texts = {document_id(n): each.text for n, each in enumerate(call.documents) if isinstance(each, TextDocument)}
-        await self.images.learn([*pictures, *([call.query_image] if call.query_image else [])])
-        if texts:
-            self.models.require_text_words(query.text)
-        asked, captioned = query, tuple[Call, ...]()
-        if not query.text and pictures and strategy.prompts:
-            asked, captioned = await self._in_words(query, strategy, account)
-        ranked = await self._rank(query, asked, pictures, strategy, call.options, account, watch)
-        judged = await self._judged(query, texts, account)
-        result = completed(ranked.result, ranked.flags, captioned, judged)
-        self._tell(result)
-        require_knowledge(
-            ranked.result, judged, prior=ranked.setting.encoder is not None, late=time.monotonic() >= ends
-        )
-        model = self.models.lmm_name if texts else self.models.name(strategy)
-        order = ordered(result, call.documents, judged)[: call.top_n]
-        return self._kept(result, ranked.setting, order, model)
-
-    async def _rank(
-        self,
-        query: Query,
-        asked: Query,
-        pictures: Sequence[str],
-        strategy: Strategy,
-        options: Options,
-        account: Account,
-        watch: Watch | None,
-    ) -> _Ranked:
-        """The pictures ranked for `asked`, with the similarity to `query` as their prior."""
-        if not pictures:
-            result = RerankResult(
-                query_id=query.id,
-                query_text=query.text,
-                reference_image=query.reference_image,
-                strategy=strategy.name,
-                ranking=(),
-            )
-            return _Ranked(result, Setting(strategy, self.models.lmm.identity))
-        shown = [*pictures, *([query.reference_image] if query.reference_image else [])]
+        shown = [*pictures, *([call.query_image] if call.query_image else [])]
+        await self.images.learn(shown)
         foreign = self.models.foreign(self.images, shown)
         encoder = self.models.prior_encoder(query, strategy, foreign)
         if encoder is None and not strategy.prompts:
             raise ApiError(
                 422, "no_first_stage", f"strategy {strategy.name!r} ranks by CLIP alone, which knows nothing here"
             )
-        priors = [0.0] * len(pictures)
-        if encoder is not None and self._vectors is not None:
-            priors = await self._vectors.priors(query, pictures)
+        asked, captioned = query, tuple[Call, ...]()
+        if not query.text and pictures and strategy.prompts:
+            asked, captioned = await self._in_words(query, strategy, account)
         origin = encoder.fingerprint if encoder is not None else None
-        agent = self._agents.agent(strategy, options.explain, origin)
-        result = await _on_account(agent, account).rerank(
-            asked, [Candidate(*pair) for pair in zip(pictures, priors, strict=True)], watch=watch
-        )
-        return _Ranked(result, self._setting(agent, origin), self.models.flags(strategy, encoder, foreign))
+        agent = _on_account(self._agents.agent(strategy, call.options.explain, origin), account)
+        vectors = self._vectors if encoder is not None else None
+        ranked = await self._rank(query, asked, pictures, agent, vectors, watch)
+        judged = await self._judged(query, texts, agent, vectors, account)
+        result = completed(ranked, self.models.flags(strategy, encoder, foreign), captioned, judged)
+        self._tell(result)
+        if judged.nothing and not pictures:
+            self.models.require_readable(texts.values())
+        require_knowledge(ranked, judged, prior=encoder is not None, late=time.monotonic() >= ends)
+        order = ordered(result, call.documents, judged)[: call.top_n]
+        return self._kept(result, self._setting(agent, origin), order, self.models.name(strategy))
+
+    async def _rank(
+        self,
+        query: Query,
+        asked: Query,
+        pictures: Sequence[str],
+        agent: Agent,
+        vectors: Vectoriser | None,
+        watch: Watch | None,
+    ) -> RerankResult:
+        """The pictures ranked for `asked`, with the similarity to `query` as their prior, where there is one."""
+        if not pictures:
+            return RerankResult(
+                query_id=query.id,
+                query_text=query.text,
+                reference_image=query.reference_image,
+                strategy=agent.strategy.name,
+                ranking=(),
+            )
+        priors = await vectors.priors(query, pictures) if vectors is not None else [0.0] * len(pictures)
+        candidates = [Candidate(*pair) for pair in zip(pictures, priors, strict=True)]
+        return await agent.rerank(asked, candidates, watch=watch)
 
     async def _search(self, call: SearchCall, strategy: Strategy, watch: Watch | None, ends: float) -> Reranked:
         collection = self.collections.get(call.collection)
@@ -238,10 +220,10 @@ class Engine:
         account = Account(_within(call.options.budget, ends))
         result = await _on_account(agent, account).rerank(query, None, call.top_k, watch=watch)
         self._tell(result)
-        require_knowledge(result, (), prior=True, late=time.monotonic() >= ends)
+        require_knowledge(result, Judged(), prior=True, late=time.monotonic() >= ends)
         ids = [ranked.image_id for ranked in result.ranking]
         foreign = await asyncio.to_thread(self.models.foreign, self.images, ids)
-        result = completed(result, self.models.flags(strategy, self.models.encoder, foreign), (), ())
+        result = completed(result, self.models.flags(strategy, self.models.encoder, foreign), (), Judged())
         order = found(result)[: call.top_n]
         return self._kept(result, self._setting(agent, origin), order, self.models.name(strategy))
 
@@ -255,13 +237,20 @@ class Engine:
             raise ApiError(503, "lmm_failed", f"the LMM did not say what the query's picture shows: {call.error}")
         return query.model_copy(update={"text": call.text, "reference_image": None}), (call,)
 
-    async def _judged(self, query: Query, texts: Mapping[str, str], account: Account) -> tuple[Verdict, ...]:
+    async def _judged(
+        self, query: Query, texts: Mapping[str, str], agent: Agent, vectors: Vectoriser | None, account: Account
+    ) -> Judged:
+        """What is known of texts: their prior, where there is one, and the LMM's verdicts, where the strategy asks."""
         if not texts:
-            return ()
+            return Judged()
+        priors = await vectors.text_priors(query, self.models.readable(texts)) if vectors is not None else {}
+        if not agent.strategy.prompts:
+            return Judged(tuple(texts), (), priors)
         shown = query.reference_image
         image = (await image_parts(self.images, [shown]))[0] if shown is not None else None
         lmm = BudgetedLMM(self.models.lmm, account)
-        return await judge_texts(lmm, query.text, texts, image=image, at_once=self.settings.concurrency)
+        verdicts = await judge_texts(lmm, query.text, texts, image=image, at_once=self.settings.concurrency)
+        return Judged(tuple(texts), verdicts, priors)
 
     @contextmanager
     def _observed(self, strategy: Strategy) -> Iterator[None]:

@@ -141,9 +141,7 @@ async def create_job(body: JobBody, engine: EngineOf, jobs: JobsOf, response: Re
             await check(engine, call.body)
         except ApiError as error:
             raise ApiError(error.status, error.code, f"call {number}: {error}", error.retry_after) from error
-    calls = [
-        NewCall(call.url, call.body.model_dump_json(exclude_unset=True), call.custom_id) for call in body.calls
-    ]
+    calls = [NewCall(call.url, call.body.model_dump_json(exclude_unset=True), call.custom_id) for call in body.calls]
     job = await jobs.submit(calls)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobSummary(**_summary(job))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ class Models:
         return self.lmm_name if strategy.prompts else self.clip_name or "none"
 
     def prior_encoder(self, query: Query, strategy: Strategy, foreign: bool) -> Encoder | None:
-        """The CLIP whose similarity is the prior of given images; None where it has nothing to say of them.
+        """The CLIP whose similarity is the prior of given documents; None where it has nothing to say of them.
 
         Raises `VocabularyError` where a bundled model must read words that it has never seen: the LMM always, the CLIP
         unless another LMM ranks alone as well, or there is a reference image beside the words.
@@ -72,10 +72,18 @@ class Models:
         if self.clip_bundled and query.reference_image is None:
             require_known_words([query_text(query)], "clip")
 
-    def require_text_words(self, query: str) -> None:
-        """Raise `VocabularyError` where the bundled LMM must judge texts by words that it has never seen."""
-        if self.lmm_bundled:
-            require_known_words([query], "lmm")
+    def readable(self, texts: Mapping[str, str]) -> dict[str, str]:
+        """Those of a call's texts whose every word the CLIP has seen."""
+        return {
+            document: text
+            for document, text in texts.items()
+            if not self.clip_bundled or not unknown_words([text], "clip")
+        }
+
+    def require_readable(self, texts: Iterable[str]) -> None:
+        """Raise `VocabularyError` where these texts have words that a bundled CLIP has never seen."""
+        if self.encoder is not None and self.clip_bundled:
+            require_known_words(texts, "clip")
 
     def foreign(self, images: ResidentImages, image_ids: Iterable[str]) -> bool:
         """Whether any of these pictures is none that the bundled models know. Raises `ImageError`."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from agent.types import Asked, Call, RerankResult, Verdict, unknown_flag
+from agent.types import Asked, Call, RerankResult, Verdict
 from service.api.calls import Document, ImageDocument, Scored
 from service.api.errors import ApiError
 from service.api.relevance import merged, relevances
-from service.api.texts import score
+from service.api.texts import Judged
 
 _RETRY_AFTER = 30
 
@@ -18,22 +18,22 @@ def document_id(index: int) -> str:
     return f"document {index}"
 
 
-def ordered(result: RerankResult, documents: Sequence[Document], texts: Sequence[Verdict]) -> tuple[Scored, ...]:
-    """Every document at its place, pictures by the ranking and texts by their verdicts. The same picture twice is two
-    documents, one after the other."""
+def ordered(result: RerankResult, documents: Sequence[Document], texts: Judged) -> tuple[Scored, ...]:
+    """Every document at its place, pictures by the ranking and texts by what is known of them. The same picture twice
+    is two documents, one after the other."""
     p_match = {ranked.image_id: ranked.p_match for ranked in result.ranking}
     reasons = _reasons(result)
     relevance = dict(zip(p_match, relevances(result.ranking), strict=True))
     places = {image_id: at for at, image_id in enumerate(p_match)}
     shown = {n: document.image_id for n, document in enumerate(documents) if isinstance(document, ImageDocument)}
     pictures = {n: relevance[shown[n]] for n in sorted(shown, key=lambda n: places[shown[n]])}
-    judged = {verdict.image_id: verdict for verdict in texts}
-    words = {n: judged[document_id(n)] for n in range(len(documents)) if n not in shown}
+    scores, p_yes = texts.scores(), texts.p_yes
+    words = {n: scores[document_id(n)] for n in range(len(documents)) if n not in shown}
     return tuple(
         Scored(n, score_, p_match[shown[n]], reasons.get(shown[n]), shown[n])
         if n in shown
-        else Scored(n, score_, words[n].p_yes)
-        for n, score_ in merged(pictures, {n: score(verdict) for n, verdict in words.items()})
+        else Scored(n, score_, p_yes.get(document_id(n)))
+        for n, score_ in merged(pictures, words)
     )
 
 
@@ -46,20 +46,18 @@ def found(result: RerankResult) -> tuple[Scored, ...]:
     )
 
 
-def completed(
-    result: RerankResult, flags: Sequence[str], captioned: Sequence[Call], texts: Sequence[Verdict]
-) -> RerankResult:
+def completed(result: RerankResult, flags: Sequence[str], captioned: Sequence[Call], texts: Judged) -> RerankResult:
     """The result with all that was asked for it, and every warning in it."""
     judged = [
-        Call(stage="document", text=f"{verdict.image_id}: {verdict.answer}", **_asked(verdict)) for verdict in texts
+        Call(stage="document", text=f"{verdict.image_id}: {verdict.answer}", **_asked(verdict))
+        for verdict in texts.verdicts
     ]
-    unknown = unknown_flag(texts)
-    cut_short = any(verdict.state == "not_asked" for verdict in texts)
+    cut_short = any(verdict.state == "not_asked" for verdict in texts.verdicts)
     ended = result.ended or ("document" if cut_short else None)
     told = [
         *flags,
         *result.flags,
-        *([unknown] if unknown else []),
+        *texts.flags(),
         *(
             [f"time or budget ended the work in the stage {ended!r}; the ranking stands on what was known"]
             if ended
@@ -75,16 +73,21 @@ def completed(
     )
 
 
-def require_knowledge(result: RerankResult, texts: Sequence[Verdict], *, prior: bool, late: bool) -> None:
+def require_knowledge(result: RerankResult, texts: Judged, *, prior: bool, late: bool) -> None:
     """Raise `ApiError` where the model was asked and said nothing at all, so that nobody takes the first stage's order
-    for its own: 503, or where time ran out and there is no first stage either, 504."""
-    asked = [each for each in (*result.verdicts, *result.comparisons, *texts) if each.state != "not_asked"]
+    for its own: 503, or where time ran out and there is no first stage either, 504.
+
+    A model that answers, but nothing that can be read, was not made for texts: these stand on their prior then.
+    """
+    pictures = [each for each in (*result.verdicts, *result.comparisons) if each.state != "not_asked"]
+    asked = [*pictures, *(verdict for verdict in texts.verdicts if verdict.state != "not_asked")]
     if not asked or any(each.state != "unknown" for each in asked):
         return
+    if not pictures and texts.priors and not texts.failed:
+        return
     if not late:
-        raise ApiError(
-            503, "lmm_failed", f"none of {len(asked)} questions got an answer: {asked[0].error}", _RETRY_AFTER
-        )
+        again = _RETRY_AFTER if pictures or texts.failed else None
+        raise ApiError(503, "lmm_failed", f"none of {len(asked)} questions got an answer: {asked[0].error}", again)
     if not prior:
         raise ApiError(504, "deadline", "time ran out before the LMM had answered anything")
 

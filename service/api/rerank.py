@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Header, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic.json_schema import SkipJsonSchema
 
 from agent.budget import Budget
@@ -29,6 +29,14 @@ _COUNT = r"^[0-9]{1,12}$"
 _SECONDS = r"^([1-9][0-9]{0,5}(\.[0-9]{1,3})?|0\.[0-9]{0,2}[1-9])$"
 _EXPLAIN = r"^(true|false|[0-9]{1,3}|1000)$"
 
+def _whole(given: Any) -> Any:
+    """To JSON 3.0 is an integer."""
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
+Whole = Annotated[int, BeforeValidator(_whole), Strict()]
+"""An integer, and nothing that could be read as one."""
+
 _Absent = SkipJsonSchema[None]  # a header has no null, only no header
 
 
@@ -37,9 +45,13 @@ class BudgetFields(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    max_calls: int | None = Field(default=None, ge=0)
-    max_tokens: int | None = Field(default=None, ge=0)
+    max_calls: Annotated[Whole, Field(ge=0)] | None = None
+    max_tokens: Annotated[Whole, Field(ge=0)] | None = None
     deadline: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+    def budget(self) -> Budget:
+        """The same in the agent's words."""
+        return Budget(self.max_calls, self.max_tokens, self.deadline)
 
 
 class OptionFields(BaseModel):
@@ -51,7 +63,7 @@ class OptionFields(BaseModel):
         default=None, description="One of /v1/strategies; the service's own choice without.", examples=["agent"]
     )
     budget: BudgetFields | None = Field(default=None, examples=[{"max_calls": 200, "deadline": 30.0}])
-    explain: Annotated[int, Field(ge=0, le=_MOST_EXPLAINED)] | bool = Field(
+    explain: Annotated[Whole, Field(ge=0, le=_MOST_EXPLAINED)] | bool = Field(
         default=0,
         description=f"Of how many of the best images to give the reasons; true: {EXPLAINED}. Adds `p_match` and "
         "`reason` to results.",
@@ -97,7 +109,9 @@ class RerankFields(OptionFields):
         "is a document. A string that is a `data:image/` URL or `fieldscope://COLLECTION/ID` is a picture.",
         examples=[["fieldscope://fieldnotes/1", {"image": "fieldscope://fieldnotes/2"}]],
     )
-    top_n: int | None = Field(default=None, ge=0, description="How many of the best to give back; none or 0: all.")
+    top_n: Annotated[Whole, Field(ge=0)] | None = Field(
+        default=None, description="How many of the best to give back; none or 0: all."
+    )
     return_documents: bool | None = Field(
         default=None, description="Whether results bring their documents along; what each client expects without."
     )

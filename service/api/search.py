@@ -8,7 +8,6 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from agent.budget import Budget
 from agent.trace_view import verdicts_by_image
 from agent.types import RerankResult
 from core.types import Turn
@@ -21,6 +20,7 @@ from service.api.engine import Engine, Watch
 from service.api.errors import WORK_RESPONSES, ApiError
 from service.api.events import MEDIA_TYPE, SCHEMA, Event, Feed, event, failure, stream, told
 from service.api.pictures import reference
+from service.api.rerank import BudgetFields, Whole
 
 MOST_ROUNDS = 100
 DEFAULT_TOP_N = 10
@@ -32,23 +32,18 @@ EXAMPLES: list[Any] = [
 ]
 
 
-class BudgetBody(BaseModel):
-    """The most that a call may spend: questions to the model, tokens read and written, seconds."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    max_calls: int | None = Field(default=None, ge=0)
-    max_tokens: int | None = Field(default=None, ge=0)
-    deadline: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="Seconds.")
-
-    def budget(self) -> Budget:
-        return Budget(self.max_calls, self.max_tokens, self.deadline)
+_NOT_BOTH: list[Any] = [
+    {"properties": {"reference": {"type": "null"}}},
+    {"properties": {"dialogue": {"type": "array", "maxItems": 0}}},
+]
 
 
 class SearchBody(BaseModel):
     """What to look for, and how."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": EXAMPLES})
+    model_config = ConfigDict(
+        strict=True, extra="forbid", json_schema_extra={"examples": EXAMPLES, "anyOf": _NOT_BOTH}
+    )
 
     query: str = Field(
         min_length=1, pattern=r"\S", description="What the pictures should show, or how the reference shall change."
@@ -61,13 +56,13 @@ class SearchBody(BaseModel):
         "a picture of your own as a data URL.",
     )
     dialogue: list[Turn] = Field(default=[], max_length=MOST_ROUNDS, description="The rounds that followed the query.")
-    top_k: int | None = Field(
-        default=None, ge=1, le=10_000, description="How many images the first stage finds; else the strategy says."
+    top_k: Annotated[Whole, Field(ge=1, le=10_000)] | None = Field(
+        default=None, description="How many images the first stage finds; else the strategy says."
     )
-    top_n: int = Field(default=DEFAULT_TOP_N, ge=1, description="How many images come back.")
+    top_n: Whole = Field(default=DEFAULT_TOP_N, ge=1, description="How many images come back.")
     strategy: str | None = Field(default=None, description="One of `/v1/strategies`.")
-    budget: BudgetBody | None = None
-    explain: int = Field(default=0, ge=0, le=100, description="Ask for the reasons of so many images.")
+    budget: BudgetFields | None = None
+    explain: Whole = Field(default=0, ge=0, le=100, description="Ask for the reasons of so many images.")
     predicates: bool = Field(default=False, description="Send the questions and their answers with each image.")
     stream: bool = Field(default=False, description="Send events as they happen, the reply as the last of them.")
 

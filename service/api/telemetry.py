@@ -7,6 +7,7 @@ word of a query, a prompt, an answer or a document, or a picture. Without the va
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from service.server_settings import ServerSettings
 
 NAME = "fieldscope"
+
+PATIENCE = 3.0
+"""Seconds for the last spans to go out."""
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -124,8 +128,10 @@ class Telemetry:
         await asyncio.to_thread(self.close)
 
     def close(self) -> None:
-        """Send what was not sent yet, as far as the receiver takes it."""
-        self._provider.shutdown()
+        """Send what was not sent yet. A receiver that is gone holds nobody up for longer than a few seconds."""
+        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(PATIENCE)
 
     def door(self, lmm: LMM) -> LMM:
         return _TracedLMM(lmm, self)

@@ -1,19 +1,77 @@
-"""Documents in words, judged by the LMM on what they say."""
+"""Documents in words, judged by the LMM on what they say, and by CLIP where the LMM says nothing."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from agent.asking import ask, messages
+from agent.fusion import sigmoid, standardise
 from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
 from agent.nodes.verify import verdict_of
 from agent.types import Predicate, Verdict
 from prompts.prompt import load_prompt
 
 EVEN = 0.5
+_NAMED = 5
 
 _MATCH = Predicate(id="match", question="does the document match the query?")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is known of a call's texts, by their ids: the LMM's verdicts, in order (none where the strategy asks
+    nothing), and of those that CLIP can read the similarity to the query."""
+
+    documents: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    priors: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def p_yes(self) -> dict[str, float]:
+        """P(yes) of every text that has an answer."""
+        return {verdict.image_id: verdict.p_yes for verdict in self.verdicts if verdict.p_yes is not None}
+
+    @property
+    def failed(self) -> bool:
+        """Whether a question failed, other than by an answer that is neither yes nor no."""
+        return any(verdict.state == "unknown" and not _spoke(verdict) for verdict in self.verdicts)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether models were there for all of it, and none of them can say anything."""
+        silent = all(verdict.state == "unknown" and _spoke(verdict) for verdict in self.verdicts)
+        return bool(self.documents) and silent and not self.priors
+
+    def scores(self) -> dict[str, float]:
+        """What each text is ranked by, strictly between 0 and 1: P(yes), or without an answer what the prior has to
+        say. Standardised it lies around even odds, where a text of which nothing is known stands, too: neither before
+        those that were confirmed nor behind those that were ruled out."""
+        spread = standardise(list(self.priors.values()))
+        placed = {document: sigmoid(prior) for document, prior in zip(self.priors, spread, strict=True)} | self.p_yes
+        return {document: placed.get(document, EVEN) for document in self.documents}
+
+    def flags(self) -> list[str]:
+        """Which texts have no answer, and where they stand."""
+        asked = [verdict for verdict in self.verdicts if verdict.state != "not_asked"]
+        silent = sum(verdict.state == "unknown" for verdict in asked)
+        known = self.p_yes.keys() | self.priors.keys()
+        unplaced = [document for document in self.documents if document not in known]
+        told = []
+        if silent:
+            about = "texts" if silent == len(asked) else f"{silent} of {len(asked)} texts"
+            place = "they are ranked by CLIP's similarity to the query" if self.priors else "they stand at even odds"
+            told.append(f"the model gave no answers about {about}; {place}")
+        if unplaced and self.priors:
+            more = f" and {len(unplaced) - _NAMED} more" if len(unplaced) > _NAMED else ""
+            named = ", ".join(unplaced[:_NAMED]) + more
+            told.append(f"CLIP has never seen some words of {named}, which without an answer stand at even odds")
+        return told
+
+
+def _spoke(verdict: Verdict) -> bool:
+    return bool(verdict.answer or verdict.completion_tokens)
 
 
 async def judge_texts(
@@ -46,10 +104,3 @@ def question(query: str, text: str, image: ImagePart | None = None) -> LMMReques
         asked = prompt.render(text=text, query=query)
     shown = (image,) if image is not None else ()
     return LMMRequest(messages=messages(prompt, *shown, TextPart(text=asked)), max_tokens=1, top_logprobs=20)
-
-
-def score(verdict: Verdict) -> float:
-    """What a text is ranked by: P(yes), strictly between 0 and 1. A text without an answer stands at even odds: nothing
-    is known of it, and a text has no prior, so it goes neither before those that were confirmed nor behind those that
-    were ruled out."""
-    return verdict.p_yes if verdict.p_yes is not None else EVEN

@@ -66,6 +66,18 @@ class Vectoriser:
             asked = self._query(query)
         return [float(similarity) for similarity in wanted @ asked]
 
+    async def text_priors(self, query: Query, texts: Mapping[str, str]) -> dict[str, float]:
+        """The similarity of each text to what `priors` compares pictures with, by the text's id. Raises
+        `ImageError`."""
+
+        def similarities() -> Vectors:
+            plain = (Query(id=document, text=" ".join(text.split())) for document, text in texts.items())
+            found: Vectors = np.stack([self._text(each) for each in plain]) @ self._query(query)
+            return found
+
+        told = await asyncio.to_thread(similarities) if texts else ()
+        return {document: float(similarity) for document, similarity in zip(texts, told, strict=True)}
+
     def vector(self, image_id: str) -> Vectors:
         """One picture's vector, shape (dim,). Raises `ImageError`."""
         vector: Vectors = self._vectors([image_id])[0]
@@ -125,7 +137,7 @@ class Vectoriser:
             batch = missing[start : start + _AT_ONCE]
             vectors = self.encoder.encode_images([self._images.load(image_id) for image_id in batch])
             for image_id, vector in zip(batch, vectors, strict=True):
-                found[image_id] = self._keep(image_id, vector)
+                found[image_id] = self._keep(image_id, vector.copy())  # or one row would hold the whole batch
         return np.stack([vector for image_id in image_ids if (vector := found[image_id]) is not None])
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from eval.contrast import Effect
 from eval.paired import EVEN
-from service.compare_report.charts import Side, side_of, ticks
+from service.compare_report.charts import Side, Tick, side_of, ticks
 
 WIDTH = 940.0
 _LEFT, _TOP, _TALL, _BOTTOM = 44.0, 30.0, 220.0, 30.0
@@ -19,14 +19,6 @@ _LABEL = 46  # letters of a label
 
 ROW = 58
 """The height of a place in a ranking, in pixels, as `compare.css` has it."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A mark on the axis."""
-
-    y: float
-    label: str
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,7 @@ class Gains:
     low: float
     high: float
     bars: tuple[Bar, ...]
-    marks: tuple[Mark, ...]
+    up: tuple[Tick, ...]
     labels: tuple[Label, ...]
 
 
@@ -103,7 +95,7 @@ def gains_chart(gains: Mapping[str, float], effect: Effect, text: Callable[[str]
         low=at(test.low),
         high=at(test.high),
         bars=bars,
-        marks=tuple(Mark(at(mark), f"{100 * mark:+g}".replace("-", "−") if mark else "0") for mark in rungs),
+        up=tuple(Tick(at(mark), f"{100 * mark:+g}".replace("-", "−") if mark else "0") for mark in rungs),
         labels=_labels(bars),
     )
 

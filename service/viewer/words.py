@@ -20,11 +20,8 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def signed(value: float | None, digits: int = 1) -> str:
-    """A difference of shares in points, with its sign; none where it is rounded away."""
-    if value is None:
-        return "–"
-    shown = f"{100 * value:+.{digits}f}"
-    return shown.replace("-", "−") if re.search("[1-9]", shown) else shown[1:]
+    """A difference of shares in points, with its sign."""
+    return odds(None if value is None else 100 * value, digits)
 
 
 def decimal(value: float | None, digits: int = 2) -> str:
@@ -43,8 +40,11 @@ def moved(ranks: int) -> str:
 
 
 def odds(value: float | None, digits: int = 2) -> str:
-    """Log-odds with their sign."""
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+    """Log-odds with their sign, which goes where nothing else is left of them."""
+    if value is None:
+        return "–"
+    shown = f"{value:+.{digits}f}"
+    return shown.replace("-", "−") if re.search("[1-9]", shown) else shown[1:]
 
 
 def chance(value: float | None, digits: int = 3) -> str:

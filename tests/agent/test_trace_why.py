@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.trace_why import why
+from agent.trace_why import Part, extremes, why
 from agent.types import Predicate
 from core.errors import ConfigError
 from tests.agent.traced import agentic, single, verdict
@@ -27,6 +27,38 @@ def test_a_part_is_named_before_the_whole_query() -> None:
     told = {"ranking": (*result.ranking[:2], sunk, result.ranking[3]), "predicates": (whole, *result.predicates)}
     assert "is the crab red?" in why(agentic(**told, verdicts=verdicts), "blue.png").sentence
     assert "is it a red crab?" in why(agentic(**told, verdicts=verdicts[:1]), "blue.png").sentence
+
+
+def part(source: str, log_odds: float | None, kind: str = "other") -> Part:
+    told = verdict(source, "a.png", 0.5, p_yes=0.5) if log_odds is not None and source != "comparisons" else None
+    predicate = None if source in ("base", "prior", "comparisons") else Predicate(id=source, question="?", kind=kind)
+    return Part(source=source, log_odds=log_odds, predicate=predicate, verdict=told)
+
+
+def test_extremes_are_of_what_is_the_images_own() -> None:
+    shared = [part("base", -9.0), part("prior", 9.0)]
+    low, high, silent = part("p1", -1.0), part("p2", 2.0), part("p3", None)
+    assert extremes([*shared, low, high, silent]) == (low, high)
+    assert extremes([*shared, high]) == (high, high)
+    assert extremes([*shared, silent]) == (None, None)
+    compared = part("comparisons", -4.0)
+    assert extremes([*shared, low, high, compared]) == (compared, high)
+
+
+def test_a_part_of_the_query_counts_before_the_whole_of_it() -> None:
+    whole, color = part("query", -9.0, "query"), part("p1", -1.0, "colour")
+    compared = part("comparisons", 3.0)
+    assert extremes([whole, color]) == (color, color)
+    assert extremes([whole, compared]) == (whole, compared)
+    assert extremes([whole, color, compared]) == (color, compared)
+    silent = part("p1", None, "colour")
+    assert extremes([whole, silent]) == (whole, whole)
+
+
+def test_an_image_that_rose_with_nothing_for_it_was_passed_by_others() -> None:
+    risen = single().ranking[1].model_copy(update={"rank": 1, "prior_rank": 2})
+    told = why(single().model_copy(update={"ranking": (risen,)}), "b.png").sentence
+    assert told == "ranked 1 (prior 2): nothing speaks for it, but others sank"
 
 
 def test_what_raised_an_image() -> None:

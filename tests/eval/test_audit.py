@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agent.types import Predicate, RankedCandidate, RerankResult, Verdict
+from eval.annotations import Target
 from eval.audit import ALL, Contradiction, audit, find_contradictions, overtaken
 from eval.truth import AnswerKey
 
@@ -106,6 +107,27 @@ def test_relevance_counts_only_what_was_missed_on_relevant_images() -> None:
     assert (found.total.seen, found.total.missed, found.total.refused, found.total.refused_share) == (3, 1, None, None)
     assert {row.source for row in found.kinds} == {"relevance"}
     assert [row.refused_share for row in found.kinds] == [None, None, None, 1 / 2]
+
+
+def test_what_people_marked_goes_before_what_is_known() -> None:
+    # Somebody finds that a is not red after all, that b is in a net, and that e is no fish. Nothing was said of d.
+    told = {("a", "c"): False, ("b", "n"): False, ("e", "s"): False, ("d", "s"): True, ("x", "s"): True}
+    marks = {Target("q", *place): holds for place, holds in told.items()}
+    results = {"q": result(RANKING, VERDICTS, SUBJECT, COLOUR, BARE)}
+    found = audit(results, AnswerKey(JUDGMENTS, Scenes(), marks))
+    table = {
+        row.kind: (row.seen, row.missed, row.refused, row.passed, row.untold, row.marked, row.marked_wrong)
+        for row in (*found.kinds, found.total)
+    }
+    assert table == {
+        "absence": (1, 0, 1, 1, 0, 1, 0),
+        "colour": (0, 0, 2, 0, 0, 1, 0),
+        "subject": (2, 0, 0, 2, 0, 1, 1),
+        ALL: (3, 0, 3, 3, 0, 3, 1),
+    }
+    # Where only relevance is known, a mark is all that can tell of a part that it fails.
+    rows = {row.kind: (row.refused, row.passed) for row in audit(results, AnswerKey(JUDGMENTS, None, marks)).kinds}
+    assert rows == {"absence": (1, 0), "colour": (1, 0), "subject": (0, 1)}
 
 
 def test_who_sank_relevant_images() -> None:

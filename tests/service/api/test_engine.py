@@ -181,6 +181,38 @@ async def test_texts_and_pictures_are_ranked_together(world: World, opened: Any)
         assert [call["stage"] for call in result["calls"]] == ["document", "document"]
 
 
+async def test_texts_without_an_answer_are_ranked_by_clip_and_said_to_be(world: World, opened: Any) -> None:
+    texts = ["a white owl at night", "two red crabs", CRABS]
+    async with opened() as service:  # its model never answers about a text
+        for strategy, flags in (("agent", 1), ("clip", 0)):
+            reply = await service.rerank(query=CRABS, documents=texts, strategy=strategy)
+            assert order(reply) == [2, 1, 0]
+            told = reply.json()["meta"].get("warnings", [])
+            assert [("ranked by CLIP" in each) for each in told] == [True] * flags
+        mixed = await service.rerank(query=CRABS, documents=["a xylophone", *texts[:2]], strategy="yes-no-fused")
+        assert order(mixed) == [2, 0, 1]
+        assert "CLIP has never seen some words of document 0" in " ".join(mixed.json()["meta"]["warnings"])
+        picture = await service.rerank(query={"image": ids(5)[0]}, documents=texts, strategy="yes-no-fused")
+        assert len(order(picture)) == 3
+
+
+async def test_texts_of_which_nothing_can_be_known_are_an_error(world: World, opened: Any) -> None:
+    async with opened() as service:
+        for strategy in ("agent", "clip"):
+            reply = await service.rerank(query=CRABS, documents=["a xylophone", "a zither"], strategy=strategy)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (422, "unknown_words")
+            assert "'xylophone', 'zither'" in reply.json()["message"]
+        with_picture = await service.rerank(query=CRABS, documents=["a xylophone", *ids(1)], strategy="yes-no-fused")
+        assert len(order(with_picture)) == 2
+    async with opened(clip="none") as service:
+        reply = await service.rerank(query=CRABS, documents=["two red crabs", "an owl"])
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "lmm_failed")
+        assert "retry-after" not in reply.headers  # it would say nothing then, either
+    async with opened(ScriptedLMM(lambda request: LMMServerError("it is on fire"))) as service:
+        reply = await service.rerank(query=CRABS, documents=["two red crabs", "an owl"])
+        assert (reply.status_code, int(reply.headers["retry-after"]) > 0) == (503, True)
+
+
 async def test_a_picture_alone_is_a_query(world: World, opened: Any) -> None:
     lmm = ScriptedLMM(lambda request: "two red crabs" if "describe" in request.text else 0.5)
     async with opened(lmm) as service:

@@ -6,6 +6,7 @@ import builtins
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +19,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+import service.api.telemetry
 from agent.lmm.scripted import ScriptedLMM
 from core.errors import LMMRateLimitError
 from service.api.telemetry import Telemetry, open_telemetry
@@ -285,6 +287,15 @@ async def test_spans_reach_a_real_receiver_by_the_variables_alone(
     assert sorted({span.name for span in spans}) == ["POST /v1/search", "chat bundled", "invoke_agent predicates"]
     assert sum(span.name == "chat bundled" for span in spans) == reply["usage"]["calls"]
     assert len({span.trace_id for span in spans}) == 1
+
+
+async def test_a_receiver_that_is_gone_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.api.telemetry, "PATIENCE", 0.5)
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
+    async with open_app(tmp_path) as client:
+        assert (await client.get("/v1/strategies")).status_code == 200
+        began = time.monotonic()
+    assert time.monotonic() - began < 2.5
 
 
 def test_the_user_names_the_service(tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

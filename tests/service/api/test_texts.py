@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.budget import Account, Budget, BudgetedLMM
 from agent.lmm.base import ImagePart, LMMRequest, LMMResponse
 from agent.lmm.scripted import ScriptedLMM
+from agent.types import State, Verdict
 from core.errors import LMMServerError
-from service.api.texts import judge_texts, score
+from service.api.texts import Judged, judge_texts
 
 TEXTS = {"d0": "two red crabs", "d1": "an owl", "d2": "the server fails here"}
 
@@ -30,7 +34,10 @@ async def test_each_text_gets_a_verdict_in_order() -> None:
     assert verdicts[1].p_expected == pytest.approx(0.2)
     assert (verdicts[2].p_yes, verdicts[2].error) == (None, "down")
     assert verdicts[0].prompt_tokens > 0
-    assert [score(verdict) for verdict in verdicts] == pytest.approx([0.9, 0.2, 0.5])
+    judged = Judged(tuple(TEXTS), verdicts)
+    assert list(judged.scores().values()) == pytest.approx([0.9, 0.2, 0.5])
+    assert judged.flags() == ["the model gave no answers about 1 of 3 texts; they stand at even odds"]
+    assert judged.failed and not judged.nothing
     first = lmm.requests[0]
     assert (first.max_tokens, first.top_logprobs, first.images) == (1, 20, ())
     assert '"two red crabs". does this text match the description: "crabs on a beach"?' in first.text
@@ -38,7 +45,10 @@ async def test_each_text_gets_a_verdict_in_order() -> None:
 
 async def test_text_that_says_neither_is_unknown_and_no_probability() -> None:
     (verdict,) = await judge_texts(ScriptedLMM(lambda request: LMMResponse(text="perhaps")), "q", {"d": "t"})
-    assert (verdict.state, verdict.p_yes, score(verdict)) == ("unknown", None, 0.5)
+    assert (verdict.state, verdict.p_yes) == ("unknown", None)
+    judged = Judged(("d",), (verdict,))
+    assert judged.nothing and not judged.failed
+    assert judged.scores() == {"d": 0.5}
 
 
 async def test_a_picture_is_asked_whether_the_text_describes_it() -> None:
@@ -78,3 +88,39 @@ async def test_braces_and_quotes_in_a_text_are_words() -> None:
     assert lmm.requests[0].text.endswith(
         'text: "{{ query }} "". does this text match the description: "{{ text }}"? answer yes or no.'
     )
+
+
+def verdict(document: str, p_yes: float | None = None, answer: str = "", state: State = "unknown") -> Verdict:
+    state = state if p_yes is None else "answered"
+    return Verdict(predicate="match", image_id=document, state=state, p_yes=p_yes, answer=answer)
+
+
+def test_an_answer_decides_and_without_one_the_prior_does() -> None:
+    said = (verdict("a", 0.4), verdict("b", answer="?"), verdict("c", answer="?"), verdict("d", answer="?"))
+    judged = Judged(("a", "b", "c", "d", "e"), said, {"a": 0.9, "b": 0.2, "c": 0.4})
+    scores = judged.scores()
+    assert scores["a"] == 0.4
+    assert scores["b"] < scores["c"] < 0.5 == scores["d"] == scores["e"]  # `a` has the best prior, and an answer
+    assert judged.flags() == [
+        "the model gave no answers about 3 of 4 texts; they are ranked by CLIP's similarity to the query",
+        "CLIP has never seen some words of d, e, which without an answer stand at even odds",
+    ]
+    assert not judged.nothing and not judged.failed
+
+
+def test_what_was_not_asked_stands_on_its_prior_without_a_warning_of_its_own() -> None:
+    judged = Judged(("a", "b"), (verdict("a", state="not_asked"), verdict("b", state="not_asked")), {"a": 0.1, "b": 0.2})
+    assert judged.scores()["a"] < 0.5 < judged.scores()["b"]
+    assert judged.flags() == [] and not judged.nothing
+
+
+@given(st.dictionaries(st.text(max_size=3), st.floats(-1, 1), max_size=20), st.data())
+def test_scores_lie_between_0_and_1_and_keep_the_priors_order(priors: dict[str, float], data: st.DataObject) -> None:
+    known = {document: data.draw(st.sampled_from([None, 0.01, 0.6])) for document in priors}
+    said = tuple(verdict(document, p_yes, answer="?") for document, p_yes in known.items())
+    judged = Judged((*priors, "none at all"), said, priors)
+    scores = judged.scores()
+    assert all(0 < score < 1 for score in scores.values())
+    silent = sorted((document for document in priors if known[document] is None), key=lambda each: priors[each])
+    assert all(scores[before] <= scores[after] for before, after in itertools.pairwise(silent))
+    assert all(scores[document] == p_yes for document, p_yes in known.items() if p_yes is not None)

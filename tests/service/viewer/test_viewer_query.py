@@ -241,6 +241,41 @@ def test_costs_sum_to_what_the_result_asked(small: shelves.Made) -> None:
     assert sum(int(number.replace(",", "")) for number in calls) == len(result.asked)
 
 
+def test_calls_about_the_query_itself_are_there_in_full(small: shelves.Made) -> None:
+    _, result, page = look(small, "agent")
+    calls = [each for each in page.find("details", class_="raw") if each.attributes["id"].startswith("call-")]
+    assert [call.find("summary")[0].find("b")[0].words for call in calls] == [call.stage for call in result.calls]
+    assert {"synthesize", "decompose"} <= {call.stage for call in result.calls}
+    for shown, call in zip(calls, result.calls, strict=True):
+        assert str(call.request_key) in shown.words
+        assert "Request" in shown.words and "Response" in shown.words
+        assert " ".join(call.text.split()) in shown.words
+        assert result.query_text in shown.words or call.stage == "decompose"
+    assert "not shown here" not in page.words
+
+
+def test_a_strategy_that_asks_about_images_only_has_no_calls_of_the_query(small: shelves.Made) -> None:
+    _, _, page = look(small, "clip")
+    assert not page.find("section", aria_labelledby="calls")
+
+
+def test_calls_that_would_make_the_page_heavy_are_counted(small: shelves.Made, tmp_path: Path) -> None:
+    made = shelves.Made(tmp_path / "runs", small.images, small.store)
+    result = _first(small, "agent")
+    (thought,) = (call for call in result.calls if call.stage == "synthesize")
+    joint = thought.model_copy(update={"stage": "joint"})
+    many = (*[joint] * 200, *result.calls, *[thought] * 200)
+    _copy(small.run("agent"), made.run("heavy"), result.model_copy(update={"calls": many}))
+    run, _, page = look(made, "heavy", result.query_id)
+    stages_shown = [each.find("summary")[0].find("b")[0].words for each in page.find("details", class_="raw")]
+    assert 10 < len(stages_shown) < 100
+    assert "joint" not in stages_shown  # the pages of their images have them
+    assert f"{len(many) - len(stages_shown)} more calls are not shown here" in page.words
+    shelf = made.shelf()
+    html = Site(shelf, live=False).render(query.page(run, result.query_id, shelf))
+    assert len(html.encode()) < 500_000
+
+
 def test_a_strategy_without_a_model_says_so(small: shelves.Made) -> None:
     _, _, page = look(small, "clip")
     assert "asks no model" in page.words

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.paired import EVEN, bootstrap_interval
-from service.viewer import addresses, charts, words
+from eval.paired import EVEN, bootstrap_interval, randomisation_p
+from service.viewer import addresses, charts, metrics, words
 from service.viewer.digest import QueryDigest
 from service.viewer.overview import means_of, standings, totals
 from service.viewer.page import Page
@@ -111,6 +111,18 @@ def test_totals_add_up() -> None:
     sums = totals([digest("a", 0.5, 0.9, **costs), digest("b", 0.2, 0.1, ended="verify", **costs), digest("c", 1, 1)])
     assert (sums.queries, sums.scored, sums.helped, sums.hurt, sums.even) == (3, 3, 1, 1, 1)
     assert (sums.calls, sums.tokens, sums.seconds, sums.unknown, sums.not_asked, sums.ended) == (6, 110, 3.0, 2, 4, 1)
+
+
+def test_statistics_are_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    column, gains = (0.25, 0.125, 0.75), (0.25, -0.5, 0.75, 0.125)
+    (mean,) = metrics.means([column])
+    assert (mean.low, mean.high) == pytest.approx(bootstrap_interval(column))
+    p = metrics.chance(gains)
+    assert p == randomisation_p(gains)
+    monkeypatch.delattr(metrics, "bootstrap_intervals")
+    monkeypatch.delattr(metrics, "randomisation_p")
+    assert metrics.means([column]) == [mean]
+    assert metrics.chance(gains) == p
 
 
 def test_the_means_of_a_finished_run_leave_out_queries_without_positives() -> None:
@@ -320,6 +332,9 @@ def test_a_page_of_many_queries_stays_light(queries: int) -> None:
 
 
 def test_words() -> None:
+    assert [words.signed(v) for v in (0.1234, -0.1234, 0.0004, -0.0004, 0.0, None)] == [
+        "+12.3", "−12.3", "0.0", "0.0", "0.0", "–",
+    ]  # fmt: skip
     assert words.identity("local:" + 64 * "a" + ":float32") == "local:aaaaaaaa:float32"
     assert words.identity("openai:llava-1.5#png") == "openai:llava-1.5#png"
     assert words.identity(None) == "–"

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from jinja2 import Environment
 
+import service.viewer.site as site_module
 from core.errors import ConfigError
 from service.viewer import addresses
 from service.viewer.addresses import slug, unslug
@@ -76,6 +78,22 @@ def test_the_runs_below_a_folder(small: Made) -> None:
     assert shelf.run("agent") is None
     alone = Shelf(small.run("predicates"))
     assert list(alone.folders()) == ["predicates"]
+
+
+def test_the_first_pages_of_a_warm_site_compile_nothing(small: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    site_module._templates.cache_clear()
+    site = Site(small.shelf(), live=True, try_it=True)
+    site.warm()
+    monkeypatch.setattr(Environment, "compile", None)
+    for address in ("index.html", "try.html", "runs/agent/index.html", "compare/clip+agent/index.html"):
+        assert "<h1" in site.render(site.page(address))
+
+
+def test_a_site_over_damaged_runs_gets_warm_all_the_same(small: Made, tmp_path: Path) -> None:
+    shelves.damaged(small.run("clip"))
+    shelves.begun(small.run("agent"))
+    Site(small.shelf(), live=True).warm()
+    Site(Shelf(tmp_path), live=True).warm()
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
