@@ -118,8 +118,8 @@ class Reason(Asked):
 
 
 class Call(Asked):
-    """A question about no candidate in particular: `stage` is synthesize, caption, decompose, check, refine or
-    joint."""
+    """A question about no candidate in particular: `stage` is synthesize, caption, decompose, check, refine,
+    joint, or document: a text that was to be ranked."""
 
     stage: str
     text: str = ""

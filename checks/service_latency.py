@@ -12,15 +12,13 @@ import asyncio
 import http.client
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from agent.graph import Agent
+from checks.running import running
 from core.types import Candidate, Query
 from service.api.engine import Engine
 from service.api.opening import open_engine
@@ -30,21 +28,6 @@ QUERY = "two red crabs on a beach in the rain"
 IMAGES = 20
 ALLOWED_MS = 5.0
 _HEADERS = {"Content-Type": "application/json"}
-
-
-@contextmanager
-def served(data: Path) -> Iterator[http.client.HTTPConnection]:
-    """A connection to a service of its own with the bundled models."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--data", str(data)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if "http://" not in line:
-                raise SystemExit("the service did not start; try `fieldscope serve`")
-            yield http.client.HTTPConnection(line.partition("http://")[2].split()[0], timeout=120)
-        finally:
-            process.terminate()
 
 
 def over_http(connection: http.client.HTTPConnection, body: bytes) -> float:
@@ -81,7 +64,8 @@ async def candidates_of(engine: Engine) -> tuple[list[str], list[Candidate]]:
 
 async def measure(strategy: str, rounds: int, data: Path) -> tuple[float, float]:
     """The medians of both ways, in milliseconds."""
-    with served(data / "served") as connection:
+    with running("--data", data / "served") as service:
+        connection = http.client.HTTPConnection(service.address, timeout=120)
         async with open_engine(ServerSettings(data=data / "direct", cache_mode="replay")) as engine:
             names, candidates = await candidates_of(engine)
             body = json.dumps({"query": QUERY, "documents": names, "strategy": strategy}).encode()

@@ -70,10 +70,6 @@ def serve_until_stopped(app: FastAPI, listener: socket.socket, grace: float, rea
     not wait. Raises whatever the opening raises.
     """
     logging.config.dictConfig(_LOGS)
-    asyncio.run(_serve(app, listener, grace, ready))
-
-
-async def _serve(app: FastAPI, listener: socket.socket, grace: float, ready: Callable[[], None]) -> None:
     config = uvicorn.Config(
         app,
         lifespan="off",  # it is opened here, so that what goes wrong is said in one line
@@ -83,6 +79,13 @@ async def _serve(app: FastAPI, listener: socket.socket, grace: float, ready: Cal
         proxy_headers=False,
         timeout_graceful_shutdown=math.ceil(grace),
     )
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop's, where that is installed
+        runner.run(_serve(app, config, listener, grace, ready))
+
+
+async def _serve(
+    app: FastAPI, config: uvicorn.Config, listener: socket.socket, grace: float, ready: Callable[[], None]
+) -> None:
     async with app.router.lifespan_context(app):
         gc.collect()
         gc.freeze()  # models and libraries stay; the collector need not go through them again and again

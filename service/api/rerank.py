@@ -29,6 +29,7 @@ _COUNT = r"^[0-9]{1,12}$"
 _SECONDS = r"^([1-9][0-9]{0,5}(\.[0-9]{1,3})?|0\.[0-9]{0,2}[1-9])$"
 _EXPLAIN = r"^(true|false|[0-9]{1,3}|1000)$"
 
+
 def _whole(given: Any) -> Any:
     """To JSON 3.0 is an integer."""
     return int(given) if isinstance(given, float) and given.is_integer() else given

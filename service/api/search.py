@@ -41,9 +41,7 @@ _NOT_BOTH: list[Any] = [
 class SearchBody(BaseModel):
     """What to look for, and how."""
 
-    model_config = ConfigDict(
-        strict=True, extra="forbid", json_schema_extra={"examples": EXAMPLES, "anyOf": _NOT_BOTH}
-    )
+    model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"examples": EXAMPLES, "anyOf": _NOT_BOTH})
 
     query: str = Field(
         min_length=1, pattern=r"\S", description="What the pictures should show, or how the reference shall change."

@@ -14,7 +14,7 @@ pytest.importorskip("schemathesis", reason="the clients' environment is another 
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(1800)]
 
-EXAMPLES = 30
+EXAMPLES = 50
 """Requests for an operation and a phase."""
 
 

@@ -62,7 +62,8 @@ async def test_strategies_are_run_and_written(bench: Benchmark, make_lmm: MakeLM
     assert clip.cost.calls == 0
     for summary in (clip, yes_no):
         assert set(content(summary.out)) == {
-            "manifest.json", "results.jsonl", "images.jsonl", "run.trec", "qrels.trec", "metrics.json",
+            "manifest.json", "collection.json", "results.jsonl", "images.jsonl", "run.trec", "qrels.trec",
+            "metrics.json",
         }  # fmt: skip
         assert set(results_in(summary.out)) == {query.id for query in bench.queries}
 

@@ -180,7 +180,8 @@ def test_claims_of_a_run_by_hand() -> None:
     prior = math.sqrt(1.5)  # of a, standardised; that of b is 0
 
     def p_match(prior: float, whole: float, part: float) -> float:
-        odds = (whole / (1 - whole) * part / (1 - part) + 0.001) / 1.001 * math.exp(prior / 2)
+        evidence = whole / (1 - whole) * part / (1 - part)
+        odds = (evidence + 0.001) / 1.001 * 1.03 / (1 + 0.03 * evidence) * math.exp(prior / 2)
         return odds / (1 + odds)
 
     rate = (4 * 0.4 + 0.9 + 0.3) / 6  # the share of images that pass, for c

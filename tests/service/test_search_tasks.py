@@ -252,7 +252,8 @@ def test_a_change_is_thought_out_and_reranked(
     assert len(said["ranking"]) == 11 and "000005.png" not in images_of(said)
     assert (said["reference"], said["query"], said["flags"]) == ("000005.png", CHANGE, [])
     query = Query(id="q", text=CHANGE, reference_image="000005.png")
-    assert priors_of(said) == searched(index, encoder, query, ("an owl", "a white owl", CAPTION))
+    prior = "query" if strategy == "agent" else "fused"
+    assert priors_of(said) == searched(index, encoder, query, ("an owl", "a white owl", CAPTION), 0.15, prior)
     pixels = FolderCollection(rendered).pixel_hash("000005.png")
     assert (asked[0].text, asked[0].images[0].sha256) == ("describe the image.", pixels)
     assert f'reference: "{CAPTION}". change: "{CHANGE}".' in asked[1].text
@@ -277,8 +278,8 @@ def test_a_dialogue_is_thought_out_and_reranked(
     assert "dialogue: a sleeping owl. q: what is the weather? a: at night. q: where is it?" in asked[0].text
     query = Query(id="q", text="a sleeping owl", dialogue=tuple(Turn(**each) for each in ROUNDS))
     descriptions = ("an owl", "a white owl", CAPTION)
-    assert priors_of(said) == searched(captioned, encoder, query, descriptions, 0.15)
-    assert priors_of(said) != searched(captioned, encoder, query, descriptions)
+    assert priors_of(said) == searched(captioned, encoder, query, descriptions, 0.15, "query")
+    assert priors_of(said) != searched(captioned, encoder, query, descriptions, 0.0, "query")
 
 
 def test_a_search_is_widened_and_flags_what_it_finds_then(

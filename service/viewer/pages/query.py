@@ -115,7 +115,7 @@ def page(run: Run, query_id: str, shelf: Shelf) -> Page:
         context=context,
         crumbs=[("Runs", addresses.INDEX), (run.name, addresses.run_page(run.key))],
         scripts=["query.js", "call.js"],
-        styles=["call.css", "query.css"],
+        styles=["call.css", "query.css", "ranking.css"],
     )
 
 

@@ -109,7 +109,9 @@ def test_an_answer_decides_and_without_one_the_prior_does() -> None:
 
 
 def test_what_was_not_asked_stands_on_its_prior_without_a_warning_of_its_own() -> None:
-    judged = Judged(("a", "b"), (verdict("a", state="not_asked"), verdict("b", state="not_asked")), {"a": 0.1, "b": 0.2})
+    judged = Judged(
+        ("a", "b"), (verdict("a", state="not_asked"), verdict("b", state="not_asked")), {"a": 0.1, "b": 0.2}
+    )
     assert judged.scores()["a"] < 0.5 < judged.scores()["b"]
     assert judged.flags() == [] and not judged.nothing
 
