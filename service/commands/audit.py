@@ -235,8 +235,8 @@ def _marks(found: Audit, annotations: Sequence[Annotation], judgments: Qrels) ->
 def _shown_marks(marks: dict[str, int]) -> Iterator[str]:
     if marks["verdicts"]:
         yield (
-            f"verdicts marked by people: {marks['verdicts']}, {marks['verdicts_wrong']} of them wrong; their marks count "
-            "as the truth there"
+            f"verdicts marked by people: {marks['verdicts']}, {marks['verdicts_wrong']} of them wrong; their marks "
+            "count as the truth there"
         )
     if marks["without_verdict"]:
         yield f"marks about verdicts that this run does not have any more: {marks['without_verdict']}"
