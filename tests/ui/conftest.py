@@ -193,7 +193,10 @@ def arrive(browser: Browser) -> Iterator[Arrive]:
 
     def made(scheme: Scheme = "light", width: int = 1280, height: int = 900, scripts: bool = True) -> Visitor:
         context = browser.new_context(
-            color_scheme=scheme, viewport={"width": width, "height": height}, java_script_enabled=scripts
+            color_scheme=scheme,
+            viewport={"width": width, "height": height},
+            java_script_enabled=scripts,
+            reduced_motion="reduce",  # what is half faded in has no contrast yet
         )
         visitor = Visitor(context.new_page())
 

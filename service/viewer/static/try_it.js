@@ -359,8 +359,9 @@
     }
   }
 
-  form.q.value = Fieldscope.state("q") ?? "";
-  form.budget.value = Fieldscope.state("budget") ?? "";
+  // Somebody may have begun to type while this script was on its way.
+  form.q.value = Fieldscope.state("q") ?? form.q.value;
+  form.budget.value = Fieldscope.state("budget") ?? form.budget.value;
   if (form.budget.selectedIndex < 0) form.budget.value = "";
   form.strategy.addEventListener("change", describe);
   form.addEventListener("submit", (event) => {
