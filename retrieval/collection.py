@@ -17,7 +17,7 @@ from core.types import ImageSource
 from retrieval.images import DEFAULT_LIMITS, SUFFIXES, ImageLimits, open_image
 from retrieval.lru import ByteLru
 
-_DECODED_BYTES = 256_000_000
+_DECODED_BYTES = 128_000_000
 
 
 @runtime_checkable
@@ -42,9 +42,9 @@ class Collection(ImageSource, Protocol):
 class DecodingCollection(ABC):
     """What collections share: a bounded memory of decoded pictures, and every picture's hash once it is known."""
 
-    def __init__(self, limits: ImageLimits) -> None:
+    def __init__(self, limits: ImageLimits, decoded_bytes: int = _DECODED_BYTES) -> None:
         self.limits = limits
-        self._decoded: ByteLru[PILImage.Image] = ByteLru(_DECODED_BYTES)
+        self._decoded: ByteLru[PILImage.Image] = ByteLru(decoded_bytes)
         self._hashes: dict[str, str] = {}
 
     @abstractmethod

@@ -32,6 +32,8 @@ UPLOADED = "uploaded/"
 
 DEFAULT_BYTES = 2_000_000_000
 
+_DECODED_BYTES = 64_000_000
+
 _SUFFIX = ".png"
 
 
@@ -50,7 +52,7 @@ class PictureStore(DecodingCollection):
     """
 
     def __init__(self, folder: Path, limits: ImageLimits, max_bytes: int = DEFAULT_BYTES) -> None:
-        super().__init__(limits)
+        super().__init__(limits, _DECODED_BYTES)
         self.folder = folder
         self.max_bytes = max_bytes
         self._lock = threading.RLock()
