@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from service.server_settings import ServerSettings
 
-_TIDY_EVERY = 10.0  # seconds
-_WORK = 1.0  # seconds of the processor's time, after which there may be something to give back
+_TIDY_EVERY = 3.0  # seconds
+_WORK = 0.5  # seconds of the processor's time, after which there may be something to give back
 
 _LOGS = {
     "version": 1,
