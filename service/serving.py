@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _TIDY_EVERY = 3.0  # seconds
 _WORK = 0.5  # seconds of the processor's time, after which there may be something to give back
 
+_KEEP_ALIVE = 75
+"""Seconds for which a connection that nobody uses stays: longer than clients and proxies keep theirs, so that none of
+them sends a request into one that is just being closed."""
+
 _LOGS = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -82,6 +86,7 @@ def serve_until_stopped(app: FastAPI, listener: socket.socket, grace: float, rea
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(grace),
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop's, where that is installed

@@ -173,6 +173,19 @@ def test_the_same_order_as_the_command_line(served: Served, expected: Expected, 
     assert client(served.url, QUERY, expected.spellings[spelling]) == expected.order
 
 
+@pytest.mark.parametrize("make", [cohere.Client, cohere.ClientV2])
+def test_plain_words_are_ranked_and_said_to_be_ranked_by_clip(served: Served, make: Callable[..., Any]) -> None:
+    documents = ["a white owl at night", QUERY, "two red crabs", "snow"]
+    reply = make(api_key="none", base_url=served.url).rerank(model="m", query=QUERY, documents=documents)
+    assert [result.index for result in reply.results][:2] == [1, 2]
+    assert "no answers about texts" in reply.meta.warnings[0]
+
+
+def test_llama_index_tells_what_is_wrong(served: Served) -> None:
+    with pytest.raises(RuntimeError, match="is no image of a registered collection"):
+        llama_index(served.url, QUERY, ["fieldscope://fieldnotes/1", "fieldscope://fieldnotes/none.png"])
+
+
 def test_top_n_and_the_sentences_of_errors(served: Served, expected: Expected) -> None:
     client = cohere.ClientV2(api_key="none", base_url=served.url)
     documents = expected.spellings["ids"]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
-
-from checks.viewer_speed import measure
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_every_kind_of_page_is_small_and_quick(tmp_path: Path) -> None:
-    found = list(measure(tmp_path))
-    assert len(found) == 8
-    assert [each for each in found if not each.holds] == []
+def test_every_kind_of_page_is_small_and_quick() -> None:
+    # In a process of its own: among other tests' objects the garbage collector takes longer than a page.
+    found = subprocess.run([sys.executable, "-m", "checks.viewer_speed"], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert len(found.stdout.splitlines()) == 10

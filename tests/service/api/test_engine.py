@@ -383,6 +383,25 @@ async def test_whatever_goes_wrong_goes_out_as_json_without_a_traceback(
         assert "'documents'" in (await service.rerank(query=CRABS)).json()["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("OPTIONS", "/v1/jobs", "GET, POST"),
+        ("PUT", "/v1/jobs/job-1", "GET, DELETE"),
+        ("GET", "/v1/rerank", "POST"),
+        ("DELETE", "/healthz", "GET"),
+        ("DELETE", "/static/viewer.js", "GET, HEAD"),
+    ],
+)
+async def test_a_method_that_is_not_taken_is_told_which_ones_are(
+    world: World, opened: Any, method: str, path: str, allowed: str
+) -> None:
+    async with opened() as service:
+        reply = await service.client.request(method, path)
+        assert (reply.status_code, reply.headers["allow"]) == (405, allowed)
+        assert reply.json()["error"]["code"] == "method_not_allowed"
+
+
 async def test_a_request_keeps_its_own_number_and_the_log_has_a_line_for_it(
     world: World, opened: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

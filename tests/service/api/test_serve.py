@@ -109,6 +109,41 @@ def test_it_serves_and_ends_what_is_in_flight_when_it_is_told_to_stop(started: S
     assert "Traceback" not in errors
 
 
+def test_a_job_that_is_at_work_is_handed_back_to_the_next_start(started: Started, server: LMMServer) -> None:
+    at_work, gate, answer = threading.Event(), threading.Event(), server.answer
+
+    def slow(body: dict[str, Any]) -> tuple[int, str]:
+        at_work.set()
+        gate.wait(20)
+        return answer(body)
+
+    server.answer = slow
+    service = started("--grace", 2)
+    calls = {"calls": [{"url": "/v1/rerank", "body": BODY}, {"url": "/v1/rerank", "body": {**BODY, "query": "b"}}]}
+    job = httpx.post(f"{service.url}/v1/jobs", json=calls).json()
+    assert at_work.wait(10)
+    followed: list[str] = []
+    following = threading.Thread(
+        target=lambda: followed.append(httpx.get(service.url + job["events"], timeout=30).text)  # to its end
+    )
+    following.start()
+    began = time.monotonic()
+    time.sleep(0.2)
+    status, errors = service.stop()
+    assert status == 0, errors
+    assert time.monotonic() - began < 15 and "Traceback" not in errors
+    following.join(10)
+    assert "event: done" not in followed[0]
+    gate.set()
+    again = started()
+    deadline = time.monotonic() + START
+    while (view := httpx.get(f"{again.url}/v1/jobs/{job['id']}").json())["state"] != "done":
+        assert time.monotonic() < deadline, view
+        time.sleep(0.05)
+    assert view["calls"] == {"total": 2, "done": 2, "failed": 0}
+    assert again.stop()[0] == 0
+
+
 def test_it_says_that_it_is_not_ready_while_its_lmm_is_away(started: Started, server: LMMServer) -> None:
     server.models = (200, json.dumps({"data": [{"id": "other"}]}))
     service = started()
