@@ -116,13 +116,15 @@ def test_what_was_not_asked_stands_on_its_prior_without_a_warning_of_its_own() -
     assert judged.flags() == [] and not judged.nothing
 
 
-@given(st.dictionaries(st.text(max_size=3), st.floats(-1, 1), max_size=20), st.data())
-def test_scores_lie_between_0_and_1_and_keep_the_priors_order(priors: dict[str, float], data: st.DataObject) -> None:
-    known = {document: data.draw(st.sampled_from([None, 0.01, 0.6])) for document in priors}
-    said = tuple(verdict(document, p_yes, answer="?") for document, p_yes in known.items())
-    judged = Judged((*priors, "none at all"), said, priors)
-    scores = judged.scores()
+documents = st.dictionaries(st.text(max_size=3), st.tuples(st.floats(-1, 1), st.sampled_from([None, 0.01, 0.6])))
+
+
+@given(documents)
+def test_scores_lie_between_0_and_1_and_keep_the_priors_order(told: dict[str, tuple[float, float | None]]) -> None:
+    priors = {document: prior for document, (prior, _) in told.items()}
+    said = tuple(verdict(document, p_yes, answer="?") for document, (_, p_yes) in told.items())
+    scores = Judged((*told, "none at all"), said, priors).scores()
     assert all(0 < score < 1 for score in scores.values())
-    silent = sorted((document for document in priors if known[document] is None), key=lambda each: priors[each])
+    silent = sorted((document for document, (_, p_yes) in told.items() if p_yes is None), key=priors.__getitem__)
     assert all(scores[before] <= scores[after] for before, after in itertools.pairwise(silent))
-    assert all(scores[document] == p_yes for document, p_yes in known.items() if p_yes is not None)
+    assert all(scores[document] == p_yes for document, (_, p_yes) in told.items() if p_yes is not None)
