@@ -102,9 +102,9 @@ def _claim(folder: Path, identity: str) -> None:
 def _identity(site: Site, originals: bool) -> str:
     """What decides how the files come out: the runs as they are, their marks, the viewer itself."""
     runs = {}
-    for key, path in site.shelf.folders().items():
-        marks = site.shelf.run(key)
-        runs[key] = [str(path.resolve()), repr(stamp(path)), as_csv(marks) if marks and not marks.problem else ""]
+    for run in site.shelf.runs():
+        marks = "" if run.problem else as_csv(run)
+        runs[run.key] = [str(run.folder.resolve()), repr(stamp(run.folder)), marks]
     viewer = {
         path.relative_to(_HERE).as_posix(): path.read_text(encoding="utf-8")
         for path in sorted(_HERE.rglob("*"))

@@ -38,8 +38,14 @@ class Shelf:
     def run(self, key: str) -> Run | None:
         """The run of this key, read again where its files have changed; None where there is none."""
         folder = self.folders().get(key)
-        if folder is None:
-            return None
+        return None if folder is None else self._read(key, folder)
+
+    def runs(self) -> list[Run]:
+        """Every run, in order of their paths."""
+        return [self._read(key, folder) for key, folder in self.folders().items()]
+
+    def _read(self, key: str, folder: Path) -> Run:
+        """A run as its files are now; those that did not change are not opened again."""
         now = stamp(folder)
         known = self._open.get(key)
         if known is None or known[0] != now:
@@ -49,10 +55,6 @@ class Shelf:
         while len(self._open) > _OPEN:
             self._open.popitem(last=False)
         return known[1]
-
-    def runs(self) -> list[Run]:
-        """Every run, in order of their paths."""
-        return [run for key in self.folders() if (run := self.run(key)) is not None]
 
     def _name(self, folder: Path) -> str:
         return folder.name if folder == self.root else folder.relative_to(self.root).as_posix()
