@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Generic, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from agent.asking import ask
 from agent.lmm.base import LMM, LMMRequest, LMMResponse, Message, TextPart
 from agent.lmm.completion import one_line
+from agent.lmm.json_text import LONGEST, read_json
 from agent.types import Call
-
-LONGEST = 20_000
-"""Characters. A longer answer has run away: it is not read, and no more of it is kept."""
-
-_SHOWN_FAULTS = 3
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
@@ -58,28 +54,12 @@ async def ask_structured(
 
 
 def _read(response: LMMResponse, schema: type[AnswerT]) -> AnswerT:
-    """The outermost JSON object, whatever stands around it. Raises `ValueError`, in words that help to mend it."""
-    text = response.text
-    if len(text) > LONGEST:
-        raise ValueError(f"it is longer than {LONGEST} characters")
-    start, end = text.find("{"), text.rfind("}") + 1
-    if start < 0:
-        raise ValueError("there is no JSON object in it")
+    """The answer in a response. Raises `ValueError`, in words that help to correct it."""
     try:
-        return schema.model_validate_json(text[start:end] if end > start else text[start:])
-    except ValidationError as error:
+        return read_json(response.text, schema)
+    except ValueError as error:
         cut = "it was cut off for its length; " if response.finish_reason == "length" else ""
-        raise ValueError(cut + _faults(error)) from error
-
-
-def _faults(error: ValidationError) -> str:
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    told = []
-    for fault in faults[:_SHOWN_FAULTS]:
-        place = ".".join(map(str, fault["loc"]))
-        told.append(f"{place}: {fault['msg']}" if place else fault["msg"])
-    more = f"; and {len(faults) - len(told)} more" if len(faults) > len(told) else ""
-    return "; ".join(told) + more
+        raise ValueError(f"{cut}{error}") from error
 
 
 def _with_fault(request: LMMRequest, text: str, fault: str) -> LMMRequest:

@@ -1,0 +1,58 @@
+"""Whether what came as log-probabilities can be log-probabilities of one token, and what the same ones count.
+
+Some servers give numbers of another kind under that name: probabilities, base-10 logarithms, or what is left after a
+temperature of 0. Read as natural logarithms they would rank images wrongly and look right, so they are never read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from agent.lmm.base import TokenLogprob
+
+MOST = 1.01
+"""The most that probabilities of one token may sum to: 1, and what 16-bit rounding of logarithms adds to it."""
+
+_ZERO = 1e-3  # a logarithm above this is no rounding of 0
+_SURE = -1e-4
+_FAR = -80.0  # nats; no model's best alternative stands so far above its next ones
+_MASKED = -1000.0  # nats; what is below was put there and not computed
+_ADVICE = "use a server that returns the model's own, as natural logarithms, such as vLLM"
+
+
+def distinct(alternatives: Sequence[TokenLogprob]) -> list[TokenLogprob]:
+    """The alternatives that are numbers, each once: one token with one value is one alternative, however often it came.
+    Several tokens may be spelled alike (a word with and without its space), but their values differ."""
+    return list(dict.fromkeys(each for each in alternatives if math.isfinite(each.logprob)))
+
+
+def logprobs_fault(alternatives: Sequence[TokenLogprob]) -> str | None:
+    """Why these can't be natural log-probabilities of one token, and what to change; None where they can."""
+    known = distinct(alternatives)
+    if not known:
+        return "no log-probability of the answer's token came back"
+    values = sorted((each.logprob for each in known), reverse=True)
+    best = max(known, key=lambda each: each.logprob)
+    if best.logprob > _ZERO:
+        likely = values[-1] >= 0.0 and values[0] <= 1.0 + _ZERO
+        kind = "probabilities in place of log-probabilities" if likely else "log-probabilities greater than 0"
+        return f"the server returns {kind} ({best.token!r} has {best.logprob:.4g}): {_ADVICE}"
+    if _after_temperature(values):
+        return (
+            f"the server returns log-probabilities after temperature 0 ({best.token!r} has all of the probability): "
+            "start vLLM with --logprobs-mode raw_logprobs, or use a server that returns the model's own"
+        )
+    total = sum(map(math.exp, values))
+    if total > MOST:
+        base_10 = ", as base-10 logarithms do" if sum(10.0**value for value in values) <= MOST else ""
+        return f"the server's log-probabilities of one token sum to {total:.2f} in place of 1{base_10}: {_ADVICE}"
+    return None
+
+
+def _after_temperature(values: Sequence[float]) -> bool:
+    """Whether falling values are what a softmax gives at temperature 0, or just above, and never at 1."""
+    best, *others = values
+    one_hot = best >= 0.0 and all(value <= _FAR for value in others)
+    filled = best >= _SURE and len(others) > 1 and len(set(others)) == 1
+    return one_hot or filled or len({value for value in others if value <= _MASKED}) > 1
