@@ -239,13 +239,17 @@ class _Pulse:
     def __init__(self, strategy: str, before: Iterable[RerankResult]) -> None:
         self._strategy = strategy
         self._alive = any(_answered(_telling(result.asked)) for result in before)
+        self._judged = False
         self._calls = 0
         self._queries = 0
         self._reason = ""
 
     def feel(self, result: RerankResult, readable: Container[str]) -> None:
-        """Take in a query's answers. Unreadable images are no fault of the model, and the cache is not the model."""
-        questions = _telling([asked for asked in result.asked if _could_be_asked(asked, readable) and not asked.cached])
+        """Take in a query's answers. Unreadable images are no fault of the model, the cache is not the model, and a
+        text that came and can't be read is a sign neither of life nor of death."""
+        self._judged |= _answered(filter(_judges, result.asked))
+        new = [asked for asked in result.asked if not asked.cached and not _unread(asked)]
+        questions = _telling([asked for asked in new if _could_be_asked(asked, readable)])
         if _answered(questions):
             self._alive, self._calls, self._queries = True, 0, 0
         elif questions:
@@ -256,8 +260,9 @@ class _Pulse:
             self._stop()
 
     def require_life(self) -> None:
-        """Raise `LMMError` where the model was asked and never gave an answer."""
-        if self._calls and not self._alive:
+        """Raise `LMMError` where the model was asked and never gave an answer, unless candidates were judged by answers
+        from the cache: then the run has its result."""
+        if self._calls and not self._alive and not self._judged:
             self._stop()
 
     def _stop(self) -> None:
@@ -269,8 +274,17 @@ class _Pulse:
 
 def _telling(questions: Sequence[Asked]) -> Sequence[Asked]:
     """Those about candidates' relevance; all, where there are none of them."""
-    judging = [asked for asked in questions if isinstance(asked, Verdict | Comparison) or _joint(asked)]
-    return judging or questions
+    return list(filter(_judges, questions)) or questions
+
+
+def _judges(question: Asked) -> bool:
+    """Whether it is about candidates' relevance."""
+    return isinstance(question, Verdict | Comparison) or _joint(question)
+
+
+def _unread(question: Asked) -> bool:
+    """Whether a text came, and could not be read."""
+    return isinstance(question, Call) and question.state == "unknown" and bool(question.text)
 
 
 def _joint(question: Asked) -> bool:
@@ -329,7 +343,7 @@ def _open(result: RerankResult) -> int:
     more or did without, and the same question would get the same text; and a joint verdict, since what a joint answer
     leaves open is asked one by one.
     """
-    return sum(q.state == "unknown" and not (isinstance(q, Call) and q.text) for q in result.asked)
+    return sum(question.state == "unknown" and not _unread(question) for question in result.asked)
 
 
 def _configuration(

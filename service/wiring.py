@@ -170,13 +170,15 @@ async def open_bare_lmm(settings: Settings, images: ImageSource) -> AsyncIterato
         await lmm.aclose()
 
 
-async def check_served(lmm: OpenAILMM) -> None:
-    """Raise an `LMMError` unless the server is there and serves the model, or keeps no list of models."""
+async def check_served(lmm: OpenAILMM) -> bool:
+    """Whether the server's list of models names the model; False where it keeps none, or none that can be read. Raises
+    an `LMMError` where the server is not there, or serves other models."""
     try:
-        await lmm.check()
+        return await lmm.check()
     except (LMMRequestError, LMMServerError) as error:
         if getattr(error.__cause__, "status_code", None) not in _NO_MODEL_LIST:
             raise
+        return False
 
 
 def studio_deps(strategy: Strategy) -> Deps:

@@ -1,4 +1,4 @@
-"""Whether a response can be used as the answer to its request: one test for what a model says and what a cache holds."""
+"""Whether a response can be used as the answer to its request: one test for new answers and remembered ones."""
 
 from __future__ import annotations
 

@@ -7,12 +7,17 @@ temperature of 0. Read as natural logarithms they would rank images wrongly and 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 
 from agent.lmm.base import TokenLogprob
+from agent.lmm.thinking import SWITCH_OFF
 
 MOST = 1.01
 """The most that probabilities of one token may sum to: 1, and what 16-bit rounding of logarithms adds to it."""
+
+Alternative = tuple[str, float, Hashable]
+"""A token's spelling, its log-probability, and whatever tells it from others of that spelling; None where unknown."""
 
 _ZERO = 1e-3  # a logarithm above this is no rounding of 0
 _SURE = -1e-4
@@ -21,9 +26,22 @@ _MASKED = -1000.0  # nats; what is below was put there and not computed
 _ADVICE = "use a server that returns the model's own, as natural logarithms, such as vLLM"
 
 
+def gathered(alternatives: Iterable[Alternative]) -> tuple[TokenLogprob, ...]:
+    """The alternatives that are numbers, the most probable first. What came twice counts once; tokens that are known to
+    be different ones, with one spelling and one value, are one alternative with the probability of all of them."""
+    tokens: defaultdict[tuple[str, float], set[Hashable]] = defaultdict(set)
+    for spelling, logprob, token in alternatives:
+        if math.isfinite(logprob):
+            tokens[spelling, logprob] |= {token} - {None}
+    return tuple(
+        TokenLogprob(token=spelling, logprob=logprob + math.log(max(len(different), 1)))
+        for (spelling, logprob), different in sorted(tokens.items(), key=lambda item: -item[0][1])
+    )
+
+
 def distinct(alternatives: Sequence[TokenLogprob]) -> list[TokenLogprob]:
-    """The alternatives that are numbers, each once: one token with one value is one alternative, however often it came.
-    Several tokens may be spelled alike (a word with and without its space), but their values differ."""
+    """The alternatives that are numbers, each once: one spelling with one value is one alternative, however often it is
+    there. Several tokens may be spelled alike (a word with and without its space), but their values differ."""
     return list(dict.fromkeys(each for each in alternatives if math.isfinite(each.logprob)))
 
 
@@ -31,7 +49,7 @@ def logprobs_fault(alternatives: Sequence[TokenLogprob]) -> str | None:
     """Why these can't be natural log-probabilities of one token, and what to change; None where they can."""
     known = distinct(alternatives)
     if not known:
-        return "no log-probability of the answer's token came back"
+        return f"no log-probability of an answer's token came back; if the model thinks first, {SWITCH_OFF}"
     values = sorted((each.logprob for each in known), reverse=True)
     best = max(known, key=lambda each: each.logprob)
     if best.logprob > _ZERO:

@@ -21,6 +21,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart
 from agent.lmm.completion import one_line, read_completion, read_models
+from agent.lmm.failure import status_error
 from core.errors import (
     ConfigError,
     FieldscopeError,
@@ -36,9 +37,6 @@ LONGEST_WAIT = 120.0
 """Seconds. A server that asks for a longer pause than this (Retry-After) is taken at its word: the call fails."""
 
 _CAN_PASS = (LMMConnectionError, LMMRateLimitError, LMMServerError)
-_REQUEST_TIMEOUT = 408
-_SLOW_DOWN = {409, 425, 429}
-_SERVER_FAULT = 500
 _REMEMBERED_IMAGES = 64
 _CONNECT_TIMEOUT = 10.0
 
@@ -105,40 +103,42 @@ class OpenAILMM:
         Raises the `LMMError` that fits, `ImageError` for an unreadable image. A server that gives no log-probabilities
         where some were asked for is an `LMMResponseError`, so that no such answer is ever cached.
         """
-        seconds, answer = await self.exchange(request)
-        return read_completion(answer, request, seconds)
+        response, _ = await self.exchange(request)
+        return response
 
-    async def exchange(self, request: LMMRequest) -> tuple[float, str]:
-        """What `generate` reads: the seconds that the answer took, and its JSON as the server wrote it."""
+    async def exchange(self, request: LMMRequest) -> tuple[LMMResponse, str]:
+        """What `generate` returns, and the JSON in which the server wrote it."""
         async with self._slots:
             body = await self._body(request)
             retrying = self._retrying.copy()  # an object of tenacity's holds the state of one call
-            answered: tuple[float, str] = await retrying(self._ask, body)
+            answered: tuple[LMMResponse, str] = await retrying(self._ask, body, request)
         return answered
 
-    async def check(self) -> None:
-        """Raise an `LMMError` unless the server answers and serves the model. One attempt; costs no tokens."""
+    async def check(self) -> bool:
+        """Whether the server's list of models names the model; False where the list can't be read. Raises an `LMMError`
+        where the server does not answer, or serves other models. One attempt; costs no tokens."""
         try:
             async with asyncio.timeout(self._timeout):
                 raw = await self._client.models.with_raw_response.list()
         except (openai.OpenAIError, TimeoutError) as error:
             raise lmm_error(error, self.url, self._timeout) from error
         served = read_models(raw.text)
-        if self.model not in served:
+        if served is not None and self.model not in served:
             raise LMMRequestError(f"{self.url} serves {', '.join(served) or 'no model'}, not {self.model}: set --model")
+        return served is not None
 
     async def aclose(self) -> None:
         await self._client.close()
 
-    async def _ask(self, body: dict[str, Any]) -> tuple[float, str]:
-        """One attempt: seconds taken, and the answer's JSON as it came."""
+    async def _ask(self, body: dict[str, Any], request: LMMRequest) -> tuple[LMMResponse, str]:
+        """One attempt, read within it: an error that came with status 200 may pass as well."""
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._timeout):  # the client's own timeout starts anew with each byte
                 raw = await self._client.chat.completions.with_raw_response.create(**body)
         except (openai.OpenAIError, TimeoutError) as error:
             raise lmm_error(error, self.url, self._timeout) from error
-        return time.perf_counter() - started, raw.text
+        return read_completion(raw.text, request, time.perf_counter() - started), raw.text
 
     async def _body(self, request: LMMRequest) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -194,11 +194,7 @@ def lmm_error(error: Exception, url: str, timeout: float) -> FieldscopeError:
             )
         case openai.APIStatusError(status_code=status):
             said = f"{url} answered {status}: {_server_words(error)}"
-            if status == _REQUEST_TIMEOUT:
-                return LMMConnectionError(said)
-            if status in _SLOW_DOWN:
-                return LMMRateLimitError(said, retry_after=_retry_after(error))
-            return LMMServerError(said) if status >= _SERVER_FAULT else LMMRequestError(said)
+            return status_error(status, said, _retry_after(error))
         case openai.APIError() | openai.LengthFinishReasonError() | openai.ContentFilterFinishReasonError():
             return LMMResponseError(f"{url} gave no usable answer: {one_line(error)}")
         case _:

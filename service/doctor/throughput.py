@@ -18,9 +18,6 @@ CALLS = {1: 8, 8: 32, 32: 96}
 PATIENCE = 10.0
 """Seconds after which no further call of a measurement begins."""
 
-_GAIN = 1.5
-_SLOW = 0.05  # seconds for a call; a server that is faster than this has nothing to gain
-
 
 @dataclass(frozen=True)
 class _Rate:
@@ -35,7 +32,8 @@ class _Rate:
 
 
 async def check_throughput(asker: Asker, probe: Probe) -> Finding:
-    """A new picture for every question, so that nothing is cached."""
+    """A new picture for every question, so that nothing is cached. The speed is shown, and decides nothing: it depends
+    on what else the machines do."""
     question = probe.known[0].question
     rates = {at_once: await _measure(asker, question, at_once, calls) for at_once, calls in CALLS.items()}
     seen = "; ".join(f"{rate.per_second:.1f} calls/s with {at_once} at once" for at_once, rate in rates.items())
@@ -44,11 +42,8 @@ async def check_throughput(asker: Asker, probe: Probe) -> Finding:
         lost, calls = sum(rate.failed for rate in failed), sum(rate.calls for rate in rates.values())
         meaning = f"{lost} of {calls} calls failed ({failed[0].error}); those that stay failed are unknown"
         return Finding(NAME, "warn", seen, meaning, "use a lower --concurrency")
-    alone, many = rates[min(rates)].per_second, rates[max(rates)].per_second
-    if many < _GAIN * alone and alone < 1 / _SLOW:
-        meaning = f"calls wait for each other: 1,000 of them take {1000 / many / 60:.0f} min"
-        return Finding(NAME, "warn", seen, meaning, "raise vLLM's --max-num-seqs and --gpu-memory-utilization")
-    return Finding(NAME, "ok", seen, f"1,000 calls about new pictures take {_span(1000 / max(many, alone))}")
+    best = max(rate.per_second for rate in rates.values())
+    return Finding(NAME, "ok", seen, f"1,000 calls about new pictures take {_span(1000 / best)} at this speed")
 
 
 async def _measure(asker: Asker, question: str, at_once: int, calls: int) -> _Rate:
