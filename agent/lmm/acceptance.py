@@ -27,7 +27,7 @@ def fault(request: LMMRequest, response: LMMResponse) -> str | None:
     """
     if was_filtered(response.finish_reason):
         return f"a content filter stopped the answer (it ended with {response.finish_reason!r})"
-    if request.top_logprobs and (wrong := logprobs_fault(response.answer_logprobs)):
+    if request.top_logprobs and (wrong := logprobs_fault(response.answer_logprobs, request.top_logprobs)):
         return wrong
     if request.json_schema is not None:
         schema = _schemas().get(canonical_json(request.json_schema), _AnyObject)

@@ -169,7 +169,7 @@ def _answer_logprobs(positions: Sequence[Position], said: Thought, request: LMMR
         return ()
     rest = positions[start + index :]
     alternatives = finish_words(_known(rest[0]), ((each.token, each.value) for each in rest))
-    if fault := logprobs_fault(alternatives):
+    if fault := logprobs_fault(alternatives, request.top_logprobs):
         raise LMMResponseError(fault)
     return tuple(TokenLogprob(token=a.token, logprob=min(a.logprob, 0.0)) for a in alternatives)
 

@@ -33,10 +33,11 @@ def gathered(alternatives: Iterable[Alternative]) -> tuple[TokenLogprob, ...]:
     for spelling, logprob, token in alternatives:
         if math.isfinite(logprob):
             tokens[spelling, logprob] |= {token} - {None}
-    return tuple(
+    together = [
         TokenLogprob(token=spelling, logprob=logprob + math.log(max(len(different), 1)))
-        for (spelling, logprob), different in sorted(tokens.items(), key=lambda item: -item[0][1])
-    )
+        for (spelling, logprob), different in tokens.items()
+    ]
+    return tuple(sorted(together, key=lambda each: -each.logprob))
 
 
 def distinct(alternatives: Sequence[TokenLogprob]) -> list[TokenLogprob]:
@@ -45,8 +46,9 @@ def distinct(alternatives: Sequence[TokenLogprob]) -> list[TokenLogprob]:
     return list(dict.fromkeys(each for each in alternatives if math.isfinite(each.logprob)))
 
 
-def logprobs_fault(alternatives: Sequence[TokenLogprob]) -> str | None:
-    """Why these can't be natural log-probabilities of one token, and what to change; None where they can."""
+def logprobs_fault(alternatives: Sequence[TokenLogprob], asked: int = 1) -> str | None:
+    """Why these can't be natural log-probabilities of one token, of the `asked` number of its alternatives, and what to
+    change; None where they can."""
     known = distinct(alternatives)
     if not known:
         return f"no log-probability of an answer's token came back; if the model thinks first, {SWITCH_OFF}"
@@ -56,7 +58,7 @@ def logprobs_fault(alternatives: Sequence[TokenLogprob]) -> str | None:
         likely = values[-1] >= 0.0 and values[0] <= 1.0 + _ZERO
         kind = "probabilities in place of log-probabilities" if likely else "log-probabilities greater than 0"
         return f"the server returns {kind} ({best.token!r} has {best.logprob:.4g}): {_ADVICE}"
-    if _after_temperature(values):
+    if _after_temperature(values, asked):
         return (
             f"the server returns log-probabilities after temperature 0 ({best.token!r} has all of the probability): "
             "start vLLM with --logprobs-mode raw_logprobs, or use a server that returns the model's own"
@@ -68,9 +70,10 @@ def logprobs_fault(alternatives: Sequence[TokenLogprob]) -> str | None:
     return None
 
 
-def _after_temperature(values: Sequence[float]) -> bool:
-    """Whether falling values are what a softmax gives at temperature 0, or just above, and never at 1."""
+def _after_temperature(values: Sequence[float], asked: int) -> bool:
+    """Whether falling values are what a softmax gives at temperature 0, or just above, and never at 1. A single 0 is
+    one of them where more were asked for: the others were left out as impossible."""
     best, *others = values
-    one_hot = best >= 0.0 and all(value <= _FAR for value in others)
+    one_hot = best >= 0.0 and all(value <= _FAR for value in others) and (bool(others) or asked > 1)
     filled = best >= _SURE and len(others) > 1 and len(set(others)) == 1
     return one_hot or filled or len({value for value in others if value <= _MASKED}) > 1

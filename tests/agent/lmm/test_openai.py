@@ -209,11 +209,11 @@ async def test_the_answer_of_a_model_that_thinks_aloud(lmm, server, ask, complet
 async def test_a_server_that_gives_only_the_chosen_tokens_log_probability(lmm, server, ask) -> None:
     choice = {
         "message": {"content": "Yes"},
-        "logprobs": {"content": [{"token": "Yes", "logprob": 0.5}]},
+        "logprobs": {"content": [{"token": "Yes", "logprob": -0.5}]},
     }
     server.reply = lambda n, body: (200, {}, json.dumps({"choices": [choice]}).encode())
     response = await lmm.generate(ask("?", top_logprobs=5))
-    assert [(lp.token, lp.logprob) for lp in response.answer_logprobs] == [("Yes", 0.0)]
+    assert [(lp.token, lp.logprob) for lp in response.answer_logprobs] == [("Yes", -0.5)]
     assert response.usage.prompt_tokens == 0 and response.finish_reason == "stop"
 
 

@@ -40,7 +40,7 @@ async def ranked(server: Server, deviation: Deviation) -> RerankResult:
     await lmm.check()
     try:
         return await Agent(Deps(images=images, lmm=lmm), strategy(deviation.max_tokens)).rerank(
-            Query("q", "a red circle"), CANDIDATES
+            Query(id="q", text="a red circle"), CANDIDATES
         )
     finally:
         await lmm.aclose()
