@@ -546,6 +546,24 @@ async def test_texts_are_no_life_where_nothing_is_said_of_candidates(bench: Benc
     assert (await evaluate(alone(bench), [unread], tmp_path / "b"))[0].unknown == 1
 
 
+async def test_runaway_texts_do_not_end_a_run_that_was_judged_from_the_cache(bench: Benchmark, tmp_path: Path) -> None:
+    remembered = [verdict(str(n), cached=True) for n in range(8)]
+    runaway = Call(stage="synthesize", text="{" * 100, **asked("unknown", error="it is longer than 20000 characters"))
+    (summary,) = await evaluate(bench, [Canned(runaway, runaway, *remembered)], tmp_path / "runaway")
+    assert (summary.queries, summary.unknown) == (5, 10)
+    timed_out = Call(stage="synthesize", **asked("unknown", error="did not answer within 120 s"))
+    (summary,) = await evaluate(bench, [Canned(timed_out, *remembered)], tmp_path / "timed out")
+    assert (summary.queries, summary.unknown) == (5, 5)
+
+
+async def test_a_model_that_died_ends_a_run_although_verdicts_come_from_the_cache(
+    bench: Benchmark, tmp_path: Path
+) -> None:
+    gone = [Call(stage="synthesize", **asked("unknown", error="the server went away")) for _ in range(10)]
+    with pytest.raises(LMMError, match=r"20 calls in a row gave no answer \(the server went away\)"):
+        await evaluate(bench, [Canned(*gone, verdict("1", cached=True))], tmp_path, query_concurrency=1)
+
+
 async def test_a_budget_that_ends_the_work_finishes_a_query(
     bench: Benchmark, make_lmm: MakeLMM, tmp_path: Path
 ) -> None:

@@ -289,6 +289,25 @@ async def test_what_can_pass_is_asked_again(lmm, server, ask, completion, status
     assert server.requests[0] == server.requests[2]
 
 
+@pytest.mark.parametrize("code", [408, 429, "503", 502.0, "rate_limit_exceeded", "internal_server_error"])
+@pytest.mark.parametrize("in_choice", [False, True])
+async def test_an_error_in_200_is_asked_again_where_its_code_says_so(
+    lmm, server, ask, completion, code: object, in_choice: bool
+) -> None:
+    error = {"error": {"message": "busy", "code": code}}
+    failed = {"choices": [{**error, "message": {"content": ""}}]} if in_choice else error
+    server.reply = lambda n, body: (200, {}, json.dumps(failed).encode()) if n < 2 else completion("Yes")
+    assert (await lmm.generate(ask("?"))).text == "Yes"
+    assert len(server.requests) == 3
+
+
+async def test_an_error_in_200_that_can_not_pass_keeps_the_servers_words(lmm, server, ask) -> None:
+    server.reply = lambda n, body: (200, {}, b'{"error": {"message": "at most 4 images", "code": 400}}')
+    with pytest.raises(LMMRequestError, match="at most 4 images"):
+        await lmm.generate(ask("?"))
+    assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 415, 422, 451])
 async def test_what_cannot_pass_is_not_asked_again_and_keeps_the_servers_words(lmm, server, ask, status: int) -> None:
     server.reply = lambda n, body: (status, {}, b'{"error": {"message": "at most 4 images\\n per prompt"}}')
@@ -444,7 +463,13 @@ async def test_one_calls_retries_do_not_count_for_another(server, ask, pictures,
 
 async def test_check_passes_where_the_model_is_served(lmm, server) -> None:
     server.reply = lambda n, body: (200, {}, b'{"object": "list", "data": [{"id": "other"}, {"id": "served"}]}')
-    await lmm.check()
+    assert await lmm.check() is True
+
+
+@pytest.mark.parametrize("odd", [b'{"data": null}', b'{"data": ["served"]}', b"{}"])
+async def test_check_passes_where_a_list_of_models_can_not_be_read(lmm, server, odd: bytes) -> None:
+    server.reply = lambda n, body: (200, {}, odd)
+    assert await lmm.check() is False
 
 
 @pytest.mark.parametrize(
