@@ -162,8 +162,9 @@ def _answer_logprobs(positions: Sequence[Position], said: Thought, request: LMMR
             f"the server's log-probabilities are not those of the answer {one_line(said.answer, 40)!r}, but of other "
             f"tokens ({one_line(''.join(tokens), 40)!r}): if the model thinks first, {SWITCH_OFF}"
         )
-    behind_thinking = request.answer_after is not None and ends_thinking(request.answer_after)
-    marker = None if said.thought and behind_thinking else request.answer_after
+    marker = request.answer_after
+    if marker is not None and ends_thinking(marker) and (said.thought or start):
+        marker = None  # it was behind the thought, and the answer alone is left
     index = answer_position(tokens[start:], marker)
     if index is None:
         return ()

@@ -20,7 +20,7 @@ Alternative = tuple[str, float, Hashable]
 """A token's spelling, its log-probability, and whatever tells it from others of that spelling; None where unknown."""
 
 _ZERO = 1e-3  # a logarithm above this is no rounding of 0
-_SURE = -1e-4
+_SURE, _UNLIKELY, _MANY = -1e-4, -5.0, 5  # so many alternatives as improbable as each other were not computed
 _FAR = -80.0  # nats; no model's best alternative stands so far above its next ones
 _MASKED = -1000.0  # nats; what is below was put there and not computed
 _ADVICE = "use a server that returns the model's own, as natural logarithms, such as vLLM"
@@ -75,5 +75,5 @@ def _after_temperature(values: Sequence[float], asked: int) -> bool:
     one of them where more were asked for: the others were left out as impossible."""
     best, *others = values
     one_hot = best >= 0.0 and all(value <= _FAR for value in others) and (bool(others) or asked > 1)
-    filled = best >= _SURE and len(others) > 1 and len(set(others)) == 1
+    filled = best >= _SURE and len(others) >= _MANY and others[0] == others[-1] < _UNLIKELY
     return one_hot or filled or len({value for value in others if value <= _MASKED}) > 1

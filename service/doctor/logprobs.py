@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from agent.asking import ask
+from agent.asking import one_line
+from core.errors import LMMError, LMMResponseError
 from service.doctor.asker import Asker
 from service.doctor.finding import Finding
 from service.doctor.probes import Probe
@@ -36,14 +37,20 @@ async def grant(asker: Asker, probe: Probe) -> Granted:
     for number in (WANTED, *_FEWER):
         asker.top_logprobs = number
         asker.calls += 1
-        answer = await ask(asker.lmm, await asker.question(first.question, *([first.right] if sees else [])))
-        if answer.response is not None:
-            asked = [(known.question, picture) for known in probe.known for picture in (known.right, known.wrong)]
-            readings = [await asker.yes_no(question, *([picture] if sees else [])) for question, picture in asked]
-            errors = tuple(reading.error for reading in readings if reading.error)
-            asker.top_logprobs = 0 if errors else number
-            return Granted(number, len(answer.response.answer_logprobs), refusal, len(asked), errors)
-        refusal = refusal or answer.error
+        returned = 0
+        try:
+            response = await asker.lmm.generate(await asker.question(first.question, *([first.right] if sees else [])))
+            returned = len(response.answer_logprobs)
+        except LMMResponseError:
+            pass  # it takes the number, and gives nothing that can be used
+        except LMMError as error:
+            refusal = refusal or one_line(error)
+            continue
+        asked = [(known.question, picture) for known in probe.known for picture in (known.right, known.wrong)]
+        readings = [await asker.yes_no(question, *([picture] if sees else [])) for question, picture in asked]
+        errors = tuple(reading.error for reading in readings if reading.error)
+        asker.top_logprobs = 0 if errors or not returned else number
+        return Granted(number, returned, refusal, len(asked), errors)
     asker.top_logprobs = 0
     return Granted(0, 0, refusal)
 

@@ -145,7 +145,9 @@ async def test_two_answers_that_differ_are_none() -> None:
 
 async def test_the_fault_is_that_of_the_object_and_not_of_the_braces_around_it() -> None:
     value, _, error = await asked(in_turn('{so} {"answers": ["perhaps"]} {x}'), 0)
-    assert (value, error) == (None, "answers.0: Input should be 'yes' or 'no'")
+    assert value is None
+    assert error is not None
+    assert error.startswith("answers.0: Input should be 'yes' or 'no'")
 
 
 @pytest.mark.parametrize("hostile", ["{" * 19_000, '{"a":' * 3_900, '{"a":{}}' * 2_400, "[" * 19_000 + "{"])

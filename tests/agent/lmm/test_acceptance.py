@@ -55,7 +55,7 @@ def test_an_honest_answer_is_accepted(request_: LMMRequest, response: LMMRespons
         (JUDGED, said("Yes", 0.0, -3.4e38, -3.4e38), "after temperature 0"),
         (JUDGED, said("Yes", 0.0), "after temperature 0"),
         (JUDGED, said("Yes", 0.0, 0.0, 0.0), "sum to 3.00"),  # probabilities, as they were once remembered
-        (JUDGED, said("Yes", -0.05, -0.2), "base-10"),
+        (JUDGED, said("Yes", -0.22, -0.52), "base-10"),
         (JUDGED, said("Yes", -0.1, -2.5, finish_reason="content_filter"), "content filter"),
         (PLAIN, said("because", finish_reason="SAFETY"), "content filter"),
         (PLAIN, said(" \n"), "empty"),

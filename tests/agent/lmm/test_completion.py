@@ -148,7 +148,8 @@ def test_a_hole_that_may_hide_much_ends_the_list_there() -> None:
     top = {"Yes": -0.05, "No": -3.2, "x": math.nan, "y": -9.0}
     assert [each.token for each in read(body("Yes", ("Yes", top))).answer_logprobs] == ["Yes", "No", "y"]
     unsorted = {"No": -3.0, "x": None, "Yes": -0.9}
-    assert [each.token for each in read(body("Yes", ("Yes", unsorted))).answer_logprobs] == []
+    with pytest.raises(LMMResponseError, match="no log-probability"):
+        read(body("Yes", ("Yes", unsorted)))
 
 
 def test_a_hole_where_the_written_token_stands_is_that_token() -> None:

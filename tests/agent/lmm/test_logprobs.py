@@ -19,7 +19,7 @@ def tokens(*values: float) -> list[TokenLogprob]:
     return [TokenLogprob(token=f"w{n}", logprob=value) for n, value in enumerate(values)]
 
 
-LOGITS = st.lists(st.floats(min_value=-30, max_value=30), min_size=1, max_size=40)
+LOGITS = st.lists(st.floats(min_value=-30, max_value=30), min_size=1, max_size=40, unique=True)
 
 
 @given(LOGITS, st.sampled_from([np.float32, np.float16]), st.integers(1, 20))
@@ -38,7 +38,7 @@ FAULTS = {
     "huge": ([1e30, 1.0], "greater than 0"),
     "one has all": ([0.0, -3.4e38, -3.4e38], "after temperature 0"),
     "two, and one has all": ([0.0, -9999.0], "after temperature 0"),
-    "one filler for the rest": ([-1e-9, -23.02, -23.02], "after temperature 0"),
+    "one filler for the rest": ([-1e-9, *[-23.02] * 5], "after temperature 0"),
     "a temperature close to 0": ([-0.1, -2.3, -40000.0, -81000.0], "after temperature 0"),
     "base 10": ([math.log10(0.6), math.log10(0.3), math.log10(0.1)], "base-10"),
     "sums over 1": ([-0.1, -0.1001], "sum to 1.81 in place of 1"),
