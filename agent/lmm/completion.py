@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from agent.lmm.acceptance import was_filtered
 from agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
-from agent.lmm.chat_body import Alternative, ChatMessage, Completion, ModelList, Position
+from agent.lmm.chat_body import Alternative, ChatMessage, Completion, ModelList, Position, TokenCounts
 from agent.lmm.failure import failure_in
 from agent.lmm.logprobs import gathered, logprobs_fault
 from agent.lmm.thinking import SWITCH_OFF, Thought, answer_start, ends_thinking, split_thought
@@ -35,7 +35,7 @@ def read_completion(body: str, request: LMMRequest, latency: float) -> LMMRespon
     completion = _completion(body, [])
     choice = completion.choices[0]
     said = _said(choice.message, choice.finish)
-    counts = completion.usage
+    counts = completion.usage or TokenCounts()
     return LMMResponse(
         text=said.answer,
         answer_logprobs=(
@@ -44,8 +44,8 @@ def read_completion(body: str, request: LMMRequest, latency: float) -> LMMRespon
             else ()
         ),
         usage=Usage(
-            prompt_tokens=_count(counts and counts.prompt_tokens),
-            completion_tokens=_count(counts and counts.completion_tokens),
+            prompt_tokens=_count(counts.prompt_tokens),
+            completion_tokens=_count(counts.completion_tokens),
         ),
         finish_reason=choice.finish,
         latency=latency,

@@ -51,7 +51,7 @@ def logprobs_fault(alternatives: Sequence[TokenLogprob], asked: int = 1) -> str 
     change; None where they can."""
     known = distinct(alternatives)
     if not known:
-        return f"no log-probability of an answer's token came back; if the model thinks first, {SWITCH_OFF}"
+        return f"no log-probabilities of an answer's token came back; if the model thinks first, {SWITCH_OFF}"
     values = sorted((each.logprob for each in known), reverse=True)
     best = max(known, key=lambda each: each.logprob)
     if best.logprob > _ZERO:

@@ -50,8 +50,8 @@ def test_an_honest_answer_is_accepted(request_: LMMRequest, response: LMMRespons
 @pytest.mark.parametrize(
     ("request_", "response", "words"),
     [
-        (JUDGED, said("Yes"), "no log-probability"),
-        (JUDGED, said("Yes", math.nan, -math.inf), "no log-probability"),
+        (JUDGED, said("Yes"), "no log-probabilities"),
+        (JUDGED, said("Yes", math.nan, -math.inf), "no log-probabilities"),
         (JUDGED, said("Yes", 0.0, -3.4e38, -3.4e38), "after temperature 0"),
         (JUDGED, said("Yes", 0.0), "after temperature 0"),
         (JUDGED, said("Yes", 0.0, 0.0, 0.0), "sum to 3.00"),  # probabilities, as they were once remembered

@@ -148,7 +148,7 @@ def test_a_hole_that_may_hide_much_ends_the_list_there() -> None:
     top = {"Yes": -0.05, "No": -3.2, "x": math.nan, "y": -9.0}
     assert [each.token for each in read(body("Yes", ("Yes", top))).answer_logprobs] == ["Yes", "No", "y"]
     unsorted = {"No": -3.0, "x": None, "Yes": -0.9}
-    with pytest.raises(LMMResponseError, match="no log-probability"):
+    with pytest.raises(LMMResponseError, match="no log-probabilities"):
         read(body("Yes", ("Yes", unsorted)))
 
 

@@ -30,8 +30,8 @@ def test_a_softmax_in_any_precision_is_believed(logits: list[float], precision: 
 
 
 FAULTS = {
-    "none": ([], "no log-probability"),
-    "no numbers": ([math.nan, -math.inf], "no log-probability"),
+    "none": ([], "no log-probabilities"),
+    "no numbers": ([math.nan, -math.inf], "no log-probabilities"),
     "probabilities": ([0.7, 0.2, 0.0], "probabilities in place of log-probabilities ('w0' has 0.7)"),
     "a sure probability": ([1.0, 0.0, 0.0], "probabilities in place of"),
     "without a sign": ([3.0, 0.1, 2.0], "greater than 0"),

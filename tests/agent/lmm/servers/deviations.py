@@ -173,7 +173,7 @@ DEVIATIONS: dict[str, Deviation] = {
     "base 10": Deviation(values(lambda v: v / math.log(10)), "base-10", (LOGPROBS, "base-10")),
     "sums over 1": Deviation(values(lambda v: min(v + 0.5, 0.0)), "sum to 1", (LOGPROBS, "sum to 1")),
     "without a sign": Deviation(values(abs), "greater than 0", (LOGPROBS, "greater than 0")),
-    "not a number": Deviation(values(lambda v: math.nan), "no log-probability", (LOGPROBS, "no log-probability")),
+    "not a number": Deviation(values(lambda v: math.nan), "no log-probabilities", (LOGPROBS, "no log-probabilities")),
     "none at all": Deviation(choice(logprobs=None), "no log-probabilities", (LOGPROBS, "no log-probabilities")),
     "an empty object of them": Deviation(choice(logprobs={}), "no log-probabilities", (LOGPROBS, "no log-prob")),
     # Alternatives
