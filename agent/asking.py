@@ -44,14 +44,14 @@ class Answer:
 
 async def ask(lmm: LMM, request: LMMRequest) -> Answer:
     """Ask once. Errors that are no fault of the model's or the image's (a replay's missing call) are raised."""
-    key = request.key(lmm.identity)
     try:
         response = await lmm.generate(request)
     except BudgetError as error:
         return Answer("not_asked", error=one_line(error))
     except (LMMError, ImageError) as error:
-        return Answer("unknown", error=one_line(error), request_key=key)
-    return Answer("answered", response, request_key=key)
+        return Answer("unknown", error=one_line(error), request_key=request.key(lmm.identity))
+    # Only now: the first answer of a server may be what tells who it is.
+    return Answer("answered", response, request_key=request.key(lmm.identity))
 
 
 async def image_parts(images: ImageSource, image_ids: Sequence[str]) -> tuple[ImagePart, ...]:

@@ -7,10 +7,15 @@ from typing import Generic, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from agent.asking import ask
-from agent.lmm.base import LMM, LMMRequest, LMMResponse, Message, TextPart
+from agent.lmm.base import LMM, LMMRequest, LMMResponse, Message, TextPart, Usage
 from agent.lmm.completion import one_line
 from agent.lmm.json_text import LONGEST, read_json
 from agent.types import Call
+
+STAGES = ("synthesize", "refine", "decompose", "joint")
+"""The stages whose calls are made here."""
+
+_CUT = "it was cut off for its length; "
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
@@ -53,13 +58,28 @@ async def ask_structured(
     return Structured(None, tuple(calls), "; then ".join(faults))
 
 
+def unreadable_answer(call: Call) -> LMMResponse | None:
+    """The answer that a call of these stages got and could not read, as its record has it: it leads to the same fault,
+    and so to the same repair. None where it got none. Such an answer is not kept in the response cache."""
+    if call.stage not in STAGES or call.state != "unknown" or not call.text:
+        return None
+    fault = call.error or ""
+    too_long = len(call.text) == LONGEST and "longer than" in fault
+    return LMMResponse(
+        text=call.text + (" " if too_long else ""),
+        usage=Usage(prompt_tokens=call.prompt_tokens, completion_tokens=call.completion_tokens),
+        finish_reason="length" if fault.startswith(_CUT) else "stop",
+        latency=call.latency,
+    )
+
+
 def _read(response: LMMResponse, schema: type[AnswerT]) -> AnswerT:
     """The answer in a response. Raises `ValueError`, in words that help to correct it."""
     try:
         return read_json(response.text, schema)
     except ValueError as error:
-        cut = "it was cut off for its length; " if response.finish_reason == "length" else ""
-        raise ValueError(f"{cut}{error}") from error
+        begun = "{" in response.text and len(response.text) <= LONGEST
+        raise ValueError(f"{_CUT if begun and response.finish_reason == 'length' else ''}{error}") from error
 
 
 def _with_fault(request: LMMRequest, text: str, fault: str) -> LMMRequest:

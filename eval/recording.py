@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
-from agent.lmm.cached import entry_fault
-from agent.types import Asked, Comparison, Reason, RerankResult, Verdict
+from agent.lmm.cached import entry_fault, require_unaltered
+from agent.structured import unreadable_answer
+from agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict
 from cache.archive import Archive, ArchiveHeader, write_archive
 from cache.store import CacheStore, Entry
 from core.errors import CacheError, ConfigError
@@ -70,11 +71,13 @@ class ResponseLine(Line):
 
 
 class FailureLine(Line):
-    """A call that failed, and why. Without it a replay could not tell a failure from a gap."""
+    """A call that failed, and why. Without it a replay could not tell a failure from a gap. `response` is the answer
+    that came and could not be read, where the run went on from it."""
 
     kind: Literal["failure"] = "failure"
     key: Key
     error: str
+    response: str | None = None
 
 
 RecordedLine = RunLine | BenchmarkLine | QueryLine | ImageLine | SearchLine | ResponseLine | FailureLine
@@ -111,7 +114,7 @@ def recorded_lines(
 
     A call that failed when a run was made, and was answered since, counts as answered. Raises `ConfigError` for runs of
     different benchmarks, models or encoders and for folders without finished queries, `CacheError` where a response is
-    no longer in the store.
+    no longer in the store, or was altered there.
     """
     runs = [_read_run(folder, (known or {}).get(folder)) for folder in run_folders(paths)]
     _require_one_setting(runs)
@@ -257,11 +260,17 @@ def _calls(runs: Sequence[_Run], store: CacheStore) -> Iterator[ResponseLine | F
                     continue
                 seen.add(key)
                 if (entry := store.get(key)) is not None:
+                    require_unaltered(entry)
                     yield ResponseLine(
                         key=entry.key, request=entry.request, response=entry.response, provenance=entry.provenance
                     )
                 elif question.state == "unknown":
-                    yield FailureLine(key=key, error=question.error or "no reason given")
+                    answer = unreadable_answer(question) if isinstance(question, Call) else None
+                    yield FailureLine(
+                        key=key,
+                        error=question.error or "no reason given",
+                        response=answer and answer.model_dump_json(exclude={"cached"}),
+                    )
                 else:
                     missing.append(f"{key[:12]} of query {result.query_id} in {run.folder}")
     if missing:

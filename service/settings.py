@@ -39,6 +39,11 @@ class Settings:
     max_side: int = DEFAULT_MAX_SIDE
 
     @property
+    def asks_server(self) -> bool:
+        """Whether a server's model is asked, and not the bundled one."""
+        return self.lmm_url is not None and self.model is not None
+
+    @property
     def store_path(self) -> Path:
         """The response cache's file."""
         return self.cache_file or cache_folder() / "responses.sqlite"

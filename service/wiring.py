@@ -7,12 +7,13 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from core.errors import ConfigError, LMMRequestError, LMMServerError, VocabularyError
+from core.errors import ConfigError, LMMError, LMMRequestError, LMMServerError, VocabularyError
+from service.console import note, warn
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ _OPTION = {"clip": "--clip", "lmm": "--lmm"}
 _TITLE = {"clip": "CLIP", "lmm": "LMM"}
 _NO_MODEL_LIST = {404, 405, 501}
 _SHOWN_WORDS = 12
+_PATIENCE = 3.0  # seconds that a service waits for its server before it starts without
+_warned: set[tuple[str, str]] = set()  # servers and models of which it was said that they tell nothing
 
 
 def bundled_folder(kind: Kind) -> Path:
@@ -126,9 +129,9 @@ def is_lmm_of(identity: str, settings: Settings) -> bool:
     """Whether these settings lead to the LMM of this identity. Weights are not looked at: the bundled one is local."""
     if settings.lmm_url is None:
         return identity.startswith("local:")
-    from retrieval.collection import FilesCollection
+    from agent.lmm.identity import named_identity
 
-    return _lmm(settings, FilesCollection({})).identity == identity
+    return named_identity(identity) == _named(settings)
 
 
 def require_server(settings: Settings) -> None:
@@ -142,21 +145,40 @@ def require_server(settings: Settings) -> None:
 
 @asynccontextmanager
 async def open_lmm(
-    settings: Settings, images: ImageSource, lmm: LMM | None = None, doors: Iterable[Callable[[LMM], LMM]] = ()
+    settings: Settings,
+    images: ImageSource,
+    lmm: LMM | None = None,
+    doors: Iterable[Callable[[LMM], LMM]] = (),
+    may_be_away: bool = False,
 ) -> AsyncIterator[CachedLMM]:
     """The LMM over the response cache, closed in the end; `lmm` stands in for the one that the settings name, and
-    whatever goes past the cache to it goes through `doors`. Raises `ConfigError` and `CacheError`."""
+    whatever goes past the cache to it goes through `doors`.
+
+    A server is asked what it tells of the model, which belongs to the model's identity; one that `may_be_away` is asked
+    with the first call where it does not answer now. Raises `ConfigError`, `CacheError`, and `LMMError` for a server
+    that does not answer.
+    """
     from agent.lmm.cached import CachedLMM
 
     with closing(_store(settings)) as store:
-        model = lmm or _lmm(settings, images)
+        model = lmm or (_remembered(settings, store) if settings.cache_mode == "replay" else _lmm(settings, images))
+        identify = _identifier(model, settings) if lmm is None and settings.asks_server else None
+        if identify is not None:
+            with suppress(*(LMMError, TimeoutError) if may_be_away else ()):
+                async with asyncio.timeout(_PATIENCE if may_be_away else None):
+                    await identify()
         for door in doors:
             model = door(model)
-        cached = CachedLMM(model, store, settings.cache_mode)
+        cached = CachedLMM(model, store, settings.cache_mode, identify)
         try:
             yield cached
         finally:
             await cached.aclose()
+            if cached.inherited:
+                note(
+                    f"{cached.inherited:,} remembered answers of {settings.model} do not say more of the server than "
+                    "this name; if it served another model then, ask again with --cache refresh"
+                )
 
 
 @asynccontextmanager
@@ -206,10 +228,6 @@ def _store(settings: Settings) -> CacheStore:
 def _lmm(settings: Settings, images: ImageSource, **options: Any) -> LMM:
     """The LMM of these settings. `options` are those of the door to a server, beside what the settings say."""
     if settings.lmm_url is None or settings.model is None:
-        if settings.cache_mode == "replay":  # which asks nothing, so that a name is enough
-            from eval.replay import RecordedLMM
-
-            return RecordedLMM(bundled_identity(), {}, {})
         return bundled_lmm(images)
     from agent.lmm.openai import OpenAILMM
 
@@ -223,6 +241,52 @@ def _lmm(settings: Settings, images: ImageSource, **options: Any) -> LMM:
         max_concurrency=settings.concurrency,
         **options,
     )
+
+
+def _named(settings: Settings) -> str:
+    """The identity of the settings' server's model, without what the server tells."""
+    from agent.lmm.identity import server_identity
+
+    return server_identity(settings.model or "", settings.revision, settings.max_side)
+
+
+def _remembered(settings: Settings, store: CacheStore) -> LMM:
+    """What stands for the model in a replay, which asks nothing, so that an identity is enough: the bundled model's, or
+    the one that the settings' model has in the store. Raises `ConfigError` where it has several there."""
+    from agent.lmm.identity import named_identity
+    from eval.replay import RecordedLMM
+
+    if not settings.asks_server:
+        return RecordedLMM(bundled_identity(), {}, {})
+    named = _named(settings)
+    told = [model for model in store.stats().models if named_identity(model) == named != model]
+    if len(told) > 1:
+        raise ConfigError(
+            f"the response cache has answers of {len(told)} servers for {settings.model} ({'; '.join(sorted(told))}); "
+            "replay a run of one of them with --replay RUN, or remove the others with `fieldscope cache prune --model`"
+        )
+    return RecordedLMM(told[0] if told else named, {}, {})
+
+
+def _identifier(model: LMM, settings: Settings) -> Callable[[], Awaitable[None]] | None:
+    """What asks a server for all that it tells of the model, and says once where that is nothing; None in a replay."""
+    from agent.lmm.openai import OpenAILMM
+    from agent.lmm.server_facts import WEIGHTS
+
+    if not isinstance(model, OpenAILMM):
+        return None
+
+    async def identify() -> None:
+        facts = await model.identify()
+        server = (model.url, model.model)
+        if settings.revision is None and not facts.keys() & set(WEIGHTS) and server not in _warned:
+            _warned.add(server)
+            warn(
+                f"{model.url} does not tell which weights it serves as {model.model}; if they may change under that "
+                "name, name them with --revision, so that answers of one are not taken for the other's"
+            )
+
+    return identify
 
 
 async def probe_server(settings: Settings) -> None:

@@ -19,6 +19,7 @@ from PIL import Image as PILImage
 from agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Usage
 from agent.lmm.batching import Batcher
 from agent.lmm.checkpoint import first_line, load_checkpoint
+from agent.lmm.pixels import load_pixels
 from agent.lmm.prefix import PrefixCache, States, join, split
 from agent.lmm.yes_no import answer_position
 from core.errors import FieldscopeError, LMMRequestError, LMMResponseError
@@ -237,8 +238,8 @@ class LocalLMM:
     def _pictures(self, prompts: Sequence[_Prompt]) -> list[PILImage.Image]:
         """All pictures of the prompts in order, each loaded once. Raises `ImageError`."""
         parts = [part for prompt in prompts for part in prompt.request.images]
-        ids = {part.sha256: part.image_id for part in parts}
-        loaded = {sha256: self._images.load(image_id) for sha256, image_id in ids.items()}
+        different = {part.sha256: part for part in parts}.values()
+        loaded = {part.sha256: load_pixels(self._images, part) for part in different}
         return [loaded[part.sha256] for part in parts]
 
     def _share_vision(self, inputs: dict[str, Any], pictures: Sequence[PILImage.Image]) -> dict[str, Any]:

@@ -21,6 +21,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart
 from agent.lmm.completion import one_line, read_completion, read_models
+from agent.lmm.identity import server_identity
+from agent.lmm.pixels import load_pixels
+from agent.lmm.server_facts import read_facts
 from core.errors import (
     ConfigError,
     FieldscopeError,
@@ -39,6 +42,7 @@ _CAN_PASS = (LMMConnectionError, LMMRateLimitError, LMMServerError)
 _REQUEST_TIMEOUT = 408
 _SLOW_DOWN = {409, 425, 429}
 _SERVER_FAULT = 500
+_BUSY = {408, 409, 425, 429, 502, 503, 504}  # says nothing of whether there is such a page
 _REMEMBERED_IMAGES = 64
 _CONNECT_TIMEOUT = 10.0
 
@@ -76,9 +80,9 @@ class OpenAILMM:
         self.model = model
         self._images = images
         self._max_side = max_side
-        self._identity = (
-            f"openai:{model}" + (f"@{revision}" if revision else "") + (f"#png<={max_side}" if max_side else "#png")
-        )
+        self._revision = revision
+        self._facts: Mapping[str, str] | None = None
+        self._identifying: asyncio.Task[Mapping[str, str]] | None = None
         self._timeout = timeout
         self._slots = asyncio.Semaphore(max_concurrency)
         self._client = openai.AsyncOpenAI(
@@ -97,7 +101,20 @@ class OpenAILMM:
 
     @property
     def identity(self) -> str:
-        return self._identity
+        """The model's name and revision, how images are sent, and, once `identify` has asked, what the server tells."""
+        return server_identity(self.model, self._revision, self._max_side, self._facts)
+
+    async def identify(self) -> Mapping[str, str]:
+        """What the server tells of the model (`agent.lmm.server_facts`), asked for once; costs no tokens.
+
+        Raises an `LMMError` where the server does not answer, or serves other models only.
+        """
+        if self._facts is None:
+            if self._identifying is None or self._identifying.done():
+                retrying = self._retrying.copy()
+                self._identifying = asyncio.ensure_future(retrying(self._ask_facts))
+            self._facts = await asyncio.shield(self._identifying)  # others may wait for it, too
+        return self._facts
 
     async def generate(self, request: LMMRequest) -> LMMResponse:
         """Ask the server.
@@ -123,9 +140,29 @@ class OpenAILMM:
                 raw = await self._client.models.with_raw_response.list()
         except (openai.OpenAIError, TimeoutError) as error:
             raise lmm_error(error, self.url, self._timeout) from error
-        served = read_models(raw.text)
+        self._require_served(raw.text)
+
+    def _require_served(self, models: str) -> None:
+        served = read_models(models)
         if self.model not in served:
             raise LMMRequestError(f"{self.url} serves {', '.join(served) or 'no model'}, not {self.model}: set --model")
+
+    async def _ask_facts(self) -> Mapping[str, str]:
+        models = await self._page(f"{self.url}/models")
+        if models is not None:
+            self._require_served(models)
+        version = await self._page(f"{self.url.removesuffix('/v1')}/version")
+        return read_facts(models, version, self.model)
+
+    async def _page(self, address: str) -> str | None:
+        """A page of the server's; None where it has none, or none for us."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._client.get(address, cast_to=str)
+        except (openai.OpenAIError, TimeoutError) as error:
+            if isinstance(error, openai.APIStatusError) and error.status_code not in _BUSY:
+                return None
+            raise lmm_error(error, self.url, self._timeout) from error
 
     async def aclose(self) -> None:
         await self._client.close()
@@ -170,8 +207,8 @@ class OpenAILMM:
         return {"type": "image_url", "image_url": {"url": url}}
 
     def _encode(self, image_id: str, sha256: str) -> str:
-        """An image as a data URL; `sha256` is there to tell two versions of one id apart in the LRU."""
-        image = self._images.load(image_id)
+        """An image as a data URL. Raises `ImageError` where its pixels are not those of the hash."""
+        image = load_pixels(self._images, ImagePart(image_id=image_id, sha256=sha256))
         if self._max_side is not None and max(image.size) > self._max_side:
             image = image.copy()
             image.thumbnail((self._max_side, self._max_side), PILImage.Resampling.LANCZOS)

@@ -77,7 +77,8 @@ async def open_engine(
     folder, limits = settings.data_folder, settings.limits
     pictures = PictureStore(folder / "pictures", ImageLimits(limits.max_image_bytes, limits.max_pixels))
     images = ResidentImages(pictures, prepared.collections)
-    async with open_lmm(settings.models, images, lmm, [observer.door for observer in observers]) as cached:
+    doors = [observer.door for observer in observers]
+    async with open_lmm(settings.models, images, lmm, doors, may_be_away=True) as cached:
         models = Models(
             settings=settings.models,
             lmm=PunctualLMM(cached),

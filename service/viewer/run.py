@@ -180,13 +180,14 @@ class Run:
         """Request and response of each call that the response cache has, by its key."""
         if self.store is None or not self.store.is_file():
             return {}
+        from agent.lmm.cached import entry_fault
         from cache.sqlite import SqliteStore
 
         found = {}
         try:
             with closing(SqliteStore(self.store)) as store:
                 for key in dict.fromkeys(request_keys):
-                    if key is not None and (entry := store.get(key)) is not None:
+                    if key is not None and (entry := store.get(key)) is not None and entry_fault(entry) is None:
                         found[key] = Call(*map(json.loads, (entry.request, entry.response, entry.provenance)))
         except (CacheError, ValueError):
             pass  # a cache that is damaged, or another program's: the pages say which answers it does not have
