@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from service.console import keeping, progress
+from service.console import progress
+from service.running import interruptible
 from service.settings import Settings
 from service.wiring import open_lmm
 
@@ -23,11 +24,9 @@ def caption_images(
     images: ImageSource, image_ids: Sequence[str], settings: Settings
 ) -> tuple[dict[str, str], dict[str, str]]:
     """A caption by image id, and for each image without one the reason. What was asked before comes from the cache."""
-    with (
-        keeping("captions so far are in the cache, and the same command finds them there"),
-        progress("captioning images") as report,
-    ):
-        return asyncio.run(_caption_images(images, image_ids, settings, report))
+    with progress("captioning images") as report:
+        work = _caption_images(images, image_ids, settings, report)
+        return interruptible(work, "captions so far are in the cache, and the same command finds them there")
 
 
 async def _caption_images(

@@ -33,10 +33,12 @@ from service.commands.trace import trace
 from service.commands.version import version
 from service.commands.view import view
 from service.console import complain
+from service.running import INTERRUPTED
 
 DEBUG = "FIELDSCOPE_DEBUG"
 FAILED = 1
-INTERRUPTED = 130
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""The numbers of the errors of a full and of a read-only disk."""
 
 
 class Program(click.Group):
@@ -59,6 +61,10 @@ class Program(click.Group):
         except Exception as error:  # whatever it is, a user can do nothing with its traceback
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # click ends quietly where nobody reads on
+            if isinstance(error, OSError) and error.errno in DISK:
+                where = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+                complain(f"can't write{where} ({error.strerror}): make room, or choose a folder that can be written")
+                ctx.exit(FAILED)
             reason = str(error).strip().splitlines() or [""]
             complain(
                 f"unexpected {type(error).__name__}: {reason[0][:300]}; run it again with {DEBUG}=1 for the traceback, "

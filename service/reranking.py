@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError, LMMError
 from service.calibrations import find_calibration
-from service.console import keeping, note, warn
+from service.console import note, warn
+from service.running import interruptible
 from service.settings import Settings
 from service.wiring import open_lmm, require_known_words, unknown_words
 
@@ -130,8 +130,7 @@ def rerank_once(
             deps = Deps(images, lmm, retriever, settings.concurrency, calibration, tuple(flags))
             return await Agent(deps, strategy).rerank(query, candidates, top_k, budget)
 
-    with keeping("answers so far are in the cache, and the same command finds them there"):
-        return asyncio.run(work())
+    return interruptible(work(), "answers so far are in the cache, and the same command finds them there")
 
 
 def warn_of_end(result: RerankResult) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from core.errors import ConfigError, LMMRequestError, LMMServerError, VocabularyError
+from service import running
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -131,13 +132,15 @@ def is_lmm_of(identity: str, settings: Settings) -> bool:
     return _lmm(settings, FilesCollection({})).identity == identity
 
 
-def require_server(settings: Settings) -> None:
-    """Raise `LMMError` before any work where a server is named and is not there, or serves another model.
+def require_server(settings: Settings) -> int | None:
+    """How many tokens the model's context has, where a server is named and says so.
 
-    Replay asks no server. One that keeps no list of models is given the benefit of the doubt.
+    Raises `LMMError` before any work where it is not there, or serves another model. Replay asks no server. One that
+    keeps no list of models is given the benefit of the doubt.
     """
     if settings.lmm_url and settings.cache_mode != "replay":
-        asyncio.run(probe_server(settings))
+        return asyncio.run(probe_server(settings))
+    return None
 
 
 @asynccontextmanager
@@ -145,7 +148,8 @@ async def open_lmm(
     settings: Settings, images: ImageSource, lmm: LMM | None = None, doors: Iterable[Callable[[LMM], LMM]] = ()
 ) -> AsyncIterator[CachedLMM]:
     """The LMM over the response cache, closed in the end; `lmm` stands in for the one that the settings name, and
-    whatever goes past the cache to it goes through `doors`. Raises `ConfigError` and `CacheError`."""
+    whatever goes past the cache to it goes through `doors`. Where the work is interrupted or fails, calls in flight
+    have some seconds, so that answers that were paid for are kept. Raises `ConfigError` and `CacheError`."""
     from agent.lmm.cached import CachedLMM
 
     with closing(_store(settings)) as store:
@@ -155,7 +159,11 @@ async def open_lmm(
         cached = CachedLMM(model, store, settings.cache_mode)
         try:
             yield cached
+        except BaseException:
+            await cached.settle(running.GRACE * running.FOR_CALLS)
+            raise
         finally:
+            await cached.settle(0.0)  # what a deadline gave up is not waited for
             await cached.aclose()
 
 
@@ -170,13 +178,15 @@ async def open_bare_lmm(settings: Settings, images: ImageSource) -> AsyncIterato
         await lmm.aclose()
 
 
-async def check_served(lmm: OpenAILMM) -> None:
-    """Raise an `LMMError` unless the server is there and serves the model, or keeps no list of models."""
+async def check_served(lmm: OpenAILMM) -> int | None:
+    """The model's context in tokens, where the server says it. Raises an `LMMError` unless the server is there and
+    serves the model, or keeps no list of models."""
     try:
-        await lmm.check()
+        return await lmm.check()
     except (LMMRequestError, LMMServerError) as error:
         if getattr(error.__cause__, "status_code", None) not in _NO_MODEL_LIST:
             raise
+    return None
 
 
 def studio_deps(strategy: Strategy) -> Deps:
@@ -221,18 +231,25 @@ def _lmm(settings: Settings, images: ImageSource, **options: Any) -> LMM:
         revision=settings.revision,
         max_side=settings.max_side,
         max_concurrency=settings.concurrency,
-        **options,
+        timeout=settings.request_timeout,
+        **{"attempts": settings.attempts, **options},
     )
 
 
-async def probe_server(settings: Settings) -> None:
-    """Raise an `LMMError` unless the settings' server is there and serves the model, or keeps no list of models."""
+async def probe_server(settings: Settings) -> int | None:
+    """What `check_served` says of the settings' server."""
     from agent.lmm.openai import OpenAILMM
     from retrieval.collection import FilesCollection
 
-    lmm = OpenAILMM(settings.lmm_url or "", settings.model or "", FilesCollection({}), api_key=settings.api_key)
+    lmm = OpenAILMM(
+        settings.lmm_url or "",
+        settings.model or "",
+        FilesCollection({}),
+        api_key=settings.api_key,
+        timeout=settings.request_timeout,
+    )
     try:
-        await check_served(lmm)
+        return await check_served(lmm)
     finally:
         await lmm.aclose()
 

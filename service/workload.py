@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -15,8 +14,8 @@ from core.errors import BenchmarkError, ConfigError
 from core.fingerprint import fingerprint
 from service.calibrations import find_calibration
 from service.collecting import seldom_collecting
-from service.console import keeping
 from service.own_pictures import all_fieldnotes
+from service.running import interruptible
 from service.settings import Settings
 from service.wiring import FOREIGN, open_lmm, require_known_words
 
@@ -151,8 +150,9 @@ def evaluate_workload(
     `run_budget`. Raises what `eval.harness.evaluate` raises."""
     replays = workload.recording is not None or settings.cache_mode == "replay"
     calm = seldom_collecting() if replays else nullcontext()
-    with keeping(f"finished queries are kept in {out}, and the same command goes on there"), calm:
-        return asyncio.run(_evaluate(workload, strategies, settings, out, limit, flags, budget, run_budget))
+    work = _evaluate(workload, strategies, settings, out, limit, flags, budget, run_budget)
+    with calm:
+        return interruptible(work, f"finished queries are kept in {out}, and the same command goes on there")
 
 
 async def _evaluate(

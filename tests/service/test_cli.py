@@ -131,7 +131,7 @@ def test_control_characters_of_others_do_not_reach_the_terminal(run: Run, monkey
 
 @pytest.mark.usefixtures("world")
 def test_an_interruption_says_what_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
+    async def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(service.workload, "_evaluate", interrupt)
