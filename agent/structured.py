@@ -6,10 +6,11 @@ from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from agent.asking import ask
+from agent.asking import Answer, ask
 from agent.lmm.base import LMM, LMMRequest, LMMResponse, Message, TextPart
 from agent.lmm.completion import one_line
 from agent.types import Call
+from core.errors import ContextLengthError
 
 LONGEST = 20_000
 """Characters. A longer answer has run away: it is not read, and no more of it is kept."""
@@ -28,17 +29,23 @@ class Structured(NamedTuple, Generic[AnswerT]):
 
 
 async def ask_structured(
-    lmm: LMM, request: LMMRequest, schema: type[AnswerT], repairs: int, stage: str
+    lmm: LMM, request: LMMRequest, schema: type[AnswerT], repairs: int, stage: str, *, grows: bool = False
 ) -> Structured[AnswerT]:
     """Ask for a `schema`. An answer that can't be read is shown to the model with its error, at most `repairs` times.
 
-    A call that failed is not repeated: the door to the model has tried that already. Raises what `ask` raises.
+    A call that failed is not repeated: the door to the model has tried that already. Raises what `ask` raises, but no
+    `ContextLengthError` for a request that `grows` with what the model wrote, as every repair does.
     """
     request = request.model_copy(update={"json_schema": schema.model_json_schema()})
     calls: list[Call] = []
     faults: list[str] = []
-    for _ in range(repairs + 1):
-        answer = await ask(lmm, request)
+    for repair in range(repairs + 1):
+        try:
+            answer = await ask(lmm, request)
+        except ContextLengthError as error:
+            if not (grows or repair):
+                raise
+            answer = Answer("unknown", error=one_line(error), request_key=request.key(lmm.identity), refused=True)
         if answer.response is None:
             calls.append(Call(stage=stage, **answer.asked))
             faults.append(answer.error or answer.state)

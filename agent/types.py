@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,9 @@ State = Literal["answered", "unknown", "not_asked"]
 
 Operation = Literal["addition", "removal", "modification", "comparison", "retention"]
 """ImageScope's types of atomic instruction (arXiv 2503.10166)."""
+
+
+_LOST = re.compile(r"the stage '(\w+)' was lost \(")
 
 
 class _Record(BaseModel):
@@ -64,12 +68,14 @@ class Predicate(_Record):
 class Asked(_Record):
     """What became of one question to the model, and what it cost.
 
-    `error` says why it is unknown or was not asked; `request_key` finds request and response in the response cache.
-    `latency` is in seconds; `cached` says that no model was asked for it.
+    `error` says why it is unknown or was not asked, `refused` that the server refused the request and would refuse it
+    again; `request_key` finds request and response in the response cache. `latency` is in seconds; `cached` says that
+    no model was asked for it.
     """
 
     state: State
     error: str | None = None
+    refused: bool = False
     request_key: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -194,3 +200,14 @@ def unknown_flag(asked: Sequence[Asked]) -> str | None:
     unknown = sum(question.state == "unknown" for question in asked)
     total = sum(question.state != "not_asked" for question in asked)
     return f"{unknown} of {total} calls gave no answer" if unknown else None
+
+
+def lost_flag(stage: str, why: str, instead: str) -> str:
+    """The warning of a result one of whose stages got no answer that it could use."""
+    return f"the stage {stage!r} was lost ({why}); {instead}"
+
+
+def lost_stage(flag: str) -> str | None:
+    """The stage that a warning says was lost; None for any other warning."""
+    said = _LOST.match(flag)
+    return said[1] if said else None

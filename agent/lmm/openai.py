@@ -8,7 +8,8 @@ import io
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -21,10 +22,21 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart
 from agent.lmm.completion import one_line, read_completion, read_models
+from agent.lmm.server_words import (
+    connection_advice,
+    context_length,
+    is_too_long,
+    require_usable_environment,
+    server_words,
+    usable_key,
+    without_key,
+)
 from core.errors import (
     ConfigError,
+    ContextLengthError,
     FieldscopeError,
     LMMConnectionError,
+    LMMError,
     LMMRateLimitError,
     LMMRequestError,
     LMMResponseError,
@@ -37,7 +49,13 @@ LONGEST_WAIT = 120.0
 
 _CAN_PASS = (LMMConnectionError, LMMRateLimitError, LMMServerError)
 _REQUEST_TIMEOUT = 408
+_REFUSED_KEY = {401, 403}
+_KEY_ADVICE = {
+    False: "put the server's API key in FIELDSCOPE_API_KEY",
+    True: "check that the API key in FIELDSCOPE_API_KEY is this server's, and may use this model",
+}
 _SLOW_DOWN = {409, 425, 429}
+_TOO_LARGE = {400, 413, 422}
 _SERVER_FAULT = 500
 _REMEMBERED_IMAGES = 64
 _CONNECT_TIMEOUT = 10.0
@@ -81,9 +99,11 @@ class OpenAILMM:
         )
         self._timeout = timeout
         self._slots = asyncio.Semaphore(max_concurrency)
+        self._key = usable_key(api_key, os.environ.get("FIELDSCOPE_API_KEY"), os.environ.get("OPENAI_API_KEY"))
+        require_usable_environment()
         self._client = openai.AsyncOpenAI(
             base_url=self.url,
-            api_key=api_key or os.environ.get("FIELDSCOPE_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none",
+            api_key=self._key or "none",
             timeout=openai.Timeout(timeout, connect=min(timeout, _CONNECT_TIMEOUT)),
             max_retries=0,
         )
@@ -105,8 +125,9 @@ class OpenAILMM:
         Raises the `LMMError` that fits, `ImageError` for an unreadable image. A server that gives no log-probabilities
         where some were asked for is an `LMMResponseError`, so that no such answer is ever cached.
         """
-        seconds, answer = await self.exchange(request)
-        return read_completion(answer, request, seconds)
+        with self._discreet():
+            seconds, answer = await self.exchange(request)
+            return read_completion(answer, request, seconds)
 
     async def exchange(self, request: LMMRequest) -> tuple[float, str]:
         """What `generate` reads: the seconds that the answer took, and its JSON as the server wrote it."""
@@ -116,16 +137,21 @@ class OpenAILMM:
             answered: tuple[float, str] = await retrying(self._ask, body)
         return answered
 
-    async def check(self) -> None:
-        """Raise an `LMMError` unless the server answers and serves the model. One attempt; costs no tokens."""
+    async def check(self) -> int | None:
+        """How many tokens the model's context has; None where the server does not say.
+
+        Raises an `LMMError` unless the server answers and serves the model. One attempt; costs no tokens.
+        """
         try:
             async with asyncio.timeout(self._timeout):
                 raw = await self._client.models.with_raw_response.list()
         except (openai.OpenAIError, TimeoutError) as error:
-            raise lmm_error(error, self.url, self._timeout) from error
-        served = read_models(raw.text)
+            raise lmm_error(error, self.url, self._timeout, self._key) from error
+        with self._discreet():
+            served = read_models(raw.text)
         if self.model not in served:
             raise LMMRequestError(f"{self.url} serves {', '.join(served) or 'no model'}, not {self.model}: set --model")
+        return context_length(raw.text, self.model)
 
     async def aclose(self) -> None:
         await self._client.close()
@@ -137,8 +163,17 @@ class OpenAILMM:
             async with asyncio.timeout(self._timeout):  # the client's own timeout starts anew with each byte
                 raw = await self._client.chat.completions.with_raw_response.create(**body)
         except (openai.OpenAIError, TimeoutError) as error:
-            raise lmm_error(error, self.url, self._timeout) from error
+            raise lmm_error(error, self.url, self._timeout, self._key) from error
         return time.perf_counter() - started, raw.text
+
+    @contextmanager
+    def _discreet(self) -> Iterator[None]:
+        """No error shows the key, whatever the server quotes."""
+        try:
+            yield
+        except LMMError as error:
+            error.args = tuple(without_key(str(word), self._key) for word in error.args)
+            raise
 
     async def _body(self, request: LMMRequest) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -180,20 +215,25 @@ class OpenAILMM:
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def lmm_error(error: Exception, url: str, timeout: float) -> FieldscopeError:
-    """What a failure of the openai library is in our tree, in one line that says what to do."""
+def lmm_error(error: Exception, url: str, timeout: float, key: str | None = None) -> FieldscopeError:
+    """What a failure of the openai library is in our tree, in one line that says what to do and hides the `key`."""
     match error:
         case openai.APITimeoutError() | TimeoutError():
             return LMMConnectionError(
                 f"{url} did not answer within {timeout:g} s: allow more time, or send it fewer requests at once"
             )
         case openai.APIConnectionError():
-            why = one_line(error.__cause__ or error)
-            return LMMConnectionError(
-                f"can't reach {url} ({why}): start the server (fieldscope lmm serve MODEL) or check --lmm"
-            )
+            advice, can_pass = connection_advice(error.__cause__ or error, url)
+            return (LMMConnectionError if can_pass else LMMRequestError)(without_key(advice, key))
         case openai.APIStatusError(status_code=status):
-            said = f"{url} answered {status}: {_server_words(error)}"
+            said = f"{url} answered {status}: {server_words(error.body, key) or one_line(error)}"
+            if status in _TOO_LARGE and is_too_long(str(error.body)):
+                return ContextLengthError(
+                    f"{said}; serve the model with a larger context (vLLM: --max-model-len), scale images further down "
+                    "with --max-side, or show fewer of them at once"
+                )
+            if status in _REFUSED_KEY:
+                return LMMRequestError(f"{said}; {_KEY_ADVICE[key is not None]}")
             if status == _REQUEST_TIMEOUT:
                 return LMMConnectionError(said)
             if status in _SLOW_DOWN:
@@ -237,8 +277,3 @@ def _retry_after(error: BaseException | None) -> float | None:
             return None
         seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
     return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _server_words(error: openai.APIStatusError) -> str:
-    body = error.body.get("message") if isinstance(error.body, Mapping) else error.body
-    return one_line(body if isinstance(body, str) and body.strip() else error)

@@ -18,10 +18,12 @@ from starlette.routing import Match
 from core.errors import (
     CacheMissError,
     ConfigError,
+    ContextLengthError,
     FieldscopeError,
     ImageError,
     IndexMismatchError,
     LMMError,
+    LMMRequestError,
     VocabularyError,
 )
 
@@ -51,6 +53,8 @@ _OURS: tuple[tuple[type[FieldscopeError], int, str], ...] = (
     (CacheMissError, 409, "never_recorded"),
     (IndexMismatchError, 409, "wrong_index"),
     (ConfigError, 422, "invalid_request"),
+    (ContextLengthError, 422, "prompt_too_long"),
+    (LMMRequestError, 502, "lmm_refused"),
     (LMMError, 503, "lmm_failed"),
 )
 _PATH = re.compile(r" \(/[^()]*\)")  # of this machine, which clients have no business with
@@ -85,7 +89,11 @@ class ErrorBody(BaseModel):
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """These error answers, for the OpenAPI document."""
-    described = {429: "All places are taken; Retry-After says when to come back.", 504: "Time ran out with nothing."}
+    described = {
+        429: "All places are taken; Retry-After says when to come back.",
+        502: "The LMM's server refuses.",
+        504: "Time ran out with nothing.",
+    }
     headers = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
     return {
         status: {
@@ -100,7 +108,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 RESPONSES = responses(400, 401, 403, 413, 415, 422, 500)
 """What every endpoint may answer."""
 
-WORK_RESPONSES = RESPONSES | responses(404, 409, 429, 503, 504)
+WORK_RESPONSES = RESPONSES | responses(404, 409, 429, 502, 503, 504)
 """What an endpoint may answer that asks models."""
 
 

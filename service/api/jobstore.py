@@ -17,7 +17,7 @@ from uuid import uuid4
 from core.errors import ConfigError, FieldscopeError
 from service.api.events import Event
 
-JobState = Literal["waiting", "running", "done", "cancelled"]
+JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
 CallState = Literal["waiting", "done", "failed"]
 
 _SCHEMA = """
@@ -53,7 +53,7 @@ SELECT j.id, j.state, j.created, j.started, j.ended, count(c.number),
        coalesce(sum(c.state = 'done'), 0), coalesce(sum(c.state = 'failed'), 0)
 FROM jobs j LEFT JOIN calls c ON c.job = j.number
 """
-_OVER = ("done", "cancelled")
+_OVER = ("done", "failed", "cancelled")
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class JobStore:
     def unfinished(self) -> list[str]:
         """The ids of the jobs that are not over, oldest first."""
         with self._reading() as db:
-            rows = db.execute("SELECT id FROM jobs WHERE state NOT IN (?, ?) ORDER BY number", _OVER).fetchall()
+            rows = db.execute("SELECT id FROM jobs WHERE state NOT IN (?, ?, ?) ORDER BY number", _OVER).fetchall()
         return [job_id for (job_id,) in rows]
 
     def calls(self, job_id: str) -> list[StoredCall]:
@@ -215,8 +215,9 @@ class JobStore:
             )
             self._tell(job_id, kind, reply, call)
 
-    def end(self, job_id: str, state: Literal["done", "cancelled"]) -> None:
-        """A job is over (event `done` or `cancelled`), unless it is already; nothing follows."""
+    def end(self, job_id: str, state: Literal["done", "failed", "cancelled"]) -> None:
+        """A job is over (event `done`, `failed` where no call has a reply, or `cancelled`), unless it is already;
+        nothing follows."""
         with self._transaction() as db:
             job = self.job(job_id)
             self._tell(job_id, state, {"done": job.done, "failed": job.failed, "calls": job.calls})
@@ -274,13 +275,13 @@ class JobStore:
             db.execute("DELETE FROM jobs WHERE ended < ?", (time.time() - self._keep_seconds,))
             db.execute(
                 "DELETE FROM jobs WHERE number IN "
-                "(SELECT number FROM jobs WHERE state IN (?, ?) ORDER BY number DESC LIMIT -1 OFFSET ?)",
+                "(SELECT number FROM jobs WHERE state IN (?, ?, ?) ORDER BY number DESC LIMIT -1 OFFSET ?)",
                 (*_OVER, self._keep),
             )
         while self.used_bytes() > self._max_bytes:
             with self._transaction() as db:
                 removed = db.execute(
-                    "DELETE FROM jobs WHERE number = (SELECT min(number) FROM jobs WHERE state IN (?, ?))", _OVER
+                    "DELETE FROM jobs WHERE number = (SELECT min(number) FROM jobs WHERE state IN (?, ?, ?))", _OVER
                 ).rowcount
             if not removed:
                 return

@@ -11,6 +11,7 @@ from service.api.relevance import merged, relevances
 from service.api.texts import Judged
 
 _RETRY_AFTER = 30
+_NOTHING_IN_TIME = "time ran out before the LMM had answered anything"
 
 
 def document_id(index: int) -> str:
@@ -75,21 +76,26 @@ def completed(result: RerankResult, flags: Sequence[str], captioned: Sequence[Ca
 
 def require_knowledge(result: RerankResult, texts: Judged, *, prior: bool, late: bool) -> None:
     """Raise `ApiError` where the model was asked and said nothing at all, so that nobody takes the first stage's order
-    for its own: 503, or where time ran out and there is no first stage either, 504.
+    for its own: 503, or where the LMM's server refuses every question, and would again, 502, or where time ran out and
+    there is no first stage either, 504.
 
     A model that answers, but nothing that can be read, was not made for texts: these stand on their prior then.
     """
     pictures = [each for each in (*result.verdicts, *result.comparisons) if each.state != "not_asked"]
     asked = [*pictures, *(verdict for verdict in texts.verdicts if verdict.state != "not_asked")]
+    if not asked and late and not prior and result.ended:
+        raise ApiError(504, "deadline", _NOTHING_IN_TIME)
     if not asked or any(each.state != "unknown" for each in asked):
         return
     if not pictures and texts.priors and not texts.failed:
         return
+    if all(each.refused for each in asked):
+        raise ApiError(502, "lmm_refused", f"none of {len(asked)} questions got an answer: {asked[0].error}")
     if not late:
         again = _RETRY_AFTER if pictures or texts.failed else None
         raise ApiError(503, "lmm_failed", f"none of {len(asked)} questions got an answer: {asked[0].error}", again)
     if not prior:
-        raise ApiError(504, "deadline", "time ran out before the LMM had answered anything")
+        raise ApiError(504, "deadline", _NOTHING_IN_TIME)
 
 
 def _reasons(result: RerankResult) -> Mapping[str, str]:

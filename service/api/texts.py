@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.asking import ask, messages
+from agent.asking import Answer, ask, messages, one_line
 from agent.fusion import sigmoid, standardise
 from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
 from agent.nodes.verify import verdict_of
 from agent.types import Predicate, Verdict
+from core.errors import ContextLengthError
 from prompts.prompt import load_prompt
 
 EVEN = 0.5
@@ -89,7 +90,11 @@ async def judge_texts(
 
     async def judge(document: str, text: str) -> Verdict:
         async with places:
-            return verdict_of(await ask(lmm, question(query, text, image)), _MATCH, document)
+            try:
+                answer = await ask(lmm, question(query, text, image))
+            except ContextLengthError as error:  # of this one document
+                answer = Answer("unknown", error=one_line(error), refused=True)
+            return verdict_of(answer, _MATCH, document)
 
     return tuple(await asyncio.gather(*(judge(document, text) for document, text in texts.items())))
 

@@ -165,6 +165,7 @@ def search(
     if reference is not None and dialogue_file is not None:
         raise click.UsageError("--reference and --dialogue make two kinds of query; give one of them")
     from agent.strategies.strategy import load_strategy
+    from eval.estimate import require_context
     from retrieval.library import open_library
     from service.ranking import Ranking
     from service.reranking import make_query, require_query_words, require_verdicts, rerank_once, warn_of_end
@@ -174,7 +175,7 @@ def search(
     query = make_query(text, dialogue_file)
     require_query_words(query, strategy, settings, composed=reference is not None)
     if strategy.prompts:
-        require_server(settings)
+        require_context([strategy], [query], require_server(settings))
     library = open_library(folder, load_encoder(settings))
     images = _images(library, needed=reranking or copy_to is not None)
     if reference is not None:
@@ -265,10 +266,11 @@ def _flags(images: ImageSource, seen: Iterable[str], strategy: Strategy, setting
 
 def _write(file: Path, text: str) -> None:
     from core.errors import ConfigError
+    from retrieval.manifest import replace_file
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8", newline="")
+        replace_file(file, lambda fresh: fresh.write_text(text, encoding="utf-8", newline=""))
     except OSError as error:
         raise ConfigError(f"can't write {file} ({error.strerror or error}); choose another file") from error
     note(f"wrote {file}")

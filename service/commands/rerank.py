@@ -52,6 +52,7 @@ def rerank(
     others are ranked. Where a budget runs out, the ranking stands on what is known.
     """
     from agent.strategies.strategy import load_strategy
+    from eval.estimate import require_context
     from service.candidates import open_chosen, score
     from service.ranking import Ranking
     from service.reranking import make_query, require_verdicts, rerank_once, warn_of_end
@@ -72,7 +73,7 @@ def rerank(
         dryrun.tell(dryrun.outlooks(task, [strategy], settings, price_file, budget), as_json)
         return
     if asks_server:
-        require_server(settings)
+        require_context([strategy], [query], require_server(settings))
     flags = _flags(chosen, strategy, settings)
     for flag in flags:
         warn(flag)

@@ -294,7 +294,8 @@ async def test_what_cannot_pass_is_not_asked_again_and_keeps_the_servers_words(l
     server.reply = lambda n, body: (status, {}, b'{"error": {"message": "at most 4 images\\n per prompt"}}')
     with pytest.raises(LMMRequestError) as caught:
         await lmm.generate(ask("?"))
-    assert str(caught.value) == f"{server.url}/v1 answered {status}: at most 4 images per prompt"
+    assert str(caught.value).startswith(f"{server.url}/v1 answered {status}: at most 4 images per prompt")
+    assert ("API key" in str(caught.value)) == (status in (401, 403))
     assert len(server.requests) == 1
 
 

@@ -174,7 +174,7 @@ async def test_queue_calls_at_work_and_jobs_are_those_of_the_moment(tmp_path: Pa
     assert idle("reranks_total", outcome="too_many_requests") == 1
     assert idle("jobs", state="done") == 1
     assert {sample.labels["state"] for sample in idle.samples if sample.name == "fieldscope_jobs"} == {
-        "waiting", "running", "done", "cancelled",
+        "waiting", "running", "done", "failed", "cancelled",
     }  # fmt: skip
 
 
