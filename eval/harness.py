@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.budget import Account, Budget
-from agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict, unknown_flag
+from agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict, lost_stage, unknown_flag
 from core.errors import ConfigError, ImageError, LMMError
 from core.types import Candidate, ImageSource, Query, Run
 from eval.inputs import NAME as INPUTS
@@ -157,9 +157,10 @@ async def _run(
                 before = folder.results.get(query.id)
                 if before is None or _open(result) < _open(before):
                     await asyncio.to_thread(folder.commit, result, hashes)
-            spent = _cost(result)
+                kept = folder.results[query.id]
+            spent = _cost(result) if kept is result else _in_vain(kept, result)
             cost += spent
-            progress.advance(spent, _unknown(result))
+            progress.advance(spent, _unknown(kept))
 
     progress.begin(strategy, len(queries), len(finished), cost)
     try:
@@ -179,9 +180,17 @@ async def _run(
 
 
 def _common_flags(results: Sequence[RerankResult]) -> tuple[str, ...]:
-    """The warnings that hold for every query; how many answers are unknown is each query's own, also where equal."""
+    """The warnings that hold for every query, and of stages that were lost on some, on how many and one reason. How
+    many answers are unknown is each query's own, also where equal."""
     flags = [set(result.flags) - {unknown_flag(result.asked)} for result in results]
-    return tuple(sorted(set.intersection(*flags)))
+    common = set.intersection(*flags)
+    partly: dict[str, list[str]] = {}
+    for own in flags:
+        for flag in own - common:
+            if stage := lost_stage(flag):
+                partly.setdefault(stage, []).append(flag)
+    some = [f"on {len(told)} of {len(results)} queries {told[0]}" for told in partly.values()]
+    return (*sorted(common), *sorted(some))
 
 
 def _conclude(
@@ -315,6 +324,14 @@ def _cost(result: RerankResult) -> Cost:
         completion_tokens=sum(question.completion_tokens for question in result.asked),
         cache_hits=sum(question.cached for question in result.asked),
     )
+
+
+def _in_vain(kept: RerankResult, again: RerankResult) -> Cost:
+    """The cost of a query that was asked again and came out no better: of the result that stays, without what this
+    process asked the model for."""
+    asked = sum(not question.cached for question in again.asked)
+    cost = _cost(kept)
+    return replace(cost, cache_hits=max(cost.calls - asked, 0))
 
 
 def _unknown(result: RerankResult) -> int:

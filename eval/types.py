@@ -138,11 +138,12 @@ class Cost:
 class RunSummary:
     """One strategy on one benchmark: means over the scored queries, overall and per supercategory, and the cost.
 
-    `scored` counts the queries that have a positive, `asked` the calls that the rankings rest on and `unknown` those of
-    them that gave no answer; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
-    warnings that hold for every query. `by_round` are a dialogue benchmark's means after each number of rounds.
-    `breakdowns` are means by the other kinds of group: category, iconic_group, scientific_name (yes or no).
-    `scored_on_test` counts the runs in which the strategy was scored on the benchmark's test split.
+    `scored` counts the queries that have a positive, `asked` the calls that the rankings rest on and `unknown`
+    those of them that gave no answer; `ended` says in which stage a budget ended the work on how many queries.
+    `flags` are the warnings that hold for every query, and of stages that were lost on some. `by_round` are a
+    dialogue benchmark's means after each number of rounds. `breakdowns` are means by the other kinds of group:
+    category, iconic_group, scientific_name (yes or no). `scored_on_test` counts the runs in which the strategy was
+    scored on the benchmark's test split.
     """
 
     benchmark: str
