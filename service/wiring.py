@@ -16,11 +16,9 @@ from core.errors import ConfigError, LMMRequestError, LMMServerError, Vocabulary
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from agent.deps import Deps
     from agent.lmm.base import LMM
     from agent.lmm.cached import CachedLMM
     from agent.lmm.openai import OpenAILMM
-    from agent.strategies.strategy import Strategy
     from cache.store import CacheStore
     from core.types import ImageSource
     from eval.estimate import Measure
@@ -177,20 +175,6 @@ async def check_served(lmm: OpenAILMM) -> None:
     except (LMMRequestError, LMMServerError) as error:
         if getattr(error.__cause__, "status_code", None) not in _NO_MODEL_LIST:
             raise
-
-
-def studio_deps(strategy: Strategy) -> Deps:
-    """What LangGraph Studio runs on: the bundled models over FieldNotes' test collection."""
-    from agent.deps import Deps
-    from agent.lmm.cached import CachedLMM
-    from service.calibrations import find_calibration
-    from service.fieldnotes_data import open_fieldnotes
-
-    settings = Settings()
-    images, library = open_fieldnotes("test", settings)
-    lmm = CachedLMM(bundled_lmm(images), _store(settings))
-    calibration = find_calibration(lmm.identity, strategy, library.encoder.fingerprint)
-    return Deps(images=images, lmm=lmm, retriever=library, calibration=calibration)
 
 
 def _store(settings: Settings) -> CacheStore:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 
@@ -347,17 +346,6 @@ async def test_the_trace_tells_the_stages_in_order(make_agent: AgentFactory, can
     assert all(event.at >= 0 for event in result.trace)
     assert result.trace[-1].at == max(event.at for event in result.trace)
     assert result.flags == ("foreign images", "1 of 8 calls gave no answer")
-
-
-async def test_a_plain_dictionary_starts_the_graph_as_in_studio(
-    make_agent: AgentFactory, candidates: Candidates
-) -> None:
-    agent = make_agent(looking(), retriever=FoundImages(candidates))
-    typed_by_hand: Any = {"query": {"id": "q1", "text": QUERY.text}}
-    output = await agent.graph.ainvoke(typed_by_hand)
-    result = RerankResult.model_validate(output["result"])
-    assert order(result) == BY_P
-    assert all(0 <= event.at < 60 for event in result.trace)
 
 
 def test_the_graph_draws_itself_for_the_documentation(make_agent: AgentFactory) -> None:

@@ -12,15 +12,12 @@ from PIL import Image as PILImage
 import fieldnotes.collection
 import fieldnotes.vocabulary
 import service.console
-from agent.graph import Agent
 from agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
-from agent.strategies.strategy import load_strategy
 from core.errors import ConfigError, LMMConnectionError, VocabularyError
-from core.types import Query
 from retrieval.collection import FilesCollection, FolderCollection
 from service.own_pictures import all_fieldnotes
 from service.settings import CACHE_MODES, Settings
-from service.wiring import bundled_folder, load_encoder, open_lmm, require_known_words, require_server, studio_deps
+from service.wiring import bundled_folder, load_encoder, open_lmm, require_known_words, require_server
 from tests.service.conftest import FOX, Server, World
 
 
@@ -92,13 +89,6 @@ def test_words_are_checked_per_model() -> None:
 def test_the_bundled_clip_is_the_default() -> None:
     name = str(bundled_folder("clip"))
     assert load_encoder(Settings()).fingerprint == load_encoder(Settings(clip=name)).fingerprint
-
-
-async def test_studio_gets_a_graph_over_the_bundled_collection(world: World) -> None:
-    strategy = load_strategy("yes-no")
-    result = await Agent(studio_deps(strategy), strategy).rerank(Query(id="q", text=FOX), top_k=12)
-    assert result.ranking[0].image_id == "8"
-    assert len(world.asked) == 12
 
 
 def test_own_pictures_are_told_by_their_pixels(world: World, photos: Path, tmp_path: Path) -> None:
