@@ -111,7 +111,7 @@ def _build(given: Mapping[str, Any]) -> StudioGraph:
             await asyncio.to_thread(require_query_words, query, strategy, Settings())
             agent = Agent(await asyncio.to_thread(_deps, strategy), strategy)
             result = await agent.rerank(query, budget=context.budget())
-            return {"result": result.model_dump(mode="json")}  # what a thread keeps, any server can read
+            return {"result": result.model_dump(mode="json")}  # so that a thread holds plain JSON
 
     graph = StateGraph(StudioState, StudioContext, input_schema=StudioInput, output_schema=RerankOutput)
     graph.add_node("rerank", rerank, input_schema=StudioInput)
