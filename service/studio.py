@@ -105,9 +105,9 @@ def _build(given: Mapping[str, Any]) -> StudioGraph:
     context = validated(StudioContext, chosen, "context", ConfigError)
     strategy = load_strategy(context.strategy)
 
-    async def rerank(asked: StudioInput) -> dict[str, Any]:
+    async def rerank(state: StudioInput) -> dict[str, Any]:
         with _server_errors():
-            query = make_query(asked.text).model_copy(update={"id": asked.id})
+            query = make_query(state.text).model_copy(update={"id": state.id})
             await asyncio.to_thread(require_query_words, query, strategy, Settings())
             agent = Agent(await asyncio.to_thread(_deps, strategy), strategy)
             result = await agent.rerank(query, budget=context.budget())
