@@ -84,8 +84,8 @@ class Belief:
         return [int(i) for i in np.argsort(-self.log_odds, kind="stable")]
 
     def contributions(self, i: int) -> dict[str, float]:
-        """What the log-odds of candidate `i` are made of: base, prior, and the Shapley value of each predicate's answer,
-        where an answer that is not there counts as its pass rate. The doubt is that of all answers."""
+        """What the log-odds of candidate `i` are made of: base, prior, and each predicate's Shapley value. An answer
+        that is not there counts as its pass rate; the doubt is that of all answers."""
         absent, present = self._terms(self.pass_rates), self._terms(self.holds[i])
 
         def worth(sums: Floats) -> Floats:
@@ -97,8 +97,8 @@ class Belief:
         return {"base": base, "prior": float(self.prior[i]), **dict(zip(ids, shares, strict=True))}
 
     def _terms(self, holds: Floats) -> Floats:
-        """(k, 2) from (k,) probabilities: what each predicate adds to the log-probability that all parts hold, and to the
-        log-odds of the whole."""
+        """(k, 2) from (k,) probabilities: what each predicate adds to the log-probability that all parts hold, and to
+        the log-odds of the whole."""
         return np.stack([np.where(self.whole, 0.0, _log(holds)), np.where(self.whole, _log_odds(holds), 0.0)], axis=-1)
 
     def _evidence(self, holds: Floats) -> Floats:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, FiniteFloat
 
 from agent.types import RerankResult
 from core.errors import ConfigError
-from eval.finished import no_run, read_judgments, read_results
+from eval.finished import Metrics, no_run, read_judgments, read_metrics, read_results
 from eval.types import Qrels
 
 _NAMED = 3  # differences that an error names
@@ -75,20 +75,15 @@ class ScoredRun:
         return sum(values[metric] for values in self.values.values()) / len(self.values)
 
 
-class _Metrics(BaseModel):
-    """What is read of `metrics.json`."""
-
-    model_config = ConfigDict(extra="ignore")
-
+class _Metrics(Metrics):
     benchmark: str
     split: str
     strategy: str
-    cost: dict[str, float]
+    cost: dict[str, FiniteFloat]
     asked: int
     unknown: int
     ended: dict[str, int]
-    per_query: dict[str, dict[str, float | None]]
-    groups: dict[str, dict[str, str]] = {}
+    groups: dict[str, dict[str, str]] = Field(default_factory=dict)
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
@@ -111,7 +106,7 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
 def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
     """A run's folder read back. Raises `ConfigError` where the run is not finished, or a file is damaged."""
     configuration = _configuration(folder)
-    metrics = _metrics(folder)
+    metrics = read_metrics(folder, _Metrics)
     results = read_results(folder)
     if missing := metrics.per_query.keys() - results.keys():
         raise ConfigError(f"{folder}: results.jsonl has no query {min(missing)}; finish the run with the same command")
@@ -195,14 +190,6 @@ def _configuration(folder: Path) -> dict[str, Any]:
     if not isinstance(configuration, dict):
         raise no_run(folder, path)
     return configuration
-
-
-def _metrics(folder: Path) -> _Metrics:
-    path = folder / "metrics.json"
-    try:
-        return _Metrics.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise no_run(folder, path) from error
 
 
 def _request(result: RerankResult) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from core.errors import BenchmarkError
 from core.fingerprint import fingerprint
 from core.types import Candidate, ImageSource, Query
+from eval.dialogues import dialogues
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Query id -> image id -> judgment: 1 is relevant, 0 is not, and an image without one counts as not relevant."""
@@ -76,6 +77,11 @@ class Benchmark:
         rounds = {query.id: len(query.dialogue) for query in self.queries}
         return rounds if any(rounds.values()) else {}
 
+    @cached_property
+    def dialogues(self) -> list[list[str]]:
+        """The query ids of each dialogue, in the order of its rounds; empty where no query has a dialogue."""
+        return dialogues(self.queries) if self.rounds else []
+
     def candidates(self, query_id: str) -> tuple[Candidate, ...] | None:
         """The given candidates of a query, or None for full retrieval."""
         return None if self.candidate_sets is None else self.candidate_sets[query_id]
@@ -140,7 +146,8 @@ class RunSummary:
 
     `scored` counts the queries that have a positive, `asked` the calls that the rankings rest on and `unknown` those of
     them that gave no answer; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
-    warnings that hold for every query. `by_round` are a dialogue benchmark's means after each number of rounds.
+    warnings that hold for every query. `by_round` are a dialogue benchmark's means after each number of rounds, over
+    so many `dialogues`.
     `breakdowns` are means by the other kinds of group: category, iconic_group, scientific_name (yes or no).
     `scored_on_test` counts the runs in which the strategy was scored on the benchmark's test split.
     """
