@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -107,7 +108,7 @@ class Run:
     def result(self, query_id: str) -> RerankResult:
         """A query's result. Raises `ConfigError` where it is of another version, or gone."""
         digest = self.digests[query_id]
-        return _read_result(self.folder / "results.jsonl", digest.start, digest.size)
+        return _read_result(self.folder / "results.jsonl", digest.start, digest.size, digest.sha256)
 
     @cached_property
     def inputs(self) -> Inputs | None:
@@ -264,10 +265,13 @@ def _judgments(folder: Path) -> Mapping[str, Mapping[str, int]] | None:
 
 
 @lru_cache(maxsize=32)
-def _read_result(path: Path, start: int, size: int) -> RerankResult:
+def _read_result(path: Path, start: int, size: int, sha256: str) -> RerankResult:
     try:
         with path.open("rb") as stream:
             stream.seek(start)
-            return RerankResult.model_validate_json(stream.read(size))
+            line = stream.read(size)
+        if hashlib.sha256(line).hexdigest() != sha256:
+            raise ConfigError("this query's results changed while the page was made; load it again")
+        return RerankResult.model_validate_json(line)
     except (OSError, ValidationError) as error:
         raise ConfigError(f"this query {NEWER}") from error

@@ -69,7 +69,8 @@ class Html(HTMLParser):
 def digest(query_id: str, before: float | None, after: float | None, **other: object) -> QueryDigest:
     scored = before is not None and after is not None
     given = {
-        "text": f"text of {query_id}", "start": 0, "size": 1, "candidates": 10, "positives": 1 if scored else 0,
+        "text": f"text of {query_id}", "start": 0, "size": 1, "sha256": "0", "candidates": 10,
+        "positives": 1 if scored else 0,
         "scores": {"AP@50": after, "nDCG@50": after, "RR": 1.0} if scored else {},
         "prior_scores": {"AP@50": before, "nDCG@50": before, "RR": 0.5} if scored else {},
         "calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0, "cached": 0, "unknown": 0,
