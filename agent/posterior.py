@@ -2,7 +2,7 @@
 
 A match satisfies every predicate, so with independent verdicts P(all hold) is the product of their probabilities. Its
 log-odds, those of the answer about the whole query and the standardised prior are weighted and added: the first stage's
-score is fused and not thrown away, which is what saves a ranking from a weak model (MM-Embed, arXiv 2411.02571). The
+score is fused and not thrown away, because a weak model alone can rank below it (MM-Embed, arXiv 2411.02571). The
 temperature is for all of an image's verdicts together and not for each, since their errors come together, too: a model
 that misjudges an animal misjudges all that is asked about it. And with a small probability they say nothing: a match
 is taken for something else, as where the request was misread (*doubt*), or something else for a match, as where the
