@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,8 +16,12 @@ Operation = Literal["addition", "removal", "modification", "comparison", "retent
 """ImageScope's types of atomic instruction (arXiv 2503.10166)."""
 
 
+Count = Annotated[int, Field(le=2**53)]
+"""A number of tokens, or a rank; no larger than a float can count."""
+
+
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Instruction(_Record):
@@ -71,8 +75,8 @@ class Asked(_Record):
     state: State
     error: str | None = None
     request_key: str | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
     latency: float = 0.0
     cached: bool = False
 
@@ -135,13 +139,13 @@ class RankedCandidate(_Record):
     """
 
     image_id: str
-    rank: int = Field(ge=1)
+    rank: Count = Field(ge=1)
     score: float
     prior: float
-    prior_rank: int = Field(ge=1)
+    prior_rank: Count = Field(ge=1)
     p_match: float | None = None
-    rank_low: int | None = None
-    rank_high: int | None = None
+    rank_low: Count | None = None
+    rank_high: Count | None = None
     contributions: Mapping[str, float] = Field(default_factory=dict)
 
 

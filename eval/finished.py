@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_valid
 
 from agent.types import RerankResult
 from core.errors import ConfigError
+from core.reading import file_bytes
 from eval.scoring import DIALOGUES, HITS
 from eval.types import Qrels
 
@@ -74,7 +75,7 @@ def read_finished(folder: Path, name: str | None = None) -> FinishedRun:
     """A run's folder, under this name or the strategy's. Raises `ConfigError` where it holds no finished run."""
     path = folder / "manifest.json"
     try:
-        configuration = _Manifest.model_validate_json(path.read_bytes()).configuration
+        configuration = _Manifest.model_validate_json(file_bytes(path)).configuration
     except (OSError, ValueError) as error:
         raise no_run(folder, path) from error
     scored = read_metrics(folder, Metrics).per_query
@@ -101,7 +102,7 @@ def read_results(folder: Path) -> dict[str, RerankResult]:
     """Query id -> result, the last one where a query was asked again. Raises `ConfigError`."""
     path = folder / "results.jsonl"
     try:
-        results = [RerankResult.model_validate_json(line) for line in path.read_bytes().splitlines()]
+        results = [RerankResult.model_validate_json(line) for line in file_bytes(path).splitlines()]
     except (OSError, ValidationError) as error:
         raise no_run(folder, path) from error
     return {result.query_id: result for result in results}
@@ -112,7 +113,7 @@ def read_judgments(folder: Path) -> dict[str, dict[str, int]]:
     path = folder / "qrels.trec"
     found: dict[str, dict[str, int]] = {}
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in file_bytes(path).decode().splitlines():
             query, _, image, judgment = line.split()
             found.setdefault(unquote(query), {})[unquote(image)] = int(judgment)
     except (OSError, ValueError) as error:
@@ -124,7 +125,7 @@ def read_metrics(folder: Path, kind: type[_M]) -> _M:
     """What a run was scored, with what else `kind` reads of it. Raises `ConfigError`."""
     path = folder / "metrics.json"
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(file_bytes(path))
     except (OSError, ValidationError) as error:
         raise no_run(folder, path) from error
 

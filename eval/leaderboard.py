@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -142,13 +141,9 @@ def _notes(runs: Sequence[ScoredRun]) -> tuple[str, ...]:
     if len({run.task for run in runs}) > 1 or len({frozenset(run.values) for run in runs}) > 1:
         notes.append("these runs are not over the same queries and judgments, so their figures do not compare")
     for run in runs:
-        if (times := _scored_on_test(run)) > 1:
-            notes.append(f"{run.name} was scored on test {times} times")
+        if run.scored_on_test > 1:
+            notes.append(f"{run.name} was scored on test {run.scored_on_test} times")
     return tuple(notes)
-
-
-def _scored_on_test(run: ScoredRun) -> int:
-    return int(json.loads((run.folder / "manifest.json").read_bytes()).get("scored_on_test", 0))
 
 
 def _plain(benchmark: str) -> str:

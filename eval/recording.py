@@ -6,7 +6,6 @@ A recording is a stream of lines. `recorded_lines` gathers it from the folders o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from agent.types import Asked, Comparison, Reason, RerankResult, Verdict
 from cache.archive import Archive, ArchiveHeader, write_archive
 from cache.store import CacheStore, Entry
 from core.errors import CacheError, ConfigError
+from core.reading import file_bytes, json_value
 from eval.finished import read_results
 from eval.inputs import BenchmarkLine, Inputs, Line, QueryLine, StrategyLine, read_inputs
 from eval.scored import run_folders
@@ -170,7 +170,7 @@ def _read_run(folder: Path, known: Mapping[str, RerankResult] | None) -> _Run:
         raise ConfigError(f"{folder} has no finished query; finish the run with the command that began it")
     path = folder / "images.jsonl"
     try:
-        images = [_Image.model_validate_json(line) for line in path.read_bytes().splitlines()]
+        images = [_Image.model_validate_json(line) for line in file_bytes(path).splitlines()]
     except (OSError, ValidationError) as error:
         raise ConfigError(f"{path} is missing or damaged; make the run anew, in another folder") from error
     hashes = {image.image_id: image.sha256 for image in images}
@@ -180,7 +180,7 @@ def _read_run(folder: Path, known: Mapping[str, RerankResult] | None) -> _Run:
 def _configuration(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     try:
-        configuration = json.loads(path.read_bytes())["configuration"]
+        configuration = json_value(file_bytes(path))["configuration"]
         return dict(configuration)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(f"{path} is missing or damaged; make the run anew, in another folder") from error
