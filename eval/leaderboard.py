@@ -92,11 +92,11 @@ def boards(runs: Sequence[ScoredRun]) -> list[Board]:
             found.append(Board(benchmark, split, _best_first(map(_ours, alone)), notes))
     tried = {(_plain(benchmark), split) for benchmark, split in own}
     ours = ", ".join(f"{benchmark} ({split})" for benchmark, split in own)
-    for key, rows in known.items():
+    for key, theirs in known.items():
         if key not in placed:
             what = "other queries or candidates" if key in tried else "another benchmark or split"
             note = f"published rows of {what}: not comparable with runs over {ours}"
-            found.append(Board(rows[0].benchmark, rows[0].split, _best_first(map(_theirs, rows)), (note,), True))
+            found.append(Board(theirs[0].benchmark, theirs[0].split, _best_first(map(_theirs, theirs)), (note,), True))
     return found
 
 
