@@ -190,8 +190,10 @@ async def test_texts_without_an_answer_are_ranked_by_clip_and_said_to_be(world: 
             told = reply.json()["meta"].get("warnings", [])
             assert [("ranked by CLIP" in each) for each in told] == [True] * flags
         mixed = await service.rerank(query=CRABS, documents=["a xylophone", *texts[:2]], strategy="yes-no-fused")
-        assert order(mixed) == [2, 0, 1]
-        assert "CLIP has never seen some words of document 0" in " ".join(mixed.json()["meta"]["warnings"])
+        assert order(mixed) == [2, 1, 0]
+        assert "neither the model nor CLIP could judge the text: document 0" in " ".join(
+            mixed.json()["meta"]["warnings"]
+        )
         picture = await service.rerank(query={"image": ids(5)[0]}, documents=texts, strategy="yes-no-fused")
         assert len(order(picture)) == 3
 
@@ -458,8 +460,10 @@ def test_a_merged_order_keeps_that_of_the_pictures_and_has_every_document_once(
 ) -> None:
     relevance = dict(zip(range(0, 100, 2), falling(sorted(pictures, reverse=True)), strict=False))
     judged = dict(zip(range(1, 100, 2), texts, strict=False))
-    both = merged(relevance, judged)
-    assert sorted(index for index, _ in both) == sorted([*relevance, *judged])
+    unjudged = [101, 100]
+    both = merged(relevance, judged, unjudged)
+    assert sorted(index for index, _ in both) == sorted([*relevance, *judged, *unjudged])
+    assert [index for index, _ in both][-2:] == [100, 101]
     assert [index for index, _ in both if index in relevance] == list(relevance)
     assert all(before > after for (_, before), (_, after) in itertools.pairwise(both))
 

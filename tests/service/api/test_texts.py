@@ -35,8 +35,12 @@ async def test_each_text_gets_a_verdict_in_order() -> None:
     assert (verdicts[2].p_yes, verdicts[2].error) == (None, "down")
     assert verdicts[0].prompt_tokens > 0
     judged = Judged(tuple(TEXTS), verdicts)
-    assert list(judged.scores().values()) == pytest.approx([0.9, 0.2, 0.5])
-    assert judged.flags() == ["the model gave no answers about 1 of 3 texts; they stand at even odds"]
+    assert list(judged.scores().values()) == pytest.approx([0.9, 0.2])
+    assert judged.unplaced == [list(TEXTS)[2]]
+    assert judged.flags() == [
+        "the model gave no answers about 1 of 3 texts; they rank last",
+        f"ranked last, because neither the model nor CLIP could judge the text: {list(TEXTS)[2]}",
+    ]
     assert judged.failed and not judged.nothing
     first = lmm.requests[0]
     assert (first.max_tokens, first.top_logprobs, first.images) == (1, 20, ())
@@ -48,7 +52,7 @@ async def test_text_that_says_neither_is_unknown_and_no_probability() -> None:
     assert (verdict.state, verdict.p_yes) == ("unknown", None)
     judged = Judged(("d",), (verdict,))
     assert judged.nothing and not judged.failed
-    assert judged.scores() == {"d": 0.5}
+    assert judged.scores() == {} and judged.unplaced == ["d"]
 
 
 async def test_a_picture_is_asked_whether_the_text_describes_it() -> None:
@@ -100,10 +104,11 @@ def test_an_answer_decides_and_without_one_the_prior_does() -> None:
     judged = Judged(("a", "b", "c", "d", "e"), said, {"a": 0.9, "b": 0.2, "c": 0.4})
     scores = judged.scores()
     assert scores["a"] == 0.4
-    assert scores["b"] < scores["c"] < 0.5 == scores["d"] == scores["e"]  # `a` has the best prior, and an answer
+    assert scores["b"] < scores["c"]  # `a` has the best prior, and an answer
+    assert judged.unplaced == ["d", "e"] and set(scores) == {"a", "b", "c"}
     assert judged.flags() == [
         "the model gave no answers about 3 of 4 texts; they are ranked by CLIP's similarity to the query",
-        "CLIP has never seen some words of d, e, which without an answer stand at even odds",
+        "ranked last, because neither the model nor CLIP could judge the text: d, e",
     ]
     assert not judged.nothing and not judged.failed
 
