@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError, LMMError
+from core.validation import load_yaml
 from service.calibrations import find_calibration
 from service.console import keeping, note, warn
 from service.settings import Settings
@@ -71,7 +72,7 @@ def _rounds(file: Path) -> list[Any]:
     kind = "JSON" if file.suffix.lower() == ".json" else "YAML"
     try:
         text = data.decode("utf-8-sig")
-        rounds = json.loads(text) if kind == "JSON" else yaml.load(text, yaml.BaseLoader)
+        rounds = json.loads(text) if kind == "JSON" else load_yaml(text, all_text=True)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{file}: can't be read as {kind} in UTF-8 ({reason}); put the texts in quotes") from error

@@ -189,7 +189,7 @@ def _from_file(file: Path | None, environ: Mapping[str, str]) -> Iterator[tuple[
         return
     try:
         data = tomllib.loads(read_document(path, ConfigError))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML ({error})") from error
     settings = validated(ServerSettings, data, str(path), ConfigError)
     for key, value in data.items():
