@@ -15,7 +15,7 @@ from core.errors import ConfigError
 
 _LONGEST = 1_000_000  # characters of a YAML document
 _DEEPEST = 50
-_MOST_VALUES = 100_000  # with aliases written out
+_MOST_VALUES = 20_000  # with aliases written out
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

@@ -92,7 +92,7 @@ def create_app(
     add_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # as FastAPI's documentation has it
     app.add_middleware(Hangup)
-    app.add_middleware(Guard, keys=keys, max_body=settings.limits.max_body)
+    app.add_middleware(Guard, keys=keys, max_body=settings.limits.max_body, max_seconds=settings.limits.max_seconds)
     app.add_middleware(Access)
     app.add_middleware(metrics.Counted, metrics=counted)
     if telemetry:

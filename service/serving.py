@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from core.errors import ConfigError
+from service.connections import LARGEST_HEAD, BoundedConnection
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -81,6 +82,9 @@ def serve_until_stopped(app: FastAPI, listener: socket.socket, grace: float, rea
     logging.config.dictConfig(_LOGS)
     config = uvicorn.Config(
         app,
+        http=BoundedConnection,
+        h11_max_incomplete_event_size=LARGEST_HEAD,
+        ws="none",
         lifespan="off",  # it is opened here, so that what goes wrong is said in one line
         log_config=None,
         access_log=False,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 4
 _LONGEST_ID = 512
 _SHOWN = 60
+_PARTS = 100  # of one document
 _UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 """Types of data URLs that say nothing: what is in them decides."""
 
@@ -64,7 +65,7 @@ Part = Annotated[ImagePart | TextPart, Field(discriminator="type")]
 class Content(_Wire):
     """vLLM's object: one or more parts."""
 
-    content: list[Part] = Field(min_length=1)
+    content: list[Part] = Field(min_length=1, fail_fast=True)
 
 
 class DocumentObject(_Wire):
@@ -77,7 +78,7 @@ class DocumentObject(_Wire):
 
     text: str | None = None
     image: str | None = None
-    content: list[Part] | None = Field(default=None, min_length=1)
+    content: Annotated[list[Part], Field(min_length=1, max_length=_PARTS, fail_fast=True)] | None = None
 
 
 Given = str | DocumentObject

@@ -36,6 +36,7 @@ _CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     413: "body_too_large",
     415: "unsupported_media_type",
     422: "invalid_request",
@@ -97,7 +98,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-RESPONSES = responses(400, 401, 403, 413, 415, 422, 500)
+RESPONSES = responses(400, 401, 403, 408, 413, 415, 422, 500)
 """What every endpoint may answer."""
 
 WORK_RESPONSES = RESPONSES | responses(404, 409, 429, 503, 504)

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.api.bodies import require_bounded
 from service.api.dependencies import EngineOf
 from service.api.endpoints import check
 from service.api.engine import Engine
@@ -64,7 +65,7 @@ class JobBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": EXAMPLES})
 
-    calls: list[CallBody] = Field(min_length=1, max_length=MOST_CALLS)
+    calls: list[CallBody] = Field(min_length=1, max_length=MOST_CALLS, fail_fast=True)
 
 
 class Progress(BaseModel):
@@ -132,7 +133,13 @@ JobId = Annotated[str, PathParameter(max_length=200)]
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
-@router.post("", status_code=202, responses=WORK_RESPONSES, summary="Begin a job")
+@router.post(
+    "",
+    status_code=202,
+    responses=WORK_RESPONSES,
+    dependencies=[Depends(require_bounded)],
+    summary="Begin a job",
+)
 async def create_job(body: JobBody, engine: EngineOf, jobs: JobsOf, response: Response) -> JobSummary:
     """Every call is checked before the job is taken on; then it goes on by itself, through restarts of the service,
     until each call has a reply or has failed."""
