@@ -6,12 +6,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
 from cache.store import Entry, Share, StoreStats
 from core.errors import CacheError
+from core.private import private_file, private_folder
 
 APPLICATION_ID = 0x46534350
 """Marks a SQLite file as ours ("FSCP"), so that another program's database is refused and never written to."""
@@ -49,9 +50,12 @@ class SqliteStore:
         self.path = Path(path)
         self._lock = threading.Lock()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.parent.exists():
+                private_folder(self.path.parent)
         except OSError as error:
             raise CacheError(f"can't create the cache's folder {self.path.parent}: {error.strerror}") from error
+        with suppress(OSError):  # SQLite says what is wrong
+            private_file(self.path)
         with self._reporting():
             self._connection = sqlite3.connect(
                 self.path, timeout=busy_timeout, isolation_level=None, check_same_thread=False

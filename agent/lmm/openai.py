@@ -30,6 +30,7 @@ from core.errors import (
     LMMResponseError,
     LMMServerError,
 )
+from core.private import shown_address
 from core.types import ImageSource
 
 LONGEST_WAIT = 120.0
@@ -208,12 +209,14 @@ def lmm_error(error: Exception, url: str, timeout: float) -> FieldscopeError:
 def _server_url(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.username
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable = usable and not (parts.username or parts.password or parts.query)  # where keys do not belong
     except ValueError:
         usable = False
     if not usable:
         raise ConfigError(
-            f"{base_url!r} is no server address: write it like http://localhost:8000 (a key goes in FIELDSCOPE_API_KEY)"
+            f"{shown_address(base_url)!r} is no server address: write it like http://localhost:8000 (a key goes in "
+            "FIELDSCOPE_API_KEY)"
         )
     return base_url.rstrip("/") if parts.path.strip("/") else parts._replace(path="/v1").geturl()
 

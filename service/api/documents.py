@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import FieldscopeError, ImageError, ImageTooLargeError
+from core.paths import without_folders
 from service.api.calls import Document, ImageDocument, TextDocument, UnjudgedDocument
 from service.api.errors import ApiError
 from service.api.fetching import Fetcher
@@ -238,9 +239,9 @@ class _Reader:
         except ApiError as error:
             raise ApiError(error.status, error.code, f"{label}: {error}", error.retry_after) from error
         except ImageTooLargeError as error:
-            raise ApiError(422, "image_too_large", f"{label}: {error}") from error
+            raise ApiError(422, "image_too_large", f"{label}: {without_folders(str(error))}") from error
         except ImageError as error:
-            raise ApiError(422, "unreadable_image", f"{label}: {error}") from error
+            raise ApiError(422, "unreadable_image", f"{label}: {without_folders(str(error))}") from error
 
     def _is_id(self, name: str) -> bool:
         try:

@@ -24,6 +24,7 @@ from core.errors import (
     LMMError,
     VocabularyError,
 )
+from core.paths import without_folders
 
 LOG = logging.getLogger("fieldscope.service")
 
@@ -128,7 +129,7 @@ def as_api_error(error: FieldscopeError) -> ApiError:
     """Any error of ours with its status and code."""
     if isinstance(error, ApiError):
         return error
-    sentence = _PATH.sub("", " ".join(str(error).split()))
+    sentence = without_folders(_PATH.sub("", " ".join(str(error).split())))
     for kind, status, code in _OURS:
         if isinstance(error, kind):
             return ApiError(status, code, sentence)

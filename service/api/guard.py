@@ -34,7 +34,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 class Guard:
     """Refuses what must not come in, before anything of it is read.
 
-    - With `keys`, each request needs one: `Authorization: Bearer`, `X-API-Key`, or for a browser as the password of
+    - As soon as there is a key in `keys`, or where `public` says that others than this machine reach the service, each
+      request needs one: `Authorization: Bearer`, `X-API-Key`, or for a browser as the password of
       `Authorization: Basic`.
     - Without, `Host` must name this machine: a foreign name that was made to point here (DNS rebinding) is refused.
     - `Origin`, where a browser sends it, must be the service's own, so that no foreign page can post; a key in a header
@@ -42,9 +43,12 @@ class Guard:
     - A body is JSON and has at most `max_body` bytes, whether it says how many or not, and comes in `max_seconds`.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: KeyFile | None, max_body: int, max_seconds: float = 600.0) -> None:
+    def __init__(
+        self, app: ASGIApp, *, keys: KeyFile | None, max_body: int, max_seconds: float = 600.0, public: bool = True
+    ) -> None:
         self._app = app
         self._keys = keys
+        self._locked = public
         self._max_body = max_body
         self._max_seconds = max_seconds
 
@@ -67,7 +71,7 @@ class Guard:
         await self._app(scope, _bounded(receive, self._max_body, self._max_seconds), send)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
-        by_header = self._check_key(scope, headers) if self._keys else _check_host(headers)
+        by_header = self._check_key(scope, headers) if self._needs_key() else _check_host(headers)
         if not by_header:
             _check_origin(headers)
         declared = headers.get("content-length")
@@ -77,6 +81,11 @@ class Guard:
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
                 raise ApiError(415, "unsupported_media_type", "send the body as JSON: Content-Type: application/json")
+
+    def _needs_key(self) -> bool:
+        """Whether a key was ever there: to remove the last one opens nothing."""
+        self._locked = self._locked or bool(self._keys and self._keys.all())
+        return self._locked and self._keys is not None
 
     def _check_key(self, scope: Scope, headers: Headers) -> bool:
         """Whether the key came in a header that only a program sets. Raises `ApiError` where there is none, or one that

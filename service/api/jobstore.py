@@ -15,6 +15,7 @@ from typing import IO, Any, Literal, get_args
 from uuid import uuid4
 
 from core.errors import ConfigError, FieldscopeError
+from core.private import private_file, private_folder
 from service.api.events import Event
 
 JobState = Literal["waiting", "running", "done", "cancelled"]
@@ -111,12 +112,13 @@ class JobStore:
         self._lock = threading.RLock()
         self._claim = _claim(path.with_suffix(".lock"))
         try:
+            private_file(path)
             self._connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")  # as the response cache: no kill loses a commit
             self._connection.execute("PRAGMA foreign_keys = ON")
             self._connection.executescript(_SCHEMA)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             self._claim.close()
             raise ConfigError(f"can't keep jobs in {path} ({error}); move that file away") from error
 
@@ -308,7 +310,8 @@ class JobStore:
 def _claim(path: Path) -> IO[bytes]:
     """A lock that dies with the process."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
+        private_file(path)
         file = path.open("ab")
     except OSError as error:
         raise ConfigError(f"can't write {path}: {error.strerror}") from error

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.paths import cache_folder
+from core.private import private_file, private_folder
 from eval.metrics import average_precision, ndcg, reciprocal_rank
 
 FORMAT = 2
@@ -146,8 +147,9 @@ def _kept_at(path: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> P
 def _keep(path: Path, found: _Digests) -> None:
     """Remember, if the disk lets us: what is kept only saves time."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         partial = path.with_suffix(".part")
+        private_file(partial)
         partial.write_text(found.model_dump_json(), encoding="utf-8")
         partial.replace(path)
     except OSError:

@@ -16,6 +16,7 @@ from agent.strategies.strategy import Strategy
 from agent.types import RerankResult
 from core.errors import CacheError, ConfigError, FieldscopeError
 from core.fingerprint import fingerprint
+from core.paths import without_folders
 from eval.finished import read_judgments
 from eval.inputs import Inputs, StrategyLine, read_inputs
 from retrieval.collection import Collection, open_collection, reopen_collection
@@ -141,7 +142,8 @@ class Run:
         except (OSError, ValueError):
             return "this run does not say where its images lie; name their folder with --images"
         except FieldscopeError as error:
-            return f"its images are not where the run says ({error}); name their folder with --images"
+            reason = without_folders(str(error))
+            return f"its images are not where the run says ({reason}); name their folder with --images"
 
     @cached_property
     def collection_key(self) -> str:
