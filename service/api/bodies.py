@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +17,10 @@ _MOST_FIELDS = 100  # of one object
 async def require_bounded(request: Request, engine: EngineOf) -> None:
     """Refuse a body with too many documents in a call, or too many fields in an object, before each of them is checked
     for its shape. Raises `ApiError`."""
-    most = engine.limits.max_documents
-    for mapping in _mappings(await request.json()):
+    most, told = engine.limits.max_documents, await request.json()
+    if b"\\ud" in (await request.body()).lower():
+        _require_whole_characters(told)
+    for mapping in _mappings(told):
         if len(mapping) > _MOST_FIELDS:
             raise ApiError(422, "invalid_request", f"an object has {len(mapping)} fields; no object has so many")
         documents = mapping.get("documents")
@@ -27,6 +30,16 @@ async def require_bounded(request: Request, engine: EngineOf) -> None:
             raise ApiError(
                 422, "too_many_documents", f"{len(documents)} documents, over the limit of {most} a call; send fewer"
             )
+
+
+def _require_whole_characters(told: Any) -> None:
+    """JSON can spell half of a character, which nothing behind can write down."""
+    try:
+        json.dumps(told, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ApiError(
+            422, "invalid_request", "the body has half of a character (a lone surrogate); send whole ones"
+        ) from error
 
 
 def _mappings(value: Any) -> Iterator[dict[str, Any]]:

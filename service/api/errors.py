@@ -57,6 +57,7 @@ _OURS: tuple[tuple[type[FieldscopeError], int, str], ...] = (
 )
 _PATH = re.compile(r" \(/[^()]*\)")  # of this machine, which clients have no business with
 _SHOWN_FAULTS = 3
+_SHOWN_NAME = 64  # characters of a field's name
 _SHOWN_VALUE = 200  # characters of a sentence of pydantic's
 
 
@@ -193,4 +194,6 @@ def _dotted(location: Sequence[int | str]) -> str:
     """`("body", "documents", 3, "text")` is `documents.3.text`. The members of a union that pydantic tried are left
     out: they are names of ours, not of fields."""
     steps = [str(step) for step in location[1:]] if location else []
-    return ".".join(step for step in steps if step.isdigit() or (step.isidentifier() and not step[:1].isupper()))
+    return ".".join(
+        step[:_SHOWN_NAME] for step in steps if step.isdigit() or (step.isidentifier() and not step[:1].isupper())
+    )
