@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,6 +54,19 @@ def load_yaml(text: str, *, all_text: bool = False) -> Any:
         return yaml.load(text, _TextLoader if all_text else _ValueLoader)
     except (ValueError, OverflowError) as cause:  # a date that is none, a number of thousands of digits
         raise yaml.MarkedYAMLError(problem=" ".join(str(cause).split())) from cause
+
+
+def load_json(text: str | bytes) -> Any:
+    """What a JSON document from elsewhere holds. Raises `ValueError` also where it is nested too deep to be read, and
+    for NaN and Infinity, which are no JSON."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError as cause:
+        raise ValueError("it is nested too deep") from cause
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 class _Bounded(Composer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
@@ -14,9 +13,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.paths import cache_folder
 from core.private import private_file, private_folder
+from core.validation import load_json
 from eval.metrics import average_precision, ndcg, reciprocal_rank
 
 FORMAT = 2
+
+_HUGE = re.compile(rb"[:\[,]\s*-?[0-9]{40}")  # a number that no run writes, and that no page could draw
 
 
 class QueryDigest(BaseModel):
@@ -84,9 +86,9 @@ def _read(path: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> Iter
     with path.open("rb") as stream:
         for line in stream:
             try:
-                if line.endswith(b"\n"):
-                    yield _digest(json.loads(line), start, len(line), judgments)
-            except (ValueError, LookupError, TypeError, AttributeError):
+                if line.endswith(b"\n") and not _HUGE.search(line):
+                    yield _digest(load_json(line), start, len(line), judgments)
+            except (ValueError, OverflowError, LookupError, TypeError, AttributeError):
                 pass  # no result of this version: whoever opens it is told so
             start += len(line)
 

@@ -17,6 +17,7 @@ from agent.types import RerankResult
 from core.errors import CacheError, ConfigError, FieldscopeError
 from core.fingerprint import fingerprint
 from core.paths import without_folders
+from core.validation import load_json
 from eval.finished import read_judgments
 from eval.inputs import Inputs, StrategyLine, read_inputs
 from retrieval.collection import Collection, open_collection, reopen_collection
@@ -138,8 +139,8 @@ class Run:
         try:
             if self.images is not None:
                 return open_collection([self.images])
-            return reopen_collection(json.loads((self.folder / "collection.json").read_bytes()))
-        except (OSError, ValueError):
+            return reopen_collection(load_json((self.folder / "collection.json").read_bytes()))
+        except (OSError, ValueError, AttributeError):
             return "this run does not say where its images lie; name their folder with --images"
         except FieldscopeError as error:
             reason = without_folders(str(error))
@@ -172,7 +173,7 @@ class Run:
             return found
         for line in lines:
             try:
-                told = json.loads(line)
+                told = load_json(line)
                 found[str(told["image_id"])] = str(told["sha256"])
             except (ValueError, LookupError, TypeError):
                 continue
@@ -224,7 +225,7 @@ def open_run(key: str, name: str, folder: Path, images: Path | None, store: Path
 def _manifest(folder: Path) -> tuple[_Manifest | None, str | None]:
     path = folder / "manifest.json"
     try:
-        told = json.loads(path.read_bytes())
+        told = load_json(path.read_bytes())
         if told.get("format") != 1:
             return None, f"{folder.name} {NEWER}"
         return _Manifest.model_validate(told), None
@@ -241,7 +242,7 @@ def _nothing(folder: Path, name: str) -> str:
 
 def _metrics(folder: Path) -> Mapping[str, Any] | None:
     try:
-        told = json.loads((folder / "metrics.json").read_bytes())
+        told = load_json((folder / "metrics.json").read_bytes())
     except (OSError, ValueError):
         return None
     return told if isinstance(told, dict) and isinstance(told.get("per_query"), dict) else None
