@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import FieldscopeError, ImageError, ImageTooLargeError
 from core.paths import without_folders
 from service.api.calls import Document, ImageDocument, TextDocument, UnjudgedDocument
+from service.api.encoded import decoded
 from service.api.errors import ApiError
 from service.api.fetching import Fetcher
 from service.api.outcome import document_id
@@ -26,13 +25,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 4
 _LONGEST_ID = 512
-_SHOWN = 60
 _PARTS = 100  # of one document
-_UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream"})
-"""Types of data URLs that say nothing: what is in them decides."""
-
-_OTHER_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]{1,20}://", re.IGNORECASE)
-_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 
 
@@ -274,44 +267,5 @@ class _Reader:
             if given[:8].lower().startswith(("http://", "https://")):
                 data = await self._fetcher.fetch(given)
             else:
-                data = self._decoded(given)
+                data = decoded(given, self._limits.max_image_bytes)
             return await asyncio.to_thread(self.images.keep, data, label)
-
-    def _decoded(self, given: str) -> bytes:
-        """The bytes that a data URL or base64 spells."""
-        head, comma, body = given.partition(",")
-        is_url = bool(comma) and head[:5].lower() == "data:"
-        kind, *parameters = head[5:].split(";")
-        kind = kind.strip().lower()
-        if is_url and kind not in _UNTYPED and not kind.startswith("image/"):
-            raise ApiError(422, "unreadable_image", f"a data URL of {kind[:_SHOWN]!r} is no picture")
-        if not is_url and _OTHER_ADDRESS.match(given):
-            raise ApiError(
-                404,
-                "no_such_image",
-                f"{given[:_SHOWN]!r} leads to nothing that is fetched; send the picture itself, or its id in a "
-                "collection",
-            )
-        spelled = body if is_url else given
-        self._require_small(len(spelled))
-        if is_url and not (parameters and parameters[-1].strip().lower() == "base64"):
-            return unquote_to_bytes(spelled)
-        try:
-            packed = unquote_to_bytes(spelled) if is_url else spelled.encode("ascii")
-            return base64.b64decode(packed.translate(_URL_SAFE, b" \t\r\n"), validate=True)
-        except ValueError as error:
-            if is_url or len(given) > _LONGEST_ID:
-                raise ApiError(422, "unreadable_image", f"its base64 can't be read ({error})") from error
-            raise ApiError(
-                404,
-                "no_such_image",
-                f"{given[:_SHOWN]!r} is no image of a registered collection, and no data URL, base64 or address either",
-            ) from error
-
-    def _require_small(self, characters: int) -> None:
-        """Base64 takes four characters for three bytes, and a data URL may spell a byte with three."""
-        if characters > 4 * self._limits.max_image_bytes:
-            raise ImageTooLargeError(
-                f"it has {characters / 1e6:.1f} million characters, too many for a picture of at most"
-                f" {self._limits.max_image_bytes / 1e6:g} MB; make it smaller"
-            )
