@@ -96,7 +96,7 @@ class _Bounded(Composer):
         return node
 
 
-def _require(sound: bool, problem: str, event: yaml.Event) -> None:
+def _require(sound: bool, problem: str, event: Any) -> None:
     if not sound:
         raise ComposerError(problem=problem, problem_mark=event.start_mark)
 

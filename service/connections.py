@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import resource
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 LARGEST_HEAD = 65_536
 """Bytes of a request's line and headers."""
@@ -43,7 +43,7 @@ class BoundedConnection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._waiting is None and (self.cycle is None or self.cycle.response_complete):
+        if self._waiting is None and not self._at_work():
             self._await_head()
         super().data_received(data)
 
@@ -60,6 +60,10 @@ class BoundedConnection(H11Protocol):
     def resume_writing(self) -> None:
         self._reply_is_read()
         super().resume_writing()
+
+    def _at_work(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # none before the first request, whatever its type says
+        return cycle is not None and not cycle.response_complete
 
     def _await_head(self) -> None:
         self._waiting = self.loop.call_later(HEAD_SECONDS, self.transport.close)
