@@ -50,7 +50,7 @@ class SqliteStore:
         self.path = Path(path)
         self._lock = threading.Lock()
         try:
-            if not self.path.parent.exists():
+            if not self.path.parent.is_dir():
                 private_folder(self.path.parent)
         except OSError as error:
             raise CacheError(f"can't create the cache's folder {self.path.parent}: {error.strerror}") from error
