@@ -10,6 +10,7 @@ import click
 from service.console import note, show, show_json, warn
 from service.options import budget_options, dry_run_options, json_option, model_options
 from service.settings import DEFAULT_STRATEGY, Settings
+from service.skipped import skipped_lines
 from service.spaced import SpacedCommand
 
 if TYPE_CHECKING:
@@ -89,8 +90,7 @@ def rerank(
         show_json(ranking.payload(top_k))
     else:
         show(ranking.table(top_k))
-        if skipped:
-            show(f"skipped {len(skipped)}:", *(f"  {reason}" for reason in skipped.values()))
+        show(*skipped_lines(skipped))
     for flag in result.flags:
         if flag not in flags:
             warn(flag)
