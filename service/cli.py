@@ -32,7 +32,7 @@ from service.commands.strategies import strategies
 from service.commands.trace import trace
 from service.commands.version import version
 from service.commands.view import view
-from service.console import complain
+from service.console import complain, spelled
 
 DEBUG = "FIELDSCOPE_DEBUG"
 FAILED = 1
@@ -45,7 +45,7 @@ class Program(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         if os.environ.get(DEBUG):
             return super().invoke(ctx)
-        warnings.simplefilter("ignore")  # the libraries' advice is for programmers
+        warnings.formatwarning = _one_line
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
@@ -69,6 +69,13 @@ class Program(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which they were added, which is the order of use."""
         return list(self.commands)
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A library's warning without the place in its code, which says nothing to a user."""
+    return f"warning: {spelled(' '.join(str(message).split()))} ({category.__name__})\n"
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -150,3 +150,12 @@ def test_nobody_reads_on(line: str) -> None:
     assert process.stderr.read() == b""
     assert process.wait(timeout=60) in (0, 1)
     process.stderr.close()
+
+
+def test_a_librarys_warning_is_shown_on_one_line() -> None:
+    code = (
+        "import warnings\nfrom service.cli import cli\n@cli.command()\n"
+        "def odd():\n    warnings.warn('advice\\nin two lines')\ncli(['odd'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "warning: advice in two lines (UserWarning)\n"
