@@ -46,7 +46,8 @@ class Benchmark:
     """Queries, judgments and images of one split.
 
     `candidate_sets` gives each query's candidates for a rerank benchmark; None makes it full retrieval, where the
-    agent finds its own candidates. Raises `BenchmarkError` where the parts do not fit together.
+    agent finds its own candidates. `oddities` are sentences about what is odd in its files and was put right or taken
+    as it is. Raises `BenchmarkError` where the parts do not fit together.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Benchmark:
     images: ImageSource
     candidate_sets: Mapping[str, tuple[Candidate, ...]] | None = None
     meta: Mapping[str, QueryMeta] = field(default_factory=dict)
+    oddities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ids = [query.id for query in self.queries]

@@ -62,7 +62,7 @@ def open_workload(name: str, split: str | None, settings: Settings, *, search: b
     candidates. Raises `BenchmarkError` where there is no such benchmark or split.
     """
     from service.fieldnotes_data import rerank_benchmark, retrieval_benchmark
-    from service.inquire_data import hub_benchmark, open_fullrank, searchable
+    from service.inquire_data import hub_benchmark, open_fullrank, open_rerank, searchable
 
     if name == "fieldnotes-rerank":
         benchmark, encoder = rerank_benchmark(split or "test", settings)
@@ -82,7 +82,6 @@ def open_workload(name: str, split: str | None, settings: Settings, *, search: b
             "shape, or of a folder of INQUIRE-Fullrank"
         )
     from eval.benchmarks.inquire_fullrank import is_fullrank
-    from eval.benchmarks.inquire_rerank import load_inquire_rerank
 
     if is_fullrank(path):
         fullrank = open_fullrank(path, split, settings)
@@ -91,7 +90,7 @@ def open_workload(name: str, split: str | None, settings: Settings, *, search: b
             return workload
         retriever, searched = searchable(fullrank, settings)
         return replace(workload, retriever=retriever, encoder=searched)
-    return Workload(load_inquire_rerank(path, split))
+    return Workload(open_rerank(path, split))
 
 
 def selected(workload: Workload, selection: Selection) -> Workload:
