@@ -45,7 +45,6 @@ class Program(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         if os.environ.get(DEBUG):
             return super().invoke(ctx)
-        warnings.formatwarning = _one_line
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
@@ -93,6 +92,7 @@ for command in COMMANDS:
 
 def main() -> None:
     """The console script."""
+    warnings.formatwarning = _one_line
     cli(prog_name="fieldscope")
 
 

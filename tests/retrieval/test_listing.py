@@ -69,6 +69,7 @@ def written_formats() -> list[str]:
     return sorted(PILImage.SAVE)
 
 
+@pytest.mark.filterwarnings("ignore:IM image format")
 @pytest.mark.parametrize("kind", written_formats())
 def test_every_format_that_pillow_writes_is_read_or_skipped_with_a_reason(kind: str, tmp_path: Path) -> None:
     try:

@@ -154,8 +154,8 @@ def test_nobody_reads_on(line: str) -> None:
 
 def test_a_librarys_warning_is_shown_on_one_line() -> None:
     code = (
-        "import warnings\nfrom service.cli import cli\n@cli.command()\n"
-        "def odd():\n    warnings.warn('advice\\nin two lines')\ncli(['odd'])"
+        "import warnings\nfrom service.cli import cli, main\n@cli.command()\n"
+        "def odd():\n    warnings.warn('advice\\nin two lines')\nmain()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, "odd"], capture_output=True, text=True, check=True)
     assert done.stderr == "warning: advice in two lines (UserWarning)\n"
