@@ -102,5 +102,5 @@ def _open(name: str, folder: Path, settings: ServerSettings, encoder: Encoder | 
 
 
 def _tell(name: str, skipped: Mapping[str, str]) -> None:
-    if lines := skipped_lines(skipped):
-        note(f"collection {name!r}: {'; '.join(line.strip() for line in lines)}")
+    if lines := [line.strip() for line in skipped_lines(skipped)]:
+        note(f"collection {name!r}: {lines[0]} {'; '.join(lines[1:])}")
