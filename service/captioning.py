@@ -22,7 +22,8 @@ MAX_TOKENS = 512
 def caption_images(
     images: ImageSource, image_ids: Sequence[str], settings: Settings
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """A caption by image id, and for each image without one the reason. What was asked before comes from the cache."""
+    """A caption by image id, in the order of the ids, and for each image without one the reason. What was asked before
+    comes from the cache."""
     with (
         keeping("captions so far are in the cache, and the same command finds them there"),
         progress("captioning images") as report,
@@ -49,7 +50,7 @@ async def _caption_images(
     async with open_lmm(settings, images) as lmm, asyncio.TaskGroup() as group:
         for _ in range(settings.concurrency):
             group.create_task(work(lmm))
-    return captions, failed
+    return {image_id: captions[image_id] for image_id in image_ids if image_id in captions}, failed
 
 
 async def _caption(lmm: LMM, images: ImageSource, image_id: str) -> tuple[str, str | None]:
