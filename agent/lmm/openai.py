@@ -8,7 +8,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -55,7 +55,7 @@ class OpenAILMM:
     server isn't given more. `timeout` (seconds) is for one attempt from first to last byte. An attempt is repeated,
     up to `attempts` in all, only where it can pass: no connection, no answer in time, or status 408, 409, 425, 429
     or 5xx. It waits for as long as the server says in `Retry-After`, plus a random time below `backoff` seconds,
-    doubled each time.
+    doubled each time; `sleep` is how it waits.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class OpenAILMM:
         timeout: float = 120.0,
         attempts: int = 6,
         backoff: float = 0.5,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.url = _server_url(base_url)
         self.model = model
@@ -88,6 +89,7 @@ class OpenAILMM:
             max_retries=0,
         )
         self._retrying = AsyncRetrying(
+            sleep=sleep,
             retry=retry_if_exception_type(_CAN_PASS),
             stop=lambda state: state.attempt_number >= attempts or (_pause_asked(state) or 0.0) > LONGEST_WAIT,
             wait=lambda state: (_pause_asked(state) or 0.0) + wait_random_exponential(backoff, max=30.0)(state),

@@ -5,7 +5,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from cache.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore
 from cache.store import Entry
 from core.errors import CacheError
+from tests.waiting import PATIENCE, released
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,26 +95,22 @@ def test_what_a_killed_writer_had_committed_is_there(tmp_path: Path, after: int)
 
 def test_a_reader_does_not_wait_for_a_writer_and_a_writer_waits_its_turn(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite"
-    store = SqliteStore(path, busy_timeout=5)
-    store.put(entry("a"))
-    blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    writer, reader = SqliteStore(path, busy_timeout=PATIENCE), SqliteStore(path, busy_timeout=0)
+    writer.put(entry("a"))
+    blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    started = time.monotonic()
-    assert store.get("a") == entry("a")
-    assert time.monotonic() - started < 1
-    threading.Timer(0.2, lambda: blocker.execute("COMMIT")).start()
-    store.put(entry("b"))
-    assert store.get("b") == entry("b") and time.monotonic() - started >= 0.2
-    store.close()
-    blocker.close()
+    assert reader.get("a") == entry("a")
+    released(lambda: writer.put(entry("b")), lambda: blocker.execute("COMMIT"))
+    assert reader.get("b") == entry("b")
+    for each in (writer, reader, blocker):
+        each.close()
 
 
 def test_a_new_file_that_another_process_holds_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite"
-    blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    threading.Timer(0.2, lambda: blocker.execute("ROLLBACK")).start()
-    store = SqliteStore(path, busy_timeout=5)
+    store = released(lambda: SqliteStore(path, busy_timeout=PATIENCE), lambda: blocker.execute("ROLLBACK"))
     store.put(entry("a"))
     assert store.get("a") == entry("a")
     store.close()
