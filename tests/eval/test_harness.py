@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from core.types import Candidate, Query
 from eval.harness import PATIENCE, evaluate
 from eval.scoring import HEADLINE, score
 from eval.types import Benchmark, Cost, RunSummary
+from tests.waiting import Crowd
 
 Rows = list[dict[str, Any]]
 MakeLMM = Callable[..., ScriptedLMM]
@@ -355,25 +355,22 @@ async def test_an_error_of_the_replay_ends_the_run(bench: Benchmark, make_lmm: M
 
 
 class Fake:
-    """Ranks by a fixed table, and knows how many queries were in flight at once."""
+    """Ranks by a fixed table, once `at_once` queries are in flight."""
 
     strategy = load_strategy("clip")
     account = None
 
-    def __init__(self, finds: dict[str, list[str]], wait: float = 0.0) -> None:
+    def __init__(self, finds: dict[str, list[str]], at_once: int = 1) -> None:
         self.finds = finds
-        self.wait = wait
-        self.now = self.most = 0
+        self.crowd = Crowd(at_once)
         self.given: list[object] = []
 
     async def rerank(
         self, query: Query, candidates: Sequence[Candidate] | None = None, *, budget: Budget | None = None
     ) -> RerankResult:
         self.given.append(candidates)
-        self.now += 1
-        self.most = max(self.most, self.now)
-        await asyncio.sleep(self.wait)
-        self.now -= 1
+        async with self.crowd.join():
+            pass
         return RerankResult.model_validate(
             {
                 "query_id": query.id,
@@ -389,9 +386,9 @@ class Fake:
 
 
 async def test_queries_run_at_once_up_to_the_limit(bench: Benchmark, tmp_path: Path) -> None:
-    fake = Fake({query.id: [] for query in bench.queries}, wait=0.02)
+    fake = Fake({query.id: [] for query in bench.queries}, at_once=3)
     (summary,) = await evaluate(bench, [fake], tmp_path, query_concurrency=3)
-    assert fake.most == 3
+    assert fake.crowd.most == 3
     assert set(summary.metrics.values()) == {0.0}
     assert summary.flags == ("the models know another world",)
 
