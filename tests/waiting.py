@@ -34,11 +34,16 @@ class Crowd:
             self.complete.set()
         try:
             await self.complete.wait()
-            for _ in range(_TURNS):
-                await asyncio.sleep(0)
+            await turns()
             yield
         finally:
             self.inside -= 1
+
+
+async def turns() -> None:
+    """Give way to the other tasks, often enough that whatever could happen now has happened."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 async def until(happened: Callable[[], object]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 
 import pytest
@@ -15,6 +14,7 @@ from agent.lmm.scripted import ScriptedLMM
 from agent.types import State, Verdict
 from core.errors import LMMServerError
 from service.api.texts import Judged, judge_texts
+from tests.waiting import Crowd
 
 TEXTS = {"d0": "two red crabs", "d1": "an owl", "d2": "the server fails here"}
 
@@ -63,23 +63,19 @@ async def test_a_picture_is_asked_whether_the_text_describes_it() -> None:
 
 
 async def test_what_the_budget_forbids_is_not_asked_and_no_more_than_allowed_are_in_flight() -> None:
-    flying = most = 0
+    crowd = Crowd(2)
 
     class Slow(ScriptedLMM):
         async def generate(self, request: LMMRequest) -> LMMResponse:
-            nonlocal flying, most
-            flying += 1
-            most = max(most, flying)
-            await asyncio.sleep(0.001)
-            flying -= 1
-            return await super().generate(request)
+            async with crowd.join():
+                return await super().generate(request)
 
     lmm = Slow(lambda request: 0.7)
     texts = {str(n): f"text {n}" for n in range(9)}
     verdicts = await judge_texts(BudgetedLMM(lmm, Account(Budget(max_calls=5))), "q", texts, at_once=2)
     assert [verdict.state for verdict in verdicts].count("not_asked") == 4
     assert len(lmm.requests) == 5
-    assert most == 2
+    assert crowd.most == 2
 
 
 async def test_braces_and_quotes_in_a_text_are_words() -> None:
