@@ -38,11 +38,12 @@ demo: setup ## the main job on the bundled benchmark: rerank, and print how much
 test: setup ## every test that needs no server
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not ui and not clients and not vllm" -n $(PYTEST_WORKERS)
 
-check: setup ## ruff, mypy --strict, and the directions of imports
+check: setup ## ruff, mypy --strict, the directions of imports, and quick tests that depend on no clock
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(ROOMS) checks
 	$(BIN)/python checks/imports.py
+	$(BIN)/python -m checks.clocks
 
 $(VLLM_VENV)/.ready: tests/vllm/setup.sh tests/vllm/requirements.lock tests/vllm/sitecustomize.py
 	@$(NEED_PYTHON)
