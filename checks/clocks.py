@@ -76,7 +76,7 @@ def _quick(node: ast.AST) -> Iterator[ast.AST]:
 
 def _imported(tree: ast.AST) -> dict[str, str]:
     """What a name of the file means: a module, or something of one."""
-    names = {}
+    names: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.asname or alias.name: alias.name for alias in node.names}
