@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS_VENV := .venv-clients
+STUDIO_VENV := .venv-studio
 VLLM_VENV := .venv-vllm
 ROOMS := core cache prompts retrieval agent eval fieldnotes service
 PYTEST_WORKERS ?= 2
@@ -16,7 +17,7 @@ NEED_PYTHON = test -n "$(PYTHON)" || { \
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check test-slow test-ui test-clients test-vllm test-all lock train clean
+.PHONY: help setup demo test check test-slow test-ui test-clients test-studio test-vllm test-all lock train clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -36,13 +37,15 @@ demo: setup ## the main job on the bundled benchmark: rerank, and print how much
 
 # One thread a worker: two test processes with two threads each are slower on two cores.
 test: setup ## every test that needs no server
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not ui and not clients and not vllm" -n $(PYTEST_WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not ui and not clients and not studio and not vllm" \
+		-n $(PYTEST_WORKERS) --dist worksteal
 
-check: setup ## ruff, mypy --strict, and the directions of imports
+check: setup ## ruff, mypy --strict, the directions of imports, and quick tests that depend on no clock
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(ROOMS) checks
 	$(BIN)/python checks/imports.py
+	$(BIN)/python -m checks.clocks
 
 $(VLLM_VENV)/.ready: tests/vllm/setup.sh tests/vllm/requirements.lock tests/vllm/sitecustomize.py
 	@$(NEED_PYTHON)
@@ -50,6 +53,7 @@ $(VLLM_VENV)/.ready: tests/vllm/setup.sh tests/vllm/requirements.lock tests/vllm
 
 test-slow: setup ## what takes minutes; wants Chromium for the HTML report
 	$(BIN)/python -m pytest -m slow tests/slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/slow -n $(PYTEST_WORKERS) tests
 
 test-ui: setup ## the viewer in a real browser, live and exported
 	sh tests/ui/setup.sh
@@ -62,10 +66,17 @@ $(CLIENTS_VENV)/.ready: tests/clients/setup.sh tests/clients/requirements.lock
 test-clients: setup $(CLIENTS_VENV)/.ready ## the service, called by the clients that people have
 	$(CLIENTS_VENV)/bin/python -m pytest -m clients tests/clients
 
+$(STUDIO_VENV)/.ready: tests/studio/setup.sh tests/studio/requirements.lock requirements.lock pyproject.toml
+	@$(NEED_PYTHON)
+	sh tests/studio/setup.sh "$(PYTHON)" $(STUDIO_VENV)
+
+test-studio: setup $(STUDIO_VENV)/.ready ## the agent in LangGraph Studio's real server
+	$(BIN)/python -m pytest -m studio tests/studio
+
 test-vllm: setup $(VLLM_VENV)/.ready ## the bundled model under a real vLLM server on the CPU
 	$(BIN)/python -m pytest -m vllm tests/vllm
 
-test-all: check test test-slow test-ui test-clients test-vllm ## all of these
+test-all: check test test-slow test-ui test-clients test-studio test-vllm ## all of these
 
 # From nothing to the two models in fieldnotes/models, in this order: the LMM sees with the CLIP's eyes and learns
 # from its mistakes. Give it the machine: hours on two cores, minutes on a GPU. It goes on where it was stopped.
@@ -86,5 +97,5 @@ lock: ## write requirements.lock anew, from pyproject.toml
 	rm -rf build/lock
 
 clean: ## remove the environments and what tools leave behind (runs and the user's caches stay)
-	rm -rf $(VENV) $(CLIENTS_VENV) $(VLLM_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(CLIENTS_VENV) $(STUDIO_VENV) $(VLLM_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find $(ROOMS) checks tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,19 +9,21 @@ from typing import Any
 
 from agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, Message, TextPart
 from agent.types import Asked, State
-from core.errors import BudgetError, ImageError, LMMError
+from core.errors import BudgetError, ContextLengthError, ImageError, LMMError, LMMRequestError
 from core.types import HashSource, ImageSource
 from prompts.prompt import Prompt
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a request. `response` is there where `state` is `answered`; else `error` says why not."""
+    """What became of a request. `response` is there where `state` is `answered`; else `error` says why not, and
+    `refused` whether the server refused the request itself."""
 
     state: State
     response: LMMResponse | None = None
     error: str | None = None
     request_key: str | None = None
+    refused: bool = False
 
     @property
     def cost(self) -> dict[str, Any]:
@@ -39,19 +41,24 @@ class Answer:
     @property
     def asked(self) -> dict[str, Any]:
         """All fields of an `Asked` record."""
-        return {"state": self.state, "error": self.error, **self.cost}
+        return {"state": self.state, "error": self.error, "refused": self.refused, **self.cost}
 
 
 async def ask(lmm: LMM, request: LMMRequest) -> Answer:
-    """Ask once. Errors that are no fault of the model's or the image's (a replay's missing call) are raised."""
-    key = request.key(lmm.identity)
+    """Ask once. Errors that are no fault of the model's or the image's (a replay's missing call) are raised, and so is
+    `ContextLengthError`: every other request of the kind would fail alike, so the whole work ends with one sentence."""
     try:
         response = await lmm.generate(request)
     except BudgetError as error:
         return Answer("not_asked", error=one_line(error))
+    except ContextLengthError:
+        raise
     except (LMMError, ImageError) as error:
-        return Answer("unknown", error=one_line(error), request_key=key)
-    return Answer("answered", response, request_key=key)
+        refused = isinstance(error, LMMRequestError)
+        key = request.key(lmm.identity)
+        return Answer("unknown", error=one_line(error), request_key=key, refused=refused)
+    # Only now: the first answer of a server may be what tells who it is.
+    return Answer("answered", response, request_key=request.key(lmm.identity))
 
 
 async def image_parts(images: ImageSource, image_ids: Sequence[str]) -> tuple[ImagePart, ...]:

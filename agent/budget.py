@@ -8,9 +8,11 @@ a budget decides what is asked, and a run that is taken up again must ask the sa
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from agent.lmm.base import LMM, LMMRequest, LMMResponse
@@ -24,7 +26,7 @@ Kind = tuple[int, int]
 class Budget:
     """The most that may be spent: calls, tokens (read and written), seconds. None is no limit.
 
-    A deadline stops new calls; those in flight are waited for.
+    A deadline stops new calls, and those in flight are given up.
     """
 
     max_calls: int | None = None
@@ -60,9 +62,13 @@ class Account:
             return f"the budget of {limit.max_calls} calls is spent"
         if limit.max_tokens is not None and (self._closed or self.tokens >= limit.max_tokens):
             return f"the budget of {limit.max_tokens} tokens is spent"
-        if limit.deadline is not None and self._began is not None and time.monotonic() - self._began >= limit.deadline:
+        if limit.deadline is not None and self._own_seconds_left() <= 0:
             return f"the deadline of {limit.deadline:g} s has passed"
         return self.parent.empty() if self.parent else None
+
+    def seconds_left(self) -> float:
+        """Until the first deadline of this account and its parents; infinity where there is none, or no call yet."""
+        return min(account._own_seconds_left() for account in self._all())
 
     def calls_left(self, kind: Kind) -> float:
         """How many calls of a kind may still be made, with none in flight and each as dear as the dearest so far;
@@ -116,6 +122,11 @@ class Account:
             yield account
             account = account.parent
 
+    def _own_seconds_left(self) -> float:
+        if self.budget.deadline is None or self._began is None:
+            return math.inf
+        return self._began + self.budget.deadline - time.monotonic()
+
     def _affords(self, kind: Kind) -> bool:
         if self.budget.max_tokens is None:
             return True
@@ -137,16 +148,36 @@ class BudgetedLMM:
         return self._lmm.identity
 
     async def generate(self, request: LMMRequest) -> LMMResponse:
-        """Answer one request, and pay for it; a call that fails is paid for as a call, without tokens."""
+        """Answer one request, and pay for it; a call that fails is paid for as a call, without tokens.
+
+        A deadline is kept for a call that waits for its turn and for one in flight, too: it is given up, and refused.
+        """
         kind = (len(request.images), request.max_tokens)
-        await self._account.book(kind)
         tokens = 0
+        async with self._until_the_deadline():
+            await self._account.book(kind)
         try:
-            response = await self._lmm.generate(request)
+            async with self._until_the_deadline():
+                response = await self._lmm.generate(request)
             tokens = response.usage.prompt_tokens + response.usage.completion_tokens
             return response
         finally:
             self._account.settle(kind, tokens)
+
+    @asynccontextmanager
+    async def _until_the_deadline(self) -> AsyncIterator[None]:
+        left = self._account.seconds_left()
+        if left == math.inf:
+            yield
+            return
+        moment = asyncio.timeout(left)
+        try:
+            async with moment:
+                yield
+        except TimeoutError as error:
+            if not moment.expired():
+                raise
+            raise BudgetError(self._account.empty() or "the deadline has passed") from error
 
     async def aclose(self) -> None:
         """The model belongs to whoever opened it."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.lmm.identity import may_be
+
 if TYPE_CHECKING:
     from agent.strategies.strategy import Strategy
 
@@ -79,11 +81,13 @@ class Calibration(BaseModel):
     tokens: Mapping[str, float] = Field(default_factory=dict)
 
     def fits(self, key: CalibrationKey) -> bool:
-        """Whether it was fitted for this model, this first stage and these prompts; further prompts of comparisons are
-        no harm, so that a strategy that only verifies shares the fit of one that goes on to compare."""
+        """Whether it was fitted for this model, as far as its identity told then, this first stage and these prompts;
+        further prompts of comparisons are no harm, so that a strategy that only verifies shares the fit of one that
+        goes on to compare."""
         return (
             self.key is not None
-            and (self.key.model, self.key.encoder, self.key.prompts) == (key.model, key.encoder, key.prompts)
+            and may_be(self.key.model, key.model)
+            and (self.key.encoder, self.key.prompts) == (key.encoder, key.prompts)
             and key.comparing.items() <= self.key.comparing.items()
         )
 

@@ -104,11 +104,10 @@ def build_graph(deps: Deps, strategy: Strategy) -> Graph:
 
 
 def _bound(node: Callable[..., Any], deps: Deps, strategy: Strategy) -> Any:
-    """A stage with what it needs. Where nobody opened a session, as in LangGraph Studio, it has no budget to keep."""
+    """A stage with what it needs."""
 
-    async def run(state: Any, runtime: Runtime[Session | None]) -> Any:
-        opened = runtime if runtime.context else runtime.override(context=Session(deps.lmm, Account()))
-        done = node(state, opened, deps=deps, strategy=strategy)
+    async def run(state: Any, runtime: Runtime[Session]) -> Any:
+        done = node(state, runtime, deps=deps, strategy=strategy)
         return await done if isawaitable(done) else done
 
     return run

@@ -2,7 +2,7 @@
 
 A match satisfies every predicate, so with independent verdicts P(all hold) is the product of their probabilities. Its
 log-odds, those of the answer about the whole query and the standardised prior are weighted and added: the first stage's
-score is fused and not thrown away, which is what saves a ranking from a weak model (MM-Embed, arXiv 2411.02571). The
+score is fused and not thrown away, because a weak model alone can rank below it (MM-Embed, arXiv 2411.02571). The
 temperature is for all of an image's verdicts together and not for each, since their errors come together, too: a model
 that misjudges an animal misjudges all that is asked about it. And with a small probability they say nothing: a match
 is taken for something else, as where the request was misread (*doubt*), or something else for a match, as where the
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from agent.calibration import UNCALIBRATED, Calibration
 from agent.deps import Deps
 from agent.fusion import standardise
+from agent.shapley import shapley
 from agent.state import RerankState
 from agent.strategies.strategy import Strategy
 from agent.types import Predicate, Verdict
@@ -83,18 +84,31 @@ class Belief:
         return [int(i) for i in np.argsort(-self.log_odds, kind="stable")]
 
     def contributions(self, i: int) -> dict[str, float]:
-        """What the log-odds of candidate `i` are made of: base, prior, and each predicate as its answer came in."""
-        k = len(self.predicates)
-        answered = np.tri(k + 1, k, -1, dtype=np.bool_)  # row r: the first r answers have come in
-        told = self._tempered(np.where(answered, self.holds[i], self.pass_rates)).tolist()
-        shares = {predicate.id: told[n + 1] - told[n] for n, predicate in enumerate(self.predicates)}
-        return {"base": self.calibration.bias + told[0], "prior": float(self.prior[i]), **shares}
+        """What the log-odds of candidate `i` are made of: base, prior, and each predicate's Shapley value. An answer
+        that is not there counts as its pass rate; the doubt is that of all answers."""
+        absent, present = self._terms(self.pass_rates), self._terms(self.holds[i])
+
+        def worth(sums: Floats) -> Floats:
+            return tempered(self._evidence_of(*sums.T), self._doubt, self.calibration.slip)
+
+        shares = shapley(absent, present, worth).tolist()
+        base = self.calibration.bias + float(worth(absent.sum(axis=0, keepdims=True))[0])
+        ids = (predicate.id for predicate in self.predicates)
+        return {"base": base, "prior": float(self.prior[i]), **dict(zip(ids, shares, strict=True))}
+
+    def _terms(self, holds: Floats) -> Floats:
+        """(k, 2) from (k,) probabilities: what each predicate adds to the log-probability that all parts hold, and to
+        the log-odds of the whole."""
+        return np.stack([np.where(self.whole, 0.0, _log(holds)), np.where(self.whole, _log_odds(holds), 0.0)], axis=-1)
 
     def _evidence(self, holds: Floats) -> Floats:
         """(n,) log-odds from (n, k) probabilities that the predicates hold: those of all parts, and of the whole."""
-        whole = np.clip(holds[:, self.whole], _LEAST, 1.0 - _LEAST)
-        of_whole = self.calibration.whole_weight * (np.log(whole) - np.log1p(-whole)).sum(axis=1)
-        return np.asarray(log_odds_of_all(holds[:, ~self.whole]) / self.calibration.temperature + of_whole)
+        return self._evidence_of(_log(holds[:, ~self.whole]).sum(axis=1), _log_odds(holds[:, self.whole]).sum(axis=1))
+
+    def _evidence_of(self, parts: Floats, whole: Floats) -> Floats:
+        """(n,) log-odds from (n,) log-probabilities that all parts hold and (n,) log-odds of the whole."""
+        of_parts = np.zeros(len(parts)) if self.whole.all() else _all_hold(parts)
+        return np.asarray(of_parts / self.calibration.temperature + self.calibration.whole_weight * whole)
 
     @cached_property
     def _doubt(self) -> float:
@@ -115,8 +129,22 @@ def log_odds_of_all(holds: Floats) -> Floats:
     """(n,) log-odds that all of k independent predicates hold, from (n, k) probabilities; 0 where k is 0."""
     if holds.shape[1] == 0:
         return np.zeros(len(holds))
-    log_p = np.minimum(np.log(np.maximum(holds, _LEAST)).sum(axis=1), -_LEAST)
+    return _all_hold(_log(holds).sum(axis=1))
+
+
+def _all_hold(log_p: Floats) -> Floats:
+    """Log-odds, given log-probabilities."""
+    log_p = np.minimum(log_p, -_LEAST)
     return np.asarray(log_p - np.log(-np.expm1(log_p)))
+
+
+def _log(p: Floats) -> Floats:
+    return np.asarray(np.log(np.maximum(p, _LEAST)))
+
+
+def _log_odds(p: Floats) -> Floats:
+    within = np.clip(p, _LEAST, 1.0 - _LEAST)
+    return np.asarray(np.log(within) - np.log1p(-within))
 
 
 def tempered(evidence: Floats, doubt: float, slip: float) -> Floats:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Generic, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from agent.asking import ask
-from agent.lmm.base import LMM, LMMRequest, LMMResponse, Message, TextPart
+from agent.asking import Answer, ask
+from agent.lmm.base import LMM, LMMRequest, LMMResponse, Message, TextPart, Usage
 from agent.lmm.completion import one_line
+from agent.lmm.json_text import LONGEST, read_json
 from agent.types import Call
+from core.errors import ContextLengthError
 
-LONGEST = 20_000
-"""Characters. A longer answer has run away: it is not read, and no more of it is kept."""
+STAGES = ("synthesize", "refine", "decompose", "joint")
+"""The stages whose calls are made here."""
 
-_SHOWN_FAULTS = 3
+_CUT = "it was cut off for its length; "
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
@@ -28,17 +30,23 @@ class Structured(NamedTuple, Generic[AnswerT]):
 
 
 async def ask_structured(
-    lmm: LMM, request: LMMRequest, schema: type[AnswerT], repairs: int, stage: str
+    lmm: LMM, request: LMMRequest, schema: type[AnswerT], repairs: int, stage: str, *, grows: bool = False
 ) -> Structured[AnswerT]:
     """Ask for a `schema`. An answer that can't be read is shown to the model with its error, at most `repairs` times.
 
-    A call that failed is not repeated: the door to the model has tried that already. Raises what `ask` raises.
+    A call that failed is not repeated: the door to the model has tried that already. Raises what `ask` raises, but no
+    `ContextLengthError` for a request that `grows` with what the model wrote, as every repair does.
     """
     request = request.model_copy(update={"json_schema": schema.model_json_schema()})
     calls: list[Call] = []
     faults: list[str] = []
-    for _ in range(repairs + 1):
-        answer = await ask(lmm, request)
+    for repair in range(repairs + 1):
+        try:
+            answer = await ask(lmm, request)
+        except ContextLengthError as error:
+            if not (grows or repair):
+                raise
+            answer = Answer("unknown", error=one_line(error), request_key=request.key(lmm.identity), refused=True)
         if answer.response is None:
             calls.append(Call(stage=stage, **answer.asked))
             faults.append(answer.error or answer.state)
@@ -57,29 +65,28 @@ async def ask_structured(
     return Structured(None, tuple(calls), "; then ".join(faults))
 
 
+def unreadable_answer(call: Call) -> LMMResponse | None:
+    """The answer that a call of these stages got and could not read, as its record has it: it leads to the same fault,
+    and so to the same repair. None where it got none. Such an answer is not kept in the response cache."""
+    if call.stage not in STAGES or call.state != "unknown" or not call.text:
+        return None
+    fault = call.error or ""
+    too_long = len(call.text) == LONGEST and "longer than" in fault
+    return LMMResponse(
+        text=call.text + (" " if too_long else ""),
+        usage=Usage(prompt_tokens=call.prompt_tokens, completion_tokens=call.completion_tokens),
+        finish_reason="length" if fault.startswith(_CUT) else "stop",
+        latency=call.latency,
+    )
+
+
 def _read(response: LMMResponse, schema: type[AnswerT]) -> AnswerT:
-    """The outermost JSON object, whatever stands around it. Raises `ValueError`, in words that help to mend it."""
-    text = response.text
-    if len(text) > LONGEST:
-        raise ValueError(f"it is longer than {LONGEST} characters")
-    start, end = text.find("{"), text.rfind("}") + 1
-    if start < 0:
-        raise ValueError("there is no JSON object in it")
+    """The answer in a response. Raises `ValueError`, in words that help to correct it."""
     try:
-        return schema.model_validate_json(text[start:end] if end > start else text[start:])
-    except ValidationError as error:
-        cut = "it was cut off for its length; " if response.finish_reason == "length" else ""
-        raise ValueError(cut + _faults(error)) from error
-
-
-def _faults(error: ValidationError) -> str:
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    told = []
-    for fault in faults[:_SHOWN_FAULTS]:
-        place = ".".join(map(str, fault["loc"]))
-        told.append(f"{place}: {fault['msg']}" if place else fault["msg"])
-    more = f"; and {len(faults) - len(told)} more" if len(faults) > len(told) else ""
-    return "; ".join(told) + more
+        return read_json(response.text, schema)
+    except ValueError as error:
+        begun = "{" in response.text and len(response.text) <= LONGEST
+        raise ValueError(f"{_CUT if begun and response.finish_reason == 'length' else ''}{error}") from error
 
 
 def _with_fault(request: LMMRequest, text: str, fault: str) -> LMMRequest:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,8 +17,13 @@ Operation = Literal["addition", "removal", "modification", "comparison", "retent
 """ImageScope's types of atomic instruction (arXiv 2503.10166)."""
 
 
+_LOST = re.compile(r"the stage '(\w+)' was lost \(")
+Count = Annotated[int, Field(le=2**53)]
+"""A number of tokens, or a rank; no larger than a float can count."""
+
+
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Instruction(_Record):
@@ -64,15 +70,17 @@ class Predicate(_Record):
 class Asked(_Record):
     """What became of one question to the model, and what it cost.
 
-    `error` says why it is unknown or was not asked; `request_key` finds request and response in the response cache.
-    `latency` is in seconds; `cached` says that no model was asked for it.
+    `error` says why it is unknown or was not asked, `refused` that the server refused the request and would refuse it
+    again; `request_key` finds request and response in the response cache. `latency` is in seconds; `cached` says that
+    no model was asked for it.
     """
 
     state: State
     error: str | None = None
+    refused: bool = False
     request_key: str | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
     latency: float = 0.0
     cached: bool = False
 
@@ -135,13 +143,13 @@ class RankedCandidate(_Record):
     """
 
     image_id: str
-    rank: int = Field(ge=1)
+    rank: Count = Field(ge=1)
     score: float
     prior: float
-    prior_rank: int = Field(ge=1)
+    prior_rank: Count = Field(ge=1)
     p_match: float | None = None
-    rank_low: int | None = None
-    rank_high: int | None = None
+    rank_low: Count | None = None
+    rank_high: Count | None = None
     contributions: Mapping[str, float] = Field(default_factory=dict)
 
 
@@ -194,3 +202,14 @@ def unknown_flag(asked: Sequence[Asked]) -> str | None:
     unknown = sum(question.state == "unknown" for question in asked)
     total = sum(question.state != "not_asked" for question in asked)
     return f"{unknown} of {total} calls gave no answer" if unknown else None
+
+
+def lost_flag(stage: str, why: str, instead: str) -> str:
+    """The warning of a result one of whose stages got no answer that it could use."""
+    return f"the stage {stage!r} was lost ({why}); {instead}"
+
+
+def lost_stage(flag: str) -> str | None:
+    """The stage that a warning says was lost; None for any other warning."""
+    said = _LOST.match(flag)
+    return said[1] if said else None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
 from cache.store import Entry, Share, StoreStats
 from core.errors import CacheError
+from core.private import private_file, private_folder
 
 APPLICATION_ID = 0x46534350
 """Marks a SQLite file as ours ("FSCP"), so that another program's database is refused and never written to."""
@@ -33,6 +35,13 @@ _SHARE = f"count(*), coalesce(sum({_SIZE}), 0), min({_ASKED_AT}), max({_ASKED_AT
 _CHOSEN = f"coalesce({_ASKED_AT}, '') < :before AND (:model IS NULL OR substr({_MODEL}, 1, length(:model)) = :model)"
 _BATCH = 1000  # entries that are read or written at once
 
+_ADVICE = {
+    "readonly": "make the file and its folder writable, or only read it with --cache replay",
+    "full": "free some space and give the same command again; answers so far are kept",
+    "locked": "another process keeps it locked; wait for it to end, or end it",
+}
+"""What to do about an error of SQLite, by a word of its message."""
+
 
 class SqliteStore:
     """A `CacheStore` in one SQLite file with a write-ahead log.
@@ -42,71 +51,81 @@ class SqliteStore:
     process can lose it or leave half of it. (A power cut may take the last entries with it, but never damages the
     file; waiting for the disk at each entry would guard against that alone, and cost milliseconds an answer.)
 
-    One connection serves all threads of a process behind a lock. Do not carry a store across `fork`.
+    Two connections serve all threads of a process, each behind a lock: one reads, one writes, so that a thread that
+    waits for its turn to write keeps no reader waiting. A file on a read-only disk can be read. Do not carry a store
+    across `fork`.
     """
 
     def __init__(self, path: Path | str, busy_timeout: float = 30.0) -> None:
         self.path = Path(path)
-        self._lock = threading.Lock()
+        self._busy_timeout = busy_timeout
+        self._lock, self._read_lock = threading.Lock(), threading.Lock()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.parent.is_dir():
+                private_folder(self.path.parent)
         except OSError as error:
             raise CacheError(f"can't create the cache's folder {self.path.parent}: {error.strerror}") from error
-        with self._reporting():
-            self._connection = sqlite3.connect(
-                self.path, timeout=busy_timeout, isolation_level=None, check_same_thread=False
-            )
+        self._read_only = self.path.is_file() and not all(
+            os.access(path, os.W_OK) for path in (self.path, self.path.parent)
+        )
+        if not self._read_only:
+            with suppress(OSError):  # SQLite says what is wrong
+                private_file(self.path)
+        self._connection = self._open()
         try:
             with self._reporting():
-                self._prepare(busy_timeout)
+                if self._read_only:
+                    self._check_header()
+                else:
+                    self._prepare()
+            self._reader = self._open()
         except BaseException:
             self._connection.close()
             raise
 
     def get(self, key: str) -> Entry | None:
         query = "SELECT key, request, response, provenance FROM entries WHERE key = ?"
-        with self._lock, self._reporting():
-            row = self._connection.execute(query, (key,)).fetchone()
+        with self._read_lock, self._reporting():
+            row = self._reader.execute(query, (key,)).fetchone()
         return None if row is None else Entry(*row)
 
     def put(self, entry: Entry, replace: bool = False) -> None:
-        statement = f"INSERT OR {'REPLACE' if replace else 'IGNORE'} INTO entries VALUES (?, ?, ?, ?)"
-        values = (entry.key, entry.request, entry.response, entry.provenance)
-        with self._lock, self._reporting():
-            self._connection.execute(statement, values)
+        self.put_all([entry], replace)
 
-    def put_all(self, entries: Iterable[Entry]) -> int:
-        """Commit many entries, a batch at a time, and say how many are new. The first one of a key stays."""
-        statement, waiting, new = "INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?)", iter(entries), 0
+    def put_all(self, entries: Iterable[Entry], replace: bool = False) -> int:
+        """Commit many entries, a batch in one transaction, and say how many were written. The first one of a key
+        stays, unless `replace` asks for the new one."""
+        statement = f"INSERT OR {'REPLACE' if replace else 'IGNORE'} INTO entries VALUES (?, ?, ?, ?)"
+        waiting, written = iter(entries), 0
         while batch := list(islice(waiting, _BATCH)):
             rows = [(entry.key, entry.request, entry.response, entry.provenance) for entry in batch]
             with self._lock, self._reporting(), self._transaction():
-                new += self._connection.executemany(statement, rows).rowcount
-        return new
+                written += self._connection.executemany(statement, rows).rowcount
+        return written
 
     def entries(self) -> Iterator[Entry]:
         """Every entry, in the order of the keys; others may read and write meanwhile."""
         query = "SELECT key, request, response, provenance FROM entries WHERE key > ? ORDER BY key LIMIT ?"
         last = ""
         while True:
-            with self._lock, self._reporting():
-                rows = self._connection.execute(query, (last, _BATCH)).fetchall()
+            with self._read_lock, self._reporting():
+                rows = self._reader.execute(query, (last, _BATCH)).fetchall()
             if not rows:
                 return
             yield from (Entry(*row) for row in rows)
             last = rows[-1][0]
 
     def stats(self) -> StoreStats:
-        with self._lock, self._reporting():
-            rows = self._connection.execute(f"SELECT {_MODEL}, {_SHARE} FROM entries GROUP BY 1").fetchall()
+        with self._read_lock, self._reporting():
+            rows = self._reader.execute(f"SELECT {_MODEL}, {_SHARE} FROM entries GROUP BY 1").fetchall()
         return StoreStats(self._size(), {model: Share(*share) for model, *share in rows})
 
     def share(self, before: str, model: str | None = None) -> Share:
         """How much was asked before a time (ISO 8601, UTC) of the models whose identity begins with `model` (of all,
         where None). What does not say when it was asked counts as old."""
-        with self._lock, self._reporting():
+        with self._read_lock, self._reporting():
             query = f"SELECT {_SHARE} FROM entries WHERE {_CHOSEN}"
-            return Share(*self._connection.execute(query, {"before": before, "model": model}).fetchone())
+            return Share(*self._reader.execute(query, {"before": before, "model": model}).fetchone())
 
     def remove_share(self, before: str, model: str | None = None) -> int:
         """Remove what `share` counts, and say how many entries that were."""
@@ -130,13 +149,38 @@ class SqliteStore:
 
     def faults(self) -> list[str]:
         """What SQLite finds wrong with the file itself: nothing, if all is well."""
-        with self._lock, self._reporting():
-            rows = self._connection.execute("PRAGMA integrity_check(20)").fetchall()
+        with self._read_lock, self._reporting():
+            rows = self._reader.execute("PRAGMA integrity_check(20)").fetchall()
         return [str(row[0]) for row in rows if row[0] != "ok"]
 
     def close(self) -> None:
-        with self._lock, self._reporting():
+        with self._lock, self._read_lock, self._reporting():
+            self._reader.close()
             self._connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        """A connection. On a read-only disk SQLite can't lay out the files beside a log, and reads without them where
+        it is told that the file will not change."""
+        address = self.path.absolute().as_uri()
+        with self._reporting():
+            if not self._read_only:
+                return self._connected(str(self.path))
+            try:
+                return self._connected(f"{address}?mode=ro")
+            except sqlite3.OperationalError:
+                return self._connected(f"{address}?mode=ro&immutable=1")
+
+    def _connected(self, address: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            address, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, uri=self._read_only
+        )
+        try:
+            if self._read_only:
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # only this opens the file
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _size(self) -> int:
         files = (self.path, self.path.with_name(self.path.name + "-wal"))
@@ -148,17 +192,18 @@ class SqliteStore:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # SQLite itself has rolled back where the disk is full
+                self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
 
-    def _prepare(self, busy_timeout: float) -> None:
+    def _prepare(self) -> None:
         """Refuse a file that isn't ours, before anything is written to it; lay out a new one."""
         self._connection.execute("BEGIN")  # so that the parts of the header are of one moment
         laid_out = self._check_header()
         self._connection.execute("COMMIT")
-        self._write_ahead(busy_timeout)
+        self._write_ahead()
         if laid_out:
             return
         self._connection.execute("BEGIN IMMEDIATE")
@@ -184,9 +229,9 @@ class SqliteStore:
             )
         return True
 
-    def _write_ahead(self, busy_timeout: float) -> None:
+    def _write_ahead(self) -> None:
         """Switch the log on. SQLite does not wait here for another process that writes, whatever its timeout: we do."""
-        deadline = time.monotonic() + busy_timeout
+        deadline = time.monotonic() + self._busy_timeout
         while True:
             try:
                 self._connection.execute("PRAGMA journal_mode = WAL")
@@ -207,7 +252,8 @@ class SqliteStore:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise CacheError(f"can't use the cache {self.path}: {error}") from error
+            advice = next((f": {advice}" for word, advice in _ADVICE.items() if word in str(error)), "")
+            raise CacheError(f"can't use the cache {self.path}: {error}{advice}") from error
         except sqlite3.ProgrammingError as error:
             raise CacheError(f"the cache {self.path} is closed: {error}") from error
         except sqlite3.DatabaseError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +13,9 @@ class Entry:
     """One remembered call: canonical JSON of request and response, and where they came from.
 
     `provenance` is a JSON object that names at least the `model` that answered. It may say when (`asked_at`, in UTC),
-    and the SHA-256 of the response (`response_sha256`).
+    the SHA-256 of the response (`response_sha256`), and of an entry that was recorded without what its server tells of
+    the model (`agent.lmm.identity`), which identity it was since found under (`served_by`) or copied from
+    (`recorded_as`).
     """
 
     key: str
@@ -54,7 +56,9 @@ class StoreStats:
 class CacheStore(Protocol):
     """A map from key to entry. An entry that `put` returned from is committed: it survives `kill -9`.
 
-    Every method raises `CacheError` where the store can't be read or written.
+    `get` may be called from an event loop, so it never waits for a writer, in this process or another. Whatever writes
+    may wait, and is called in a thread (`cache.writer`). Every method raises `CacheError` where the store can't be read
+    or written.
     """
 
     def get(self, key: str) -> Entry | None:
@@ -63,6 +67,10 @@ class CacheStore(Protocol):
 
     def put(self, entry: Entry, replace: bool = False) -> None:
         """Commit an entry. The first one of a key stays, unless `replace` asks for the new one."""
+        ...
+
+    def put_all(self, entries: Iterable[Entry], replace: bool = False) -> int:
+        """Commit many entries, as `put` does each of them, and say how many were written."""
         ...
 
     def stats(self) -> StoreStats:
@@ -88,6 +96,13 @@ class MemoryStore:
             self._entries[entry.key] = entry
         else:
             self._entries.setdefault(entry.key, entry)
+
+    def put_all(self, entries: Iterable[Entry], replace: bool = False) -> int:
+        written = 0
+        for entry in entries:
+            written += replace or entry.key not in self._entries
+            self.put(entry, replace)
+        return written
 
     def stats(self) -> StoreStats:
         by_model: dict[str, list[tuple[int, str | None]]] = {}

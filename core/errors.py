@@ -18,6 +18,7 @@ FieldscopeError                 anything that Fieldscope raises on purpose: one 
     ├── LMMRateLimitError       the server asks to slow down (can pass)
     ├── LMMServerError          the server failed, status 5xx (can pass)
     ├── LMMRequestError         the server refuses this request, other status 4xx (can't pass)
+    │   └── ContextLengthError  the prompt is longer than the model's context
     └── LMMResponseError        an answer that is no answer: garbage, empty, or without what was asked for
 """
 
@@ -98,6 +99,10 @@ class LMMServerError(LMMError):
 
 class LMMRequestError(LMMError):
     """The server refuses this request (status 4xx but for those that can pass)."""
+
+
+class ContextLengthError(LMMRequestError):
+    """The prompt, with the answer that it allows, is longer than the model's context. Another of its kind is, too."""
 
 
 class LMMResponseError(LMMError):

@@ -1,9 +1,13 @@
-"""Where Fieldscope keeps what it can make again."""
+"""Where Fieldscope keeps what it can make again, and sentences that do not say where."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+_QUOTED = re.compile(r"""(['"])(?:~|[A-Za-z]:)?[/\\][^'"\n]*?([^'"/\\\n]*)\1""")
+_BARE = re.compile(r"""(?<![\w:/.~-])~?/(?:[^\s/'",;:()]+/)+([^\s/'",;:()]*)""")
 
 
 def cache_folder() -> Path:
@@ -12,3 +16,8 @@ def cache_folder() -> Path:
         return Path(explicit).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base).expanduser() if base else Path.home() / ".cache") / "fieldscope"
+
+
+def without_folders(sentence: str) -> str:
+    """A sentence that others read: of each absolute path in it only the last name is left."""
+    return _BARE.sub(r"\1", _QUOTED.sub(r"\1\2\1", sentence))

@@ -9,8 +9,13 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.composer import Composer, ComposerError
 
 from core.errors import ConfigError
+
+_LONGEST = 1_000_000  # characters of a YAML document
+_DEEPEST = 50
+_MOST_VALUES = 20_000  # with aliases written out
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -26,7 +31,7 @@ def read_document(path: Path, error: type[ConfigError]) -> str:
 def parse_yaml(text: str, where: str, error: type[ConfigError]) -> dict[str, Any]:
     """A YAML mapping. Raises `error`, naming `where` and the line, for anything else."""
     try:
-        data = yaml.safe_load(text)
+        data = load_yaml(text)
     except yaml.YAMLError as cause:
         mark = getattr(cause, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
@@ -34,6 +39,61 @@ def parse_yaml(text: str, where: str, error: type[ConfigError]) -> dict[str, Any
     if not isinstance(data, dict):
         raise error(f"{where}: must be a YAML mapping of keys to values")
     return {str(key): value for key, value in data.items()}
+
+
+def load_yaml(text: str, *, all_text: bool = False) -> Any:
+    """What a YAML document holds; with `all_text` every scalar is a string, so that `no` is a word.
+
+    Raises `yaml.YAMLError` for a document that is no YAML, or larger than any that a user writes: in characters, in
+    depth, or in values once its aliases are followed.
+    """
+    if len(text) > _LONGEST:
+        raise yaml.MarkedYAMLError(problem=f"it has {len(text):,} characters, over the limit of {_LONGEST:,}")
+    try:
+        return yaml.load(text, _TextLoader if all_text else _ValueLoader)
+    except (ValueError, OverflowError) as cause:  # a date that is none, a number of thousands of digits
+        raise yaml.MarkedYAMLError(problem=" ".join(str(cause).split())) from cause
+
+
+class _Bounded(Composer):
+    """Composes a document's values, and counts them as if every alias were written out."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)  # type: ignore[call-arg]  # the loader's, which comes behind this class
+        self._depth = self._values = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event, before = self.peek_event(), self._values  # type: ignore[attr-defined]  # the parser's
+        self._depth += 1
+        _require(self._depth <= _DEEPEST, f"it is nested more than {_DEEPEST} deep", event)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if isinstance(event, yaml.AliasEvent):
+            _require(id(node) in self._sizes, "an alias stands inside of what it names", event)
+            self._values += self._sizes[id(node)]
+        else:
+            self._values += 1
+            self._sizes[id(node)] = self._values - before
+        _require(self._values <= _MOST_VALUES, f"it holds more than {_MOST_VALUES:,} values", event)
+        if isinstance(node, yaml.ScalarNode):
+            whole = not any("\ud800" <= character <= "\udfff" for character in node.value)
+            _require(whole, "it has half of a character, which UTF-8 can't write", event)
+        return node
+
+
+def _require(sound: bool, problem: str, event: Any) -> None:
+    if not sound:
+        mark: Any = event.start_mark  # of either of PyYAML's two parsers
+        raise ComposerError(problem=problem, problem_mark=mark)
+
+
+class _ValueLoader(_Bounded, yaml.SafeLoader):
+    """Numbers, dates and truth values are what they say."""
+
+
+class _TextLoader(_Bounded, yaml.BaseLoader):
+    """Every scalar is text."""
 
 
 def validated(

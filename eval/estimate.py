@@ -12,6 +12,7 @@ from agent.calibration import UNCALIBRATED, Calibration
 from agent.lmm.choice import LETTERS
 from agent.strategies.strategy import Compare, Strategy
 from agent.types import Asked, Call, Comparison, Reason, RerankResult
+from core.errors import ContextLengthError
 from core.types import Query
 from prompts.prompt import Prompt
 from retrieval.encoder import query_text
@@ -20,6 +21,8 @@ TOKENS_PER_IMAGE = 600
 CHARACTERS_PER_TOKEN = 4
 ANSWER_TOKENS = {"caption": 40, "synthesize": 250, "refine": 250, "decompose": 200, "joint": 200, "explain": 40}
 """What is taken for granted of a model that nobody has measured; other answers are as long as they may be."""
+
+_SHOWN = 60  # characters of a query in a message
 
 Measure = Callable[[str, str, int], float]
 """How many tokens a model reads: of a system message (perhaps empty), of a text, and of so many images before it."""
@@ -107,6 +110,30 @@ def estimate(
         for stage, spending in _within(stages, budget, bound).items():
             total[stage] = total.get(stage, Spending()) + spending
     return Estimate(_within(total, run_budget, bound), bound)
+
+
+def require_context(strategies: Iterable[Strategy], queries: Sequence[Query], context: int | None) -> None:
+    """Raise `ContextLengthError` where a stage's request can't fit into so many tokens, prompt and answer together.
+
+    A prompt is taken to have one token a word and one an image, which is fewer than any model reads, so what is refused
+    here would be refused by the server. Where `context` is None nothing is known.
+    """
+    if context is None:
+        return
+    for strategy in strategies:
+        for query in queries:
+            price = _Fewest(query)
+            for _ in _stages(query, 1, strategy, price, given=True, bound=True):
+                pass
+            for stage, read in price.read.items():
+                written = _longest_answer(stage, strategy)
+                if read + written > context:
+                    raise ContextLengthError(
+                        f"the model's context has {context:,} tokens, and the stage {stage!r} of {strategy.name} needs "
+                        f"more: at least {read:,} for the prompt about {_shortened(query.text)!r}, and up to "
+                        f"{written:,} for its answer; serve the model with a larger context (vLLM: --max-model-len), "
+                        "or lower the stage's max_tokens"
+                    )
 
 
 def is_bound(strategy: Strategy) -> bool:
@@ -215,6 +242,37 @@ class _Price:
         read = self._measure(prompt.system, before + text, images)
         written = ANSWER_TOKENS[stage] if answer is None else answer
         return Spending(1, self._tokens.get(f"{stage}:prompt", read), self._tokens.get(f"{stage}:completion", written))
+
+
+class _Fewest(_Price):
+    """Remembers the fewest tokens that each stage's prompt can have."""
+
+    def __init__(self, query: Query) -> None:
+        super().__init__(query, UNCALIBRATED, lambda system, text, images: len(f"{system} {text}".split()) + images)
+        self.comparing = True
+        self.read: dict[str, int] = {}
+
+    def of(self, stage: str, prompt: Prompt, images: int = 0, answer: int | None = None, before: str = "") -> Spending:
+        spending = super().of(stage, prompt, images, answer, before)
+        self.read[stage] = max(self.read.get(stage, 0), int(spending.prompt_tokens))
+        return spending
+
+
+def _longest_answer(stage: str, strategy: Strategy) -> int:
+    settings = {
+        "caption": strategy.synthesize,
+        "synthesize": strategy.synthesize,
+        "refine": strategy.synthesize,
+        "decompose": strategy.decompose,
+        "joint": strategy.verify and strategy.verify.joint,
+        "verify": strategy.verify,
+        "explain": strategy.explain,
+    }.get(stage)
+    return settings.max_tokens if settings else 1
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _within(stages: Stages, budget: Budget | None, bound: bool) -> Stages:

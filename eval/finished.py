@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self, TypeVar
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
 
 from agent.types import RerankResult
 from core.errors import ConfigError
+from core.reading import file_bytes
+from eval.scoring import DIALOGUES, HITS
 from eval.types import Qrels
 
 
@@ -50,21 +52,33 @@ class _Manifest(BaseModel):
     configuration: _Configuration
 
 
-class _Metrics(BaseModel):
+class Metrics(BaseModel):
     """What is read of `metrics.json`."""
 
-    per_query: dict[str, dict[str, float | None]]
+    per_query: dict[str, dict[str, FiniteFloat | None]]
+    by_round: dict[str, dict[str, FiniteFloat | None]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _hits_of_dialogues(self) -> Self:
+        """Leave out what earlier versions called `hits@k` of a dialogue: those of each round alone."""
+        if any(DIALOGUES not in means for means in self.by_round.values()):
+            for values in self.per_query.values():
+                for name in HITS:
+                    values.pop(name, None)
+        return self
+
+
+_M = TypeVar("_M", bound=Metrics)
 
 
 def read_finished(folder: Path, name: str | None = None) -> FinishedRun:
     """A run's folder, under this name or the strategy's. Raises `ConfigError` where it holds no finished run."""
     path = folder / "manifest.json"
     try:
-        configuration = _Manifest.model_validate_json(path.read_bytes()).configuration
-        path = folder / "metrics.json"
-        scored = _Metrics.model_validate_json(path.read_bytes()).per_query
+        configuration = _Manifest.model_validate_json(file_bytes(path)).configuration
     except (OSError, ValueError) as error:
         raise no_run(folder, path) from error
+    scored = read_metrics(folder, Metrics).per_query
     judgments = read_judgments(folder)
     if not judgments.keys() <= scored.keys():
         raise no_run(folder, folder / "qrels.trec")
@@ -88,7 +102,7 @@ def read_results(folder: Path) -> dict[str, RerankResult]:
     """Query id -> result, the last one where a query was asked again. Raises `ConfigError`."""
     path = folder / "results.jsonl"
     try:
-        results = [RerankResult.model_validate_json(line) for line in path.read_bytes().splitlines()]
+        results = [RerankResult.model_validate_json(line) for line in file_bytes(path).splitlines()]
     except (OSError, ValidationError) as error:
         raise no_run(folder, path) from error
     return {result.query_id: result for result in results}
@@ -99,7 +113,7 @@ def read_judgments(folder: Path) -> dict[str, dict[str, int]]:
     path = folder / "qrels.trec"
     found: dict[str, dict[str, int]] = {}
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in file_bytes(path).decode().splitlines():
             query, _, image, judgment = line.split()
             found.setdefault(unquote(query), {})[unquote(image)] = int(judgment)
     except (OSError, ValueError) as error:
@@ -107,20 +121,25 @@ def read_judgments(folder: Path) -> dict[str, dict[str, int]]:
     return found
 
 
+def read_metrics(folder: Path, kind: type[_M]) -> _M:
+    """What a run was scored, with what else `kind` reads of it. Raises `ConfigError`."""
+    path = folder / "metrics.json"
+    try:
+        return kind.model_validate_json(file_bytes(path))
+    except (OSError, ValidationError) as error:
+        raise no_run(folder, path) from error
+
+
 def read_metric(folder: Path, metric: str) -> dict[str, float]:
     """Query id -> value of a metric such as `AP@50`, without the queries that have nothing to find.
 
     Raises `ConfigError` where the folder holds no finished run, or a run without that metric.
     """
-    path = folder / "metrics.json"
-    try:
-        per_query = json.loads(path.read_bytes())["per_query"]
-        known = sorted({name for values in per_query.values() for name in values} - {"positives"})
-        if metric not in known:
-            raise ConfigError(f"{folder} has no metric {metric!r}; it has {', '.join(known)}")
-        found = {query: values[metric] for query, values in per_query.items() if values[metric] is not None}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise no_run(folder, path) from error
+    per_query = read_metrics(folder, Metrics).per_query
+    known = sorted({name for values in per_query.values() for name in values} - {"positives"})
+    if metric not in known:
+        raise ConfigError(f"{folder} has no metric {metric!r}; it has {', '.join(known)}")
+    found = {query: value for query, values in per_query.items() if (value := values.get(metric)) is not None}
     if not found:
         raise ConfigError(f"{folder}: no query could be scored, so there is nothing to compare")
     return found

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.budget import Account, Budget
-from agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict, unknown_flag
+from agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict, lost_stage, unknown_flag
 from core.errors import ConfigError, ImageError, LMMError
 from core.types import Candidate, ImageSource, Query, Run
 from eval.inputs import NAME as INPUTS
@@ -157,9 +157,10 @@ async def _run(
                 before = folder.results.get(query.id)
                 if before is None or _open(result) < _open(before):
                     await asyncio.to_thread(folder.commit, result, hashes)
-            spent = _cost(result)
+                kept = folder.results[query.id]
+            spent = _cost(result) if kept is result else _in_vain(kept, result)
             cost += spent
-            progress.advance(spent, _unknown(result))
+            progress.advance(spent, _unknown(kept))
 
     progress.begin(strategy, len(queries), len(finished), cost)
     try:
@@ -179,9 +180,17 @@ async def _run(
 
 
 def _common_flags(results: Sequence[RerankResult]) -> tuple[str, ...]:
-    """The warnings that hold for every query; how many answers are unknown is each query's own, also where equal."""
+    """The warnings that hold for every query, and of stages that were lost on some, on how many and one reason. How
+    many answers are unknown is each query's own, also where equal."""
     flags = [set(result.flags) - {unknown_flag(result.asked)} for result in results]
-    return tuple(sorted(set.intersection(*flags)))
+    common = set.intersection(*flags)
+    partly: dict[str, list[str]] = {}
+    for own in flags:
+        for flag in own - common:
+            if stage := lost_stage(flag):
+                partly.setdefault(stage, []).append(flag)
+    some = [f"on {len(told)} of {len(results)} queries {told[0]}" for told in partly.values()]
+    return (*sorted(common), *sorted(some))
 
 
 def _conclude(
@@ -239,13 +248,17 @@ class _Pulse:
     def __init__(self, strategy: str, before: Iterable[RerankResult]) -> None:
         self._strategy = strategy
         self._alive = any(_answered(_telling(result.asked)) for result in before)
+        self._judged = False
         self._calls = 0
         self._queries = 0
         self._reason = ""
 
     def feel(self, result: RerankResult, readable: Container[str]) -> None:
-        """Take in a query's answers. Unreadable images are no fault of the model, and the cache is not the model."""
-        questions = _telling([asked for asked in result.asked if _could_be_asked(asked, readable) and not asked.cached])
+        """Take in a query's answers. Unreadable images are no fault of the model, the cache is not the model, and a
+        text that came and can't be read is a sign neither of life nor of death."""
+        self._judged |= _answered(filter(_judges, result.asked))
+        new = [asked for asked in result.asked if not asked.cached and not _unread(asked)]
+        questions = _telling([asked for asked in new if _could_be_asked(asked, readable)])
         if _answered(questions):
             self._alive, self._calls, self._queries = True, 0, 0
         elif questions:
@@ -256,8 +269,9 @@ class _Pulse:
             self._stop()
 
     def require_life(self) -> None:
-        """Raise `LMMError` where the model was asked and never gave an answer."""
-        if self._calls and not self._alive:
+        """Raise `LMMError` where the model was asked and never gave an answer, unless candidates were judged by answers
+        from the cache: then the run has its result."""
+        if self._calls and not self._alive and not self._judged:
             self._stop()
 
     def _stop(self) -> None:
@@ -269,8 +283,17 @@ class _Pulse:
 
 def _telling(questions: Sequence[Asked]) -> Sequence[Asked]:
     """Those about candidates' relevance; all, where there are none of them."""
-    judging = [asked for asked in questions if isinstance(asked, Verdict | Comparison) or _joint(asked)]
-    return judging or questions
+    return list(filter(_judges, questions)) or questions
+
+
+def _judges(question: Asked) -> bool:
+    """Whether it is about candidates' relevance."""
+    return isinstance(question, Verdict | Comparison) or _joint(question)
+
+
+def _unread(question: Asked) -> bool:
+    """Whether a text came, and could not be read."""
+    return isinstance(question, Call) and question.state == "unknown" and bool(question.text)
 
 
 def _joint(question: Asked) -> bool:
@@ -317,6 +340,14 @@ def _cost(result: RerankResult) -> Cost:
     )
 
 
+def _in_vain(kept: RerankResult, again: RerankResult) -> Cost:
+    """The cost of a query that was asked again and came out no better: of the result that stays, without what this
+    process asked the model for."""
+    asked = sum(not question.cached for question in again.asked)
+    cost = _cost(kept)
+    return replace(cost, cache_hits=max(cost.calls - asked, 0))
+
+
 def _unknown(result: RerankResult) -> int:
     """How many calls gave no answer. A joint verdict is no call."""
     return sum(question.state == "unknown" for question in result.asked)
@@ -329,7 +360,7 @@ def _open(result: RerankResult) -> int:
     more or did without, and the same question would get the same text; and a joint verdict, since what a joint answer
     leaves open is asked one by one.
     """
-    return sum(q.state == "unknown" and not (isinstance(q, Call) and q.text) for q in result.asked)
+    return sum(question.state == "unknown" and not _unread(question) for question in result.asked)
 
 
 def _configuration(

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, Val
 from agent.calibration import Calibration
 from agent.strategies.strategy import Strategy
 from core.errors import BenchmarkError, ConfigError, FieldscopeError
+from core.reading import file_bytes
 from core.types import Candidate, ImageSource, Query
 from eval.types import Benchmark, QueryMeta
 
@@ -117,8 +118,7 @@ def read_inputs(folder: Path) -> Inputs:
     """What the run in a folder is made from. Raises `ConfigError` where the folder does not say."""
     path = folder / NAME
     try:
-        with path.open("rb") as stream:
-            lines = [_LINE.validate_json(line) for line in stream]
+        lines = [_LINE.validate_json(line) for line in file_bytes(path).splitlines()]
         strategy, benchmark, *queries = lines
     except (OSError, ValueError) as error:
         raise ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from core.errors import ConfigError
@@ -13,12 +14,13 @@ from core.errors import ConfigError
 class JsonLines:
     """One writer at a time, across processes where the file system has locks. Call `recover` before `append`.
 
-    Raises `ConfigError` where another process is writing, or the file can't be opened.
+    Raises `ConfigError` where another process is writing, or the file can't be opened or written.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
-            self._file = path.open("a+b")
+            self._file = path.open("a+b", buffering=0)  # so that nothing is left to write when a full disk is closed
         except OSError as error:
             raise ConfigError(f"can't write {path}: {error.strerror}") from error
         try:
@@ -40,12 +42,22 @@ class JsonLines:
         return content[:whole].splitlines()
 
     def append(self, lines: Iterable[str]) -> None:
-        """Write the lines and wait until they are on the disk."""
+        """Write the lines and wait until they are on the disk. Where that fails none of them is there."""
         block = "".join(f"{line}\n" for line in lines).encode()
-        if block:
-            self._file.write(block)
-            self._file.flush()
+        if not block:
+            return
+        whole = os.fstat(self._file.fileno()).st_size
+        try:
+            rest = memoryview(block)
+            while rest:
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(whole)
+            raise ConfigError(
+                f"can't write {self._path}: {error.strerror}; make room, and give the same command again"
+            ) from error
 
     def close(self) -> None:
         """Close the file and let other processes write it."""

@@ -54,15 +54,23 @@ def precision(relevance: ArrayLike, positives: ArrayLike, k: int) -> Values:
 
 
 def recall(relevance: ArrayLike, positives: ArrayLike, k: int) -> Values:
-    """Hits in the top k, over positives."""
+    """Hits in the top k, over positives. With one positive it is the Recall@K of CIRR (arXiv 2108.04024), and that of
+    a dialogue's round in PlugIR (arXiv 2406.03411)."""
     hits, total = _top(relevance, positives, k)
     return _ratio(hits.sum(axis=-1).astype(np.float64), total)
 
 
 def hits(relevance: ArrayLike, positives: ArrayLike, k: int) -> Values:
-    """1 with a hit in the top k, else 0: Hits@K of dialogues (ChatIR, arXiv 2305.20062), whose mean is a share."""
+    """1 with a hit in the top k, else 0. The Hits@K of a dialogue is `carried` over its rounds."""
     found, total = _top(relevance, positives, k)
     return np.where(total > 0, found.any(axis=-1), np.nan)
+
+
+def carried(hits: ArrayLike) -> Values:
+    """Hits@K of dialogues (ChatIR, arXiv 2305.20062): 1 from the first round with a hit on, so that a miss, a hit and a
+    miss are 0, 1, 1. `hits` has shape (..., rounds); NaN stays NaN, and a hit before it counts after it."""
+    rounds = np.asarray(hits, dtype=np.float64)
+    return np.where(np.isnan(rounds), np.nan, np.maximum.accumulate(np.nan_to_num(rounds), axis=-1))
 
 
 def mean(values: Values) -> float | None:

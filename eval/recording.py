@@ -6,7 +6,6 @@ A recording is a stream of lines. `recorded_lines` gathers it from the folders o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
-from agent.lmm.cached import entry_fault
-from agent.types import Asked, Comparison, Reason, RerankResult, Verdict
+from agent.lmm.cached import entry_fault, require_unaltered
+from agent.structured import unreadable_answer
+from agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict
 from cache.archive import Archive, ArchiveHeader, write_archive
 from cache.store import CacheStore, Entry
 from core.errors import CacheError, ConfigError
+from core.reading import file_bytes, load_json
 from eval.finished import read_results
 from eval.inputs import BenchmarkLine, Inputs, Line, QueryLine, StrategyLine, read_inputs
 from eval.scored import run_folders
@@ -70,11 +71,13 @@ class ResponseLine(Line):
 
 
 class FailureLine(Line):
-    """A call that failed, and why. Without it a replay could not tell a failure from a gap."""
+    """A call that failed, and why. Without it a replay could not tell a failure from a gap. `response` is the answer
+    that came and could not be read, where the run went on from it."""
 
     kind: Literal["failure"] = "failure"
     key: Key
     error: str
+    response: str | None = None
 
 
 RecordedLine = RunLine | BenchmarkLine | QueryLine | ImageLine | SearchLine | ResponseLine | FailureLine
@@ -111,7 +114,7 @@ def recorded_lines(
 
     A call that failed when a run was made, and was answered since, counts as answered. Raises `ConfigError` for runs of
     different benchmarks, models or encoders and for folders without finished queries, `CacheError` where a response is
-    no longer in the store.
+    no longer in the store, or was altered there.
     """
     runs = [_read_run(folder, (known or {}).get(folder)) for folder in run_folders(paths)]
     _require_one_setting(runs)
@@ -170,7 +173,7 @@ def _read_run(folder: Path, known: Mapping[str, RerankResult] | None) -> _Run:
         raise ConfigError(f"{folder} has no finished query; finish the run with the command that began it")
     path = folder / "images.jsonl"
     try:
-        images = [_Image.model_validate_json(line) for line in path.read_bytes().splitlines()]
+        images = [_Image.model_validate_json(line) for line in file_bytes(path).splitlines()]
     except (OSError, ValidationError) as error:
         raise ConfigError(f"{path} is missing or damaged; make the run anew, in another folder") from error
     hashes = {image.image_id: image.sha256 for image in images}
@@ -180,7 +183,7 @@ def _read_run(folder: Path, known: Mapping[str, RerankResult] | None) -> _Run:
 def _configuration(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     try:
-        configuration = json.loads(path.read_bytes())["configuration"]
+        configuration = load_json(file_bytes(path))["configuration"]
         return dict(configuration)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(f"{path} is missing or damaged; make the run anew, in another folder") from error
@@ -257,11 +260,17 @@ def _calls(runs: Sequence[_Run], store: CacheStore) -> Iterator[ResponseLine | F
                     continue
                 seen.add(key)
                 if (entry := store.get(key)) is not None:
+                    require_unaltered(entry)
                     yield ResponseLine(
                         key=entry.key, request=entry.request, response=entry.response, provenance=entry.provenance
                     )
                 elif question.state == "unknown":
-                    yield FailureLine(key=key, error=question.error or "no reason given")
+                    answer = unreadable_answer(question) if isinstance(question, Call) else None
+                    yield FailureLine(
+                        key=key,
+                        error=question.error or "no reason given",
+                        response=answer and answer.model_dump_json(exclude={"cached"}),
+                    )
                 else:
                     missing.append(f"{key[:12]} of query {result.query_id} in {run.folder}")
     if missing:

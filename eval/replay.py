@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from agent.budget import Budget
 from agent.calibration import Calibration, calibration_key
 from agent.lmm.base import LMMRequest, LMMResponse
-from agent.lmm.cached import missing_call
+from agent.lmm.cached import missing_call, require_unaltered
+from agent.lmm.identity import named_identity
 from agent.nodes.retrieve import search_key
 from agent.strategies.strategy import Strategy
 from core.errors import BrokenImageError, CacheError, CacheMissError, ConfigError, LMMError
@@ -58,7 +59,9 @@ class RecordedLMM:
 
     async def generate(self, request: LMMRequest) -> LMMResponse:
         """Raises `CacheMissError` for a call that was never recorded."""
-        key = request.key(self._identity)
+        # A run that was taken up again may have begun before its server was asked what it tells of the model.
+        keys = [request.key(identity) for identity in dict.fromkeys((self._identity, named_identity(self._identity)))]
+        key = next((key for key in keys if key in self._responses or key in self._failures), keys[0])
         response = self._responses.get(key)
         if response is None:
             if key in self._failures:
@@ -169,9 +172,12 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
     for line in lines:
         match line:
             case ResponseLine():
+                require_unaltered(line.entry())
                 responses[line.key] = line.response
-            case FailureLine():
+            case FailureLine(response=None):
                 failures[line.key] = line.error
+            case FailureLine(response=str(response)):
+                responses[line.key] = response
             case ImageLine():
                 if line.sha256 is not None:
                     hashes[line.image_id] = line.sha256

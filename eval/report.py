@@ -14,6 +14,7 @@ from eval.scoring import FIRST_STAGE_RECALL, HEADLINE
 from eval.types import Means, RunSummary
 
 _OVERVIEW = ("mAP@50", "nDCG@10", "MRR")
+_ROUNDS = {"hits@10": "found so far", "recall@10": "of each round alone"}
 
 
 def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def tables(summaries: Sequence[RunSummary]) -> list[Table]:
     """Everything a person wants to see of the runs of one benchmark, within 80 columns."""
     groups = [group_table(summaries)] if summaries[0].by_supercategory else []
     tasks = [task_table(summaries)] if _task_metrics(summaries[0]) else []
-    rounds = [round_table(summaries)] if summaries[0].by_round else []
+    rounds = [round_table(summaries, metric) for metric in _ROUNDS] if summaries[0].by_round else []
     return [overview_table(summaries), quality_table(summaries), *tasks, *rounds, *groups, cost_table(summaries)]
 
 
@@ -105,10 +106,10 @@ def task_table(summaries: Sequence[RunSummary]) -> Table:
     return table
 
 
-def round_table(summaries: Sequence[RunSummary], metric: str = "hits@10") -> Table:
-    """Runs by the number of rounds of a dialogue, in one metric, in percent."""
+def round_table(summaries: Sequence[RunSummary], metric: str) -> Table:
+    """Runs by the number of rounds of a dialogue, in one of the metrics that dialogues are told in, in percent."""
     rounds = summaries[0].by_round
-    table = _table(f"{metric} by round, percent", map(str, rounds))
+    table = _table(f"{metric} by round ({_ROUNDS[metric]}), percent", map(str, rounds))
     for summary in summaries:
         table.add_row(summary.strategy, *(_cell(summary.by_round[done].get(metric), None) for done in rounds))
     return table

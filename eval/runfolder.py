@@ -24,6 +24,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, Field, ValidationError
 
+from agent.lmm.identity import may_be
 from agent.types import RerankResult
 from core.errors import ConfigError
 from core.fingerprint import canonical_json
@@ -128,12 +129,16 @@ class RunFolder:
         except ValidationError as error:
             raise ConfigError(f"{path} is of another version of Fieldscope; choose another folder") from error
         found = manifest.configuration
+        if found.get("lmm") != wanted.get("lmm") and may_be(found.get("lmm"), wanted.get("lmm")):
+            # It began before servers were asked what they tell. From now on it is of this model and of no other.
+            found = {**found, "lmm": wanted["lmm"]}
         if different := sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)):
+            models = f": it asked {found.get('lmm')}, this is {wanted.get('lmm')}" if "lmm" in different else ""
             raise ConfigError(
-                f"{self.path} holds a run of another configuration (other {', '.join(different)}); "
+                f"{self.path} holds a run of another configuration (other {', '.join(different)}){models}; "
                 "choose another folder, or remove that one"
             )
-        return manifest
+        return manifest.model_copy(update={"configuration": found})
 
     def _with_versions(self, manifest: _Manifest) -> _Manifest:
         """The manifest with this process' versions on record."""
@@ -179,11 +184,18 @@ def _versions() -> dict[str, str]:
 
 def _replace(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.part")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise ConfigError(
+            f"can't write {path}: {error.strerror}; make room, and give the same command again"
+        ) from error
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

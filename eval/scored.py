@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from agent.types import RerankResult
 from core.errors import ConfigError
-from eval.finished import no_run, read_judgments, read_results
+from core.reading import file_bytes
+from eval.finished import Metrics, no_run, read_judgments, read_metrics, read_results
 from eval.types import Qrels
 
 _NAMED = 3  # differences that an error names
@@ -46,7 +45,8 @@ class ScoredRun:
     `requests` are what was asked for (text, reference image, dialogue) and `judgments` what counts as found, by query.
     `values` are the metrics per query, of those that have something to find; `groups` the kinds of groups with the
     query's own one. `lmm` is the identity of the model that was asked, `benchmark` its name and split, `task` the
-    fingerprint of queries, judgments, candidates with priors, and groups. `money` is what the calls cost.
+    fingerprint of queries, judgments, candidates with priors, and groups. `money` is what the calls cost,
+    `scored_on_test` counts the runs in which the strategy was scored on test.
     """
 
     name: str
@@ -64,6 +64,7 @@ class ScoredRun:
     unknown: int
     ended: int
     money: float | None = None
+    scored_on_test: int = 0
 
     def text(self, query: str) -> str:
         """The query in words; of a dialogue its last round too."""
@@ -71,24 +72,41 @@ class ScoredRun:
         return f"{text} ({more[-1]})" if more else text
 
     def mean(self, metric: str) -> float:
-        """Over the queries that have something to find."""
-        return sum(values[metric] for values in self.values.values()) / len(self.values)
+        """Over the queries that have something to find. Raises `ConfigError` where one of them has no such metric."""
+        found = [values[metric] for values in self.values.values() if metric in values]
+        if len(found) < len(self.values):
+            raise ConfigError(
+                f"{self.folder} does not have the metric {metric!r} for every query; give the command that made the "
+                "run once more, which scores it and asks nothing"
+            )
+        return sum(found) / len(found)
 
 
-class _Metrics(BaseModel):
-    """What is read of `metrics.json`."""
+class _Task(BaseModel):
+    fingerprint: str = ""
 
-    model_config = ConfigDict(extra="ignore")
 
+class _Configuration(BaseModel):
+    benchmark: _Task = _Task()
+    lmm: str | None = None
+
+
+class _Manifest(BaseModel):
+    """What is read of `manifest.json`."""
+
+    configuration: _Configuration
+    scored_on_test: int = 0
+
+
+class _Metrics(Metrics):
     benchmark: str
     split: str
     strategy: str
-    cost: dict[str, float]
+    cost: dict[str, FiniteFloat]
     asked: int
     unknown: int
     ended: dict[str, int]
-    per_query: dict[str, dict[str, float | None]]
-    groups: dict[str, dict[str, str]] = {}
+    groups: dict[str, dict[str, str]] = Field(default_factory=dict)
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
@@ -110,8 +128,9 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
 
 def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
     """A run's folder read back. Raises `ConfigError` where the run is not finished, or a file is damaged."""
-    configuration = _configuration(folder)
-    metrics = _metrics(folder)
+    manifest = _manifest(folder)
+    configuration = manifest.configuration
+    metrics = read_metrics(folder, _Metrics)
     results = read_results(folder)
     if missing := metrics.per_query.keys() - results.keys():
         raise ConfigError(f"{folder}: results.jsonl has no query {min(missing)}; finish the run with the same command")
@@ -128,8 +147,8 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         folder=folder,
         strategy=metrics.strategy,
         benchmark=(metrics.benchmark, metrics.split),
-        task=str(configuration.get("benchmark", {}).get("fingerprint")),
-        lmm=configuration.get("lmm"),
+        task=configuration.benchmark.fingerprint,
+        lmm=configuration.lmm,
         requests={query: _request(result) for query, result in results.items()},
         judgments=read_judgments(folder),
         values=values,
@@ -138,6 +157,7 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         asked=metrics.asked,
         unknown=metrics.unknown,
         ended=sum(metrics.ended.values()),
+        scored_on_test=manifest.scored_on_test,
     )
 
 
@@ -186,21 +206,10 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _configuration(folder: Path) -> dict[str, Any]:
+def _manifest(folder: Path) -> _Manifest:
     path = folder / "manifest.json"
     try:
-        configuration = json.loads(path.read_bytes())["configuration"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise no_run(folder, path) from error
-    if not isinstance(configuration, dict):
-        raise no_run(folder, path)
-    return configuration
-
-
-def _metrics(folder: Path) -> _Metrics:
-    path = folder / "metrics.json"
-    try:
-        return _Metrics.model_validate_json(path.read_bytes())
+        return _Manifest.model_validate_json(file_bytes(path))
     except (OSError, ValidationError) as error:
         raise no_run(folder, path) from error
 

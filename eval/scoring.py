@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from agent.types import RerankResult
 from eval import metrics
+from eval.dialogues import by_round
 from eval.types import Benchmark, Means, QueryMeta
 
 Metric = Callable[[NDArray[np.uint8], NDArray[np.int64]], metrics.Values]
@@ -26,13 +27,18 @@ METRICS: Mapping[str, Metric] = {
 }
 """What is computed for every query, from its final ranking."""
 
+HITS = tuple(name for name in METRICS if name.startswith("hits@"))
+"""What a dialogue carries from round to round, and what is therefore told of it as a whole."""
+
+DIALOGUES = "dialogues"
+"""In the means after a number of rounds: over how many dialogues they are."""
+
 FIRST_STAGE_RECALL = "first-stage recall@100"
 """How much of what there was to find the first stage handed on: `recall@100` in the order of the prior."""
 
 _MEAN_NAMES = {**{name: f"m{name}" for name in METRICS if name.startswith("AP@")}, "RR": "MRR"}
 HEADLINE = ("mAP@50", "mAP@100", "nDCG@10", "nDCG@50", "nDCG@100", "MRR")
 COMPOSED = ("mAP@5", "mAP@10", "mAP@25", "recall@1", "recall@5", "recall@10", "recall@50")
-DIALOGUE = ("hits@1", "hits@5", "hits@10")
 
 
 def shown_metrics(benchmark: Benchmark) -> tuple[str, ...]:
@@ -40,24 +46,26 @@ def shown_metrics(benchmark: Benchmark) -> tuple[str, ...]:
     and CIRR's for composed queries, ChatIR's for dialogues). `metrics.json` has all."""
     first_stage = (FIRST_STAGE_RECALL,) if benchmark.candidate_sets is None else ()
     composed = COMPOSED if any(query.reference_image is not None for query in benchmark.queries) else ()
-    return (*HEADLINE, *first_stage, *composed, *(DIALOGUE if benchmark.rounds else ()))
+    return (*HEADLINE, *first_stage, *composed, *(HITS if benchmark.rounds else ()))
 
 
 @dataclass(frozen=True)
 class Scores:
     """Metrics of the queries of one run: `values[metric]` and `positives` run along `query_ids`.
 
-    So do `rounds`: how many rounds of a dialogue a query has heard; None where the benchmark has no dialogues.
+    `rounds` say how many rounds of a dialogue a query has heard, and `dialogues` which queries are the rounds of one,
+    in their order; both are empty where the benchmark has no dialogues. `hits@k` are carried over a dialogue's rounds.
     """
 
     query_ids: tuple[str, ...]
     meta: tuple[QueryMeta, ...]
     positives: NDArray[np.int64]
     values: Mapping[str, metrics.Values]
-    rounds: tuple[int, ...] | None = None
+    rounds: Mapping[str, int] = field(default_factory=dict)
+    dialogues: tuple[tuple[str, ...], ...] = ()
 
     def means(self) -> Means:
-        """Each metric's mean over the queries that have a positive."""
+        """Each metric's mean over the queries that have a positive; that of `hits@k` over dialogues, as they ended."""
         return self._means(np.ones(len(self.query_ids), dtype=np.bool_))
 
     def by_supercategory(self) -> dict[str, Means]:
@@ -73,16 +81,26 @@ class Scores:
         return {kind: found for kind in kinds if (found := self._by(kind))}
 
     def by_round(self) -> dict[int, Means]:
-        """The means after each number of rounds, in order; nothing where the benchmark has no dialogues."""
-        rounds = np.array(self.rounds or (), dtype=np.int64)
-        return {done: self._means(rounds == done) for done in np.unique(rounds).tolist()}
+        """The means after each number of rounds, in order; nothing where the benchmark has no dialogues.
+
+        Each is over the same dialogues, and says over how many. A dialogue that has ended counts with its last query.
+        One with a query that has nothing to find can't be followed, and is left out.
+        """
+        unscored = {query_id for query_id, found in zip(self.query_ids, self.positives, strict=True) if not found}
+        followed = [ids for ids in self.dialogues if unscored.isdisjoint(ids)]
+        rows = {query_id: row for row, query_id in enumerate(self.query_ids)}
+        return {
+            done: {DIALOGUES: len(ids), **_means(self.values, np.array([rows[query_id] for query_id in ids]))}
+            for done, ids in by_round(followed, self.rounds).items()
+        }
 
     def per_query(self) -> dict[str, dict[str, float | int | None]]:
-        """Query id -> metric -> value, None where a query has no positive."""
+        """Query id -> metric -> value, None where a query has no positive. `hits@k` are a dialogue's: they stand with
+        its last query, and are None in its others."""
         return {
             query_id: {
                 "positives": int(self.positives[row]),
-                **{name: metrics.mean(values[row : row + 1]) for name, values in self.values.items()},
+                **{name: metrics.mean(values[row : row + 1]) for name, values in self._reported.items()},
             }
             for row, query_id in enumerate(self.query_ids)
         }
@@ -92,7 +110,14 @@ class Scores:
         return {group: self._means(groups == group) for group in sorted(set(groups.tolist()) - {""})}
 
     def _means(self, rows: NDArray[np.bool_]) -> Means:
-        return {_MEAN_NAMES.get(name, name): metrics.mean(values[rows]) for name, values in self.values.items()}
+        return _means(self._reported, rows)
+
+    @cached_property
+    def _reported(self) -> Mapping[str, metrics.Values]:
+        """The values, with those of a dialogue as a whole at its last query alone."""
+        earlier = {query_id for ids in self.dialogues for query_id in ids[:-1]}
+        passing = np.array([query_id in earlier for query_id in self.query_ids], dtype=np.bool_)
+        return {name: np.where(passing, np.nan, of) if name in HITS else of for name, of in self.values.items()}
 
 
 def score(benchmark: Benchmark, results: Mapping[str, RerankResult]) -> Scores:
@@ -109,8 +134,17 @@ def score(benchmark: Benchmark, results: Mapping[str, RerankResult]) -> Scores:
     values = {name: metric(_padded(final), positives) for name, metric in METRICS.items()}
     values[FIRST_STAGE_RECALL] = metrics.recall(_padded(prior), positives, k=100)
     meta = tuple(benchmark.meta.get(query_id, QueryMeta()) for query_id in ids)
-    rounds = tuple(benchmark.rounds[query_id] for query_id in ids) if benchmark.rounds else None
-    return Scores(ids, meta, positives, values, rounds)
+    dialogues = tuple(filter(None, (tuple(q for q in of if q in results) for of in benchmark.dialogues)))
+    rows = {query_id: row for row, query_id in enumerate(ids)}
+    for of in dialogues:
+        at = [rows[query_id] for query_id in of]
+        for name in HITS:
+            values[name][at] = metrics.carried(values[name][at])
+    return Scores(ids, meta, positives, values, benchmark.rounds, dialogues)
+
+
+def _means(values: Mapping[str, metrics.Values], rows: NDArray[np.bool_] | NDArray[np.int64]) -> Means:
+    return {_MEAN_NAMES.get(name, name): metrics.mean(of[rows]) for name, of in values.items()}
 
 
 def _require_strict(result: RerankResult) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from core.errors import BenchmarkError
 from core.fingerprint import fingerprint
 from core.types import Candidate, ImageSource, Query
+from eval.dialogues import dialogues
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Query id -> image id -> judgment: 1 is relevant, 0 is not, and an image without one counts as not relevant."""
@@ -46,7 +47,8 @@ class Benchmark:
     """Queries, judgments and images of one split.
 
     `candidate_sets` gives each query's candidates for a rerank benchmark; None makes it full retrieval, where the
-    agent finds its own candidates. Raises `BenchmarkError` where the parts do not fit together.
+    agent finds its own candidates. `oddities` are sentences about what is odd in its files and was put right or taken
+    as it is. Raises `BenchmarkError` where the parts do not fit together.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Benchmark:
     images: ImageSource
     candidate_sets: Mapping[str, tuple[Candidate, ...]] | None = None
     meta: Mapping[str, QueryMeta] = field(default_factory=dict)
+    oddities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ids = [query.id for query in self.queries]
@@ -75,6 +78,11 @@ class Benchmark:
         """
         rounds = {query.id: len(query.dialogue) for query in self.queries}
         return rounds if any(rounds.values()) else {}
+
+    @cached_property
+    def dialogues(self) -> list[list[str]]:
+        """The query ids of each dialogue, in the order of its rounds; empty where no query has a dialogue."""
+        return dialogues(self.queries) if self.rounds else []
 
     def candidates(self, query_id: str) -> tuple[Candidate, ...] | None:
         """The given candidates of a query, or None for full retrieval."""
@@ -140,9 +148,10 @@ class RunSummary:
 
     `scored` counts the queries that have a positive, `asked` the calls that the rankings rest on and `unknown` those of
     them that gave no answer; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
-    warnings that hold for every query. `by_round` are a dialogue benchmark's means after each number of rounds.
-    `breakdowns` are means by the other kinds of group: category, iconic_group, scientific_name (yes or no).
-    `scored_on_test` counts the runs in which the strategy was scored on the benchmark's test split.
+    warnings that hold for every query, and of stages that were lost on some. `by_round` are a dialogue benchmark's
+    means after each number of rounds, over so many `dialogues`. `breakdowns` are means by the other kinds of group:
+    category, iconic_group, scientific_name (yes or no). `scored_on_test` counts the runs in which the strategy was
+    scored on the benchmark's test split.
     """
 
     benchmark: str

@@ -15,7 +15,7 @@ import numpy as np
 from core.errors import ConfigError, IndexMismatchError
 from core.types import Query
 from retrieval.encoder import Encoder, Vectors
-from retrieval.manifest import Manifest, read_index, read_manifest, require_encoder, write_index
+from retrieval.manifest import Manifest, claimed, read_index, read_manifest, require_encoder, write_index
 from retrieval.progress import Report
 
 _FOLDER = "captions"
@@ -65,14 +65,15 @@ def write_captions(
         if progress is not None:
             progress(len(known), len(set(texts.values())))
     vectors = np.stack([known[text] for text in texts.values()])
-    write_index(
-        folder / _FOLDER,
-        list(texts),
-        vectors,
-        encoder.fingerprint,
-        encoder_name=manifest.encoder_name,
-        attributes={"texts": list(texts.values()), "stamps": [stamps[image_id] for image_id in texts]},
-    )
+    with claimed(folder):
+        write_index(
+            folder / _FOLDER,
+            list(texts),
+            vectors,
+            encoder.fingerprint,
+            encoder_name=manifest.encoder_name,
+            attributes={"texts": list(texts.values()), "stamps": [stamps[image_id] for image_id in texts]},
+        )
     return Captions(texts, vectors)
 
 
@@ -88,6 +89,8 @@ def read_captions(folder: Path, encoder: Encoder) -> Captions | None:
         manifest, vectors = read_index(folder / _FOLDER, encoder)
         texts = manifest.attributes["texts"]
         entries = list(zip(manifest.ids, texts, _stamps(manifest).values(), strict=True))
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("a caption is no text")
     except (IndexMismatchError, KeyError, TypeError, ValueError) as error:
         raise IndexMismatchError(
             f"the captions in {str(folder / _FOLDER)!r} can't be used; remove that folder, and make them again with"
@@ -96,10 +99,12 @@ def read_captions(folder: Path, encoder: Encoder) -> Captions | None:
     fresh = [row for row, (image_id, _, stamp) in enumerate(entries) if now.get(image_id) == stamp]
     if not fresh:
         return None
-    return Captions({entries[row][0]: str(entries[row][1]) for row in fresh}, vectors[fresh])
+    return Captions({entries[row][0]: entries[row][1] for row in fresh}, vectors[fresh])
 
 
 def _stamps(manifest: Manifest) -> dict[str, str]:
-    """Image id -> the stamp that its file had when it was indexed."""
-    stamps = manifest.attributes.get("stamps", [""] * len(manifest.ids))
-    return dict(zip(manifest.ids, stamps, strict=True))
+    """Image id -> the stamp that its file had when it was indexed; empty where the index does not say."""
+    stamps = manifest.attributes.get("stamps")
+    if not isinstance(stamps, list) or len(stamps) != len(manifest.ids):
+        return dict.fromkeys(manifest.ids, "")
+    return {image_id: str(stamp) for image_id, stamp in zip(manifest.ids, stamps, strict=True)}

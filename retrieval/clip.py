@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -43,8 +43,9 @@ _TOKENIZER_FILES = (
 class ClipEncoder:
     """An open_clip model as an `Encoder`: inner products are cosine similarities, between -1 and 1.
 
-    The model runs in float32 on a CPU, under float16 autocast on CUDA. The fingerprint covers weights, configuration,
-    tokenizer and preprocessing, not the precision, so that an index made on a GPU is searched on a laptop.
+    The model runs in float32 on a CPU, under float16 autocast on CUDA. The fingerprint covers weights, configuration
+    with the activation, tokenizer and preprocessing, not the precision, so that an index made on a GPU is searched on a
+    laptop.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ClipEncoder:
         *,
         dim: int,
         fingerprint: str,
+        wrong_fingerprint: str | None = None,
         device: str | None = None,
         batch_size: int = 32,
     ) -> None:
@@ -64,21 +66,28 @@ class ClipEncoder:
         self._tokenize = tokenize
         self._dim = dim
         self._fingerprint = fingerprint
+        self._wrong_fingerprint = wrong_fingerprint
         self._batch_size = batch_size
 
     @classmethod
     def load(cls, name: str, *, device: str | None = None, batch_size: int = 32) -> Self:
         """Load `model:pretrained` (such as `ViT-B-32:laion2b_s34b_b79k`; after the colon a checkpoint file will do),
         `hf-hub:owner/model`, or a folder with `open_clip_config.json`, weights and, where the configuration names a
-        tokenizer, the tokenizer's files. Raises `ConfigError`; weights are never unpickled.
+        tokenizer, the tokenizer's files. Weights that were trained with QuickGELU are built with it, whether or not the
+        model's name says so. Raises `ConfigError`; weights are never unpickled.
         """
         model_name, pretrained = _parse_name(name)
         try:
+            config = open_clip.get_model_config(model_name)
+            lacks_quick_gelu = _lacks_quick_gelu(model_name, pretrained, config)
             model, _, preprocess = open_clip.create_model_and_transforms(
-                model_name, pretrained, require_pretrained=True, weights_only=True
+                model_name,
+                pretrained,
+                force_quick_gelu=lacks_quick_gelu,
+                require_pretrained=True,
+                weights_only=True,
             )
             tokenize = open_clip.get_tokenizer(model_name)
-            config = open_clip.get_model_config(model_name)
         except Exception as error:  # open_clip, transformers and the hub client raise all kinds of things
             raise ConfigError(
                 f"can't load CLIP {name!r} ({_first_line(error)}); give MODEL:PRETRAINED as open_clip lists them, or a"
@@ -86,7 +95,7 @@ class ClipEncoder:
             ) from error
         identity = {
             "weights": _weights_sha256(model),
-            "config": config,
+            "config": config | {"quick_gelu": True} if lacks_quick_gelu else config,
             "preprocess": model.visual.preprocess_cfg,
             "tokenizer": _tokenizer_sha256(Path(model_name.removeprefix(_LOCAL))),
         }
@@ -96,6 +105,7 @@ class ClipEncoder:
             tokenize,
             dim=config["embed_dim"],
             fingerprint=fingerprint(identity),
+            wrong_fingerprint=fingerprint(identity | {"config": config}) if lacks_quick_gelu else None,
             device=device,
             batch_size=batch_size,
         )
@@ -103,6 +113,11 @@ class ClipEncoder:
     @property
     def fingerprint(self) -> str:
         return self._fingerprint
+
+    @property
+    def wrong_fingerprint(self) -> str | None:
+        """The fingerprint of these weights built with GELU where they were trained with QuickGELU, else None."""
+        return self._wrong_fingerprint
 
     @property
     def dim(self) -> int:
@@ -159,6 +174,12 @@ def _parse_name(name: str) -> tuple[str, str | None]:
     if pretrained not in tags and not Path(pretrained).is_file():
         raise ConfigError(f"{unknown_name(f'{model_name} weights', pretrained, tags)}; or give a checkpoint file")
     return model_name, pretrained
+
+
+def _lacks_quick_gelu(model_name: str, pretrained: str | None, config: Mapping[str, Any]) -> bool:
+    """Whether open_clip would build these weights with GELU though its own table says that they take QuickGELU."""
+    trained = open_clip.get_pretrained_cfg(model_name, pretrained) if pretrained else {}
+    return bool(trained.get("quick_gelu")) and not config.get("quick_gelu")
 
 
 def _normalised(features: torch.Tensor) -> Vectors:

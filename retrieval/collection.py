@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +14,9 @@ from PIL import Image as PILImage
 from core.errors import BrokenImageError, ConfigError
 from core.fingerprint import fingerprint_pixels
 from core.types import ImageSource
-from retrieval.images import DEFAULT_LIMITS, SUFFIXES, ImageLimits, open_image
+from retrieval.formats import FORMATS
+from retrieval.images import DEFAULT_LIMITS, ImageLimits, open_image
+from retrieval.listing import is_hidden, walk, why_skipped
 from retrieval.lru import ByteLru
 
 _DECODED_BYTES = 128_000_000
@@ -29,6 +31,10 @@ class Collection(ImageSource, Protocol):
         ...
 
     def __len__(self) -> int: ...
+
+    def skipped(self) -> Mapping[str, str]:
+        """What lies beside the images and is none of them, by its name as an id, with the reason."""
+        ...
 
     def stamp(self, image_id: str) -> str:
         """A cheap mark that changes when the stored image does. Raises `ImageError` where there is no such image."""
@@ -51,6 +57,9 @@ class DecodingCollection(ABC):
     def _open(self, image_id: str) -> PILImage.Image:
         """Read and decode one image. Raises `ImageError`."""
 
+    def skipped(self) -> Mapping[str, str]:
+        return {}
+
     def load(self, image_id: str) -> PILImage.Image:
         """The picture as RGB, upright. It is shared: copy it before drawing on it. Raises `ImageError`."""
         image = self._decoded.get(image_id)
@@ -67,10 +76,11 @@ class DecodingCollection(ABC):
 
 
 class FolderCollection(DecodingCollection):
-    """The image files under a folder; an id is the path below it, with slashes.
+    """The image files under a folder, whatever they are called; an id is the path below it, with slashes.
 
-    Hidden files and folders, other suffixes than an image's, and linked folders are left out. A file that lies or
-    links outside of the folder is refused when it is asked for. Raises `ConfigError` where `root` is no folder.
+    Links are followed to what lies in the folder, and each folder is listed once. All other files, hidden ones and
+    links to elsewhere are `skipped`. A file that lies or links outside of the folder is refused when it is asked for.
+    Raises `ConfigError` where `root` is no folder.
     """
 
     def __init__(self, root: Path, limits: ImageLimits = DEFAULT_LIMITS) -> None:
@@ -80,24 +90,31 @@ class FolderCollection(DecodingCollection):
         self.root = root.resolve()
 
     @cached_property
-    def _ids(self) -> tuple[str, ...]:
-        found = []
-        for folder, _, names in os.walk(self.root, onerror=_refuse_folder):
-            below = PurePosixPath(Path(folder).relative_to(self.root).as_posix())
-            found += [below / name for name in names if _is_listed(below / name)]
-        # A name that is no UTF-8 can't be written to a trace; escaped, it is listed, and reported as missing.
-        return tuple(sorted(os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace") for path in found))
+    def _listing(self) -> tuple[tuple[str, ...], dict[str, str]]:
+        """The ids, and what is skipped with the reason."""
+        ids, skipped = [], {}
+        for relative, reason in walk(self.root):
+            # A name that is no UTF-8 can't be written to a trace; escaped, it is listed, and reported as missing.
+            name = os.fsencode(relative.as_posix()).decode("utf-8", "backslashreplace")
+            if reason is None:
+                ids.append(name)
+            else:
+                skipped[name] = reason
+        return tuple(sorted(ids)), dict(sorted(skipped.items()))
 
     def ids(self) -> Sequence[str]:
-        return self._ids
+        return self._listing[0]
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self.ids())
+
+    def skipped(self) -> Mapping[str, str]:
+        return self._listing[1]
 
     def path(self, image_id: str) -> Path:
         """The file of an id, with links followed. Raises `BrokenImageError` for whatever is not inside the folder."""
         relative = PurePosixPath(image_id)
-        if relative.as_posix() != image_id or not _is_listed(relative):
+        if relative.as_posix() != image_id or relative.is_absolute() or is_hidden(relative):
             raise BrokenImageError(f"{image_id!r} is no image id of {str(self.root)!r}; ids are paths below it")
         try:
             path = (self.root / relative).resolve(strict=True)
@@ -105,6 +122,8 @@ class FolderCollection(DecodingCollection):
             raise BrokenImageError(f"{image_id!r} is not to be found in {str(self.root)!r}; check the file") from error
         if not path.is_relative_to(self.root):
             raise BrokenImageError(f"{image_id!r} links outside of {str(self.root)!r}; copy the file there instead")
+        if reason := why_skipped(relative, path, self.root):
+            raise BrokenImageError(f"{image_id!r} is no image ({reason}); leave it out")
         return path
 
     def stamp(self, image_id: str) -> str:
@@ -167,9 +186,11 @@ def open_collection(paths: Sequence[Path], limits: ImageLimits = DEFAULT_LIMITS)
     if tables:
         from retrieval.parquet import ParquetCollection  # pyarrow is slow to import, and few need it
 
-        collection = ParquetCollection(tables, limits=limits)
+        collection = ParquetCollection(tables, limits=limits, beside=collection.skipped())
     if not len(collection):
-        raise ConfigError(f"{str(paths[0])!r} holds no images ({', '.join(sorted(SUFFIXES))})")
+        skipped = collection.skipped()
+        others = "".join(f"; skipped {len(skipped):,}, such as {name!r}: {why}" for name, why in [*skipped.items()][:1])
+        raise ConfigError(f"{str(paths[0])!r} holds no images ({', '.join(FORMATS)}){others}")
     return collection
 
 
@@ -181,15 +202,26 @@ def reopen_collection(locator: Mapping[str, Any], limits: ImageLimits = DEFAULT_
     match locator:
         case {"kind": "folder", "root": str(root)}:
             return FolderCollection(Path(root), limits)
-        case {"kind": "files", "files": dict(files)}:
+        case {"kind": "files", "files": dict(files)} if _are_texts(files.values()):
             return FilesCollection({image_id: Path(path) for image_id, path in files.items()}, limits)
-        case {"kind": "parquet", "paths": list(paths), "image_column": str(image_column), "id_column": str(id_column)}:
+        case {
+            "kind": "parquet",
+            "paths": list(paths),
+            "image_column": str(image_column),
+            "id_column": str(id_column),
+        } if _are_texts(paths):
             from retrieval.parquet import ParquetCollection
 
             return ParquetCollection([Path(path) for path in paths], image_column, id_column, limits=limits)
-        case {"kind": "union", "parts": dict(parts)} if all(isinstance(part, dict) for part in parts.values()):
+        case {"kind": "union", "parts": dict(parts)} if all(
+            isinstance(part, dict) and part.get("kind") != "union" for part in parts.values()
+        ):
             return _reopen_union(parts, limits)
     raise ConfigError(f"unknown kind of image collection {locator.get('kind')!r}; index the images again")
+
+
+def _are_texts(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) and "\0" not in value for value in values)
 
 
 def _reopen_union(locators: Mapping[str, Mapping[str, Any]], limits: ImageLimits) -> Collection:
@@ -214,12 +246,3 @@ def file_stamp(path: Path) -> str:
     except OSError as error:
         raise BrokenImageError(f"{str(path)!r} can't be read ({error.strerror}); check the file") from error
     return f"{status.st_size}:{status.st_mtime_ns}"
-
-
-def _is_listed(relative: PurePosixPath) -> bool:
-    hidden = any(part.startswith(".") for part in relative.parts)  # `..` is among them
-    return not hidden and not relative.is_absolute() and relative.suffix.lower() in SUFFIXES
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise ConfigError(f"can't list {str(error.filename)!r} ({error.strerror}); make it readable or move it away")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,16 @@ class Encoder(Protocol):
 
     def encode_images(self, images: Sequence[PILImage.Image]) -> Vectors:
         """L2-normalised vectors, shape (len(images), dim), in the order given."""
+        ...
+
+
+@runtime_checkable
+class CorrectedEncoder(Protocol):
+    """An encoder whose weights an earlier release may have built into another, wrong model."""
+
+    @property
+    def wrong_fingerprint(self) -> str | None:
+        """The wrong model's fingerprint; None where the weights were always built as they should."""
         ...
 
 

@@ -17,9 +17,7 @@ from PIL import Image as PILImage
 from PIL import UnidentifiedImageError
 
 from core.errors import BrokenImageError, ImageTooLargeError
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+from retrieval.formats import FORMATS, why_undecoded
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -65,7 +63,7 @@ def open_image(
     except PILImage.DecompressionBombError as error:
         raise ImageTooLargeError(f"{label} unpacks to far too many pixels; make it smaller or leave it out") from error
     except Exception as error:  # a damaged or hostile file makes the decoders raise almost anything
-        raise _broken(label, error) from error
+        raise _broken(label, why_undecoded(data) or _reason(error)) from error
     with image:
         if image.width * image.height > limits.max_pixels:
             raise ImageTooLargeError(
@@ -77,7 +75,7 @@ def open_image(
             upright = _UPRIGHT.get(_orientation(image))
             rgb = _to_rgb(image)
         except Exception as error:  # as above
-            raise _broken(label, error) from error
+            raise _broken(label, _reason(error)) from error
     return rgb if upright is None else rgb.transpose(upright)
 
 
@@ -103,8 +101,8 @@ def _too_many_bytes(label: str, size: int, limits: ImageLimits) -> ImageTooLarge
     )
 
 
-def _broken(label: str, error: Exception) -> BrokenImageError:
-    return BrokenImageError(f"{label} can't be read as an image ({_reason(error)}); replace it or leave it out")
+def _broken(label: str, reason: str) -> BrokenImageError:
+    return BrokenImageError(f"{label} can't be read as an image ({reason}); replace it or leave it out")
 
 
 @contextmanager

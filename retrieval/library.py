@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,11 +23,22 @@ from retrieval.captions import Captions, read_captions
 from retrieval.collection import Collection, reopen_collection
 from retrieval.encoder import Encoder, Vectors
 from retrieval.index import ExactIndex, Index
-from retrieval.manifest import read_index, read_manifest, replace_file, require_encoder, writing
+from retrieval.lru import ByteLru
+from retrieval.manifest import (
+    claimed,
+    is_of_wrong_build,
+    read_index,
+    read_manifest,
+    replace_file,
+    require_encoder,
+    writing,
+)
 from retrieval.progress import Report
 from retrieval.shards import Encoded, Shards
 
+_SKIPPED = "skipped.json"
 _BATCH_BYTES = 256_000_000
+_TEXT_BYTES = 4_000_000
 _READERS = min(8, os.cpu_count() or 1)
 
 
@@ -48,6 +60,10 @@ class Library:
     locator: Mapping[str, Any]
     captions: Captions | None = None
     _fused: dict[float, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _fusing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+    _texts: ByteLru[Vectors] = field(
+        default_factory=lambda: ByteLru(_TEXT_BYTES), init=False, repr=False, compare=False
+    )
 
     @cached_property
     def collection(self) -> Collection:
@@ -73,7 +89,7 @@ class Library:
         reference image's vector, shape (dim,), where the index does not hold it; without, that raises `ConfigError`.
         """
         texts = (Query(id=query.id, text=description) for description in descriptions)
-        wanted = [self._encode(query, reference), *map(self.encoder.encode_query, texts)]
+        wanted = [self._encode(query, reference), *map(self._encode_text, texts)]
         # No description has seen the reference image, so that what they are wrong about they may share.
         own = max(len(descriptions), 1) if query.reference_image is not None else 1
         # Inner products are linear: the mean of the similarities is the similarity to the mean.
@@ -90,22 +106,32 @@ class Library:
 
     def _encode(self, query: Query, reference: Vectors | None) -> Vectors:
         if query.reference_image is None:
-            return self.encoder.encode_query(query)
-        text = self.encoder.encode_query(query.model_copy(update={"reference_image": None}))
+            return self._encode_text(query)
+        text = self._encode_text(query.model_copy(update={"reference_image": None}))
         image = self.index.vector(query.reference_image) if reference is None else reference
         both = image + text
         unit: Vectors = both / np.linalg.norm(both)
         return unit
 
+    def _encode_text(self, query: Query) -> Vectors:
+        """The vector of a query's words, which a later round asks for again."""
+        key = (query.text, query.dialogue)
+        vector = self._texts.get(key)
+        if vector is None:
+            vector = self.encoder.encode_query(query)
+            self._texts.put(key, vector, vector.nbytes + len(query.text))
+        return vector
+
     def _weighted(self, caption_weight: float) -> Index:
         """The index in which inner products are similarities to image and caption, weighted; made once."""
         if self.captions is None or caption_weight == 0:
             return self.index
-        if caption_weight not in self._fused:
-            from retrieval.faiss_index import FaissIndex
+        with self._fusing:
+            if caption_weight not in self._fused:
+                from retrieval.faiss_index import FaissIndex
 
-            vectors = self.captions.blend(self.index.ids, self.index.vectors, caption_weight)
-            self._fused[caption_weight] = FaissIndex(self.index.ids, vectors, self.index.encoder_fingerprint)
+                vectors = self.captions.blend(self.index.ids, self.index.vectors, caption_weight)
+                self._fused[caption_weight] = FaissIndex(self.index.ids, vectors, self.index.encoder_fingerprint)
         return self._fused[caption_weight]
 
 
@@ -124,6 +150,18 @@ def open_library(folder: Path, encoder: Encoder) -> Library:
     return Library(index, encoder, locator, read_captions(folder, encoder))
 
 
+def read_skipped(folder: Path) -> dict[str, str]:
+    """What the index in `folder` does not hold of the images that it was made from, with the reason.
+
+    Empty where that is not recorded there.
+    """
+    try:
+        skipped = json.loads((folder / _SKIPPED).read_bytes()) if (folder / _SKIPPED).is_file() else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {name: str(why) for name, why in skipped.items()} if isinstance(skipped, dict) else {}
+
+
 def build_index(
     collection: Collection,
     encoder: Encoder,
@@ -133,14 +171,24 @@ def build_index(
     batch_size: int = 64,
     progress: Report | None = None,
 ) -> BuildReport:
-    """Encode a collection into a library in `folder`, and write the images that can't be read to `skipped.json` there.
+    """Encode a collection into a library in `folder`, and write what is not in it, with the reason, to `skipped.json`
+    there: images that can't be read, and files that are none.
 
     What an earlier build has encoded, finished or killed, is kept as long as the image's stamp is the same; images
-    that are gone from the collection leave the index. `encoder_name` is what people call the encoder.
+    that are gone from the collection leave the index. A build waits for another one in the same folder. An index by
+    these weights with the wrong activation is replaced. `encoder_name` is what people call the encoder.
     Raises `IndexMismatchError` where `folder` holds another encoder's index, `ConfigError` where no image can be read.
     """
+    with claimed(folder):
+        return _build(collection, encoder, folder, encoder_name, batch_size, progress or (lambda done, total: None))
+
+
+def _build(
+    collection: Collection, encoder: Encoder, folder: Path, encoder_name: str, batch_size: int, report: Report
+) -> BuildReport:
     shards = Shards(folder, encoder.fingerprint)
-    known = {entry.image_id: entry for entry in (*_indexed(folder, encoder), *shards.read())}
+    kept = (*_indexed(folder, encoder), *shards.read())
+    known = {entry.image_id: entry for entry in kept if entry.vector.shape == (encoder.dim,)}
     ids = collection.ids()
     done: dict[str, Encoded] = {}
     fresh: dict[str, str] = {}
@@ -155,7 +203,6 @@ def build_index(
             done[image_id] = known[image_id]
         else:
             fresh[image_id] = stamp
-    report = progress or (lambda done, total: None)
     report(len(done) + len(skipped), len(ids))
     encoded = 0
     for batch in _batches(collection, list(fresh), batch_size, skipped):
@@ -167,13 +214,11 @@ def build_index(
         done |= {entry.image_id: entry for entry in entries}
         encoded += len(entries)
         report(len(done) + len(skipped), len(ids))
+    skipped |= collection.skipped()
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(
-            folder / "skipped.json", lambda path: path.write_text(json.dumps(skipped, indent=2, sort_keys=True))
-        )
+        replace_file(folder / _SKIPPED, lambda path: path.write_text(json.dumps(skipped, indent=2, sort_keys=True)))
     if not done:
-        raise ConfigError(f"none of {len(ids)} images can be read; {str(folder / 'skipped.json')!r} says why")
+        raise ConfigError(f"none of {len(ids)} images can be read; {str(folder / _SKIPPED)!r} says why")
     indexed = [done[image_id] for image_id in ids if image_id in done]
     vectors = np.stack([entry.vector for entry in indexed])
     ExactIndex([entry.image_id for entry in indexed], vectors, encoder.fingerprint).save(
@@ -191,13 +236,15 @@ def _indexed(folder: Path, encoder: Encoder) -> Iterator[Encoded]:
         manifest = read_manifest(folder)
     except IndexMismatchError:
         return
+    if is_of_wrong_build(manifest, encoder):
+        return  # none of its vectors can be kept
     require_encoder(folder, manifest, encoder)
     try:
         manifest, vectors = read_index(folder, encoder)
     except IndexMismatchError:
         return
-    stamps = manifest.attributes.get("stamps", [])
-    if len(stamps) == len(manifest.ids):
+    stamps = manifest.attributes.get("stamps")
+    if isinstance(stamps, list) and len(stamps) == len(manifest.ids):
         yield from map(Encoded, manifest.ids, stamps, vectors)
 
 

@@ -6,11 +6,16 @@ saves leaves the index as it was. Any index type opens the same folder.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
+import logging
 import os
+import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +24,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import ConfigError, IndexMismatchError
 from core.fingerprint import fingerprint
-from retrieval.encoder import Encoder, Vectors
+from retrieval.encoder import CorrectedEncoder, Encoder, Vectors
 
 FORMAT = 1
+_LOG = logging.getLogger(__name__)
+_HALF_WRITTEN = re.compile(r"\.(vectors|manifest|skipped)-\d+\.(npy|json)")
 _REBUILD = "build it again with `fieldscope index`"
 
 
@@ -58,17 +65,18 @@ def write_index(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         fresh = folder / f".vectors-{os.getpid()}.npy"
-        with fresh.open("wb") as stream:
-            np.save(stream, vectors, allow_pickle=False)
-        manifest = Manifest(
-            encoder_fingerprint=encoder_fingerprint,
-            encoder_name=encoder_name,
-            dim=vectors.shape[1],
-            ids=tuple(ids),
-            vectors_sha256=_sha256(fresh),
-            attributes=dict(attributes or {}),
-        )
-        fresh.replace(folder / manifest.vectors_name)
+        with _removed_on_failure(fresh):
+            with fresh.open("wb") as stream:
+                np.save(stream, vectors, allow_pickle=False)
+            manifest = Manifest(
+                encoder_fingerprint=encoder_fingerprint,
+                encoder_name=encoder_name,
+                dim=vectors.shape[1],
+                ids=tuple(ids),
+                vectors_sha256=_sha256(fresh),
+                attributes=dict(attributes or {}),
+            )
+            fresh.replace(folder / manifest.vectors_name)
         body = manifest.model_dump(mode="json")
         replace_file(
             folder / "manifest.json",
@@ -83,7 +91,7 @@ def read_manifest(folder: Path) -> Manifest:
     """What the index in `folder` says of itself. Raises `IndexMismatchError` where there is none, or a damaged one."""
     path = folder / "manifest.json"
     try:
-        body = json.loads(path.read_bytes())
+        body = json.loads(_regular(path).read_bytes())
         if body.pop("format") != FORMAT:
             raise IndexMismatchError(f"{str(folder)!r} is an index of another Fieldscope version; {_REBUILD}")
         if body.pop("checksum") != fingerprint(body):
@@ -102,42 +110,111 @@ def read_manifest(folder: Path) -> Manifest:
 def read_index(folder: Path, encoder: Encoder) -> tuple[Manifest, Vectors]:
     """The index in `folder`, checked against its checksums and against the encoder that shall search it.
 
-    Raises `IndexMismatchError` where the vectors are another encoder's, or the files are missing or damaged.
+    Where another process replaces it meanwhile, the new one. Raises `IndexMismatchError` where the vectors are another
+    encoder's, or the files are missing or damaged.
     """
     manifest = read_manifest(folder)
-    require_encoder(folder, manifest, encoder)
-    path = folder / manifest.vectors_name
+    while True:
+        require_encoder(folder, manifest, encoder)
+        try:
+            return manifest, _read_vectors(folder / manifest.vectors_name, manifest, encoder.dim)
+        except IndexMismatchError:
+            latest = read_manifest(folder)
+            if latest.vectors_sha256 == manifest.vectors_sha256:
+                raise
+            manifest = latest
+
+
+def _read_vectors(path: Path, manifest: Manifest, dim: int) -> Vectors:
     try:
-        if _sha256(path) != manifest.vectors_sha256:
+        if _sha256(_regular(path)) != manifest.vectors_sha256:
             raise IndexMismatchError(f"{str(path)!r} is damaged (its checksum does not match); {_REBUILD}")
-        vectors: Vectors = np.load(path, allow_pickle=False)
+        stored = np.lib.format.open_memmap(path, mode="r")  # what its header claims is compared with the file's size
     except FileNotFoundError as error:
         raise IndexMismatchError(f"{str(path)!r} is missing; {_REBUILD}") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, OverflowError) as error:
         raise IndexMismatchError(f"{str(path)!r} can't be read; {_REBUILD}") from error
-    if vectors.dtype != np.float32 or vectors.shape != (len(manifest.ids), manifest.dim):
+    if stored.dtype != np.float32 or stored.shape != (len(manifest.ids), manifest.dim) or manifest.dim != dim:
         raise IndexMismatchError(
-            f"{str(path)!r} holds {vectors.dtype} of shape {vectors.shape}, not {len(manifest.ids)} vectors of length"
-            f" {manifest.dim}; {_REBUILD}"
+            f"{str(path)!r} holds {stored.dtype} of shape {stored.shape}, not {len(manifest.ids)} vectors of length"
+            f" {dim}; {_REBUILD}"
         )
-    return manifest, vectors
+    vectors: Vectors = np.array(stored)
+    if not np.isfinite(vectors).all() or len(set(manifest.ids)) < len(manifest.ids):
+        raise IndexMismatchError(f"{str(path)!r} holds numbers that are not finite, or an id twice; {_REBUILD}")
+    return vectors
 
 
 def require_encoder(folder: Path, manifest: Manifest, encoder: Encoder) -> None:
     """Raises `IndexMismatchError` where the index was made with another encoder than this one."""
-    if manifest.encoder_fingerprint != encoder.fingerprint:
-        name = f"{manifest.encoder_name!r} " if manifest.encoder_name else ""
+    if manifest.encoder_fingerprint == encoder.fingerprint:
+        return
+    if is_of_wrong_build(manifest, encoder):
         raise IndexMismatchError(
-            f"{str(folder)!r} was made with the encoder {name}(fingerprint {manifest.encoder_fingerprint[:12]}), not"
-            f" with this one ({encoder.fingerprint[:12]}); use that encoder, or index the images into another folder"
+            f"{str(folder)!r} was made with {manifest.encoder_name!r} built with GELU, but its weights were trained"
+            f" with QuickGELU, so its vectors are wrong; rebuild it with `{_rebuild_command(folder, manifest)}`"
         )
+    name = f"{manifest.encoder_name!r} " if manifest.encoder_name else ""
+    raise IndexMismatchError(
+        f"{str(folder)!r} was made with the encoder {name}(fingerprint {manifest.encoder_fingerprint[:12]}), not"
+        f" with this one ({encoder.fingerprint[:12]}); use that encoder, or index the images into another folder"
+    )
+
+
+def is_of_wrong_build(manifest: Manifest, encoder: Encoder) -> bool:
+    """Whether the index was made with this encoder's weights by a release that built them into a wrong model."""
+    return isinstance(encoder, CorrectedEncoder) and manifest.encoder_fingerprint == encoder.wrong_fingerprint
+
+
+def _rebuild_command(folder: Path, manifest: Manifest) -> str:
+    match manifest.attributes.get("collection"):
+        case {"kind": "folder", "root": str(root)}:
+            images = root
+        case {"kind": "parquet", "paths": [str(path), *_]}:
+            images = str(Path(path).parent)
+        case _:
+            images = "IMAGES"
+    return shlex.join(["fieldscope", "index", images, "-o", str(folder), "--clip", manifest.encoder_name])
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a new file, and put it at `path` in one step, so that no half-written file is ever there."""
     fresh = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    write(fresh)
-    fresh.replace(path)
+    with _removed_on_failure(fresh):
+        write(fresh)
+        fresh.replace(path)
+
+
+@contextmanager
+def _removed_on_failure(fresh: Path) -> Iterator[None]:
+    """A file that a full disk cut off must not fill it further."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Be the only process that writes an index into `folder`, which is made where there is none: wait while another
+    one does, and remove what a killed one has left half written. Raises `ConfigError` where the disk refuses."""
+    with ExitStack() as held:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context((folder / ".lock").open("ab"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it dies with the process
+            except BlockingIOError:
+                _LOG.warning("another process is writing to %s; waiting for it", folder)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError:
+                pass  # a file system without locks: two writers are then the user's care
+            for left in (path for below in (folder, folder / "captions") for path in below.glob(".*")):
+                if _HALF_WRITTEN.fullmatch(left.name):
+                    left.unlink(missing_ok=True)
+        yield
 
 
 @contextmanager
@@ -149,6 +226,13 @@ def writing(folder: Path) -> Iterator[None]:
         raise ConfigError(
             f"can't write to {str(folder)!r} ({error.strerror or error}); choose another folder, or make room"
         ) from error
+
+
+def _regular(path: Path) -> Path:
+    """The path of a file that ends; reading a pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "no regular file")
+    return path
 
 
 def _sha256(path: Path) -> str:

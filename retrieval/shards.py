@@ -18,6 +18,12 @@ from retrieval.encoder import Vectors
 from retrieval.index import check_vectors
 from retrieval.manifest import replace_file, writing
 
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, IndexMismatchError),
+)
+"""What reading a file raises that is no shard, or a hostile one."""
+
 
 class Encoded(NamedTuple):
     """An image's vector, shape (dim,), and the stamp that its file had then."""
@@ -45,12 +51,14 @@ class Shards:
 
     def read(self) -> Iterator[Encoded]:
         """Everything written so far. A damaged shard counts as not written."""
-        for path in sorted(self.folder.glob("[!.]*.npz"), key=lambda path: path.stat().st_mtime_ns):
+        for path in sorted(
+            filter(Path.is_file, self.folder.glob("[!.]*.npz")), key=lambda path: path.stat().st_mtime_ns
+        ):
             try:
                 with np.load(path, allow_pickle=False) as shard:
                     labels, vectors = json.loads(str(shard["labels"])), shard["vectors"]
                 check_vectors([image_id for image_id, _ in labels], vectors)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, IndexMismatchError):
+            except _DAMAGED:
                 continue
             for (image_id, stamp), vector in zip(labels, vectors, strict=True):
                 yield Encoded(image_id, stamp, vector)

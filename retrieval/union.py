@@ -28,6 +28,9 @@ class UnionCollection:
     def __len__(self) -> int:
         return sum(map(len, self.parts.values()))
 
+    def skipped(self) -> Mapping[str, str]:
+        return {prefix + name: why for prefix, part in self.parts.items() for name, why in part.skipped().items()}
+
     def load(self, image_id: str) -> PILImage.Image:
         part, inner = self._find(image_id)
         return part.load(inner)

@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import ConfigError
+from core.private import writing_privately
 from service.api import catalog, cohere, health, jina, jobs, metrics, search
 from service.api.access import Access, Hangup
 from service.api.errors import add_handlers, error_response
@@ -59,9 +60,9 @@ def create_app(
     """The service. Its lifespan opens and closes the engine (`app.state.engine`) and the jobs (`app.state.jobs`).
 
     `lmm` and `encoder` stand in for those that the settings name, `telemetry` for what the OTEL_* variables ask for,
-    and `prepared` is what was opened before. Raises `ConfigError` as `keys_for` does.
+    and `prepared` is what was opened before. Raises `ConfigError` as `require_keys` does.
     """
-    keys = keys_for(settings)
+    keys = require_keys(settings)
     counted = metrics.Metrics(_version())
     telemetry = telemetry or open_telemetry(settings, os.environ)
     observers = (counted, telemetry) if telemetry else (counted,)
@@ -69,6 +70,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
+            _privately(),
             telemetry or nullcontext(),
             open_engine(settings, lmm, encoder, prepared, observers) as engine,
             jobs.open_jobs(engine) as at_work,
@@ -92,7 +94,13 @@ def create_app(
     add_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # as FastAPI's documentation has it
     app.add_middleware(Hangup)
-    app.add_middleware(Guard, keys=keys, max_body=settings.limits.max_body)
+    app.add_middleware(
+        Guard,
+        keys=keys,
+        public=not settings.loopback,
+        max_body=settings.limits.max_body,
+        max_seconds=settings.limits.max_seconds,
+    )
     app.add_middleware(Access)
     app.add_middleware(metrics.Counted, metrics=counted)
     if telemetry:
@@ -101,18 +109,22 @@ def create_app(
     return app
 
 
-def keys_for(settings: ServerSettings) -> KeyFile | None:
-    """The API keys, one of which each request needs; None where nobody but this machine can come in, and no key was
-    made. Raises `ConfigError` where others can come in and there is none."""
+@asynccontextmanager
+async def _privately() -> AsyncIterator[None]:
+    """All that the service writes, until it ends, is for its user alone."""
+    with writing_privately():
+        yield
+
+
+def require_keys(settings: ServerSettings) -> KeyFile:
+    """The API keys. Raises `ConfigError` where others than this machine can come in and there is none."""
     keys = KeyFile(settings.keys_file)
-    if keys.all():
-        return keys
-    if settings.loopback:
-        return None
-    raise ConfigError(
-        f"at {settings.host} others than this machine can come in, so an API key is wanted: make one with "
-        "`fieldscope keys add NAME`, or listen at 127.0.0.1"
-    )
+    if not keys.all() and not settings.loopback:
+        raise ConfigError(
+            f"at {settings.host} others than this machine can come in, so an API key is wanted: make one with "
+            "`fieldscope keys add NAME`, or listen at 127.0.0.1"
+        )
+    return keys
 
 
 class _Elsewhere:

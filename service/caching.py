@@ -25,11 +25,12 @@ _AGE = re.compile(r"(\d{1,6})([hdw])")
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found in the cache: how many entries, why some can't be what they say they are (by key), and what SQLite
-    finds wrong with the file."""
+    """What was found in the cache: how many entries, why some can't be what they say they are (by key), why others are
+    what a model said and yet no answer, and what SQLite finds wrong with the file."""
 
     entries: int
     bad: dict[str, str]
+    unusable: dict[str, str]
     file: list[str]
 
 
@@ -81,22 +82,25 @@ def stats() -> StoreStats:
 
 def verify() -> Verified:
     """Read every entry, and take all checksums again."""
-    from agent.lmm.cached import entry_fault
+    from agent.lmm.cached import answer_fault, entry_fault
 
     bad: dict[str, str] = {}
+    unusable: dict[str, str] = {}
     entries = 0
     with opened() as store:
         if store is None:
-            return Verified(0, {}, [])
+            return Verified(0, {}, {}, [])
         total = store.stats().entries
         with progress("verifying") as report:
             for entry in store.entries():
                 entries += 1
                 if fault := entry_fault(entry):
                     bad[entry.key] = fault
+                elif fault := answer_fault(entry):
+                    unusable[entry.key] = fault
                 if entries % 1000 == 0:
                     report(entries, max(total, entries))
-        return Verified(entries, bad, store.faults())
+        return Verified(entries, bad, unusable, store.faults())
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigError
-from service.console import keeping, progress
+from service.console import progress
+from service.running import interruptible
 from service.settings import Settings
 from service.studies import opened
 from service.wiring import open_lmm
@@ -37,8 +37,8 @@ def fit_strategy(name: str, strategy_name: str, split: str, settings: Settings, 
     workload, flags = opened(name, split, [strategy], settings)
     (run,) = evaluate_workload(workload, [questions], settings, runs, flags=flags)
     results = read_results(run.out)
-    with keeping("answers so far are in the cache, and the same command finds them there"):
-        return asyncio.run(_compare_and_fit(workload, strategy, results, settings))
+    work = _compare_and_fit(workload, strategy, results, settings)
+    return interruptible(work, "answers so far are in the cache, and the same command finds them there")
 
 
 def require_named_split(name: str, split: str) -> None:

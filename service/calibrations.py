@@ -22,7 +22,8 @@ def find_calibration(model: str | None, strategy: Strategy, encoder: str | None)
     """What was fitted for this model (its identity), this strategy's prompts and this first stage (its fingerprint,
     None where the priors were given); None where nothing was. Raises `ConfigError` for a file that can't be read.
 
-    A calibration of more comparisons fits, too, but one of exactly these is preferred.
+    A calibration of more comparisons fits, too, and so does one of a server's model that was fitted when nothing else
+    was known of it than its name; but one of exactly this model, and then of exactly these comparisons, is preferred.
     """
     from agent.calibration import calibration_key
 
@@ -32,8 +33,14 @@ def find_calibration(model: str | None, strategy: Strategy, encoder: str | None)
     for shelf in _shelves():
         fitting = [found for file in shelf for found in load_calibrations(file) if found.fits(key)]
         if fitting:
-            return min(fitting, key=lambda found: len(found.key.comparing) if found.key else 0)
+            return min(fitting, key=lambda found: _distance(found, model))
     return None
+
+
+def _distance(calibration: Calibration, model: str) -> tuple[bool, int]:
+    """How far a calibration that fits is from having been made for just this."""
+    key = calibration.key
+    return (True, 0) if key is None else (key.model != model, len(key.comparing))
 
 
 def save_calibration(calibration: Calibration, path: Path | None = None) -> Path:

@@ -41,7 +41,8 @@ def open_chosen(paths: Sequence[Path]) -> Chosen:
             raise ConfigError(f"{str(path)!r} has a name that can't be shown; rename it")
     there = [path for path in paths if path.exists()]
     missing = {path.as_posix(): f"{str(path)!r} does not exist; check the path" for path in paths if path not in there}
-    return Chosen(open_collection(there or paths), missing)
+    images = open_collection(there or paths)
+    return Chosen(images, {**missing, **images.skipped()})
 
 
 def score(chosen: Chosen, query: Query, encoder: Encoder | None) -> tuple[list[Candidate], dict[str, str]]:

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from service.console import keeping, progress
+from service.console import progress
+from service.running import interruptible
 from service.settings import Settings
 from service.wiring import open_lmm
 
@@ -22,12 +23,11 @@ MAX_TOKENS = 512
 def caption_images(
     images: ImageSource, image_ids: Sequence[str], settings: Settings
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """A caption by image id, and for each image without one the reason. What was asked before comes from the cache."""
-    with (
-        keeping("captions so far are in the cache, and the same command finds them there"),
-        progress("captioning images") as report,
-    ):
-        return asyncio.run(_caption_images(images, image_ids, settings, report))
+    """A caption by image id, in the order of the ids, and for each image without one the reason. What was asked before
+    comes from the cache."""
+    with progress("captioning images") as report:
+        work = _caption_images(images, image_ids, settings, report)
+        return interruptible(work, "captions so far are in the cache, and the same command finds them there")
 
 
 async def _caption_images(
@@ -49,7 +49,7 @@ async def _caption_images(
     async with open_lmm(settings, images) as lmm, asyncio.TaskGroup() as group:
         for _ in range(settings.concurrency):
             group.create_task(work(lmm))
-    return captions, failed
+    return {image_id: captions[image_id] for image_id in image_ids if image_id in captions}, failed
 
 
 async def _caption(lmm: LMM, images: ImageSource, image_id: str) -> tuple[str, str | None]:

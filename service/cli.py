@@ -32,11 +32,13 @@ from service.commands.strategies import strategies
 from service.commands.trace import trace
 from service.commands.version import version
 from service.commands.view import view
-from service.console import complain
+from service.console import complain, spelled
+from service.running import INTERRUPTED
 
 DEBUG = "FIELDSCOPE_DEBUG"
 FAILED = 1
-INTERRUPTED = 130
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""The numbers of the errors of a full and of a read-only disk."""
 
 
 class Program(click.Group):
@@ -45,7 +47,6 @@ class Program(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         if os.environ.get(DEBUG):
             return super().invoke(ctx)
-        warnings.simplefilter("ignore")  # the libraries' advice is for programmers
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
@@ -59,6 +60,10 @@ class Program(click.Group):
         except Exception as error:  # whatever it is, a user can do nothing with its traceback
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # click ends quietly where nobody reads on
+            if isinstance(error, OSError) and error.errno in DISK:
+                where = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+                complain(f"can't write{where} ({error.strerror}): make room, or choose a folder that can be written")
+                ctx.exit(FAILED)
             reason = str(error).strip().splitlines() or [""]
             complain(
                 f"unexpected {type(error).__name__}: {reason[0][:300]}; run it again with {DEBUG}=1 for the traceback, "
@@ -69,6 +74,13 @@ class Program(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which they were added, which is the order of use."""
         return list(self.commands)
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A library's warning without the place in its code, which says nothing to a user."""
+    return f"warning: {spelled(' '.join(str(message).split()))} ({category.__name__})\n"
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -86,6 +98,7 @@ for command in COMMANDS:
 
 def main() -> None:
     """The console script."""
+    warnings.formatwarning = _one_line
     cli(prog_name="fieldscope")
 
 

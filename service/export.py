@@ -36,9 +36,13 @@ def _copy(file: Path, folder: Path) -> Path:
                 stream = target.open("xb")
             except FileExistsError:
                 continue
-            with stream:
-                shutil.copyfileobj(source, stream)
-            shutil.copystat(file, target)
+            try:
+                with stream:
+                    shutil.copyfileobj(source, stream)
+                shutil.copystat(file, target)
+            except OSError:
+                target.unlink()  # half a picture
+                raise
             return target
     raise ConfigError(f"{folder} has too many files named {file.name}; choose another folder")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from core.fingerprint import fingerprint
 from core.paths import cache_folder
-from service.console import note, progress
+from service.console import note, progress, warn
 from service.settings import Settings
 from service.wiring import load_encoder, require_known_words
 
@@ -19,22 +19,40 @@ if TYPE_CHECKING:
     from retrieval.encoder import Vectors
     from retrieval.library import Library
 
+_SHOWN = 5  # oddities of a benchmark's files
+
 
 def hub_benchmark(split: str | None) -> Benchmark:
     """INQUIRE-Rerank as it is published, copied into the cache folder on first use."""
     from eval.benchmarks.inquire_hub import fetch_inquire_rerank
-    from eval.benchmarks.inquire_rerank import load_inquire_rerank
 
     with progress("fetching INQUIRE-Rerank") as report:
         folder = fetch_inquire_rerank(cache_folder() / "inquire-rerank", split, report)
-    return load_inquire_rerank(folder, split)
+    return open_rerank(folder, split)
+
+
+def open_rerank(path: Path, split: str | None) -> Benchmark:
+    """A split of Parquet files in INQUIRE-Rerank's shape, with a warning for each oddity. Raises `BenchmarkError`."""
+    from eval.benchmarks.inquire_rerank import load_inquire_rerank
+
+    return _warned(load_inquire_rerank(path, split))
+
+
+def _warned(benchmark: Benchmark) -> Benchmark:
+    for oddity in benchmark.oddities[:_SHOWN]:
+        warn(oddity)
+    if len(benchmark.oddities) > _SHOWN:
+        warn(f"{benchmark.name} has {len(benchmark.oddities) - _SHOWN:,} more such oddities")
+    return benchmark
 
 
 def open_fullrank(path: Path, split: str | None, settings: Settings) -> Fullrank:
-    """A split of INQUIRE-Fullrank, with a note where relevant images have no embedding. Raises `BenchmarkError`."""
+    """A split of INQUIRE-Fullrank, with a note where relevant images have no embedding and a warning for each oddity.
+    Raises `BenchmarkError`."""
     from eval.benchmarks.inquire_fullrank import load_inquire_fullrank
 
     found = load_inquire_fullrank(path, split, settings.clip)
+    _warned(found.benchmark)
     if found.missing:
         note(f"{found.missing:,} relevant images have no embedding in {found.embeddings.folder}; they count as missed")
     return found

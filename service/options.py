@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 
 import click
 
-from service.settings import CACHE_MODES, DEFAULT_CONCURRENCY, DEFAULT_MAX_SIDE, Settings
+from service.settings import (
+    CACHE_MODES,
+    DEFAULT_ATTEMPTS,
+    DEFAULT_CONCURRENCY,
+    DEFAULT_MAX_SIDE,
+    DEFAULT_REQUEST_TIMEOUT,
+    Settings,
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -41,6 +48,14 @@ _MAX_SIDE = click.option(
     metavar="PIXELS",
     help="Larger pictures are scaled down before they travel to the server.",
 )
+_REQUEST_TIMEOUT = click.option(
+    "--request-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=DEFAULT_REQUEST_TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time for one attempt of a call to the server, from the first to the last byte.",
+)
 _LMM = (
     *_SERVER,
     click.option("--revision", metavar="TEXT", help="Tells two models of that name apart in the cache."),
@@ -52,6 +67,15 @@ _LMM = (
         show_default=True,
         metavar="N",
         help="Calls in flight at once.",
+    ),
+    _REQUEST_TIMEOUT,
+    click.option(
+        "--attempts",
+        type=click.IntRange(min=1),
+        default=DEFAULT_ATTEMPTS,
+        show_default=True,
+        metavar="N",
+        help="At most N attempts for a call to the server that got no answer in time, or a passing error.",
     ),
     click.option(
         "--cache",
@@ -90,8 +114,9 @@ def model_options(command: Function) -> Function:
 
 
 def server_options(command: Function) -> Function:
-    """`--lmm`, `--model` and `--max-side`, for who asks past the cache; the command gets `settings`."""
-    return _with_settings(command, *_SERVER, _MAX_SIDE)
+    """`--lmm`, `--model`, `--max-side` and `--request-timeout`, for who asks past the cache; the command gets
+    `settings`."""
+    return _with_settings(command, *_SERVER, _MAX_SIDE, _REQUEST_TIMEOUT)
 
 
 def budget_options(command: Function) -> Function:
@@ -102,7 +127,7 @@ def budget_options(command: Function) -> Function:
         "",
         "At most N calls to the LMM for a query, answers from the cache among them.",
         "At most N tokens for a query, read and written.",
-        "No new call for a query after so many seconds; what is known by then is ranked.",
+        "Time for a query, from its first call. Calls in flight are given up then; what is known is ranked.",
     )
 
 
@@ -115,7 +140,7 @@ def run_budget_options(command: Function) -> Function:
         "At most N calls for all queries of a strategy, first come, first served: queries that run at once share what "
         "is left.",
         "At most N tokens for all queries of a strategy, first come, first served.",
-        "No new call for a strategy after so many seconds.",
+        "Time for all queries of a strategy, from the first call. Calls in flight are given up then.",
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigError
+from service.inquire_data import open_rerank
 from service.workload import load_strategies
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def rank_published(file: Path, benchmark: Path, names: Sequence[str], split: str
     `out/<strategy>/`. Raises `BenchmarkError` for files of another kind, `ConfigError` for a strategy that asks more
     than the whole query about each image."""
     from agent.deps import Deps
-    from eval.benchmarks.inquire_rerank import file_names, load_inquire_rerank
+    from eval.benchmarks.inquire_rerank import file_names
     from eval.benchmarks.published_cache import answers_to, read_published_cache
     from eval.harness import evaluate
     from eval.published import published_results
@@ -35,7 +36,7 @@ def rank_published(file: Path, benchmark: Path, names: Sequence[str], split: str
                 f"strategy {strategy.name!r} asks other questions than were published; name one that asks the whole "
                 "query about each image, such as yes-no or yes-no-fused"
             )
-    loaded = load_inquire_rerank(benchmark, split)
+    loaded = open_rerank(benchmark, split)
     answers = answers_to(read_published_cache(file), [query.text for query in loaded.queries])
     results = published_results(loaded, answers, file_names(benchmark, split))
     rescorers = [Rescorer(strategy, results, Deps(loaded.images, flags=(FLAG,))) for strategy in strategies]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -10,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError, LMMError
+from core.validation import load_yaml
 from service.calibrations import find_calibration
-from service.console import keeping, note, warn
+from service.console import note, warn
+from service.running import interruptible
 from service.settings import Settings
 from service.wiring import open_lmm, require_known_words, unknown_words
 
@@ -71,7 +72,7 @@ def _rounds(file: Path) -> list[Any]:
     kind = "JSON" if file.suffix.lower() == ".json" else "YAML"
     try:
         text = data.decode("utf-8-sig")
-        rounds = json.loads(text) if kind == "JSON" else yaml.load(text, yaml.BaseLoader)
+        rounds = json.loads(text) if kind == "JSON" else load_yaml(text, all_text=True)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{file}: can't be read as {kind} in UTF-8 ({reason}); put the texts in quotes") from error
@@ -130,8 +131,7 @@ def rerank_once(
             deps = Deps(images, lmm, retriever, settings.concurrency, calibration, tuple(flags))
             return await Agent(deps, strategy).rerank(query, candidates, top_k, budget)
 
-    with keeping("answers so far are in the cache, and the same command finds them there"):
-        return asyncio.run(work())
+    return interruptible(work(), "answers so far are in the cache, and the same command finds them there")
 
 
 def warn_of_end(result: RerankResult) -> None:

@@ -108,6 +108,7 @@ def _calibration(recording: Recording, strategy: Strategy, fits: Path | None) ->
 
 def _responses(stack: ExitStack) -> Responses:
     """The response cache, open as long as `stack` is."""
+    from agent.lmm.cached import require_unaltered
     from cache.sqlite import SqliteStore
 
     path = Settings().store_path
@@ -116,7 +117,9 @@ def _responses(stack: ExitStack) -> Responses:
     store = stack.enter_context(closing(SqliteStore(path)))
 
     def response(key: str) -> str | None:
-        entry = store.get(key)
-        return entry.response if entry else None
+        if (entry := store.get(key)) is None:
+            return None
+        require_unaltered(entry)
+        return entry.response
 
     return response

@@ -42,6 +42,15 @@ _ALL = (
     click.option("--revision", metavar="TEXT", help="Tells two models of that name apart in the cache."),
     click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Calls to the LMM in flight at once."),
     click.option("--max-side", type=click.IntRange(min=1), metavar="PIXELS", help="Larger pictures are scaled down."),
+    click.option(
+        "--request-timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Time for one attempt of a call to the LMM's server.",
+    ),
+    click.option(
+        "--attempts", type=click.IntRange(min=1), metavar="N", help="Attempts for a call to the LMM's server."
+    ),
     click.option("--clip", metavar="NAME", help="MODEL:PRETRAINED, a folder, or none.  [default: the bundled one]"),
     click.option("--cache", "cache_mode", type=click.Choice(CACHE_MODES), help="As for `fieldscope rerank`."),
     click.option("--cache-file", type=_FILE, metavar="FILE", help="The response cache."),

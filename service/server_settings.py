@@ -18,7 +18,14 @@ from core.errors import ConfigError
 from core.paths import cache_folder
 from core.validation import read_document, validated
 from service.api.limits import Limits
-from service.settings import DEFAULT_CONCURRENCY, DEFAULT_MAX_SIDE, DEFAULT_STRATEGY, Settings
+from service.settings import (
+    DEFAULT_ATTEMPTS,
+    DEFAULT_CONCURRENCY,
+    DEFAULT_MAX_SIDE,
+    DEFAULT_REQUEST_TIMEOUT,
+    DEFAULT_STRATEGY,
+    Settings,
+)
 
 FILE = "fieldscope.toml"
 """The name of a settings file that is found without being named: in the working folder, or in the user's own."""
@@ -49,12 +56,12 @@ def _mapped(value: Any) -> Any:
 class ServerSettings(BaseModel):
     """Where it listens, which models and collections it holds, and what a request may ask for.
 
-    `lmm`, `model`, `revision`, `concurrency`, `max_side`, `clip`, `cache_mode` and `cache_file` are those of the
-    command line; `clip` may be "none". `collections` maps names to folders of images, or to libraries that
-    `fieldscope index` made; without any there is FieldNotes' test collection. `strategies` are files, or folders of
-    files, of strategies beside the shipped ones. Pictures are fetched from `image_hosts` alone. `keys` is the file of
-    API keys, `data` the folder of all that the service keeps, `runs` the folder whose runs are shown. `grace` is how
-    many seconds a shutdown waits for what is in flight.
+    `lmm`, `model`, `revision`, `concurrency`, `max_side`, `request_timeout`, `attempts`, `clip`, `cache_mode` and
+    `cache_file` are those of the command line; `clip` may be "none". `collections` maps names to folders of images,
+    or to libraries that `fieldscope index` made; without any there is FieldNotes' test collection. `strategies` are
+    files, or folders of files, of strategies beside the shipped ones. Pictures are fetched from `image_hosts`
+    alone. `keys` is the file of API keys, `data` the folder of all that the service keeps, `runs` the folder whose
+    runs are shown. `grace` is how many seconds a shutdown waits for what is in flight.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +74,8 @@ class ServerSettings(BaseModel):
     api_key: SecretStr | None = None
     concurrency: int = Field(default=DEFAULT_CONCURRENCY, ge=1)
     max_side: int = Field(default=DEFAULT_MAX_SIDE, ge=1)
+    request_timeout: float = Field(default=DEFAULT_REQUEST_TIMEOUT, gt=0, allow_inf_nan=False)
+    attempts: int = Field(default=DEFAULT_ATTEMPTS, ge=1)
     clip: str | None = None
     cache_mode: Annotated[str, Field(pattern="^(on|refresh|replay|off)$")] = "on"
     cache_file: Path | None = None
@@ -100,6 +109,8 @@ class ServerSettings(BaseModel):
             cache_file=self.cache_file,
             concurrency=self.concurrency,
             max_side=self.max_side,
+            request_timeout=self.request_timeout,
+            attempts=self.attempts,
         )
 
     @property
@@ -189,7 +200,7 @@ def _from_file(file: Path | None, environ: Mapping[str, str]) -> Iterator[tuple[
         return
     try:
         data = tomllib.loads(read_document(path, ConfigError))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML ({error})") from error
     settings = validated(ServerSettings, data, str(path), ConfigError)
     for key, value in data.items():

@@ -7,16 +7,21 @@ import ctypes
 import gc
 import logging.config
 import math
+import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from core.errors import ConfigError
+from service.connections import LARGEST_HEAD, BoundedConnection
+from service.console import note
+from service.running import INTERRUPTED
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -75,12 +80,15 @@ def address_of(listener: socket.socket) -> str:
 def serve_until_stopped(app: FastAPI, listener: socket.socket, grace: float, ready: Callable[[], None]) -> None:
     """Open what the application holds, call `ready`, and serve until SIGINT or SIGTERM.
 
-    Then nobody comes in any more, calls in flight have `grace` seconds to end, and all is closed. A second SIGINT does
-    not wait. Raises whatever the opening raises.
+    Then nobody comes in any more, calls in flight have `grace` seconds to end, and all is closed. A second SIGINT ends
+    the process at that moment. Raises whatever the opening raises.
     """
     logging.config.dictConfig(_LOGS)
     config = uvicorn.Config(
         app,
+        http=BoundedConnection,
+        h11_max_incomplete_event_size=LARGEST_HEAD,
+        ws="none",
         lifespan="off",  # it is opened here, so that what goes wrong is said in one line
         log_config=None,
         access_log=False,
@@ -100,7 +108,12 @@ async def _serve(
         gc.collect()
         gc.freeze()  # models and libraries stay; the collector need not go through them again and again
         tidying = asyncio.create_task(_tidy())
-        await _Server(config, ready, lambda: app.state.engine.stop(grace)).serve(sockets=[listener])
+
+        def stopping() -> None:
+            note(f"it stops: calls at work have up to {grace:g} s; press Ctrl-C again to end now")
+            app.state.engine.stop(grace)
+
+        await _Server(config, ready, stopping).serve(sockets=[listener])
         tidying.cancel()
 
 
@@ -125,6 +138,11 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._ready = ready
         self._stopping = stopping
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit and sig == signal.SIGINT:
+            os._exit(INTERRUPTED)  # what is kept on disk survives a kill
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from core.errors import ConfigError
 from service.calibrations import find_calibration
-from service.console import keeping, progress, warn
+from service.console import progress, warn
+from service.running import interruptible
 from service.settings import Settings
 from service.wiring import open_lmm, require_server
 from service.workload import Workload, evaluate_workload, flags_of, load_strategies, open_workload
@@ -100,8 +100,8 @@ def run_comparisons(
     for start in (prior, verdicts):
         (run,) = evaluate_workload(workload, [start], settings, out, flags=flags)
         comparing = start.model_copy(update={"compare": stage, "fusion": strategy.fusion})
-        with keeping("answers so far are in the cache, and the same command finds them there"):
-            studies = asyncio.run(_study_heads(workload, comparing, read_results(run.out), settings))
+        studying = _study_heads(workload, comparing, read_results(run.out), settings)
+        studies = interruptible(studying, "answers so far are in the cache, and the same command finds them there")
         found.append(summed_up(start.name, studies, workload.benchmark))
     return found
 
@@ -129,9 +129,11 @@ def opened(
 ) -> tuple[Workload, tuple[str, ...]]:
     """A benchmark for these strategies, with the warnings that its runs must carry, which are also printed. Raises
     before any work where it can't be run."""
-    if any(strategy.prompts for strategy in strategies):
-        require_server(settings)
+    from eval.estimate import require_context
+
+    context = require_server(settings) if any(strategy.prompts for strategy in strategies) else None
     workload = open_workload(name, split, settings)
+    require_context(strategies, workload.benchmark.queries, context)
     flags = flags_of(workload, strategies, settings)
     for flag in flags:
         warn(flag)

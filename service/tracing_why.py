@@ -64,7 +64,7 @@ def _bars(parts: tuple[Part, ...], short: Mapping[str, str]) -> RenderableType:
     table.add_column("the query's words", overflow="fold")
     for part in parts:
         share = part.log_odds or 0.0
-        bar = Text("█" * round(_BAR * abs(share) / longest), style="green" if share > 0 else "red")
+        bar = Text("█" * round(_BAR * (abs(share) / longest)), style="green" if share > 0 else "red")
         value = "-" if part.log_odds is None else f"{part.log_odds:+.2f}"
         asked = part.predicate
         told = (asked.question, asked.expected) if asked else ("", "")

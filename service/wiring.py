@@ -7,20 +7,21 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from core.errors import ConfigError, LMMRequestError, LMMServerError, VocabularyError
+from core.errors import ConfigError, LMMError, LMMRequestError, LMMServerError, VocabularyError
+from service import running
+from service.console import note, warn
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from agent.deps import Deps
     from agent.lmm.base import LMM
     from agent.lmm.cached import CachedLMM
     from agent.lmm.openai import OpenAILMM
-    from agent.strategies.strategy import Strategy
+    from agent.lmm.server_facts import Served
     from cache.store import CacheStore
     from core.types import ImageSource
     from eval.estimate import Measure
@@ -40,6 +41,8 @@ _OPTION = {"clip": "--clip", "lmm": "--lmm"}
 _TITLE = {"clip": "CLIP", "lmm": "LMM"}
 _NO_MODEL_LIST = {404, 405, 501}
 _SHOWN_WORDS = 12
+_PATIENCE = 3.0  # seconds that a service waits for its server before it starts without
+_warned: set[tuple[str, str]] = set()  # servers and models of which it was said that they tell nothing
 
 
 def bundled_folder(kind: Kind) -> Path:
@@ -126,37 +129,63 @@ def is_lmm_of(identity: str, settings: Settings) -> bool:
     """Whether these settings lead to the LMM of this identity. Weights are not looked at: the bundled one is local."""
     if settings.lmm_url is None:
         return identity.startswith("local:")
-    from retrieval.collection import FilesCollection
+    from agent.lmm.identity import named_identity
 
-    return _lmm(settings, FilesCollection({})).identity == identity
+    return named_identity(identity) == _named(settings)
 
 
-def require_server(settings: Settings) -> None:
-    """Raise `LMMError` before any work where a server is named and is not there, or serves another model.
+def require_server(settings: Settings) -> int | None:
+    """How many tokens the model's context has, where a server is named and says so.
 
-    Replay asks no server. One that keeps no list of models is given the benefit of the doubt.
+    Raises `LMMError` before any work where it is not there, or serves another model. Replay asks no server. One that
+    keeps no list of models is given the benefit of the doubt.
     """
     if settings.lmm_url and settings.cache_mode != "replay":
-        asyncio.run(probe_server(settings))
+        return asyncio.run(probe_server(settings))
+    return None
 
 
 @asynccontextmanager
 async def open_lmm(
-    settings: Settings, images: ImageSource, lmm: LMM | None = None, doors: Iterable[Callable[[LMM], LMM]] = ()
+    settings: Settings,
+    images: ImageSource,
+    lmm: LMM | None = None,
+    doors: Iterable[Callable[[LMM], LMM]] = (),
+    may_be_away: bool = False,
 ) -> AsyncIterator[CachedLMM]:
     """The LMM over the response cache, closed in the end; `lmm` stands in for the one that the settings name, and
-    whatever goes past the cache to it goes through `doors`. Raises `ConfigError` and `CacheError`."""
+    whatever goes past the cache to it goes through `doors`. Where the work is interrupted or fails, calls
+    in flight have some seconds, so that answers that were paid for are kept.
+
+    A server is asked what it tells of the model, which belongs to the model's identity; one that `may_be_away` is asked
+    with the first call where it does not answer now. Raises `ConfigError`, `CacheError`, and `LMMError` for a server
+    that does not answer.
+    """
     from agent.lmm.cached import CachedLMM
 
     with closing(_store(settings)) as store:
-        model = lmm or _lmm(settings, images)
+        model = lmm or (_remembered(settings, store) if settings.cache_mode == "replay" else _lmm(settings, images))
+        identify = _identifier(model, settings) if lmm is None and settings.asks_server else None
+        if identify is not None:
+            with suppress(*(LMMError, TimeoutError) if may_be_away else ()):
+                async with asyncio.timeout(_PATIENCE if may_be_away else None):
+                    await identify()
         for door in doors:
             model = door(model)
-        cached = CachedLMM(model, store, settings.cache_mode)
+        cached = CachedLMM(model, store, settings.cache_mode, identify)
         try:
             yield cached
+        except BaseException:
+            await cached.settle(running.GRACE * running.FOR_CALLS)
+            raise
         finally:
+            await cached.settle(0.0)  # what a deadline gave up is not waited for
             await cached.aclose()
+            if cached.inherited:
+                note(
+                    f"{cached.inherited:,} remembered answers of {settings.model} do not say more of the server than "
+                    "this name; if it served another model then, ask again with --cache refresh"
+                )
 
 
 @asynccontextmanager
@@ -170,27 +199,17 @@ async def open_bare_lmm(settings: Settings, images: ImageSource) -> AsyncIterato
         await lmm.aclose()
 
 
-async def check_served(lmm: OpenAILMM) -> None:
-    """Raise an `LMMError` unless the server is there and serves the model, or keeps no list of models."""
+async def check_served(lmm: OpenAILMM) -> Served:
+    """What the server's list of models says of the model; nothing where it keeps none. Raises an `LMMError` where the
+    server is not there, or serves other models."""
+    from agent.lmm.server_facts import Served
+
     try:
-        await lmm.check()
+        return await lmm.check()
     except (LMMRequestError, LMMServerError) as error:
         if getattr(error.__cause__, "status_code", None) not in _NO_MODEL_LIST:
             raise
-
-
-def studio_deps(strategy: Strategy) -> Deps:
-    """What LangGraph Studio runs on: the bundled models over FieldNotes' test collection."""
-    from agent.deps import Deps
-    from agent.lmm.cached import CachedLMM
-    from service.calibrations import find_calibration
-    from service.fieldnotes_data import open_fieldnotes
-
-    settings = Settings()
-    images, library = open_fieldnotes("test", settings)
-    lmm = CachedLMM(bundled_lmm(images), _store(settings))
-    calibration = find_calibration(lmm.identity, strategy, library.encoder.fingerprint)
-    return Deps(images=images, lmm=lmm, retriever=library, calibration=calibration)
+        return Served(listed=False)
 
 
 def _store(settings: Settings) -> CacheStore:
@@ -206,10 +225,6 @@ def _store(settings: Settings) -> CacheStore:
 def _lmm(settings: Settings, images: ImageSource, **options: Any) -> LMM:
     """The LMM of these settings. `options` are those of the door to a server, beside what the settings say."""
     if settings.lmm_url is None or settings.model is None:
-        if settings.cache_mode == "replay":  # which asks nothing, so that a name is enough
-            from eval.replay import RecordedLMM
-
-            return RecordedLMM(bundled_identity(), {}, {})
         return bundled_lmm(images)
     from agent.lmm.openai import OpenAILMM
 
@@ -221,18 +236,71 @@ def _lmm(settings: Settings, images: ImageSource, **options: Any) -> LMM:
         revision=settings.revision,
         max_side=settings.max_side,
         max_concurrency=settings.concurrency,
-        **options,
+        timeout=settings.request_timeout,
+        **{"attempts": settings.attempts, **options},
     )
 
 
-async def probe_server(settings: Settings) -> None:
-    """Raise an `LMMError` unless the settings' server is there and serves the model, or keeps no list of models."""
+def _named(settings: Settings) -> str:
+    """The identity of the settings' server's model, without what the server tells."""
+    from agent.lmm.identity import server_identity
+
+    return server_identity(settings.model or "", settings.revision, settings.max_side)
+
+
+def _remembered(settings: Settings, store: CacheStore) -> LMM:
+    """What stands for the model in a replay, which asks nothing, so that an identity is enough: the bundled model's, or
+    the one that the settings' model has in the store. Raises `ConfigError` where it has several there."""
+    from agent.lmm.identity import named_identity
+    from eval.replay import RecordedLMM
+
+    if not settings.asks_server:
+        return RecordedLMM(bundled_identity(), {}, {})
+    named = _named(settings)
+    told = [model for model in store.stats().models if named_identity(model) == named != model]
+    if len(told) > 1:
+        raise ConfigError(
+            f"the response cache has answers of {len(told)} servers for {settings.model} ({'; '.join(sorted(told))}); "
+            "replay a run of one of them with --replay RUN, or remove the others with `fieldscope cache prune --model`"
+        )
+    return RecordedLMM(told[0] if told else named, {}, {})
+
+
+def _identifier(model: LMM, settings: Settings) -> Callable[[], Awaitable[None]] | None:
+    """What asks a server for all that it tells of the model, and says once where that is nothing; None in a replay."""
+    from agent.lmm.openai import OpenAILMM
+    from agent.lmm.server_facts import WEIGHTS
+
+    if not isinstance(model, OpenAILMM):
+        return None
+
+    async def identify() -> None:
+        facts = await model.identify()
+        server = (model.url, model.model)
+        if settings.revision is None and not facts.keys() & set(WEIGHTS) and server not in _warned:
+            _warned.add(server)
+            warn(
+                f"{model.url} does not tell which weights it serves as {model.model}; if they may change under that "
+                "name, name them with --revision, so that answers of one are not taken for the other's"
+            )
+
+    return identify
+
+
+async def probe_server(settings: Settings) -> int | None:
+    """How many tokens the model's context has, where the settings' server says so. Raises what `check_served` does."""
     from agent.lmm.openai import OpenAILMM
     from retrieval.collection import FilesCollection
 
-    lmm = OpenAILMM(settings.lmm_url or "", settings.model or "", FilesCollection({}), api_key=settings.api_key)
+    lmm = OpenAILMM(
+        settings.lmm_url or "",
+        settings.model or "",
+        FilesCollection({}),
+        api_key=settings.api_key,
+        timeout=settings.request_timeout,
+    )
     try:
-        await check_served(lmm)
+        return (await check_served(lmm)).context
     finally:
         await lmm.aclose()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -15,8 +14,8 @@ from core.errors import BenchmarkError, ConfigError
 from core.fingerprint import fingerprint
 from service.calibrations import find_calibration
 from service.collecting import seldom_collecting
-from service.console import keeping
 from service.own_pictures import all_fieldnotes
+from service.running import interruptible
 from service.settings import Settings
 from service.wiring import FOREIGN, open_lmm, require_known_words
 
@@ -62,7 +61,7 @@ def open_workload(name: str, split: str | None, settings: Settings, *, search: b
     candidates. Raises `BenchmarkError` where there is no such benchmark or split.
     """
     from service.fieldnotes_data import rerank_benchmark, retrieval_benchmark
-    from service.inquire_data import hub_benchmark, open_fullrank, searchable
+    from service.inquire_data import hub_benchmark, open_fullrank, open_rerank, searchable
 
     if name == "fieldnotes-rerank":
         benchmark, encoder = rerank_benchmark(split or "test", settings)
@@ -82,7 +81,6 @@ def open_workload(name: str, split: str | None, settings: Settings, *, search: b
             "shape, or of a folder of INQUIRE-Fullrank"
         )
     from eval.benchmarks.inquire_fullrank import is_fullrank
-    from eval.benchmarks.inquire_rerank import load_inquire_rerank
 
     if is_fullrank(path):
         fullrank = open_fullrank(path, split, settings)
@@ -91,7 +89,7 @@ def open_workload(name: str, split: str | None, settings: Settings, *, search: b
             return workload
         retriever, searched = searchable(fullrank, settings)
         return replace(workload, retriever=retriever, encoder=searched)
-    return Workload(load_inquire_rerank(path, split))
+    return Workload(open_rerank(path, split))
 
 
 def selected(workload: Workload, selection: Selection) -> Workload:
@@ -151,8 +149,9 @@ def evaluate_workload(
     `run_budget`. Raises what `eval.harness.evaluate` raises."""
     replays = workload.recording is not None or settings.cache_mode == "replay"
     calm = seldom_collecting() if replays else nullcontext()
-    with keeping(f"finished queries are kept in {out}, and the same command goes on there"), calm:
-        return asyncio.run(_evaluate(workload, strategies, settings, out, limit, flags, budget, run_budget))
+    work = _evaluate(workload, strategies, settings, out, limit, flags, budget, run_budget)
+    with calm:
+        return interruptible(work, f"finished queries are kept in {out}, and the same command goes on there")
 
 
 async def _evaluate(

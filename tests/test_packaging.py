@@ -50,7 +50,7 @@ def test_every_data_file_is_listed() -> None:
 
 
 def test_every_library_that_is_imported_is_required() -> None:
-    required = {canonicalize_name(requirement.name) for requirement in requirements("inquire", "otel")}
+    required = {canonicalize_name(requirement.name) for requirement in requirements("inquire", "otel", "studio")}
     distributions = packages_distributions()
     for room in ROOMS:
         for path in (ROOT / room).rglob("*.py"):
@@ -83,7 +83,13 @@ def test_both_environments_have_the_same_model_code() -> None:
         assert ours[name] == theirs[name]
 
 
+def test_the_lock_of_studio_completes_the_main_one() -> None:
+    versions = locked("requirements.lock") | locked("tests/studio/requirements.lock")
+    for requirement in requirements("studio"):
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
+
+
 def test_make_lists_its_targets() -> None:
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = {line.split()[1] for line in shown.splitlines()}
-    assert {"setup", "demo", "test", "check", "test-vllm", "lock", "train"} <= targets
+    assert {"setup", "demo", "test", "check", "test-studio", "test-vllm", "lock", "train"} <= targets

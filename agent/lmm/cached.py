@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from agent.lmm.acceptance import fault
 from agent.lmm.base import LMM, LMMRequest, LMMResponse
+from agent.lmm.identity import named_identity
 from cache.store import CacheStore, Entry
+from cache.writer import GroupWriter
 from core.errors import CacheError, CacheMissError
 from core.fingerprint import canonical_json
 
@@ -25,20 +29,38 @@ _SHOWN_PROMPT = 160  # characters of the prompt's end in the message of a miss
 class CachedLMM:
     """An LMM that remembers.
 
-    A response is committed to the store before it is returned, so "asked" means committed. Errors are not remembered.
+    A response is committed to the store before it is returned, so "asked" means committed. Errors are not remembered,
+    and neither are answers that can't be used (`agent.lmm.acceptance`): they are returned, and asked for again the next
+    time. So is an answer in the store that can't be used, can't be read or was altered; the new one takes its place. A
+    replay asks nothing: it gives what can't be used as it was recorded, so that a run that rests on it is the same run.
+
+    An answer that was recorded when an identity had nothing yet of what the server tells (`named_identity`) is found,
+    and kept under the new identity too. It then belongs to that one, and to no other server under the same name.
+
     Requests with equal keys that are in flight at once are asked once, and a caller that is cancelled does not take
     the others' answer along. Serves one event loop; several processes may share a store.
 
-    `calls` counts the calls that reached the model, `hits` the answers that cost none.
+    `identify` sees to it that the model's identity is known: it is called before each request, and does nothing where
+    it is. `calls` counts the calls that reached the model, `hits` the answers that cost none, and `inherited` those
+    among them that were recorded under the server's name alone.
     """
 
-    def __init__(self, lmm: LMM, store: CacheStore, mode: CacheMode = "on") -> None:
+    def __init__(
+        self,
+        lmm: LMM,
+        store: CacheStore,
+        mode: CacheMode = "on",
+        identify: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
         self._lmm = lmm
         self._store = store
+        self._writer = GroupWriter(store)
         self._mode = mode
+        self._identify = identify
         self._in_flight: dict[str, asyncio.Task[LMMResponse]] = {}
         self.calls = 0
         self.hits = 0
+        self.inherited = 0
 
     @property
     def identity(self) -> str:
@@ -49,25 +71,24 @@ class CachedLMM:
 
         Raises `CacheMissError` in replay for a call that was never recorded, `CacheError` for a store that fails.
         """
+        if self._identify is not None:
+            await self._identify()
         if self._mode == "off":
             self.calls += 1
             return await self._lmm.generate(request)
 
         key = request.key(self.identity)
-        if self._mode != "refresh":
-            remembered = self._recall(key)
-            if remembered is not None:
-                self.hits += 1
-                return remembered
-            if self._mode == "replay":
-                raise missing_call(self.identity, key, request)
+        found = self._store.get(key) if self._mode != "refresh" else None
+        if found is not None and (remembered := self._read(found, request)):
+            self.hits += 1
+            return remembered
 
         task = self._in_flight.get(key)
         if task is not None:
             response = await asyncio.shield(task)
             self.hits += 1
             return response.model_copy(update={"cached": True})
-        task = asyncio.create_task(self._ask(key, request))
+        task = asyncio.create_task(self._answer(key, request, replace=self._mode == "refresh" or found is not None))
         self._in_flight[key] = task
         task.add_done_callback(lambda done: self._land(key, done))
         return await asyncio.shield(task)
@@ -83,39 +104,70 @@ class CachedLMM:
     async def aclose(self) -> None:
         """Wait for what is in flight, so that paid answers are kept, then close the model. The store stays open."""
         await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
+        await self._writer.aclose()
         await self._lmm.aclose()
 
-    async def _ask(self, key: str, request: LMMRequest) -> LMMResponse:
+    async def _answer(self, key: str, request: LMMRequest, replace: bool) -> LMMResponse:
+        """The answer to a request that the store has no usable answer to under this key."""
+        if self._mode != "refresh" and (inherited := await self._inherit(key, request, replace)):
+            self.hits += 1
+            self.inherited += 1
+            return inherited
+        if self._mode == "replay":
+            raise missing_call(self.identity, key, request)
         self.calls += 1
         response = await self._lmm.generate(request)
+        if fault(request, response) is None:
+            await self._writer.put(self._entry(key, request, response), replace)
+        return response
+
+    def _entry(self, key: str, request: LMMRequest, response: LMMResponse) -> Entry:
         text = canonical_json(response.model_dump(mode="json", exclude={"cached"}))
         provenance = {
             "model": self.identity,
             "asked_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "response_sha256": _checksum(text),
         }
-        entry = Entry(
+        return Entry(
             key=key,
             request=canonical_json(request.model_dump(mode="json")),
             response=text,
             provenance=canonical_json(provenance),
         )
-        self._store.put(entry, replace=self._mode == "refresh")
-        return response
 
     def _land(self, key: str, task: asyncio.Task[LMMResponse]) -> None:
         del self._in_flight[key]
         if not task.cancelled():
             task.exception()  # looked at, so that asyncio does not complain where every caller was cancelled
 
-    def _recall(self, key: str) -> LMMResponse | None:
-        entry = self._store.get(key)
-        if entry is None:
-            return None
+    def _read(self, entry: Entry, request: LMMRequest) -> LMMResponse | None:
+        """The answer in an entry, None where it has none to use and the model can be asked again. Raises `CacheError`
+        in a replay for an entry that is not what was recorded."""
         try:
-            return LMMResponse.model_validate_json(entry.response).model_copy(update={"cached": True})
-        except ValidationError as error:
-            raise CacheError(f"cache entry {key[:12]} can't be read: ask again with the cache on refresh") from error
+            response = read_response(entry)
+        except CacheError:
+            if self._mode == "replay":
+                raise
+            return None
+        if self._mode != "replay" and fault(request, response) is not None:
+            return None
+        return response.model_copy(update={"cached": True})
+
+    async def _inherit(self, key: str, request: LMMRequest, replace: bool) -> LMMResponse | None:
+        """The answer that was recorded under the server's name alone, unless it turned out to be another server's."""
+        named = named_identity(self.identity)
+        entry = self._store.get(request.key(named)) if named != self.identity else None
+        if entry is None or (response := self._read(entry, request)) is None:
+            return None
+        provenance = json.loads(entry.provenance)
+        if provenance.get("served_by", self.identity) != self.identity:
+            return None
+        if self._mode != "replay":  # which changes nothing
+            owned = canonical_json({**provenance, "served_by": self.identity})
+            copied = canonical_json({**provenance, "model": self.identity, "recorded_as": named})
+            await self._writer.put(Entry(entry.key, entry.request, entry.response, owned), replace=True)
+            await self._writer.put(Entry(key, entry.request, entry.response, copied), replace)
+        return response
 
 
 def missing_call(model: str, key: str, request: LMMRequest) -> CacheMissError:
@@ -129,21 +181,56 @@ def missing_call(model: str, key: str, request: LMMRequest) -> CacheMissError:
     )
 
 
+def read_response(entry: Entry) -> LMMResponse:
+    """The response in an entry. Raises `CacheError` where it can't be read, or was altered since it was recorded."""
+    require_unaltered(entry)
+    try:
+        return LMMResponse.model_validate_json(entry.response)
+    except ValidationError as error:
+        raise _unusable(entry, "can't be read") from error
+
+
+def require_unaltered(entry: Entry) -> None:
+    """Raise `CacheError` where the response in an entry has not the checksum that was taken of it, if one was."""
+    try:
+        provenance = json.loads(entry.provenance)
+    except (ValueError, RecursionError) as error:
+        raise _unusable(entry, "can't be read") from error
+    if not isinstance(provenance, dict) or _is_altered(entry, provenance):
+        raise _unusable(entry, "was altered")
+
+
 def entry_fault(entry: Entry) -> str | None:
     """Why an entry can't be what it says it is, None where it can: request, response and provenance can be read, the
     key is that of the request to that model, and the response has the checksum that was taken of it, if one was."""
     try:
         provenance = json.loads(entry.provenance)
-        model, checksum = provenance["model"], provenance.get("response_sha256")
+        model = provenance["model"]
         request = LMMRequest.model_validate_json(entry.request)
         LMMResponse.model_validate_json(entry.response)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return "it can't be read"
     if request.key(str(model)) != entry.key:
         return "its key is not that of its request"
-    if checksum is not None and _checksum(entry.response) != checksum:
+    if _is_altered(entry, provenance):
         return "its response was altered"
     return None
+
+
+def answer_fault(entry: Entry) -> str | None:
+    """Why the answer in a sound entry can't be used, None where it can. It is asked for again when it is needed."""
+    return fault(LMMRequest.model_validate_json(entry.request), LMMResponse.model_validate_json(entry.response))
+
+
+def _unusable(entry: Entry, why: str) -> CacheError:
+    return CacheError(
+        f"the remembered answer {entry.key[:12]} {why}: give the command without --replay, which asks for it again"
+    )
+
+
+def _is_altered(entry: Entry, provenance: Mapping[str, Any]) -> bool:
+    checksum = provenance.get("response_sha256")
+    return checksum is not None and _checksum(entry.response) != checksum
 
 
 def _checksum(response: str) -> str:

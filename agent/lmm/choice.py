@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.lmm.base import TokenLogprob
+from agent.lmm.logprobs import distinct, logprobs_fault
 from agent.lmm.yes_no import MAX_LOG_ODDS, MIN_MASS, absent_bound, log_sum, too_little, word
 
 LETTERS = ("a", "b", "c", "d")
@@ -41,10 +42,10 @@ def choose(logprobs: Sequence[TokenLogprob], choices: int, *, min_mass: float = 
     """
     if not 2 <= choices <= len(LETTERS):
         raise ValueError(f"{choices} choices; there can be 2 to {len(LETTERS)}")
-    if not logprobs:
-        return Choice("unknown", reason="no log-probabilities of an answer token came back")
+    if fault := logprobs_fault(logprobs):
+        return Choice("unknown", reason=fault)
     letters = LETTERS[:choices]
-    alternatives = [(word(lp.token), min(lp.logprob, 0.0)) for lp in logprobs if math.isfinite(lp.logprob)]
+    alternatives = [(word(lp.token), min(lp.logprob, 0.0)) for lp in distinct(logprobs)]
     seen = [log_sum(value for said, value in alternatives if said == letter) for letter in letters]
     mass = min(1.0, sum(math.exp(value) for value in seen))
     if mass < min_mass or mass == 0.0:

@@ -6,110 +6,100 @@ The bodies are validated here and not by the openai library, which hands on what
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
+from pydantic_core import from_json
 
+from agent.lmm.acceptance import was_filtered
 from agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
-from agent.lmm.yes_no import answer_position
-from core.errors import LMMResponseError
+from agent.lmm.chat_body import Alternative, ChatMessage, Completion, ModelList, Position
+from agent.lmm.failure import failure_in
+from agent.lmm.logprobs import gathered, logprobs_fault
+from agent.lmm.thinking import SWITCH_OFF, Thought, answer_start, ends_thinking, split_thought
+from agent.lmm.yes_no import MIN_MASS, answer_position, finish_words
+from core.errors import LMMResponseError, LMMServerError
 
-
-class _Alternative(BaseModel):
-    token: str
-    logprob: float
-
-
-class _Position(_Alternative):
-    top_logprobs: list[_Alternative] = []
-
-
-class _Logprobs(BaseModel):
-    content: list[_Position] | None = None
-
-
-class _Answer(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Answer
-    finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class _Completion(BaseModel):
-    """As much of a chat completion as is read."""
-
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
-
-
-class _PromptDetails(BaseModel):
-    cached_tokens: int | None = None
-
-
-class _DetailedUsage(BaseModel):
-    prompt_tokens_details: _PromptDetails | None = None
-
-
-class _Detailed(BaseModel):
-    """What only some servers tell; apart from `_Completion`, so that no answer is lost over it."""
-
-    usage: _DetailedUsage | None = None
-
-
-class _Model(BaseModel):
-    id: str
-
-
-class _Models(BaseModel):
-    data: list[_Model]
+_BROKEN_OFF = {"error", "abort"}
+"""How servers say that they failed in the middle of an answer."""
 
 
 def read_completion(body: str, request: LMMRequest, latency: float) -> LMMResponse:
-    """The response in the JSON of a chat completion. Raises `LMMResponseError` for a body that holds no answer, or
-    none of the log-probabilities that were asked for."""
-    try:
-        completion = _Completion.model_validate_json(body)
-    except ValidationError as error:
-        raise LMMResponseError(f"the server's answer is no chat completion: {_first_fault(error)}") from error
+    """The response in the JSON of a chat completion.
+
+    Raises the `LMMError` that fits an error in the body, and `LMMResponseError` for a body that holds no answer, or
+    none of the log-probabilities that were asked for: none at all, numbers that can't be any, or those of other tokens
+    than the answer's.
+    """
+    completion = _completion(body, [])
     choice = completion.choices[0]
-    finish = choice.finish_reason or "stop"
-    if choice.message.content is None:
-        raise LMMResponseError(
-            f"the server's answer has no text (it ended with {finish!r}): a model that thinks aloud needs more "
-            "max_tokens, or its thinking switched off"
-        )
-    usage = completion.usage or _Usage()
+    said = _said(choice.message, choice.finish)
+    counts = completion.usage
     return LMMResponse(
-        text=choice.message.content,
-        answer_logprobs=_answer_logprobs(choice.logprobs, request) if request.top_logprobs else (),
-        usage=Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens),
-        finish_reason=finish,
+        text=said.answer,
+        answer_logprobs=(
+            _answer_logprobs(choice.logprobs.positions if choice.logprobs else [], said, request)
+            if request.top_logprobs
+            else ()
+        ),
+        usage=Usage(
+            prompt_tokens=_count(counts.prompt_tokens if counts else None),
+            completion_tokens=_count(counts.completion_tokens if counts else None),
+        ),
+        finish_reason=choice.finish,
         latency=latency,
     )
 
 
 def read_cached_tokens(body: str) -> int | None:
     """How many of the prompt's tokens the server took from its prefix cache; None where it does not say."""
+    counts = _completion(body, []).usage
+    return counts.prompt_tokens_details.cached_tokens if counts and counts.prompt_tokens_details else None
+
+
+def read_oddities(body: str) -> list[str]:
+    """What in a chat completion is not as the protocol has it, and is passed over."""
+    odd: list[str] = []
+    completion = _completion(body, odd)
+    choice = completion.choices[0]
+    if completion.usage is None:
+        odd.append("usage is missing")
+    elif any(
+        tokens is None or _count(tokens) != tokens
+        for tokens in (completion.usage.prompt_tokens, completion.usage.completion_tokens)
+    ):
+        odd.append("usage holds no whole numbers of tokens")
+    if not isinstance(choice.message.content, str):
+        odd.append("content comes in parts")
+    if choice.finish_reason is not None and not isinstance(choice.finish_reason, str):
+        odd.append(f"finish_reason is {type(choice.finish_reason).__name__}")
+    positions = choice.logprobs.positions if choice.logprobs else []
+    if any(position.top_logprobs is None for position in positions):
+        odd.append("top_logprobs is null")
+    alternatives = [each for position in positions for each in position.top_logprobs or []]
+    if any(each is None or math.isnan(each.value) for each in alternatives):
+        odd.append("an alternative is null, or without a number")
+    pairs = [(each.token, each.value, each.known_as) for each in alternatives if each is not None]
+    if len(positions) == 1 and len(set(pairs)) < len(pairs):
+        odd.append("an alternative comes twice")
+    if positions and not positions[0].token.strip():
+        odd.append("the first token is white space or empty")
+    if choice.message.thought or split_thought(choice.message.text or "").thought:
+        odd.append("the model thinks before it answers")
+    return list(dict.fromkeys(odd))
+
+
+def read_models(body: str) -> list[str] | None:
+    """The names in the JSON of a model list; None where it is JSON and no such list. Raises `LMMResponseError` for
+    what is no JSON at all."""
+    listed = _json(body, "list of models")
     try:
-        usage = _Detailed.model_validate_json(body).usage
+        models = ModelList.model_validate({"data": listed} if isinstance(listed, list) else listed).data
     except ValidationError:
         return None
-    return usage.prompt_tokens_details.cached_tokens if usage and usage.prompt_tokens_details else None
-
-
-def read_models(body: str) -> list[str]:
-    """The names in the JSON of a model list. Raises `LMMResponseError` for a body that is none."""
-    try:
-        return [model.id for model in _Models.model_validate_json(body).data]
-    except ValidationError as error:
-        raise LMMResponseError(f"the server's answer is no list of models: {_first_fault(error)}") from error
+    names = [model.id for model in models or [] if model is not None]
+    return names if names or models == [] else None
 
 
 def one_line(words: object, longest: int = 240) -> str:
@@ -118,20 +108,111 @@ def one_line(words: object, longest: int = 240) -> str:
     return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
-def _answer_logprobs(logprobs: _Logprobs | None, request: LMMRequest) -> tuple[TokenLogprob, ...]:
+def _completion(body: str, odd: list[str]) -> Completion:
+    """The body, and in `odd` the fields that were passed over. Raises the error that it holds, or
+    `LMMResponseError`."""
+    document = _json(body, "chat completion")
+    if (failure := failure_in(document)) is not None:
+        raise failure
+    try:
+        return Completion.model_validate(document, context=odd)
+    except ValidationError as error:
+        raise LMMResponseError(f"the server's answer is no chat completion: {_first_fault(error)}") from error
+
+
+def _json(body: str, wanted: str) -> Any:
+    try:
+        return from_json(body)
+    except ValueError as error:
+        raise LMMResponseError(f"the server's answer is no {wanted}: Invalid JSON: {one_line(error)}") from error
+
+
+def _said(message: ChatMessage, finish: str) -> Thought:
+    """What the model said, apart from what it thought. Raises the error that fits where it said nothing."""
+    if was_filtered(finish):
+        raise LMMResponseError(
+            f"the server's content filter stopped the answer (it ended with {finish!r})"
+            + (f": {one_line(message.refused)}" if message.refused else "")
+        )
+    if message.refused:
+        raise LMMResponseError(f"the model refused to answer: {one_line(message.refused)}")
+    if finish in _BROKEN_OFF:
+        raise LMMServerError(f"the server broke the answer off (it ended with {finish!r})")
+    said = split_thought(message.text or "")
+    thought = message.thought or said.thought
+    if not said.finished or (thought and not said.answer.strip()):
+        raise LMMResponseError(f"the model was still thinking when its answer ended ({finish!r}): {SWITCH_OFF}")
+    if message.text is None:
+        raise LMMResponseError(
+            f"the server's answer has no text (it ended with {finish!r}): if the model thinks first, {SWITCH_OFF}"
+        )
+    return Thought(thought, said.answer)
+
+
+def _answer_logprobs(positions: Sequence[Position], said: Thought, request: LMMRequest) -> tuple[TokenLogprob, ...]:
     """The alternatives at the answer's first token; none where the model never came to its answer."""
-    if logprobs is None or not logprobs.content:
+    if not positions:
         raise LMMResponseError(
             "the server returned no log-probabilities: use one that does (vLLM, started with --max-logprobs 20)"
         )
-    index = answer_position([position.token for position in logprobs.content], request.answer_after)
+    tokens = [position.token for position in positions]
+    start = answer_start(tokens, said.answer, said.thought)
+    if start is None:
+        raise LMMResponseError(
+            f"the server's log-probabilities are not those of the answer {one_line(said.answer, 40)!r}, but of other "
+            f"tokens ({one_line(''.join(tokens), 40)!r}): if the model thinks first, {SWITCH_OFF}"
+        )
+    marker = request.answer_after
+    if marker is not None and ends_thinking(marker) and (said.thought or start):
+        marker = None  # it was behind the thought, and the answer alone is left
+    index = answer_position(tokens[start:], marker)
     if index is None:
         return ()
-    position = logprobs.content[index]
-    alternatives = sorted(position.top_logprobs or [position], key=lambda a: -a.logprob)
+    rest = positions[start + index :]
+    alternatives = finish_words(_known(rest[0]), ((each.token, each.value) for each in rest))
+    if fault := logprobs_fault(alternatives, request.top_logprobs):
+        raise LMMResponseError(fault)
+    return tuple(TokenLogprob(token=a.token, logprob=min(a.logprob, 0.0)) for a in alternatives)
+
+
+def _known(position: Position) -> tuple[TokenLogprob, ...]:
+    """The alternatives that came with a number, the most probable first.
+
+    A list may have holes: entries that are null, or not a number. Where a hole may hide more than `MIN_MASS`, whatever
+    is less probable than that is left out as well, as from a list that ends there.
+    """
+    given: list[Alternative | None] = list(position.top_logprobs or [position])
+    hole = next((index for index, each in enumerate(given) if each is None or math.isnan(each.value)), None)
+    numbers = {each.token for each in given if each is not None and not math.isnan(each.value)}
+    if hole is not None and position.token not in numbers:
+        given[hole] = position  # the token that was written is there in any case
+    values = [math.nan if each is None else each.value for each in given]
+    hidden = _hidden(values)
     return tuple(
-        TokenLogprob(token=a.token, logprob=min(a.logprob, 0.0)) for a in alternatives if math.isfinite(a.logprob)
+        alternative
+        for alternative in gathered((each.token, each.value, each.known_as) for each in given if each is not None)
+        if alternative.logprob >= hidden
     )
+
+
+def _hidden(values: Sequence[float]) -> float:
+    """Log of the most that one of the values that are not a number can be, if that is more than `MIN_MASS`; else -inf.
+    Where the list falls, none can be more than the value before it."""
+    numbers = [value for value in values if not math.isnan(value)]
+    rest = 1.0 - sum(math.exp(min(value, 0.0)) for value in numbers)
+    falls = numbers == sorted(numbers, reverse=True)
+    most, before = 0.0, math.inf
+    for value in values:
+        if math.isnan(value):
+            most = max(most, min(rest, math.exp(min(before, 0.0)) if falls else rest))
+        else:
+            before = value
+    return math.log(most) if most > MIN_MASS else -math.inf
+
+
+def _count(tokens: float | None) -> int:
+    """A whole number of tokens; none where the server does not count them."""
+    return math.ceil(tokens) if tokens is not None and 0 <= tokens < math.inf else 0
 
 
 def _first_fault(error: ValidationError) -> str:

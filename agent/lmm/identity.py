@@ -1,7 +1,9 @@
-"""Who a local model is, told from its files alone: nothing is loaded."""
+"""Who a model is: a local one by its files alone, one behind a server by its name and what the server tells of it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from core.fingerprint import fingerprint_files
@@ -9,8 +11,33 @@ from core.fingerprint import fingerprint_files
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
 """What a checkpoint is loaded from, and so what its identity is made of. Pickled weights are not among them."""
 
+_TOLD = re.compile(r"(?P<named>openai:.*#png(?:<=\d+)?)#[^#]+", re.DOTALL)
+
 
 def local_identity(folder: Path, dtype: str) -> str:
     """The identity of the checkpoint in a folder, with its weights as `dtype` ("float32", "bfloat16", ...)."""
     files = {file for pattern in CHECKPOINT_FILES for file in folder.glob(pattern)}
     return f"local:{fingerprint_files(files)}:{dtype}"
+
+
+def server_identity(
+    model: str, revision: str | None = None, max_side: int | None = None, facts: Mapping[str, str] | None = None
+) -> str:
+    """The identity of a model behind a server: its name, the user's `revision`, how images are sent (PNG, at most
+    `max_side` pixels a side), and the `facts` that the server tells of it (`agent.lmm.server_facts`)."""
+    named = f"openai:{model}" + (f"@{revision}" if revision else "") + (f"#png<={max_side}" if max_side else "#png")
+    told = ",".join(f"{name}={value}" for name, value in (facts or {}).items())
+    return f"{named}#{told}" if told else named
+
+
+def named_identity(identity: str) -> str:
+    """The identity without what the server tells of the model, as Fieldscope had it before it asked for that; any
+    other identity as it is."""
+    told = _TOLD.fullmatch(identity)
+    return told["named"] if told else identity
+
+
+def may_be(recorded: str | None, identity: str | None) -> bool:
+    """Whether what was recorded under one identity may be of the model of another: they are the same, or the first was
+    recorded without what the server tells, and agrees in all else."""
+    return recorded == identity or (identity is not None and recorded == named_identity(identity))

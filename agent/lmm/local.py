@@ -19,8 +19,11 @@ from PIL import Image as PILImage
 from agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Usage
 from agent.lmm.batching import Batcher
 from agent.lmm.checkpoint import first_line, load_checkpoint
+from agent.lmm.logprobs import gathered
+from agent.lmm.pixels import load_pixels
 from agent.lmm.prefix import PrefixCache, States, join, split
-from agent.lmm.yes_no import answer_position
+from agent.lmm.thinking import split_thought
+from agent.lmm.yes_no import answer_position, finish_words
 from core.errors import FieldscopeError, LMMRequestError, LMMResponseError
 from core.types import ImageSource
 
@@ -237,8 +240,8 @@ class LocalLMM:
     def _pictures(self, prompts: Sequence[_Prompt]) -> list[PILImage.Image]:
         """All pictures of the prompts in order, each loaded once. Raises `ImageError`."""
         parts = [part for prompt in prompts for part in prompt.request.images]
-        ids = {part.sha256: part.image_id for part in parts}
-        loaded = {sha256: self._images.load(image_id) for sha256, image_id in ids.items()}
+        different = {part.sha256: part for part in parts}.values()
+        loaded = {part.sha256: load_pixels(self._images, part) for part in different}
         return [loaded[part.sha256] for part in parts]
 
     def _share_vision(self, inputs: dict[str, Any], pictures: Sequence[PILImage.Image]) -> dict[str, Any]:
@@ -274,7 +277,7 @@ class LocalLMM:
         for row, (prompt, length) in enumerate(zip(prompts, tokens.prompt_lengths, strict=True)):
             ids, ended = self._cut(tokens.ids[row])
             yield LMMResponse(
-                text=self._tokenizer.decode(ids, skip_special_tokens=True),
+                text=_without_thought(self._tokenizer.decode(ids, skip_special_tokens=True)),
                 answer_logprobs=self._alternatives(prompt.request, ids, row, tokens.logits),
                 usage=Usage(prompt_tokens=length, completion_tokens=len(ids)),
                 finish_reason="stop" if ended else "length",
@@ -301,10 +304,20 @@ class LocalLMM:
             return ()
         scores = logits[step][row].float().log_softmax(-1)
         best = scores.topk(min(request.top_logprobs, scores.shape[-1]))
-        return tuple(
-            TokenLogprob(token=self._spelling(token), logprob=min(value, 0.0))
+        alternatives = gathered(
+            (self._spelling(token), min(value, 0.0), token)
             for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         )
+        written = (
+            (pieces[at], logits[at][row].float().log_softmax(-1)[ids[at]].item()) for at in range(step, len(ids))
+        )
+        return finish_words(alternatives, written)
+
+
+def _without_thought(text: str) -> str:
+    """The answer alone; all of a text that ends before the answer."""
+    said = split_thought(text)
+    return said.answer if said.finished else text
 
 
 def _shape(request: LMMRequest) -> tuple[object, ...]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 from agent.lmm.base import TokenLogprob
+from agent.lmm.logprobs import distinct, logprobs_fault
+from agent.lmm.thinking import split_thought
 
 MAX_LOG_ODDS = 12.0
 """Log-odds are clamped to this on both sides, so P lies within 6e-6 of 0 and 1 and never on them."""
@@ -22,6 +24,10 @@ MAX_LOG_ODDS = 12.0
 MIN_MASS = 0.05
 """Below this probability of saying either word, the model was about to say something else and the ratio is noise."""
 
+MAX_DOUBT = 0.1
+"""How far P may depend on half-words, tokens that only begin a yes or a no, before the answer can't be read."""
+
+_SURE_ENDING = math.log(0.9)  # how probable the end of a word must be, to stand for all that begins like it
 _WORD_MARKS = "▁Ġ"  # how sentencepiece and byte-level tokenizers write the space before a word
 _TRIMMED = _WORD_MARKS + string.punctuation + string.whitespace
 
@@ -36,6 +42,17 @@ class BinaryAnswer:
     def side(self, token: str) -> Literal["positive", "negative", "neither"]:
         """Which side a token speaks for, whatever spaces and punctuation surround its word."""
         return _side(self, token)
+
+    def begun(self, token: str) -> Literal["positive", "negative", "either", "neither"]:
+        """Which side's word a token begins without finishing it, as `Y` begins `Yes`."""
+        said = word(token)
+        positive, negative = (
+            any(whole.casefold().startswith(said) and whole.casefold() != said for whole in words)
+            for words in (self.positive, self.negative)
+        )
+        if not said or self.side(token) != "neither" or not (positive or negative):
+            return "neither"
+        return "either" if positive and negative else "positive" if positive else "negative"
 
     def swapped(self) -> BinaryAnswer:
         """The same question with its sides exchanged."""
@@ -74,15 +91,18 @@ def p_yes(logprobs: Sequence[TokenLogprob], answer: BinaryAnswer = YES_NO, *, mi
 
     A side that is not among the alternatives is bounded from above: it can have no more than the least probable of
     them, and no more than what they leave of the whole. That bound is taken as its mass, which keeps P cautious.
+    Numbers that can't be log-probabilities are no answer, and neither are those that hang on half-words.
     """
-    if not logprobs:
-        return YesNo("unknown", reason="no log-probabilities of an answer token came back")
-    alternatives = [(answer.side(lp.token), min(lp.logprob, 0.0)) for lp in logprobs if math.isfinite(lp.logprob)]
-    positive = log_sum(value for side, value in alternatives if side == "positive")
-    negative = log_sum(value for side, value in alternatives if side == "negative")
+    if fault := logprobs_fault(logprobs):
+        return YesNo("unknown", reason=fault)
+    alternatives = [(lp.token, min(lp.logprob, 0.0)) for lp in distinct(logprobs)]
+    positive = log_sum(value for token, value in alternatives if answer.side(token) == "positive")
+    negative = log_sum(value for token, value in alternatives if answer.side(token) == "negative")
     mass = min(1.0, math.exp(positive) + math.exp(negative))
+    words = f"{answer.positive[0]}/{answer.negative[0]}"
+    if half := _deciding_half_word(alternatives, answer, math.exp(positive), math.exp(negative), min_mass):
+        return YesNo("unknown", mass=mass, reason=_in_pieces(half, words))
     if mass < min_mass or mass == 0.0:
-        words = f"{answer.positive[0]}/{answer.negative[0]}"
         return YesNo("unknown", mass=mass, reason=too_little(logprobs, words, mass))
 
     absent = absent_bound([value for _, value in alternatives])
@@ -91,24 +111,92 @@ def p_yes(logprobs: Sequence[TokenLogprob], answer: BinaryAnswer = YES_NO, *, mi
     return YesNo("answered", p_yes=1.0 / (1.0 + math.exp(-log_odds)), log_odds=log_odds, mass=mass)
 
 
+def _deciding_half_word(
+    alternatives: Sequence[tuple[str, float]], answer: BinaryAnswer, positive: float, negative: float, min_mass: float
+) -> tuple[str, float] | None:
+    """The likeliest half-word, where P of the positive side depends by more than `MAX_DOUBT` on whether half-words
+    become the words that they begin, or other ones."""
+    begun = [(token, value, side) for token, value in alternatives if (side := answer.begun(token)) != "neither"]
+    to_positive = sum(math.exp(value) for _, value, side in begun if side != "negative")
+    to_negative = sum(math.exp(value) for _, value, side in begun if side != "positive")
+    if not begun or positive + negative + max(to_positive, to_negative) < min_mass:
+        return None
+    most = (positive + to_positive) / (positive + to_positive + negative) if positive + to_positive + negative else 1.0
+    least = positive / (positive + negative + to_negative) if positive else 0.0
+    return max(((token, value) for token, value, _ in begun), key=lambda b: b[1]) if most - least > MAX_DOUBT else None
+
+
+def _in_pieces(half_word: tuple[str, float], words: str) -> str:
+    """Why an answer whose probability is on a half-word can't be read."""
+    token, value = half_word
+    return (
+        f"the model writes {words} in pieces: {token!r} has {math.exp(value):.1%}, and what follows decides; "
+        "set max_tokens to 4 or more in the strategy's verify, so that the word is finished"
+    )
+
+
 def answer_position(tokens: Sequence[str], answer_after: str | None = None) -> int | None:
     """Index of the token that the answer starts with, in the tokens of a generated text.
 
-    That is the first token with more than white space in it, of the whole text or of what follows the first
-    `answer_after`. None where there is no such token.
+    That is the first token with more than white space in it, of what follows the first `answer_after`, or else of
+    what follows any thinking. None where there is no such token.
     """
-    start = 0
+    text = "".join(tokens)
     if answer_after is not None:
-        found = "".join(tokens).find(answer_after)
+        found = text.find(answer_after)
         if found < 0:
             return None
         start = found + len(answer_after)
+    else:
+        said = split_thought(text)
+        if not said.finished:
+            return None
+        start = len(text) - len(said.answer)
     end = 0
     for index, token in enumerate(tokens):
         end += len(token)
         if end > start and token[-(end - start) :].strip(_WORD_MARKS + string.whitespace):
             return index
     return None
+
+
+def finish_words(
+    alternatives: Sequence[TokenLogprob], written: Iterator[tuple[str, float]]
+) -> tuple[TokenLogprob, ...]:
+    """The alternatives for an answer's first token, with half-words finished, where the tokens that were `written` from
+    there on (one at least, each with its log-probability) show that the model writes yes and no in pieces.
+
+    The half-word that was written becomes the word, as probable as all of its pieces together. Others become the word
+    that they begin, where there is one only.
+    """
+    first, _ = next(written)
+    if YES_NO.begun(first) == "neither":
+        return tuple(alternatives)
+    pieces, following = [first], 0.0
+    for token, logprob in written:
+        if not token[:1].isalpha() or token[0] in _WORD_MARKS:
+            break
+        pieces.append(token)
+        following += logprob
+    if len(pieces) == 1 or not following >= _SURE_ENDING:
+        return tuple(alternatives)
+    whole = "".join(pieces)
+    in_pieces = YES_NO.side(whole) != "neither"
+    finished = [
+        TokenLogprob(token=whole, logprob=each.logprob + following)
+        if each.token == first
+        else each.model_copy(update={"token": _only_word(each.token)})
+        if in_pieces
+        else each
+        for each in alternatives
+    ]
+    return tuple(sorted(finished, key=lambda each: -each.logprob))
+
+
+def _only_word(token: str) -> str:
+    """The one word of an answer that a half-word begins; the token itself where there is none, or several."""
+    words = [whole for whole in YES_NO.positive + YES_NO.negative if whole.startswith(word(token))]
+    return words[0] if len(words) == 1 and YES_NO.begun(token) != "neither" else token
 
 
 def word(token: str) -> str:

@@ -51,7 +51,7 @@ async def decompose(state: RerankState, runtime: Runtime[Session], *, deps: Deps
     last = next((call for call in reversed(state.calls) if call.stage == "decompose"), None)
     if last and last.state == "answered" and last.request_key == request.key(lmm.identity):
         return _update(state, state.predicates)  # they come from these very instructions
-    said, calls, error = await ask_structured(lmm, request, PredicatesAnswer, settings.repairs, "decompose")
+    said, calls, error = await ask_structured(lmm, request, PredicatesAnswer, settings.repairs, "decompose", grows=True)
     asked = _from_model(said, state, synthesis) if said else [_from_instruction(i) for i in synthesis.instructions]
     predicates, dropped = _different(asked, settings.max_predicates)
     return {**_update(state, predicates, dropped, error, spent(calls)), "calls": calls}

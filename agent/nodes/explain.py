@@ -13,6 +13,7 @@ from agent.asking import ask, image_parts, messages, one_line, spent
 from agent.deps import Deps, Session
 from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
 from agent.lmm.yes_no import YES_NO
+from agent.nodes.lost import lost_reasons
 from agent.request import description
 from agent.state import RerankState
 from agent.strategies.strategy import Explain, Strategy
@@ -88,7 +89,7 @@ def _with_reasons(result: RerankResult, reasons: tuple[Reason, ...], event: Trac
     """The count of unanswered calls among the flags takes in the reasons; a budget that ended here is said."""
     explained = result.model_copy(update={"reasons": reasons})
     before, now = unknown_flag(result.asked), unknown_flag(explained.asked)
-    flags = (*(flag for flag in result.flags if flag != before), *([now] if now else []))
+    flags = (*(flag for flag in result.flags if flag != before), *lost_reasons(reasons), *([now] if now else []))
     cut_short = any(reason.state == "not_asked" for reason in reasons)
     ended = result.ended or ("explain" if cut_short else None)
     return explained.model_copy(update={"trace": (*result.trace, event), "flags": flags, "ended": ended})

@@ -12,6 +12,7 @@ from langgraph.runtime import Runtime
 
 from agent.deps import Deps, Session
 from agent.fusion import fuse, sigmoid, strictly_decreasing
+from agent.nodes.lost import lost_stages
 from agent.posterior import Floats, agreement, agreement_order, latest
 from agent.scheduling import settled
 from agent.state import RerankState
@@ -47,7 +48,7 @@ def rank(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy:
         ended=_ended(state),
     )
     unknown = unknown_flag(result.asked)
-    flags = (*deps.flags, *_doubts(state, deps), *([unknown] if unknown else []))
+    flags = (*deps.flags, *_doubts(state, deps), *lost_stages(state), *([unknown] if unknown else []))
     counts = Counter(question.state for question in (*result.asked, *(v for v in verdicts if v.state == "not_asked")))
     ranked = {name: counts[name] for name in ("answered", "unknown", "not_asked")} | {"ended": result.ended}
     event = TraceEvent(kind="ranked", at=time.monotonic() - state.started, data=ranked)

@@ -44,7 +44,8 @@ async def synthesize(
     else:
         stage = "refine" if state.round else "synthesize"
         request = _request(settings, state, caption)
-        said, asked, error = await ask_structured(lmm, request, SynthesisAnswer, settings.repairs, stage)
+        again = state.round > 0
+        said, asked, error = await ask_structured(lmm, request, SynthesisAnswer, settings.repairs, stage, grows=again)
         calls = (*calls, *asked)
     synthesis, kept = _settle(said, error, state, caption)
     data = {

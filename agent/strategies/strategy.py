@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from core.errors import StrategyError
 from core.fingerprint import fingerprint
@@ -15,6 +15,10 @@ from core.validation import parse_yaml, read_document, unknown_name, validated
 from prompts.prompt import Prompt, load_prompt
 
 _SHIPPED = Path(__file__).parent
+_KEYS = frozenset(
+    {"api_key", "apikey", "authorization", "x_api_key", "bearer", "token", "access_token", "auth_token", "api_token",
+     "password", "secret"}
+)  # fmt: skip
 
 
 def _load(prompt: Any, info: ValidationInfo) -> Any:
@@ -24,7 +28,18 @@ def _load(prompt: Any, info: ValidationInfo) -> Any:
     return load_prompt(Path(info.context or ".") / prompt if prompt.endswith(".md") else prompt)
 
 
+def _without_keys(extra: dict[str, Any]) -> dict[str, Any]:
+    """Whatever a strategy holds is written to every run and to the response cache."""
+    for name, value in extra.items():
+        if name.lower().replace("-", "_") in _KEYS:
+            raise ValueError(f"{name!r} would be written to every run; give the server's key as FIELDSCOPE_API_KEY")
+        if isinstance(value, dict):
+            _without_keys(value)
+    return extra
+
+
 PromptRef = Annotated[Prompt, BeforeValidator(_load)]
+ExtraBody = Annotated[dict[str, Any], AfterValidator(_without_keys)]
 
 
 class _Settings(BaseModel):
@@ -48,7 +63,7 @@ class _Structured(_Settings):
     prompt: PromptRef
     max_tokens: int = Field(default=512, ge=1)
     repairs: int = Field(default=1, ge=0, le=3)
-    extra_body: dict[str, Any] = Field(default_factory=dict)
+    extra_body: ExtraBody = Field(default_factory=dict)
 
 
 class Synthesize(_Structured):
@@ -101,7 +116,7 @@ class Verify(_Settings):
     max_tokens: int = Field(default=1, ge=1)
     top_logprobs: int = Field(default=20, ge=1, le=20)
     answer_after: str | None = None
-    extra_body: dict[str, Any] = Field(default_factory=dict)
+    extra_body: ExtraBody = Field(default_factory=dict)
 
     @property
     def by_predicates(self) -> bool:
@@ -152,7 +167,7 @@ class Compare(_Settings):
     max_calls: int = Field(default=40, ge=1)
     stop_below: float = Field(default=0.0, ge=0.0)
     top_logprobs: int = Field(default=20, ge=1, le=20)
-    extra_body: dict[str, Any] = Field(default_factory=dict)
+    extra_body: ExtraBody = Field(default_factory=dict)
 
 
 class Explain(_Settings):
@@ -161,7 +176,7 @@ class Explain(_Settings):
     prompt: PromptRef
     top_k: int = Field(default=3, ge=1)
     max_tokens: int = Field(default=64, ge=1)
-    extra_body: dict[str, Any] = Field(default_factory=dict)
+    extra_body: ExtraBody = Field(default_factory=dict)
 
 
 class Fusion(_Settings):

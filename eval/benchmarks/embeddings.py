@@ -144,6 +144,11 @@ def open_embeddings(folder: Path) -> Embeddings:
     if not parts:
         raise BenchmarkError(f"{str(folder)!r} has no metadata/*.parquet, which say whose vectors these are")
     if len(arrays) == len(tables):
+        if len(arrays) > 1 and [_shard(array)[0] for array in arrays] != [_shard(table)[0] for table in tables]:
+            raise BenchmarkError(
+                f"{str(folder)!r}: the numbers of img_emb/*.npy and of metadata/*.parquet differ, so it is open whose "
+                "vectors are whose; fetch the missing files"
+            )
         for array, vectors, table, part in zip(arrays, mapped, tables, parts, strict=True):
             if len(vectors) != _rows_of(part):
                 raise BenchmarkError(

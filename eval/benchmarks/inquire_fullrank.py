@@ -7,7 +7,7 @@ a published path and so of the answer key: where paths name the images, an id is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -22,7 +22,8 @@ from eval.benchmarks.splits import canonical, require_split, wanted_split
 from eval.benchmarks.tables import read_table
 from eval.types import Benchmark, QueryMeta
 from retrieval.collection import DecodingCollection, FolderCollection
-from retrieval.images import DEFAULT_LIMITS, SUFFIXES, open_image
+from retrieval.formats import SUFFIXES
+from retrieval.images import DEFAULT_LIMITS, open_image
 
 ANNOTATIONS = "inquire_annotations.csv"
 _QUERIES = "inquire_queries_"
@@ -94,6 +95,7 @@ def load_inquire_fullrank(
         qrels=qrels,
         images=images,
         meta={query.id: replace(meta, scientific_name=names_species(query.text, species)) for query, meta in queries},
+        oddities=tuple(_oddities(folder / ANNOTATIONS, positives)),
     )
     missing = sum(image not in known for judged in qrels.values() for image in judged)
     return Fullrank(benchmark, embeddings, ids, missing, images.root is not None)
@@ -149,6 +151,15 @@ def _positives(path: Path) -> dict[str, list[_Positive]]:
             raise BenchmarkError(f"{str(path)!r}, line {line}: the image has no id or no path")
         found.setdefault(query_id.strip(), []).append(_Positive(image_id.strip(), _file(image_path)))
     return found
+
+
+def _oddities(path: Path, positives: Mapping[str, Sequence[_Positive]]) -> Iterator[str]:
+    paths: dict[str, set[str]] = {}
+    for positive in (each for found in positives.values() for each in found):
+        paths.setdefault(positive.image_id, set()).add(positive.path)
+    for image_id, named in paths.items():
+        if len(named) > 1:
+            yield f"{str(path)!r}: the image id {image_id} stands for several pictures: {', '.join(sorted(named))}"
 
 
 def _called(positive: _Positive, by_path: bool) -> str:

@@ -20,7 +20,7 @@ from core.types import Candidate, Query
 from eval.benchmarks.species import binomials, names_species
 from eval.benchmarks.splits import WHOLE, canonical, require_split, wanted_split
 from eval.types import Benchmark, QueryMeta
-from retrieval.parquet import ParquetCollection
+from retrieval.parquet import ParquetCollection, missing_parts
 
 COLUMNS = (
     "image", "query", "relevant", "clip_score", "inat24_image_id", "inat24_file_name", "supercategory", "category",
@@ -70,22 +70,33 @@ def load_inquire_rerank(path: Path, split: str | None = None, name: str | None =
 
     A file belongs to the split that its name, or else its folder's, begins with (`test-00000-of-00002.parquet`,
     `validation/part-0.parquet`). Without `split` the test split is taken if there is one. Files that name no split are
-    one split, whichever is asked for. Queries are named `q000`, `q001`, ... in order of appearance. Images stay in the
-    files until they are looked at.
+    one split, whichever is asked for. Queries are named `q000`, `q001`, ... in order of appearance; those that differ
+    only by blanks are one, as it is first written. Images are decoded when they are looked at.
 
-    Raises `BenchmarkError` for a path without Parquet files, an unknown split, missing columns, values of a wrong type,
-    judgments other than 0 and 1, scores that are no finite number, empty query texts, and an image twice in a query.
+    Raises `BenchmarkError` for a path without Parquet files, parts that are missing by the files' own numbers, an
+    unknown split, missing columns, values of a wrong type, judgments other than 0 and 1, scores that are no finite
+    number, empty query texts, an image twice in a query, and images without bytes.
     """
     split, files = _files_of_split(path, split)
     rows: dict[str, dict[str, _Row]] = {}
+    spellings: dict[str, dict[str, None]] = {}
     for file in files:
         for number, row in enumerate(_rows(file)):
-            candidates = rows.setdefault(row.query, {})
+            words = " ".join(row.query.split())
+            spellings.setdefault(words, {})[row.query] = None
+            candidates = rows.setdefault(words, {})
             if row.image_id in candidates:
                 raise BenchmarkError(f"{file}, row {number}: image {row.image_id} is twice in the query {row.query!r}")
             candidates[row.image_id] = row
     if not rows:
         raise BenchmarkError(f"{path} holds no rows for the split {split!r}")
+    images = ParquetCollection(files, image_column="image", id_column="inat24_image_id")
+    faults = images.faults()
+    if faults.without_bytes:
+        raise BenchmarkError(
+            f"{path}: {len(faults.without_bytes):,} images have no bytes, such as {faults.without_bytes[0]}, and paths"
+            " are not followed; store the images in the Parquet files themselves"
+        )
     digits = max(3, len(str(len(rows) - 1)))
     species = binomials({row.species for found in rows.values() for row in found.values()})
     named = {f"q{number:0{digits}}": list(found.values()) for number, found in enumerate(rows.values())}
@@ -94,7 +105,7 @@ def load_inquire_rerank(path: Path, split: str | None = None, name: str | None =
         split=split,
         queries=tuple(Query(id=query_id, text=found[0].query) for query_id, found in named.items()),
         qrels={query_id: {row.image_id: row.relevant for row in found} for query_id, found in named.items()},
-        images=ParquetCollection(files, image_column="image", id_column="inat24_image_id"),
+        images=images,
         candidate_sets={
             query_id: tuple(Candidate(row.image_id, row.prior) for row in found) for query_id, found in named.items()
         },
@@ -102,6 +113,18 @@ def load_inquire_rerank(path: Path, split: str | None = None, name: str | None =
             query_id: replace(found[0].meta, scientific_name=names_species(found[0].query, species))
             for query_id, found in named.items()
         },
+        oddities=(
+            *(
+                f"{path}: queries that differ only by blanks are taken as one: {', '.join(map(repr, texts))}"
+                for texts in spellings.values()
+                if len(texts) > 1
+            ),
+            *(
+                f"{path}: the image id {image_id} stands for different pictures, of which the first is taken for all; "
+                "give each its own inat24_image_id"
+                for image_id in faults.ambiguous
+            ),
+        ),
     )
 
 
@@ -127,9 +150,12 @@ def _files_of_split(path: Path, split: str | None) -> tuple[str, list[Path]]:
     splits = _by_split(path)
     wanted = wanted_split(split, splits)
     if set(splits) == {WHOLE}:
-        return wanted, splits[WHOLE]
-    require_split(path, wanted, splits)
-    return wanted, splits[wanted]
+        files = splits[WHOLE]
+    else:
+        require_split(path, wanted, splits)
+        files = splits[wanted]
+    _require_all_parts(path, files)
+    return wanted, files
 
 
 def _by_split(path: Path) -> dict[str, list[Path]]:
@@ -142,6 +168,16 @@ def _by_split(path: Path) -> dict[str, list[Path]]:
     for file in files:
         splits.setdefault(_split_of(file, path), []).append(file)
     return splits
+
+
+def _require_all_parts(path: Path, files: Sequence[Path]) -> None:
+    if missing := missing_parts(files):
+        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+        where = f"give the folder {str(path.parent)!r}" if path.is_file() else "fetch them"
+        raise BenchmarkError(
+            f"{path} is a part of a data set: {', '.join(missing[:5])}{more} missing, and figures over a part are not "
+            f"those of the whole; {where}"
+        )
 
 
 def _split_of(file: Path, root: Path) -> str:

@@ -76,7 +76,7 @@ class Agents:
     ) -> Agent:
         """The agent for a strategy whose priors come from the encoder of this fingerprint (None: there are none), with
         the reasons of the best `explain` images. `retriever` goes by its collection's name."""
-        key = (strategy.name, explain, encoder, retriever and retriever[0])
+        key = (self._lmm.identity, strategy.name, explain, encoder, retriever and retriever[0])
         found = self._kept.get(key)
         if found is None:
             wanted = explaining(strategy, explain)

@@ -25,7 +25,14 @@ class ImageDocument:
     image_id: str
 
 
-Document = TextDocument | ImageDocument
+@dataclass(frozen=True)
+class UnjudgedDocument:
+    """A document that nothing can be said about: `reason` says why, as in "document 3 has no words and no picture"."""
+
+    reason: str
+
+
+Document = TextDocument | ImageDocument | UnjudgedDocument
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,8 @@ class Options:
 
 @dataclass(frozen=True)
 class RerankCall:
-    """Documents to rank for a query: words, a picture (`query_image`, an id in `images`), or both.
+    """Documents to rank for a query: words, a picture (`query_image`, an id in `images`), or both. Those that can't be
+    judged come last.
 
     `images` has every picture of the call: uploaded ones by the hash of their pixels, those of registered collections
     as `fieldscope://COLLECTION/ID`.

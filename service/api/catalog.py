@@ -17,6 +17,7 @@ from agent.strategies.strategy import STAGES, Strategy
 from agent.types import RerankResult
 from core.errors import ImageError
 from core.fingerprint import fingerprint
+from core.paths import without_folders
 from core.types import Query as Wanted
 from eval.estimate import estimate
 from service.api.collections import ServedCollection
@@ -172,7 +173,7 @@ def get_thumbnail(name: Name, image_id: Annotated[str, PathParameter(max_length=
     try:
         webp = shown("thumbnails", _key(served), served.images, image_id)
     except ImageError as error:
-        raise ApiError(404, "unreadable_image", str(error)) from error
+        raise ApiError(404, "unreadable_image", without_folders(str(error))) from error
     headers = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
     return Response(webp, media_type="image/webp", headers=headers)
 

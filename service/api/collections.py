@@ -12,8 +12,9 @@ from core.errors import ConfigError, IndexMismatchError
 from core.fingerprint import fingerprint
 from retrieval.collection import Collection, open_collection, reopen_collection
 from service.api.pictures import SCHEME, reference
-from service.console import keeping, progress
+from service.console import keeping, note, progress
 from service.own_pictures import all_fieldnotes
+from service.skipped import skipped_lines
 from service.wiring import FOREIGN
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def named(collections: Mapping[str, ServedCollection], text: str) -> tuple[Serve
 
 
 def _open(name: str, folder: Path, settings: ServerSettings, encoder: Encoder | None) -> ServedCollection:
-    from retrieval.library import build_index, open_library
+    from retrieval.library import build_index, open_library, read_skipped
     from retrieval.manifest import read_manifest
 
     if (folder / "manifest.json").is_file():
@@ -85,13 +86,21 @@ def _open(name: str, folder: Path, settings: ServerSettings, encoder: Encoder | 
             library = open_library(folder, encoder)
         except IndexMismatchError as error:
             raise ConfigError(f"collection {name!r}: {error}") from error
+        _tell(name, read_skipped(folder))
         return ServedCollection(name, library.collection, library)
     images = open_collection([folder])
     if encoder is None:
+        _tell(name, images.skipped())
         return ServedCollection(name, images)
     place = f"{name}-{fingerprint(images.locator())[:16]}-{encoder.fingerprint[:16]}"
     index = settings.data_folder / "indexes" / place
     kept = f"what was encoded is kept in {index}"
     with keeping(kept), progress(f"encoding {name}") as report:
-        build_index(images, encoder, index, encoder_name=settings.clip or "bundled", progress=report)
+        built = build_index(images, encoder, index, encoder_name=settings.clip or "bundled", progress=report)
+    _tell(name, built.skipped)
     return ServedCollection(name, images, open_library(index, encoder))
+
+
+def _tell(name: str, skipped: Mapping[str, str]) -> None:
+    if lines := [line.strip() for line in skipped_lines(skipped)]:
+        note(f"collection {name!r}: {lines[0]} {'; '.join(lines[1:])}")

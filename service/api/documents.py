@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import FieldscopeError, ImageError, ImageTooLargeError
-from service.api.calls import Document, ImageDocument, TextDocument
+from core.paths import without_folders
+from service.api.calls import Document, ImageDocument, TextDocument, UnjudgedDocument
+from service.api.encoded import decoded
 from service.api.errors import ApiError
 from service.api.fetching import Fetcher
+from service.api.outcome import document_id
 from service.api.pictures import SCHEME, CallImages, reference
+from service.api.references import Reference, is_blank, reference_in
 
 if TYPE_CHECKING:
     from service.api.engine import Engine
 
 _AT_ONCE = 4
 _LONGEST_ID = 512
-_SHOWN = 60
+_PARTS = 100  # of one document
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 
 
@@ -57,7 +59,7 @@ Part = Annotated[ImagePart | TextPart, Field(discriminator="type")]
 class Content(_Wire):
     """vLLM's object: one or more parts."""
 
-    content: list[Part] = Field(min_length=1)
+    content: list[Part] = Field(min_length=1, fail_fast=True)
 
 
 class DocumentObject(_Wire):
@@ -70,20 +72,27 @@ class DocumentObject(_Wire):
 
     text: str | None = None
     image: str | None = None
-    content: list[Part] | None = Field(default=None, min_length=1)
+    content: Annotated[list[Part], Field(min_length=1, max_length=_PARTS, fail_fast=True)] | None = None
 
 
 Given = str | DocumentObject
-"""A query or a document as a client gave it. A string that is a `data:image/` URL or a `fieldscope://` id is a
-picture."""
+"""A query or a document as a client gave it. A string may stand for a picture: see `references`."""
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """What there is in one query or document: words, and the strings that stand for pictures."""
+    """What there is in one query or document: words, and what stands for pictures."""
 
     words: tuple[str, ...]
-    pictures: tuple[str, ...]
+    pictures: tuple[Reference, ...]
+
+
+@dataclass(frozen=True)
+class Read:
+    """One query or document as it was read: its words, and the picture where there is one."""
+
+    words: str
+    picture: Reference | None
 
 
 @dataclass(frozen=True)
@@ -103,26 +112,35 @@ def listed(documents: Sequence[Given] | Content) -> list[Given]:
     return list(documents)
 
 
-def pieces(given: Given) -> Pieces:
-    """Words and pictures told apart."""
+def pieces(given: Given, is_id: Callable[[str], bool] = lambda name: False) -> Pieces:
+    """Words and pictures told apart; `is_id` says whether a collection has an image of this id."""
     if isinstance(given, str):
         given = DocumentObject(text=given)
+    pictures = [Reference(given.image.strip(), "named")] if given.image is not None else []
+    words = []
     texts = [given.text] if given.text is not None else []
-    pictures = [given.image] if given.image is not None else []
     for part in given.content or ():
         if isinstance(part, ImagePart):
-            pictures.append(part.image_url.url)
+            pictures.append(Reference(part.image_url.url.strip(), "named"))
         else:
             texts.append(part.text)
-    pictures += [text for text in texts if _is_picture(text)]
-    return Pieces(tuple(text for text in texts if not _is_picture(text)), tuple(map(str.strip, pictures)))
+    for text in texts:
+        found = reference_in(text)
+        if found is None or (found.certainty == "perhaps" and not is_id(found.picture)):
+            words.append(text)
+        else:
+            pictures.append(found)
+    if pictures:
+        words = [text for text in words if text.strip()]
+    return Pieces(tuple(words), tuple(pictures))
 
 
 async def read_inputs(query: Given, documents: Sequence[Given], engine: Engine) -> Inputs:
     """All that a call is about, its pictures decoded, kept, and known by their ids.
 
-    One document that can't be used fails the call: clients can't take a ranking of some of their documents. Raises
-    `ApiError`, which names the document by its index.
+    A picture that is named as the documentation has it and can't be used fails the call: the caller made a mistake.
+    Other strings that stand for a picture, and documents without any words, come out as `UnjudgedDocument` where there
+    is nothing to judge. Raises `ApiError`, which names the document by its index.
     """
     limit = engine.limits.max_documents
     if len(documents) > limit:
@@ -130,19 +148,31 @@ async def read_inputs(query: Given, documents: Sequence[Given], engine: Engine) 
             422, "too_many_documents", f"{len(documents)} documents, over the limit of {limit} a call; send fewer"
         )
     reader = _Reader(engine)
-    words, picture = reader.parts(query, "the query", both=True)
-    told = [reader.parts(document, f"document {index}") for index, document in enumerate(documents)]
-    asked = {"the query": picture} | {f"document {index}": picture for index, (_, picture) in enumerate(told)}
-    ids = await reader.pictures({label: picture for label, picture in asked.items() if picture is not None})
+    asked = reader.part(query, "the query", both=True)
+    parts = {document_id(index): reader.part(document, document_id(index)) for index, document in enumerate(documents)}
+    named = {"the query": asked} | parts
+    ids = await reader.pictures({label: part.picture for label, part in named.items() if part.picture is not None})
     return Inputs(
-        query=words,
-        query_image=ids.get("the query"),
-        documents=tuple(
-            TextDocument(words) if picture is None else ImageDocument(ids[f"document {index}"])
-            for index, (words, picture) in enumerate(told)
-        ),
+        query=asked.words,
+        query_image=_usable(ids["the query"]) if asked.picture is not None else None,
+        documents=tuple(_document(label, part, ids.get(label)) for label, part in parts.items()),
         images=reader.images,
     )
+
+
+def _usable(picture: str | ApiError) -> str:
+    if isinstance(picture, ApiError):
+        raise picture
+    return picture
+
+
+def _document(label: str, part: Read, picture: str | ApiError | None) -> Document:
+    if isinstance(picture, str):
+        return ImageDocument(picture)
+    if picture is not None:
+        return UnjudgedDocument(str(picture))
+    blank = is_blank(part.words)
+    return UnjudgedDocument(f"{label} has no words and no picture") if blank else TextDocument(part.words)
 
 
 class _Reader:
@@ -157,17 +187,18 @@ class _Reader:
         self._fetcher = Fetcher(engine.settings.image_hosts, engine.limits.max_image_bytes)
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    def parts(self, given: Given, label: str, both: bool = False) -> tuple[str, str | None]:
-        """The words, and the string of the picture, where there is one; a query may have `both`."""
-        found = pieces(given)
-        words = _CONTROL.sub(" ", "\n".join(found.words))
+    def part(self, given: Given, label: str, both: bool = False) -> Read:
+        """The words, and the picture where there is one; a query may have `both`."""
+        found = pieces(given, self._is_id)
+        before = [picture.words for picture in found.pictures if picture.words] if both else []
+        words = _CONTROL.sub(" ", "\n".join((*before, *found.words)))
         if len(found.pictures) > 1:
             raise ApiError(422, "several_pictures", f"{label} has {len(found.pictures)} pictures; give one in each")
         if found.words and found.pictures and not both:
             raise ApiError(422, "words_and_picture", f"{label} has words beside its picture; give one of the two")
         if not found.words and not found.pictures:
             raise ApiError(422, "nothing", f"{label} has neither 'text' nor 'image' nor 'content'")
-        if both and not found.pictures and not words.strip():
+        if both and not found.pictures and is_blank(words[: self._limits.max_text]):
             raise ApiError(422, "no_words", f"{label} has no words; say what the pictures should show")
         if len(words) > self._limits.max_text:
             raise ApiError(
@@ -175,22 +206,25 @@ class _Reader:
                 "text_too_long",
                 f"{label} has {len(words)} characters, over the limit of {self._limits.max_text}; shorten it",
             )
-        return words, found.pictures[0] if found.pictures else None
+        return Read(words, found.pictures[0] if found.pictures else None)
 
-    async def pictures(self, asked: dict[str, str]) -> dict[str, str]:
-        """Label -> id of its picture. Of several that can't be used the first is told."""
+    async def pictures(self, asked: Mapping[str, Reference]) -> dict[str, str | ApiError]:
+        """Label -> id of its picture, or why there is none to judge. Raises the first error that fails the call."""
         seconds = self._limits.max_seconds
         try:
             async with asyncio.timeout(seconds):
                 told = await asyncio.gather(
-                    *(self._picture(given, label) for label, given in asked.items()), return_exceptions=True
+                    *(self._picture(given.picture, label) for label, given in asked.items()), return_exceptions=True
                 )
         except TimeoutError as error:
             raise ApiError(504, "too_slow", f"the pictures took more than {seconds:g} s to come together") from error
-        for outcome in told:
-            if isinstance(outcome, BaseException):
+        read: dict[str, str | ApiError] = {}
+        for (label, given), outcome in zip(asked.items(), told, strict=True):
+            unusable = isinstance(outcome, ApiError) and outcome.status < 500 and given.certainty != "named"
+            if isinstance(outcome, BaseException) and not unusable:
                 raise outcome
-        return dict(zip(asked, told, strict=True))  # type: ignore[arg-type]  # what was raised is raised
+            read[label] = outcome  # type: ignore[assignment]  # other errors are raised
+        return read
 
     async def _picture(self, given: str, label: str) -> str:
         try:
@@ -198,9 +232,15 @@ class _Reader:
         except ApiError as error:
             raise ApiError(error.status, error.code, f"{label}: {error}", error.retry_after) from error
         except ImageTooLargeError as error:
-            raise ApiError(422, "image_too_large", f"{label}: {error}") from error
+            raise ApiError(422, "image_too_large", f"{label}: {without_folders(str(error))}") from error
         except ImageError as error:
-            raise ApiError(422, "unreadable_image", f"{label}: {error}") from error
+            raise ApiError(422, "unreadable_image", f"{label}: {without_folders(str(error))}") from error
+
+    def _is_id(self, name: str) -> bool:
+        try:
+            return self._known(name) is not None
+        except ApiError:  # several collections have it
+            return True
 
     def _known(self, given: str) -> str | None:
         """The id of a registered collection's image, where that is what a string names."""
@@ -227,41 +267,5 @@ class _Reader:
             if given[:8].lower().startswith(("http://", "https://")):
                 data = await self._fetcher.fetch(given)
             else:
-                data = self._decoded(given)
+                data = decoded(given, self._limits.max_image_bytes)
             return await asyncio.to_thread(self.images.keep, data, label)
-
-    def _decoded(self, given: str) -> bytes:
-        """The bytes that a data URL or base64 spells."""
-        head, comma, body = given.partition(",")
-        is_url = bool(comma) and head[:5].lower() == "data:"
-        kind, *parameters = head[5:].split(";")
-        if is_url and not kind.strip().lower().startswith("image/"):
-            raise ApiError(422, "unreadable_image", f"a data URL of {kind[:_SHOWN]!r} is no picture")
-        spelled = body if is_url else given
-        self._require_small(len(spelled))
-        if is_url and not (parameters and parameters[-1].strip().lower() == "base64"):
-            return unquote_to_bytes(spelled)
-        try:
-            packed = unquote_to_bytes(spelled) if is_url else spelled.encode("ascii")
-            return base64.b64decode(packed.translate(None, b" \t\r\n"), validate=True)
-        except ValueError as error:
-            if is_url or len(given) > _LONGEST_ID:
-                raise ApiError(422, "unreadable_image", f"its base64 can't be read ({error})") from error
-            raise ApiError(
-                404,
-                "no_such_image",
-                f"{given[:_SHOWN]!r} is no image of a registered collection, and no data URL, base64 or address either",
-            ) from error
-
-    def _require_small(self, characters: int) -> None:
-        """Base64 takes four characters for three bytes, and a data URL may spell a byte with three."""
-        if characters > 4 * self._limits.max_image_bytes:
-            raise ImageTooLargeError(
-                f"it has {characters / 1e6:.1f} million characters, too many for a picture of at most"
-                f" {self._limits.max_image_bytes / 1e6:g} MB; make it smaller"
-            )
-
-
-def _is_picture(text: str) -> bool:
-    start = text[:64].lstrip().lower()
-    return start.startswith(("data:image/", SCHEME))

@@ -25,7 +25,7 @@ from service.api.deadline import until
 from service.api.errors import ApiError
 from service.api.models import Models
 from service.api.observer import Observer
-from service.api.outcome import completed, document_id, found, ordered, require_knowledge
+from service.api.outcome import completed, document_id, found, ordered, require_knowledge, unjudged_flags
 from service.api.pictures import PictureStore
 from service.api.servedrun import Setting
 from service.api.texts import Judged, judge_texts
@@ -173,7 +173,8 @@ class Engine:
         vectors = self._vectors if encoder is not None else None
         ranked = await self._rank(query, asked, pictures, agent, vectors, watch)
         judged = await self._judged(query, texts, agent, vectors, account)
-        result = completed(ranked, self.models.flags(strategy, encoder, foreign), captioned, judged)
+        flags = (*unjudged_flags(call.documents), *self.models.flags(strategy, encoder, foreign))
+        result = completed(ranked, flags, captioned, judged)
         self._tell(result)
         if judged.nothing and not pictures:
             self.models.require_readable(texts.values())

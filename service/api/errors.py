@@ -18,12 +18,15 @@ from starlette.routing import Match
 from core.errors import (
     CacheMissError,
     ConfigError,
+    ContextLengthError,
     FieldscopeError,
     ImageError,
     IndexMismatchError,
     LMMError,
+    LMMRequestError,
     VocabularyError,
 )
+from core.paths import without_folders
 
 LOG = logging.getLogger("fieldscope.service")
 
@@ -36,6 +39,7 @@ _CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     413: "body_too_large",
     415: "unsupported_media_type",
     422: "invalid_request",
@@ -51,10 +55,13 @@ _OURS: tuple[tuple[type[FieldscopeError], int, str], ...] = (
     (CacheMissError, 409, "never_recorded"),
     (IndexMismatchError, 409, "wrong_index"),
     (ConfigError, 422, "invalid_request"),
+    (ContextLengthError, 422, "prompt_too_long"),
+    (LMMRequestError, 502, "lmm_refused"),
     (LMMError, 503, "lmm_failed"),
 )
 _PATH = re.compile(r" \(/[^()]*\)")  # of this machine, which clients have no business with
 _SHOWN_FAULTS = 3
+_SHOWN_NAME = 64  # characters of a field's name
 _SHOWN_VALUE = 200  # characters of a sentence of pydantic's
 
 
@@ -85,7 +92,11 @@ class ErrorBody(BaseModel):
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """These error answers, for the OpenAPI document."""
-    described = {429: "All places are taken; Retry-After says when to come back.", 504: "Time ran out with nothing."}
+    described = {
+        429: "All places are taken; Retry-After says when to come back.",
+        502: "The LMM's server refuses.",
+        504: "Time ran out with nothing.",
+    }
     headers = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
     return {
         status: {
@@ -97,10 +108,10 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-RESPONSES = responses(400, 401, 403, 413, 415, 422, 500)
+RESPONSES = responses(400, 401, 403, 408, 413, 415, 422, 500)
 """What every endpoint may answer."""
 
-WORK_RESPONSES = RESPONSES | responses(404, 409, 429, 503, 504)
+WORK_RESPONSES = RESPONSES | responses(404, 409, 429, 502, 503, 504)
 """What an endpoint may answer that asks models."""
 
 
@@ -127,7 +138,7 @@ def as_api_error(error: FieldscopeError) -> ApiError:
     """Any error of ours with its status and code."""
     if isinstance(error, ApiError):
         return error
-    sentence = _PATH.sub("", " ".join(str(error).split()))
+    sentence = without_folders(_PATH.sub("", " ".join(str(error).split())))
     for kind, status, code in _OURS:
         if isinstance(error, kind):
             return ApiError(status, code, sentence)
@@ -191,4 +202,6 @@ def _dotted(location: Sequence[int | str]) -> str:
     """`("body", "documents", 3, "text")` is `documents.3.text`. The members of a union that pydantic tried are left
     out: they are names of ours, not of fields."""
     steps = [str(step) for step in location[1:]] if location else []
-    return ".".join(step for step in steps if step.isdigit() or (step.isidentifier() and not step[:1].isupper()))
+    return ".".join(
+        step[:_SHOWN_NAME] for step in steps if step.isdigit() or (step.isidentifier() and not step[:1].isupper())
+    )

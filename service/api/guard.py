@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
@@ -20,24 +21,36 @@ OPEN_TO_ALL = frozenset({"/healthz", "/readyz"})
 
 API = ("/v1/", "/v2/", "/rerank")
 _BODIES = frozenset({"POST", "PUT", "PATCH"})
+_MOST_VALUES = 3_000_000
+"""Of a body, by the characters that stand between them: as JSON each may take a hundred times the bytes that it is
+written with. A job of a thousand calls with a thousand documents each has fewer."""
+
+_BODY_PAUSE = 30.0
+"""Seconds between two parts of a body."""
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Guard:
     """Refuses what must not come in, before anything of it is read.
 
-    - With `keys`, each request needs one: `Authorization: Bearer`, `X-API-Key`, or for a browser as the password of
+    - As soon as there is a key in `keys`, or where `public` says that others than this machine reach the service, each
+      request needs one: `Authorization: Bearer`, `X-API-Key`, or for a browser as the password of
       `Authorization: Basic`.
     - Without, `Host` must name this machine: a foreign name that was made to point here (DNS rebinding) is refused.
     - `Origin`, where a browser sends it, must be the service's own, so that no foreign page can post; a key in a header
       that no foreign page can set is proof enough.
-    - A body is JSON and has at most `max_body` bytes, whether it says how many or not.
+    - A body is JSON and has at most `max_body` bytes, whether it says how many or not, and comes in `max_seconds`.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: KeyFile | None, max_body: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, keys: KeyFile | None, max_body: int, max_seconds: float = 600.0, public: bool = True
+    ) -> None:
         self._app = app
         self._keys = keys
+        self._locked = public
         self._max_body = max_body
+        self._max_seconds = max_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,10 +68,10 @@ class Guard:
                 extra["WWW-Authenticate"] = _challenge(headers)
             await error_response(error.status, error.code, str(error), extra)(scope, receive, send)
             return
-        await self._app(scope, _bounded(receive, self._max_body), send)
+        await self._app(scope, _bounded(receive, self._max_body, self._max_seconds), send)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
-        by_header = self._check_key(scope, headers) if self._keys else _check_host(headers)
+        by_header = self._check_key(scope, headers) if self._needs_key() else _check_host(headers)
         if not by_header:
             _check_origin(headers)
         declared = headers.get("content-length")
@@ -68,6 +81,11 @@ class Guard:
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
                 raise ApiError(415, "unsupported_media_type", "send the body as JSON: Content-Type: application/json")
+
+    def _needs_key(self) -> bool:
+        """Whether a key was ever there: to remove the last one opens nothing."""
+        self._locked = self._locked or bool(self._keys and self._keys.all())
+        return self._locked and self._keys is not None
 
     def _check_key(self, scope: Scope, headers: Headers) -> bool:
         """Whether the key came in a header that only a program sets. Raises `ApiError` where there is none, or one that
@@ -139,17 +157,34 @@ def _has_body(headers: Headers) -> bool:
     return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
-def _bounded(receive: Receive, most: int) -> Callable[[], Awaitable[Message]]:
-    """`receive`, until more than `most` bytes of a body have come."""
-    seen = 0
+def _bounded(receive: Receive, most: int, seconds: float) -> Callable[[], Awaitable[Message]]:
+    """`receive`, until more than `most` bytes of a body have come, or it has taken more than `seconds`, or none came
+    for a while."""
+    seen = values = 0
+    ended = False
+    until = asyncio.get_running_loop().time() + seconds
 
     async def bounded() -> Message:
-        nonlocal seen
-        message = await receive()
+        nonlocal seen, values, ended
+        if ended:
+            return await receive()
+        try:
+            left = until - asyncio.get_running_loop().time()
+            async with asyncio.timeout(min(_BODY_PAUSE, left)):
+                message = await receive()
+        except TimeoutError as error:
+            raise HTTPException(408, "the body did not come; send it in one go", {"Connection": "close"}) from error
         if message["type"] == "http.request":
-            seen += len(message.get("body", b""))
-            if seen > most:  # FastAPI lets this one exception through where it reads a body
+            body = message.get("body", b"")
+            ended = not message.get("more_body", False)
+            seen += len(body)
+            values += sum(map(body.count, (b",", b"[", b"{")))
+            # FastAPI lets this one exception through where it reads a body.
+            if seen > most:
                 raise HTTPException(413, _too_large(most), {"Connection": "close"})
+            if values > _MOST_VALUES:
+                sentence = f"the body holds more than {_MOST_VALUES:,} values; send them in several calls"
+                raise HTTPException(413, sentence, {"Connection": "close"})
         return message
 
     return bounded

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
+from service.api.bodies import require_bounded
 from service.api.dependencies import EngineOf
 from service.api.rerank import RESPONSES, Headers, RerankFields, RerankReply, answer
 
-router = APIRouter(tags=["rerank"])
+router = APIRouter(tags=["rerank"], dependencies=[Depends(require_bounded)])
 
 
 @router.post("/v1/rerank", responses=RESPONSES, response_model_exclude_none=True, summary="Rerank")

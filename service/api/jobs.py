@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.api.bodies import require_bounded
 from service.api.dependencies import EngineOf
 from service.api.endpoints import check
 from service.api.engine import Engine
@@ -64,7 +65,7 @@ class JobBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": EXAMPLES})
 
-    calls: list[CallBody] = Field(min_length=1, max_length=MOST_CALLS)
+    calls: list[CallBody] = Field(min_length=1, max_length=MOST_CALLS, fail_fast=True)
 
 
 class Progress(BaseModel):
@@ -132,10 +133,16 @@ JobId = Annotated[str, PathParameter(max_length=200)]
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
-@router.post("", status_code=202, responses=WORK_RESPONSES, summary="Begin a job")
+@router.post(
+    "",
+    status_code=202,
+    responses=WORK_RESPONSES,
+    dependencies=[Depends(require_bounded)],
+    summary="Begin a job",
+)
 async def create_job(body: JobBody, engine: EngineOf, jobs: JobsOf, response: Response) -> JobSummary:
     """Every call is checked before the job is taken on; then it goes on by itself, through restarts of the service,
-    until each call has a reply or has failed."""
+    until each call has a reply or has failed. A job of which every call has failed has failed, too."""
     for number, call in enumerate(body.calls):
         try:
             await check(engine, call.body)
@@ -177,9 +184,10 @@ async def follow_job(
         str, Header(pattern="^[0-9]{0,15}$", description="The id of the last event that you have.")
     ] = "",
 ) -> Response:
-    """Everything that happens, each event with an id: `waiting`, `started`, `resumed` (after a restart), what the trace
-    of each call says, `result` and `failed` with its reply, and at last `done` or `cancelled`. Events of a call have
-    its number as `call`. Whoever comes with `Last-Event-ID` gets what follows that event; without it, all of them."""
+    """Everything that happens, each event with an id: `waiting`, `started`, `resumed` (after a restart), what the
+    trace of each call says, `result` and `failed` with its reply, and at last `done`, `failed` (no call has a
+    reply) or `cancelled`. Events of a call have its number as `call`; the last one has none. Whoever comes with
+    `Last-Event-ID` gets what follows that event; without it, all of them."""
     job = _job(jobs, job_id)
     after = int(last_event_id or 0)
     if job.over and not jobs.store.events(job_id, after, 1):

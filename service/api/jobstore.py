@@ -15,9 +15,10 @@ from typing import IO, Any, Literal, get_args
 from uuid import uuid4
 
 from core.errors import ConfigError, FieldscopeError
+from core.private import private_file, private_folder
 from service.api.events import Event
 
-JobState = Literal["waiting", "running", "done", "cancelled"]
+JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
 CallState = Literal["waiting", "done", "failed"]
 
 _SCHEMA = """
@@ -53,7 +54,7 @@ SELECT j.id, j.state, j.created, j.started, j.ended, count(c.number),
        coalesce(sum(c.state = 'done'), 0), coalesce(sum(c.state = 'failed'), 0)
 FROM jobs j LEFT JOIN calls c ON c.job = j.number
 """
-_OVER = ("done", "cancelled")
+_OVER = ("done", "failed", "cancelled")
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,13 @@ class JobStore:
         self._lock = threading.RLock()
         self._claim = _claim(path.with_suffix(".lock"))
         try:
+            private_file(path)
             self._connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")  # as the response cache: no kill loses a commit
             self._connection.execute("PRAGMA foreign_keys = ON")
             self._connection.executescript(_SCHEMA)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             self._claim.close()
             raise ConfigError(f"can't keep jobs in {path} ({error}); move that file away") from error
 
@@ -159,7 +161,7 @@ class JobStore:
     def unfinished(self) -> list[str]:
         """The ids of the jobs that are not over, oldest first."""
         with self._reading() as db:
-            rows = db.execute("SELECT id FROM jobs WHERE state NOT IN (?, ?) ORDER BY number", _OVER).fetchall()
+            rows = db.execute("SELECT id FROM jobs WHERE state NOT IN (?, ?, ?) ORDER BY number", _OVER).fetchall()
         return [job_id for (job_id,) in rows]
 
     def calls(self, job_id: str) -> list[StoredCall]:
@@ -215,8 +217,9 @@ class JobStore:
             )
             self._tell(job_id, kind, reply, call)
 
-    def end(self, job_id: str, state: Literal["done", "cancelled"]) -> None:
-        """A job is over (event `done` or `cancelled`), unless it is already; nothing follows."""
+    def end(self, job_id: str, state: Literal["done", "failed", "cancelled"]) -> None:
+        """A job is over (event `done`, `failed` where no call has a reply, or `cancelled`), unless it is already;
+        nothing follows."""
         with self._transaction() as db:
             job = self.job(job_id)
             self._tell(job_id, state, {"done": job.done, "failed": job.failed, "calls": job.calls})
@@ -274,13 +277,13 @@ class JobStore:
             db.execute("DELETE FROM jobs WHERE ended < ?", (time.time() - self._keep_seconds,))
             db.execute(
                 "DELETE FROM jobs WHERE number IN "
-                "(SELECT number FROM jobs WHERE state IN (?, ?) ORDER BY number DESC LIMIT -1 OFFSET ?)",
+                "(SELECT number FROM jobs WHERE state IN (?, ?, ?) ORDER BY number DESC LIMIT -1 OFFSET ?)",
                 (*_OVER, self._keep),
             )
         while self.used_bytes() > self._max_bytes:
             with self._transaction() as db:
                 removed = db.execute(
-                    "DELETE FROM jobs WHERE number = (SELECT min(number) FROM jobs WHERE state IN (?, ?))", _OVER
+                    "DELETE FROM jobs WHERE number = (SELECT min(number) FROM jobs WHERE state IN (?, ?, ?))", _OVER
                 ).rowcount
             if not removed:
                 return
@@ -308,7 +311,8 @@ class JobStore:
 def _claim(path: Path) -> IO[bytes]:
     """A lock that dies with the process."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
+        private_file(path)
         file = path.open("ab")
     except OSError as error:
         raise ConfigError(f"can't write {path}: {error.strerror}") from error

@@ -24,6 +24,9 @@ MOST_UNFINISHED = 100
 MOST_BYTES = 4_000_000_000
 """Of the file of jobs, beyond which no more are taken on."""
 
+LMM_ATTEMPTS = 5
+"""At a call of a job whose LMM answers nothing. Then it has failed, with the server's words."""
+
 _RETRY_AFTER = 60
 _WHERE = ("wave", "round", "image_id", "shown")  # what tells two events of a kind apart, however they turned out
 
@@ -122,7 +125,8 @@ class Jobs:
                     await at_once.acquire()
                     made = group.create_task(self._call(job_id, call))
                     made.add_done_callback(lambda _: at_once.release())
-            self.store.end(job_id, "done")
+            job = self.store.job(job_id)
+            self.store.end(job_id, "failed" if job.failed and not job.done else "done")
         except asyncio.CancelledError:
             self.store.hand_back(job_id)
             raise
@@ -155,12 +159,14 @@ class Jobs:
         self._wake(job_id)
 
     async def _answered(self, call: StoredCall, watch: Watch) -> Mapping[str, Any]:
-        """The reply; where the service is busy, a little later."""
+        """The reply; where the service is busy, a little later, and where the LMM fails, a few times."""
+        failures = 0
         while True:
             try:
                 return await ENDPOINTS[call.url].answer(self._engine, json.loads(call.body or "{}"), watch)
             except ApiError as error:
-                if error.retry_after is None:
+                failures += error.code == "lmm_failed"
+                if error.retry_after is None or failures >= LMM_ATTEMPTS:
                     raise
                 await asyncio.sleep(error.retry_after)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from core.errors import ConfigError
+from core.private import private_file, private_folder
 from core.validation import unknown_name
 
 PREFIX = "fs_"
@@ -43,7 +44,7 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, ...] | None = None
         self._keys: tuple[Key, ...] = ()
 
     def all(self) -> tuple[Key, ...]:
@@ -51,7 +52,7 @@ class KeyFile:
         else."""
         try:
             status = self.path.stat()
-            stamp = (status.st_mtime_ns, status.st_size)
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
             if stamp != self._stamp:
                 self._keys = _KEYS.validate_json(self.path.read_bytes())
                 self._stamp = stamp
@@ -98,9 +99,9 @@ class KeyFile:
     def _write(self, keys: tuple[Key, ...]) -> None:
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-                json.dump([key.model_dump() for key in keys], stream, indent=2)
+            private_folder(self.path.parent)
+            private_file(partial)
+            partial.write_text(json.dumps([key.model_dump() for key in keys], indent=2), encoding="utf-8")
             partial.replace(self.path)
         except OSError as error:
             raise ConfigError(f"can't write {self.path} ({error.strerror or error}); name another file") from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.errors import FieldscopeError, LMMConnectionError
+from core.private import shown_address
 from core.types import Query
 from retrieval.encoder import query_text
 from service.api.deadline import PunctualLMM
@@ -114,7 +115,11 @@ class Models:
             async with asyncio.timeout(_PROBE_SECONDS):
                 await probe_server(self.settings)
         except TimeoutError:
-            return str(LMMConnectionError(f"{self.settings.lmm_url} did not answer in {_PROBE_SECONDS:g} s"))
+            return str(
+                LMMConnectionError(
+                    f"{shown_address(self.settings.lmm_url or '')} did not answer in {_PROBE_SECONDS:g} s"
+                )
+            )
         except FieldscopeError as error:
             return " ".join(str(error).split())
         return "ok"

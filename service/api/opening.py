@@ -8,7 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from core.paths import cache_folder
+from core.private import close_to_others, private_folder
 from retrieval.images import ImageLimits
+from retrieval.manifest import writing
 from service.api.agents import load_strategies
 from service.api.collections import ServedCollection, flagged, open_collections
 from service.api.deadline import PunctualLMM
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from agent.lmm.base import LMM
     from agent.strategies.strategy import Strategy
     from retrieval.encoder import Encoder
+
+_PRIVATE = ("pictures", "traces", "indexes", "runs", "jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm", "jobs.lock")
+"""What the service makes in its data folder."""
 
 _LAST_ANSWERS = 5.0
 """Seconds for which the end waits for answers that nobody waits for any more, but that were paid."""
@@ -60,6 +66,18 @@ def prepare(settings: ServerSettings, encoder: Encoder | None = None) -> Prepare
     return Prepared(strategies, encoder, collections, known_hashes() if bundled else frozenset())
 
 
+def close_what_is_private(settings: ServerSettings) -> None:
+    """Close what the service keeps to others: older versions left it readable. Raises `ConfigError`."""
+    folder = settings.data_folder
+    with writing(folder):
+        if settings.data is None:
+            private_folder(cache_folder())
+        private_folder(folder)
+    for name in _PRIVATE:
+        close_to_others(folder / name)
+    close_to_others(cache_folder() / "viewer")
+
+
 @asynccontextmanager
 async def open_engine(
     settings: ServerSettings,
@@ -72,12 +90,14 @@ async def open_engine(
     what was opened before. Raises `ConfigError`."""
     from service.wiring import open_lmm
 
+    close_what_is_private(settings)
     clip_bundled = encoder is None and settings.clip is None
     prepared = prepared or prepare(settings, encoder)
     folder, limits = settings.data_folder, settings.limits
     pictures = PictureStore(folder / "pictures", ImageLimits(limits.max_image_bytes, limits.max_pixels))
     images = ResidentImages(pictures, prepared.collections)
-    async with open_lmm(settings.models, images, lmm, [observer.door for observer in observers]) as cached:
+    doors = [observer.door for observer in observers]
+    async with open_lmm(settings.models, images, lmm, doors, may_be_away=True) as cached:
         models = Models(
             settings=settings.models,
             lmm=PunctualLMM(cached),

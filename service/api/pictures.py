@@ -18,6 +18,7 @@ from PIL import Image as PILImage
 
 from core.errors import BrokenImageError
 from core.fingerprint import fingerprint_pixels
+from core.private import private_file, private_folder
 from retrieval.collection import Collection, DecodingCollection, file_stamp
 from retrieval.images import ImageLimits, open_image
 from retrieval.manifest import writing
@@ -58,7 +59,7 @@ class PictureStore(DecodingCollection):
         self._lock = threading.RLock()
         self._held: Counter[str] = Counter()
         with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            private_folder(folder)
             found = sorted((path.stat().st_mtime_ns, path.name, path.stat().st_size) for path in folder.glob("*.png"))
             for left in folder.glob(".*.png"):  # of a process that was killed while it wrote
                 left.unlink(missing_ok=True)
@@ -147,6 +148,7 @@ class PictureStore(DecodingCollection):
     def _write(self, image_id: str, png: bytes) -> None:
         fresh = self.folder / f".{uuid4().hex}.png"  # several threads may write one picture
         try:
+            private_file(fresh)
             fresh.write_bytes(png)
             fresh.replace(self.folder / image_id)
         except OSError as error:

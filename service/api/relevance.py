@@ -29,10 +29,12 @@ def falling(scores: Sequence[float | None]) -> list[float]:
     return strict
 
 
-def merged(images: Mapping[int, float], texts: Mapping[int, float]) -> list[tuple[int, float]]:
+def merged(
+    images: Mapping[int, float], texts: Mapping[int, float], last: Sequence[int] = ()
+) -> list[tuple[int, float]]:
     """Documents of both kinds as (index, relevance), best first. `images` are in their order, which stays; of equals
-    images come first, then what the call has first."""
+    images come first, then what the call has first. What could not be judged is `last`."""
     place = {index: at for at, index in enumerate((*images, *sorted(texts)))}
     scores = dict(images) | dict(texts)
-    order = sorted(scores, key=lambda index: (-scores[index], place[index]))
-    return list(zip(order, falling([scores[index] for index in order]), strict=True))
+    order = [*sorted(scores, key=lambda index: (-scores[index], place[index])), *sorted(last)]
+    return list(zip(order, falling([scores.get(index, LOWEST) for index in order]), strict=True))

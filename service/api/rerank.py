@@ -105,7 +105,7 @@ class RerankFields(OptionFields):
         "`content`.",
         examples=["two red crabs on a beach in the rain"],
     )
-    documents: Annotated[list[Given], Field(min_length=1)] | Content = Field(
+    documents: Annotated[list[Given], Field(min_length=1, fail_fast=True)] | Content = Field(
         description="Strings or objects, pictures and words mixed as you like, or vLLM's object, of which every part "
         "is a document. A string that is a `data:image/` URL or `fieldscope://COLLECTION/ID` is a picture.",
         examples=[["fieldscope://fieldnotes/1", {"image": "fieldscope://fieldnotes/2"}]],

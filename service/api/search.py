@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Depends, Header, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,6 +12,7 @@ from agent.trace_view import verdicts_by_image
 from agent.types import RerankResult
 from core.types import Turn
 from service.api.access import TRACE_ID
+from service.api.bodies import require_bounded
 from service.api.calls import Options, Reranked, SearchCall
 from service.api.collections import ServedCollection
 from service.api.dependencies import EngineOf
@@ -53,7 +54,9 @@ class SearchBody(BaseModel):
         description="A picture that `query` is a change to: an image id of the collection, `fieldscope://NAME/ID`, or "
         "a picture of your own as a data URL.",
     )
-    dialogue: list[Turn] = Field(default=[], max_length=MOST_ROUNDS, description="The rounds that followed the query.")
+    dialogue: list[Turn] = Field(
+        default=[], max_length=MOST_ROUNDS, fail_fast=True, description="The rounds that followed the query."
+    )
     top_k: Annotated[Whole, Field(ge=1, le=10_000)] | None = Field(
         default=None, description="How many images the first stage finds; else the strategy says."
     )
@@ -232,7 +235,7 @@ def _collection(engine: Engine, name: str | None) -> ServedCollection:
     return served
 
 
-router = APIRouter(prefix="/v1", tags=["search"])
+router = APIRouter(prefix="/v1", tags=["search"], dependencies=[Depends(require_bounded)])
 
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -16,6 +17,7 @@ from agent.calibration import Calibration
 from agent.strategies.strategy import Strategy
 from core.errors import ConfigError
 from core.fingerprint import fingerprint
+from core.private import private_file, private_folder
 from eval.inputs import NAME as INPUTS
 from eval.inputs import BenchmarkLine, strategy_line
 from eval.jsonlines import JsonLines
@@ -83,12 +85,14 @@ class ServedRun:
         """Take up the folder, unless it is full or another process has it."""
         file = self.path / "results.jsonl"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            private_folder(self.path)
             if file.exists() and file.stat().st_size >= LARGEST:
                 return False
         except OSError as error:
             raise ConfigError(f"can't make the folder {self.path}: {error.strerror}") from error
         try:
+            with suppress(OSError):  # what follows says what is wrong
+                private_file(file)
             self._results = JsonLines(file)
         except ConfigError:
             if os.access(file, os.W_OK):  # locked, not forbidden

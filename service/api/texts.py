@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.asking import ask, messages
+from agent.asking import Answer, ask, messages, one_line
 from agent.fusion import sigmoid, standardise
 from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
 from agent.nodes.verify import verdict_of
 from agent.types import Predicate, Verdict
+from core.errors import ContextLengthError
 from prompts.prompt import load_prompt
 
-EVEN = 0.5
 _NAMED = 5
 
 _MATCH = Predicate(id="match", question="does the document match the query?")
@@ -45,28 +45,33 @@ class Judged:
         return bool(self.documents) and silent and not self.priors
 
     def scores(self) -> dict[str, float]:
-        """What each text is ranked by, strictly between 0 and 1: P(yes), or without an answer what the prior has to
-        say. Standardised it lies around even odds, where a text of which nothing is known stands, too: neither before
-        those that were confirmed nor behind those that were ruled out."""
-        spread = standardise(list(self.priors.values()))
+        """What each text of which something is known is ranked by, strictly between 0 and 1: P(yes), or without an
+        answer what the prior has to say: among several texts standardised around even odds, of a single one or of
+        equal ones as it is."""
+        priors = list(self.priors.values())
+        spread = standardise(priors) if len(set(priors)) > 1 else priors
         placed = {document: sigmoid(prior) for document, prior in zip(self.priors, spread, strict=True)} | self.p_yes
-        return {document: placed.get(document, EVEN) for document in self.documents}
+        return {document: placed[document] for document in self.documents if document in placed}
+
+    @property
+    def unplaced(self) -> list[str]:
+        """The texts of which nothing is known: they rank last."""
+        return [document for document in self.documents if document not in self.p_yes and document not in self.priors]
 
     def flags(self) -> list[str]:
         """Which texts have no answer, and where they stand."""
         asked = [verdict for verdict in self.verdicts if verdict.state != "not_asked"]
         silent = sum(verdict.state == "unknown" for verdict in asked)
-        known = self.p_yes.keys() | self.priors.keys()
-        unplaced = [document for document in self.documents if document not in known]
+        unplaced = self.unplaced
         told = []
         if silent:
             about = "texts" if silent == len(asked) else f"{silent} of {len(asked)} texts"
-            place = "they are ranked by CLIP's similarity to the query" if self.priors else "they stand at even odds"
+            place = "they are ranked by CLIP's similarity to the query" if self.priors else "they rank last"
             told.append(f"the model gave no answers about {about}; {place}")
-        if unplaced and self.priors:
+        if unplaced:
             more = f" and {len(unplaced) - _NAMED} more" if len(unplaced) > _NAMED else ""
             named = ", ".join(unplaced[:_NAMED]) + more
-            told.append(f"CLIP has never seen some words of {named}, which without an answer stand at even odds")
+            told.append(f"ranked last, because neither the model nor CLIP could judge the text: {named}")
         return told
 
 
@@ -89,7 +94,11 @@ async def judge_texts(
 
     async def judge(document: str, text: str) -> Verdict:
         async with places:
-            return verdict_of(await ask(lmm, question(query, text, image)), _MATCH, document)
+            try:
+                answer = await ask(lmm, question(query, text, image))
+            except ContextLengthError as error:  # of this one document
+                answer = Answer("unknown", error=one_line(error), refused=True)
+            return verdict_of(answer, _MATCH, document)
 
     return tuple(await asyncio.gather(*(judge(document, text) for document, text in texts.items())))
 

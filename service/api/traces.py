@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.types import RerankResult
 from core.errors import ConfigError, FieldscopeError
+from core.private import private_file, private_folder
 from service.api.errors import LOG, ApiError
 from service.api.servedrun import ServedRun, Setting
 
@@ -58,7 +59,8 @@ class TraceStore:
         self._wanted = threading.Event()  # somebody waits for what is being written
         self._queue: queue.Queue[tuple[RerankResult, Setting] | None] = queue.Queue(_WAITING)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            private_folder(folder)
+            private_file(folder / "index.sqlite")
             with closing(self._index()) as index:
                 index.execute("PRAGMA journal_mode = WAL")
                 index.execute(_INDEX)

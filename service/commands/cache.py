@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -69,17 +70,22 @@ def stats(as_json: bool) -> None:
 @cache.command()
 @json_option
 def verify(as_json: bool) -> None:
-    """Read every answer and take its checksums again. Ends with an error where one is not what it says it is."""
+    """Read every answer and take its checksums again. Ends with an error where one is not what it says it is.
+
+    Answers that are no answers (filtered, without log-probabilities, no JSON) are listed, too: an earlier version kept
+    them. They are asked for again when they are needed.
+    """
     from service import caching
 
     found = caching.verify()
     if as_json:
-        show_json({"path": str(caching.cache_path()), "entries": found.entries, "bad": found.bad, "file": found.file})
+        show_json({"path": str(caching.cache_path()), **asdict(found)})
     else:
         show(f"{found.entries:,} answers read in {caching.cache_path()}, {len(found.bad):,} bad")
-        show(*(f"  {key[:12]}: {fault}" for key, fault in list(found.bad.items())[:_SHOWN]))
-        if len(found.bad) > _SHOWN:
-            show(f"  and {len(found.bad) - _SHOWN:,} more; --json lists all")
+        _list(found.bad)
+        if found.unusable:
+            show(f"{len(found.unusable):,} can't be used, and are asked for again when they are needed")
+            _list(found.unusable)
     if found.file:
         raise CacheError(f"the file {caching.cache_path()} is damaged ({found.file[0]}): move it away, and ask again")
     if found.bad:
@@ -89,10 +95,17 @@ def verify(as_json: bool) -> None:
         )
 
 
+def _list(faults: Mapping[str, str]) -> None:
+    """The first entries with what is wrong with them, by their keys."""
+    show(*(f"  {key[:12]}: {fault}" for key, fault in list(faults.items())[:_SHOWN]))
+    if len(faults) > _SHOWN:
+        show(f"  and {len(faults) - _SHOWN:,} more; --json lists all")
+
+
 @cache.command()
 @click.option("--older-than", "age", type=Age(), metavar="AGE", help="Answers older than this: 12h, 30d, 8w.")
 @click.option("--model", metavar="TEXT", help="Answers of models whose identity begins so; `stats` shows them.")
-@click.option("--bad", is_flag=True, help="Answers that `verify` finds bad.")
+@click.option("--bad", is_flag=True, help="Answers that `verify` finds bad, or that can't be used.")
 @click.option("--dry-run", is_flag=True, help="Say how much it would remove, and remove nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
@@ -106,7 +119,8 @@ def prune(age: timedelta | None, model: str | None, bad: bool, dry_run: bool, ye
         raise click.UsageError("--json can't ask; give --yes, or --dry-run")
     pruning = caching.Pruning.older_than(age or timedelta(0), model)
     if bad:
-        pruning = caching.Pruning(pruning.before, keys=list(caching.verify().bad))
+        found = caching.verify()
+        pruning = caching.Pruning(pruning.before, keys=[*found.bad, *found.unusable])
     with caching.opened() as store:
         share = pruning.share(store) if store else None
         removed = freed = 0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LISTED = 3
 """So many queries are listed of those that a pair won, and of those that it lost; of at most so many pairs."""
 
-_SERVED = re.compile(r"openai:(?P<model>.+?)(@.*)?#png(<=\d+)?")
+_SERVED = re.compile(r"openai:(?P<model>.+?)(@.*)?#png(<=\d+)?(#.*)?")
 _file = click.Path(path_type=Path, dir_okay=False)
 
 

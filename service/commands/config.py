@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from core.private import shown_address
 from service.console import plain, show, show_json
 from service.options import json_option
 from service.server_options import server_options
@@ -50,6 +51,7 @@ def _values(told: Told) -> dict[str, Any]:
     values = settings.model_dump(mode="json")
     values |= {f"limits.{name}": value for name, value in values.pop("limits").items()}
     values["api_key"] = _MASK if settings.api_key else None
+    values["lmm"] = shown_address(settings.lmm) if settings.lmm else None
     values |= {
         "data": str(settings.data_folder),
         "keys": str(settings.keys_file),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import click
 
 from service.console import complain, plain, progress, show, show_json
 from service.options import json_option, server_options
+from service.running import interruptible
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def doctor(context: click.Context, as_json: bool, settings: Settings) -> None:
     from service.doctor.examine import examine
 
     with progress("checks") as report:
-        found = asyncio.run(examine(settings, report))
+        found = interruptible(examine(settings, report), "nothing of an examination is kept")
     if as_json:
         model = {"lmm": settings.lmm_url, "model": settings.model}
         show_json({**model, "healthy": found.healthy, **asdict(found)})

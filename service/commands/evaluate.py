@@ -98,6 +98,7 @@ def evaluate(
     With --replay FILE no benchmark, model, server or picture is needed: recorded runs are run again, or any strategy
     whose calls are all among theirs. The first call that is not ends it.
     """
+    from eval.estimate import require_context
     from eval.grid import ranked, require_may_decide
     from eval.ledger import scored_notes
     from eval.queries import Selection
@@ -136,9 +137,10 @@ def evaluate(
         ]
         dryrun.tell(prospects, as_json)
         return
-    for model, strategies in asked:
-        if any(strategy.prompts for strategy in strategies):
-            require_server(model)
+    contexts = [
+        require_server(model) if any(strategy.prompts for strategy in strategies) else None
+        for model, strategies in asked
+    ]
     if recording is None:
         workload = selected(open_workload(benchmark, split, settings), chosen)
     else:
@@ -147,6 +149,8 @@ def evaluate(
         limit = limit or replaying.recorded_limit(recording)
     if grid is not None:
         require_may_decide(found, workload.benchmark.split)
+    for (_, strategies), context in zip(asked, contexts, strict=True):
+        require_context(strategies, workload.benchmark.queries[:limit], context)
     flagged = [flags_of(workload, strategies, model, limit) for model, strategies in asked]
     flags = tuple(dict.fromkeys(flag for own in flagged for flag in own))
     for flag in flags:

@@ -24,7 +24,8 @@ def leaderboard(runs: tuple[Path, ...], as_json: bool) -> None:
     """Print finished runs as a Markdown table, with published rankings of the same benchmark.
 
     RUN is a run's folder, or the output folder of `fieldscope eval` for all runs in it. Every row names its source.
-    What was published on another benchmark than yours stands in a table of its own, which says so.
+    What was published on another benchmark, or over other queries or candidates, stands in a table of its own, which
+    says so.
     """
     from eval.leaderboard import boards
     from eval.scored import names_of, read_scored, run_folders

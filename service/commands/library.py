@@ -12,9 +12,11 @@ import click
 from service.console import keeping, note, progress, show, show_json, warn
 from service.options import budget_options, clip_options, json_option, model_options
 from service.settings import DEFAULT_STRATEGY, Settings
+from service.skipped import skipped_lines
 
 if TYPE_CHECKING:
     from agent.budget import Budget
+    from agent.deps import Retriever
     from agent.strategies.strategy import Strategy
     from core.types import ImageSource, Query
     from retrieval.library import Library
@@ -32,7 +34,8 @@ def index(folder: Path, out: Path, as_json: bool, settings: Settings) -> None:
     """Make a folder of images searchable.
 
     The images in FOLDER, or in Parquet files there, are encoded with a CLIP into DIR. What was encoded is kept: the
-    same command goes on after a stop, and adds new images later. Images that can't be read are listed, there and in
+    same command goes on after a stop, and adds new images later. A picture is told by its content, whatever the file
+    is called. All other files, and pictures that can't be read, are listed with the reason, there and in
     DIR/skipped.json.
     """
     from retrieval.collection import open_collection
@@ -55,8 +58,7 @@ def index(folder: Path, out: Path, as_json: bool, settings: Settings) -> None:
         )
         return
     show(f"{built.indexed:,} images are searchable in {out}; {built.encoded:,} of them were encoded just now.")
-    if built.skipped:
-        show(f"skipped {len(built.skipped):,}:", *(f"  {reason}" for reason in built.skipped.values()))
+    show(*skipped_lines(built.skipped))
 
 
 @click.command()
@@ -165,7 +167,9 @@ def search(
     if reference is not None and dialogue_file is not None:
         raise click.UsageError("--reference and --dialogue make two kinds of query; give one of them")
     from agent.strategies.strategy import load_strategy
-    from retrieval.library import open_library
+    from eval.estimate import require_context
+    from retrieval.library import open_library, read_skipped
+    from retrieval.remembered import RememberedSearch
     from service.ranking import Ranking
     from service.reranking import make_query, require_query_words, require_verdicts, rerank_once, warn_of_end
     from service.wiring import load_encoder, require_server
@@ -174,23 +178,24 @@ def search(
     query = make_query(text, dialogue_file)
     require_query_words(query, strategy, settings, composed=reference is not None)
     if strategy.prompts:
-        require_server(settings)
+        require_context([strategy], [query], require_server(settings))
     library = open_library(folder, load_encoder(settings))
     images = _images(library, needed=reranking or copy_to is not None)
     if reference is not None:
         query = query.model_copy(update={"reference_image": _id_of(reference, library, images)})
     wanted = top_k or (strategy.retrieve.top_k if reranking else SHOWN)
-    found = _found(library, query, wanted)
+    retriever = RememberedSearch(library)
+    found = _found(retriever, query, wanted, strategy.retrieve.caption_weight)
     flags = _flags(images, found, strategy, settings)
     for flag in flags:
         warn(flag)
     encoder = library.encoder.fingerprint
-    result = rerank_once(query, None, images, strategy, settings, flags, budget, encoder, library, wanted)
+    result = rerank_once(query, None, images, strategy, settings, flags, budget, encoder, retriever, wanted)
     if not flags:  # other descriptions and later rounds find other images
         late = _flags(images, (ranked.image_id for ranked in result.ranking), strategy, settings)
         result = result.model_copy(update={"flags": (*late, *result.flags)})
     models = {"clip": settings.clip or "bundled", "lmm": (settings.model or "bundled") if strategy.prompts else None}
-    ranking = Ranking(result, images, models=models)
+    ranking = Ranking(result, images, read_skipped(folder), models)
     if as_json:
         rounds = [turn.model_dump() for turn in query.dialogue]
         asked = {"query": query.text, "reference": query.reference_image, "dialogue": rounds}
@@ -200,6 +205,8 @@ def search(
         show(ranking.table(shown))
         if len(result.ranking) > shown:
             show(f"{len(result.ranking) - shown} more were found; --json, --csv and -k show them.")
+        if ranking.skipped:
+            show(f"{len(ranking.skipped):,} files are not in this index; {folder / 'skipped.json'} says why.")
     if csv_file is not None:
         _write(csv_file, ranking.csv())
     if copy_to is not None:
@@ -226,14 +233,14 @@ def _id_of(reference: str, library: Library, images: ImageSource) -> str:
     return reference
 
 
-def _found(library: Library, query: Query, wanted: int) -> list[str]:
+def _found(retriever: Retriever, query: Query, wanted: int, caption_weight: float) -> list[str]:
     """The images that the first stage finds by the query's own words, the reference image first where there is one.
 
     Raises `ConfigError` where there are none, or the reference image is not in the index.
     """
     from core.errors import ConfigError
 
-    found = [candidate.image_id for candidate in library.search(query, wanted)]
+    found = [candidate.image_id for candidate in retriever.search(query, wanted, (), caption_weight)]
     if not found:
         raise ConfigError(f"the index holds no image but {query.reference_image!r}; index more of them")
     return found if query.reference_image is None else [query.reference_image, *found]
@@ -265,10 +272,11 @@ def _flags(images: ImageSource, seen: Iterable[str], strategy: Strategy, setting
 
 def _write(file: Path, text: str) -> None:
     from core.errors import ConfigError
+    from retrieval.manifest import replace_file
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8", newline="")
+        replace_file(file, lambda fresh: fresh.write_text(text, encoding="utf-8", newline=""))
     except OSError as error:
         raise ConfigError(f"can't write {file} ({error.strerror or error}); choose another file") from error
     note(f"wrote {file}")

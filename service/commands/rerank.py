@@ -10,6 +10,7 @@ import click
 from service.console import note, show, show_json, warn
 from service.options import budget_options, dry_run_options, json_option, model_options
 from service.settings import DEFAULT_STRATEGY, Settings
+from service.skipped import skipped_lines
 from service.spaced import SpacedCommand
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def rerank(
     others are ranked. Where a budget runs out, the ranking stands on what is known.
     """
     from agent.strategies.strategy import load_strategy
+    from eval.estimate import require_context
     from service.candidates import open_chosen, score
     from service.ranking import Ranking
     from service.reranking import make_query, require_verdicts, rerank_once, warn_of_end
@@ -72,7 +74,7 @@ def rerank(
         dryrun.tell(dryrun.outlooks(task, [strategy], settings, price_file, budget), as_json)
         return
     if asks_server:
-        require_server(settings)
+        require_context([strategy], [query], require_server(settings))
     flags = _flags(chosen, strategy, settings)
     for flag in flags:
         warn(flag)
@@ -89,8 +91,7 @@ def rerank(
         show_json(ranking.payload(top_k))
     else:
         show(ranking.table(top_k))
-        if skipped:
-            show(f"skipped {len(skipped)}:", *(f"  {reason}" for reason in skipped.values()))
+        show(*skipped_lines(skipped))
     for flag in result.flags:
         if flag not in flags:
             warn(flag)

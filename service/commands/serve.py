@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from core.private import writing_privately
 from service.console import note, show
 from service.server_options import server_options
 
@@ -23,15 +24,15 @@ def serve(told: Told) -> None:
     setting can come from a flag, from a variable FIELDSCOPE_..., or from a TOML file: see `fieldscope config`.
     """
     from service.api.opening import prepare
-    from service.app import create_app, keys_for
+    from service.app import create_app, require_keys
     from service.serving import address_of, bound, serve_until_stopped
 
     settings = told.settings
-    keys = keys_for(settings)
-    with bound(settings) as listener:
+    keys = require_keys(settings).all()
+    with writing_privately(), bound(settings) as listener:
         app = create_app(settings, prepared=prepare(settings))
-        if keys is not None:
-            note(f"every request needs one of the {len(keys.all())} API keys in {settings.keys_file}")
+        if keys:
+            note(f"every request needs one of the {len(keys)} API keys in {settings.keys_file}")
         serve_until_stopped(
             app, listener, settings.grace, lambda: show(f"Fieldscope serves at {address_of(listener)} until Ctrl-C")
         )

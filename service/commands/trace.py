@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.errors import ConfigError
+from core.reading import load_json
 from service.console import show, show_json
 from service.options import json_option
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agent.types import RerankResult
 
 _RESULTS = "results.jsonl"
+_HEAD = ("query_id", "query_text")
 
 
 def _print_schema(context: click.Context, option: click.Parameter, wanted: bool) -> None:
@@ -138,8 +139,8 @@ def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         with file.open(encoding="utf-8", errors="replace") as stream:
             for line in stream:
                 with suppress(ValueError):
-                    head = json.loads(line)
-                    if isinstance(head, dict) and {"query_id", "query_text"} <= head.keys():
+                    head = load_json(line)
+                    if isinstance(head, dict) and all(isinstance(head.get(key), str) for key in _HEAD):
                         yield line, head
     except OSError as error:
         raise ConfigError(f"{file} can't be read ({error.strerror}); check the file") from error

@@ -84,6 +84,7 @@ def _export(shelf: Shelf, out: Path, originals: bool) -> None:
 def _serve(shelf: Shelf, port: int) -> None:
     from uvicorn import Config, Server
 
+    from service.connections import LARGEST_HEAD, BoundedConnection
     from service.viewer.server import create_viewer
     from service.viewer.site import Site
 
@@ -94,7 +95,14 @@ def _serve(shelf: Shelf, port: int) -> None:
         show(f"The viewer is at http://127.0.0.1:{listener.getsockname()[1]} until Ctrl-C")
         # The browser keeps connections open; nobody should wait for them at the end.
         config = Config(
-            create_viewer(site), log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1
+            create_viewer(site),
+            http=BoundedConnection,
+            h11_max_incomplete_event_size=LARGEST_HEAD,
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
         )
         with suppress(KeyboardInterrupt):  # that is how it ends
             Server(config).run(sockets=[listener])

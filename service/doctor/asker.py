@@ -19,12 +19,13 @@ _DOUBT = 0.2
 @dataclass(frozen=True)
 class Reading:
     """One answer. `p` is P(yes), in [0, 1]: from the log-probabilities, 0 or 1 by the text where none came, None where
-    neither can be read. `error` says why there is no answer at all."""
+    neither can be read; `reason` says why log-probabilities can't. `error` says why there is no answer at all."""
 
     p: float | None = None
     text: str = ""
     alternatives: tuple[TokenLogprob, ...] = ()
     error: str | None = None
+    reason: str | None = None
 
     def apart(self, other: Reading) -> float:
         """How far two answers differ, in [0, 1]: by P(yes) where both have one, else by their text."""
@@ -68,7 +69,8 @@ class Asker:
             return Reading(error=answer.error)
         text, alternatives = answer.response.text, answer.response.answer_logprobs
         if alternatives:
-            return Reading(p_yes(alternatives).p_yes, text, alternatives)
+            read = p_yes(alternatives)
+            return Reading(read.p_yes, text, alternatives, reason=read.reason)
         return Reading({"positive": 1.0, "negative": 0.0, "neither": None}[_said(text)], text)
 
     async def best(self, description: str, image_ids: Sequence[str]) -> tuple[int | None, str | None]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from retrieval.progress import Report
 from service.doctor.asker import Asker
 from service.doctor.finding import Finding
+from service.doctor.form import check_form
 from service.doctor.lineup import NAME as LINEUP
 from service.doctor.lineup import check_lineup
 from service.doctor.logprobs import grant, judge_logprobs, judge_top_logprobs
@@ -23,7 +24,7 @@ from service.doctor.throughput import check_throughput
 from service.settings import Settings
 from service.wiring import open_bare_lmm
 
-_CHECKS = 11
+_CHECKS = 12
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ async def examine(settings: Settings, report: Report) -> Examination:
         granted = await grant(asker, probe)
         add(judge_logprobs(granted), judge_top_logprobs(granted))
         probe, looks = await choose_probe(asker, probe, fieldnotes if settings.lmm_url else None)
+        add(await check_form(asker, probe, *([looks[0].known.right] if looks[0].right.error is None else [])))
         add(judge_spellings([reading for each in looks for _, reading in each.readings]))
         sight = judge_sight(probe, looks)
         add(sight)

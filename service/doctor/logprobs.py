@@ -1,10 +1,12 @@
-"""Do log-probabilities come back, and how many?"""
+"""Do log-probabilities come back, how many, and are they such?"""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
-from agent.asking import ask
+from agent.asking import one_line
+from core.errors import LMMError, LMMResponseError
 from service.doctor.asker import Asker
 from service.doctor.finding import Finding
 from service.doctor.probes import Probe
@@ -12,44 +14,58 @@ from service.doctor.probes import Probe
 WANTED = 20
 _FEWER = (10, 5, 4, 3, 2, 1)
 _TOO_FEW = 5
-_USE_VLLM = "use a server that returns them, such as vLLM (fieldscope lmm serve MODEL)"
+_USE_VLLM = "use a server that returns the model's own log-probabilities, such as vLLM (fieldscope lmm serve MODEL)"
 
 
 @dataclass(frozen=True)
 class Granted:
     """`accepted` is the most that could be asked for without an error, `returned` how many came, and `refusal` what
-    the server said to 20."""
+    was wrong with 20. Of `asked` answers with so many, `errors` says what is wrong with those that can't be used."""
 
     accepted: int
     returned: int
     refusal: str | None = None
+    asked: int = 0
+    errors: tuple[str, ...] = ()
 
 
 async def grant(asker: Asker, probe: Probe) -> Granted:
-    """Find out, and let the asker ask for that many from now on: 0 where there are none."""
+    """Find out, and let the asker ask for that many from now on: for 0 where there are none that can be believed."""
     first, refusal = probe.known[0], None
-    pictures = [first.right]
     asker.top_logprobs = 0
-    if (await asker.yes_no(first.question, first.right)).error is not None:
-        pictures = []  # it takes no pictures, but may give log-probabilities
+    sees = (await asker.yes_no(first.question, first.right)).error is None  # else it may give log-probabilities yet
     for number in (WANTED, *_FEWER):
         asker.top_logprobs = number
         asker.calls += 1
-        answer = await ask(asker.lmm, await asker.question(first.question, *pictures))
-        if answer.response is not None:
-            return Granted(number, len(answer.response.answer_logprobs), refusal)
-        refusal = refusal or answer.error
+        returned = 0
+        try:
+            response = await asker.lmm.generate(await asker.question(first.question, *([first.right] if sees else [])))
+            returned = len(response.answer_logprobs)
+        except LMMResponseError:
+            pass  # it takes the number, and gives nothing that can be used
+        except LMMError as error:
+            refusal = refusal or one_line(error)
+            continue
+        asked = [(known.question, picture) for known in probe.known for picture in (known.right, known.wrong)]
+        readings = [await asker.yes_no(question, *([picture] if sees else [])) for question, picture in asked]
+        errors = tuple(reading.error for reading in readings if reading.error)
+        asker.top_logprobs = 0 if errors or not returned else number
+        return Granted(number, returned, refusal, len(asked), errors)
     asker.top_logprobs = 0
     return Granted(0, 0, refusal)
 
 
 def judge_logprobs(granted: Granted) -> Finding:
     name = "log-probabilities"
+    if granted.errors:
+        (error, _), *_ = Counter(granted.errors).most_common(1)
+        seen = f"{len(granted.errors)} of {granted.asked} answers can't be used: {error}"
+        return Finding(name, "fail", seen, "their questions would be unknown, and the others are in doubt", _USE_VLLM)
     if granted.returned:
         return Finding(name, "ok", "they come with the answer", "P(yes) is read from them, and images are ranked by it")
     meaning = "P(yes) can't be read, so every yes/no question and every comparison would be unknown"
     said = granted.refusal or "the answer came without them"
-    return Finding(name, "fail", f"none came: {said}", meaning, _USE_VLLM)
+    return Finding(name, "fail", f"none that can be used: {said}", meaning, _USE_VLLM)
 
 
 def judge_top_logprobs(granted: Granted) -> Finding:

@@ -19,7 +19,7 @@ async def check_server(asker: Asker, probe: Probe) -> Finding:
     if not isinstance(lmm, OpenAILMM):
         return Finding(NAME, "ok", "the bundled LMM, in this process", "no server is needed")
     try:
-        await check_served(lmm)
+        listed = (await check_served(lmm)).listed
     except LMMError as error:
         return Finding(NAME, "fail", str(error), _MEANING, "start the server, or correct --lmm and --model")
     asker.top_logprobs = 0
@@ -28,6 +28,10 @@ async def check_server(asker: Asker, probe: Probe) -> Finding:
     if reading.error is not None:
         reading = await asker.yes_no(first.question)
     if reading.error is not None:
-        change = "look into the server's log; FIELDSCOPE_API_KEY holds the key, where it wants one"
+        change = "do what the message says; the server's log may say more. FIELDSCOPE_API_KEY holds the key, if any"
         return Finding(NAME, "fail", f"{lmm.url} serves {lmm.model}, but: {reading.error}", _MEANING, change)
+    if not listed:
+        seen = f"{lmm.url} answers, and has no list of models that can be read"
+        meaning = "the model's name is taken on trust: some servers answer under any name"
+        return Finding(NAME, "warn", seen, meaning, "check that the name is that of the model you mean")
     return Finding(NAME, "ok", f"{lmm.url} serves {lmm.model}, and it answers", "the model can be asked")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from agent.lmm.yes_no import MIN_MASS, YES_NO
+from agent.lmm.yes_no import YES_NO
 from service.doctor.asker import Reading
 from service.doctor.finding import Finding
 
@@ -37,10 +37,12 @@ def judge_spellings(readings: Sequence[Reading]) -> Finding:
     if unreadable == 0 and mass >= _ENOUGH:
         return Finding(NAME, "ok", seen, "all of these count, whatever their case and the space before them")
     seen += f", instead {_list({token: share for token, share in said.items() if token not in spelled})}"
-    meaning = f"{unreadable} of {len(given)} answers have less than {MIN_MASS:.0%} on yes and no, and would be unknown"
+    reasons = Counter(reading.reason for reading in given if reading.p is None)
+    why = f": {reasons.most_common(1)[0][0]}" if reasons else ""
+    meaning = f"{unreadable} of {len(given)} answers can't be read as yes or no, and would be unknown{why}"
     change = (
-        "switch thinking aloud off (extra_body with chat_template_kwargs in the strategy), or say where the answer "
-        "starts (answer_after, with more max_tokens); else word the prompt so that it begins with yes or no"
+        "switch thinking off (extra_body with chat_template_kwargs in the strategy), or say where the answer starts "
+        "(answer_after, with max_tokens for both); else word the prompt so that the answer begins with yes or no"
     )
     return Finding(NAME, "fail" if unreadable > len(given) / 2 else "warn", seen, meaning, change)
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from agent.asking import ask, image_parts, messages
 from agent.lmm.base import LMMRequest, TextPart
+from agent.lmm.json_text import read_json
 from agent.schemas import AnswersAnswer
 from prompts.prompt import load_prompt
 from service.doctor.asker import Asker
@@ -30,10 +31,14 @@ async def check_structure(asker: Asker, probe: Probe, *pictures: str) -> Finding
     plain = await _answer(asker, pictures, "ask_predicate", question=questions[0])
     if _fits(plain):
         return Finding(NAME, "ok", f"a plain question is answered with {_short(plain)}", f"{_MEANING}; it is enforced")
+    if _holds(plain):
+        seen = f"it stands among other text: {_short(plain)}"
+        change = "switch off what the server adds to the answer; the object is found among other text all the same"
+        return Finding(NAME, "warn", seen, f"{_MEANING}; other programs could not read it", change)
     listed = " ".join(f"{number}. {question}" for number, question in enumerate(questions, start=1))
     asked = await _answer(asker, pictures, "ask_joint", questions=listed)
     change = "use a server with guided decoding, such as vLLM, with its structured outputs left on"
-    if _fits(asked):
+    if _holds(asked):
         seen = f"followed where the words ask for JSON, else {_short(plain)}"
         return Finding(NAME, "warn", seen, f"{_MEANING}; this model writes it by itself, at times wrongly", change)
     return Finding(NAME, "fail", f"{_short(asked)} in place of an object with {_ANSWERS} answers", _MEANING, change)
@@ -63,6 +68,14 @@ def _fits(text: str) -> bool:
     try:
         return len(AnswersAnswer.model_validate_json(text).answers) == _ANSWERS
     except ValidationError:
+        return False
+
+
+def _holds(text: str) -> bool:
+    """Whether it can be read, as the strategies read it."""
+    try:
+        return len(read_json(text, AnswersAnswer).answers) == _ANSWERS
+    except ValueError:
         return False
 
 

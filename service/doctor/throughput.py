@@ -1,4 +1,7 @@
-"""How many questions a second, one at a time and many at once?"""
+"""How many questions a second, one at a time and many at once?
+
+Speed is shown and decides nothing: a busy machine is slow, and its model ranks as well as ever. Calls that fail decide.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,6 @@ CALLS = {1: 8, 8: 32, 32: 96}
 PATIENCE = 10.0
 """Seconds after which no further call of a measurement begins."""
 
-_GAIN = 1.5
-_SLOW = 0.05  # seconds for a call; a server that is faster than this has nothing to gain
-
 
 @dataclass(frozen=True)
 class _Rate:
@@ -35,7 +35,8 @@ class _Rate:
 
 
 async def check_throughput(asker: Asker, probe: Probe) -> Finding:
-    """A new picture for every question, so that nothing is cached."""
+    """A new picture for every question, so that nothing is cached. The speed is shown, and decides nothing: it depends
+    on what else the machines do."""
     question = probe.known[0].question
     rates = {at_once: await _measure(asker, question, at_once, calls) for at_once, calls in CALLS.items()}
     seen = "; ".join(f"{rate.per_second:.1f} calls/s with {at_once} at once" for at_once, rate in rates.items())
@@ -44,11 +45,10 @@ async def check_throughput(asker: Asker, probe: Probe) -> Finding:
         lost, calls = sum(rate.failed for rate in failed), sum(rate.calls for rate in rates.values())
         meaning = f"{lost} of {calls} calls failed ({failed[0].error}); those that stay failed are unknown"
         return Finding(NAME, "warn", seen, meaning, "use a lower --concurrency")
-    alone, many = rates[min(rates)].per_second, rates[max(rates)].per_second
-    if many < _GAIN * alone and alone < 1 / _SLOW:
-        meaning = f"calls wait for each other: 1,000 of them take {1000 / many / 60:.0f} min"
-        return Finding(NAME, "warn", seen, meaning, "raise vLLM's --max-num-seqs and --gpu-memory-utilization")
-    return Finding(NAME, "ok", seen, f"1,000 calls about new pictures take {_span(1000 / max(many, alone))}")
+    most = max(rates)
+    alone, many = rates[min(rates)].per_second, rates[most].per_second
+    meaning = f"1,000 calls about new pictures take {_span(1000 / max(many, alone))}"
+    return Finding(NAME, "ok", seen, f"{meaning}; {most} at once are {many / alone:.1f} times as fast as one at a time")
 
 
 async def _measure(asker: Asker, question: str, at_once: int, calls: int) -> _Rate:
@@ -57,10 +57,12 @@ async def _measure(asker: Asker, question: str, at_once: int, calls: int) -> _Ra
     started = time.perf_counter()
 
     async def work() -> None:
-        while requests and time.perf_counter() - started < PATIENCE:
+        while requests:
             reading = await asker.read(requests.pop())
             if reading.error:
                 errors.append(reading.error)
+            if time.perf_counter() - started >= PATIENCE:
+                break
 
     await asyncio.gather(*(work() for _ in range(at_once)))
     seconds = time.perf_counter() - started

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from core.fingerprint import fingerprint
 from core.paths import cache_folder
+from core.private import private_file, private_folder
+from core.reading import load_json
 from eval.metrics import average_precision, ndcg, reciprocal_rank
 
-FORMAT = 2
+FORMAT = 3
+
+_HUGE = re.compile(rb"[:\[,]\s*-?[0-9]{40}")  # a number that no run writes, and that no page could draw
 
 
 class QueryDigest(BaseModel):
     """One query of a run.
 
-    `start` and `size` are the bytes of its line in `results.jsonl`. `scores` and `prior_scores` are AP@50, nDCG@50 and
-    RR of the ranking and of the first stage's order; empty where no judgment of the query is known, or none is
-    positive. `calls`, tokens, `seconds` and `cached` count every question asked, `unknown` those of them without an
-    answer. `moved` sums by how many ranks images moved.
+    `start` and `size` are the bytes of its line in `results.jsonl`, `sha256` is their hash. `scores` and `prior_scores`
+    are AP@50, nDCG@50 and RR of the ranking and of the first stage's order; empty where no judgment of the query is
+    known, or none is positive. `calls`, tokens, `seconds` and `cached` count every question asked, `unknown` those of
+    them without an answer. `moved` sums by how many ranks images moved.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +37,7 @@ class QueryDigest(BaseModel):
     text: str
     start: int
     size: int
+    sha256: str
     candidates: int
     positives: int | None
     scores: dict[str, float]
@@ -53,6 +58,10 @@ class QueryDigest(BaseModel):
         return self.scores["AP@50"] - self.prior_scores["AP@50"] if self.scores else None
 
 
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
 class _Digests(BaseModel):
     format: int
     queries: list[QueryDigest]
@@ -60,39 +69,41 @@ class _Digests(BaseModel):
 
 def digests(folder: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> dict[str, QueryDigest]:
     """Query id -> digest, in the order of the ids; of a query that was asked again the last one. Damaged and cut-off
-    lines are left out. What was found is kept in the user's cache folder, as long as the run's files stay as they are.
+    lines are left out. What was found is kept in the user's cache folder, by the content of results and judgments.
 
     Raises `OSError` where `results.jsonl` can't be read.
     """
-    path = folder / "results.jsonl"
-    kept = _kept_at(path, judgments)
-    try:
-        known = _Digests.model_validate_json(kept.read_bytes())
-        if known.format == FORMAT:
-            return {query.query_id: query for query in known.queries}
-    except (OSError, ValidationError):
-        pass
-    read = {query.query_id: query for query in _read(path, judgments)}
+    with (folder / "results.jsonl").open("rb") as stream:
+        kept = _kept_at(file_digest(stream, "sha256").hexdigest(), judgments)
+        try:
+            known = _Digests.model_validate_json(kept.read_bytes())
+            if known.format == FORMAT:
+                return {query.query_id: query for query in known.queries}
+        except (OSError, ValidationError):
+            pass
+        stream.seek(0)
+        content = sha256()
+        read = {query.query_id: query for query in _read(stream, content, judgments)}
     found = {query_id: read[query_id] for query_id in sorted(read, key=_in_order)}
-    _keep(kept, _Digests(format=FORMAT, queries=list(found.values())))
+    # A run that is being written may have grown since its content was looked up.
+    _keep(_kept_at(content.hexdigest(), judgments), _Digests(format=FORMAT, queries=list(found.values())))
     return found
 
 
-def _read(path: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> Iterator[QueryDigest]:
+def _read(stream: BinaryIO, content: _Hash, judgments: Mapping[str, Mapping[str, int]] | None) -> Iterator[QueryDigest]:
     start = 0
-    with path.open("rb") as stream:
-        for line in stream:
-            try:
-                if line.endswith(b"\n"):
-                    yield _digest(json.loads(line), start, len(line), judgments)
-            except (ValueError, LookupError, TypeError, AttributeError):
-                pass  # no result of this version: whoever opens it is told so
-            start += len(line)
+    for line in stream:
+        content.update(line)
+        try:
+            if line.endswith(b"\n") and not _HUGE.search(line):
+                yield _digest(line, start, judgments)
+        except (ValueError, OverflowError, LookupError, TypeError, AttributeError):
+            pass  # no result of this version: whoever opens it is told so
+        start += len(line)
 
 
-def _digest(
-    result: Mapping[str, Any], start: int, size: int, judgments: Mapping[str, Mapping[str, int]] | None
-) -> QueryDigest:
+def _digest(line: bytes, start: int, judgments: Mapping[str, Mapping[str, int]] | None) -> QueryDigest:
+    result: Mapping[str, Any] = load_json(line)
     verdicts = [verdict for verdict in result["verdicts"] if not verdict["joint"]]
     questions = [*result["calls"], *verdicts, *result["comparisons"], *result["reasons"]]
     asked = [question for question in questions if question["state"] != "not_asked"]
@@ -102,7 +113,8 @@ def _digest(
         query_id=result["query_id"],
         text=result["query_text"],
         start=start,
-        size=size,
+        size=len(line),
+        sha256=sha256(line).hexdigest(),
         candidates=len(ranking),
         positives=None if judged is None else sum(judged.values()),
         scores=_scores([ranked["image_id"] for ranked in ranking], judged),
@@ -136,18 +148,18 @@ def _in_order(query_id: str) -> list[str | int]:
     return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", query_id))]
 
 
-def _kept_at(path: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> Path:
-    status = path.stat()
-    judged = None if judgments is None else sum(len(of) for of in judgments.values())
-    identity = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{judged}"
-    return cache_folder() / "viewer" / "digests" / f"{sha256(identity.encode()).hexdigest()[:32]}.json"
+def _kept_at(results: str, judgments: Mapping[str, Mapping[str, int]] | None) -> Path:
+    """Where the digests of results with this hash, scored against these judgments, are kept."""
+    name = fingerprint({"results": results, "judgments": judgments})
+    return cache_folder() / "viewer" / "digests" / f"{name[:32]}.json"
 
 
 def _keep(path: Path, found: _Digests) -> None:
     """Remember, if the disk lets us: what is kept only saves time."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         partial = path.with_suffix(".part")
+        private_file(partial)
         partial.write_text(found.model_dump_json(), encoding="utf-8")
         partial.replace(path)
     except OSError:

@@ -16,6 +16,7 @@ from PIL import ImageDraw
 
 from core.errors import ConfigError, ImageError
 from core.paths import cache_folder
+from core.private import private_file, private_folder
 from retrieval.collection import Collection, reopen_collection
 from service.viewer.addresses import unslug
 from service.viewer.shelf import Shelf
@@ -123,8 +124,9 @@ def _placeholder() -> bytes:
 def _keep(path: Path, data: bytes) -> None:
     """Remember, if the disk lets us: what is kept only saves time."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+        private_file(partial)
         partial.write_bytes(data)
         partial.replace(path)
     except OSError:

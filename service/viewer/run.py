@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -16,6 +17,8 @@ from agent.strategies.strategy import Strategy
 from agent.types import RerankResult
 from core.errors import CacheError, ConfigError, FieldscopeError
 from core.fingerprint import fingerprint
+from core.paths import without_folders
+from core.reading import load_json
 from eval.finished import read_judgments
 from eval.inputs import Inputs, StrategyLine, read_inputs
 from retrieval.collection import Collection, open_collection, reopen_collection
@@ -107,7 +110,7 @@ class Run:
     def result(self, query_id: str) -> RerankResult:
         """A query's result. Raises `ConfigError` where it is of another version, or gone."""
         digest = self.digests[query_id]
-        return _read_result(self.folder / "results.jsonl", digest.start, digest.size)
+        return _read_result(self.folder / "results.jsonl", digest.start, digest.size, digest.sha256)
 
     @cached_property
     def inputs(self) -> Inputs | None:
@@ -137,11 +140,12 @@ class Run:
         try:
             if self.images is not None:
                 return open_collection([self.images])
-            return reopen_collection(json.loads((self.folder / "collection.json").read_bytes()))
-        except (OSError, ValueError):
+            return reopen_collection(load_json((self.folder / "collection.json").read_bytes()))
+        except (OSError, ValueError, AttributeError):
             return "this run does not say where its images lie; name their folder with --images"
         except FieldscopeError as error:
-            return f"its images are not where the run says ({error}); name their folder with --images"
+            reason = without_folders(str(error))
+            return f"its images are not where the run says ({reason}); name their folder with --images"
 
     @cached_property
     def collection_key(self) -> str:
@@ -170,7 +174,7 @@ class Run:
             return found
         for line in lines:
             try:
-                told = json.loads(line)
+                told = load_json(line)
                 found[str(told["image_id"])] = str(told["sha256"])
             except (ValueError, LookupError, TypeError):
                 continue
@@ -180,13 +184,14 @@ class Run:
         """Request and response of each call that the response cache has, by its key."""
         if self.store is None or not self.store.is_file():
             return {}
+        from agent.lmm.cached import entry_fault
         from cache.sqlite import SqliteStore
 
         found = {}
         try:
             with closing(SqliteStore(self.store)) as store:
                 for key in dict.fromkeys(request_keys):
-                    if key is not None and (entry := store.get(key)) is not None:
+                    if key is not None and (entry := store.get(key)) is not None and entry_fault(entry) is None:
                         found[key] = Call(*map(json.loads, (entry.request, entry.response, entry.provenance)))
         except (CacheError, ValueError):
             pass  # a cache that is damaged, or another program's: the pages say which answers it does not have
@@ -222,7 +227,7 @@ def open_run(key: str, name: str, folder: Path, images: Path | None, store: Path
 def _manifest(folder: Path) -> tuple[_Manifest | None, str | None]:
     path = folder / "manifest.json"
     try:
-        told = json.loads(path.read_bytes())
+        told = load_json(path.read_bytes())
         if told.get("format") != 1:
             return None, f"{folder.name} {NEWER}"
         return _Manifest.model_validate(told), None
@@ -239,7 +244,7 @@ def _nothing(folder: Path, name: str) -> str:
 
 def _metrics(folder: Path) -> Mapping[str, Any] | None:
     try:
-        told = json.loads((folder / "metrics.json").read_bytes())
+        told = load_json((folder / "metrics.json").read_bytes())
     except (OSError, ValueError):
         return None
     return told if isinstance(told, dict) and isinstance(told.get("per_query"), dict) else None
@@ -264,10 +269,13 @@ def _judgments(folder: Path) -> Mapping[str, Mapping[str, int]] | None:
 
 
 @lru_cache(maxsize=32)
-def _read_result(path: Path, start: int, size: int) -> RerankResult:
+def _read_result(path: Path, start: int, size: int, sha256: str) -> RerankResult:
     try:
         with path.open("rb") as stream:
             stream.seek(start)
-            return RerankResult.model_validate_json(stream.read(size))
+            line = stream.read(size)
+        if hashlib.sha256(line).hexdigest() != sha256:
+            raise ConfigError("this query's results changed while the page was made; load it again")
+        return RerankResult.model_validate_json(line)
     except (OSError, ValidationError) as error:
         raise ConfigError(f"this query {NEWER}") from error

@@ -12,6 +12,7 @@ from service.viewer.addresses import slug
 from service.viewer.run import Run, open_run
 
 MANIFEST = "manifest.json"
+_FILES = (MANIFEST, "results.jsonl", "metrics.json", "qrels.trec", "inputs.jsonl", "collection.json", "images.jsonl")
 _DEEPEST = 4  # folders below the shelf's
 _OPEN = 64  # runs in memory
 
@@ -69,12 +70,13 @@ class Shelf:
 
 
 def stamp(folder: Path) -> tuple[object, ...]:
-    """What changes when a run's files do."""
+    """What changes when a run's files do. Whoever edits or copies a file can set its time of modification, but not the
+    time of its last change (`st_ctime`)."""
     stamps: list[object] = []
-    for name in (MANIFEST, "results.jsonl", "metrics.json", "qrels.trec", "inputs.jsonl", "collection.json"):
+    for name in _FILES:
         try:
             status = (folder / name).stat()
-            stamps.append((status.st_size, status.st_mtime_ns))
+            stamps.append((status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
         except OSError:
             stamps.append(None)
     return tuple(stamps)

@@ -7,6 +7,7 @@ from functools import cache, partial
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from core.paths import without_folders
 from service.viewer import addresses
 from service.viewer.addresses import INDEX, unslug
 from service.viewer.annotations import with_marks
@@ -59,7 +60,7 @@ class Site:
         """Raises `NoPage` where there is no such run, or it can't be shown."""
         found = self.shelf.run(key)
         if found is None:
-            raise NoPage(f"there is no run {key!r} below {self.shelf.root}")
+            raise NoPage(f"there is no run {key!r} below {self.shelf.root.name!r}")
         if found.problem:
             raise NoPage(found.problem)
         return found
@@ -120,7 +121,14 @@ class Site:
 
     def missing(self, address: str, sentence: str, status: int = 404) -> Page:
         """The page that says why another one is not there."""
-        return Page(address, "missing.html", "Not here", {"sentence": sentence}, [("Runs", INDEX)], status=status)
+        return Page(
+            address,
+            "missing.html",
+            "Not here",
+            {"sentence": without_folders(sentence)},
+            [("Runs", INDEX)],
+            status=status,
+        )
 
 
 @cache

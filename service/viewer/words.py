@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from core.paths import without_folders
 from service.compare_report.charts import side_of
 from service.compare_report.wording import kind_name
 
@@ -107,5 +108,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "percent": percent, "signed": signed, "decimal": decimal, "count": count, "moved": moved, "odds": odds,
     "json": as_json, "chance": chance,
     "identity": identity, "breakable": breakable, "day": day, "hour": hour,
-    "duration": duration, "plural": plural, "side": side_of, "kind": kind_name,
+    "without_folders": without_folders, "duration": duration, "plural": plural, "side": side_of, "kind": kind_name,
 }  # fmt: skip

@@ -14,6 +14,7 @@ from agent.budget import Account, Budget, BudgetedLMM
 from agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart, Usage
 from agent.lmm.scripted import ScriptedLMM
 from core.errors import BudgetError, LMMConnectionError
+from tests.waiting import PATIENCE
 
 Outcome = str  # "answered", "refused", "failed", "cancelled"
 
@@ -73,7 +74,7 @@ async def play(lmm: Paced, accounts: Sequence[Account], kinds: Sequence[int], ca
         await asyncio.sleep(0)
     for number in cancelled:
         tasks[number].cancel()
-    done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), timeout=10)
+    done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), timeout=PATIENCE)
     return ["cancelled" if isinstance(outcome, BaseException) else outcome for outcome in done]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from agent.types import Call, RankedCandidate, RerankResult, Synthesis, TraceEve
 from core.errors import ConfigError, LMMServerError
 from core.types import Query, Turn
 from retrieval.collection import FolderCollection
+from tests.waiting import Crowd
 
 QUERY = Query(id="q1", text="a red crab", dialogue=(Turn(question="where?", answer="on a beach"),))
 SYNTHESIS = Synthesis(thought="", core="a crab", detailed="a red crab", comprehensive="a red crab on a beach")
@@ -132,7 +132,8 @@ async def test_what_fails_is_unknown_and_counted_among_the_flags(pictures: Path)
     assert [r.state for r in reasons] == ["unknown"] * 3
     assert [r.error for r in reasons[1:]] == ["status 500", "the answer is empty"]
     assert "broken.png" in reasons[0].error
-    assert update["result"].flags == ("old pictures", "4 of 5 calls gave no answer")
+    lost = "the stage 'explain' was lost (the answer is empty); the ranking stands without reasons"
+    assert update["result"].flags == ("old pictures", lost, "4 of 5 calls gave no answer")
     assert update["result"].ended is None
 
 
@@ -146,29 +147,22 @@ async def test_a_budget_that_ends_here_is_said(before: str | None, after: str, p
     assert update["result"].trace[-1].data["calls"] == 1
 
 
-class Slow:
-    """Counts how many calls are out at once."""
-
-    identity = "slow"
+class CrowdedLMM(ScriptedLMM):
+    """Answers once two calls are out at once."""
 
     def __init__(self) -> None:
-        self.out = self.most = 0
+        super().__init__(lambda request: "yes")
+        self.crowd = Crowd(2)
 
     async def generate(self, request: LMMRequest) -> LMMResponse:
-        self.out += 1
-        self.most = max(self.most, self.out)
-        await asyncio.sleep(0.02)
-        self.out -= 1
-        return LMMResponse(text="yes")
-
-    async def aclose(self) -> None:
-        """Nothing to release."""
+        async with self.crowd.join():
+            return await super().generate(request)
 
 
 async def test_reasons_are_asked_for_together_within_the_limit(pictures: Path) -> None:
-    lmm = Slow()
+    lmm = CrowdedLMM()
     await run(result(0.9, 0.8, 0.7), lmm, pictures)
-    assert lmm.most == 2
+    assert lmm.crowd.most == 2
 
 
 @given(st.lists(st.text(max_size=20), min_size=3, max_size=3))

@@ -69,6 +69,7 @@ async def test_with_a_truthful_model_nothing_is_unknown_and_the_matches_come_fir
         assert all(reason.agrees for reason in result.reasons)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 async def test_with_a_fifth_of_all_calls_failing_every_query_gets_a_ranking_better_than_the_prior(
     images: FolderCollection, faulty: Faulty, strategy: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 
@@ -26,6 +25,7 @@ from core.errors import (
     VocabularyError,
 )
 from core.types import Candidate, Query
+from tests.waiting import PATIENCE, Crowd, until
 
 QUERY = Query(id="q1", text="two red crabs on a beach")
 P = {f"{n}.png": p for n, p in enumerate([0.1, 0.2, 0.9, 0.3, 0.8, 0.4, 0.7, 0.6])}
@@ -129,7 +129,7 @@ async def test_what_fails_is_unknown_keeps_its_prior_rank_and_is_told(
     assert unknown.keys() == {"0.png", "3.png", "5.png", "broken.png"}
     assert unknown["0.png"] == "the server failed"
     assert unknown["3.png"] == "unforeseen ValueError: nobody foresaw this"
-    assert "log-probabilities" in unknown["5.png"]
+    assert "no log-probability" in unknown["5.png"]
     assert "broken.png" in unknown["broken.png"]
     assert order(result) == ["0.png", "2.png", "4.png", "3.png", "6.png", "5.png", "7.png", "1.png", "broken.png"]
     assert all(r.p_match is None for r in result.ranking if r.image_id in unknown)
@@ -170,55 +170,51 @@ async def test_a_replay_that_misses_a_call_ends_the_run(
         await agent.rerank(QUERY, candidates[:images])
 
 
-class WaitingLMM(ScriptedLMM):
-    """Says P after a while, and counts how many calls are in flight and how many were cancelled."""
+class CrowdedLMM(ScriptedLMM):
+    """Says P once so many calls are in flight at once, and counts how many were cancelled before that."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__(lambda request: P[asked_about(request)])
-        self.seconds = seconds
-        self.in_flight = self.most = self.cancelled = 0
+        self.crowd = Crowd(size)
+        self.cancelled = 0
 
     async def generate(self, request: LMMRequest) -> LMMResponse:
-        self.in_flight += 1
-        self.most = max(self.most, self.in_flight)
         try:
-            await asyncio.sleep(self.seconds)
+            async with self.crowd.join():
+                return await super().generate(request)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        finally:
-            self.in_flight -= 1
-        return await super().generate(request)
 
 
 async def test_an_error_raised_on_purpose_ends_the_run_at_once(
     make_agent: AgentFactory, candidates: Candidates
 ) -> None:
-    class OneRefuses(WaitingLMM):
+    class OneRefuses(CrowdedLMM):
         async def generate(self, request: LMMRequest) -> LMMResponse:
             if asked_about(request) == "3.png":
                 raise VocabularyError("'whale' is not in the vocabulary")
             return await super().generate(request)
 
-    lmm = OneRefuses(30)
-    async with asyncio.timeout(5):
+    lmm = OneRefuses(len(candidates) + 1)  # the others never get an answer
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(VocabularyError, match="'whale'"):
             await make_agent(lmm).rerank(QUERY, candidates)
-    assert lmm.in_flight == 0
+    assert lmm.crowd.inside == 0
 
 
 @pytest.mark.parametrize("bound", [1, 3])
 async def test_no_more_calls_are_in_flight_than_allowed(
     make_agent: AgentFactory, candidates: Candidates, bound: int
 ) -> None:
-    lmm = WaitingLMM(0.01)
+    lmm = CrowdedLMM(bound)
     result = await make_agent(lmm, max_concurrency=bound).rerank(QUERY, candidates)
-    assert lmm.most == bound
+    assert lmm.crowd.most == bound
     assert order(result) == BY_P
 
 
 async def test_queries_run_at_once_without_mixing(make_agent: AgentFactory, candidates: Candidates) -> None:
-    agent = make_agent(WaitingLMM(0.01))
+    agent = make_agent(CrowdedLMM(8))  # more than one query asks alone
     queries = [Query(id=f"q{n}", text=f"query {n}") for n in range(5)]
     results = await asyncio.gather(*(agent.rerank(query, candidates[: n + 3]) for n, query in enumerate(queries)))
     for n, (query, result) in enumerate(zip(queries, results, strict=True)):
@@ -227,10 +223,9 @@ async def test_queries_run_at_once_without_mixing(make_agent: AgentFactory, cand
 
 
 async def test_cancelling_a_query_cancels_its_calls(make_agent: AgentFactory, candidates: Candidates) -> None:
-    lmm = WaitingLMM(30)
+    lmm = CrowdedLMM(len(candidates) + 1)
     running = asyncio.create_task(make_agent(lmm).rerank(QUERY, candidates))
-    while lmm.in_flight < len(candidates):
-        await asyncio.sleep(0.001)
+    await until(lambda: lmm.crowd.inside == len(candidates))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -347,17 +342,6 @@ async def test_the_trace_tells_the_stages_in_order(make_agent: AgentFactory, can
     assert all(event.at >= 0 for event in result.trace)
     assert result.trace[-1].at == max(event.at for event in result.trace)
     assert result.flags == ("foreign images", "1 of 8 calls gave no answer")
-
-
-async def test_a_plain_dictionary_starts_the_graph_as_in_studio(
-    make_agent: AgentFactory, candidates: Candidates
-) -> None:
-    agent = make_agent(looking(), retriever=FoundImages(candidates))
-    typed_by_hand: Any = {"query": {"id": "q1", "text": QUERY.text}}
-    output = await agent.graph.ainvoke(typed_by_hand)
-    result = RerankResult.model_validate(output["result"])
-    assert order(result) == BY_P
-    assert all(0 <= event.at < 60 for event in result.trace)
 
 
 def test_the_graph_draws_itself_for_the_documentation(make_agent: AgentFactory) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,7 +63,6 @@ def state(*verdicts: Verdict, images: int = 6, **more: object) -> RerankState:
         candidates=tuple(Candidate(f"i{n}", 1.0 - n / 10) for n in range(images)),
         predicates=(CRAB, RED),
         verdicts=verdicts,
-        started=time.monotonic(),
         **more,  # type: ignore[arg-type]
     )
 

@@ -119,6 +119,45 @@ async def test_the_outermost_object_is_read(text: str) -> None:
     assert call.prompt_tokens == 3
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{{the user wants json}} {GOOD} {{done}}",
+        f"{{}} {{x: 1}} {GOOD}",
+        f'{{"answers": ["yes", "{GOOD}',
+        f'{{"thought": {{"answers": []}}}} {GOOD} {{"answers"',
+        f'{{"result": {GOOD}}}',
+        f"{GOOD}\n\nOnce more: {GOOD}",
+        f"{{{{{GOOD}}}}}",
+        f"set S = {{1, 2}}, so {GOOD}, where S is {{3}}",
+    ],
+)
+async def test_the_object_is_found_among_braces(text: str) -> None:
+    value, _, error = await asked(in_turn(text), 0)
+    assert value is not None, error
+    assert value.answers == ("yes", "no")
+
+
+async def test_two_answers_that_differ_are_none() -> None:
+    value, _, error = await asked(in_turn(f'{GOOD} no: {{"answers": ["no", "no"]}}'), 0)
+    assert (value, error) == (None, "it holds several answers that differ")
+
+
+async def test_the_fault_is_that_of_the_object_and_not_of_the_braces_around_it() -> None:
+    value, _, error = await asked(in_turn('{so} {"answers": ["perhaps"]} {x}'), 0)
+    assert value is None
+    assert error is not None
+    assert error.startswith("answers.0: Input should be 'yes' or 'no'")
+
+
+@pytest.mark.parametrize("hostile", ["{" * 19_000, '{"a":' * 3_900, '{"a":{}}' * 2_400, "[" * 19_000 + "{"])
+async def test_a_text_full_of_braces_is_refused(hostile: str) -> None:
+    value, _, error = await asked(in_turn(hostile), 0)
+    assert value is None
+    assert error is not None
+    assert "\n" not in error
+
+
 async def test_a_wrong_answer_is_shown_to_the_model_with_its_error() -> None:
     lmm = in_turn('{"answers": ["yes", "perhaps"]}', GOOD)
     value, calls, error = await asked(lmm)

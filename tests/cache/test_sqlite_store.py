@@ -4,8 +4,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
-import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from cache.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore
 from cache.store import Entry
 from core.errors import CacheError
+from tests.waiting import PATIENCE, released
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,26 +97,22 @@ def test_what_a_killed_writer_had_committed_is_there(tmp_path: Path, after: int)
 
 def test_a_reader_does_not_wait_for_a_writer_and_a_writer_waits_its_turn(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite"
-    store = SqliteStore(path, busy_timeout=5)
-    store.put(entry("a"))
-    blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    writer, reader = SqliteStore(path, busy_timeout=PATIENCE), SqliteStore(path, busy_timeout=0)
+    writer.put(entry("a"))
+    blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    started = time.monotonic()
-    assert store.get("a") == entry("a")
-    assert time.monotonic() - started < 1
-    threading.Timer(0.2, lambda: blocker.execute("COMMIT")).start()
-    store.put(entry("b"))
-    assert store.get("b") == entry("b") and time.monotonic() - started >= 0.2
-    store.close()
-    blocker.close()
+    assert reader.get("a") == entry("a")
+    released(lambda: writer.put(entry("b")), lambda: blocker.execute("COMMIT"))
+    assert reader.get("b") == entry("b")
+    for each in (writer, reader, blocker):
+        each.close()
 
 
 def test_a_new_file_that_another_process_holds_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite"
-    blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    threading.Timer(0.2, lambda: blocker.execute("ROLLBACK")).start()
-    store = SqliteStore(path, busy_timeout=5)
+    store = released(lambda: SqliteStore(path, busy_timeout=PATIENCE), lambda: blocker.execute("ROLLBACK"))
     store.put(entry("a"))
     assert store.get("a") == entry("a")
     store.close()
@@ -199,3 +197,48 @@ def test_the_file_is_marked_and_logs_ahead(tmp_path: Path) -> None:
     assert plain.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
     assert plain.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     plain.close()
+
+
+@pytest.fixture
+def nobody_writes() -> Iterator[Path]:
+    """A folder; once it is made read-only (`chmod`), this process may not write to it, also where root runs it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        yield folder
+        if os.getuid() == 0:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
+def make_read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in (*folder.iterdir(), folder):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    if os.getuid() == 0:
+        os.seteuid(65534)
+        monkeypatch.setattr(os, "access", lambda *_: False)  # which goes by the real user
+
+
+def test_a_file_that_cannot_be_written_can_be_read(nobody_writes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = nobody_writes / "cache.sqlite"
+    store = SqliteStore(path)
+    store.put(entry("a", "kept"))
+    store.close()
+    make_read_only(nobody_writes, monkeypatch)
+    store = SqliteStore(path)
+    assert store.get("a") == entry("a", "kept") and store.stats().entries == 1
+    with pytest.raises(CacheError, match="readonly database: make the file and its folder writable"):
+        store.put(entry("b"))
+    assert store.get("b") is None
+    store.close()
+
+
+def test_a_full_disk_says_so_and_the_store_goes_on(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "cache.sqlite")
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(CacheError, match="disk is full: free some space and give the same command again"):
+        store.put(entry("a", "x" * 100_000))
+    store._connection.execute("PRAGMA max_page_count = 1000000")
+    store.put(entry("a", "x" * 100_000))
+    assert store.get("a") == entry("a", "x" * 100_000) and store.faults() == []
+    store.close()

@@ -118,6 +118,28 @@ def llama_index(url: str, query: str, documents: Sequence[str]) -> list[int]:
     return [int(node.node.node_id) for node in ranker.postprocess_nodes(nodes, query_str=query)]
 
 
+def langchain_objects(url: str, query: str, documents: Sequence[str]) -> list[int]:
+    """Which it sends as YAML."""
+    from langchain_cohere import CohereRerank
+
+    compressor = CohereRerank(model="m", cohere_api_key="none", base_url=url, top_n=len(documents))
+    given = [{"image": document, "title": "a: picture"} for document in documents]
+    return [result["index"] for result in compressor.rerank(given, query)]
+
+
+def llama_index_metadata(url: str, query: str, documents: Sequence[str]) -> list[int]:
+    """Which it puts in front of a node's text."""
+    from llama_index.core.schema import NodeWithScore, TextNode
+    from llama_index.postprocessor.jinaai_rerank import JinaRerank
+
+    ranker = JinaRerank(api_key="none", model="m", base_url=f"{url}/v1", top_n=len(documents))
+    nodes = [
+        NodeWithScore(node=TextNode(text=text, id_=str(place), metadata={"file_name": "a.jpg", "page": place}))
+        for place, text in enumerate(documents)
+    ]
+    return [int(node.node.node_id) for node in ranker.postprocess_nodes(nodes, query_str=query)]
+
+
 def rerankers(provider: str) -> Client:
     def ranker(url: str, query: str, documents: Sequence[str]) -> list[int]:
         from rerankers.models.api_rankers import APIRanker
@@ -158,7 +180,9 @@ CLIENTS: dict[str, Client] = {
     "cohere.ClientV2": cohere_v2,
     "the newest cohere": newest_cohere,
     "LangChain's CohereRerank": langchain,
+    "LangChain's CohereRerank, objects": langchain_objects,
     "LlamaIndex's JinaRerank": llama_index,
+    "LlamaIndex's JinaRerank, metadata": llama_index_metadata,
     "rerankers, Jina": rerankers("jina"),
     "rerankers, Cohere": rerankers("cohere"),
     "Jina m0": posted("/v1/rerank", lambda urls: [{"image": url} for url in urls]),
@@ -179,6 +203,17 @@ def test_plain_words_are_ranked_and_said_to_be_ranked_by_clip(served: Served, ma
     reply = make(api_key="none", base_url=served.url).rerank(model="m", query=QUERY, documents=documents)
     assert [result.index for result in reply.results][:2] == [1, 2]
     assert "no answers about texts" in reply.meta.warnings[0]
+
+
+def test_llama_index_sends_nothing_of_an_image_node_so_that_it_ranks_last(served: Served) -> None:
+    from llama_index.core.schema import ImageNode, NodeWithScore, TextNode
+    from llama_index.postprocessor.jinaai_rerank import JinaRerank
+
+    ranker = JinaRerank(api_key="none", model="m", base_url=f"{served.url}/v1", top_n=3)
+    images = ["fieldscope://fieldnotes/1", "fieldscope://fieldnotes/401"]
+    nodes = [ImageNode(image="iVBORw0KGgo", id_="image"), *(TextNode(text=text) for text in images)]
+    ranked = ranker.postprocess_nodes([NodeWithScore(node=node) for node in nodes], query_str=QUERY)
+    assert ranked[-1].node.node_id == "image" and ranked[-1].score < 1e-5
 
 
 def test_llama_index_tells_what_is_wrong(served: Served) -> None:

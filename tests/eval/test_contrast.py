@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from core.errors import ConfigError
 from eval.contrast import Contrast, contrast, front
+from eval.finished import read_metric
 from eval.paired import compare, holm
 from eval.scored import names_of, read_scored, require_same_task, run_folders
 from tests.eval.fabricated import TEXTS, Scores, fabricate
@@ -155,3 +156,21 @@ def test_a_front_leaves_out_what_another_run_beats_and_nothing_else(points: list
     for (cost, quality), is_on in zip(points, on_front, strict=True):
         beaten = [(c, q) for c, q in kept if c <= cost and q >= quality and (c, q) != (cost, quality)]
         assert is_on == (not beaten)
+
+
+def test_hits_that_an_earlier_version_counted_for_each_round_alone_are_not_read(tmp_path: Path) -> None:
+    """A run of this version carries them over the rounds; the two must not be compared."""
+    run = fabricate(tmp_path / "s", {"q1": 0.5, "q2": 0.25})
+    path = run / "metrics.json"
+    told = json.loads(path.read_text())
+    for values in told["per_query"].values():
+        values |= {"hits@1": 1.0, "recall@1": 1.0}
+    for by_round, read in (({"0": {"hits@1": 1.0}}, False), ({"0": {"hits@1": 1.0, "dialogues": 2}}, True)):
+        path.write_text(json.dumps(told | {"by_round": by_round}))
+        values = read_scored(run).values["q1"]
+        assert ("hits@1" in values, "recall@1" in values) == (read, True)
+        if read:
+            assert read_metric(run, "hits@1") == {"q1": 1.0, "q2": 1.0}
+        else:
+            with pytest.raises(ConfigError, match="has no metric 'hits@1'"):
+                read_metric(run, "hits@1")

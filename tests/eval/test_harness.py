@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from core.types import Candidate, Query
 from eval.harness import PATIENCE, evaluate
 from eval.scoring import HEADLINE, score
 from eval.types import Benchmark, Cost, RunSummary
+from tests.waiting import Crowd
 
 Rows = list[dict[str, Any]]
 MakeLMM = Callable[..., ScriptedLMM]
@@ -355,25 +355,22 @@ async def test_an_error_of_the_replay_ends_the_run(bench: Benchmark, make_lmm: M
 
 
 class Fake:
-    """Ranks by a fixed table, and knows how many queries were in flight at once."""
+    """Ranks by a fixed table, once `at_once` queries are in flight."""
 
     strategy = load_strategy("clip")
     account = None
 
-    def __init__(self, finds: dict[str, list[str]], wait: float = 0.0) -> None:
+    def __init__(self, finds: dict[str, list[str]], at_once: int = 1) -> None:
         self.finds = finds
-        self.wait = wait
-        self.now = self.most = 0
+        self.crowd = Crowd(at_once)
         self.given: list[object] = []
 
     async def rerank(
         self, query: Query, candidates: Sequence[Candidate] | None = None, *, budget: Budget | None = None
     ) -> RerankResult:
         self.given.append(candidates)
-        self.now += 1
-        self.most = max(self.most, self.now)
-        await asyncio.sleep(self.wait)
-        self.now -= 1
+        async with self.crowd.join():
+            pass
         return RerankResult.model_validate(
             {
                 "query_id": query.id,
@@ -389,9 +386,9 @@ class Fake:
 
 
 async def test_queries_run_at_once_up_to_the_limit(bench: Benchmark, tmp_path: Path) -> None:
-    fake = Fake({query.id: [] for query in bench.queries}, wait=0.02)
+    fake = Fake({query.id: [] for query in bench.queries}, at_once=3)
     (summary,) = await evaluate(bench, [fake], tmp_path, query_concurrency=3)
-    assert fake.most == 3
+    assert fake.crowd.most == 3
     assert set(summary.metrics.values()) == {0.0}
     assert summary.flags == ("the models know another world",)
 
@@ -544,6 +541,24 @@ async def test_texts_are_no_life_where_nothing_is_said_of_candidates(bench: Benc
         await evaluate(alone(bench), [canned], tmp_path)
     unread = Canned(Call(stage="caption", **asked("unknown", request_key=None)), verdict("1"))
     assert (await evaluate(alone(bench), [unread], tmp_path / "b"))[0].unknown == 1
+
+
+async def test_runaway_texts_do_not_end_a_run_that_was_judged_from_the_cache(bench: Benchmark, tmp_path: Path) -> None:
+    remembered = [verdict(str(n), cached=True) for n in range(8)]
+    runaway = Call(stage="synthesize", text="{" * 100, **asked("unknown", error="it is longer than 20000 characters"))
+    (summary,) = await evaluate(bench, [Canned(runaway, runaway, *remembered)], tmp_path / "runaway")
+    assert (summary.queries, summary.unknown) == (5, 10)
+    timed_out = Call(stage="synthesize", **asked("unknown", error="did not answer within 120 s"))
+    (summary,) = await evaluate(bench, [Canned(timed_out, *remembered)], tmp_path / "timed out")
+    assert (summary.queries, summary.unknown) == (5, 5)
+
+
+async def test_a_model_that_died_ends_a_run_although_verdicts_come_from_the_cache(
+    bench: Benchmark, tmp_path: Path
+) -> None:
+    gone = [Call(stage="synthesize", **asked("unknown", error="the server went away")) for _ in range(10)]
+    with pytest.raises(LMMError, match=r"20 calls in a row gave no answer \(the server went away\)"):
+        await evaluate(bench, [Canned(*gone, verdict("1", cached=True))], tmp_path, query_concurrency=1)
 
 
 async def test_a_budget_that_ends_the_work_finishes_a_query(

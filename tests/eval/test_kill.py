@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.types import RerankResult
-from tests.eval.killing import PATIENCE, committed, kill_again_and_again, lines, run_script
+from tests.eval.killable_run import main
+from tests.eval.killing import PATIENCE, Killable, committed, kill_again_and_again, lines, run_killable
 
-SCRIPT = Path(__file__).with_name("killable_run.py")
 KILLS = 5
 
 
@@ -28,13 +28,14 @@ def test_killing_the_process_again_and_again_loses_nothing(rows: Any, write_parq
     for folder in (whole, killed):
         folder.mkdir()
 
-    def start(folder: Path, asked: Path) -> subprocess.Popen[bytes]:
-        return run_script(SCRIPT, parquet, folder / "cache.sqlite", folder / "out", asked)
+    def start(folder: Path, most: int) -> Killable:
+        return run_killable(main, parquet, folder, most)
 
-    uninterrupted = start(whole, whole / "asked")
+    uninterrupted = start(whole, sys.maxsize)
     ever_asked = kill_again_and_again(start, killed, KILLS, 0, 9)
-    assert uninterrupted.wait(timeout=PATIENCE) == 0
-    assert ever_asked == set(lines(whole / "asked")) == committed(killed / "cache.sqlite")
+    asked = uninterrupted.calls()
+    assert uninterrupted.ended() == 0
+    assert ever_asked == set(asked) == committed(killed / "cache.sqlite")
     found, expected = rankings(killed / "out"), rankings(whole / "out")
     assert len(expected) == 5
     assert {query: list(p) for query, p in found.items()} == {query: list(p) for query, p in expected.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ import pytest
 from agent.types import RerankResult
 from eval.finished import read_results
 from tests.agent.oracle import paint
-from tests.eval.killable_agent import QUERIES
-from tests.eval.killing import PATIENCE, committed, kill_again_and_again, lines, run_script
+from tests.eval.killable_agent import QUERIES, main
+from tests.eval.killing import PATIENCE, Killable, committed, kill_again_and_again, run_killable
 
-SCRIPT = Path(__file__).with_name("killable_agent.py")
 OF_THE_PROCESS = {"cached", "latency", "at"}  # what may differ between two runs
 
 
@@ -32,14 +31,14 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
         folder.mkdir()
     paint(pictures)
 
-    def start(folder: Path, asked: Path) -> subprocess.Popen[bytes]:
-        return run_script(SCRIPT, strategy, max_calls, pictures, folder, asked)
+    def start(folder: Path, most: int) -> Killable:
+        return run_killable(main, strategy, max_calls, pictures, folder, most)
 
-    undisturbed = start(whole, whole / "asked")
+    undisturbed = start(whole, sys.maxsize)
     ever_asked = kill_again_and_again(start, killed, kills, 1, latest)
-    _, errors = undisturbed.communicate(timeout=PATIENCE)
-    assert undisturbed.returncode == 0, errors.decode()
-    assert ever_asked == set(lines(whole / "asked")) == committed(killed / "cache.sqlite")
+    asked = undisturbed.calls()
+    assert undisturbed.ended() == 0
+    assert ever_asked == set(asked) == committed(killed / "cache.sqlite")
     found, expected = (read_results(folder / "out" / strategy) for folder in (killed, whole))
     assert len(expected) == QUERIES
     assert found.keys() == expected.keys()

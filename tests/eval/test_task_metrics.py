@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.types import RankedCandidate, RerankResult
 from core.types import Query, Turn
 from eval import metrics
-from eval.scoring import HEADLINE, METRICS, score, shown_metrics
+from eval.scoring import HEADLINE, METRICS, Scores, score, shown_metrics
 from eval.types import Benchmark
 from retrieval.collection import FilesCollection
 
@@ -76,10 +78,11 @@ def test_a_dialogue_is_scored_after_every_round() -> None:
     assert bench.rounds == {"d0.0": 0, "d0.1": 1, "d0.2": 2, "d1.0": 0, "d1.1": 1}
     by_round = score(bench, results).by_round()
     assert list(by_round) == [0, 1, 2]
-    assert [means["hits@1"] for means in by_round.values()] == [0.0, 0.5, 1.0]
+    assert [means["dialogues"] for means in by_round.values()] == [2, 2, 2]
+    assert [means["hits@1"] for means in by_round.values()] == [0.0, 0.5, 0.5]
     assert [means["hits@5"] for means in by_round.values()] == [0.5, 1.0, 1.0]
     assert [means["mAP@5"] for means in by_round.values()] == pytest.approx(
-        [(1 / 3 / 2 + 0) / 2, (1 / 2 + 1 / 2) / 2, 1.0]
+        [(1 / 3 / 2 + 0) / 2, (1 / 2 + 1 / 2) / 2, (1.0 + 1 / 2) / 2]
     )
     assert [means["recall@10"] for means in by_round.values()] == [0.25, 0.75, 1.0]
 
@@ -88,6 +91,68 @@ def test_a_part_of_the_queries_is_scored_by_its_own_rounds() -> None:
     bench, results = dialogues()
     first = {query_id: results[query_id] for query_id in ("d0.0", "d0.1")}
     assert {done: means["hits@1"] for done, means in score(bench, first).by_round().items()} == {0: 0.0, 1: 1.0}
+
+
+def one_target(*found: bool, id: str = "d", text: str = "a") -> tuple[list[Query], dict[str, RerankResult]]:
+    """A dialogue of so many queries, whose target `x` comes first where it is found, and else third."""
+    turns = tuple(Turn(question="what?", answer=f"{id} {n}") for n in range(len(found)))
+    queries = [Query(id=f"{id}.{n}", text=text, dialogue=turns[:n]) for n in range(len(found))]
+    results = [ranked(query.id, *("xpq" if hit else "pqx")) for query, hit in zip(queries, found, strict=True)]
+    return queries, {result.query_id: result for result in results}
+
+
+def rounds_of(*dialogues: tuple[list[Query], dict[str, RerankResult]]) -> Scores:
+    queries = [query for of, _ in dialogues for query in of]
+    bench = benchmark(*queries, relevant={query.id: ["x"] for query in queries})
+    return score(bench, {query_id: result for _, of in dialogues for query_id, result in of.items()})
+
+
+def test_a_hit_is_carried_over_the_rounds_and_recall_is_of_each_alone() -> None:
+    scores = rounds_of(one_target(False, True, False))
+    by_round = scores.by_round()
+    assert [means["hits@1"] for means in by_round.values()] == [0, 1, 1]  # ChatIR
+    assert [means["recall@1"] for means in by_round.values()] == [0, 1, 0]  # PlugIR
+    assert scores.means()["hits@1"] == 1
+    assert [values["hits@1"] for values in scores.per_query().values()] == [None, None, 1]
+    assert [values["recall@1"] for values in scores.per_query().values()] == [0, 1, 0]
+
+
+def test_every_round_has_all_dialogues_and_those_that_ended_count_as_they_ended() -> None:
+    scores = rounds_of(
+        one_target(True, id="early"),
+        one_target(False, False, id="lost"),
+        one_target(False, False, False, True, id="late"),
+        one_target(False, True, False, False, id="once"),
+    )
+    by_round = scores.by_round()
+    assert list(by_round) == [0, 1, 2, 3]
+    assert {means["dialogues"] for means in by_round.values()} == {4}
+    assert [means["hits@1"] for means in by_round.values()] == [0.25, 0.5, 0.5, 0.75]
+    assert [means["recall@1"] for means in by_round.values()] == [0.25, 0.5, 0.25, 0.5]
+    assert scores.means()["hits@1"] == 0.75
+
+
+def test_a_dialogue_with_nothing_to_find_in_some_round_is_left_out_of_all() -> None:
+    queries, results = one_target(True, True, id="blind")
+    others, found = one_target(False, True)
+    relevant = {query.id: ["x"] for query in (*queries, *others)} | {"blind.1": []}
+    scores = score(benchmark(*queries, *others, relevant=relevant), {**results, **found})
+    assert [(means["dialogues"], means["hits@1"]) for means in scores.by_round().values()] == [(1, 0), (1, 1)]
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=5), min_size=1, max_size=5))
+def test_hits_never_fall_and_end_where_the_run_s_do(found: list[list[bool]]) -> None:
+    scores = rounds_of(*(one_target(*hits, id=f"d{n}") for n, hits in enumerate(found)))
+    by_round = scores.by_round()
+    if len(by_round) > 1:
+        hits = [means["hits@1"] or 0.0 for means in by_round.values()]
+        assert hits == sorted(hits)
+        assert hits[-1] == scores.means()["hits@1"] == pytest.approx(sum(map(any, found)) / len(found))
+
+
+def test_carried_by_hand() -> None:
+    rounds = [[0.0, 1.0, 0.0], [1.0, np.nan, 0.0], [np.nan, 0.0, 1.0]]
+    np.testing.assert_array_equal(metrics.carried(rounds), [[0, 1, 1], [1, np.nan, 1], [np.nan, 0, 1]])
 
 
 def test_other_benchmarks_have_no_rounds() -> None:

@@ -96,6 +96,7 @@ def test_queries_carry_their_reference_and_no_answer(split: Split) -> None:
         assert query.query.dialogue == ()
 
 
+@pytest.mark.slow
 def test_no_picture_is_in_two_collections_or_in_training() -> None:
     held = [{scene.key() for scene in load_composed(name).scenes.values()} for name in SIZES]
     held += [{scene.key() for scene in read_split(name).scenes.values()} for name in SIZES]

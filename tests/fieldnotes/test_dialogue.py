@@ -96,6 +96,7 @@ def test_every_word_is_one_that_the_model_knows(split: Split) -> None:
         assert not unknown_words(words, "lmm")
 
 
+@pytest.mark.slow
 def test_no_picture_is_in_two_collections_or_in_training() -> None:
     held = [{s.key() for s in read_split(name, task).scenes.values()} for task in ("dialogue", "") for name in SIZES]
     held.append({scene.key() for scene in read_split("test", "composed").scenes.values()})

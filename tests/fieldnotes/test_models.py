@@ -40,15 +40,19 @@ def test_they_know_the_words_of_every_query() -> None:
     assert unknown_words("a Zebra, and a zebra on the beach", "lmm") == ["zebra"]
 
 
-def test_the_committed_tokenizer_is_the_one_that_the_code_makes() -> None:
+@pytest.mark.slow
+def test_the_committed_tokenizer_is_the_one_that_the_code_makes(vocabulary: list[str]) -> None:
     from transformers import AutoTokenizer
 
+    made = lmm_vocabulary()
     committed = AutoTokenizer.from_pretrained(MODELS / "lmm")
-    assert committed.get_vocab() == lmm_tokenizer(lmm_vocabulary()).get_vocab()
+    assert committed.get_vocab() == lmm_tokenizer(made).get_vocab()
+    assert vocabulary == made
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_both_models_reach_their_bars_on_validation(files: dict[str, Path]) -> None:
+def test_both_models_reach_their_bars_on_validation(files: dict[str, Path], vocabulary: list[str]) -> None:
     prepare_torchvision()
     from transformers import LlavaForConditionalGeneration
 
@@ -58,7 +62,7 @@ def test_both_models_reach_their_bars_on_validation(files: dict[str, Path]) -> N
     assert figures["recall@100"] >= 0.95
 
     model = LlavaForConditionalGeneration.from_pretrained(MODELS / "lmm", dtype=torch.float32).eval()
-    codec = Codec(lmm_vocabulary())
+    codec = Codec(vocabulary)
     size = (PIXELS, PIXELS)
     pixels = np.stack(
         [np.asarray(Image.open(path).convert("RGB").resize(size, Image.Resampling.BICUBIC)) for path in files.values()]

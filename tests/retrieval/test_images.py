@@ -30,7 +30,7 @@ def encoded(image: PILImage.Image, kind: str = "PNG", **options: Any) -> bytes:
 MARKED = PILImage.new("RGB", (40, 20), "red")
 MARKED.paste("blue", (20, 0, 40, 20))
 MARKED.paste("lime", (0, 0, 10, 10))
-SOURCES = [encoded(MARKED, kind) for kind in FORMATS]
+SOURCES = [encoded(MARKED, kind) for kind in FORMATS if kind != "PSD"]  # which Pillow does not write
 
 
 def test_a_10000_by_10000_png_is_refused_without_decoding(tmp_path: Path) -> None:

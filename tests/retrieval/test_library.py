@@ -49,7 +49,7 @@ class Counting:
 
 def test_sound_images_are_indexed_and_broken_ones_listed(photos: Path, clip: ClipEncoder, tmp_path: Path) -> None:
     report = build_index(FolderCollection(photos), clip, tmp_path / "index", encoder_name="tiny", batch_size=4)
-    assert (report.indexed, report.encoded, list(report.skipped)) == (9, 9, ["broken.jpg"])
+    assert (report.indexed, report.encoded, list(report.skipped)) == (9, 9, ["broken.jpg", "notes.txt"])
     assert "can't be read as an image" in report.skipped["broken.jpg"]
     assert json.loads((tmp_path / "index" / "skipped.json").read_text()) == report.skipped
     assert read_manifest(tmp_path / "index").encoder_name == "tiny"
@@ -91,7 +91,7 @@ def test_only_what_is_new_or_changed_is_encoded_again(photos: Path, clip: ClipEn
     (photos / "1.png").unlink()
     encoder = Counting(clip)
     report = build_index(FolderCollection(photos), encoder, tmp_path / "index")
-    assert (report.indexed, report.encoded, dict(report.skipped), encoder.encoded) == (10, 3, {}, 3)
+    assert (report.indexed, report.encoded, list(report.skipped), encoder.encoded) == (10, 3, ["notes.txt"], 3)
     library = open_library(tmp_path / "index", clip)
     assert "1.png" not in library.index.ids
     fresh = clip.encode_images([PILImage.open(photos / "0.png")])[0]

@@ -192,7 +192,7 @@ class Server:
 
     url: str = ""
     answer: Callable[[dict[str, Any]], Answer] = redness
-    models: Answer = (200, json.dumps({"data": [{"id": "vl"}]}))
+    models: Answer = (200, json.dumps({"data": [{"id": "vl", "root": "org/vl"}]}))
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
 

@@ -131,7 +131,7 @@ def test_control_characters_of_others_do_not_reach_the_terminal(run: Run, monkey
 
 @pytest.mark.usefixtures("world")
 def test_an_interruption_says_what_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
+    async def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(service.workload, "_evaluate", interrupt)
@@ -150,3 +150,12 @@ def test_nobody_reads_on(line: str) -> None:
     assert process.stderr.read() == b""
     assert process.wait(timeout=60) in (0, 1)
     process.stderr.close()
+
+
+def test_a_librarys_warning_is_shown_on_one_line() -> None:
+    code = (
+        "import warnings\nfrom service.cli import cli, main\n@cli.command()\n"
+        "def odd():\n    warnings.warn('advice\\nin two lines')\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "odd"], capture_output=True, text=True, check=True)
+    assert done.stderr == "warning: advice in two lines (UserWarning)\n"

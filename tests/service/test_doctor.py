@@ -9,12 +9,11 @@ import json
 import math
 import re
 import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,11 +24,14 @@ from scipy import ndimage
 
 import service.wiring
 from agent.lmm.base import LMM, LMMRequest, LMMResponse, TokenLogprob
+from agent.lmm.openai import OpenAILMM
 from agent.lmm.scripted import ScriptedLMM
 from core.fingerprint import fingerprint_pixels
 from core.types import ImageSource
 from service.doctor import throughput
+from service.doctor.finding import Finding
 from service.doctor.probes import fieldnotes, shapes
+from service.doctor.steadiness import check_company
 from service.wiring import unknown_words
 from tests.service.conftest import Answer, Run, Server
 
@@ -37,6 +39,7 @@ CHECKS = [
     "server",
     "log-probabilities",
     "top log-probabilities",
+    "answer format",
     "yes/no spellings",
     "image seen",
     "several images",
@@ -58,7 +61,8 @@ class Fake:
 
     `cap` is how many log-probabilities it gives, and `refuses` more, or gives as many as it can; `blind` is the P(yes)
     of everything; `most` is how many pictures it takes; `turned` means that it takes them in the wrong order; `drawn`
-    texts say the other thing every other time, whatever their log-probabilities.
+    texts say the other thing every other time, whatever their log-probabilities. Where there is `company`, calls meet
+    there before they are answered, and get each other's answers if `in_company` is not 0.
     """
 
     cap: int = 20
@@ -76,44 +80,39 @@ class Fake:
     words: tuple[str, str] = ("Yes", "No")
     _asked: Counter[str] = field(default_factory=Counter)
     _seen: dict[str, str] = field(default_factory=dict)
-    _at_once: int = 0
+    company: threading.Barrier | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, body: dict[str, Any]) -> Answer:
-        with self._busy(body) as (at_once, again):
-            text, urls = split(body)
-            wanted = body.get("top_logprobs", 0)
-            if len(urls) > self.most:
-                return refusal(f"At most {self.most} image(s) may be provided in one prompt.")
-            if wanted > self.cap and self.refuses:
-                return refusal(f"Requested sample logprobs of {wanted}, which is greater than max allowed: {self.cap}")
-            if "response_format" in body and self.schema:
-                return 200, written(json.dumps({"answers": ["yes"] * 3}), body, again, self.counts)
-            seen = [self.look(url) for url in urls]
-            if self.turned:
-                seen.reverse()
-            if len(seen) > 1:
-                shown = next((place for place, thing in enumerate(seen) if thing in text), 0)
-                return 200, self.said([("abcd"[shown], 0.9), ("abcd"[shown - 1], 0.05)], body, again)
-            p = self.p_yes(text, seen)
-            p += self.in_company * (at_once > 1) + self.on_repeat * (again % 2)
-            p = min(max(p if p < 1 else 2 - p, 0.01), 0.99)
-            spoken = sorted(zip(self.words, (p, 1 - p), strict=True), key=lambda each: -each[1])
-            return 200, self.said([(word, share * 0.98) for word, share in spoken], body, again)
-
-    @contextmanager
-    def _busy(self, body: dict[str, Any]) -> Iterator[tuple[int, int]]:
-        key = hashlib.sha256(json.dumps(body).encode()).hexdigest()
         with self._lock:
-            self._at_once += 1
-            again = self._asked[key]
-            self._asked[key] += 1
-        try:
-            time.sleep(0.002)  # so that calls which are sent at once are here at once
-            yield self._at_once, again
-        finally:
-            with self._lock:
-                self._at_once -= 1
+            again = self._asked[key_of(body)]
+            self._asked[key_of(body)] += 1
+        text, urls = split(body)
+        wanted = body.get("top_logprobs", 0)
+        if len(urls) > self.most:
+            return refusal(f"At most {self.most} image(s) may be provided in one prompt.")
+        if wanted > self.cap and self.refuses:
+            return refusal(f"Requested sample logprobs of {wanted}, which is greater than max allowed: {self.cap}")
+        if "response_format" in body and self.schema:
+            return 200, written(json.dumps({"answers": ["yes"] * 3}), body, again, self.counts)
+        seen = [self.look(url) for url in urls]
+        if self.turned:
+            seen.reverse()
+        if len(seen) > 1:
+            shown = next((place for place, thing in enumerate(seen) if thing in text), 0)
+            return 200, self.said([("abcd"[shown], 0.9), ("abcd"[shown - 1], 0.05)], body, again)
+        p = self.p_yes(text, seen)
+        if self.company:
+            self.company.wait(60)
+            p += self.in_company
+        p += self.on_repeat * (again % 2)
+        p = min(max(p if p < 1 else 2 - p, 0.01), 0.99)
+        spoken = sorted(zip(self.words, (p, 1 - p), strict=True), key=lambda each: -each[1])
+        return 200, self.said([(word, share * 0.98) for word, share in spoken], body, again)
+
+    def asked(self, body: dict[str, Any]) -> int:
+        """How often it was asked this."""
+        return self._asked[key_of(body)]
 
     def look(self, url: str) -> str:
         if url not in self._seen:
@@ -136,8 +135,13 @@ class Fake:
         filler = [(f"word{n}", 1e-6) for n in range(20)]
         top = [{"token": t, "logprob": math.log(p)} for t, p in [*spoken, *filler]]
         top = top[: min(body.get("top_logprobs", 0), self.cap)]
-        logprobs = {"content": [{**top[0], "top_logprobs": top}]} if top else None
-        return written(spoken[self.drawn and again % 2][0], body, again, self.counts, logprobs)
+        token, share = spoken[self.drawn and again % 2]
+        logprobs = {"content": [{"token": token, "logprob": math.log(share), "top_logprobs": top}]} if top else None
+        return written(token, body, again, self.counts, logprobs)
+
+
+def key_of(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()
 
 
 def split(body: dict[str, Any]) -> tuple[str, list[str]]:
@@ -234,8 +238,19 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_found_by_its_check_alone(fault: str, run: Run, server: Server) -> None:
+def test_a_planted_fault_is_found_by_its_check_alone(
+    fault: str, run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake, check, seen = FAULTS[fault]
+
+    async def in_pairs(*arguments: Any) -> Finding:
+        fake.company = threading.Barrier(2)
+        try:
+            return await check_company(*arguments)
+        finally:
+            fake.company = None
+
+    monkeypatch.setattr("service.doctor.examine.check_company", in_pairs)
     result, findings = examined(run, server, fake)
     assert result.exit_code == 1
     assert list(findings) == CHECKS
@@ -252,11 +267,58 @@ def test_a_server_that_takes_no_pictures(run: Run, server: Server) -> None:
     assert findings["several images"]["state"] == "unknown"
 
 
-def test_what_can_not_be_told_is_unknown_and_no_fault(run: Run, server: Server) -> None:
+@pytest.mark.parametrize("second", [0.1, 1.0])
+def test_without_a_count_the_time_says_nothing_about_prefix_caching(
+    second: float, run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange, shown = OpenAILMM.exchange, set()
+
+    async def timed(self: OpenAILMM, request: LMMRequest) -> tuple[LMMResponse, str]:
+        latency = second if request.images in shown else 1.0
+        shown.add(request.images)
+        response, body = await exchange(self, request)
+        return response.model_copy(update={"latency": latency}), body
+
+    monkeypatch.setattr(OpenAILMM, "exchange", timed)
     result, findings = examined(run, server, Fake(counts=False))
     assert result.exit_code == 0
     assert "no count" in findings["prefix caching"]["seen"]
-    assert findings["prefix caching"]["state"] in ("unknown", "ok")
+    assert f"{second:.0%} of the first" in findings["prefix caching"]["seen"]
+    assert findings["prefix caching"]["state"] == "unknown"
+
+
+@pytest.mark.parametrize("step", [0.001, 1.0, 1000.0])
+def test_the_speed_decides_nothing(step: float, run: Run, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock is `step` seconds later than the one before, so many calls at once gain nothing."""
+    clock = count(0.0, step)
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    result, findings = examined(run, server, Fake())
+    assert result.exit_code == 0
+    assert {finding["state"] for finding in findings.values()} == {"ok"}, findings
+    assert re.search(r"32 at once are [\d.]+ times as fast", findings["throughput"]["meaning"])
+
+
+@pytest.mark.parametrize(("failing", "state"), [(1, "warn"), (3, "fail")])
+def test_a_repeat_that_fails_is_no_other_answer(failing: int, state: str, run: Run, server: Server) -> None:
+    """Of 24 calls that ask the same again `failing` are refused: the checks before them ask none as often."""
+    fake, refused = Fake(), []
+
+    def refuse_some(body: dict[str, Any]) -> Answer:
+        answer = fake(body)
+        if fake.asked(body) > 6 and len(refused) < failing:
+            refused.append(body)
+            return refusal("out of memory")
+        return answer
+
+    server.answer = refuse_some
+    result = run("doctor", "--lmm", server.url, "--model", "vl", "--json")
+    findings = {finding["name"]: finding for finding in json.loads(result.stdout)["findings"]}
+    assert findings["same on repeat"]["state"] == state
+    assert (
+        f"at most 0.000 over 6 repeats of 4 questions; {failing} of these calls failed: "
+        in (findings["same on repeat"]["seen"])
+    )
+    assert "out of memory" in findings["same on repeat"]["seen"]
 
 
 def test_a_cache_that_finds_nothing_is_a_warning(run: Run, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,19 +73,45 @@ def test_what_can_not_be_exported(run: Run, world: World) -> None:
     assert not Path("x").exists()
 
 
-def test_published_rows_stand_beside_runs_on_their_benchmark(run: Run, world: World) -> None:
-    runs = evaluated(run, world, "INQUIRE-Rerank")
-    (board,) = payload(run("leaderboard", runs, "--json"))["boards"]
+@pytest.fixture
+def of_four(monkeypatch: pytest.MonkeyPatch, run: Run, world: World) -> Path:
+    """Runs over the published rows' benchmark, as if those were over the four queries of twelve images here."""
+    rows = tuple(row.model_copy(update={"queries": 4, "candidates": 12}) for row in published())
+    monkeypatch.setattr("eval.leaderboard.published", lambda: rows)
+    return evaluated(run, world, "INQUIRE-Rerank")
+
+
+def test_published_rows_stand_beside_runs_over_the_same_queries_and_candidates(run: Run, of_four: Path) -> None:
+    (board,) = payload(run("leaderboard", of_four, "--json"))["boards"]
     assert (board["benchmark"], board["split"], board["foreign"]) == ("INQUIRE-Rerank", "test", False)
     assert [row["name"] for row in board["rows"]] == [
         "yes-no", "clip", "OpenAI CLIP ViT-L/14", "OpenAI CLIP ViT-B/16", "OpenAI CLIP ViT-B/32",
     ]  # fmt: skip
     assert all(row["source"] for row in board["rows"])
-    shown = run("leaderboard", runs).stdout
-    assert "| 3 | OpenAI CLIP ViT-L/14 | 36.77 | 64.15 | 0.57 | - | INQUIRE-Rerank, reproduced by" in shown
-    metrics = json.loads((runs / "yes-no" / "metrics.json").read_text())["metrics"]
+    shown = run("leaderboard", of_four).stdout
+    assert "| 3 | OpenAI CLIP ViT-L/14 | 36.77 | 64.15 | 0.57 | - | measured by a user of the benchmark" in shown
+    metrics = json.loads((of_four / "yes-no" / "metrics.json").read_text())["metrics"]
     own = f"{100 * metrics['mAP@100']:.2f} | {100 * metrics['nDCG@100']:.2f} | {metrics['MRR']:.2f} | 48"
     assert f"| 1 | **yes-no** | {own} | own run runs/INQUIRE-Rerank-test/yes-no" in shown
+
+
+def test_a_run_over_a_part_of_the_queries_stands_apart_and_is_told_why(run: Run, of_four: Path) -> None:
+    payload(run("eval", "sets/INQUIRE-Rerank", "--strategy", "yes-no", "--limit", "3", "--out", "part", "--json"))
+    beside, alone = payload(run("leaderboard", of_four, "part", "--json"))["boards"]
+    assert len(beside["rows"]) == 5
+    assert [row["name"] for row in alone["rows"]] == ["part/yes-no"]
+    assert alone["notes"][0] == "part/yes-no can't stand beside the published rows: it has 3 of 4 queries"
+    own, theirs = payload(run("leaderboard", "part", "--json"))["boards"]
+    assert ([row["name"] for row in own["rows"]], theirs["foreign"], len(theirs["rows"])) == (["yes-no"], True, 3)
+    assert "other queries or candidates: not comparable" in theirs["notes"][0]
+
+
+def test_a_run_over_other_candidates_stands_apart(run: Run, of_four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tuple(row.model_copy(update={"queries": 4}) for row in published())
+    monkeypatch.setattr("eval.leaderboard.published", lambda: rows)
+    own, theirs = payload(run("leaderboard", of_four, "--json"))["boards"]
+    assert ([row["name"] for row in own["rows"]], theirs["foreign"]) == (["yes-no", "clip"], True)
+    assert "they are over 100 candidates for each query, and it has 12" in own["notes"][0]
 
 
 @pytest.mark.parametrize(
@@ -117,3 +143,10 @@ def test_the_published_figures() -> None:
         "OpenAI CLIP ViT-L/14": (36.77, 64.15, 0.57),
     }
     assert {row.benchmark for row in published()} == {"INQUIRE-Rerank"}
+    assert {(row.queries, row.candidates) for row in published()} == {(160, 100)}
+
+
+def test_the_sources_say_who_measured_and_what_was_confirmed() -> None:
+    sources = {row.name: row.source for row in published()}
+    assert all("measured by a user of the benchmark" in source for source in sources.values())
+    assert [name for name, source in sources.items() if "confirmed by an author" in source] == ["OpenAI CLIP ViT-L/14"]

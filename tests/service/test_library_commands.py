@@ -66,6 +66,47 @@ def test_search_by_text(run: Run, indexed: Path, world: World) -> None:
     assert world.asked == [] and result.stderr == ""
 
 
+@pytest.mark.parametrize("line", [(), ("--rerank", *ONE_QUESTION), ("--reference", "000003.png")])
+def test_a_search_encodes_and_searches_once(
+    run: Run, indexed: Path, world: World, line: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retrieval.clip import ClipEncoder
+    from retrieval.faiss_index import FaissIndex
+
+    done: list[str] = []
+    encode, search = ClipEncoder.encode_query, FaissIndex.search
+    monkeypatch.setattr(ClipEncoder, "encode_query", lambda *args: done.append("encoded") or encode(*args))
+    monkeypatch.setattr(FaissIndex, "search", lambda *args: done.append("searched") or search(*args))
+    result = run("search", "--index", indexed, "--query", FOX, *line)
+    assert result.exit_code == 0, result.stderr
+    assert done == ["encoded", "searched"]
+
+
+def test_every_file_that_is_left_out_is_counted_and_named(run: Run, indexed: Path, tmp_path: Path) -> None:
+    field = tmp_path / "field"
+    (field / "000003.png").rename(field / "photo.png?1445")
+    for name in ("a.json", "b.json", "c.json", "d.json"):
+        (field / name).write_text("{}")
+    (field / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(9))
+    (field / "elsewhere").symlink_to(tmp_path)
+    result = run("index", field, "-o", indexed)
+    assert "12 images are searchable" in result.stdout and "skipped 7:" in result.stdout
+    lines = [line for line in result.stdout.splitlines() if line.startswith("  ")]
+    assert len(lines) == 4  # a line for each reason
+    assert any(line.startswith("  a.json, b.json, c.json and 1 more: no picture in JPEG") for line in lines)
+    assert any(line.startswith("  IMG_1.HEIC: HEIC needs the package pillow-heif") for line in lines)
+    assert any(line.startswith("  elsewhere: a link to a folder outside") for line in lines)
+    names = {"a.json", "b.json", "c.json", "d.json", "IMG_1.HEIC", "elsewhere", "broken.jpg"}
+    assert set(json.loads((indexed / "skipped.json").read_text())) == names
+
+    found = run("search", "--index", indexed, "--query", FOX)
+    assert f"7 files are not in this index; {indexed / 'skipped.json'} says why." in found.stdout
+    told = json.loads(run("search", "--index", indexed, "--query", FOX, "--json").stdout)
+    assert {entry["image"] for entry in told["skipped"]} == names
+    ranked = run("rerank", "--query", FOX, "--images", field, "--strategy", "clip")
+    assert "skipped 7:" in ranked.stdout and "IMG_1.HEIC: HEIC needs" in ranked.stdout
+
+
 def test_rerank_and_export(run: Run, indexed: Path, world: World, tmp_path: Path) -> None:
     line = ("search", "--index", indexed, "--query", FOX, "--rerank", *ONE_QUESTION)
     result = run(*line, "--csv", tmp_path / "sub" / "fox.csv", "--copy-to", tmp_path / "foxes", "--min-p", "0.5")

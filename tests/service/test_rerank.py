@@ -46,7 +46,7 @@ def test_a_folder_with_broken_images(run: Run, folder: Path, world: World) -> No
     assert best["p_yes"] == pytest.approx(0.9)
     assert best["answer"] == "Yes"
     reasons = {entry["image"]: entry["reason"] for entry in told["skipped"]}
-    assert set(reasons) == {"broken.jpg", "huge.png"}
+    assert set(reasons) == {"broken.jpg", "huge.png", "notes.txt"}
     assert "can't be read" in reasons["broken.jpg"]
     assert "10000 x 10000 pixels" in reasons["huge.png"]
     assert told["cost"]["calls"] == len(world.asked) == 12
@@ -71,7 +71,7 @@ def test_for_people(run: Run, folder: Path, world: World) -> None:
     rows = [line.split() for line in result.stdout.splitlines()]
     assert [row[0] for row in rows if row and row[0].isdigit()] == ["1", "2", "3"]
     assert next(row for row in rows if row and row[0] == "1")[-2:] == ["000008.png", "Yes"]
-    assert "skipped 2:" in result.stdout
+    assert "skipped 3:" in result.stdout
     assert len(world.asked) == 12  # all were looked at
 
 

@@ -63,6 +63,17 @@ def test_strategies(run: Run) -> None:
     assert shown["verify"]["prompt"]["name"] == "match_yes_no"
 
 
+def test_no_strategy_claims_to_be_what_a_paper_published(run: Run) -> None:
+    """They are after papers, in other words and with other settings; of `imagescope` the list says so itself."""
+    listed = {each["name"]: each for each in json.loads(run("strategies", "list", "--json").stdout)}
+    assert "not as published" in listed["imagescope"]["description"]
+    assert "not as published" in " ".join(run("strategies", "list").stdout.split())
+    shown = json.loads(run("strategies", "show", "imagescope", "--json").stdout)
+    assert "not a reproduction" in shown["source"]
+    for name in ("yes-no", "yes-no-fused", "true-false", "predicates", "agent"):
+        assert json.loads(run("strategies", "show", name, "--json").stdout)["source"].startswith("After ")
+
+
 def test_ones_own_strategy_is_checked(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine\nfusion: {methid: prior}\n")
     result = run("strategies", "show", tmp_path / "mine.yaml")

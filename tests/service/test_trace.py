@@ -263,6 +263,22 @@ def test_a_line_that_a_kill_cut_off_is_passed_over(run: Run, out: Path) -> None:
 EVIL = "[bold red]x[/bold red] \x1b[2Jgone \u202eflipped \rback"
 
 
+@pytest.mark.parametrize(
+    "line",
+    ['{"a":' * 100_000, "[" * 5_000 + "]" * 5_000, '{"query_id": ["q1"], "query_text": "x"}', '{"query_id": NaN}', "7"],
+    ids=["deep", "deep and closed", "an id that is a list", "not a number", "a number"],
+)
+def test_a_line_that_is_no_result_is_passed_over(run: Run, out: Path, line: str) -> None:
+    path = out / "agent" / "results.jsonl"
+    path.write_text(f"{line}\n{path.read_text()}")
+    assert run("trace", "out/agent", "q1", "--json").exit_code == 0
+    path.write_text(f"{line}\n")
+    broken = run("trace", "out/agent", "q1")
+    assert broken.exit_code == 1
+    assert "has no query 'q1'; it has 0" in broken.stderr
+    assert len(broken.stderr.splitlines()) == 1
+
+
 def evil() -> RerankResult:
     """Somebody else's words wherever there can be any."""
 
@@ -297,3 +313,9 @@ def test_markup_and_control_characters_are_shown_and_not_obeyed() -> None:
         assert "[bold red]x[/bold red]" in text
         assert "\\x1b[2Jgone" in text
         assert not {"\x1b", "\u202e", "\r"} & set(text)
+
+
+def test_contributions_of_any_size_are_shown() -> None:
+    ranked = agentic().ranking[0].model_copy(update={"contributions": {"prior": 1e308, "base": -1e308}})
+    result = agentic(ranking=(ranked, *agentic().ranking[1:]))
+    assert "█" in shown(render_why(result, why(result, ranked.image_id)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,15 +14,14 @@ from PIL import Image as PILImage
 import fieldnotes.collection
 import fieldnotes.vocabulary
 import service.console
-from agent.graph import Agent
+import service.wiring
 from agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
-from agent.strategies.strategy import load_strategy
-from core.errors import ConfigError, LMMConnectionError, VocabularyError
-from core.types import Query
+from cache.sqlite import SqliteStore
+from core.errors import ConfigError, LMMConnectionError, LMMRequestError, VocabularyError
 from retrieval.collection import FilesCollection, FolderCollection
 from service.own_pictures import all_fieldnotes
 from service.settings import CACHE_MODES, Settings
-from service.wiring import bundled_folder, load_encoder, open_lmm, require_known_words, require_server, studio_deps
+from service.wiring import bundled_folder, load_encoder, open_lmm, require_known_words, require_server
 from tests.service.conftest import FOX, Server, World
 
 
@@ -40,12 +41,51 @@ async def test_a_server_behind_the_cache(server: Server, photos: Path, tmp_path:
     )
     for asked in (1, 1):
         async with open_lmm(settings, images) as lmm:
-            assert lmm.identity == "openai:vl@r1#png<=16"
+            assert lmm.identity == "openai:vl@r1#png<=16#root=org/vl"
             response = await lmm.generate(request_about(images, "red.png"))
         assert response.text == "Yes"
         assert len(server.bodies) == asked
     assert server.headers[0]["authorization"] == "Bearer secret"
     assert (tmp_path / "c.sqlite").exists()
+
+
+async def test_a_server_that_is_away_is_identified_with_the_first_call(
+    server: Server, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.wiring, "_PATIENCE", 0.05)
+    images, models = FolderCollection(photos), server.models
+    settings = Settings(lmm_url=server.url, model="vl", cache_file=tmp_path / "c.sqlite")
+    server.models = (200, json.dumps({"data": [{"id": "other"}]}))
+    with pytest.raises(LMMRequestError, match="serves other, not vl"):
+        async with open_lmm(settings, images):
+            pass
+    async with open_lmm(settings, images, may_be_away=True) as lmm:
+        assert lmm.identity == "openai:vl#png<=1024"
+        with pytest.raises(LMMRequestError, match="serves other, not vl"):
+            await lmm.generate(request_about(images, "red.png"))
+        assert server.bodies == []
+        server.models = models
+        await lmm.generate(request_about(images, "red.png"))
+        assert lmm.identity == "openai:vl#png<=1024#root=org/vl"
+    with closing(SqliteStore(tmp_path / "c.sqlite")) as store:
+        assert store.stats().by_model == {"openai:vl#png<=1024#root=org/vl": 1}
+
+
+async def test_a_replay_knows_which_server_it_replays(server: Server, photos: Path, tmp_path: Path) -> None:
+    images = FolderCollection(photos)
+    settings = Settings(lmm_url=server.url, model="vl", cache_file=tmp_path / "c.sqlite")
+    for root in ("one", "two"):
+        server.models = (200, json.dumps({"data": [{"id": "vl", "root": root}]}))
+        async with open_lmm(settings, images) as lmm:
+            await lmm.generate(request_about(images, "red.png"))
+        replay = open_lmm(replace(settings, lmm_url="http://127.0.0.1:9", cache_mode="replay"), images)
+        if root == "one":
+            async with replay as lmm:
+                assert (await lmm.generate(request_about(images, "red.png"))).cached
+        else:
+            with pytest.raises(ConfigError, match=r"answers of 2 servers for vl .*root=one; .*root=two.*--replay RUN"):
+                async with replay:
+                    pass
 
 
 async def test_with_the_cache_off_nothing_is_kept(server: Server, photos: Path, tmp_path: Path) -> None:
@@ -92,13 +132,6 @@ def test_words_are_checked_per_model() -> None:
 def test_the_bundled_clip_is_the_default() -> None:
     name = str(bundled_folder("clip"))
     assert load_encoder(Settings()).fingerprint == load_encoder(Settings(clip=name)).fingerprint
-
-
-async def test_studio_gets_a_graph_over_the_bundled_collection(world: World) -> None:
-    strategy = load_strategy("yes-no")
-    result = await Agent(studio_deps(strategy), strategy).rerank(Query(id="q", text=FOX), top_k=12)
-    assert result.ranking[0].image_id == "8"
-    assert len(world.asked) == 12
 
 
 def test_own_pictures_are_told_by_their_pixels(world: World, photos: Path, tmp_path: Path) -> None:

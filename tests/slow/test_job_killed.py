@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.eval.killing import PATIENCE, ROOT, committed, lines, run_script
+from tests.eval.killing import PATIENCE, committed, lines, run_script
 from tests.service.api.facts import painted
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ class Running:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.asked = asked
-        self.process = run_script(ROOT / "tests" / "service" / "api" / "killable_service.py", folder, port, asked)
+        self.process = run_script(Path(__file__).with_name("killable_service.py"), folder, port, asked)
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
         deadline = time.monotonic() + PATIENCE
         while True:

@@ -77,14 +77,13 @@ def test_replaying_and_rescoring_keep_pace(tmp_path: Path) -> None:
 
     lmm = CachedLMM(ScriptedLMM(answer), store)
     inputs = {NAME: input_lines(bench, strategy, None)}
-    made, _ = timed(
+    made, asking = timed(
         lambda: run("a", [Agent(Deps(bench.images, lmm), strategy)], provenance={"lmm": "scripted"}, inputs=inputs)
     )
     recording = make_recording(recorded_lines([made.out], store))
     agent = Agent(Deps(recording.benchmark.images, recording.lmm), strategy)
-    replayed, seconds = timed(lambda: run("b", [agent], live=False))
+    replayed, replaying = timed(lambda: run("b", [agent], live=False))
     assert (replayed.out / "run.trec").read_bytes() == (made.out / "run.trec").read_bytes()
-    pace = replayed.asked / seconds
 
     fused = strategy.model_copy(update={"fusion": Fusion(method="log_odds", prior_weight=0.4)})
 
@@ -93,6 +92,8 @@ def test_replaying_and_rescoring_keep_pace(tmp_path: Path) -> None:
         images = make_recording(recorded_lines([made.out], None, {made.out: results})).benchmark.images
         return await run("c", [Rescorer(fused, results, Deps(images))], query_concurrency=1, live=False)
 
-    rescored, seconds = timed(rescore)
-    assert pace >= 2000
-    assert 100_000 * seconds / rescored.asked <= 10
+    rescored, rescoring = timed(rescore)
+    assert made.asked == replayed.asked == rescored.asked
+    # Of the time in which a model that costs nothing was asked, within the same process.
+    assert replaying <= asking
+    assert rescoring <= asking / 3

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eval.dialogues import by_round, dialogues
 from eval.paired import EVEN
+from eval.scoring import HITS
 from service.viewer import addresses, charts
 from service.viewer.comparisons import companions
 from service.viewer.digest import QueryDigest
@@ -16,6 +18,7 @@ from service.viewer.page import Page
 from service.viewer.run import Run
 from service.viewer.shelf import Shelf
 
+_ROUNDS = "rounds of the dialogue"
 _LISTED = 5  # queries that were hurt most, and that were helped most
 
 
@@ -79,6 +82,8 @@ def _everything(run: Run) -> list[tuple[str, Mean, float | None]]:
     before = standings(run.digests.values())
     found = []
     for metric, mean in means_of(run.metrics["per_query"]).items():
+        if metric in HITS and run.metrics.get("by_round"):
+            continue  # these are not of queries but of dialogues, and those of earlier versions of rounds
         name = f"m{metric}" if metric.startswith("AP@") else METRICS.get(metric, metric)
         found.append((name, mean, before[name].before if name in before else None))
     return found
@@ -90,19 +95,16 @@ def _kinds(run: Run, digests: Sequence[QueryDigest]) -> dict[str, list[Group]]:
         return {}
     told: dict[str, Mapping[str, Any]] = {"supercategory": run.metrics.get("by_supercategory", {})}
     told |= run.metrics.get("breakdowns", {})
-    told["rounds of the dialogue"] = rounds = run.metrics.get("by_round", {})
-    heard = _rounds(run) if rounds else {}
     members: dict[tuple[str, str], list[QueryDigest]] = {}
     for digest in digests:
         for kind, name in run.groups(digest.query_id).items():
             members.setdefault((kind, name), []).append(digest)
-        if digest.query_id in heard:
-            members.setdefault(("rounds of the dialogue", heard[digest.query_id]), []).append(digest)
-    return {
+    found = {
         kind: [_group(name, values, members.get((kind, name))) for name, values in groups.items()]
         for kind, groups in told.items()
         if groups
     }
+    return {**found, _ROUNDS: rounds} if (rounds := _rounds(run)) else found
 
 
 def _group(name: str, values: Mapping[str, float | None], members: Sequence[QueryDigest] | None) -> Group:
@@ -111,11 +113,23 @@ def _group(name: str, values: Mapping[str, float | None], members: Sequence[Quer
     return Group(name, len(members), values, standings(members, ("AP@50",)).get(MAIN_MEAN))
 
 
-def _rounds(run: Run) -> dict[str, str]:
-    """Query id -> how many rounds of its dialogue it has heard."""
-    if run.inputs is None:
-        return {}
-    return {line.id: str(len(line.query.dialogue)) for line in run.inputs.queries if line.query is not None}
+def _rounds(run: Run) -> list[Group]:
+    """The dialogues after each number of rounds, each with the query that stands for it then (`eval.dialogues`).
+
+    They are taken from the queries where the run has them, because earlier versions scored only the dialogues that have
+    exactly so many rounds: the means in their `metrics.json` are of those.
+    """
+    told = (run.metrics or {}).get("by_round", {})
+    if not told or run.inputs is None:
+        return [_group(name, values, None) for name, values in told.items()]
+    queries = [line.query for line in run.inputs.queries if line.query is not None and line.id in run.digests]
+    followed = [ids for ids in dialogues(queries) if all(run.digests[query_id].scores for query_id in ids)]
+    rounds = []
+    for done, ids in by_round(followed, {query.id: len(query.dialogue) for query in queries}).items():
+        members = [run.digests[query_id] for query_id in ids]
+        values = {name: standing.now.value for name, standing in standings(members).items()}
+        rounds.append(_group(str(done), values, members))
+    return rounds
 
 
 def _group_names(groups: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:

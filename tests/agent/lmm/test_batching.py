@@ -1,25 +1,28 @@
 import asyncio
 import threading
-import time
 from collections.abc import Sequence
 
 import pytest
 
 from agent.lmm.batching import Batcher
+from tests.waiting import PATIENCE
 
 
 class Recorder:
-    """Work that remembers its batches and threads, and answers each number with its square."""
+    """Work that remembers its batches and threads, and answers each number with its square; not before it may `end`."""
 
-    def __init__(self, seconds: float = 0.0) -> None:
+    def __init__(self, may_end: bool = True) -> None:
         self.batches: list[list[int]] = []
         self.threads: set[int] = set()
-        self.seconds = seconds
+        self.begun, self.end = threading.Event(), threading.Event()
+        if may_end:
+            self.end.set()
 
     def __call__(self, numbers: Sequence[int]) -> list[int | Exception]:
         self.batches.append(list(numbers))
         self.threads.add(threading.get_ident())
-        time.sleep(self.seconds)
+        self.begun.set()
+        assert self.end.wait(PATIENCE)
         return [ValueError(f"not {n}") if n < 0 else n * n for n in numbers]
 
 
@@ -41,11 +44,13 @@ async def test_batches_are_of_one_kind_and_not_too_large_and_nobody_starves() ->
 
 
 async def test_the_next_batch_gathers_while_one_runs_in_the_same_thread() -> None:
-    work = Recorder(seconds=0.1)
+    work = Recorder(may_end=False)
     batcher = Batcher(work, lambda n: 0, largest=8)
     first = asyncio.create_task(batcher.submit(1))
-    await asyncio.sleep(0.05)
+    await asyncio.to_thread(work.begun.wait, PATIENCE)
     later = [asyncio.create_task(batcher.submit(n)) for n in (2, 3)]
+    await asyncio.sleep(0)
+    work.end.set()
     assert await asyncio.gather(first, *later) == [1, 4, 9]
     assert work.batches == [[1], [2, 3]] and len(work.threads) == 1
     await batcher.aclose()
@@ -93,10 +98,14 @@ def test_it_serves_one_event_loop_after_another() -> None:
 
 
 async def test_closing_finishes_what_runs_and_cancels_what_waits() -> None:
-    batcher = Batcher(Recorder(seconds=0.05), lambda n: n, largest=8)
+    work = Recorder(may_end=False)
+    batcher = Batcher(work, lambda n: n, largest=8)
     tasks = [asyncio.create_task(batcher.submit(n)) for n in (1, 2)]
-    await asyncio.sleep(0.02)
-    await batcher.aclose()
+    await asyncio.to_thread(work.begun.wait, PATIENCE)
+    closing = asyncio.create_task(batcher.aclose())
+    await asyncio.sleep(0)
+    work.end.set()
+    await closing
     assert await tasks[0] == 1, "it was being worked on"
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(tasks[1], 1)
+        await asyncio.wait_for(tasks[1], PATIENCE)

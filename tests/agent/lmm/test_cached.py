@@ -1,10 +1,13 @@
 import asyncio
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.lmm.base import LMMRequest, LMMResponse, Usage
+from agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
 from agent.lmm.cached import CachedLMM
+from agent.lmm.identity import server_identity
 from agent.lmm.scripted import ScriptedLMM
 from cache.sqlite import SqliteStore
 from cache.store import Entry, MemoryStore
@@ -174,15 +177,6 @@ async def test_replay_never_asks_and_names_what_is_missing(ask) -> None:
     assert len(model.requests) == 1 and replay.calls == 0
 
 
-async def test_an_unreadable_entry_says_what_to_do_and_refresh_mends_it(ask) -> None:
-    store, request = MemoryStore(), ask("?")
-    store.put(Entry(request.key("scripted"), "{}", '{"txt":', '{"model":"scripted"}'))
-    with pytest.raises(CacheError, match="refresh"):
-        await CachedLMM(ScriptedLMM(lambda request: "x"), store).generate(request)
-    await CachedLMM(ScriptedLMM(lambda request: "x"), store, "refresh").generate(request)
-    assert (await CachedLMM(ScriptedLMM({}), store).generate(request)).text == "x"
-
-
 async def test_two_processes_that_asked_at_once_keep_the_first_answer(ask) -> None:
     store = MemoryStore()
     slow = [SlowLMM(lambda request, n=n: str(n)) for n in range(2)]
@@ -192,3 +186,106 @@ async def test_two_processes_that_asked_at_once_keep_the_first_answer(ask) -> No
         lmm.gate.set()
         await task
     assert (await CachedLMM(ScriptedLMM({}), store).generate(ask("?"))).text == "0"
+
+
+GOOD = LMMResponse(text="yes", answer_logprobs=(TokenLogprob(token="yes", logprob=-0.1),))
+EMPTY = GOOD.model_copy(update={"answer_logprobs": ()})
+NO_ANSWERS = {
+    "no finite log-probability": ({"top_logprobs": 20}, EMPTY),
+    "filtered": ({"top_logprobs": 20}, GOOD.model_copy(update={"finish_reason": "content_filter"})),
+    "no JSON": ({"json_schema": {"type": "object"}}, LMMResponse(text="{not json")),
+}
+
+
+@pytest.mark.parametrize("kind", NO_ANSWERS)
+async def test_what_is_no_answer_is_returned_and_asked_for_again(ask, kind: str) -> None:
+    options, none = NO_ANSWERS[kind]
+    fine = LMMResponse(text="{}") if "json_schema" in options else GOOD
+    answers, store = iter([none, fine]), MemoryStore()
+    lmm = CachedLMM(ScriptedLMM(lambda request: next(answers)), store)
+    assert await lmm.generate(ask("?", **options)) == none
+    assert store.stats().entries == 0
+    assert await lmm.generate(ask("?", **options)) == fine
+    assert (await lmm.generate(ask("?", **options))).cached
+
+
+def recorded(request: LMMRequest, response: LMMResponse, model: str = "scripted") -> Entry:
+    """An entry as an earlier version kept it, whatever it was."""
+    text = response.model_dump_json(exclude={"cached"})
+    return Entry(request.key(model), request.model_dump_json(), text, json.dumps({"model": model}))
+
+
+@pytest.mark.parametrize("kind", NO_ANSWERS)
+async def test_what_an_earlier_version_kept_is_replaced_and_replayed_as_it_was(ask, kind: str) -> None:
+    options, none = NO_ANSWERS[kind]
+    fine = LMMResponse(text="{}") if "json_schema" in options else GOOD
+    store, request = MemoryStore(), ask("?", **options)
+    store.put(recorded(request, none))
+    silent = CachedLMM(ScriptedLMM({}), store, "replay")
+    assert await silent.generate(request) == none.model_copy(update={"cached": True})
+    lmm = CachedLMM(ScriptedLMM(lambda request: fine), store)
+    assert not (await lmm.generate(request)).cached
+    assert (await silent.generate(request)).text == fine.text, "the new one is in its place"
+
+
+@pytest.mark.parametrize("damage", ["altered", "unreadable", "provenance"])
+async def test_a_damaged_entry_is_asked_for_again_and_not_replayed(ask, damage: str) -> None:
+    store, request = MemoryStore(), ask("?")
+    await CachedLMM(ScriptedLMM(lambda request: "yes"), store).generate(request)
+    entry = store.get(request.key("scripted"))
+    assert entry is not None
+    match damage:
+        case "altered":
+            entry = replace(entry, response=entry.response.replace("yes", "no!"))
+        case "unreadable":
+            entry = replace(entry, response='{"txt":', provenance='{"model":"scripted"}')
+        case "provenance":
+            entry = replace(entry, provenance="{")
+    store.put(entry, replace=True)
+    with pytest.raises(CacheError, match="without --replay"):
+        await CachedLMM(ScriptedLMM({}), store, "replay").generate(request)
+    assert (await CachedLMM(ScriptedLMM(lambda request: "yes"), store).generate(request)).text == "yes"
+    assert (await CachedLMM(ScriptedLMM({}), store, "replay").generate(request)).text == "yes"
+
+
+NAMED = server_identity("vl", None, 16)
+ONE, OTHER = (server_identity("vl", None, 16, {"root": root}) for root in ("one", "other"))
+
+
+async def test_what_was_recorded_under_a_servers_name_belongs_to_the_first_that_finds_it(ask) -> None:
+    store, request = MemoryStore(), ask("?")
+    store.put(recorded(request, LMMResponse(text="kept"), NAMED))
+    for _ in range(2):
+        lmm = CachedLMM(ScriptedLMM({}, identity=ONE), store)
+        assert (await lmm.generate(request)).text == "kept"
+    assert lmm.inherited == 0, "it was copied"
+    assert store.get(request.key(ONE)) is not None
+    another = CachedLMM(ScriptedLMM(lambda request: "new", identity=OTHER), store)
+    assert (await another.generate(request)).text == "new"
+    third = ScriptedLMM({}, identity=server_identity("vl", None, 16, {"root": "third"}))
+    with pytest.raises(CacheMissError):
+        await CachedLMM(third, store, "replay").generate(request)
+    assert (await CachedLMM(ScriptedLMM({}, identity=NAMED), store).generate(request)).text == "kept"
+
+
+async def test_a_replay_finds_what_was_recorded_under_the_name_and_changes_nothing(ask) -> None:
+    store, request = MemoryStore(), ask("?")
+    store.put(entry := recorded(request, LMMResponse(text="kept"), NAMED))
+    assert (await CachedLMM(ScriptedLMM({}, identity=ONE), store, "replay").generate(request)).text == "kept"
+    assert store.get(entry.key) == entry and store.stats().entries == 1
+
+
+async def test_the_model_is_identified_before_its_first_key_is_made(ask) -> None:
+    class Late(ScriptedLMM):
+        told = ""
+
+        @property
+        def identity(self) -> str:
+            return f"late {self.told}"
+
+        async def identify(self) -> None:
+            self.told = "known"
+
+    store, model = MemoryStore(), Late(lambda request: "x")
+    await CachedLMM(model, store, identify=model.identify).generate(ask("?"))
+    assert store.stats().by_model == {"late known": 1}

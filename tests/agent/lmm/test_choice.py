@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 from agent.lmm.base import TokenLogprob
 from agent.lmm.choice import LETTERS, choose
 from agent.lmm.yes_no import MAX_LOG_ODDS, BinaryAnswer, p_yes
+from tests.agent.lmm.test_yes_no import scaled
 
 TOKENS = st.sampled_from(["a", "A", " b", "▁C", "(d", "B.", "Ġc", "The", "ab", "</s>", "", "e"])
-ALTERNATIVES = st.lists(
+NUMBERS = st.lists(
     st.builds(TokenLogprob, token=TOKENS, logprob=st.floats(min_value=-60, max_value=0)), min_size=1, max_size=20
 )
+ALTERNATIVES = st.builds(scaled, NUMBERS, st.floats(min_value=0.01, max_value=1.0))
 
 
 def shares(**probabilities: float) -> list[TokenLogprob]:

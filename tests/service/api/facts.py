@@ -28,6 +28,7 @@ from service.api.jobwork import Jobs
 from service.api.opening import open_engine
 from service.server_settings import ServerSettings
 from tests.agent.oracle import FACTS, Oracle, oracle_of, paint
+from tests.waiting import until
 
 COLLECTION = "facts"
 
@@ -125,7 +126,7 @@ async def open_service(folder: Path, lmm: LMM | None = None, **more: Any) -> Asy
         finally:
             if isinstance(lmm, GatedLMM):  # what is behind the gate never gets an answer
                 engine.stop(0.0)
-                await asyncio.sleep(0.05)
+                await until(lambda: not engine.admission.at_work)
                 lmm.gone = True
                 lmm.gate.set()
 

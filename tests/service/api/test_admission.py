@@ -73,7 +73,7 @@ async def test_first_come_first_served() -> None:
 async def test_who_waits_too_long_gets_a_deadline_and_holds_up_nobody() -> None:
     admission = Admission(at_work=1, waiting=2)
     first, second, third = Caller(admission), Caller(admission, patience=0.01), Caller(admission)
-    await asyncio.sleep(0.05)
+    await second.task
     assert second.error is not None
     assert (second.error.status, second.error.code) == (504, "deadline")
     first.let_go.set()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from core.errors import ConfigError
 from service.api.errors import ApiError
 from service.api.events import HEARTBEAT, Event, Feed, event, failure, stream
+from tests.waiting import PATIENCE
 
 json_data = st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=5))
 
@@ -27,16 +28,22 @@ def test_whatever_is_said_is_one_event(data: dict[str, object], number: int | No
     assert fields.get("id") == (None if number is None else str(number))
 
 
-async def told(count: int, pause: float = 0.0) -> AsyncGenerator[Event]:
-    for number in range(count):
-        await asyncio.sleep(pause)
-        yield event("step", {"number": number})
-
-
 async def test_silence_is_broken_by_comments() -> None:
-    chunks = [chunk async for chunk in stream(told(2, pause=0.06), every=0.02).body_iterator]
-    assert chunks.count(HEARTBEAT) >= 2
-    assert [chunk for chunk in chunks if chunk != HEARTBEAT] == [e.encode() async for e in told(2)]
+    first, second = (event("step", {"number": number}) for number in range(2))
+    heard = asyncio.Event()
+
+    async def silent_between() -> AsyncGenerator[Event]:
+        yield first
+        await heard.wait()
+        yield second
+
+    chunks = []
+    async for chunk in stream(silent_between(), every=0.01).body_iterator:
+        chunks.append(chunk)
+        if chunks.count(HEARTBEAT) == 2:
+            heard.set()
+    assert [chunk for chunk in chunks if chunk != HEARTBEAT] == [first.encode(), second.encode()]
+    assert chunks[-1] == second.encode()
 
 
 async def test_a_client_that_leaves_ends_what_it_listened_to() -> None:
@@ -45,7 +52,7 @@ async def test_a_client_that_leaves_ends_what_it_listened_to() -> None:
     async def endless() -> AsyncGenerator[Event]:
         try:
             yield event("first", {})
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             ended.set()
 
@@ -87,7 +94,7 @@ async def test_work_that_nobody_listens_to_any_more_is_stopped() -> None:
     async def work() -> Event:
         feed.put(event("step", {}))
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             stopped.set()
         return event("result", {})
@@ -95,7 +102,7 @@ async def test_work_that_nobody_listens_to_any_more_is_stopped() -> None:
     events = feed.during(work)
     assert (await anext(events)).kind == "step"
     await events.aclose()
-    await asyncio.wait_for(stopped.wait(), 5)
+    await asyncio.wait_for(stopped.wait(), PATIENCE)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -17,6 +17,7 @@ from service.api.documents import DocumentObject, read_inputs
 from service.api.errors import ApiError
 from service.api.fetching import Address, Fetcher, is_public
 from tests.service.api.desk import RED, Desk, picture
+from tests.waiting import PATIENCE
 
 PNG = picture(RED)
 Serve = Callable[[BaseHTTPRequestHandler], None]
@@ -69,7 +70,9 @@ def onward(location: str) -> Serve:
     return page(b"", 302, Location=location)
 
 
-def fetcher(web: Web, *addresses: str, allow_all: bool = True, seconds: float = 5.0) -> Fetcher:
+def fetcher(
+    web: Web, *addresses: str, allow_all: bool = True, seconds: float = PATIENCE, size: int = 10_000
+) -> Fetcher:
     """A fetcher for `pictures.test`, whose name leads to these addresses (by default to the server)."""
 
     async def resolve(host: str, port: int) -> Collection[Address]:
@@ -77,7 +80,7 @@ def fetcher(web: Web, *addresses: str, allow_all: bool = True, seconds: float = 
 
     allowed = (lambda address: True) if allow_all else is_public
     hosts = [f"Pictures.TEST:{web.port}"]
-    return Fetcher(hosts, 10_000, seconds=seconds, resolve=resolve, allowed=allowed)
+    return Fetcher(hosts, size, seconds=seconds, resolve=resolve, allowed=allowed)
 
 
 async def refusal(fetcher: Fetcher, url: str) -> ApiError:
@@ -244,15 +247,12 @@ async def test_a_slow_server_is_left(web: Web) -> None:
     def slow(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.end_headers()
-        for _ in range(20):
-            try:
+        with suppress(OSError):  # until the fetcher leaves
+            while True:
                 handler.wfile.write(b"x")
-            except OSError:
-                return
-            time.sleep(0.05)
 
     web.pages["/slow"] = slow
-    error = await refusal(fetcher(web, seconds=0.2), web.url("/slow"))
+    error = await refusal(fetcher(web, seconds=0.2, size=10**9), web.url("/slow"))
     assert "took more than 0.2 s" in str(error)
 
 

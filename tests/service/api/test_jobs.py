@@ -19,6 +19,7 @@ from service.api.events import Event
 from service.api.jobwork import JOBS_AT_WORK, MOST_UNFINISHED
 from tests.agent.oracle import oracle_of
 from tests.service.api.facts import COLLECTION, GatedLMM, Service, events_of, open_service, painted
+from tests.waiting import PATIENCE, turns
 
 CRAB = {"url": "/v1/search", "body": {"query": "crab", "strategy": "yes-no", "top_k": 8}, "custom_id": "a crab"}
 SNOW = {"url": "/v1/search", "body": {"query": "snow", "strategy": "yes-no", "top_k": 8}}
@@ -45,7 +46,7 @@ async def submit(service: Service, *calls: dict[str, Any]) -> dict[str, Any]:
 async def until(service: Service, job_id: str, enough: Callable[[Event], bool], after: int = 0) -> list[Event]:
     """The events up to the first that is enough."""
     seen = []
-    async with asyncio.timeout(20), aclosing(service.jobs.follow(job_id, after)) as events:
+    async with asyncio.timeout(PATIENCE), aclosing(service.jobs.follow(job_id, after)) as events:
         async for happened in events:
             seen.append(happened)
             if enough(happened):
@@ -151,7 +152,7 @@ async def test_cancelling_keeps_what_was_found(tmp_path: Path) -> None:
         response = await service.client.post(f"{address}/cancel")
         assert response.json()["state"] == "cancelled"
         lmm.gate.set()
-        await asyncio.sleep(0.05)
+        await turns()
         events = events_of((await service.client.get(job["events"])).text)
         assert events[-1][1] == "cancelled"
         assert sum(kind == "verified" for _, kind, _ in events) >= 1
@@ -166,10 +167,10 @@ async def test_a_job_that_is_deleted_stops_and_is_gone(tmp_path: Path) -> None:
         job, other = await submit(service, CRAB, SNOW), await submit(service, CRAB)
         await until(service, job["id"], lambda happened: happened.kind == "verified")
         following = asyncio.create_task(service.client.get(job["events"]))
-        await asyncio.sleep(0.05)
+        await turns()
         last = (await service.client.delete(f"/v1/jobs/{job['id']}")).json()
         assert (last["id"], last["state"]) == (job["id"], "cancelled")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await following
         for path in ("", "/events"):
             assert (await service.client.get(f"/v1/jobs/{job['id']}{path}")).status_code == 404
@@ -182,9 +183,15 @@ async def test_so_many_jobs_are_at_work_and_so_many_wait(tmp_path: Path) -> None
     lmm = gated(tmp_path, free=0)
     async with open_service(tmp_path, lmm) as service:
         jobs = [await submit(service, CRAB) for _ in range(MOST_UNFINISHED)]
-        await asyncio.sleep(0.1)
-        states = Counter(each["state"] for each in (await service.client.get("/v1/jobs")).json()["jobs"])
-        assert states == {"running": JOBS_AT_WORK, "waiting": MOST_UNFINISHED - JOBS_AT_WORK}
+
+        async def states() -> Counter[str]:
+            return Counter(each["state"] for each in (await service.client.get("/v1/jobs")).json()["jobs"])
+
+        async with asyncio.timeout(PATIENCE):
+            while (await states())["running"] < JOBS_AT_WORK:
+                await asyncio.sleep(0)
+        await turns()
+        assert await states() == {"running": JOBS_AT_WORK, "waiting": MOST_UNFINISHED - JOBS_AT_WORK}
         refused = await service.client.post("/v1/jobs", json={"calls": [CRAB]})
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_jobs")
         assert int(refused.headers["Retry-After"]) > 0
@@ -258,12 +265,12 @@ async def test_streams_end_when_the_service_stops(tmp_path: Path) -> None:
         listening = asyncio.create_task(service.client.get(job["events"]))
         await until(service, job["id"], lambda happened: happened.kind == "verified")
         service.engine.stop(0.0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             events = events_of((await listening).text)
         assert "done" not in {kind for _, kind, _ in events}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (view := (await service.client.get(f"/v1/jobs/{job['id']}")).json())["state"] == "running":
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
         assert (view["state"], view["calls"]["done"]) == ("waiting", 0)
 
 

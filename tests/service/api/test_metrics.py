@@ -20,6 +20,7 @@ from service.api.metrics import STAGES, Metrics, stage_seconds
 from tests.agent.oracle import oracle_of
 from tests.service.api.facts import COLLECTION, GatedLMM, painted, settings_of
 from tests.service.api.whole import open_app
+from tests.waiting import until
 
 SEARCH = {"query": "crab, snow, no net", "strategy": "predicates", "top_k": 8}
 
@@ -159,8 +160,7 @@ async def test_queue_calls_at_work_and_jobs_are_those_of_the_moment(tmp_path: Pa
             asyncio.create_task(client.post("/v1/search", json={"query": words, "strategy": "yes-no", "top_k": 3}))
             for words in ("crab", "snow", "net", "rain")
         ]
-        while len(lmm.asked) < 3:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(lmm.asked) == 3)
         busy = await read(client)
         assert (busy("calls_at_work"), busy("queue_depth"), busy("lmm_requests_in_flight")) == (1, 2, 3)
         lmm.gate.set()
@@ -174,7 +174,7 @@ async def test_queue_calls_at_work_and_jobs_are_those_of_the_moment(tmp_path: Pa
     assert idle("reranks_total", outcome="too_many_requests") == 1
     assert idle("jobs", state="done") == 1
     assert {sample.labels["state"] for sample in idle.samples if sample.name == "fieldscope_jobs"} == {
-        "waiting", "running", "done", "cancelled",
+        "waiting", "running", "done", "failed", "cancelled",
     }  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from service.api.keys import KeyFile
 from service.app import create_app
 from tests.service.api.facts import COLLECTION, settings_of
 from tests.service.api.whole import open_app
+from tests.waiting import until
 
 NASTY = "'; DROP TABLE jobs; DROP TABLE traces; --\"><script>alert('owned')</script><img src=x onerror=alert(1)>{{7*7}}"
 GOOD = {"query": "crab", "documents": [f"fieldscope://{COLLECTION}/01.png"], "strategy": "yes-no"}
@@ -438,16 +439,17 @@ def assert_harmless(page: httpx.Response) -> None:
 
 async def test_hours_of_nothing_hold_nobody_up(attacked: Attacked) -> None:
     """A client that sends half a body and waits: the others are served."""
-    gate = asyncio.Event()
+    gate, begun = asyncio.Event(), list[int]()
 
     async def half() -> AsyncIterator[bytes]:
         yield b'{"query": '
+        begun.append(1)
         await gate.wait()
         yield b'"crab"}'
 
     headers = {"Content-Type": "application/json", "Transfer-Encoding": "chunked"}
     slow = [asyncio.create_task(attacked.client.post("/v1/rerank", content=half(), headers=headers)) for _ in range(50)]
-    await asyncio.sleep(0.05)
+    await until(lambda: len(begun) == len(slow))
     assert (await attacked.client.post("/v1/rerank", json=GOOD)).status_code == 200
     gate.set()
     assert {reply.status_code for reply in await asyncio.gather(*slow)} == {422}

@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +18,11 @@ import httpx
 import pytest
 from click.testing import Result
 
+from tests.waiting import PATIENCE
+
 BODY = {"query": "a red picture", "documents": ["fieldscope://photos/red.png"], "strategy": "yes-no"}
-START = 60.0
+
+get, post = partial(httpx.get, timeout=PATIENCE), partial(httpx.post, timeout=PATIENCE)
 
 
 class Run(Protocol):
@@ -50,9 +53,10 @@ class Process:
         assert "http://" in line, self.process.stderr and self.process.stderr.read()
         self.url = line.split()[3]
 
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+    def stop(self, number: int = signal.SIGTERM, meanwhile: Callable[[], object] = bool) -> tuple[int, str]:
         self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=START)
+        meanwhile()
+        _, errors = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, errors
 
 
@@ -79,26 +83,24 @@ def started(photos: Path, server: LMMServer, tmp_path: Path) -> Iterator[Started
 
 
 def test_it_serves_and_ends_what_is_in_flight_when_it_is_told_to_stop(started: Started, server: LMMServer) -> None:
-    at_work, answer = threading.Event(), server.answer
+    at_work, stopping, answer = threading.Event(), threading.Event(), server.answer
 
     def slow(body: dict[str, Any]) -> tuple[int, str]:
         at_work.set()
-        time.sleep(0.5)
+        stopping.wait(PATIENCE)
         return answer(body)
 
     service = started()
-    assert httpx.get(f"{service.url}/healthz").json() == {"status": "ok"}
-    assert httpx.get(f"{service.url}/readyz").json()["ready"]
-    assert httpx.post(f"{service.url}/v1/rerank", json=BODY).json()["results"][0]["index"] == 0
+    assert get(f"{service.url}/healthz").json() == {"status": "ok"}
+    assert get(f"{service.url}/readyz").json()["ready"]
+    assert post(f"{service.url}/v1/rerank", json=BODY).json()["results"][0]["index"] == 0
     server.answer = slow
     replies: list[httpx.Response] = []
     other = {**BODY, "query": "another picture"}
-    asking = threading.Thread(
-        target=lambda: replies.append(httpx.post(f"{service.url}/v1/rerank", json=other, timeout=30))
-    )
+    asking = threading.Thread(target=lambda: replies.append(post(f"{service.url}/v1/rerank", json=other)))
     asking.start()
-    assert at_work.wait(10)
-    status, errors = service.stop()
+    assert at_work.wait(PATIENCE)
+    status, errors = service.stop(meanwhile=stopping.set)
     asking.join()
     assert status == 0, errors
     assert replies[0].status_code == 200
@@ -114,32 +116,34 @@ def test_a_job_that_is_at_work_is_handed_back_to_the_next_start(started: Started
 
     def slow(body: dict[str, Any]) -> tuple[int, str]:
         at_work.set()
-        gate.wait(20)
+        gate.wait(2 * PATIENCE)  # not before the service has ended
         return answer(body)
 
     server.answer = slow
     service = started("--grace", 2)
     calls = {"calls": [{"url": "/v1/rerank", "body": BODY}, {"url": "/v1/rerank", "body": {**BODY, "query": "b"}}]}
-    job = httpx.post(f"{service.url}/v1/jobs", json=calls).json()
-    assert at_work.wait(10)
+    job = post(f"{service.url}/v1/jobs", json=calls).json()
+    assert at_work.wait(PATIENCE)
     followed: list[str] = []
-    following = threading.Thread(
-        target=lambda: followed.append(httpx.get(service.url + job["events"], timeout=30).text)  # to its end
-    )
+    listening = threading.Event()
+
+    def follow() -> None:
+        with httpx.stream("GET", service.url + job["events"], timeout=PATIENCE) as events:
+            listening.set()
+            followed.append(events.read().decode())  # to its end
+
+    following = threading.Thread(target=follow)
     following.start()
-    began = time.monotonic()
-    time.sleep(0.2)
+    assert listening.wait(PATIENCE)
     status, errors = service.stop()
     assert status == 0, errors
-    assert time.monotonic() - began < 15 and "Traceback" not in errors
-    following.join(10)
+    assert "Traceback" not in errors
+    following.join(PATIENCE)
     assert "event: done" not in followed[0]
     gate.set()
     again = started()
-    deadline = time.monotonic() + START
-    while (view := httpx.get(f"{again.url}/v1/jobs/{job['id']}").json())["state"] != "done":
-        assert time.monotonic() < deadline, view
-        time.sleep(0.05)
+    assert "event: done" in get(again.url + job["events"]).text
+    view = get(f"{again.url}/v1/jobs/{job['id']}").json()
     assert view["calls"] == {"total": 2, "done": 2, "failed": 0}
     assert again.stop()[0] == 0
 
@@ -147,10 +151,10 @@ def test_a_job_that_is_at_work_is_handed_back_to_the_next_start(started: Started
 def test_it_says_that_it_is_not_ready_while_its_lmm_is_away(started: Started, server: LMMServer) -> None:
     server.models = (200, json.dumps({"data": [{"id": "other"}]}))
     service = started()
-    reply = httpx.get(f"{service.url}/readyz")
+    reply = get(f"{service.url}/readyz")
     assert reply.status_code == 503
     assert "serves other, not vl" in reply.json()["parts"]["lmm"]
-    assert httpx.get(f"{service.url}/healthz").status_code == 200
+    assert get(f"{service.url}/healthz").status_code == 200
     assert service.stop(signal.SIGINT)[0] == 0
 
 
@@ -158,10 +162,10 @@ def test_a_huge_body_is_refused_while_it_comes(started: Started) -> None:
     service = started("--limit", "max_body=100000")
     host, port = service.url.removeprefix("http://").split(":")
     head = f"POST /v1/rerank HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         connection.sendall(f"{head}Content-Length: 1000000000\r\n\r\n".encode())
         assert b"413" in connection.recv(4096).splitlines()[0]
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
         sent = 0
         try:
@@ -177,10 +181,10 @@ def test_it_lets_others_in_with_a_key_only(started: Started, run: Run, tmp_path:
     made = run("keys", "add", "alice", "--data", tmp_path / "service")
     service = started("--host", "0.0.0.0")
     url = service.url.replace("0.0.0.0", "127.0.0.1")
-    assert httpx.post(f"{url}/v1/rerank", json=BODY).status_code == 401
+    assert post(f"{url}/v1/rerank", json=BODY).status_code == 401
     key = {"Authorization": f"Bearer {made.stdout.strip()}", "Host": "reranker.example"}
-    assert httpx.post(f"{url}/v1/rerank", json=BODY, headers=key).status_code == 200
-    assert httpx.get(f"{url}/healthz").status_code == 200
+    assert post(f"{url}/v1/rerank", json=BODY, headers=key).status_code == 200
+    assert get(f"{url}/healthz").status_code == 200
 
 
 def test_what_can_t_be_served_is_one_line_at_once(run: Run, tmp_path: Path) -> None:

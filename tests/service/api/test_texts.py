@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 
 import pytest
@@ -15,6 +14,7 @@ from agent.lmm.scripted import ScriptedLMM
 from agent.types import State, Verdict
 from core.errors import LMMServerError
 from service.api.texts import Judged, judge_texts
+from tests.waiting import Crowd
 
 TEXTS = {"d0": "two red crabs", "d1": "an owl", "d2": "the server fails here"}
 
@@ -35,8 +35,12 @@ async def test_each_text_gets_a_verdict_in_order() -> None:
     assert (verdicts[2].p_yes, verdicts[2].error) == (None, "down")
     assert verdicts[0].prompt_tokens > 0
     judged = Judged(tuple(TEXTS), verdicts)
-    assert list(judged.scores().values()) == pytest.approx([0.9, 0.2, 0.5])
-    assert judged.flags() == ["the model gave no answers about 1 of 3 texts; they stand at even odds"]
+    assert list(judged.scores().values()) == pytest.approx([0.9, 0.2])
+    assert judged.unplaced == [list(TEXTS)[2]]
+    assert judged.flags() == [
+        "the model gave no answers about 1 of 3 texts; they rank last",
+        f"ranked last, because neither the model nor CLIP could judge the text: {list(TEXTS)[2]}",
+    ]
     assert judged.failed and not judged.nothing
     first = lmm.requests[0]
     assert (first.max_tokens, first.top_logprobs, first.images) == (1, 20, ())
@@ -48,7 +52,7 @@ async def test_text_that_says_neither_is_unknown_and_no_probability() -> None:
     assert (verdict.state, verdict.p_yes) == ("unknown", None)
     judged = Judged(("d",), (verdict,))
     assert judged.nothing and not judged.failed
-    assert judged.scores() == {"d": 0.5}
+    assert judged.scores() == {} and judged.unplaced == ["d"]
 
 
 async def test_a_picture_is_asked_whether_the_text_describes_it() -> None:
@@ -63,23 +67,19 @@ async def test_a_picture_is_asked_whether_the_text_describes_it() -> None:
 
 
 async def test_what_the_budget_forbids_is_not_asked_and_no_more_than_allowed_are_in_flight() -> None:
-    flying = most = 0
+    crowd = Crowd(2)
 
     class Slow(ScriptedLMM):
         async def generate(self, request: LMMRequest) -> LMMResponse:
-            nonlocal flying, most
-            flying += 1
-            most = max(most, flying)
-            await asyncio.sleep(0.001)
-            flying -= 1
-            return await super().generate(request)
+            async with crowd.join():
+                return await super().generate(request)
 
     lmm = Slow(lambda request: 0.7)
     texts = {str(n): f"text {n}" for n in range(9)}
     verdicts = await judge_texts(BudgetedLMM(lmm, Account(Budget(max_calls=5))), "q", texts, at_once=2)
     assert [verdict.state for verdict in verdicts].count("not_asked") == 4
     assert len(lmm.requests) == 5
-    assert most == 2
+    assert crowd.most == 2
 
 
 async def test_braces_and_quotes_in_a_text_are_words() -> None:
@@ -100,10 +100,11 @@ def test_an_answer_decides_and_without_one_the_prior_does() -> None:
     judged = Judged(("a", "b", "c", "d", "e"), said, {"a": 0.9, "b": 0.2, "c": 0.4})
     scores = judged.scores()
     assert scores["a"] == 0.4
-    assert scores["b"] < scores["c"] < 0.5 == scores["d"] == scores["e"]  # `a` has the best prior, and an answer
+    assert scores["b"] < scores["c"]  # `a` has the best prior, and an answer
+    assert judged.unplaced == ["d", "e"] and set(scores) == {"a", "b", "c"}
     assert judged.flags() == [
         "the model gave no answers about 3 of 4 texts; they are ranked by CLIP's similarity to the query",
-        "CLIP has never seen some words of d, e, which without an answer stand at even odds",
+        "ranked last, because neither the model nor CLIP could judge the text: d, e",
     ]
     assert not judged.nothing and not judged.failed
 

@@ -40,7 +40,7 @@ from agent.types import (
 )
 from cache.sqlite import SqliteStore
 from cache.store import Entry
-from core.types import Candidate, Query
+from core.types import Candidate, Query, Turn
 from eval.harness import Reranker, evaluate
 from eval.inputs import input_lines
 from eval.ledger import Ledger
@@ -151,6 +151,35 @@ def hostile(folder: Path) -> Made:
         meta={query.id: QueryMeta(supercategory=MARKUP)},
     )
     _evaluate(made, benchmark, [_Prepared(load_strategy("predicates"), lambda _: result)])
+    return made
+
+
+def dialogues(folder: Path) -> Made:
+    """Two dialogues over three pictures, of two rounds (miss, hit, miss) and of none (hit)."""
+    made = _places(folder)
+    for name in "xyz":
+        PILImage.new("RGB", (40, 30), (90, 90, 160)).save(made.images / f"{name}.png")
+    turns = (Turn(question="what?", answer="a crab"), Turn(question="where?", answer="on snow"))
+    queries = [Query(id=f"d0.{n}", text="a", dialogue=turns[:n]) for n in range(3)] + [Query(id="d1.0", text="b")]
+    found = dict(zip((query.id for query in queries), ("yzx", "xyz", "yxz", "xyz"), strict=True))
+    benchmark = Benchmark(
+        name="talks",
+        split="test",
+        queries=tuple(queries),
+        qrels={query.id: {"x.png": 1} for query in queries},
+        images=FolderCollection(made.images),
+    )
+
+    def told(query: Query) -> RerankResult:
+        ranking = tuple(
+            RankedCandidate(image_id=f"{name}.png", rank=n, score=-n, prior=-n, prior_rank=n)
+            for n, name in enumerate(found[query.id], start=1)
+        )
+        return RerankResult(
+            query_id=query.id, query_text=query.text, dialogue=query.dialogue, strategy="clip", ranking=ranking
+        )
+
+    _evaluate(made, benchmark, [_Prepared(load_strategy("clip"), told)])
     return made
 
 

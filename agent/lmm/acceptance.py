@@ -1,0 +1,56 @@
+"""Whether a response can be used as the answer to its request: one test for new answers and remembered ones."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from pydantic import BaseModel
+
+from agent.lmm.base import LMMRequest, LMMResponse
+from agent.lmm.json_text import read_json
+from agent.lmm.logprobs import logprobs_fault
+from agent.schemas import AnswersAnswer, PredicatesAnswer, SynthesisAnswer
+from core.fingerprint import canonical_json
+
+_FILTERED = {
+    "blocklist", "content_filter", "content_filtered", "guardrail_intervened", "prohibited_content", "recitation",
+    "refusal", "safety", "sensitive", "spii",
+}  # fmt: skip
+"""What servers call the end of an answer that a filter stopped."""
+
+
+def fault(request: LMMRequest, response: LMMResponse) -> str | None:
+    """Why a response, new or remembered, is no answer to the request; None where it is one.
+
+    It is none where a filter stopped it, where its log-probabilities are missing or can't be any, where its JSON can't
+    be read, and where it is empty.
+    """
+    if was_filtered(response.finish_reason):
+        return f"a content filter stopped the answer (it ended with {response.finish_reason!r})"
+    if request.top_logprobs and (wrong := logprobs_fault(response.answer_logprobs, request.top_logprobs)):
+        return wrong
+    if request.json_schema is not None:
+        schema = _schemas().get(canonical_json(request.json_schema), _AnyObject)
+        try:
+            read_json(response.text, schema)
+        except ValueError as error:
+            return f"the answer can't be read as JSON: {error}"
+    if not request.top_logprobs and not response.text.strip():
+        return "the answer is empty"
+    return None
+
+
+def was_filtered(finish_reason: str) -> bool:
+    """Whether a server's word for the end of an answer says that a filter stopped it."""
+    return finish_reason.casefold() in _FILTERED
+
+
+class _AnyObject(BaseModel):
+    """What is known of an answer whose schema is not one of ours."""
+
+
+@cache
+def _schemas() -> dict[str, type[BaseModel]]:
+    """The models that read answers, by the schema that a request carries."""
+    models: tuple[type[BaseModel], ...] = (AnswersAnswer, PredicatesAnswer, SynthesisAnswer)
+    return {canonical_json(model.model_json_schema()): model for model in models}

@@ -1,0 +1,96 @@
+"""What a server's failure is in our tree: by its status, and by what a body says that came with status 200."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from core.errors import (
+    ContextLengthError,
+    LMMConnectionError,
+    LMMError,
+    LMMRateLimitError,
+    LMMRequestError,
+    LMMResponseError,
+    LMMServerError,
+)
+
+_REQUEST_TIMEOUT = 408
+_SLOW_DOWN = {409, 425, 429}
+_SERVER_FAULT = 500
+_TOO_LARGE = {400, 413, 422}
+_SPELLED = {
+    "rate_limit": 429, "ratelimit": 429, "too_many": 429, "throttl": 429, "overloaded": 503, "unavailable": 503,
+    "server_error": 500, "servererror": 500, "internal": 500, "timeout": 504, "timed_out": 504, "bad_request": 400,
+    "badrequest": 400, "invalid_request": 400, "notfound": 404, "not_found": 404,
+}  # fmt: skip
+"""What servers call a failure in place of a status."""
+
+
+_TOO_LONG = re.compile(
+    r"context.?(length|size|window|limit)|max(imum)?.?model.?len|prompt is too long|input is too long"
+    r"|max_new_tokens`? must be",
+    re.IGNORECASE,
+)
+"""How vLLM, SGLang, llama.cpp, LM Studio, TGI and OpenAI say that a prompt does not fit."""
+
+
+def status_error(status: int, said: str, retry_after: float | None = None, body: str = "") -> LMMError:
+    """The error of a status of 400 and more. `retry_after` is the pause that the server asks for, in seconds; `body` is
+    all that it wrote, of which `said` may be the beginning only."""
+    if status in _TOO_LARGE and is_too_long(body or said):
+        return ContextLengthError(
+            f"{said}; serve the model with a larger context (vLLM: --max-model-len), scale images further down with "
+            "--max-side, or show fewer of them at once"
+        )
+    if status == _REQUEST_TIMEOUT:
+        return LMMConnectionError(said)
+    if status in _SLOW_DOWN:
+        return LMMRateLimitError(said, retry_after=retry_after)
+    return LMMServerError(said) if status >= _SERVER_FAULT else LMMRequestError(said)
+
+
+def is_too_long(words: str) -> bool:
+    """Whether a server's refusal says that the prompt is longer than the model's context."""
+    return _TOO_LONG.search(words) is not None
+
+
+def failure_in(document: Any) -> LMMError | None:
+    """The error that a body with status 200 holds in place of an answer, or in its first choice; None where it holds
+    none."""
+    if not isinstance(document, dict):
+        return None
+    choices = document.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    told = document.get("error") or choice.get("error")
+    if not told and not choice and (document.get("object") == "error" or "detail" in document):
+        told = document
+    if not told:
+        return None
+    status = _status(told)
+    said = f"the server answered 200, but with an error{f' ({status})' if status else ''}: {_words(told)}"
+    return LMMResponseError(said) if status is None else status_error(status, said)
+
+
+def _status(told: Any) -> int | None:
+    """The status that an error names as a number, or in words."""
+    if not isinstance(told, dict):
+        return None
+    named = [told.get(key) for key in ("code", "status", "status_code", "type")]
+    for name in named:
+        try:
+            number = float(name)  # type: ignore[arg-type]  # whatever is no number is refused
+        except (TypeError, ValueError):
+            continue
+        if math.isfinite(number) and 400 <= number < 600:
+            return int(number)
+    spoken = " ".join(name for name in named if isinstance(name, str)).casefold().replace(" ", "_")
+    return next((status for words, status in _SPELLED.items() if words in spoken), None)
+
+
+def _words(told: Any) -> str:
+    """What an error says, in its own words where it has some."""
+    if isinstance(told, dict):
+        told = told.get("message") or told.get("detail") or told.get("error") or told
+    return " ".join(str(told).split())[:240]

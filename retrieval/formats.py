@@ -1,0 +1,68 @@
+"""Which files are pictures that are opened, told by their content, and why the others are not."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from PIL import Image as PILImage
+
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "PSD", "QOI", "DIB", "PCX", "SGI", "DDS"),
+)
+"""What Pillow reads, but for formats that run another program (EPS), that have no signature (TGA), whose pictures can
+be larger than their header says (ICO, ICNS), and that hold data rather than pictures (FITS, HDF5)."""
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+"""Files with these endings are taken for pictures without a look at their content."""
+
+HEIC = "HEIC needs the package pillow-heif, which is not used here; convert it to JPEG"
+UNKNOWN = f"no picture in {', '.join(FORMATS)}"
+
+_HEAD_BYTES = 64
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_JPEG_XL = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
+_RAW_SUFFIXES = frozenset(
+    {
+        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mrw", ".nef", ".nrw"),
+        *(".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+    }
+)
+"""Most of them are TIFF files, of which Pillow would read the thumbnail."""
+
+
+def why_no_picture(path: Path) -> str | None:
+    """Why a file is no picture that is opened; None where it begins like one, whatever it is called."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return "no regular file"
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+    except OSError as error:
+        return f"can't be read ({error.strerror or error})"
+    if not head:
+        return "the file is empty"
+    if head.startswith(b"PAR1"):
+        return "a Parquet file among images; give Parquet files by themselves"
+    if path.suffix.lower() in _RAW_SUFFIXES:
+        return "a camera's raw file; export it as JPEG or TIFF"
+    return why_undecoded(head) or (None if _is_accepted(head) else UNKNOWN)
+
+
+def why_undecoded(data: bytes) -> str | None:
+    """The reason why Pillow can't decode a picture that begins with `data`, where the format is known and is it."""
+    if data[4:8] == b"ftyp":
+        size = int.from_bytes(data[:4], "big")
+        brands = {data[at : at + 4] for at in (8, *range(16, min(size, _HEAD_BYTES), 4))}
+        if brands & _HEIC_BRANDS and not brands & _AVIF_BRANDS:
+            return HEIC
+    return "Pillow does not read JPEG XL; convert it to JPEG" if data.startswith(_JPEG_XL) else None
+
+
+def _is_accepted(head: bytes) -> bool:
+    """Whether one of Pillow's decoders takes the file for its own by its first bytes."""
+    PILImage.init()
+    accepts = (accept for _, accept in map(PILImage.OPEN.__getitem__, FORMATS) if accept is not None)
+    start = head[:16].ljust(16, b"\0")  # some of them count on so many bytes
+    return any(accept(start) is True for accept in accepts)

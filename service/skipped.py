@@ -1,0 +1,21 @@
+"""What was left out of a collection, and why, in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_NAMED = 3
+
+
+def skipped_lines(skipped: Mapping[str, str]) -> list[str]:
+    """The count, and a line for each reason with the names of the first files. None where nothing was skipped."""
+    names: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        names.setdefault(reason, []).append(name)
+    lines = [f"  {reason if repr(of[0]) in reason else f'{_listed(of)}: {reason}'}" for reason, of in names.items()]
+    return [f"skipped {len(skipped):,}:", *lines] if lines else []
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
