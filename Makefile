@@ -43,7 +43,7 @@ test: setup ## every test that needs no server
 check: setup ## ruff, mypy --strict, the directions of imports, and quick tests that depend on no clock
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(ROOMS) checks
+	$(BIN)/mypy -p fieldscope -p checks
 	$(BIN)/python checks/imports.py
 	$(BIN)/python -m checks.clocks
 
@@ -81,8 +81,8 @@ test-all: check test test-slow test-ui test-clients test-studio test-vllm ## all
 # From nothing to the two models in fieldnotes/models, in this order: the LMM sees with the CLIP's eyes and learns
 # from its mistakes. Give it the machine: hours on two cores, minutes on a GPU. It goes on where it was stopped.
 train: setup ## train the two bundled models anew
-	$(BIN)/python -m fieldnotes.training.clip
-	$(BIN)/python -m fieldnotes.training.lmm
+	$(BIN)/python -m fieldscope.fieldnotes.training.clip
+	$(BIN)/python -m fieldscope.fieldnotes.training.lmm
 
 # Freezes a fresh environment. What torch brings along on a machine with its CUDA build is left out, as is the
 # "+cpu" of one without: torch's own pins decide that on each machine.

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, Message, TextPart
-from agent.types import Asked, State
-from core.errors import BudgetError, ContextLengthError, ImageError, LMMError, LMMRequestError
-from core.types import HashSource, ImageSource
-from prompts.prompt import Prompt
+from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, Message, TextPart
+from fieldscope.agent.types import Asked, State
+from fieldscope.core.errors import BudgetError, ContextLengthError, ImageError, LMMError, LMMRequestError
+from fieldscope.core.types import HashSource, ImageSource
+from fieldscope.prompts.prompt import Prompt
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from agent.lmm.base import LMM, LMMRequest, LMMResponse
-from core.errors import BudgetError
+from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
+from fieldscope.core.errors import BudgetError
 
 Kind = tuple[int, int]
 """Calls of about the same size: how many images a request shows, and how many tokens may be answered."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.lmm.identity import may_be
+from fieldscope.agent.lmm.identity import may_be
 
 if TYPE_CHECKING:
-    from agent.strategies.strategy import Strategy
+    from fieldscope.agent.strategies.strategy import Strategy
 
 
 class CalibrationKey(BaseModel):

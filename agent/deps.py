@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from agent.budget import Account
-from agent.calibration import Calibration
-from agent.lmm.base import LMM
-from core.types import Candidate, ImageSource, Prior, Query
+from fieldscope.agent.budget import Account
+from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.lmm.base import LMM
+from fieldscope.core.types import Candidate, ImageSource, Prior, Query
 
 
 class Retriever(Protocol):

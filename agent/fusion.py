@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from agent.strategies.strategy import Fusion
-from agent.types import RankedCandidate
-from core.errors import ConfigError
-from core.types import Candidate
+from fieldscope.agent.strategies.strategy import Fusion
+from fieldscope.agent.types import RankedCandidate
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.types import Candidate
 
 
 def prior_order(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:

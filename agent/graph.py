@@ -17,24 +17,24 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
 
-from agent.budget import Account, Budget, BudgetedLMM
-from agent.deps import Deps, Session
-from agent.nodes.assess import assess
-from agent.nodes.check import check
-from agent.nodes.compare import compare, compare_unforeseen
-from agent.nodes.decompose import decompose
-from agent.nodes.explain import explain
-from agent.nodes.pair import pair
-from agent.nodes.plan import plan
-from agent.nodes.rank import rank
-from agent.nodes.retrieve import retrieve
-from agent.nodes.synthesize import synthesize
-from agent.nodes.verify import unforeseen, verify
-from agent.state import CompareTask, RerankInput, RerankOutput, RerankState, VerifyTask
-from agent.strategies.strategy import Strategy
-from agent.types import RerankResult, TraceEvent
-from core.errors import ConfigError
-from core.types import Candidate, Query
+from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.nodes.assess import assess
+from fieldscope.agent.nodes.check import check
+from fieldscope.agent.nodes.compare import compare, compare_unforeseen
+from fieldscope.agent.nodes.decompose import decompose
+from fieldscope.agent.nodes.explain import explain
+from fieldscope.agent.nodes.pair import pair
+from fieldscope.agent.nodes.plan import plan
+from fieldscope.agent.nodes.rank import rank
+from fieldscope.agent.nodes.retrieve import retrieve
+from fieldscope.agent.nodes.synthesize import synthesize
+from fieldscope.agent.nodes.verify import unforeseen, verify
+from fieldscope.agent.state import CompareTask, RerankInput, RerankOutput, RerankState, VerifyTask
+from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.types import RerankResult, TraceEvent
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.types import Candidate, Query
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import sha256
 
-from agent.state import RerankState
-from agent.strategies.strategy import Joint
-from agent.types import Predicate
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import Joint
+from fieldscope.agent.types import Predicate
 
 Questions = dict[str, tuple[Predicate, ...]]
 """Image id -> what to ask about it, the leading question first."""

@@ -22,14 +22,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.calibration import UNCALIBRATED, Calibration
-from agent.deps import Deps
-from agent.fusion import standardise
-from agent.shapley import shapley
-from agent.state import RerankState
-from agent.strategies.strategy import Strategy
-from agent.types import Predicate, Verdict
-from core.types import Candidate
+from fieldscope.agent.calibration import UNCALIBRATED, Calibration
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.fusion import standardise
+from fieldscope.agent.shapley import shapley
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.types import Predicate, Verdict
+from fieldscope.core.types import Candidate
 
 Floats = NDArray[np.float64]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.asking import messages
-from agent.lmm.base import ImagePart, LMMRequest, TextPart
-from agent.lmm.choice import LETTERS
-from agent.strategies.strategy import Compare, Verify
-from agent.types import Predicate
+from fieldscope.agent.asking import messages
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
+from fieldscope.agent.lmm.choice import LETTERS
+from fieldscope.agent.strategies.strategy import Compare, Verify
+from fieldscope.agent.types import Predicate
 
 
 def question(predicate: Predicate, image: ImagePart, settings: Verify) -> LMMRequest:

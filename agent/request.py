@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from agent.types import Instruction, Synthesis
-from core.types import Query
-from retrieval.encoder import query_text
+from fieldscope.agent.types import Instruction, Synthesis
+from fieldscope.core.types import Query
+from fieldscope.retrieval.encoder import query_text
 
 
 def request_text(query: Query, caption: str = "") -> str:

@@ -7,11 +7,11 @@ from collections.abc import Collection
 
 import numpy as np
 
-from agent.bradley_terry import Floats, Settled, settle
-from agent.deps import Deps
-from agent.posterior import Belief, believe
-from agent.state import RerankState
-from agent.strategies.strategy import Strategy
+from fieldscope.agent.bradley_terry import Floats, Settled, settle
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.posterior import Belief, believe
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import Strategy
 
 DEPTH = 10
 """The gain is expected in nDCG at this depth."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from agent.types import Operation
+from fieldscope.agent.types import Operation
 
 Kind = Literal[
     "subject", "colour", "count", "behaviour", "context", "habitat", "weather", "absence", "comparison", "other"

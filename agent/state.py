@@ -8,17 +8,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.types import (
-    Call,
-    Comparison,
-    Predicate,
-    Reason,
-    RerankResult,
-    Synthesis,
-    TraceEvent,
-    Verdict,
-)
-from core.types import Candidate, Query
+from fieldscope.agent.types import Call, Comparison, Predicate, Reason, RerankResult, Synthesis, TraceEvent, Verdict
+from fieldscope.core.types import Candidate, Query
 
 
 class _State(BaseModel):

@@ -6,12 +6,12 @@ from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from agent.asking import Answer, ask
-from agent.lmm.base import LMM, LMMRequest, LMMResponse, Message, TextPart, Usage
-from agent.lmm.completion import one_line
-from agent.lmm.json_text import LONGEST, read_json
-from agent.types import Call
-from core.errors import ContextLengthError
+from fieldscope.agent.asking import Answer, ask
+from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse, Message, TextPart, Usage
+from fieldscope.agent.lmm.completion import one_line
+from fieldscope.agent.lmm.json_text import LONGEST, read_json
+from fieldscope.agent.types import Call
+from fieldscope.core.errors import ContextLengthError
 
 STAGES = ("synthesize", "refine", "decompose", "joint")
 """The stages whose calls are made here."""

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from agent.types import RerankResult, TraceEvent
-from core.errors import ConfigError
+from fieldscope.agent.types import RerankResult, TraceEvent
+from fieldscope.core.errors import ConfigError
 
 EVENTS = {
     "started": "The query began: the fingerprints of strategy, prompts and model.",

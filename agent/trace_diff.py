@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from agent.trace_view import View, verdicts_by_image
-from agent.types import Predicate, RankedCandidate, RerankResult, Verdict
-from core.errors import ConfigError
+from fieldscope.agent.trace_view import View, verdicts_by_image
+from fieldscope.agent.types import Predicate, RankedCandidate, RerankResult, Verdict
+from fieldscope.core.errors import ConfigError
 
 DISAGREEMENTS = 5
 """How many images are told in detail."""

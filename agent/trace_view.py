@@ -8,10 +8,10 @@ from operator import itemgetter
 
 from pydantic import BaseModel, ConfigDict
 
-from agent.posterior import latest
-from agent.types import Asked, Comparison, RankedCandidate, RerankResult, Verdict
-from core.errors import ConfigError
-from core.validation import unknown_name
+from fieldscope.agent.posterior import latest
+from fieldscope.agent.types import Asked, Comparison, RankedCandidate, RerankResult, Verdict
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.validation import unknown_name
 
 
 class View(BaseModel):

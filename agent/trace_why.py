@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.fusion import log_odds
-from agent.trace_view import Matchup, View, matchups, ranked_image, verdicts_by_image, weakest
-from agent.types import Predicate, RankedCandidate, Reason, RerankResult, Verdict
+from fieldscope.agent.fusion import log_odds
+from fieldscope.agent.trace_view import Matchup, View, matchups, ranked_image, verdicts_by_image, weakest
+from fieldscope.agent.types import Predicate, RankedCandidate, Reason, RerankResult, Verdict
 
 _NOT_THE_IMAGES_OWN = ("base", "prior")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.types import Turn
+from fieldscope.core.types import Turn
 
 State = Literal["answered", "unknown", "not_asked"]
 """`unknown`: the call failed or its answer could not be read; `not_asked`: a budget or an early stop came first."""

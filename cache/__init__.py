@@ -1,1 +1,1 @@
-"""Where answers are kept: `cache.store` is the seam with a store in memory, `cache.sqlite` the store on disk."""
+"""Where answers are kept: `fieldscope.cache.store` is the seam with a store in memory, `fieldscope.cache.sqlite` the store on disk."""

@@ -21,7 +21,7 @@ from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from core.errors import CacheError
+from fieldscope.core.errors import CacheError
 
 VERSION = 1
 

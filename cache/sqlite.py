@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
-from cache.store import Entry, Share, StoreStats
-from core.errors import CacheError
-from core.private import private_file, private_folder
+from fieldscope.cache.store import Entry, Share, StoreStats
+from fieldscope.core.errors import CacheError
+from fieldscope.core.private import private_file, private_folder
 
 APPLICATION_ID = 0x46534350
 """Marks a SQLite file as ours ("FSCP"), so that another program's database is refused and never written to."""

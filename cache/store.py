@@ -14,7 +14,7 @@ class Entry:
 
     `provenance` is a JSON object that names at least the `model` that answered. It may say when (`asked_at`, in UTC),
     the SHA-256 of the response (`response_sha256`), and of an entry that was recorded without what its server tells of
-    the model (`agent.lmm.identity`), which identity it was since found under (`served_by`) or copied from
+    the model (`fieldscope.agent.lmm.identity`), which identity it was since found under (`served_by`) or copied from
     (`recorded_as`).
     """
 
@@ -57,7 +57,7 @@ class CacheStore(Protocol):
     """A map from key to entry. An entry that `put` returned from is committed: it survives `kill -9`.
 
     `get` may be called from an event loop, so it never waits for a writer, in this process or another. Whatever writes
-    may wait, and is called in a thread (`cache.writer`). Every method raises `CacheError` where the store can't be read
+    may wait, and is called in a thread (`fieldscope.cache.writer`). Every method raises `CacheError` where the store can't be read
     or written.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from cache.store import CacheStore, Entry
+from fieldscope.cache.store import CacheStore, Entry
 
 
 class _Waiting(NamedTuple):

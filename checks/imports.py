@@ -41,8 +41,8 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "openai": ("agent/lmm/openai.py",),
     "datasets": ("eval/benchmarks/inquire_hub.py",),
     "ray": (),
-    "opentelemetry": ("service/api/telemetry.py",),  # an extra
-    "prometheus_client": ("service/api/metrics.py",),
+    "opentelemetry": ("service/server/api/telemetry.py",),  # an extra
+    "prometheus_client": ("service/server/api/metrics.py",),
 }
 
 _DYNAMIC_IMPORTS = frozenset({"import_module", "__import__"})

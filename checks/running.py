@@ -23,7 +23,7 @@ class Running:
 def running(*options: object) -> Iterator[Running]:
     """`fieldscope serve` with the bundled models on a free port, until the block ends. Raises `SystemExit` where it
     does not start, or does not end well."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", *map(str, options)]
+    command = [sys.executable, "-m", "fieldscope", "serve", "--port", "0", *map(str, options)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None

@@ -17,12 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from agent.graph import Agent
 from checks.running import running
-from core.types import Candidate, Query
-from service.api.engine import Engine
-from service.api.opening import open_engine
-from service.server_settings import ServerSettings
+from fieldscope.agent.graph import Agent
+from fieldscope.core.types import Candidate, Query
+from fieldscope.service.server.api.engine import Engine
+from fieldscope.service.server.api.opening import open_engine
+from fieldscope.service.server.settings import ServerSettings
 
 QUERY = "two red crabs on a beach in the rain"
 IMAGES = 20

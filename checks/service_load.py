@@ -25,14 +25,14 @@ from typing import Any
 import httpx
 
 from checks.running import Running, running
-from core.types import Candidate, Query
-from fieldnotes.grammar import Words
-from fieldnotes.sampling import random_scene, random_spec
-from retrieval.collection import FilesCollection
-from service.api.engine import Engine
-from service.api.opening import open_engine
-from service.fieldnotes_data import pictures
-from service.server_settings import ServerSettings
+from fieldscope.core.types import Candidate, Query
+from fieldscope.fieldnotes.grammar import Words
+from fieldscope.fieldnotes.sampling import random_scene, random_spec
+from fieldscope.retrieval.collection import FilesCollection
+from fieldscope.service.server.api.engine import Engine
+from fieldscope.service.server.api.opening import open_engine
+from fieldscope.service.server.settings import ServerSettings
+from fieldscope.service.wiring.fieldnotes import pictures
 
 CLIENTS = 64
 SECONDS = 120.0

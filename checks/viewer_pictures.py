@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 if TYPE_CHECKING:
-    from service.viewer.shelf import Shelf
+    from fieldscope.service.viewer.runs.shelf import Shelf
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 1400
@@ -39,8 +39,8 @@ def pictures(runs: Path, b: str | None) -> None:
     """Take the three pictures."""
     from playwright.sync_api import sync_playwright
 
-    from service.settings import Settings
-    from service.viewer.shelf import Shelf
+    from fieldscope.service.viewer.runs.shelf import Shelf
+    from fieldscope.service.wiring.settings import Settings
     from tests.ui.conftest import FLAGS, served
 
     shelf = Shelf(runs, store=Settings().store_path)
@@ -62,8 +62,8 @@ def pictures(runs: Path, b: str | None) -> None:
 
 def story(shelf: Shelf, b: str | None) -> list[Wanted]:
     """What the pictures show."""
-    from service.viewer import addresses
-    from service.viewer.comparisons import comparable
+    from fieldscope.service.viewer import addresses
+    from fieldscope.service.viewer.comparisons import comparable
 
     together = max(comparable(shelf.runs()), key=len)
     first, second = together[0], next((run for run in together if run.key == b), together[-1])

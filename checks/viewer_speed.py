@@ -42,8 +42,8 @@ class Measured:
 
 def measure(folder: Path, queries: int = 160, candidates: int = 100, predicates: int = 6) -> Iterator[Measured]:
     """Make the runs below `folder`, and open pages of each kind."""
-    from service.viewer import addresses
-    from service.viewer.site import Site
+    from fieldscope.service.viewer import addresses
+    from fieldscope.service.viewer.site import Site
     from tests.service.viewer import shelves
 
     made = shelves.big(folder, queries, candidates, predicates)
@@ -87,7 +87,7 @@ def measure(folder: Path, queries: int = 160, candidates: int = 100, predicates:
 
 def _forget_results() -> None:
     """A query is read from the disk each time, as when somebody opens it first."""
-    from service.viewer import run
+    from fieldscope.service.viewer.runs import run
 
     run._read_result.cache_clear()
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from yaml.composer import Composer, ComposerError
 
-from core.errors import ConfigError
+from fieldscope.core.errors import ConfigError
 
 _LONGEST = 1_000_000  # characters of a YAML document
 _DEEPEST = 50

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from core.types import Query
+from fieldscope.core.types import Query
 
 
 def dialogues(queries: Iterable[Query]) -> list[list[str]]:

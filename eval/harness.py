@@ -13,18 +13,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.budget import Account, Budget
-from agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict, lost_stage, unknown_flag
-from core.errors import ConfigError, ImageError, LMMError
-from core.types import Candidate, ImageSource, Query, Run
-from eval.inputs import NAME as INPUTS
-from eval.ledger import Ledger
-from eval.progress import Progress, Silent
-from eval.runfolder import RunFolder
-from eval.scoring import score, shown_metrics
-from eval.trec import qrels_lines, run_lines
-from eval.types import Benchmark, Cost, RunSummary
-from retrieval.collection import Collection
+from fieldscope.agent.budget import Account, Budget
+from fieldscope.agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict, lost_stage, unknown_flag
+from fieldscope.core.errors import ConfigError, ImageError, LMMError
+from fieldscope.core.types import Candidate, ImageSource, Query, Run
+from fieldscope.eval.measures.scoring import score, shown_metrics
+from fieldscope.eval.progress import Progress, Silent
+from fieldscope.eval.runs.inputs import NAME as INPUTS
+from fieldscope.eval.runs.ledger import Ledger
+from fieldscope.eval.runs.runfolder import RunFolder
+from fieldscope.eval.runs.trec import qrels_lines, run_lines
+from fieldscope.eval.types import Benchmark, Cost, RunSummary
+from fieldscope.retrieval.collection import Collection
 
 PATIENCE = 20
 """So many calls without an answer end a run, if they are those of several whole queries."""
@@ -89,7 +89,7 @@ async def evaluate(
     queries share it as they come, and those read back are charged to it. Their calls and tokens decide what is asked,
     so they belong to the manifest too; a deadline does not, since no two runs would be alike in it. `calibrations` are
     fingerprints of what was fitted for single strategies, by their names. `ledger`, by default the user's own, counts
-    the runs in which a strategy was scored on test. `inputs` are the lines (`eval.inputs`) that say in full what a
+    the runs in which a strategy was scored on test. `inputs` are the lines (`fieldscope.eval.runs.inputs`) that say in full what a
     strategy's run is made from. `live` is false where no model stands behind the answers, which then are no sign of
     its life.
 

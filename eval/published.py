@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.types import Predicate, RankedCandidate, RerankResult, Verdict
-from eval.benchmarks.published_cache import PublishedAnswers
-from eval.types import Benchmark
+from fieldscope.agent.types import Predicate, RankedCandidate, RerankResult, Verdict
+from fieldscope.eval.benchmarks.published_cache import PublishedAnswers
+from fieldscope.eval.types import Benchmark
 
 MISSING = "it is not among the published answers"
 UNREADABLE = "the published answer can't be read"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import ConfigError
-from core.types import Query
-from core.validation import read_document
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.types import Query
+from fieldscope.core.validation import read_document
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from eval.scoring import FIRST_STAGE_RECALL, HEADLINE
-from eval.types import Means, RunSummary
+from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
+from fieldscope.eval.types import Means, RunSummary
 
 _OVERVIEW = ("mAP@50", "nDCG@10", "MRR")
 _ROUNDS = {"hits@10": "found so far", "recall@10": "of each round alone"}

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from core.errors import BenchmarkError
-from core.fingerprint import fingerprint
-from core.types import Candidate, ImageSource, Query
-from eval.dialogues import dialogues
+from fieldscope.core.errors import BenchmarkError
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.core.types import Candidate, ImageSource, Query
+from fieldscope.eval.dialogues import dialogues
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Query id -> image id -> judgment: 1 is relevant, 0 is not, and an image without one counts as not relevant."""

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from PIL import Image
 
-from fieldnotes.props import CREAM, INK, TAN, Pen, Point
+from fieldscope.fieldnotes.props import CREAM, INK, TAN, Pen, Point
 
 BOX = 200
 UPRIGHT = frozenset({"crab", "frog", "butterfly", "owl", "starfish", "octopus"})

@@ -12,15 +12,15 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from PIL import __version__ as pillow_version
 
-from core.errors import BenchmarkError
-from core.fingerprint import fingerprint_pixels
-from core.paths import cache_folder
-from fieldnotes.composed import load_composed
-from fieldnotes.dialogue import load_dialogue
-from fieldnotes.queries import SIZES, Split, load_split
-from fieldnotes.render import render
-from fieldnotes.scene import Scene
-from retrieval.progress import Report
+from fieldscope.core.errors import BenchmarkError
+from fieldscope.core.fingerprint import fingerprint_pixels
+from fieldscope.core.paths import cache_folder
+from fieldscope.fieldnotes.composed import load_composed
+from fieldscope.fieldnotes.dialogue import load_dialogue
+from fieldscope.fieldnotes.queries import SIZES, Split, load_split
+from fieldscope.fieldnotes.render import render
+from fieldscope.fieldnotes.scene import Scene
+from fieldscope.retrieval.progress import Report
 
 CHECKSUMS = Path(__file__).parent / "checksums.json"
 _CHUNK = 40

@@ -11,8 +11,8 @@ import random
 from dataclasses import dataclass, replace
 from functools import cache
 
-from fieldnotes.facts import Fact, Spec, describe
-from fieldnotes.queries import (
+from fieldscope.fieldnotes.facts import Fact, Spec, describe
+from fieldscope.fieldnotes.queries import (
     CATEGORIES,
     SUPERCATEGORIES,
     BenchmarkQuery,
@@ -23,9 +23,9 @@ from fieldnotes.queries import (
     near_misses,
     relevant_to,
 )
-from fieldnotes.sampling import new_seed, random_scene
-from fieldnotes.scene import SPECIES, Scene
-from fieldnotes.text_tasks import change_words, changes
+from fieldscope.fieldnotes.sampling import new_seed, random_scene
+from fieldscope.fieldnotes.scene import SPECIES, Scene
+from fieldscope.fieldnotes.text_tasks import change_words, changes
 
 SIZES = {"validation": (30, 500), "test": (80, 1200)}
 """Queries and images per split."""

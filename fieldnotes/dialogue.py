@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import islice
 
-from core.types import Turn
-from fieldnotes.facts import Spec
-from fieldnotes.queries import (
+from fieldscope.core.types import Turn
+from fieldscope.fieldnotes.facts import Spec
+from fieldscope.fieldnotes.queries import (
     SUPERCATEGORIES,
     BenchmarkQuery,
     Split,
@@ -25,8 +25,8 @@ from fieldnotes.queries import (
     near_misses,
     relevant_to,
 )
-from fieldnotes.scene import SPECIES, Scene
-from fieldnotes.text_tasks import converse
+from fieldscope.fieldnotes.scene import SPECIES, Scene
+from fieldscope.fieldnotes.text_tasks import converse
 
 SIZES = {"validation": (30, 500), "test": (80, 1200)}
 """Dialogues and images per split."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fieldnotes.scene import COLOURS, HABITATS, SPECIES, Group, Scene
+from fieldscope.fieldnotes.scene import COLOURS, HABITATS, SPECIES, Group, Scene
 
 KINDS = (
     "subject",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from fieldnotes.facts import Fact, Part, Spec
-from fieldnotes.scene import SPECIES
+from fieldscope.fieldnotes.facts import Fact, Part, Spec
+from fieldscope.fieldnotes.scene import SPECIES
 
 NUMBERS = ("zero", "one", "two", "three")
 PLACES = {

@@ -8,9 +8,9 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-from fieldnotes.layout import CANVAS, Layout
-from fieldnotes.props import Colour, mix, smooth
-from fieldnotes.scene import Scene
+from fieldscope.fieldnotes.layout import CANVAS, Layout
+from fieldscope.fieldnotes.props import Colour, mix, smooth
+from fieldscope.fieldnotes.scene import Scene
 
 SKIES: dict[str, tuple[Colour, Colour]] = {
     "clear": ((128, 196, 236), (214, 238, 246)),

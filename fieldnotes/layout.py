@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from fieldnotes.scene import Scene
+from fieldscope.fieldnotes.scene import Scene
 
 CANVAS = 448
 # Room kept above an animal (leaf, Z, post) and beneath it (shadow, motion strokes, post).

@@ -6,10 +6,10 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fieldnotes.facts import Fact, Spec
-from fieldnotes.sampling import mutate, random_scene, random_spec
-from fieldnotes.scene import Scene
-from fieldnotes.tasks import (
+from fieldscope.fieldnotes.facts import Fact, Spec
+from fieldscope.fieldnotes.sampling import mutate, random_scene, random_spec
+from fieldscope.fieldnotes.scene import Scene
+from fieldscope.fieldnotes.tasks import (
     Segment,
     ask_best,
     ask_caption,
@@ -21,7 +21,7 @@ from fieldnotes.tasks import (
     near_spec,
     random_fact,
 )
-from fieldnotes.text_tasks import (
+from fieldscope.fieldnotes.text_tasks import (
     change_words,
     changes,
     decompose,

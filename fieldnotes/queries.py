@@ -13,11 +13,11 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from core.types import Query, Turn
-from fieldnotes.facts import Fact, Part, Spec, find, held_out
-from fieldnotes.grammar import Words
-from fieldnotes.sampling import new_seed, other, random_scene, random_spec
-from fieldnotes.scene import COLOURS, COUNTS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS, Group, Scene
+from fieldscope.core.types import Query, Turn
+from fieldscope.fieldnotes.facts import Fact, Part, Spec, find, held_out
+from fieldscope.fieldnotes.grammar import Words
+from fieldscope.fieldnotes.sampling import new_seed, other, random_scene, random_spec
+from fieldscope.fieldnotes.scene import COLOURS, COUNTS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS, Group, Scene
 
 SIZES = {"validation": (40, 500), "test": (160, 2400)}
 """Queries and images per split."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from fieldnotes.animals import BOX, animal_tile
-from fieldnotes.habitats import paint_background, paint_weather
-from fieldnotes.layout import CANVAS, Placement, place
-from fieldnotes.props import INK, Box, draw_post, draw_snore, item_box, item_tile
-from fieldnotes.scene import Group, Scene
+from fieldscope.fieldnotes.animals import BOX, animal_tile
+from fieldscope.fieldnotes.habitats import paint_background, paint_weather
+from fieldscope.fieldnotes.layout import CANVAS, Placement, place
+from fieldscope.fieldnotes.props import INK, Box, draw_post, draw_snore, item_box, item_tile
+from fieldscope.fieldnotes.scene import Group, Scene
 
 # The share of a patch, of 255, that an animal or an item has to cover to own it.
 BODY_SHARE = 76

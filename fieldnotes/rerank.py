@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from core.paths import cache_folder
-from core.types import Query
-from fieldnotes.collection import ensure_pictures, read_split
-from fieldnotes.queries import BenchmarkQuery
-from fieldnotes.scene import SPECIES, Scene
-from retrieval.encoder import Encoder
-from retrieval.progress import Report
+from fieldscope.core.paths import cache_folder
+from fieldscope.core.types import Query
+from fieldscope.fieldnotes.collection import ensure_pictures, read_split
+from fieldscope.fieldnotes.queries import BenchmarkQuery
+from fieldscope.fieldnotes.scene import SPECIES, Scene
+from fieldscope.retrieval.encoder import Encoder
+from fieldscope.retrieval.progress import Report
 
 TOP = 100
 SCHEMA = pa.schema(

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from fieldnotes.facts import Part, Spec, is_training_scene
-from fieldnotes.scene import COLOURS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS, Group, Scene
+from fieldscope.fieldnotes.facts import Part, Spec, is_training_scene
+from fieldscope.fieldnotes.scene import COLOURS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS, Group, Scene
 
 POSE_WEIGHTS = (0.46, 0.18, 0.18, 0.18)
 ITEM_WEIGHTS = (0.4, 0.12, 0.12, 0.12, 0.12, 0.12)

@@ -1,6 +1,6 @@
 """A picture of FieldNotes for the README: queries, a relevant image each, and near misses that differ in one thing.
 
-python -m fieldnotes.sheet docs/fieldnotes.png
+python -m fieldscope.fieldnotes.sheet docs/fieldnotes.png
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from fieldnotes.queries import BenchmarkQuery, Split, load_split
-from fieldnotes.render import render
+from fieldscope.fieldnotes.queries import BenchmarkQuery, Split, load_split
+from fieldscope.fieldnotes.render import render
 
 TILE, MARGIN, CAPTION = 224, 12, 34
 MISSES = 3

@@ -11,10 +11,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fieldnotes.facts import KINDS, Fact, Spec, describe, find
-from fieldnotes.grammar import CANON, ITEM, NUMBERS, PLACES, WEATHER, Words, article
-from fieldnotes.sampling import mutate, other, random_spec
-from fieldnotes.scene import COLOURS, COUNTS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS, Scene
+from fieldscope.fieldnotes.facts import KINDS, Fact, Spec, describe, find
+from fieldscope.fieldnotes.grammar import CANON, ITEM, NUMBERS, PLACES, WEATHER, Words, article
+from fieldscope.fieldnotes.sampling import mutate, other, random_spec
+from fieldscope.fieldnotes.scene import COLOURS, COUNTS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS, Scene
 
 LETTERS = ("a", "b", "c", "d")
 ENDINGS = ("answer yes or no.", "yes or no?", "reply yes or no.", "please answer yes or no.", "say yes or no.", "")

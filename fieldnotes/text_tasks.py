@@ -11,12 +11,12 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from core.types import Turn
-from fieldnotes.facts import Fact, Part, Spec, describe
-from fieldnotes.grammar import BESIDE, CANON, ITEM, NUMBERS, PLACES, THING, WEATHER, Words, article
-from fieldnotes.sampling import other, random_scene, random_spec
-from fieldnotes.scene import COLOURS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS
-from fieldnotes.tasks import Segment
+from fieldscope.core.types import Turn
+from fieldscope.fieldnotes.facts import Fact, Part, Spec, describe
+from fieldscope.fieldnotes.grammar import BESIDE, CANON, ITEM, NUMBERS, PLACES, THING, WEATHER, Words, article
+from fieldscope.fieldnotes.sampling import other, random_scene, random_spec
+from fieldscope.fieldnotes.scene import COLOURS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS
+from fieldscope.fieldnotes.tasks import Segment
 
 SYNTHESIZE = (
     "{q} think about what a matching image shows and answer as json.",

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
-from fieldnotes.facts import Fact
-from fieldnotes.grammar import Words
-from fieldnotes.scene import COLOURS, COUNTS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS, Scene
+from fieldscope.fieldnotes.facts import Fact
+from fieldscope.fieldnotes.grammar import Words
+from fieldscope.fieldnotes.scene import COLOURS, COUNTS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS, Scene
 
 
 class _Told(Words):

@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldnotes.grammar import Words
-from fieldnotes.sampling import random_scene, random_spec
+from fieldscope.fieldnotes.grammar import Words
+from fieldscope.fieldnotes.sampling import random_scene, random_spec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -79,7 +79,7 @@ CHAT_TEMPLATE = (
 
 def lmm_vocabulary() -> list[str]:
     """Every token of the LMM, in order of id: each word with and without the space before it."""
-    from fieldnotes import lessons
+    from fieldscope.fieldnotes import lessons
 
     rng = random.Random("fieldnotes-vocabulary")
     pieces: set[str] = set()

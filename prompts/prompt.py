@@ -14,9 +14,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.errors import PromptError
-from core.fingerprint import fingerprint
-from core.validation import parse_yaml, read_document, unknown_name, validated
+from fieldscope.core.errors import PromptError
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.core.validation import parse_yaml, read_document, unknown_name, validated
 
 _SHIPPED = Path(__file__).parent
 _FRONT_MATTER = re.compile(r"\A---\r?\n(?P<front>.*?)^---[ \t]*\r?\n(?P<template>.*)\Z", re.DOTALL | re.MULTILINE)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from core.errors import ConfigError, IndexMismatchError
-from core.types import Query
-from retrieval.encoder import Encoder, Vectors
-from retrieval.manifest import Manifest, claimed, read_index, read_manifest, require_encoder, write_index
-from retrieval.progress import Report
+from fieldscope.core.errors import ConfigError, IndexMismatchError
+from fieldscope.core.types import Query
+from fieldscope.retrieval.encoder import Encoder, Vectors
+from fieldscope.retrieval.manifest import Manifest, claimed, read_index, read_manifest, require_encoder, write_index
+from fieldscope.retrieval.progress import Report
 
 _FOLDER = "captions"
 

@@ -12,13 +12,13 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image as PILImage
 
-from core.compat import prepare_torchvision
-from core.errors import ConfigError
-from core.fingerprint import fingerprint, fingerprint_files
-from core.types import Query
-from core.validation import unknown_name
-from retrieval.encoder import Vectors, query_text
-from retrieval.progress import Report
+from fieldscope.core.compat import prepare_torchvision
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.fingerprint import fingerprint, fingerprint_files
+from fieldscope.core.types import Query
+from fieldscope.core.validation import unknown_name
+from fieldscope.retrieval.encoder import Vectors, query_text
+from fieldscope.retrieval.progress import Report
 
 prepare_torchvision()
 

@@ -11,13 +11,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image as PILImage
 
-from core.errors import BrokenImageError, ConfigError
-from core.fingerprint import fingerprint_pixels
-from core.types import ImageSource
-from retrieval.formats import FORMATS
-from retrieval.images import DEFAULT_LIMITS, ImageLimits, open_image
-from retrieval.listing import is_hidden, walk, why_skipped
-from retrieval.lru import ByteLru
+from fieldscope.core.errors import BrokenImageError, ConfigError
+from fieldscope.core.fingerprint import fingerprint_pixels
+from fieldscope.core.types import ImageSource
+from fieldscope.retrieval.formats import FORMATS
+from fieldscope.retrieval.images import DEFAULT_LIMITS, ImageLimits, open_image
+from fieldscope.retrieval.listing import is_hidden, walk, why_skipped
+from fieldscope.retrieval.lru import ByteLru
 
 _DECODED_BYTES = 128_000_000
 
@@ -184,7 +184,7 @@ def open_collection(paths: Sequence[Path], limits: ImageLimits = DEFAULT_LIMITS)
         if 0 < len(tables) < len(paths):
             raise ConfigError("Parquet files and others are mixed; give one kind of file")
     if tables:
-        from retrieval.parquet import ParquetCollection  # pyarrow is slow to import, and few need it
+        from fieldscope.retrieval.parquet import ParquetCollection  # pyarrow is slow to import, and few need it
 
         collection = ParquetCollection(tables, limits=limits, beside=collection.skipped())
     if not len(collection):
@@ -210,7 +210,7 @@ def reopen_collection(locator: Mapping[str, Any], limits: ImageLimits = DEFAULT_
             "image_column": str(image_column),
             "id_column": str(id_column),
         } if _are_texts(paths):
-            from retrieval.parquet import ParquetCollection
+            from fieldscope.retrieval.parquet import ParquetCollection
 
             return ParquetCollection([Path(path) for path in paths], image_column, id_column, limits=limits)
         case {"kind": "union", "parts": dict(parts)} if all(
@@ -225,7 +225,7 @@ def _are_texts(values: Iterable[object]) -> bool:
 
 
 def _reopen_union(locators: Mapping[str, Mapping[str, Any]], limits: ImageLimits) -> Collection:
-    from retrieval.union import UnionCollection
+    from fieldscope.retrieval.union import UnionCollection
 
     parts: dict[str, Collection] = {}
     gone: ConfigError | None = None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
-from core.types import Query
+from fieldscope.core.types import Query
 
 Vectors = NDArray[np.float32]
 

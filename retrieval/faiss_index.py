@@ -8,9 +8,9 @@ from typing import Self
 import faiss
 import numpy as np
 
-from core.errors import IndexMismatchError
-from retrieval.encoder import Vectors
-from retrieval.index import StoredIndex, check_queries, check_vectors
+from fieldscope.core.errors import IndexMismatchError
+from fieldscope.retrieval.encoder import Vectors
+from fieldscope.retrieval.index import StoredIndex, check_queries, check_vectors
 
 
 class FaissIndex(StoredIndex):

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from PIL import UnidentifiedImageError
 
-from core.errors import BrokenImageError, ImageTooLargeError
-from retrieval.formats import FORMATS, why_undecoded
+from fieldscope.core.errors import BrokenImageError, ImageTooLargeError
+from fieldscope.retrieval.formats import FORMATS, why_undecoded
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {

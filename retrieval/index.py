@@ -10,9 +10,9 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from core.errors import ConfigError, IndexMismatchError
-from retrieval.encoder import Encoder, Vectors
-from retrieval.manifest import read_index, write_index
+from fieldscope.core.errors import ConfigError, IndexMismatchError
+from fieldscope.retrieval.encoder import Encoder, Vectors
+from fieldscope.retrieval.manifest import read_index, write_index
 
 
 class Index(Protocol):

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from PIL import Image as PILImage
 
-from core.errors import ConfigError, ImageError, IndexMismatchError
-from core.types import Candidate, Prior, Query
-from retrieval.captions import Captions, read_captions
-from retrieval.collection import Collection, reopen_collection
-from retrieval.encoder import Encoder, Vectors
-from retrieval.index import ExactIndex, Index
-from retrieval.lru import ByteLru
-from retrieval.manifest import (
+from fieldscope.core.errors import ConfigError, ImageError, IndexMismatchError
+from fieldscope.core.types import Candidate, Prior, Query
+from fieldscope.retrieval.captions import Captions, read_captions
+from fieldscope.retrieval.collection import Collection, reopen_collection
+from fieldscope.retrieval.encoder import Encoder, Vectors
+from fieldscope.retrieval.index import ExactIndex, Index
+from fieldscope.retrieval.lru import ByteLru
+from fieldscope.retrieval.manifest import (
     claimed,
     is_of_wrong_build,
     read_index,
@@ -33,8 +33,8 @@ from retrieval.manifest import (
     require_encoder,
     writing,
 )
-from retrieval.progress import Report
-from retrieval.shards import Encoded, Shards
+from fieldscope.retrieval.progress import Report
+from fieldscope.retrieval.shards import Encoded, Shards
 
 _SKIPPED = "skipped.json"
 _BATCH_BYTES = 256_000_000
@@ -128,7 +128,7 @@ class Library:
             return self.index
         with self._fusing:
             if caption_weight not in self._fused:
-                from retrieval.faiss_index import FaissIndex
+                from fieldscope.retrieval.faiss_index import FaissIndex
 
                 vectors = self.captions.blend(self.index.ids, self.index.vectors, caption_weight)
                 self._fused[caption_weight] = FaissIndex(self.index.ids, vectors, self.index.encoder_fingerprint)
@@ -140,7 +140,7 @@ def open_library(folder: Path, encoder: Encoder) -> Library:
 
     Raises `IndexMismatchError` where it is none, damaged, or another encoder's.
     """
-    from retrieval.faiss_index import FaissIndex  # FAISS is needed to search, not to build
+    from fieldscope.retrieval.faiss_index import FaissIndex  # FAISS is needed to search, not to build
 
     manifest, vectors = read_index(folder, encoder)
     locator = manifest.attributes.get("collection")

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from core.errors import ConfigError
-from retrieval.formats import SUFFIXES, why_no_picture
+from fieldscope.core.errors import ConfigError
+from fieldscope.retrieval.formats import SUFFIXES, why_no_picture
 
 
 def walk(root: Path) -> Iterator[tuple[PurePosixPath, str | None]]:

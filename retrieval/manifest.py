@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from core.errors import ConfigError, IndexMismatchError
-from core.fingerprint import fingerprint
-from retrieval.encoder import CorrectedEncoder, Encoder, Vectors
+from fieldscope.core.errors import ConfigError, IndexMismatchError
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.retrieval.encoder import CorrectedEncoder, Encoder, Vectors
 
 FORMAT = 1
 _LOG = logging.getLogger(__name__)

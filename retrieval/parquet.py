@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image as PILImage
 
-from core.errors import BrokenImageError, ConfigError
-from retrieval.collection import DecodingCollection, file_stamp
-from retrieval.images import DEFAULT_LIMITS, ImageLimits, open_image
-from retrieval.lru import ByteLru
+from fieldscope.core.errors import BrokenImageError, ConfigError
+from fieldscope.retrieval.collection import DecodingCollection, file_stamp
+from fieldscope.retrieval.images import DEFAULT_LIMITS, ImageLimits, open_image
+from fieldscope.retrieval.lru import ByteLru
 
 _ROW_GROUP_BYTES = 512_000_000
 _PART = re.compile(r"(?P<stem>.*)-(?P<number>\d+)-of-(?P<total>\d+)(?:-[0-9a-f]+)?\.parquet", re.IGNORECASE)

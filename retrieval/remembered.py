@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from core.types import Candidate, Prior, Query
-from retrieval.library import Library
+from fieldscope.core.types import Candidate, Prior, Query
+from fieldscope.retrieval.library import Library
 
 
 @dataclass(frozen=True)

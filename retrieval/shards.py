@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.errors import IndexMismatchError
-from retrieval.encoder import Vectors
-from retrieval.index import check_vectors
-from retrieval.manifest import replace_file, writing
+from fieldscope.core.errors import IndexMismatchError
+from fieldscope.retrieval.encoder import Vectors
+from fieldscope.retrieval.index import check_vectors
+from fieldscope.retrieval.manifest import replace_file, writing
 
 _DAMAGED = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, MemoryError),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.errors import BrokenImageError
+from fieldscope.core.errors import BrokenImageError
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-    from retrieval.collection import Collection
+    from fieldscope.retrieval.collection import Collection
 
 
 class UnionCollection:

@@ -6,11 +6,11 @@ from functools import cache
 
 from pydantic import BaseModel
 
-from agent.lmm.base import LMMRequest, LMMResponse
-from agent.lmm.json_text import read_json
-from agent.lmm.logprobs import logprobs_fault
-from agent.schemas import AnswersAnswer, PredicatesAnswer, SynthesisAnswer
-from core.fingerprint import canonical_json
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
+from fieldscope.agent.lmm.json_text import read_json
+from fieldscope.agent.lmm.logprobs import logprobs_fault
+from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer, SynthesisAnswer
+from fieldscope.core.fingerprint import canonical_json
 
 _FILTERED = {
     "blocklist", "content_filter", "content_filtered", "guardrail_intervened", "prohibited_content", "recitation",

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.fingerprint import fingerprint
+from fieldscope.core.fingerprint import fingerprint
 
 
 class _Record(BaseModel):

@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from agent.lmm.acceptance import fault
-from agent.lmm.base import LMM, LMMRequest, LMMResponse
-from agent.lmm.identity import named_identity
-from cache.store import CacheStore, Entry
-from cache.writer import GroupWriter
-from core.errors import CacheError, CacheMissError
-from core.fingerprint import canonical_json
+from fieldscope.agent.lmm.acceptance import fault
+from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
+from fieldscope.agent.lmm.identity import named_identity
+from fieldscope.cache.store import CacheStore, Entry
+from fieldscope.cache.writer import GroupWriter
+from fieldscope.core.errors import CacheError, CacheMissError
+from fieldscope.core.fingerprint import canonical_json
 
 CacheMode = Literal["on", "refresh", "replay", "off"]
 """`on`: answer from the cache, else ask and remember. `refresh`: ask and overwrite. `replay`: answer from the cache,
@@ -30,7 +30,7 @@ class CachedLMM:
     """An LMM that remembers.
 
     A response is committed to the store before it is returned, so "asked" means committed. Errors are not remembered,
-    and neither are answers that can't be used (`agent.lmm.acceptance`): they are returned, and asked for again the next
+    and neither are answers that can't be used (`fieldscope.agent.lmm.acceptance`): they are returned, and asked for again the next
     time. So is an answer in the store that can't be used, can't be read or was altered; the new one takes its place. A
     replay asks nothing: it gives what can't be used as it was recorded, so that a run that rests on it is the same run.
 

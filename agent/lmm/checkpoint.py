@@ -10,9 +10,9 @@ import transformers  # its names are imported when they are first used, and want
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 
-from agent.lmm.identity import CHECKPOINT_FILES, local_identity
-from core.compat import prepare_torchvision
-from core.errors import ConfigError
+from fieldscope.agent.lmm.identity import CHECKPOINT_FILES, local_identity
+from fieldscope.core.compat import prepare_torchvision
+from fieldscope.core.errors import ConfigError
 
 
 def load_checkpoint(path: Path | str, device: str | None = None, dtype: str | None = None) -> tuple[Any, Any, str]:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.lmm.base import TokenLogprob
-from agent.lmm.logprobs import distinct, logprobs_fault
-from agent.lmm.yes_no import MAX_LOG_ODDS, MIN_MASS, absent_bound, log_sum, too_little, word
+from fieldscope.agent.lmm.base import TokenLogprob
+from fieldscope.agent.lmm.logprobs import distinct, logprobs_fault
+from fieldscope.agent.lmm.yes_no import MAX_LOG_ODDS, MIN_MASS, absent_bound, log_sum, too_little, word
 
 LETTERS = ("a", "b", "c", "d")
 """What the choices are called, in the order in which they are shown."""

@@ -12,14 +12,14 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from agent.lmm.acceptance import was_filtered
-from agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
-from agent.lmm.chat_body import Alternative, ChatMessage, Completion, ModelList, Position
-from agent.lmm.failure import failure_in
-from agent.lmm.logprobs import gathered, logprobs_fault
-from agent.lmm.thinking import SWITCH_OFF, Thought, answer_start, ends_thinking, split_thought
-from agent.lmm.yes_no import MIN_MASS, answer_position, finish_words
-from core.errors import LMMResponseError, LMMServerError
+from fieldscope.agent.lmm.acceptance import was_filtered
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
+from fieldscope.agent.lmm.chat_body import Alternative, ChatMessage, Completion, ModelList, Position
+from fieldscope.agent.lmm.failure import failure_in
+from fieldscope.agent.lmm.logprobs import gathered, logprobs_fault
+from fieldscope.agent.lmm.thinking import SWITCH_OFF, Thought, answer_start, ends_thinking, split_thought
+from fieldscope.agent.lmm.yes_no import MIN_MASS, answer_position, finish_words
+from fieldscope.core.errors import LMMResponseError, LMMServerError
 
 _BROKEN_OFF = {"error", "abort"}
 """How servers say that they failed in the middle of an answer."""

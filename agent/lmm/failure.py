@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from core.errors import (
+from fieldscope.core.errors import (
     ContextLengthError,
     LMMConnectionError,
     LMMError,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from core.fingerprint import fingerprint_files
+from fieldscope.core.fingerprint import fingerprint_files
 
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
 """What a checkpoint is loaded from, and so what its identity is made of. Pickled weights are not among them."""
@@ -24,7 +24,7 @@ def server_identity(
     model: str, revision: str | None = None, max_side: int | None = None, facts: Mapping[str, str] | None = None
 ) -> str:
     """The identity of a model behind a server: its name, the user's `revision`, how images are sent (PNG, at most
-    `max_side` pixels a side), and the `facts` that the server tells of it (`agent.lmm.server_facts`)."""
+    `max_side` pixels a side), and the `facts` that the server tells of it (`fieldscope.agent.lmm.server_facts`)."""
     named = f"openai:{model}" + (f"@{revision}" if revision else "") + (f"#png<={max_side}" if max_side else "#png")
     told = ",".join(f"{name}={value}" for name, value in (facts or {}).items())
     return f"{named}#{told}" if told else named

@@ -16,16 +16,16 @@ import torch
 import transformers  # its names are imported when they are first used, and want torchvision prepared by then
 from PIL import Image as PILImage
 
-from agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Usage
-from agent.lmm.batching import Batcher
-from agent.lmm.checkpoint import first_line, load_checkpoint
-from agent.lmm.logprobs import gathered
-from agent.lmm.pixels import load_pixels
-from agent.lmm.prefix import PrefixCache, States, join, split
-from agent.lmm.thinking import split_thought
-from agent.lmm.yes_no import answer_position, finish_words
-from core.errors import FieldscopeError, LMMRequestError, LMMResponseError
-from core.types import ImageSource
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Usage
+from fieldscope.agent.lmm.batching import Batcher
+from fieldscope.agent.lmm.checkpoint import first_line, load_checkpoint
+from fieldscope.agent.lmm.logprobs import gathered
+from fieldscope.agent.lmm.pixels import load_pixels
+from fieldscope.agent.lmm.prefix import PrefixCache, States, join, split
+from fieldscope.agent.lmm.thinking import split_thought
+from fieldscope.agent.lmm.yes_no import answer_position, finish_words
+from fieldscope.core.errors import FieldscopeError, LMMRequestError, LMMResponseError
+from fieldscope.core.types import ImageSource
 
 _SHORT_TEXT = 255  # characters; up to here padding costs less than another batch
 

@@ -10,8 +10,8 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
-from agent.lmm.base import TokenLogprob
-from agent.lmm.thinking import SWITCH_OFF
+from fieldscope.agent.lmm.base import TokenLogprob
+from fieldscope.agent.lmm.thinking import SWITCH_OFF
 
 MOST = 1.01
 """The most that probabilities of one token may sum to: 1, and what 16-bit rounding of logarithms adds to it."""

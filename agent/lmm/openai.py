@@ -20,13 +20,13 @@ import openai
 from PIL import Image as PILImage
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart
-from agent.lmm.completion import one_line, read_completion, read_models
-from agent.lmm.failure import status_error
-from agent.lmm.identity import server_identity
-from agent.lmm.pixels import load_pixels
-from agent.lmm.server_facts import Served, read_facts
-from agent.lmm.server_words import (
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart
+from fieldscope.agent.lmm.completion import one_line, read_completion, read_models
+from fieldscope.agent.lmm.failure import status_error
+from fieldscope.agent.lmm.identity import server_identity
+from fieldscope.agent.lmm.pixels import load_pixels
+from fieldscope.agent.lmm.server_facts import Served, read_facts
+from fieldscope.agent.lmm.server_words import (
     connection_advice,
     context_length,
     require_usable_environment,
@@ -34,7 +34,7 @@ from agent.lmm.server_words import (
     usable_key,
     without_key,
 )
-from core.errors import (
+from fieldscope.core.errors import (
     ConfigError,
     FieldscopeError,
     LMMConnectionError,
@@ -44,8 +44,8 @@ from core.errors import (
     LMMResponseError,
     LMMServerError,
 )
-from core.private import shown_address
-from core.types import ImageSource
+from fieldscope.core.private import shown_address
+from fieldscope.core.types import ImageSource
 
 LONGEST_WAIT = 120.0
 """Seconds. A server that asks for a longer pause than this (Retry-After) is taken at its word: the call fails."""
@@ -123,7 +123,7 @@ class OpenAILMM:
         return server_identity(self.model, self._revision, self._max_side, self._facts)
 
     async def identify(self) -> Mapping[str, str]:
-        """What the server tells of the model (`agent.lmm.server_facts`), asked for once; costs no tokens.
+        """What the server tells of the model (`fieldscope.agent.lmm.server_facts`), asked for once; costs no tokens.
 
         Raises an `LMMError` where the server does not answer, or serves other models only.
         """

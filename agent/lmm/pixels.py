@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from PIL import Image as PILImage
 
-from agent.lmm.base import ImagePart
-from core.errors import BrokenImageError
-from core.fingerprint import fingerprint_pixels
-from core.types import ImageSource
+from fieldscope.agent.lmm.base import ImagePart
+from fieldscope.core.errors import BrokenImageError
+from fieldscope.core.fingerprint import fingerprint_pixels
+from fieldscope.core.types import ImageSource
 
 
 def load_pixels(images: ImageSource, part: ImagePart) -> PILImage.Image:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
-from core.errors import LMMRequestError
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
+from fieldscope.core.errors import LMMRequestError
 
 Answer = LMMResponse | str | float | Exception
 """A response as it is; a text; P(yes), between 0 and 1; or an error to raise."""

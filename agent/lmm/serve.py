@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from core.errors import ConfigError
+from fieldscope.core.errors import ConfigError
 
 DEFAULT_PORT = 8000
 MAX_LOGPROBS = 20  # as many as a request can ask for

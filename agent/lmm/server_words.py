@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.request import getproxies
 
-from agent.lmm.completion import one_line
-from core.errors import ConfigError
+from fieldscope.agent.lmm.completion import one_line
+from fieldscope.core.errors import ConfigError
 
 _WORDS = ("message", "detail", "error", "errors", "msg", "reason", "title", "description", "error_description")
 """The fields that servers put their sentence in, the likeliest first: OpenAI's, FastAPI's, RFC 9457's, OAuth's."""

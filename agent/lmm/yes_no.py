@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from agent.lmm.base import TokenLogprob
-from agent.lmm.logprobs import distinct, logprobs_fault
-from agent.lmm.thinking import split_thought
+from fieldscope.agent.lmm.base import TokenLogprob
+from fieldscope.agent.lmm.logprobs import distinct, logprobs_fault
+from fieldscope.agent.lmm.thinking import split_thought
 
 MAX_LOG_ODDS = 12.0
 """Log-odds are clamped to this on both sides, so P lies within 6e-6 of 0 and 1 and never on them."""

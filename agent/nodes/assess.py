@@ -10,12 +10,12 @@ import numpy as np
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from agent.deps import Deps, Session
-from agent.posterior import Belief, believe, latest
-from agent.request import mentions
-from agent.state import RerankState
-from agent.strategies.strategy import Refine, Strategy
-from agent.types import TraceEvent
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.posterior import Belief, believe, latest
+from fieldscope.agent.request import mentions
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import Refine, Strategy
+from fieldscope.agent.types import TraceEvent
 
 After = Literal["synthesize", "pair", "rank"]
 

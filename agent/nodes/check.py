@@ -14,15 +14,15 @@ from typing import Any, Literal
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from agent.asking import image_parts, one_line, spent
-from agent.deps import Deps, Session
-from agent.nodes.verify import judge
-from agent.request import own_words
-from agent.state import RerankState
-from agent.strategies.strategy import Strategy
-from agent.types import Asked, Call, Predicate, TraceEvent, Verdict
-from core.errors import ConfigError, ImageError
-from core.types import Query
+from fieldscope.agent.asking import image_parts, one_line, spent
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.nodes.verify import judge
+from fieldscope.agent.request import own_words
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.types import Asked, Call, Predicate, TraceEvent, Verdict
+from fieldscope.core.errors import ConfigError, ImageError
+from fieldscope.core.types import Query
 
 THE_CHANGE = "the change is missing."
 """What is wanting where the reference image shows all that is asked for, in words that a model can be told."""

@@ -12,17 +12,17 @@ from langgraph.errors import NodeError
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from agent.asking import Answer, ask, image_parts, one_line
-from agent.deps import Deps, Session
-from agent.lmm.base import LMM, ImagePart, TokenLogprob
-from agent.lmm.choice import choose
-from agent.lmm.yes_no import p_yes
-from agent.nodes.failures import require_foreseen
-from agent.questions import which_is_best
-from agent.state import CompareTask
-from agent.strategies.strategy import Compare, Strategy
-from agent.types import Comparison, TraceEvent
-from core.errors import ConfigError, ImageError
+from fieldscope.agent.asking import Answer, ask, image_parts, one_line
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.lmm.base import LMM, ImagePart, TokenLogprob
+from fieldscope.agent.lmm.choice import choose
+from fieldscope.agent.lmm.yes_no import p_yes
+from fieldscope.agent.nodes.failures import require_foreseen
+from fieldscope.agent.questions import which_is_best
+from fieldscope.agent.state import CompareTask
+from fieldscope.agent.strategies.strategy import Compare, Strategy
+from fieldscope.agent.types import Comparison, TraceEvent
+from fieldscope.core.errors import ConfigError, ImageError
 
 
 async def judge_order(

@@ -10,16 +10,16 @@ from typing import Any, Literal
 
 from langgraph.runtime import Runtime
 
-from agent.asking import messages, spent
-from agent.deps import Deps, Session
-from agent.lmm.base import LMMRequest, TextPart
-from agent.request import instructions_text, own_words
-from agent.schemas import PredicatesAnswer
-from agent.state import RerankState
-from agent.strategies.strategy import Strategy
-from agent.structured import ask_structured
-from agent.types import Instruction, Predicate, Synthesis, TraceEvent
-from core.errors import ConfigError
+from fieldscope.agent.asking import messages, spent
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.lmm.base import LMMRequest, TextPart
+from fieldscope.agent.request import instructions_text, own_words
+from fieldscope.agent.schemas import PredicatesAnswer
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.structured import ask_structured
+from fieldscope.agent.types import Instruction, Predicate, Synthesis, TraceEvent
+from fieldscope.core.errors import ConfigError
 
 _NEGATION = re.compile(r"\b(?:without|with no|no|not)\b", re.IGNORECASE)
 _STATES_ABSENCE = re.compile(r"\b(?:alone|only|free of|nothing but)\b", re.IGNORECASE)  # there is no positive of it

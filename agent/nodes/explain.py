@@ -9,17 +9,17 @@ from typing import Any, Literal
 
 from langgraph.runtime import Runtime
 
-from agent.asking import ask, image_parts, messages, one_line, spent
-from agent.deps import Deps, Session
-from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
-from agent.lmm.yes_no import YES_NO
-from agent.nodes.lost import lost_reasons
-from agent.request import description
-from agent.state import RerankState
-from agent.strategies.strategy import Explain, Strategy
-from agent.types import Reason, RerankResult, TraceEvent, unknown_flag
-from core.errors import ConfigError, ImageError
-from core.types import ImageSource
+from fieldscope.agent.asking import ask, image_parts, messages, one_line, spent
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
+from fieldscope.agent.lmm.yes_no import YES_NO
+from fieldscope.agent.nodes.lost import lost_reasons
+from fieldscope.agent.request import description
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import Explain, Strategy
+from fieldscope.agent.types import Reason, RerankResult, TraceEvent, unknown_flag
+from fieldscope.core.errors import ConfigError, ImageError
+from fieldscope.core.types import ImageSource
 
 _FIRST_WORD = re.compile(r"\w+")
 _SIDES: dict[str, Literal["yes", "no"]] = {"positive": "yes", "negative": "no"}

@@ -6,8 +6,8 @@ import copy
 
 from langgraph.errors import NodeCancelledError, NodeError
 
-from agent.asking import one_line
-from core.errors import FieldscopeError
+from fieldscope.agent.asking import one_line
+from fieldscope.core.errors import FieldscopeError
 
 
 def require_foreseen(error: NodeError) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from agent.state import RerankState
-from agent.types import Asked, Reason, lost_flag
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.types import Asked, Reason, lost_flag
 
 
 def lost_stages(state: RerankState) -> Iterator[str]:

@@ -12,15 +12,15 @@ import numpy as np
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send
 
-from agent.calibration import UNCALIBRATED
-from agent.deps import Deps, Session
-from agent.posterior import agreement_order
-from agent.request import description
-from agent.scheduling import WAVE, doubts, expected_gains, next_groups, settled
-from agent.state import CompareTask, RerankState
-from agent.strategies.strategy import Compare, Strategy
-from agent.types import Comparison, TraceEvent
-from core.errors import ConfigError
+from fieldscope.agent.calibration import UNCALIBRATED
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.posterior import agreement_order
+from fieldscope.agent.request import description
+from fieldscope.agent.scheduling import WAVE, doubts, expected_gains, next_groups, settled
+from fieldscope.agent.state import CompareTask, RerankState
+from fieldscope.agent.strategies.strategy import Compare, Strategy
+from fieldscope.agent.types import Comparison, TraceEvent
+from fieldscope.core.errors import ConfigError
 
 Orders = tuple[tuple[str, ...], ...]
 Next = Command[Literal["compare", "rank"]]

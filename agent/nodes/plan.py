@@ -11,14 +11,14 @@ import numpy as np
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send
 
-from agent.deps import Deps, Session
-from agent.joint import Questions, agreed, joint_questions, single_questions
-from agent.posterior import Belief, believe
-from agent.request import description
-from agent.state import RerankState, VerifyTask
-from agent.strategies.strategy import Strategy
-from agent.types import Predicate, TraceEvent
-from prompts.prompt import Prompt
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.joint import Questions, agreed, joint_questions, single_questions
+from fieldscope.agent.posterior import Belief, believe
+from fieldscope.agent.request import description
+from fieldscope.agent.state import RerankState, VerifyTask
+from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.types import Predicate, TraceEvent
+from fieldscope.prompts.prompt import Prompt
 
 
 def plan(

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from langgraph.runtime import Runtime
 
-from agent.deps import Deps, Session
-from agent.fusion import fuse, sigmoid, strictly_decreasing
-from agent.nodes.lost import lost_stages
-from agent.posterior import Floats, agreement, agreement_order, latest
-from agent.scheduling import settled
-from agent.state import RerankState
-from agent.strategies.strategy import Strategy
-from agent.types import Asked, RankedCandidate, RerankResult, TraceEvent, Verdict, unknown_flag
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.fusion import fuse, sigmoid, strictly_decreasing
+from fieldscope.agent.nodes.lost import lost_stages
+from fieldscope.agent.posterior import Floats, agreement, agreement_order, latest
+from fieldscope.agent.scheduling import settled
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.types import Asked, RankedCandidate, RerankResult, TraceEvent, Verdict, unknown_flag
 
 DRAWS = 400
 """Rankings drawn from the posterior for the rank intervals."""

@@ -10,14 +10,14 @@ from typing import Any
 
 from langgraph.runtime import Runtime
 
-from agent.deps import Deps, Session
-from agent.fusion import prior_order
-from agent.state import RerankState
-from agent.strategies.strategy import Strategy
-from agent.types import TraceEvent
-from core.errors import ConfigError
-from core.fingerprint import fingerprint
-from core.types import Candidate, Prior, Query
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.fusion import prior_order
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.types import TraceEvent
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.core.types import Candidate, Prior, Query
 
 
 async def retrieve(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:

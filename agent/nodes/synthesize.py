@@ -7,18 +7,18 @@ from typing import Any
 
 from langgraph.runtime import Runtime
 
-from agent.asking import ask, image_parts, messages, one_line, spent
-from agent.deps import Deps, Session
-from agent.lmm.base import LMM, LMMRequest, TextPart
-from agent.request import own_words, request_text
-from agent.schemas import SynthesisAnswer
-from agent.state import RerankState
-from agent.strategies.strategy import Strategy, Synthesize
-from agent.structured import ask_structured
-from agent.types import Call, Instruction, Synthesis, TraceEvent
-from core.errors import ConfigError, ImageError
-from core.types import ImageSource, Query
-from retrieval.encoder import query_text
+from fieldscope.agent.asking import ask, image_parts, messages, one_line, spent
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.lmm.base import LMM, LMMRequest, TextPart
+from fieldscope.agent.request import own_words, request_text
+from fieldscope.agent.schemas import SynthesisAnswer
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import Strategy, Synthesize
+from fieldscope.agent.structured import ask_structured
+from fieldscope.agent.types import Call, Instruction, Synthesis, TraceEvent
+from fieldscope.core.errors import ConfigError, ImageError
+from fieldscope.core.types import ImageSource, Query
+from fieldscope.retrieval.encoder import query_text
 
 LONGEST_CAPTION = 600
 """Characters of a caption that are taken on."""

@@ -12,19 +12,19 @@ from langgraph.errors import NodeError
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from agent.asking import Answer, ask, image_parts, messages, one_line
-from agent.deps import Deps, Session
-from agent.joint import SURE
-from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
-from agent.lmm.yes_no import p_yes
-from agent.nodes.failures import require_foreseen
-from agent.questions import question
-from agent.schemas import AnswersAnswer
-from agent.state import VerifyTask
-from agent.strategies.strategy import Joint, Strategy, Verify
-from agent.structured import ask_structured
-from agent.types import Call, Predicate, TraceEvent, Verdict
-from core.errors import ConfigError, ImageError
+from fieldscope.agent.asking import Answer, ask, image_parts, messages, one_line
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.joint import SURE
+from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
+from fieldscope.agent.lmm.yes_no import p_yes
+from fieldscope.agent.nodes.failures import require_foreseen
+from fieldscope.agent.questions import question
+from fieldscope.agent.schemas import AnswersAnswer
+from fieldscope.agent.state import VerifyTask
+from fieldscope.agent.strategies.strategy import Joint, Strategy, Verify
+from fieldscope.agent.structured import ask_structured
+from fieldscope.agent.types import Call, Predicate, TraceEvent, Verdict
+from fieldscope.core.errors import ConfigError, ImageError
 
 
 async def judge(lmm: LMM, predicate: Predicate, image: ImagePart, settings: Verify) -> Verdict:

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from core.errors import StrategyError
-from core.fingerprint import fingerprint
-from core.types import Prior
-from core.validation import parse_yaml, read_document, unknown_name, validated
-from prompts.prompt import Prompt, load_prompt
+from fieldscope.core.errors import StrategyError
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.core.types import Prior
+from fieldscope.core.validation import parse_yaml, read_document, unknown_name, validated
+from fieldscope.prompts.prompt import Prompt, load_prompt
 
 _SHIPPED = Path(__file__).parent
 _KEYS = frozenset(

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from core.errors import BenchmarkError, IndexMismatchError
-from eval.benchmarks.tables import header, read_rows
-from retrieval.encoder import Encoder, Vectors
-from retrieval.manifest import Manifest, read_manifest, require_encoder
+from fieldscope.core.errors import BenchmarkError, IndexMismatchError
+from fieldscope.eval.benchmarks.tables import header, read_rows
+from fieldscope.retrieval.encoder import Encoder, Vectors
+from fieldscope.retrieval.manifest import Manifest, read_manifest, require_encoder
 
 ID_COLUMNS = ("image_id", "inat24_image_id", "id")
 PATH_COLUMNS = ("image_path", "inat24_file_name", "file_name", "path")

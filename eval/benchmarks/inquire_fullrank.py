@@ -1,7 +1,7 @@
 """INQUIRE-Fullrank (Vendrow et al. 2024, arXiv 2411.02537): queries over a whole collection of embedded images.
 
 A folder with `inquire_queries_*.csv` and `inquire_annotations.csv`, as INQUIRE publishes them; in it or beside it lie
-the embeddings (`eval.benchmarks.embeddings`) and, for strategies that look, the images. Species and places are part of
+the embeddings (`fieldscope.eval.benchmarks.embeddings`) and, for strategies that look, the images. Species and places are part of
 a published path and so of the answer key: where paths name the images, an id is the file's name alone.
 """
 
@@ -14,16 +14,16 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image as PILImage
 
-from core.errors import BenchmarkError, BrokenImageError, ImageError
-from core.types import Query
-from eval.benchmarks.embeddings import ID_COLUMNS, PATH_COLUMNS, Embeddings, find_embeddings, open_embeddings
-from eval.benchmarks.species import binomials, names_species
-from eval.benchmarks.splits import canonical, require_split, wanted_split
-from eval.benchmarks.tables import read_table
-from eval.types import Benchmark, QueryMeta
-from retrieval.collection import DecodingCollection, FolderCollection
-from retrieval.formats import SUFFIXES
-from retrieval.images import DEFAULT_LIMITS, open_image
+from fieldscope.core.errors import BenchmarkError, BrokenImageError, ImageError
+from fieldscope.core.types import Query
+from fieldscope.eval.benchmarks.embeddings import ID_COLUMNS, PATH_COLUMNS, Embeddings, find_embeddings, open_embeddings
+from fieldscope.eval.benchmarks.species import binomials, names_species
+from fieldscope.eval.benchmarks.splits import canonical, require_split, wanted_split
+from fieldscope.eval.benchmarks.tables import read_table
+from fieldscope.eval.types import Benchmark, QueryMeta
+from fieldscope.retrieval.collection import DecodingCollection, FolderCollection
+from fieldscope.retrieval.formats import SUFFIXES
+from fieldscope.retrieval.images import DEFAULT_LIMITS, open_image
 
 ANNOTATIONS = "inquire_annotations.csv"
 _QUERIES = "inquire_queries_"

@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from core.errors import BenchmarkError, ConfigError
-from eval.benchmarks.splits import canonical
-from retrieval.manifest import writing
-from retrieval.progress import Report
+from fieldscope.core.errors import BenchmarkError, ConfigError
+from fieldscope.eval.benchmarks.splits import canonical
+from fieldscope.retrieval.manifest import writing
+from fieldscope.retrieval.progress import Report
 
 NAME = "evendrow/INQUIRE-Rerank"
 ROWS = {"validation": 4_000, "test": 16_000}

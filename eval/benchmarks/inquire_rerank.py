@@ -15,12 +15,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.errors import BenchmarkError
-from core.types import Candidate, Query
-from eval.benchmarks.species import binomials, names_species
-from eval.benchmarks.splits import WHOLE, canonical, require_split, wanted_split
-from eval.types import Benchmark, QueryMeta
-from retrieval.parquet import ParquetCollection, missing_parts
+from fieldscope.core.errors import BenchmarkError
+from fieldscope.core.types import Candidate, Query
+from fieldscope.eval.benchmarks.species import binomials, names_species
+from fieldscope.eval.benchmarks.splits import WHOLE, canonical, require_split, wanted_split
+from fieldscope.eval.types import Benchmark, QueryMeta
+from fieldscope.retrieval.parquet import ParquetCollection, missing_parts
 
 COLUMNS = (
     "image", "query", "relevant", "clip_score", "inat24_image_id", "inat24_file_name", "supercategory", "category",

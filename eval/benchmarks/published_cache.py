@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 
 from numpy.lib import format as npy
 
-from agent.lmm.base import TokenLogprob
-from agent.lmm.yes_no import MAX_LOG_ODDS, p_yes
-from core.errors import BenchmarkError
+from fieldscope.agent.lmm.base import TokenLogprob
+from fieldscope.agent.lmm.yes_no import MAX_LOG_ODDS, p_yes
+from fieldscope.core.errors import BenchmarkError
 
 MOST_BYTES = 1_000_000_000
 SEPARATOR = "--"

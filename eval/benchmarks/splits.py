@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from core.errors import BenchmarkError
+from fieldscope.core.errors import BenchmarkError
 
 WHOLE = "all"
 """The split of files that name none."""

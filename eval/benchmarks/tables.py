@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from core.errors import BenchmarkError
+from fieldscope.core.errors import BenchmarkError
 
 
 def header(names: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """Trains the bundled CLIP: first what each patch shows, then pictures against captions.
 
-    python -m fieldnotes.training.clip [--families N] [--folder DIR] [--out DIR]
+    python -m fieldscope.fieldnotes.training.clip [--families N] [--folder DIR] [--out DIR]
 
 Contrastive training from scratch barely learns shape at this size, so the vision tower first learns from
 the renderer's patch labels. Resumable from the last checkpoint.
@@ -20,13 +20,13 @@ from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from core.compat import prepare_torchvision
-from fieldnotes.grammar import Words
-from fieldnotes.sampling import random_spec
-from fieldnotes.scene import COLOURS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS
-from fieldnotes.training.pictures import GRID, PIXELS, Pictures, arguments, load_pictures
-from fieldnotes.training.schedule import Schedule, load_checkpoint, optimisers, save_checkpoint
-from fieldnotes.vocabulary import CLIP_CONTEXT, MODELS, clip_tokenizer
+from fieldscope.core.compat import prepare_torchvision
+from fieldscope.fieldnotes.grammar import Words
+from fieldscope.fieldnotes.sampling import random_spec
+from fieldscope.fieldnotes.scene import COLOURS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS
+from fieldscope.fieldnotes.training.pictures import GRID, PIXELS, Pictures, arguments, load_pictures
+from fieldscope.fieldnotes.training.schedule import Schedule, load_checkpoint, optimisers, save_checkpoint
+from fieldscope.fieldnotes.vocabulary import CLIP_CONTEXT, MODELS, clip_tokenizer
 
 WIDTH = 192
 MEAN = STD = 0.5

@@ -1,6 +1,6 @@
 """Measures both models on a split: the figures of their model cards.
 
-    python -m fieldnotes.training.judge [--split validation|test] [--out FILE]
+    python -m fieldscope.fieldnotes.training.judge [--split validation|test] [--out FILE]
 
 Everything is asked about the CLIP's own top 100 of each query (the hard images), balanced between yes and no.
 """
@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 from rich.progress import track
 
-from core.compat import prepare_torchvision
-from core.types import Query
-from fieldnotes.collection import ensure_pictures
-from fieldnotes.lessons import LABELS, Row
-from fieldnotes.queries import Split, load_split
-from fieldnotes.tasks import COMPARE, Segment, ask_fact, ask_query
-from fieldnotes.text_tasks import (
+from fieldscope.core.compat import prepare_torchvision
+from fieldscope.core.types import Query
+from fieldscope.fieldnotes.collection import ensure_pictures
+from fieldscope.fieldnotes.lessons import LABELS, Row
+from fieldscope.fieldnotes.queries import Split, load_split
+from fieldscope.fieldnotes.tasks import COMPARE, Segment, ask_fact, ask_query
+from fieldscope.fieldnotes.text_tasks import (
     composed_request,
     decomposition,
     dialogue_request,
@@ -35,12 +35,12 @@ from fieldnotes.text_tasks import (
     query_request,
     synthesis,
 )
-from fieldnotes.training.clip import normalise
-from fieldnotes.training.lmm import forward
-from fieldnotes.training.packing import Codec, Packed, add, collate, prefix
-from fieldnotes.training.pictures import PIXELS
-from fieldnotes.vocabulary import MODELS
-from retrieval.clip import ClipEncoder
+from fieldscope.fieldnotes.training.clip import normalise
+from fieldscope.fieldnotes.training.lmm import forward
+from fieldscope.fieldnotes.training.packing import Codec, Packed, add, collate, prefix
+from fieldscope.fieldnotes.training.pictures import PIXELS
+from fieldscope.fieldnotes.vocabulary import MODELS
+from fieldscope.retrieval.clip import ClipEncoder
 
 TOP = 100
 PER_FACT = 6

@@ -1,6 +1,6 @@
 """Trains the bundled LMM: a LLaVA whose eyes are the CLIP's vision tower after its training on patches.
 
-    python -m fieldnotes.training.lmm [--families N] [--folder DIR] [--out DIR]
+    python -m fieldscope.fieldnotes.training.lmm [--families N] [--folder DIR] [--out DIR]
 
 Plain yes/no training stays at chance at this size. What makes it take off: projected patches aligned with the word
 embeddings of what they show, open questions beside the closed ones, and Muon. Resumable from the last checkpoint.
@@ -22,16 +22,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from core.compat import prepare_torchvision
-from fieldnotes.facts import Spec
-from fieldnotes.lessons import LABELS, Row, best_segments, reference_segments, single_segments, text_segments
-from fieldnotes.sampling import FAMILY
-from fieldnotes.scene import COLOURS, SPECIES, Scene
-from fieldnotes.training.clip import IGNORE, STD, Truth, normalise
-from fieldnotes.training.packing import Batch, Codec, attention, collate, fill
-from fieldnotes.training.pictures import GRID, PIXELS, Pictures, arguments, load_pictures
-from fieldnotes.training.schedule import Schedule, load_checkpoint, optimisers, save_checkpoint
-from fieldnotes.vocabulary import MODELS, lmm_tokenizer, lmm_vocabulary
+from fieldscope.core.compat import prepare_torchvision
+from fieldscope.fieldnotes.facts import Spec
+from fieldscope.fieldnotes.lessons import LABELS, Row, best_segments, reference_segments, single_segments, text_segments
+from fieldscope.fieldnotes.sampling import FAMILY
+from fieldscope.fieldnotes.scene import COLOURS, SPECIES, Scene
+from fieldscope.fieldnotes.training.clip import IGNORE, STD, Truth, normalise
+from fieldscope.fieldnotes.training.packing import Batch, Codec, attention, collate, fill
+from fieldscope.fieldnotes.training.pictures import GRID, PIXELS, Pictures, arguments, load_pictures
+from fieldscope.fieldnotes.training.schedule import Schedule, load_checkpoint, optimisers, save_checkpoint
+from fieldscope.fieldnotes.vocabulary import MODELS, lmm_tokenizer, lmm_vocabulary
 
 STEPS = 3100
 FREEZE = 0.35
@@ -336,7 +336,7 @@ def write(model: Any, vocabulary: list[str], out: Path) -> None:
 
 
 def main() -> None:
-    from fieldnotes.training.mining import mine
+    from fieldscope.fieldnotes.training.mining import mine
 
     parser = arguments("Train the bundled LMM.")
     parser.add_argument("--out", type=Path, default=MODELS / "lmm")

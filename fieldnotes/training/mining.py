@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
-from core.compat import prepare_torchvision
-from fieldnotes.facts import Spec
-from fieldnotes.grammar import Words
-from fieldnotes.sampling import random_spec
-from fieldnotes.training.clip import normalise
-from fieldnotes.training.pictures import Pictures
+from fieldscope.core.compat import prepare_torchvision
+from fieldscope.fieldnotes.facts import Spec
+from fieldscope.fieldnotes.grammar import Words
+from fieldscope.fieldnotes.sampling import random_spec
+from fieldscope.fieldnotes.training.clip import normalise
+from fieldscope.fieldnotes.training.pictures import Pictures
 
 QUERIES = 6000
 POOL = 4000

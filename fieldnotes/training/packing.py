@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fieldnotes.grammar import NUMBERS
-from fieldnotes.lessons import Row
-from fieldnotes.tasks import Segment
-from fieldnotes.vocabulary import PIECE, query_words
+from fieldscope.fieldnotes.grammar import NUMBERS
+from fieldscope.fieldnotes.lessons import Row
+from fieldscope.fieldnotes.tasks import Segment
+from fieldscope.fieldnotes.vocabulary import PIECE, query_words
 
 PATCHES = 64
 ANSWERS = ("yes", "no", "true", "false", "a", "b", "c", "d")

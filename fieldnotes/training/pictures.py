@@ -1,6 +1,6 @@
 """Renders the training pictures once: pixels as the models see them, and what each patch shows.
 
-    python -m fieldnotes.training.pictures [--families N] [--folder DIR]
+    python -m fieldscope.fieldnotes.training.pictures [--families N] [--folder DIR]
 
 Resumable: shards that are there are kept.
 """
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from core.paths import cache_folder
-from fieldnotes.render import patch_labels, render
-from fieldnotes.sampling import FAMILY, training_family
-from fieldnotes.scene import Scene
+from fieldscope.core.paths import cache_folder
+from fieldscope.fieldnotes.render import patch_labels, render
+from fieldscope.fieldnotes.sampling import FAMILY, training_family
+from fieldscope.fieldnotes.scene import Scene
 
 PIXELS = 112
 GRID = 8

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.asking import ask, image_parts, messages
-from agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart, TokenLogprob
-from agent.lmm.choice import LETTERS, choose
-from agent.lmm.yes_no import YES_NO, p_yes, word
-from prompts.prompt import load_prompt
-from service.doctor.pictures import Drawn
+from fieldscope.agent.asking import ask, image_parts, messages
+from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart, TokenLogprob
+from fieldscope.agent.lmm.choice import LETTERS, choose
+from fieldscope.agent.lmm.yes_no import YES_NO, p_yes, word
+from fieldscope.prompts.prompt import load_prompt
+from fieldscope.service.doctor.pictures import Drawn
 
 _DOUBT = 0.2
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from retrieval.progress import Report
-from service.doctor.asker import Asker
-from service.doctor.finding import Finding
-from service.doctor.form import check_form
-from service.doctor.lineup import NAME as LINEUP
-from service.doctor.lineup import check_lineup
-from service.doctor.logprobs import grant, judge_logprobs, judge_top_logprobs
-from service.doctor.pictures import Drawn
-from service.doctor.prefix import check_prefix
-from service.doctor.probes import fieldnotes, shapes
-from service.doctor.server import check_server
-from service.doctor.sight import choose_probe, is_seen, judge_sight
-from service.doctor.spelling import judge_spellings
-from service.doctor.steadiness import check_company, check_repeats
-from service.doctor.structure import check_structure
-from service.doctor.throughput import check_throughput
-from service.settings import Settings
-from service.wiring import open_bare_lmm
+from fieldscope.retrieval.progress import Report
+from fieldscope.service.doctor.asker import Asker
+from fieldscope.service.doctor.finding import Finding
+from fieldscope.service.doctor.form import check_form
+from fieldscope.service.doctor.lineup import NAME as LINEUP
+from fieldscope.service.doctor.lineup import check_lineup
+from fieldscope.service.doctor.logprobs import grant, judge_logprobs, judge_top_logprobs
+from fieldscope.service.doctor.pictures import Drawn
+from fieldscope.service.doctor.prefix import check_prefix
+from fieldscope.service.doctor.probes import fieldnotes, shapes
+from fieldscope.service.doctor.server import check_server
+from fieldscope.service.doctor.sight import choose_probe, is_seen, judge_sight
+from fieldscope.service.doctor.spelling import judge_spellings
+from fieldscope.service.doctor.steadiness import check_company, check_repeats
+from fieldscope.service.doctor.structure import check_structure
+from fieldscope.service.doctor.throughput import check_throughput
+from fieldscope.service.wiring.models import open_bare_lmm
+from fieldscope.service.wiring.settings import Settings
 
 _CHECKS = 12
 

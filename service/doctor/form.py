@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from agent.lmm.completion import read_oddities
-from agent.lmm.openai import OpenAILMM
-from core.errors import LMMError
-from service.doctor.asker import Asker
-from service.doctor.finding import Finding
-from service.doctor.probes import Probe
+from fieldscope.agent.lmm.completion import read_oddities
+from fieldscope.agent.lmm.openai import OpenAILMM
+from fieldscope.core.errors import LMMError
+from fieldscope.service.doctor.asker import Asker
+from fieldscope.service.doctor.finding import Finding
+from fieldscope.service.doctor.probes import Probe
 
 NAME = "answer format"
 

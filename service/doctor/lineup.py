@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from service.doctor.asker import Asker
-from service.doctor.finding import Finding
-from service.doctor.probes import Probe
+from fieldscope.service.doctor.asker import Asker
+from fieldscope.service.doctor.finding import Finding
+from fieldscope.service.doctor.probes import Probe
 
 NAME = "several images"
 _LIMIT = "serve with --limit-mm-per-prompt '{\"image\":4}' (fieldscope lmm serve sets it)"

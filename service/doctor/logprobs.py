@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from agent.asking import one_line
-from core.errors import LMMError, LMMResponseError
-from service.doctor.asker import Asker
-from service.doctor.finding import Finding
-from service.doctor.probes import Probe
+from fieldscope.agent.asking import one_line
+from fieldscope.core.errors import LMMError, LMMResponseError
+from fieldscope.service.doctor.asker import Asker
+from fieldscope.service.doctor.finding import Finding
+from fieldscope.service.doctor.probes import Probe
 
 WANTED = 20
 _FEWER = (10, 5, 4, 3, 2, 1)

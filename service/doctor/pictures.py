@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from PIL import Image as PILImage
 from PIL import ImageDraw
 
-from core.errors import BrokenImageError
-from core.fingerprint import fingerprint_pixels
+from fieldscope.core.errors import BrokenImageError
+from fieldscope.core.fingerprint import fingerprint_pixels
 
 SIDE = 448
 """Pixels; a multiple of every usual patch size (14, 16, 28, 32)."""

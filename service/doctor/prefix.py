@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from statistics import median
 
-from agent.lmm.base import LMMRequest
-from agent.lmm.completion import read_cached_tokens
-from agent.lmm.openai import OpenAILMM
-from core.errors import FieldscopeError
-from service.doctor.asker import Asker
-from service.doctor.finding import Finding
-from service.doctor.pictures import mosaic
-from service.doctor.probes import Probe
+from fieldscope.agent.lmm.base import LMMRequest
+from fieldscope.agent.lmm.completion import read_cached_tokens
+from fieldscope.agent.lmm.openai import OpenAILMM
+from fieldscope.core.errors import FieldscopeError
+from fieldscope.service.doctor.asker import Asker
+from fieldscope.service.doctor.finding import Finding
+from fieldscope.service.doctor.pictures import mosaic
+from fieldscope.service.doctor.probes import Probe
 
 NAME = "prefix caching"
 _PICTURES = 3

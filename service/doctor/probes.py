@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from PIL import Image as PILImage
 
-from fieldnotes.render import render
-from fieldnotes.scene import Group, Scene
-from service.doctor.pictures import blank, circle, dots, square, triangle
+from fieldscope.fieldnotes.render import render
+from fieldscope.fieldnotes.scene import Group, Scene
+from fieldscope.service.doctor.pictures import blank, circle, dots, square, triangle
 
 BLANK = "blank"
 """The id of the empty picture, in every set."""

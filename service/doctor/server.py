@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from agent.lmm.openai import OpenAILMM
-from core.errors import LMMError
-from service.doctor.asker import Asker
-from service.doctor.finding import Finding
-from service.doctor.probes import Probe
-from service.wiring import check_served
+from fieldscope.agent.lmm.openai import OpenAILMM
+from fieldscope.core.errors import LMMError
+from fieldscope.service.doctor.asker import Asker
+from fieldscope.service.doctor.finding import Finding
+from fieldscope.service.doctor.probes import Probe
+from fieldscope.service.wiring.models import check_served
 
 NAME = "server"
 _MEANING = "nothing else can be told without a server that answers under this name"

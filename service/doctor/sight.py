@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from service.doctor.asker import Asker, Reading
-from service.doctor.finding import Finding
-from service.doctor.probes import BLANK, Known, Probe
+from fieldscope.service.doctor.asker import Asker, Reading
+from fieldscope.service.doctor.finding import Finding
+from fieldscope.service.doctor.probes import BLANK, Known, Probe
 
 NAME = "image seen"
 _SAME = 0.05

@@ -6,9 +6,9 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from agent.lmm.yes_no import YES_NO
-from service.doctor.asker import Reading
-from service.doctor.finding import Finding
+from fieldscope.agent.lmm.yes_no import YES_NO
+from fieldscope.service.doctor.asker import Reading
+from fieldscope.service.doctor.finding import Finding
 
 NAME = "yes/no spellings"
 _ENOUGH = 0.5

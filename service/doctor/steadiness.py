@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from service.doctor.asker import Asker, Reading
-from service.doctor.finding import Finding, State
-from service.doctor.sight import Look
+from fieldscope.service.doctor.asker import Asker, Reading
+from fieldscope.service.doctor.finding import Finding, State
+from fieldscope.service.doctor.sight import Look
 
 REPEATS = 6
 COMPANY = 32

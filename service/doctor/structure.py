@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from agent.asking import ask, image_parts, messages
-from agent.lmm.base import LMMRequest, TextPart
-from agent.lmm.json_text import read_json
-from agent.schemas import AnswersAnswer
-from prompts.prompt import load_prompt
-from service.doctor.asker import Asker
-from service.doctor.finding import Finding
-from service.doctor.probes import Probe
+from fieldscope.agent.asking import ask, image_parts, messages
+from fieldscope.agent.lmm.base import LMMRequest, TextPart
+from fieldscope.agent.lmm.json_text import read_json
+from fieldscope.agent.schemas import AnswersAnswer
+from fieldscope.prompts.prompt import load_prompt
+from fieldscope.service.doctor.asker import Asker
+from fieldscope.service.doctor.finding import Finding
+from fieldscope.service.doctor.probes import Probe
 
 NAME = "JSON schema"
 _ANSWERS = 3

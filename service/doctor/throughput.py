@@ -9,10 +9,10 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from service.doctor.asker import Asker
-from service.doctor.finding import Finding
-from service.doctor.pictures import mosaic
-from service.doctor.probes import Probe
+from fieldscope.service.doctor.asker import Asker
+from fieldscope.service.doctor.finding import Finding
+from fieldscope.service.doctor.pictures import mosaic
+from fieldscope.service.doctor.probes import Probe
 
 NAME = "throughput"
 CALLS = {1: 8, 8: 32, 32: 96}

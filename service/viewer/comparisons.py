@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-from eval.scored import names_of
-from service.viewer.run import Run
-from service.viewer.shelf import Shelf
+from fieldscope.eval.runs.scored import names_of
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.runs.shelf import Shelf
 
 
 @dataclass(frozen=True)

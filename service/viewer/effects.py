@@ -1,4 +1,4 @@
-"""What runs gain over each other, query by query and in the mean, with the tests of `eval.paired`."""
+"""What runs gain over each other, query by query and in the mean, with the tests of `fieldscope.eval.measures.paired`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from eval.contrast import Effect
-from eval.paired import EVEN, Paired, holm
-from service.viewer.metrics import MAIN, METRICS, Column, Mean, chance, means
-from service.viewer.sides import Side
+from fieldscope.eval.measures.contrast import Effect
+from fieldscope.eval.measures.paired import EVEN, Paired, holm
+from fieldscope.service.viewer.metrics import MAIN, METRICS, Column, Mean, chance, means
+from fieldscope.service.viewer.sides import Side
 
 EVERY_TWO = 4
 """Of up to so many runs every two are tested; of more, each against the first."""

@@ -15,14 +15,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar, cast
 
-from core.errors import ConfigError, FieldscopeError
-from core.fingerprint import fingerprint
-from service.console import progress
-from service.viewer import addresses
-from service.viewer.annotations import as_csv
-from service.viewer.pictures import Pictures, Size
-from service.viewer.shelf import Shelf, stamp
-from service.viewer.site import Site
+from fieldscope.core.errors import ConfigError, FieldscopeError
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.service.cli.console import progress
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.pictures import Pictures, Size
+from fieldscope.service.viewer.runs.annotations import as_csv
+from fieldscope.service.viewer.runs.shelf import Shelf, stamp
+from fieldscope.service.viewer.site import Site
 
 Pool = TypeVar("Pool", bound=Executor)
 

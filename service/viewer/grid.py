@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agent.trace_view import verdicts_by_image
-from agent.types import Predicate, RankedCandidate, RerankResult, Verdict
-from service.viewer.rounds import Round
+from fieldscope.agent.trace_view import verdicts_by_image
+from fieldscope.agent.types import Predicate, RankedCandidate, RerankResult, Verdict
+from fieldscope.service.viewer.rounds import Round
 
 
 class Cell(NamedTuple):

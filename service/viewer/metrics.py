@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from eval.paired import bootstrap_intervals, randomisation_p
+from fieldscope.eval.measures.paired import bootstrap_intervals, randomisation_p
 
 METRICS = {"AP@50": "mAP@50", "nDCG@50": "nDCG@50", "RR": "MRR"}
 """The name of a query's value, and that of its mean, as `metrics.json` has them. The first is the main one."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.paired import EVEN
-from service.viewer.digest import QueryDigest
-from service.viewer.metrics import METRICS, Column, Mean, means
-from service.viewer.run import Run
+from fieldscope.eval.measures.paired import EVEN
+from fieldscope.service.viewer.metrics import METRICS, Column, Mean, means
+from fieldscope.service.viewer.runs.digest import QueryDigest
+from fieldscope.service.viewer.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.errors import FieldscopeError
+from fieldscope.core.errors import FieldscopeError
 
 
 class NoPage(FieldscopeError):

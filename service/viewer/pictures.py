@@ -14,12 +14,12 @@ from typing import Literal
 from PIL import Image as PILImage
 from PIL import ImageDraw
 
-from core.errors import ConfigError, ImageError
-from core.paths import cache_folder
-from core.private import private_file, private_folder
-from retrieval.collection import Collection, reopen_collection
-from service.viewer.addresses import unslug
-from service.viewer.shelf import Shelf
+from fieldscope.core.errors import ConfigError, ImageError
+from fieldscope.core.paths import cache_folder
+from fieldscope.core.private import private_file, private_folder
+from fieldscope.retrieval.collection import Collection, reopen_collection
+from fieldscope.service.viewer.addresses import unslug
+from fieldscope.service.viewer.runs.shelf import Shelf
 
 Size = Literal["thumbnails", "pictures"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agent.types import RerankResult, TraceEvent
+from fieldscope.agent.types import RerankResult, TraceEvent
 
 
 class _Said(BaseModel):

@@ -14,12 +14,12 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse, RedirectResponse
 
-from core.errors import FieldscopeError
-from service.viewer.addresses import INDEX
-from service.viewer.annotations import as_csv, take
-from service.viewer.page import NoPage, Page
-from service.viewer.pictures import Pictures, Size
-from service.viewer.site import Site
+from fieldscope.core.errors import FieldscopeError
+from fieldscope.service.viewer.addresses import INDEX
+from fieldscope.service.viewer.page import NoPage, Page
+from fieldscope.service.viewer.pictures import Pictures, Size
+from fieldscope.service.viewer.runs.annotations import as_csv, take
+from fieldscope.service.viewer.site import Site
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.trace_diff import Image
-from agent.trace_view import verdicts_by_image
-from agent.trace_why import Part, Why, extremes, why
-from agent.types import Predicate, RerankResult, Verdict
-from prompts.prompt import Prompt
-from service.viewer.sides import Side
-from service.viewer.slopes import Slope, slopes
-from service.viewer.worddiff import Kind, word_diff
+from fieldscope.agent.trace_diff import Image
+from fieldscope.agent.trace_view import verdicts_by_image
+from fieldscope.agent.trace_why import Part, Why, extremes, why
+from fieldscope.agent.types import Predicate, RerankResult, Verdict
+from fieldscope.prompts.prompt import Prompt
+from fieldscope.service.viewer.charts.slopes import Slope, slopes
+from fieldscope.service.viewer.sides import Side
+from fieldscope.service.viewer.worddiff import Kind, word_diff
 
 DEPTH = 200
 """So many places of a ranking are shown."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from eval.scored import names_of
-from service.viewer import addresses
-from service.viewer.digest import QueryDigest
-from service.viewer.run import Run
+from fieldscope.eval.runs.scored import names_of
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.runs.digest import QueryDigest
+from fieldscope.service.viewer.runs.run import Run
 
 _NAMED = 3  # queries that a sentence names
 

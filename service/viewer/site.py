@@ -7,17 +7,17 @@ from functools import cache, partial
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from core.paths import without_folders
-from service.viewer import addresses
-from service.viewer.addresses import INDEX, unslug
-from service.viewer.annotations import with_marks
-from service.viewer.comparisons import comparable
-from service.viewer.page import NoPage, Page
-from service.viewer.pages import annotations as marks
-from service.viewer.pages import compare, compare_query, image, prompts, query, run, runs, try_it
-from service.viewer.run import Run
-from service.viewer.shelf import Shelf
-from service.viewer.words import FILTERS
+from fieldscope.core.paths import without_folders
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.addresses import INDEX, unslug
+from fieldscope.service.viewer.comparisons import comparable
+from fieldscope.service.viewer.page import NoPage, Page
+from fieldscope.service.viewer.pages import annotations as marks
+from fieldscope.service.viewer.pages import compare, compare_query, image, prompts, query, run, runs, try_it
+from fieldscope.service.viewer.runs.annotations import with_marks
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.words import FILTERS
 
 
 class Site:
@@ -135,7 +135,7 @@ class Site:
 def _templates() -> Environment:
     """All sites of a process have the same."""
     environment = Environment(
-        loader=PackageLoader("service.viewer"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("fieldscope.service.viewer"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(FILTERS)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agent.lmm.base import LMMRequest, TextPart
-from prompts.prompt import Prompt
+from fieldscope.agent.lmm.base import LMMRequest, TextPart
+from fieldscope.prompts.prompt import Prompt
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from core.paths import without_folders
-from service.compare_report.charts import side_of
-from service.compare_report.wording import kind_name
+from fieldscope.core.paths import without_folders
+from fieldscope.service.viewer.report.charts import side_of
+from fieldscope.service.viewer.report.wording import kind_name
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.base import LMM
-from agent.strategies.strategy import load_strategy
-from core.types import Candidate
-from retrieval.collection import FolderCollection
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import LMM
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.core.types import Candidate
+from fieldscope.retrieval.collection import FolderCollection
 
 IMAGES = 8
 

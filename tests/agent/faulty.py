@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from agent.lmm.base import LMM, LMMRequest, LMMResponse
-from core.errors import LMMServerError
+from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
+from fieldscope.core.errors import LMMServerError
 
 SHARE = 0.2
 INJECTED = "this call was made to fail"

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from PIL import Image as PILImage
 
-from agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Usage
-from agent.lmm.choice import LETTERS
-from agent.lmm.scripted import Answer, ScriptedLMM
-from core.errors import LMMRequestError
-from core.types import Candidate, Query, Turn
-from prompts.prompt import list_prompts, load_prompt
-from retrieval.collection import FolderCollection
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Usage
+from fieldscope.agent.lmm.choice import LETTERS
+from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
+from fieldscope.core.errors import LMMRequestError
+from fieldscope.core.types import Candidate, Query, Turn
+from fieldscope.prompts.prompt import list_prompts, load_prompt
+from fieldscope.retrieval.collection import FolderCollection
 
 FACTS = ("crab", "net", "snow", "rain", "night")
 SURE = 0.95

@@ -8,10 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.trace import result_from_json, result_to_json
-from agent.trace_view import error_counts, first_shown_wins, matchups, stage_costs, verdicts_by_image, weakest
-from agent.types import Call, Comparison
-from core.errors import ConfigError
+from fieldscope.agent.trace import result_from_json, result_to_json
+from fieldscope.agent.trace_view import (
+    error_counts,
+    first_shown_wins,
+    matchups,
+    stage_costs,
+    verdicts_by_image,
+    weakest,
+)
+from fieldscope.agent.types import Call, Comparison
+from fieldscope.core.errors import ConfigError
 from tests.agent.traced import agentic, compared, single, verdict
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

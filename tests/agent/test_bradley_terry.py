@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.bradley_terry import Floats, Settled, Showing, settle
+from fieldscope.agent.bradley_terry import Floats, Settled, Showing, settle
 
 N = 5
 MEANS = st.lists(st.floats(-4, 4), min_size=N, max_size=N).map(np.array)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.budget import Account, Budget, BudgetedLMM
-from agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart, Usage
-from agent.lmm.scripted import ScriptedLMM
-from core.errors import BudgetError, LMMConnectionError
+from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart, Usage
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.core.errors import BudgetError, LMMConnectionError
 from tests.waiting import PATIENCE
 
 Outcome = str  # "answered", "refused", "failed", "cancelled"
@@ -149,7 +149,7 @@ async def test_a_failed_call_is_a_call() -> None:
 
 async def test_a_deadline_counts_from_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("agent.budget.time.monotonic", lambda: now)
+    monkeypatch.setattr("fieldscope.agent.budget.time.monotonic", lambda: now)
     run = Account(Budget(deadline=2.5))
     door = BudgetedLMM(ScriptedLMM(lambda _: 0.5), Account(parent=run))
     now = 500.0

@@ -10,19 +10,19 @@ import pytest
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from agent.budget import Account, Budget, BudgetedLMM
-from agent.deps import Deps, Session
-from agent.graph import Agent
-from agent.lmm.base import LMM, LMMRequest, TextPart
-from agent.lmm.scripted import Answer, ScriptedLMM
-from agent.nodes.check import THE_CHANGE, check
-from agent.nodes.plan import plan
-from agent.state import RerankState, VerifyTask
-from agent.strategies.strategy import Strategy, load_strategy
-from agent.types import Predicate
-from core.errors import LMMServerError
-from core.types import Candidate, Query
-from retrieval.collection import FolderCollection
+from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import LMM, LMMRequest, TextPart
+from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
+from fieldscope.agent.nodes.check import THE_CHANGE, check
+from fieldscope.agent.nodes.plan import plan
+from fieldscope.agent.state import RerankState, VerifyTask
+from fieldscope.agent.strategies.strategy import Strategy, load_strategy
+from fieldscope.agent.types import Predicate
+from fieldscope.core.errors import LMMServerError
+from fieldscope.core.types import Candidate, Query
+from fieldscope.retrieval.collection import FolderCollection
 from tests.agent.oracle import FACTS, Oracle, facts_of, paint
 
 QUERY = Query(id="q", text="now on snow", reference_image="03.png")

@@ -10,23 +10,23 @@ import pytest
 from langgraph.runtime import Runtime
 from langgraph.types import Send
 
-from agent.bradley_terry import settle
-from agent.budget import Account, Budget, BudgetedLMM
-from agent.calibration import Calibration
-from agent.deps import Deps, Session
-from agent.graph import Agent
-from agent.lmm.base import ImagePart, LMMRequest, LMMResponse, TextPart, TokenLogprob
-from agent.lmm.choice import LETTERS
-from agent.lmm.scripted import Answer, ScriptedLMM
-from agent.nodes.compare import compare
-from agent.nodes.pair import described, pair
-from agent.scheduling import settled
-from agent.state import CompareTask, RerankState
-from agent.strategies.strategy import Strategy, load_strategy
-from agent.types import Comparison, Predicate, Synthesis, Verdict
-from core.errors import CacheMissError, LMMServerError
-from core.types import Candidate, Query, Turn
-from retrieval.collection import FolderCollection
+from fieldscope.agent.bradley_terry import settle
+from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse, TextPart, TokenLogprob
+from fieldscope.agent.lmm.choice import LETTERS
+from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
+from fieldscope.agent.nodes.compare import compare
+from fieldscope.agent.nodes.pair import described, pair
+from fieldscope.agent.scheduling import settled
+from fieldscope.agent.state import CompareTask, RerankState
+from fieldscope.agent.strategies.strategy import Strategy, load_strategy
+from fieldscope.agent.types import Comparison, Predicate, Synthesis, Verdict
+from fieldscope.core.errors import CacheMissError, LMMServerError
+from fieldscope.core.types import Candidate, Query, Turn
+from fieldscope.retrieval.collection import FolderCollection
 
 QUERY = Query(id="q", text="a red crab")
 COMPOSED = Query(id="c", text="make it blue", reference_image="7.png")

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from agent.lmm.base import LMMRequest, Message, TextPart
-from agent.lmm.scripted import Answer, ScriptedLMM
-from agent.schemas import PredicatesAnswer
-from agent.structured import ask_structured
-from core.errors import ContextLengthError
-from core.types import Candidate, Query
+from fieldscope.agent.lmm.base import LMMRequest, Message, TextPart
+from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
+from fieldscope.agent.schemas import PredicatesAnswer
+from fieldscope.agent.structured import ask_structured
+from fieldscope.core.errors import ContextLengthError
+from fieldscope.core.types import Candidate, Query
 from tests.agent.conftest import AgentFactory
 
 QUERY = Query(id="q1", text="a crab")

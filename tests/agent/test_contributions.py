@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.calibration import Calibration
-from agent.posterior import Belief
-from agent.types import Predicate
-from core.types import Candidate
+from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.posterior import Belief
+from fieldscope.agent.types import Predicate
+from fieldscope.core.types import Candidate
 
 answers = st.lists(st.one_of(st.none(), st.floats(1e-6, 1 - 1e-6)), min_size=1, max_size=6)
 calibrations = st.builds(

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.budget import Account, Budget, BudgetedLMM
-from agent.lmm.base import LMMRequest, LMMResponse, Message, TextPart
-from agent.lmm.cached import CachedLMM
-from agent.lmm.scripted import ScriptedLMM
-from cache.store import MemoryStore
-from core.errors import BudgetError
-from core.types import Candidate, Query
+from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, Message, TextPart
+from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.cache.store import MemoryStore
+from fieldscope.core.errors import BudgetError
+from fieldscope.core.types import Candidate, Query
 from tests.agent.conftest import AgentFactory
 
 PATIENCE = 60

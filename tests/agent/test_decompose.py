@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langgraph.runtime import Runtime
 
-from agent.budget import Account, Budget, BudgetedLMM
-from agent.deps import Deps, Session
-from agent.lmm.base import LMM
-from agent.lmm.scripted import ScriptedLMM
-from agent.nodes.decompose import decompose, predicate
-from agent.state import RerankState
-from agent.strategies.strategy import Strategy, load_strategy
-from agent.types import Instruction, Operation, Predicate, Synthesis
-from core.errors import ConfigError, LMMServerError
-from core.types import Query
-from retrieval.collection import FolderCollection
+from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.lmm.base import LMM
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.nodes.decompose import decompose, predicate
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import Strategy, load_strategy
+from fieldscope.agent.types import Instruction, Operation, Predicate, Synthesis
+from fieldscope.core.errors import ConfigError, LMMServerError
+from fieldscope.core.types import Query
+from fieldscope.retrieval.collection import FolderCollection
 
 QUERY = Query(id="q1", text="Two red crabs without litter")
 INSTRUCTIONS = (

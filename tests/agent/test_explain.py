@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langgraph.runtime import Runtime
 
-from agent.budget import Account, Budget, BudgetedLMM
-from agent.deps import Deps, Session
-from agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, TextPart
-from agent.lmm.scripted import Answer, ScriptedLMM
-from agent.nodes.explain import explain
-from agent.state import RerankState
-from agent.strategies.strategy import load_strategy
-from agent.types import Call, RankedCandidate, RerankResult, Synthesis, TraceEvent
-from core.errors import ConfigError, LMMServerError
-from core.types import Query, Turn
-from retrieval.collection import FolderCollection
+from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, TextPart
+from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
+from fieldscope.agent.nodes.explain import explain
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.agent.types import Call, RankedCandidate, RerankResult, Synthesis, TraceEvent
+from fieldscope.core.errors import ConfigError, LMMServerError
+from fieldscope.core.types import Query, Turn
+from fieldscope.retrieval.collection import FolderCollection
 from tests.waiting import Crowd
 
 QUERY = Query(id="q1", text="a red crab", dialogue=(Turn(question="where?", answer="on a beach"),))

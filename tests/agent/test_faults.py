@@ -7,14 +7,14 @@ from collections.abc import Collection, Sequence
 
 import pytest
 
-from agent.budget import Budget
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.base import LMM
-from agent.strategies.strategy import load_strategy
-from agent.types import RerankResult
-from core.types import Candidate
-from retrieval.collection import FolderCollection
+from fieldscope.agent.budget import Budget
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import LMM
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.agent.types import RerankResult
+from fieldscope.core.types import Candidate
+from fieldscope.retrieval.collection import FolderCollection
 from tests.agent.faulty import INJECTED, SHARE, Faulty
 from tests.agent.oracle import draw_cases, oracle_of, paint
 

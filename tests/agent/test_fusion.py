@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.fusion import fuse, log_odds, prior_order, sigmoid, standardise, strictly_decreasing
-from agent.strategies.strategy import Fusion
-from core.errors import ConfigError
-from core.types import Candidate
+from fieldscope.agent.fusion import fuse, log_odds, prior_order, sigmoid, standardise, strictly_decreasing
+from fieldscope.agent.strategies.strategy import Fusion
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.types import Candidate
 
 PRIOR, P_YES = Fusion(method="prior"), Fusion(method="p_yes")
 LOG_ODDS = Fusion(method="log_odds", prior_weight=0.5)

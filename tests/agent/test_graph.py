@@ -8,23 +8,17 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from agent.budget import Budget
-from agent.graph import Agent
-from agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
-from agent.lmm.cached import CachedLMM
-from agent.lmm.scripted import Answer, ScriptedLMM
-from agent.state import CompareTask, RerankState, VerifyTask
-from agent.strategies.strategy import Strategy, list_strategies
-from agent.types import RerankResult
-from cache.store import MemoryStore
-from core.errors import (
-    CacheMissError,
-    ConfigError,
-    LMMConnectionError,
-    LMMServerError,
-    VocabularyError,
-)
-from core.types import Candidate, Query
+from fieldscope.agent.budget import Budget
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
+from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
+from fieldscope.agent.state import CompareTask, RerankState, VerifyTask
+from fieldscope.agent.strategies.strategy import Strategy, list_strategies
+from fieldscope.agent.types import RerankResult
+from fieldscope.cache.store import MemoryStore
+from fieldscope.core.errors import CacheMissError, ConfigError, LMMConnectionError, LMMServerError, VocabularyError
+from fieldscope.core.types import Candidate, Query
 from tests.waiting import PATIENCE, Crowd, until
 
 QUERY = Query(id="q1", text="two red crabs on a beach")

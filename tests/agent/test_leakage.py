@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-import agent.graph
-import prompts.prompt
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.base import LMMRequest, TextPart
-from agent.lmm.scripted import ScriptedLMM
-from agent.strategies.strategy import list_strategies, load_strategy
-from core.types import Candidate, Query
-from retrieval.collection import FolderCollection
+import fieldscope.agent.graph
+import fieldscope.prompts.prompt
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import LMMRequest, TextPart
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.strategies.strategy import list_strategies, load_strategy
+from fieldscope.core.types import Candidate, Query
+from fieldscope.retrieval.collection import FolderCollection
 
 SECRETS = {
     "species": "Zqspeciesus secretii",
@@ -79,8 +79,8 @@ def imported(module: object) -> Iterator[tuple[str, str]]:
                 yield path.name, node.module or ""
 
 
-@pytest.mark.parametrize("room", [agent.graph, prompts.prompt])
+@pytest.mark.parametrize("room", [fieldscope.agent.graph, prompts.prompt])
 def test_agent_and_prompts_import_nothing_that_knows_the_answers(room: object) -> None:
     found = list(imported(room))
-    assert ("graph.py", "agent.deps") in found or ("prompt.py", "core.errors") in found
+    assert ("graph.py", "fieldscope.agent.deps") in found or ("prompt.py", "fieldscope.core.errors") in found
     assert [(file, name) for file, name in found if name.split(".")[0] in {"eval", "fieldnotes", "service"}] == []

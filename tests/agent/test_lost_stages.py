@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.budget import Budget
-from agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob
-from agent.lmm.scripted import Answer, ScriptedLMM
-from agent.types import RerankResult, lost_stage
-from core.errors import LMMRequestError
-from core.types import Candidate, Query
+from fieldscope.agent.budget import Budget
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob
+from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
+from fieldscope.agent.types import RerankResult, lost_stage
+from fieldscope.core.errors import LMMRequestError
+from fieldscope.core.types import Candidate, Query
 from tests.agent.conftest import AgentFactory
 
 WORDS = "http://gpu/v1 answered 400: response_format json_schema is not supported"

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from agent.budget import Account, Budget
-from agent.calibration import Calibration
-from agent.deps import Deps, Session
-from agent.joint import agreed
-from agent.nodes.assess import assess, contradicted
-from agent.nodes.plan import plan
-from agent.state import RerankState, VerifyTask
-from agent.strategies.strategy import Strategy, load_strategy
-from agent.types import Predicate, Synthesis, Verdict
-from core.types import Candidate, Query
+from fieldscope.agent.budget import Account, Budget
+from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.joint import agreed
+from fieldscope.agent.nodes.assess import assess, contradicted
+from fieldscope.agent.nodes.plan import plan
+from fieldscope.agent.state import RerankState, VerifyTask
+from fieldscope.agent.strategies.strategy import Strategy, load_strategy
+from fieldscope.agent.types import Predicate, Synthesis, Verdict
+from fieldscope.core.types import Candidate, Query
 
 CRAB = Predicate(id="s", question="is there a crab?", kind="subject", words="crab")
 RED = Predicate(id="c", question="is the crab red?", kind="colour", words="red")

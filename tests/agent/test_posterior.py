@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.calibration import Calibration
-from agent.deps import Deps
-from agent.fusion import log_odds
-from agent.posterior import PASS_RATE, agreement, agreement_order, believe, latest, log_odds_of_all, tempered
-from agent.state import RerankState
-from agent.strategies.strategy import load_strategy
-from agent.types import Predicate, Verdict
-from core.types import Candidate, Query
+from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.fusion import log_odds
+from fieldscope.agent.posterior import PASS_RATE, agreement, agreement_order, believe, latest, log_odds_of_all, tempered
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.agent.types import Predicate, Verdict
+from fieldscope.core.types import Candidate, Query
 
 PREDICATES = (
     Predicate(id="a", question="is there a crab?", kind="subject"),

@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langgraph.runtime import Runtime
 
-from agent.budget import Account
-from agent.calibration import UNCALIBRATED, Calibration, CalibrationKey
-from agent.deps import Deps, Session
-from agent.lmm.scripted import ScriptedLMM
-from agent.nodes.retrieve import retrieve, search_key
-from agent.state import RerankState
-from agent.strategies.strategy import Strategy, load_strategy
-from agent.types import Synthesis
-from core.errors import ConfigError
-from core.types import Candidate, Prior, Query
-from retrieval.collection import FolderCollection
+from fieldscope.agent.budget import Account
+from fieldscope.agent.calibration import UNCALIBRATED, Calibration, CalibrationKey
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.nodes.retrieve import retrieve, search_key
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import Strategy, load_strategy
+from fieldscope.agent.types import Synthesis
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.types import Candidate, Prior, Query
+from fieldscope.retrieval.collection import FolderCollection
 
 QUERY = Query(id="q1", text="a red crab")
 THOUGHT = Synthesis(thought="", core="a crab", detailed="a red crab", comprehensive="a red crab")

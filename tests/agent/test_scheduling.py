@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.bradley_terry import Floats, Settled, Showing, settle
-from agent.scheduling import doubts, expected_gains, next_groups
+from fieldscope.agent.bradley_terry import Floats, Settled, Showing, settle
+from fieldscope.agent.scheduling import doubts, expected_gains, next_groups
 
 HEAD = 20
 Gains = Callable[[Settled, float], Floats]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.shapley import MOST_EXACT, Floats, shapley
+from fieldscope.agent.shapley import MOST_EXACT, Floats, shapley
 
 terms = st.floats(-20, 0)
 pairs = st.lists(st.tuples(terms, terms), min_size=1, max_size=5)

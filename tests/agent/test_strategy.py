@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.strategies.strategy import Strategy, list_strategies, load_strategy
-from core.errors import ConfigError, PromptError, StrategyError
+from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
+from fieldscope.core.errors import ConfigError, PromptError, StrategyError
 
 VALID = "name: mine\nverify:\n  prompt: match_yes_no\nfusion:\n  method: p_yes\n"
 COMPARE = "compare: {mode: pair, prompt: compare_pair, reference: compare_pair_reference}\n"

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from agent.budget import Account, Budget, BudgetedLMM
-from agent.lmm.base import LMMRequest, LMMResponse, Message, TextPart
-from agent.lmm.cached import CachedLMM
-from agent.lmm.scripted import Answer, ScriptedLMM
-from agent.schemas import MAX_ENTRIES, AnswersAnswer, PredicatesAnswer, SynthesisAnswer
-from agent.structured import LONGEST, Structured, ask_structured
-from cache.store import MemoryStore
-from core.errors import CacheMissError, LMMServerError
+from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, Message, TextPart
+from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
+from fieldscope.agent.schemas import MAX_ENTRIES, AnswersAnswer, PredicatesAnswer, SynthesisAnswer
+from fieldscope.agent.structured import LONGEST, Structured, ask_structured
+from fieldscope.cache.store import MemoryStore
+from fieldscope.core.errors import CacheMissError, LMMServerError
 
 REQUEST = LMMRequest(messages=(Message(content=(TextPart(text="which? as json."),)),), max_tokens=64)
 GOOD = '{"answers": ["yes", "no"]}'

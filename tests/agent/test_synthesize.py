@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langgraph.runtime import Runtime
 
-from agent.budget import Account, Budget, BudgetedLMM
-from agent.deps import Deps, Session
-from agent.lmm.base import LMM, LMMRequest
-from agent.lmm.scripted import ScriptedLMM
-from agent.nodes.synthesize import LONGEST_CAPTION, synthesize
-from agent.state import RerankState
-from agent.strategies.strategy import load_strategy
-from agent.types import Instruction, Synthesis
-from core.errors import ConfigError, LMMServerError
-from core.types import Query, Turn
-from retrieval.collection import FolderCollection
+from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.lmm.base import LMM, LMMRequest
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.nodes.synthesize import LONGEST_CAPTION, synthesize
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.agent.types import Instruction, Synthesis
+from fieldscope.core.errors import ConfigError, LMMServerError
+from fieldscope.core.types import Query, Turn
+from fieldscope.retrieval.collection import FolderCollection
 
 QUERY = Query(id="q1", text="two red crabs without litter")
 CHANGE = Query(id="q2", text="the same, but on snow", reference_image="1.png")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.trace_diff import diff
-from agent.types import RankedCandidate, RerankResult
-from core.errors import ConfigError
+from fieldscope.agent.trace_diff import diff
+from fieldscope.agent.types import RankedCandidate, RerankResult
+from fieldscope.core.errors import ConfigError
 from tests.agent.traced import NET, RED, agentic, single, verdict
 
 

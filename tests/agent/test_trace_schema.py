@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-import agent
-from agent.trace import EVENTS, result_to_json, trace_schema
-from agent.types import (
+import fieldscope.agent
+from fieldscope.agent.trace import EVENTS, result_to_json, trace_schema
+from fieldscope.agent.types import (
     Call,
     Comparison,
     Instruction,
@@ -26,10 +26,10 @@ from agent.types import (
     TraceEvent,
     Verdict,
 )
-from core.types import Turn
+from fieldscope.core.types import Turn
 from tests.agent.traced import agentic, single
 
-ROOT = Path(agent.__file__).parents[1]
+ROOT = Path(fieldscope.agent.__file__).parents[1]
 SCHEMA = ROOT / "docs" / "trace.schema.json"
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

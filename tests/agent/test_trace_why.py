@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agent.trace_why import Part, extremes, why
-from agent.types import Predicate
-from core.errors import ConfigError
+from fieldscope.agent.trace_why import Part, extremes, why
+from fieldscope.agent.types import Predicate
+from fieldscope.core.errors import ConfigError
 from tests.agent.traced import agentic, single, verdict
 
 

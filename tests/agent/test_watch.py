@@ -6,16 +6,16 @@ from collections import Counter
 
 import pytest
 
-from agent.budget import Budget
-from agent.calibration import Calibration
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.scripted import ScriptedLMM
-from agent.strategies.strategy import list_strategies, load_strategy
-from agent.trace import EVENTS
-from agent.types import RerankResult, TraceEvent
-from core.types import Candidate, Query
-from retrieval.collection import FolderCollection
+from fieldscope.agent.budget import Budget
+from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.strategies.strategy import list_strategies, load_strategy
+from fieldscope.agent.trace import EVENTS
+from fieldscope.agent.types import RerankResult, TraceEvent
+from fieldscope.core.types import Candidate, Query
+from fieldscope.retrieval.collection import FolderCollection
 from tests.agent.oracle import draw_cases, oracle_of, paint
 
 UNSURE = Calibration(spread=5.0)  # so that there is something to compare

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.types import (
+from fieldscope.agent.types import (
     Call,
     Comparison,
     Instruction,

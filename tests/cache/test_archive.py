@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.archive import Archive, ArchiveLimits, looks_like_archive, write_archive
-from core.errors import CacheError
+from fieldscope.cache.archive import Archive, ArchiveLimits, looks_like_archive, write_archive
+from fieldscope.core.errors import CacheError
 
 LINES = [("run", '{"kind":"run"}'), *(("response", json.dumps({"n": n, "text": "x" * 50})) for n in range(200))]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cache.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore
-from cache.store import Entry
-from core.errors import CacheError
+from fieldscope.cache.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore
+from fieldscope.cache.store import Entry
+from fieldscope.core.errors import CacheError
 from tests.waiting import PATIENCE, released
 
 ROOT = Path(__file__).parents[2]
@@ -66,8 +66,8 @@ def test_threads_share_a_store(tmp_path: Path) -> None:
 
 KILLED_WRITER = """
 import sys
-from cache.sqlite import SqliteStore
-from cache.store import Entry
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.cache.store import Entry
 store = SqliteStore(sys.argv[1])
 n = 0
 while True:

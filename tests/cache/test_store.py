@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cache.sqlite import SqliteStore
-from cache.store import CacheStore, Entry, MemoryStore
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.cache.store import CacheStore, Entry, MemoryStore
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cache.sqlite import SqliteStore
-from cache.store import Entry, MemoryStore
-from cache.writer import GroupWriter
-from core.errors import CacheError
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.cache.store import Entry, MemoryStore
+from fieldscope.cache.writer import GroupWriter
+from fieldscope.core.errors import CacheError
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,9 +107,9 @@ async def test_who_does_not_wait_any_more_harms_nobody() -> None:
 
 KILLED = """
 import asyncio, sys
-from cache.sqlite import SqliteStore
-from cache.store import Entry
-from cache.writer import GroupWriter
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.cache.store import Entry
+from fieldscope.cache.writer import GroupWriter
 
 async def put(writer, n):
     await writer.put(Entry(str(n), "{}", "x" * 2000, '{"model":"m"}'))

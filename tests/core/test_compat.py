@@ -15,7 +15,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_torchvision_imports_and_resizes_after_preparing_twice() -> None:
     done = run(
-        "from core.compat import prepare_torchvision as prepare\n"
+        "from fieldscope.core.compat import prepare_torchvision as prepare\n"
         "prepare(); prepare()\n"
         "import torch, torchvision\n"
         "from torchvision.transforms.v2 import functional as F\n"
@@ -39,7 +39,7 @@ def test_operators_are_declared_only_where_the_compiled_part_cannot_load(loads: 
 
 def test_nothing_happens_where_torchvision_is_not_installed() -> None:
     done = run(
-        "import core.compat as compat\n"
+        "import fieldscope.core.compat as compat\n"
         "compat.find_spec = lambda name: None\n"
         "compat.prepare_torchvision()\n"
         "import torch; assert not hasattr(torch.ops.torchvision, 'nms')\n"

@@ -2,8 +2,8 @@ import inspect
 
 import pytest
 
-from core import errors
-from core.errors import FieldscopeError, LMMRateLimitError
+from fieldscope.core import errors
+from fieldscope.core.errors import FieldscopeError, LMMRateLimitError
 
 ALL = [c for _, c in inspect.getmembers(errors, inspect.isclass)]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.fingerprint import canonical_json, fingerprint, fingerprint_files, fingerprint_pixels
+from fieldscope.core.fingerprint import canonical_json, fingerprint, fingerprint_files, fingerprint_pixels
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.strategies.strategy import load_strategy
-from core.errors import ConfigError
-from core.validation import load_yaml, parse_yaml
-from eval.grid import load_grid
-from prompts.prompt import load_prompt
-from service.prices import load_price
-from service.reranking import make_query
-from service.server_settings import read_settings
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.validation import load_yaml, parse_yaml
+from fieldscope.eval.prices import load_price
+from fieldscope.eval.tuning.grid import load_grid
+from fieldscope.prompts.prompt import load_prompt
+from fieldscope.service.server.settings import read_settings
+from fieldscope.service.workflows.rerank import make_query
 
 LEVELS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 20))
 HURTING = {

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from agent.lmm.base import LMMRequest
-from agent.lmm.scripted import ScriptedLMM
-from core.types import ImageSource
-from eval.benchmarks.inquire_rerank import load_inquire_rerank
-from eval.types import Benchmark
+from fieldscope.agent.lmm.base import LMMRequest
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.core.types import ImageSource
+from fieldscope.eval.benchmarks.inquire_rerank import load_inquire_rerank
+from fieldscope.eval.types import Benchmark
 
 Rows = list[dict[str, Any]]
 TEXTS = ("a red crab on a beach", "two owls asleep", "a heron with a leaf", "a fox in the snow", "a blue frog")

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent.types import Call, RankedCandidate, RerankResult
-from eval.runfolder import RunFolder
-from eval.trec import qrels_lines
+from fieldscope.agent.types import Call, RankedCandidate, RerankResult
+from fieldscope.eval.runs.runfolder import RunFolder
+from fieldscope.eval.runs.trec import qrels_lines
 
 Scores = Mapping[str, float]
 TEXTS = {"q1": "a red crab", "q2": "two <b>owls</b> | asleep", "q3": "a heron"}

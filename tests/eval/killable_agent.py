@@ -7,16 +7,16 @@ from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from agent.budget import Budget
-from agent.calibration import Calibration
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.cached import CachedLMM
-from agent.strategies.strategy import load_strategy
-from cache.sqlite import SqliteStore
-from eval.harness import evaluate
-from eval.types import Benchmark
-from retrieval.collection import FolderCollection
+from fieldscope.agent.budget import Budget
+from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.eval.harness import evaluate
+from fieldscope.eval.types import Benchmark
+from fieldscope.retrieval.collection import FolderCollection
 from tests.agent.oracle import draw_cases, oracle_of
 from tests.eval.killing import Noted
 

@@ -6,14 +6,14 @@ import asyncio
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.cached import CachedLMM
-from agent.lmm.scripted import ScriptedLMM
-from agent.strategies.strategy import load_strategy
-from cache.sqlite import SqliteStore
-from eval.benchmarks.inquire_rerank import load_inquire_rerank
-from eval.harness import evaluate
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.eval.benchmarks.inquire_rerank import load_inquire_rerank
+from fieldscope.eval.harness import evaluate
 from tests.eval.killing import Noted
 
 

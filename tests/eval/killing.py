@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from agent.lmm.base import LMM, LMMRequest, LMMResponse
+from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 300.0  # seconds; a busy machine starts Python slowly

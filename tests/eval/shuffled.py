@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from agent.strategies.strategy import load_strategy
-from agent.types import RankedCandidate, RerankResult
-from core.types import Candidate, Query
-from eval.types import Benchmark
-from retrieval.collection import FilesCollection
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.agent.types import RankedCandidate, RerankResult
+from fieldscope.core.types import Candidate, Query
+from fieldscope.eval.types import Benchmark
+from fieldscope.retrieval.collection import FilesCollection
 
 IDS = ("plain", "with space", "per%cent", "tab\tbed", "no-break\u00a0space", "dir/é.jpg", "#1", '"quoted"', "a|b")
 

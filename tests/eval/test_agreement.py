@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from agent.types import Predicate, RerankResult, Verdict
-from eval.agreement import Sides, agree, agreements, sides
+from fieldscope.agent.types import Predicate, RerankResult, Verdict
+from fieldscope.eval.measures.agreement import Sides, agree, agreements, sides
 
 
 def said(text: str, query: str = "q") -> Sides:

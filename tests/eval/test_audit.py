@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from agent.types import Predicate, RankedCandidate, RerankResult, Verdict
-from eval.annotations import Target
-from eval.audit import ALL, Contradiction, audit, find_contradictions, overtaken
-from eval.truth import AnswerKey
+from fieldscope.agent.types import Predicate, RankedCandidate, RerankResult, Verdict
+from fieldscope.eval.measures.audit import ALL, Contradiction, audit, find_contradictions, overtaken
+from fieldscope.eval.measures.truth import AnswerKey
+from fieldscope.eval.runs.annotations import Target
 
 SUBJECT = Predicate(id="s", question="is there a fish?", kind="subject", words="fish")
 COLOUR = Predicate(id="c", question="is the fish red?", kind="colour", words="red")

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image as PILImage
 
-from core.errors import BenchmarkError
-from eval.benchmarks.embeddings import open_embeddings
-from eval.benchmarks.inquire_rerank import file_names, load_inquire_rerank
-from retrieval.collection import open_collection
-from retrieval.parquet import ParquetCollection, missing_parts
+from fieldscope.core.errors import BenchmarkError
+from fieldscope.eval.benchmarks.embeddings import open_embeddings
+from fieldscope.eval.benchmarks.inquire_rerank import file_names, load_inquire_rerank
+from fieldscope.retrieval.collection import open_collection
+from fieldscope.retrieval.parquet import ParquetCollection, missing_parts
 
 Rows = list[dict[str, Any]]
 

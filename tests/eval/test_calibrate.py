@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.calibration import UNCALIBRATED, Calibration, CalibrationKey, calibration_key
-from agent.deps import Deps
-from agent.fusion import log_odds, sigmoid
-from agent.posterior import believe
-from agent.state import RerankState
-from agent.strategies.strategy import load_strategy
-from agent.types import Comparison, Predicate, RankedCandidate, RerankResult, Verdict
-from core.errors import ConfigError
-from core.types import Candidate, Query
-from eval.calibrate import (
+from fieldscope.agent.calibration import UNCALIBRATED, Calibration, CalibrationKey, calibration_key
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.fusion import log_odds, sigmoid
+from fieldscope.agent.posterior import believe
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.agent.types import Comparison, Predicate, RankedCandidate, RerankResult, Verdict
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.types import Candidate, Query
+from fieldscope.eval.tuning.calibrate import (
     FEW,
     SELECTION_SPLITS,
     calibrate,
@@ -29,9 +29,9 @@ from eval.calibrate import (
     require_selection_split,
     verification,
 )
-from eval.fitting import Compared, VerdictFit, fit_comparison_weight, fit_spread, fit_verdicts
-from eval.types import Benchmark
-from retrieval.collection import FilesCollection
+from fieldscope.eval.tuning.fitting import Compared, VerdictFit, fit_comparison_weight, fit_spread, fit_verdicts
+from fieldscope.eval.types import Benchmark
+from fieldscope.retrieval.collection import FilesCollection
 
 KEY = CalibrationKey(model="m", prompts={"ask_predicate": "f"})
 TRUTH = VerdictFit(temperature=2.0, whole_weight=0.6, doubt=0.05, slip=0.02, prior_weight=0.8, bias=-1.0)

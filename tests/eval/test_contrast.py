@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import ConfigError
-from eval.contrast import Contrast, contrast, front
-from eval.finished import read_metric
-from eval.paired import compare, holm
-from eval.scored import names_of, read_scored, require_same_task, run_folders
+from fieldscope.core.errors import ConfigError
+from fieldscope.eval.measures.contrast import Contrast, contrast, front
+from fieldscope.eval.measures.paired import compare, holm
+from fieldscope.eval.runs.finished import read_metric
+from fieldscope.eval.runs.scored import names_of, read_scored, require_same_task, run_folders
 from tests.eval.fabricated import TEXTS, Scores, fabricate
 
 A: Scores = {"q1": 0.2, "q2": 0.5, "q3": 0.9}

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.lmm.base import LMMRequest
-from agent.lmm.scripted import Answer, ScriptedLMM
-from agent.types import RerankResult
-from core.errors import LMMConnectionError
-from eval.finished import read_results
-from eval.harness import evaluate
-from eval.types import Benchmark
+from fieldscope.agent.lmm.base import LMMRequest
+from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
+from fieldscope.agent.types import RerankResult
+from fieldscope.core.errors import LMMConnectionError
+from fieldscope.eval.harness import evaluate
+from fieldscope.eval.runs.finished import read_results
+from fieldscope.eval.types import Benchmark
 from tests.eval.test_harness import agents
 
 

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from core.types import Query, Turn
-from eval.dialogues import by_round, dialogues
-from fieldnotes.dialogue import load_dialogue
+from fieldscope.core.types import Query, Turn
+from fieldscope.eval.dialogues import by_round, dialogues
+from fieldscope.fieldnotes.dialogue import load_dialogue
 
 
 def query(id: str, *answers: str, text: str = "a heron") -> Query:

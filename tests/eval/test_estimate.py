@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.budget import Budget
-from agent.calibration import UNCALIBRATED, Calibration
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
-from agent.lmm.scripted import ScriptedLMM
-from agent.strategies.strategy import Strategy, list_strategies, load_strategy
-from agent.types import Call, Comparison, Predicate, RankedCandidate, Reason, RerankResult, Verdict
-from core.types import Query
-from eval.estimate import estimate, is_bound, predicates_per_word, profile, rule_of_thumb
-from eval.harness import evaluate
-from eval.types import Benchmark
+from fieldscope.agent.budget import Budget
+from fieldscope.agent.calibration import UNCALIBRATED, Calibration
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
+from fieldscope.agent.types import Call, Comparison, Predicate, RankedCandidate, Reason, RerankResult, Verdict
+from fieldscope.core.types import Query
+from fieldscope.eval.harness import evaluate
+from fieldscope.eval.tuning.estimate import estimate, is_bound, predicates_per_word, profile, rule_of_thumb
+from fieldscope.eval.types import Benchmark
 
 TEXT = Query(id="t", text="two red crabs on a beach")  # six words
 COMPOSED = Query(id="c", text="make it snow", reference_image="r")

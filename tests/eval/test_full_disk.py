@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.types import RerankResult
-from core.errors import ConfigError
-from eval.jsonlines import JsonLines
-from eval.runfolder import RunFolder
+from fieldscope.agent.types import RerankResult
+from fieldscope.core.errors import ConfigError
+from fieldscope.eval.runs.jsonlines import JsonLines
+from fieldscope.eval.runs.runfolder import RunFolder
 
 _APPEND = """
 import resource, sys
 from pathlib import Path
-from core.errors import ConfigError
-from eval.jsonlines import JsonLines
+from fieldscope.core.errors import ConfigError
+from fieldscope.eval.runs.jsonlines import JsonLines
 lines = JsonLines(Path(sys.argv[1]))
 lines.recover()
 lines.append(["short"])
@@ -75,9 +75,7 @@ def test_a_whole_file_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> No
 
 def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
     ours = RunFolder(tmp_path / "run", {"strategy": "clip"})
-    begin = (
-        "import sys; from pathlib import Path; from eval.runfolder import RunFolder; RunFolder(Path(sys.argv[1]), {})"
-    )
+    begin = "import sys; from pathlib import Path; from fieldscope.eval.runs.runfolder import RunFolder; RunFolder(Path(sys.argv[1]), {})"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     theirs = subprocess.run(
         [sys.executable, "-c", begin, str(tmp_path / "run")],

@@ -13,11 +13,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.strategies.strategy import Strategy, load_strategy
-from core.errors import ConfigError
-from eval.grid import MOST, Member, load_grid, pick, ranked, require_may_decide
-from eval.harness import _FOLDER_NAME
-from eval.types import Cost, RunSummary
+from fieldscope.agent.strategies.strategy import Strategy, load_strategy
+from fieldscope.core.errors import ConfigError
+from fieldscope.eval.harness import _FOLDER_NAME
+from fieldscope.eval.tuning.grid import MOST, Member, load_grid, pick, ranked, require_may_decide
+from fieldscope.eval.types import Cost, RunSummary
 
 PROMPT = '---\nname: mine\nvariables: [query]\nanswer: yes_no\n---\nIs it "{{ query }}"?\n'
 Load = Callable[[str], tuple[Member, ...]]

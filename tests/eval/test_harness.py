@@ -10,20 +10,20 @@ from urllib.parse import unquote
 import ir_measures
 import pytest
 
-from agent.budget import Account, Budget
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.base import LMM, LMMRequest, LMMResponse
-from agent.lmm.cached import CachedLMM
-from agent.lmm.scripted import ScriptedLMM
-from agent.strategies.strategy import load_strategy
-from agent.types import Call, Comparison, Reason, RerankResult, Verdict
-from cache.sqlite import SqliteStore
-from core.errors import BrokenImageError, CacheMissError, ConfigError, LMMConnectionError, LMMError
-from core.types import Candidate, Query
-from eval.harness import PATIENCE, evaluate
-from eval.scoring import HEADLINE, score
-from eval.types import Benchmark, Cost, RunSummary
+from fieldscope.agent.budget import Account, Budget
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
+from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.agent.types import Call, Comparison, Reason, RerankResult, Verdict
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.core.errors import BrokenImageError, CacheMissError, ConfigError, LMMConnectionError, LMMError
+from fieldscope.core.types import Candidate, Query
+from fieldscope.eval.harness import PATIENCE, evaluate
+from fieldscope.eval.measures.scoring import HEADLINE, score
+from fieldscope.eval.types import Benchmark, Cost, RunSummary
 from tests.waiting import Crowd
 
 Rows = list[dict[str, Any]]

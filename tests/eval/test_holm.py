@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from eval.paired import detectable, holm, power
+from fieldscope.eval.measures.paired import detectable, holm, power
 
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=40)
 

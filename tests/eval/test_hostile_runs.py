@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from core.errors import ConfigError
-from eval.contrast import contrast
-from eval.finished import read_finished, read_judgments, read_metric, read_results
-from eval.inputs import read_inputs
-from eval.leaderboard import boards
-from eval.recording import recorded_lines
-from eval.scored import read_scored
+from fieldscope.core.errors import ConfigError
+from fieldscope.eval.measures.contrast import contrast
+from fieldscope.eval.measures.leaderboard import boards
+from fieldscope.eval.runs.finished import read_finished, read_judgments, read_metric, read_results
+from fieldscope.eval.runs.inputs import read_inputs
+from fieldscope.eval.runs.recording import recorded_lines
+from fieldscope.eval.runs.scored import read_scored
 from tests.eval.fabricated import fabricate
 
 Change = Callable[[Path], None]

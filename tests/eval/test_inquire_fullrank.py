@@ -12,15 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from core.errors import BenchmarkError, ConfigError, ImageError, IndexMismatchError
-from core.types import Query
-from eval.benchmarks.embeddings import open_embeddings
-from eval.benchmarks.inquire_fullrank import Fullrank, is_fullrank, load_inquire_fullrank
-from eval.benchmarks.species import binomials, names_species
-from eval.queries import Selection
-from eval.types import QueryMeta
-from retrieval.faiss_index import FaissIndex
-from retrieval.manifest import write_index
+from fieldscope.core.errors import BenchmarkError, ConfigError, ImageError, IndexMismatchError
+from fieldscope.core.types import Query
+from fieldscope.eval.benchmarks.embeddings import open_embeddings
+from fieldscope.eval.benchmarks.inquire_fullrank import Fullrank, is_fullrank, load_inquire_fullrank
+from fieldscope.eval.benchmarks.species import binomials, names_species
+from fieldscope.eval.queries import Selection
+from fieldscope.eval.types import QueryMeta
+from fieldscope.retrieval.faiss_index import FaissIndex
+from fieldscope.retrieval.manifest import write_index
 
 MONGOOSE = "train/04686_Animalia_Chordata_Mammalia_Carnivora_Herpestidae_Mungos_mungo"
 SPIDER = "train/00110_Animalia_Arthropoda_Arachnida_Araneae_Thomisidae_Misumena_vatia"

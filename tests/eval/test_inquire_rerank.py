@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.errors import BenchmarkError
-from core.types import Candidate
-from eval.benchmarks.inquire_rerank import COLUMNS, load_inquire_rerank
-from eval.types import QueryMeta
+from fieldscope.core.errors import BenchmarkError
+from fieldscope.core.types import Candidate
+from fieldscope.eval.benchmarks.inquire_rerank import COLUMNS, load_inquire_rerank
+from fieldscope.eval.types import QueryMeta
 
 Rows = list[dict[str, Any]]
 

@@ -13,7 +13,7 @@ import ir_measures
 import pytest
 import pytrec_eval
 
-from eval.harness import evaluate
+from fieldscope.eval.harness import evaluate
 from tests.eval.shuffled import Shuffled, strange_benchmark
 
 # Ours, trec_eval's, ir_measures'. Where k reaches all positives, AP@k is the same everywhere.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.types import RerankResult
+from fieldscope.agent.types import RerankResult
 from tests.eval.killable_run import main
 from tests.eval.killing import PATIENCE, Killable, committed, kill_again_and_again, lines, run_killable
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.base import LMMRequest
-from agent.lmm.scripted import ScriptedLMM
-from agent.strategies.strategy import load_strategy
-from core.errors import ConfigError
-from core.paths import cache_folder
-from eval.harness import evaluate
-from eval.ledger import Ledger
-from eval.types import Benchmark
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import LMMRequest
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.paths import cache_folder
+from fieldscope.eval.harness import evaluate
+from fieldscope.eval.runs.ledger import Ledger
+from fieldscope.eval.types import Benchmark
 
 
 @pytest.fixture

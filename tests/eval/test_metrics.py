@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score
 
-from eval import metrics
+from fieldscope.eval.measures import metrics
 
 Metric = Callable[..., metrics.Values]
 

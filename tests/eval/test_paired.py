@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from eval.paired import EXACT, bootstrap_interval, bootstrap_intervals, compare, randomisation_p
+from fieldscope.eval.measures.paired import EXACT, bootstrap_interval, bootstrap_intervals, compare, randomisation_p
 
 differences = st.lists(st.integers(-8, 8).map(lambda n: n / 8), min_size=1, max_size=8)
 

@@ -16,8 +16,8 @@ import ir_measures
 import numpy as np
 import pytest
 
-from eval import metrics
-from eval.scoring import METRICS
+from fieldscope.eval.measures import metrics
+from fieldscope.eval.measures.scoring import METRICS
 
 KS = (1, 5, 10, 50, 100)
 Case = tuple[list[int], int]

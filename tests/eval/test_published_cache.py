@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import BenchmarkError
-from eval.benchmarks.published_cache import answers_to, read_published_cache
+from fieldscope.core.errors import BenchmarkError
+from fieldscope.eval.benchmarks.published_cache import answers_to, read_published_cache
 
 
 def saved(path: Path, value: Any) -> Path:

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
-from agent.calibration import Calibration
-from agent.types import Comparison, Predicate, RankedCandidate, RerankResult, Verdict
-from eval.claims import MATCH, RANKED, VERDICTS, Trust, trust
-from eval.reliability import Claims, claims, equal_mass, reliability, tempered
-from eval.truth import AnswerKey
+from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.types import Comparison, Predicate, RankedCandidate, RerankResult, Verdict
+from fieldscope.eval.measures.claims import MATCH, RANKED, VERDICTS, Trust, trust
+from fieldscope.eval.measures.reliability import Claims, claims, equal_mass, reliability, tempered
+from fieldscope.eval.measures.truth import AnswerKey
 
 said = st.dictionaries(
     st.text(max_size=3),

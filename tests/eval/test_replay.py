@@ -14,24 +14,31 @@ from typing import Any
 
 import pytest
 
-from agent.budget import Budget
-from agent.calibration import Calibration, CalibrationKey, calibration_key
-from agent.deps import Deps, Retriever
-from agent.graph import Agent
-from agent.lmm.base import LMM
-from agent.lmm.cached import CachedLMM, entry_fault
-from agent.strategies.strategy import Strategy, list_strategies, load_strategy
-from cache.archive import Archive, write_archive
-from cache.sqlite import SqliteStore
-from core.errors import BenchmarkError, BrokenImageError, CacheError, CacheMissError, ConfigError
-from core.types import Candidate, Prior, Query
-from eval.finished import read_results
-from eval.harness import evaluate
-from eval.inputs import NAME, benchmark_lines, input_lines, make_benchmark, read_inputs, strategy_line
-from eval.recording import FailureLine, ResponseLine, read_entries, read_recording, recorded_lines, write_recording
-from eval.replay import RecordedImages, Recording, make_recording
-from eval.types import Benchmark, QueryMeta, RunSummary
-from retrieval.collection import FolderCollection
+from fieldscope.agent.budget import Budget
+from fieldscope.agent.calibration import Calibration, CalibrationKey, calibration_key
+from fieldscope.agent.deps import Deps, Retriever
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import LMM
+from fieldscope.agent.lmm.cached import CachedLMM, entry_fault
+from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
+from fieldscope.cache.archive import Archive, write_archive
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.core.errors import BenchmarkError, BrokenImageError, CacheError, CacheMissError, ConfigError
+from fieldscope.core.types import Candidate, Prior, Query
+from fieldscope.eval.harness import evaluate
+from fieldscope.eval.runs.finished import read_results
+from fieldscope.eval.runs.inputs import NAME, benchmark_lines, input_lines, make_benchmark, read_inputs, strategy_line
+from fieldscope.eval.runs.recording import (
+    FailureLine,
+    ResponseLine,
+    read_entries,
+    read_recording,
+    recorded_lines,
+    write_recording,
+)
+from fieldscope.eval.runs.replay import RecordedImages, Recording, make_recording
+from fieldscope.eval.types import Benchmark, QueryMeta, RunSummary
+from fieldscope.retrieval.collection import FolderCollection
 from tests.agent.faulty import INJECTED, Faulty
 from tests.agent.oracle import draw_cases, facts_of, oracle_of, paint
 

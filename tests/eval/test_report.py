@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console, RenderableType
 
-from eval.progress import LiveProgress
-from eval.report import cost_table, group_table, overview_table, payload, quality_table, tables, warnings
-from eval.scoring import FIRST_STAGE_RECALL, HEADLINE
-from eval.types import Cost, RunSummary
+from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
+from fieldscope.eval.progress import LiveProgress
+from fieldscope.eval.report import cost_table, group_table, overview_table, payload, quality_table, tables, warnings
+from fieldscope.eval.types import Cost, RunSummary
 
 
 def summary(strategy: str, value: float, **changes: object) -> RunSummary:

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from agent.deps import Deps
-from agent.lmm.base import LMMResponse
-from agent.lmm.cached import CachedLMM
-from agent.strategies.strategy import Fusion, Strategy, load_strategy
-from cache.sqlite import SqliteStore
-from core.errors import CacheError, ConfigError
-from eval.finished import read_results
-from eval.harness import evaluate
-from eval.recording import recorded_lines
-from eval.replay import make_recording
-from eval.rescore import Rescorer, Responses, require_same_questions
-from eval.types import Benchmark, RunSummary
-from retrieval.collection import FolderCollection
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.lmm.base import LMMResponse
+from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.strategies.strategy import Fusion, Strategy, load_strategy
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.core.errors import CacheError, ConfigError
+from fieldscope.eval.harness import evaluate
+from fieldscope.eval.runs.finished import read_results
+from fieldscope.eval.runs.recording import recorded_lines
+from fieldscope.eval.runs.replay import make_recording
+from fieldscope.eval.runs.rescore import Rescorer, Responses, require_same_questions
+from fieldscope.eval.types import Benchmark, RunSummary
+from fieldscope.retrieval.collection import FolderCollection
 from tests.agent.faulty import Faulty
 from tests.agent.oracle import draw_cases, oracle_of, paint
 from tests.eval.test_replay import UNSURE, assert_same_rankings, make_run

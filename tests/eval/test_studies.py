@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from core.errors import ConfigError
-from eval.figure import draw_budget, draw_comparison, write_data
-from eval.finished import read_metric, read_results
-from eval.harm import harm
-from eval.studies import BudgetRun, BudgetStudy, budget_study, comparison_study, gain_kept
+from fieldscope.core.errors import ConfigError
+from fieldscope.eval.measures.figure import draw_budget, draw_comparison, write_data
+from fieldscope.eval.measures.harm import harm
+from fieldscope.eval.measures.studies import BudgetRun, BudgetStudy, budget_study, comparison_study, gain_kept
+from fieldscope.eval.runs.finished import read_metric, read_results
 
 QUERIES = [f"q{n}" for n in range(8)]
 PRIOR = dict.fromkeys(QUERIES, 0.2)

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.scripted import ScriptedLMM
-from agent.strategies.strategy import load_strategy
-from core.errors import ConfigError
-from eval.harness import evaluate
-from eval.tables import RANKINGS, cell, export_all, export_rankings, read_exported
-from eval.types import Benchmark, RunSummary
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.core.errors import ConfigError
+from fieldscope.eval.harness import evaluate
+from fieldscope.eval.measures.tables import RANKINGS, cell, export_all, export_rankings, read_exported
+from fieldscope.eval.types import Benchmark, RunSummary
 
 MakeLMM = Callable[..., ScriptedLMM]
 
@@ -148,7 +148,7 @@ def test_an_older_file_stays_where_the_disk_refuses(
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("eval.tables.pq.ParquetWriter.write_table", full)
+    monkeypatch.setattr("fieldscope.eval.measures.tables.pq.ParquetWriter.write_table", full)
     with pytest.raises(ConfigError, match=r"can't write .*No space left"):
         export_rankings(read_exported([runs[0].out]), target, "parquet")
     assert target.read_bytes() == b"older"

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.types import RankedCandidate, RerankResult
-from core.types import Query, Turn
-from eval import metrics
-from eval.scoring import HEADLINE, METRICS, Scores, score, shown_metrics
-from eval.types import Benchmark
-from retrieval.collection import FilesCollection
+from fieldscope.agent.types import RankedCandidate, RerankResult
+from fieldscope.core.types import Query, Turn
+from fieldscope.eval.measures import metrics
+from fieldscope.eval.measures.scoring import HEADLINE, METRICS, Scores, score, shown_metrics
+from fieldscope.eval.types import Benchmark
+from fieldscope.retrieval.collection import FilesCollection
 
 # relevance, positives, k, hits@k, recall@k, AP@k as CIRCO has it: over min(positives, k).
 TABLE = [

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.types import Run
-from eval.trec import escape, qrels_lines, run_lines
+from fieldscope.core.types import Run
+from fieldscope.eval.runs.trec import escape, qrels_lines, run_lines
 
 
 def scores_of(scores: list[float]) -> list[float]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.compat import prepare_torchvision
-from fieldnotes.vocabulary import MODELS
+from fieldscope.core.compat import prepare_torchvision
+from fieldscope.fieldnotes.vocabulary import MODELS
 
 
 @pytest.fixture(scope="session")

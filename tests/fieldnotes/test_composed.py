@@ -7,14 +7,14 @@ from collections import Counter
 
 import pytest
 
-from core.fingerprint import fingerprint
-from fieldnotes.collection import CHECKSUMS, read_split
-from fieldnotes.composed import FACTS, SIZES, UNCHANGED, classify_change, load_composed
-from fieldnotes.facts import Fact, describe
-from fieldnotes.queries import SUPERCATEGORIES, BenchmarkQuery, Split
-from fieldnotes.sampling import training_family
-from fieldnotes.scene import Scene
-from fieldnotes.vocabulary import unknown_words
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.fieldnotes.collection import CHECKSUMS, read_split
+from fieldscope.fieldnotes.composed import FACTS, SIZES, UNCHANGED, classify_change, load_composed
+from fieldscope.fieldnotes.facts import Fact, describe
+from fieldscope.fieldnotes.queries import SUPERCATEGORIES, BenchmarkQuery, Split
+from fieldscope.fieldnotes.sampling import training_family
+from fieldscope.fieldnotes.scene import Scene
+from fieldscope.fieldnotes.vocabulary import unknown_words
 
 
 @pytest.fixture(scope="module", params=["validation", "test"])

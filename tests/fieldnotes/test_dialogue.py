@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.fingerprint import fingerprint
-from fieldnotes.collection import CHECKSUMS, read_split
-from fieldnotes.dialogue import FACTS, ROUNDS, SIZES, load_dialogue
-from fieldnotes.queries import SUPERCATEGORIES, BenchmarkQuery, Split, classify
-from fieldnotes.sampling import random_scene, random_spec, training_family
-from fieldnotes.text_tasks import converse
-from fieldnotes.vocabulary import unknown_words
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.fieldnotes.collection import CHECKSUMS, read_split
+from fieldscope.fieldnotes.dialogue import FACTS, ROUNDS, SIZES, load_dialogue
+from fieldscope.fieldnotes.queries import SUPERCATEGORIES, BenchmarkQuery, Split, classify
+from fieldscope.fieldnotes.sampling import random_scene, random_spec, training_family
+from fieldscope.fieldnotes.text_tasks import converse
+from fieldscope.fieldnotes.vocabulary import unknown_words
 
 Dialogues = Mapping[str, Sequence[BenchmarkQuery]]
 

@@ -12,17 +12,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fieldnotes.facts import Fact, Part, Spec
-from fieldnotes.lessons import Row, best_segments, reference_segments, sample_texts, single_segments, text_segments
-from fieldnotes.sampling import mutate, random_scene, random_spec
-from fieldnotes.scene import Group, Scene
-from fieldnotes.tasks import ask_best, ask_fact, random_fact, reason
-from fieldnotes.text_tasks import Request, decomposition, query_request, random_request, synthesis
-from fieldnotes.training.clip import normalise
-from fieldnotes.training.lmm import build, forward
-from fieldnotes.training.packing import Codec, attention, collate, fill
-from fieldnotes.training.pictures import as_seen
-from fieldnotes.vocabulary import PIECE, lmm_tokenizer
+from fieldscope.fieldnotes.facts import Fact, Part, Spec
+from fieldscope.fieldnotes.lessons import (
+    Row,
+    best_segments,
+    reference_segments,
+    sample_texts,
+    single_segments,
+    text_segments,
+)
+from fieldscope.fieldnotes.sampling import mutate, random_scene, random_spec
+from fieldscope.fieldnotes.scene import Group, Scene
+from fieldscope.fieldnotes.tasks import ask_best, ask_fact, random_fact, reason
+from fieldscope.fieldnotes.text_tasks import Request, decomposition, query_request, random_request, synthesis
+from fieldscope.fieldnotes.training.clip import normalise
+from fieldscope.fieldnotes.training.lmm import build, forward
+from fieldscope.fieldnotes.training.packing import Codec, attention, collate, fill
+from fieldscope.fieldnotes.training.pictures import as_seen
+from fieldscope.fieldnotes.vocabulary import PIECE, lmm_tokenizer
 
 seeds = st.integers(0, 10**9)
 SCENE = Scene("beach", "rain", (Group("crab", "red", 2, "resting", "litter"), Group("fish", "blue", 1, "airborne")))

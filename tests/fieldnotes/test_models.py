@@ -10,14 +10,21 @@ import pytest
 import torch
 from PIL import Image
 
-from core.compat import prepare_torchvision
-from fieldnotes.collection import ensure_pictures
-from fieldnotes.queries import load_split
-from fieldnotes.training.judge import answer, balanced, first_stage, single_questions
-from fieldnotes.training.packing import Codec
-from fieldnotes.training.pictures import PIXELS
-from fieldnotes.vocabulary import MODELS, known_words, lmm_tokenizer, lmm_vocabulary, query_words, unknown_words
-from retrieval.clip import ClipEncoder
+from fieldscope.core.compat import prepare_torchvision
+from fieldscope.fieldnotes.collection import ensure_pictures
+from fieldscope.fieldnotes.queries import load_split
+from fieldscope.fieldnotes.training.judge import answer, balanced, first_stage, single_questions
+from fieldscope.fieldnotes.training.packing import Codec
+from fieldscope.fieldnotes.training.pictures import PIXELS
+from fieldscope.fieldnotes.vocabulary import (
+    MODELS,
+    known_words,
+    lmm_tokenizer,
+    lmm_vocabulary,
+    query_words,
+    unknown_words,
+)
+from fieldscope.retrieval.clip import ClipEncoder
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fieldnotes.queries import SIZES, Split, load_split
-from fieldnotes.sampling import training_family
+from fieldscope.fieldnotes.queries import SIZES, Split, load_split
+from fieldscope.fieldnotes.sampling import training_family
 
 
 @pytest.fixture(scope="module", params=["validation", "test"])

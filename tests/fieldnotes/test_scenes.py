@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.fingerprint import fingerprint_pixels
-from fieldnotes.facts import Fact, Part, Spec, describe, held_out, is_training_scene
-from fieldnotes.grammar import CANON, Words
-from fieldnotes.render import patch_labels, render
-from fieldnotes.sampling import mutate, random_scene, random_spec, training_family
-from fieldnotes.scene import COLOURS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS, Group, Scene
+from fieldscope.core.fingerprint import fingerprint_pixels
+from fieldscope.fieldnotes.facts import Fact, Part, Spec, describe, held_out, is_training_scene
+from fieldscope.fieldnotes.grammar import CANON, Words
+from fieldscope.fieldnotes.render import patch_labels, render
+from fieldscope.fieldnotes.sampling import mutate, random_scene, random_spec, training_family
+from fieldscope.fieldnotes.scene import COLOURS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS, Group, Scene
 
 seeds = st.integers(0, 10**9)
 CRABS = Scene("beach", "rain", (Group("crab", "red", 2, "resting", "litter"), Group("fish", "blue", 1, "airborne")), 7)
@@ -45,8 +45,8 @@ def test_every_picture_is_of_the_promised_shape(seed: int) -> None:
 
 def test_pictures_are_the_same_in_another_process() -> None:
     code = (
-        "import random; from core.fingerprint import fingerprint_pixels; from fieldnotes.render import render;"
-        "from fieldnotes.sampling import random_scene; r = random.Random(3);"
+        "import random; from fieldscope.core.fingerprint import fingerprint_pixels; from fieldscope.fieldnotes.render import render;"
+        "from fieldscope.fieldnotes.sampling import random_scene; r = random.Random(3);"
         "print([fingerprint_pixels(render(random_scene(r))) for _ in range(5)])"
     )
     rng = random.Random(3)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fieldnotes.facts import Fact
-from fieldnotes.grammar import CANON, Words
-from fieldnotes.sampling import random_scene
-from fieldnotes.scene import Group, Scene
-from fieldnotes.tasks import random_fact
-from fieldnotes.truth import answer, every_fact, facts_asked, wordings
+from fieldscope.fieldnotes.facts import Fact
+from fieldscope.fieldnotes.grammar import CANON, Words
+from fieldscope.fieldnotes.sampling import random_scene
+from fieldscope.fieldnotes.scene import Group, Scene
+from fieldscope.fieldnotes.tasks import random_fact
+from fieldscope.fieldnotes.truth import answer, every_fact, facts_asked, wordings
 
 CRABS = Scene("beach", "rain", (Group("crab", "red", 2, item="tag"), Group("fish", "blue", 1)))
 STARFISH = Scene("reef", "clear", (Group("starfish", "red", 1),))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import PromptError
-from prompts.prompt import Prompt, list_prompts, load_prompt, parse_prompt
+from fieldscope.core.errors import PromptError
+from fieldscope.prompts.prompt import Prompt, list_prompts, load_prompt, parse_prompt
 
 FRONT = "name: mine\nvariables: [query]\nanswer: yes_no\n"
 

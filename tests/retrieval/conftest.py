@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from core.compat import prepare_torchvision
-from retrieval.clip import ClipEncoder
+from fieldscope.core.compat import prepare_torchvision
+from fieldscope.retrieval.clip import ClipEncoder
 
 prepare_torchvision()
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from core.errors import ConfigError, IndexMismatchError
-from core.types import Query
-from retrieval.captions import read_captions, write_captions
-from retrieval.clip import ClipEncoder
-from retrieval.collection import FolderCollection
-from retrieval.library import build_index, open_library
-from retrieval.manifest import read_manifest
+from fieldscope.core.errors import ConfigError, IndexMismatchError
+from fieldscope.core.types import Query
+from fieldscope.retrieval.captions import read_captions, write_captions
+from fieldscope.retrieval.clip import ClipEncoder
+from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.retrieval.library import build_index, open_library
+from fieldscope.retrieval.manifest import read_manifest
 
 CAPTIONS = {"3.png": "a red crab", "below/6.png": " two crabs on the beach ", "0.png": "a red crab"}
 

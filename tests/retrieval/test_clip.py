@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image as PILImage
 
-from core.errors import ConfigError
-from core.types import Query, Turn
-from retrieval.clip import ClipEncoder
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.types import Query, Turn
+from fieldscope.retrieval.clip import ClipEncoder
 
 
 def pictures(count: int) -> list[PILImage.Image]:

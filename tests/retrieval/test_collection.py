@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
-from core.errors import BrokenImageError, ConfigError
-from core.fingerprint import fingerprint_pixels
-from retrieval import collection as module
-from retrieval.collection import FilesCollection, FolderCollection, open_collection, reopen_collection
-from retrieval.images import open_image
-from retrieval.lru import ByteLru
+from fieldscope.core.errors import BrokenImageError, ConfigError
+from fieldscope.core.fingerprint import fingerprint_pixels
+from fieldscope.retrieval import collection as module
+from fieldscope.retrieval.collection import FilesCollection, FolderCollection, open_collection, reopen_collection
+from fieldscope.retrieval.images import open_image
+from fieldscope.retrieval.lru import ByteLru
 
 
 def test_ids_are_sorted_paths_below_the_folder(photos: Path) -> None:

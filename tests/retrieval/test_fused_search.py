@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import ConfigError
-from core.types import Candidate, Query, Turn
-from retrieval.captions import Captions
-from retrieval.clip import ClipEncoder
-from retrieval.encoder import Vectors, query_text
-from retrieval.faiss_index import FaissIndex
-from retrieval.index import ExactIndex
-from retrieval.library import Library
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.types import Candidate, Query, Turn
+from fieldscope.retrieval.captions import Captions
+from fieldscope.retrieval.clip import ClipEncoder
+from fieldscope.retrieval.encoder import Vectors, query_text
+from fieldscope.retrieval.faiss_index import FaissIndex
+from fieldscope.retrieval.index import ExactIndex
+from fieldscope.retrieval.library import Library
 
 DESCRIPTIONS = ("a red crab", "two crabs in rain", "a fish on the beach")
 CAPTIONS = {"image 2": "a blue fish", "image 5": "two red crabs", "image 0": "rain", "gone": "the crab"}

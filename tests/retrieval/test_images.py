@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
-from core.errors import BrokenImageError, ImageError, ImageTooLargeError
-from retrieval.images import FORMATS, ImageLimits, open_image
+from fieldscope.core.errors import BrokenImageError, ImageError, ImageTooLargeError
+from fieldscope.retrieval.images import FORMATS, ImageLimits, open_image
 
 
 def encoded(image: PILImage.Image, kind: str = "PNG", **options: Any) -> bytes:

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import ConfigError, IndexMismatchError
-from core.fingerprint import fingerprint
-from retrieval.clip import ClipEncoder
-from retrieval.encoder import Vectors
-from retrieval.faiss_index import FaissIndex
-from retrieval.index import ExactIndex, Index
-from retrieval.manifest import read_manifest
+from fieldscope.core.errors import ConfigError, IndexMismatchError
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.retrieval.clip import ClipEncoder
+from fieldscope.retrieval.encoder import Vectors
+from fieldscope.retrieval.faiss_index import FaissIndex
+from fieldscope.retrieval.index import ExactIndex, Index
+from fieldscope.retrieval.manifest import read_manifest
 
 KINDS: list[Any] = [ExactIndex, FaissIndex]
 

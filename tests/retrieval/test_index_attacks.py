@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from core.errors import ConfigError, FieldscopeError, IndexMismatchError
-from core.fingerprint import fingerprint
-from core.types import Query
-from retrieval import manifest as manifest_module
-from retrieval.captions import write_captions
-from retrieval.collection import FolderCollection, reopen_collection
-from retrieval.encoder import Vectors
-from retrieval.library import build_index, open_library, read_skipped
-from retrieval.manifest import read_manifest
+from fieldscope.core.errors import ConfigError, FieldscopeError, IndexMismatchError
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.core.types import Query
+from fieldscope.retrieval import manifest as manifest_module
+from fieldscope.retrieval.captions import write_captions
+from fieldscope.retrieval.collection import FolderCollection, reopen_collection
+from fieldscope.retrieval.encoder import Vectors
+from fieldscope.retrieval.library import build_index, open_library, read_skipped
+from fieldscope.retrieval.manifest import read_manifest
 
 QUERY = Query(id="q", text="two red crabs")
 CAPTIONS = {"0.png": "a red crab", "1.png": "a fish"}

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from core.errors import BrokenImageError, ConfigError, IndexMismatchError
-from core.types import Query
-from retrieval import library as module
-from retrieval.clip import ClipEncoder
-from retrieval.collection import FolderCollection, open_collection
-from retrieval.encoder import Vectors
-from retrieval.library import build_index, open_library
-from retrieval.manifest import read_manifest
-from retrieval.progress import Report
+from fieldscope.core.errors import BrokenImageError, ConfigError, IndexMismatchError
+from fieldscope.core.types import Query
+from fieldscope.retrieval import library as module
+from fieldscope.retrieval.clip import ClipEncoder
+from fieldscope.retrieval.collection import FolderCollection, open_collection
+from fieldscope.retrieval.encoder import Vectors
+from fieldscope.retrieval.library import build_index, open_library
+from fieldscope.retrieval.manifest import read_manifest
+from fieldscope.retrieval.progress import Report
 
 QUERY = Query(id="q", text="two red crabs on a beach")
 SOUND = [f"{n}.png" for n in range(6)] + [f"below/{n}.png" for n in (6, 7, 8)]
@@ -141,7 +141,7 @@ def test_a_death_while_saving_leaves_the_old_index(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("retrieval.manifest.replace_file", die)
+        patch.setattr("fieldscope.retrieval.manifest.replace_file", die)
         build_index(FolderCollection(photos), clip, folder)
     assert len(open_library(folder, clip).index.ids) == 9
     rest = Counting(clip)

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-from core.errors import BrokenImageError, ConfigError
-from retrieval.clip import ClipEncoder
-from retrieval.collection import FolderCollection, open_collection
-from retrieval.formats import FORMATS, HEIC, why_undecoded
-from retrieval.images import open_image
-from retrieval.library import build_index, read_skipped
-from retrieval.union import UnionCollection
+from fieldscope.core.errors import BrokenImageError, ConfigError
+from fieldscope.retrieval.clip import ClipEncoder
+from fieldscope.retrieval.collection import FolderCollection, open_collection
+from fieldscope.retrieval.formats import FORMATS, HEIC, why_undecoded
+from fieldscope.retrieval.images import open_image
+from fieldscope.retrieval.library import build_index, read_skipped
+from fieldscope.retrieval.union import UnionCollection
 
 PICTURE = PILImage.new("RGB", (16, 12), "teal")
 

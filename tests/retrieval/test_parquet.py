@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image as PILImage
 
-from core.errors import BrokenImageError, ConfigError
-from core.fingerprint import fingerprint_pixels
-from retrieval.collection import open_collection, reopen_collection
-from retrieval.parquet import ParquetCollection
+from fieldscope.core.errors import BrokenImageError, ConfigError
+from fieldscope.core.fingerprint import fingerprint_pixels
+from fieldscope.retrieval.collection import open_collection, reopen_collection
+from fieldscope.retrieval.parquet import ParquetCollection
 
 
 def png(number: int) -> bytes:

@@ -14,12 +14,12 @@ from open_clip import factory, pretrained
 from open_clip.transformer import QuickGELU
 from PIL import Image as PILImage
 
-from core.errors import IndexMismatchError
-from core.types import Query
-from retrieval.clip import ClipEncoder
-from retrieval.collection import FolderCollection
-from retrieval.library import build_index, open_library
-from retrieval.manifest import read_manifest
+from fieldscope.core.errors import IndexMismatchError
+from fieldscope.core.types import Query
+from fieldscope.retrieval.clip import ClipEncoder
+from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.retrieval.library import build_index, open_library
+from fieldscope.retrieval.manifest import read_manifest
 from tests.retrieval.conftest import write_clip
 
 MODEL = "tiny-clip"

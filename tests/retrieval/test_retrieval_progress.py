@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from retrieval.progress import progress_bar
+from fieldscope.retrieval.progress import progress_bar
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-from core.types import Query, Turn
-from retrieval import faiss_index
-from retrieval.captions import Captions, write_captions
-from retrieval.clip import ClipEncoder
-from retrieval.collection import FolderCollection
-from retrieval.encoder import Vectors
-from retrieval.library import Library, build_index, open_library
-from retrieval.remembered import RememberedSearch
+from fieldscope.core.types import Query, Turn
+from fieldscope.retrieval import faiss_index
+from fieldscope.retrieval.captions import Captions, write_captions
+from fieldscope.retrieval.clip import ClipEncoder
+from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.retrieval.encoder import Vectors
+from fieldscope.retrieval.library import Library, build_index, open_library
+from fieldscope.retrieval.remembered import RememberedSearch
 from tests.waiting import PATIENCE
 
 QUERY = Query(id="q", text="two red crabs on a beach")

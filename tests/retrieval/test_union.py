@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-from core.errors import BrokenImageError, ConfigError
-from retrieval.collection import Collection, FolderCollection, reopen_collection
-from retrieval.union import UnionCollection
+from fieldscope.core.errors import BrokenImageError, ConfigError
+from fieldscope.retrieval.collection import Collection, FolderCollection, reopen_collection
+from fieldscope.retrieval.union import UnionCollection
 
 
 @pytest.fixture

@@ -18,23 +18,23 @@ from click.testing import CliRunner, Result
 from PIL import Image as PILImage
 from PIL import ImageStat
 
-import fieldnotes.collection
-import fieldnotes.vocabulary
-import service.wiring
-from agent.lmm.base import LMM, LMMRequest
-from agent.lmm.scripted import ScriptedLMM
-from core.types import ImageSource
-from fieldnotes.collection import split_checksum
-from fieldnotes.facts import Part, Spec
-from fieldnotes.queries import BenchmarkQuery, Split
-from fieldnotes.render import render
-from fieldnotes.scene import Group, Scene
-from retrieval.collection import FolderCollection
-from service.cli import cli
+import fieldscope.fieldnotes.collection
+import fieldscope.fieldnotes.vocabulary
+import fieldscope.service.wiring.models
+from fieldscope.agent.lmm.base import LMM, LMMRequest
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.core.types import ImageSource
+from fieldscope.fieldnotes.collection import split_checksum
+from fieldscope.fieldnotes.facts import Part, Spec
+from fieldscope.fieldnotes.queries import BenchmarkQuery, Split
+from fieldscope.fieldnotes.render import render
+from fieldscope.fieldnotes.scene import Group, Scene
+from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.service.cli.main import cli
 
-MODELS = fieldnotes.vocabulary.MODELS
+MODELS = fieldscope.fieldnotes.vocabulary.MODELS
 CLIP = MODELS / "clip"
-BUNDLED_LMM = service.wiring.bundled_lmm
+BUNDLED_LMM = fieldscope.service.wiring.models.bundled_lmm
 CRABS, OWL, FOX, TURTLE = (
     "two red crabs on a beach in the rain",
     "a sleeping white owl in the woods",
@@ -123,9 +123,9 @@ def world(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("FIELDSCOPE_CACHE", str(cache))
     pictures = FolderCollection(rendered)
     hashes = {str(int(Path(name).stem)): pictures.pixel_hash(name) for name in pictures.ids()}
-    monkeypatch.setattr(fieldnotes.collection, "load_split", lambda name: SPLIT)
+    monkeypatch.setattr(fieldscope.fieldnotes.collection, "load_split", lambda name: SPLIT)
     checksum = split_checksum(hashes)
-    monkeypatch.setattr(fieldnotes.collection, "published_checksums", lambda: {"test": checksum})
+    monkeypatch.setattr(fieldscope.fieldnotes.collection, "published_checksums", lambda: {"test": checksum})
     (cache / "fieldnotes" / "test" / "verified.sha256").write_text(checksum, encoding="utf-8")
 
     models = tmp_path / "models"
@@ -133,8 +133,8 @@ def world(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     (models / "clip").symlink_to(CLIP)
     words = (CLIP / "vocabulary.txt").read_text(encoding="utf-8")
     (models / "lmm" / "vocabulary.txt").write_text(words.replace("purple\n", ""), encoding="utf-8")
-    monkeypatch.setattr(fieldnotes.vocabulary, "MODELS", models)
-    fieldnotes.vocabulary.known_words.cache_clear()
+    monkeypatch.setattr(fieldscope.fieldnotes.vocabulary, "MODELS", models)
+    fieldscope.fieldnotes.vocabulary.known_words.cache_clear()
 
     made = World(cache / "fieldnotes" / "test", cache)
     truth = {hashes[image_id]: {text for text, ids in RELEVANT.items() if image_id in ids} for image_id in SCENES}
@@ -149,10 +149,10 @@ def world(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
         return ScriptedLMM(answer, identity="truthful")
 
-    monkeypatch.setattr(service.wiring, "bundled_lmm", truthful)
+    monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", truthful)
     monkeypatch.chdir(tmp_path)
     yield made
-    fieldnotes.vocabulary.known_words.cache_clear()
+    fieldscope.fieldnotes.vocabulary.known_words.cache_clear()
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-from agent.calibration import Calibration, CalibrationKey
-from agent.types import Predicate, RankedCandidate, RerankResult, Verdict
-from core.fingerprint import fingerprint
-from service.calibrations import save_calibration
+from fieldscope.agent.calibration import Calibration, CalibrationKey
+from fieldscope.agent.types import Predicate, RankedCandidate, RerankResult, Verdict
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.service.wiring.calibrations import save_calibration
 from tests.service.conftest import CRABS, OWL, RELEVANT, Run, World
 
 PREDICATES = {

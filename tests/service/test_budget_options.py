@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-import service.wiring
-from agent.lmm.base import LMM, LMMRequest
-from agent.lmm.scripted import ScriptedLMM
-from core.errors import ConfigError
-from core.types import ImageSource
-from service.prices import Price, load_price
+import fieldscope.service.wiring.models
+from fieldscope.agent.lmm.base import LMM, LMMRequest
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.types import ImageSource
+from fieldscope.eval.prices import Price, load_price
 from tests.service.conftest import BUNDLED_LMM, CRABS, MODELS, Run, World
 
 
@@ -35,7 +35,7 @@ def thinking(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
         return ScriptedLMM(answer, identity="says yes")
 
-    monkeypatch.setattr(service.wiring, "bundled_lmm", make)
+    monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", make)
     return world
 
 
@@ -47,7 +47,7 @@ def no_models(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
         raise AssertionError("a model was loaded")
 
     for name in ("bundled_lmm", "load_encoder"):
-        monkeypatch.setattr(service.wiring, name, never)
+        monkeypatch.setattr(fieldscope.service.wiring.models, name, never)
     return world
 
 
@@ -107,14 +107,14 @@ def test_a_deadline_and_a_budget_of_tokens(run: Run, world: World) -> None:
 def test_a_dry_run_says_what_the_run_then_asks(
     run: Run, world: World, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr("fieldnotes.vocabulary.MODELS", MODELS)
+    monkeypatch.setattr("fieldscope.fieldnotes.vocabulary.MODELS", MODELS)
     line = ("eval", "fieldnotes-rerank", "--strategy", name, "--limit", "1", "--json")
     with monkeypatch.context() as patch:
-        patch.setattr(service.wiring, "load_encoder", None)
-        patch.setattr(service.wiring, "bundled_lmm", None)
+        patch.setattr(fieldscope.service.wiring.models, "load_encoder", None)
+        patch.setattr(fieldscope.service.wiring.models, "bundled_lmm", None)
         (dry,) = told(run(*line, "--dry-run"))["runs"]
     assert world.asked == [] and not Path("runs").exists()
-    monkeypatch.setattr(service.wiring, "bundled_lmm", BUNDLED_LMM)
+    monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", BUNDLED_LMM)
     (used,) = told(run(*line))["runs"]
     assert not dry["bound"]
     assert dry["calls"] == used["cost"]["calls"]

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-import service.fieldnotes_data
-import service.wiring
-from agent.strategies.strategy import load_strategy
-from cache.sqlite import SqliteStore
-from cache.store import Entry
-from service.caching import age_of, parse_age
-from service.cli import cli
+import fieldscope.service.wiring.fieldnotes
+import fieldscope.service.wiring.models
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.cache.store import Entry
+from fieldscope.service.cli.main import cli
+from fieldscope.service.workflows.cache import age_of, parse_age
 from tests.service.conftest import BUNDLED_LMM, Run, Server, World
 from tests.service.test_evaluate import parquet, payload
 
@@ -67,10 +67,10 @@ def elsewhere(exported: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.rmtree(world.cache)
     shutil.rmtree("models")
     for name in ("bundled_lmm", "load_encoder"):
-        monkeypatch.setattr(service.wiring, name, refuse)
-    monkeypatch.setattr(service.fieldnotes_data, "load_encoder", refuse)
-    monkeypatch.setattr("retrieval.images.open_image", refuse)
-    monkeypatch.setattr("retrieval.collection.open_image", refuse)
+        monkeypatch.setattr(fieldscope.service.wiring.models, name, refuse)
+    monkeypatch.setattr(fieldscope.service.wiring.fieldnotes, "load_encoder", refuse)
+    monkeypatch.setattr("fieldscope.retrieval.images.open_image", refuse)
+    monkeypatch.setattr("fieldscope.retrieval.collection.open_image", refuse)
     world.asked.clear()
     return exported
 
@@ -181,7 +181,7 @@ def test_a_run_and_the_cache_replay_too(
     run: Run, exported: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("bundled_lmm", "load_encoder"):
-        monkeypatch.setattr(service.wiring, name, refuse)
+        monkeypatch.setattr(fieldscope.service.wiring.models, name, refuse)
     told = payload(run("eval", "--replay", "made", "--strategy", "yes-no", "--json", "--out", "again"))
     assert told["runs"][0]["cost"]["cache_hits"] == 48
     payload(run("eval", "--replay", "made/agent", *ANY, "--json", "--out", "again"))
@@ -193,8 +193,8 @@ def test_a_run_and_the_cache_replay_too(
 
 def test_replay_alone_is_the_cache_without_the_model(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     payload(run("eval", "fieldnotes-rerank", "--strategy", "yes-no", "--json", "--out", "a"))
-    monkeypatch.setattr(service.wiring, "bundled_lmm", refuse)
-    monkeypatch.setattr(service.wiring, "bundled_identity", lambda: "truthful")
+    monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", refuse)
+    monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_identity", lambda: "truthful")
     for order in (("--replay", "fieldnotes-rerank"), ("fieldnotes-rerank", "--replay")):
         told = payload(run("eval", *order, "--strategy", "yes-no-fused", "--json", "--out", f"b{order[0]}"))
         assert told["runs"][0]["cost"]["cache_hits"] == 48
@@ -202,10 +202,12 @@ def test_replay_alone_is_the_cache_without_the_model(run: Run, world: World, mon
 
 
 def test_the_bundled_model_has_its_name_without_being_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.lmm.local.LocalLMM.from_path", refuse)
-    identity = service.wiring.bundled_identity()
+    monkeypatch.setattr("fieldscope.agent.lmm.local.LocalLMM.from_path", refuse)
+    identity = fieldscope.service.wiring.models.bundled_identity()
     assert identity.startswith("local:") and identity.endswith(":float32")
-    calibration = json.loads((service.wiring.bundled_folder("lmm").parent / "calibration.json").read_bytes())
+    calibration = json.loads(
+        (fieldscope.service.wiring.models.bundled_folder("lmm").parent / "calibration.json").read_bytes()
+    )
     assert identity in {each["key"]["model"] for each in calibration}, "it is the one that was fitted"
     assert BUNDLED_LMM is not refuse
 
@@ -298,7 +300,7 @@ def test_rescore(run: Run, exported: Path, world: World) -> None:
 
 
 def test_rescore_with_another_calibration(run: Run, exported: Path) -> None:
-    from agent.calibration import Calibration, calibration_key
+    from fieldscope.agent.calibration import Calibration, calibration_key
 
     encoder = json.loads(Path("made/agent/manifest.json").read_text())["configuration"]["encoder"]
     key = calibration_key("truthful", load_strategy("agent"), encoder)

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import service.commands.strategies
-import service.workload
-from core.errors import ConfigError
-from service.cli import cli
+import fieldscope.service.cli.commands.strategies
+import fieldscope.service.workflows.evaluate
+from fieldscope.core.errors import ConfigError
+from fieldscope.service.cli.main import cli
 from tests.service.conftest import Run
 
-PROGRAM = [sys.executable, "-c", "from service.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from fieldscope.service.cli.main import main; main()"]
 COMMANDS = (
     "demo", "eval", "rerank", "index", "search", "trace", "lmm", "cache", "prompts", "strategies", "version",
 )  # fmt: skip
@@ -109,7 +109,7 @@ def test_what_nobody_foresaw_is_one_line_too(run: Run, monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise RuntimeError("the sky\nhas fallen")
 
-    monkeypatch.setattr(service.commands.strategies, "_payload", fail)
+    monkeypatch.setattr(fieldscope.service.cli.commands.strategies, "_payload", fail)
     result = run("strategies", "list", "--json")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: unexpected RuntimeError: the sky; ")
@@ -124,7 +124,7 @@ def test_control_characters_of_others_do_not_reach_the_terminal(run: Run, monkey
     def fail(*_: object) -> None:
         raise ConfigError("\x1b[2Jbad\nname")
 
-    monkeypatch.setattr(service.commands.strategies, "_payload", fail)
+    monkeypatch.setattr(fieldscope.service.cli.commands.strategies, "_payload", fail)
     result = run("strategies", "list", "--json")
     assert result.stderr == "error: \\x1b[2Jbad name\n"
 
@@ -134,7 +134,7 @@ def test_an_interruption_says_what_is_kept(run: Run, monkeypatch: pytest.MonkeyP
     async def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(service.workload, "_evaluate", interrupt)
+    monkeypatch.setattr(fieldscope.service.workflows.evaluate, "_evaluate", interrupt)
     result = run("eval", "fieldnotes-rerank", "--strategy", "clip", "--out", "here")
     assert result.exit_code == 130
     assert (

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
-from eval.contrast import contrast
-from eval.scored import read_scored
-from fieldnotes.rerank import SCHEMA
-from service.compare_report.charts import ticks
-from service.compare_report.markdown import render_markdown
-from service.compare_report.page import render_page
+from fieldscope.eval.measures.contrast import contrast
+from fieldscope.eval.runs.scored import read_scored
+from fieldscope.fieldnotes.rerank import SCHEMA
+from fieldscope.service.viewer.report.charts import ticks
+from fieldscope.service.viewer.report.markdown import render_markdown
+from fieldscope.service.viewer.report.page import render_page
 from tests.eval.fabricated import fabricate
 from tests.service.conftest import CRABS, FOX, OWL, RELEVANT, TURTLE, Run, World
 

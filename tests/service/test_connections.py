@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-import service.connections
-from service.connections import LARGEST_HEAD, BoundedConnection
+import fieldscope.service.server.connections
+from fieldscope.service.server.connections import LARGEST_HEAD, BoundedConnection
 
 PATIENCE = 30.0  # of a test whose connection is never closed
 HELLO = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -77,7 +77,7 @@ def wait_for_hellos(connection: socket.socket, count: int) -> None:
 def test_a_head_that_does_not_come_closes_its_connection(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
-    monkeypatch.setattr(service.connections, "HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(fieldscope.service.server.connections, "HEAD_SECONDS", 0.05)
     with closing(connect()) as connection:
         connection.sendall(begun)
         assert reply(connection) == b""
@@ -89,7 +89,7 @@ def test_a_second_head_that_does_not_come_closes_its_connection(
     with closing(connect()) as connection:
         connection.sendall(HELLO)
         wait_for_hellos(connection, 1)
-        monkeypatch.setattr(service.connections, "HEAD_SECONDS", 0.05)
+        monkeypatch.setattr(fieldscope.service.server.connections, "HEAD_SECONDS", 0.05)
         connection.sendall(HELLO[:20])
         assert reply(connection) == b""
 
@@ -123,7 +123,7 @@ def test_a_head_without_an_end_is_refused_while_it_comes(connect: Connect, line:
 def test_of_too_many_connections_the_one_that_waits_longest_goes(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.connections, "most_connections", lambda: 3)
+    monkeypatch.setattr(fieldscope.service.server.connections, "most_connections", lambda: 3)
     held = [connect() for _ in range(3)]
     try:
         with closing(connect()) as newest:
@@ -144,7 +144,7 @@ def test_a_reply_that_is_not_read_closes_its_connection(connect: Connect, monkey
         aborted.set()
 
     monkeypatch.setattr(BoundedConnection, "connection_lost", noted)
-    monkeypatch.setattr(service.connections, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(fieldscope.service.server.connections, "READ_SECONDS", 0.05)
     with closing(connect()) as connection:
         connection.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert aborted.wait(PATIENCE)

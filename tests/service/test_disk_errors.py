@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import service.commands.strategies
-from core.errors import ConfigError
-from service.commands.library import _write
-from service.export import copy_all
+import fieldscope.service.cli.commands.strategies
+from fieldscope.core.errors import ConfigError
+from fieldscope.service.cli.commands.library import _write
+from fieldscope.service.cli.copying import copy_all
 from tests.service.conftest import Run
 
 
@@ -24,7 +24,7 @@ def test_a_disk_that_takes_nothing_is_no_fault_to_report(
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number), str(Path("there") / "file"))
 
-    monkeypatch.setattr(service.commands.strategies, "_payload", fail)
+    monkeypatch.setattr(fieldscope.service.cli.commands.strategies, "_payload", fail)
     result = run("strategies", "list", "--json")
     assert result.exit_code == 1
     told = f"can't write there/file ({os.strerror(number)}): make room, or choose a folder that can be written"

@@ -22,17 +22,17 @@ from click.testing import Result
 from PIL import Image as PILImage
 from scipy import ndimage
 
-import service.wiring
-from agent.lmm.base import LMM, LMMRequest, LMMResponse, TokenLogprob
-from agent.lmm.openai import OpenAILMM
-from agent.lmm.scripted import ScriptedLMM
-from core.fingerprint import fingerprint_pixels
-from core.types import ImageSource
-from service.doctor import throughput
-from service.doctor.finding import Finding
-from service.doctor.probes import fieldnotes, shapes
-from service.doctor.steadiness import check_company
-from service.wiring import unknown_words
+import fieldscope.service.wiring.models
+from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse, TokenLogprob
+from fieldscope.agent.lmm.openai import OpenAILMM
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.core.fingerprint import fingerprint_pixels
+from fieldscope.core.types import ImageSource
+from fieldscope.service.doctor import throughput
+from fieldscope.service.doctor.finding import Finding
+from fieldscope.service.doctor.probes import fieldnotes, shapes
+from fieldscope.service.doctor.steadiness import check_company
+from fieldscope.service.wiring.models import unknown_words
 from tests.service.conftest import Answer, Run, Server
 
 CHECKS = [
@@ -250,7 +250,7 @@ def test_a_planted_fault_is_found_by_its_check_alone(
         finally:
             fake.company = None
 
-    monkeypatch.setattr("service.doctor.examine.check_company", in_pairs)
+    monkeypatch.setattr("fieldscope.service.doctor.examine.check_company", in_pairs)
     result, findings = examined(run, server, fake)
     assert result.exit_code == 1
     assert list(findings) == CHECKS
@@ -411,7 +411,7 @@ def test_the_bundled_model_is_examined_in_process(run: Run, monkeypatch: pytest.
 
         return ScriptedLMM(answer, identity="local:known")
 
-    monkeypatch.setattr(service.wiring, "bundled_lmm", known)
+    monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", known)
     result = run("doctor", "--json")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)

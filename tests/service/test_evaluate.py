@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
-import service.wiring
-from agent.lmm.base import LMMRequest
-from agent.lmm.openai import OpenAILMM
-from agent.trace import result_from_json
-from eval.scoring import HEADLINE
-from fieldnotes.rerank import SCHEMA
+import fieldscope.service.wiring.models
+from fieldscope.agent.lmm.base import LMMRequest
+from fieldscope.agent.lmm.openai import OpenAILMM
+from fieldscope.agent.trace import result_from_json
+from fieldscope.eval.measures.scoring import HEADLINE
+from fieldscope.fieldnotes.rerank import SCHEMA
 from tests.service.conftest import CRABS, OWL, Run, Server, World, completion, redness
 from tests.service.test_cli import PROGRAM
 from tests.waiting import PATIENCE
@@ -139,10 +139,10 @@ def test_foreign_pictures_are_flagged_once(run: Run, foreign: Path, world: World
     told = payload(result)
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["warning"]
     assert "FieldNotes" in result.stderr
-    assert told["flags"] == [service.wiring.FOREIGN]
+    assert told["flags"] == [fieldscope.service.wiring.models.FOREIGN]
     for each in told["runs"]:
         lines = (Path(each["out"]) / "results.jsonl").read_text().splitlines()
-        wanted = (service.wiring.FOREIGN,) if each["strategy"] == "yes-no" else ()
+        wanted = (fieldscope.service.wiring.models.FOREIGN,) if each["strategy"] == "yes-no" else ()
         assert {result_from_json(line).flags for line in lines} == {wanted}
 
 
@@ -155,7 +155,7 @@ def test_the_prior_alone_needs_no_model_and_no_warning(run: Run, foreign: Path, 
 def test_words_that_the_bundled_model_never_saw(
     run: Run, photos: Path, tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(service.wiring, "bundled_lmm")
+    monkeypatch.delattr(fieldscope.service.wiring.models, "bundled_lmm")
     path = parquet(
         tmp_path / "p", {"a.png": (photos / "red.png").read_bytes()}, {"a hermit crab": [], "a purple hermit": []}
     )

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
-from eval.leaderboard import published
-from fieldnotes.rerank import SCHEMA
+from fieldscope.eval.measures.leaderboard import published
+from fieldscope.fieldnotes.rerank import SCHEMA
 from tests.service.conftest import Run, World
 from tests.service.test_measure import rows
 
@@ -77,7 +77,7 @@ def test_what_can_not_be_exported(run: Run, world: World) -> None:
 def of_four(monkeypatch: pytest.MonkeyPatch, run: Run, world: World) -> Path:
     """Runs over the published rows' benchmark, as if those were over the four queries of twelve images here."""
     rows = tuple(row.model_copy(update={"queries": 4, "candidates": 12}) for row in published())
-    monkeypatch.setattr("eval.leaderboard.published", lambda: rows)
+    monkeypatch.setattr("fieldscope.eval.measures.leaderboard.published", lambda: rows)
     return evaluated(run, world, "INQUIRE-Rerank")
 
 
@@ -108,7 +108,7 @@ def test_a_run_over_a_part_of_the_queries_stands_apart_and_is_told_why(run: Run,
 
 def test_a_run_over_other_candidates_stands_apart(run: Run, of_four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = tuple(row.model_copy(update={"queries": 4}) for row in published())
-    monkeypatch.setattr("eval.leaderboard.published", lambda: rows)
+    monkeypatch.setattr("fieldscope.eval.measures.leaderboard.published", lambda: rows)
     own, theirs = payload(run("leaderboard", of_four, "--json"))["boards"]
     assert ([row["name"] for row in own["rows"]], theirs["foreign"]) == (["yes-no", "clip"], True)
     assert "they are over 100 candidates for each query, and it has 12" in own["notes"][0]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import service.wiring
-from core.errors import FieldscopeError
-from service.cli import cli
+import fieldscope.service.wiring.models
+from fieldscope.core.errors import FieldscopeError
+from fieldscope.service.cli.main import cli
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "first_edition"
 RUNS = ("runs/agent", "runs/yes-no-fused", "runs-composed/agent")
@@ -25,8 +25,8 @@ def no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise FieldscopeError("a replay asks no model")
 
     monkeypatch.setenv("FIELDSCOPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(service.wiring, "bundled_lmm", refuse)
-    monkeypatch.setattr(service.wiring, "load_encoder", refuse)
+    monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", refuse)
+    monkeypatch.setattr(fieldscope.service.wiring.models, "load_encoder", refuse)
 
 
 def replayed(source: Path, out: Path) -> dict[str, dict[str, int]]:

@@ -20,13 +20,13 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-from agent.trace import result_from_json
-from core.errors import BenchmarkError
-from eval.benchmarks.inquire_hub import fetch_inquire_rerank
-from fieldnotes.rerank import SCHEMA
-from fieldnotes.scene import SPECIES
-from service.settings import Settings
-from service.wiring import load_encoder
+from fieldscope.agent.trace import result_from_json
+from fieldscope.core.errors import BenchmarkError
+from fieldscope.eval.benchmarks.inquire_hub import fetch_inquire_rerank
+from fieldscope.fieldnotes.rerank import SCHEMA
+from fieldscope.fieldnotes.scene import SPECIES
+from fieldscope.service.wiring.models import load_encoder
+from fieldscope.service.wiring.settings import Settings
 from tests.service.conftest import CRABS, FOX, OWL, RELEVANT, SCENES, TURTLE, Run, World
 
 GROUPS = {

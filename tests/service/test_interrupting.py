@@ -22,7 +22,9 @@ from tests.service.test_evaluate import parquet
 PATIENCE = 120
 """Seconds after which a process that should have ended is taken for one that never does."""
 
-_MAIN = "import sys, service.running; service.running.GRACE = {grace}; from service.cli import main; main()"
+_MAIN = (
+    "import sys, service.running; service.running.GRACE = {grace}; from fieldscope.service.cli.main import main; main()"
+)
 
 
 class Stalling:

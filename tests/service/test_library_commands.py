@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-import service.wiring
-from agent.types import RankedCandidate, RerankResult
-from retrieval.collection import FilesCollection
-from service.export import copy_all
-from service.ranking import Ranking
+import fieldscope.service.wiring.models
+from fieldscope.agent.types import RankedCandidate, RerankResult
+from fieldscope.retrieval.collection import FilesCollection
+from fieldscope.service.cli.copying import copy_all
+from fieldscope.service.cli.tables.ranking import Ranking
 from tests.service.conftest import CRABS, FOX, Run, Server, World
 
 ONE_QUESTION = ("--strategy", "yes-no-fused")
@@ -49,10 +49,10 @@ def test_indexing_again_encodes_what_is_new(run: Run, indexed: Path, tmp_path: P
 def test_a_foreign_folder_is_flagged_once(run: Run, photos: Path, world: World, tmp_path: Path) -> None:
     result = run("index", photos, "-o", tmp_path / "index", "--json")
     assert result.stderr.count("warning:") == result.stderr.count("\n") == 1
-    assert json.loads(result.stdout)["flags"] == [service.wiring.FOREIGN]
+    assert json.loads(result.stdout)["flags"] == [fieldscope.service.wiring.models.FOREIGN]
     found = run("search", "--index", tmp_path / "index", "--query", FOX, "--json")
     assert found.stderr.count("warning:") == found.stderr.count("\n") == 1
-    assert json.loads(found.stdout)["flags"] == [service.wiring.FOREIGN]
+    assert json.loads(found.stdout)["flags"] == [fieldscope.service.wiring.models.FOREIGN]
 
 
 def test_search_by_text(run: Run, indexed: Path, world: World) -> None:
@@ -70,8 +70,8 @@ def test_search_by_text(run: Run, indexed: Path, world: World) -> None:
 def test_a_search_encodes_and_searches_once(
     run: Run, indexed: Path, world: World, line: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from retrieval.clip import ClipEncoder
-    from retrieval.faiss_index import FaissIndex
+    from fieldscope.retrieval.clip import ClipEncoder
+    from fieldscope.retrieval.faiss_index import FaissIndex
 
     done: list[str] = []
     encode, search = ClipEncoder.encode_query, FaissIndex.search

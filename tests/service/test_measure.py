@@ -14,15 +14,15 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-import service.wiring
-from agent.calibration import Calibration, calibration_key
-from agent.lmm.base import LMM, LMMRequest, LMMResponse, TokenLogprob, Usage
-from agent.lmm.scripted import Answer, ScriptedLMM
-from agent.strategies.strategy import load_strategy
-from core.types import ImageSource
-from fieldnotes.rerank import SCHEMA
-from retrieval.collection import FolderCollection
-from service.calibrations import find_calibration, load_calibrations, save_calibration
+import fieldscope.service.wiring.models
+from fieldscope.agent.calibration import Calibration, calibration_key
+from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse, TokenLogprob, Usage
+from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.core.types import ImageSource
+from fieldscope.fieldnotes.rerank import SCHEMA
+from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.service.wiring.calibrations import find_calibration, load_calibrations, save_calibration
 from tests.service.conftest import RELEVANT, Run, World
 
 IDENTITY = "a thinker"
@@ -97,7 +97,7 @@ def thinker(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     def think(images: ImageSource) -> LMM:
         return ScriptedLMM(answer, identity=IDENTITY)
 
-    monkeypatch.setattr(service.wiring, "bundled_lmm", think)
+    monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", think)
     return world
 
 
@@ -176,7 +176,7 @@ def test_the_users_own_fit_comes_first_and_then_the_most_exact(
 def test_no_test_split_is_opened(
     run: Run, sets: Path, thinker: World, split: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("eval.benchmarks.inquire_rerank.load_inquire_rerank")
+    monkeypatch.delattr("fieldscope.eval.benchmarks.inquire_rerank.load_inquire_rerank")
     result = run("calibrate", sets, "--split", split)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: settings are never fitted on the split '{split}'")
@@ -293,7 +293,7 @@ def test_harm_ends_with_an_error(run: Run, sets: Path, thinker: World, monkeypat
         hashes = {images.pixel_hash(str(int(image_id) - 1)) for image_id in good}
         return ScriptedLMM(lambda request: 0.01 if request.images[0].sha256 in hashes else 0.99, identity="contrary")
 
-    monkeypatch.setattr(service.wiring, "bundled_lmm", contrary)
+    monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", contrary)
     result = run("measure", "harm", sets, "--strategy", "yes-no")
     assert result.exit_code == 1
     assert "all together" in result.stdout

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eval.benchmarks.inquire_rerank import COLUMNS
+from fieldscope.eval.benchmarks.inquire_rerank import COLUMNS
 from tests.service.conftest import Run
 
 TEMPLATE = "USER: <image>\nDoes this picture show {}?\nASSISTANT:"

@@ -8,8 +8,8 @@ import json
 
 from rich.console import Console
 
-from retrieval.collection import FilesCollection
-from service.ranking import COLUMNS, Ranking
+from fieldscope.retrieval.collection import FilesCollection
+from fieldscope.service.cli.tables.ranking import COLUMNS, Ranking
 from tests.agent.traced import agentic, single
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-import fieldnotes.vocabulary
-import service.wiring
+import fieldscope.fieldnotes.vocabulary
+import fieldscope.service.wiring.models
 from tests.service.conftest import BUNDLED_LMM, CRABS, FOX, MODELS, Run, Server, World, completion
 
 ONE_QUESTION = ("--strategy", "yes-no-fused")
@@ -55,8 +55,8 @@ def test_a_folder_with_broken_images(run: Run, folder: Path, world: World) -> No
 def test_the_bundled_models_see_what_is_there(
     run: Run, folder: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.wiring, "bundled_lmm", BUNDLED_LMM)
-    monkeypatch.setattr(fieldnotes.vocabulary, "MODELS", MODELS)
+    monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", BUNDLED_LMM)
+    monkeypatch.setattr(fieldscope.fieldnotes.vocabulary, "MODELS", MODELS)
     result = run("rerank", "--query", CRABS, "--images", folder, "--strategy", "yes-no", "--json")
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
@@ -105,7 +105,7 @@ def test_foreign_images_are_flagged_once(run: Run, photos: Path, world: World) -
     result = run("rerank", "--query", FOX, "--images", photos, *ONE_QUESTION, "--json")
     assert result.exit_code == 0
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["warning"]
-    assert json.loads(result.stdout)["flags"] == [service.wiring.FOREIGN]
+    assert json.loads(result.stdout)["flags"] == [fieldscope.service.wiring.models.FOREIGN]
 
 
 def test_one_foreign_image_among_ones_own(run: Run, photos: Path, world: World) -> None:
@@ -117,8 +117,8 @@ def test_unknown_words_are_named_before_any_model_is_loaded(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("load_encoder", "bundled_lmm"):
-        monkeypatch.delattr(service.wiring, name)
-    monkeypatch.setattr(service.wiring, "load_encoder", None, raising=False)
+        monkeypatch.delattr(fieldscope.service.wiring.models, name)
+    monkeypatch.setattr(fieldscope.service.wiring.models, "load_encoder", None, raising=False)
     result = run("rerank", "--query", "a Hermit crab using plastic trash as its shell", "--images", folder)
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1

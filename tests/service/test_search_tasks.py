@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 from PIL import Image as PILImage
 
-import fieldnotes.vocabulary
-import service.wiring
-from agent.lmm.base import LMM, LMMRequest, LMMResponse, TokenLogprob
-from agent.lmm.scripted import ScriptedLMM
-from core.errors import ConfigError
-from core.types import ImageSource, Query, Turn
-from retrieval.captions import write_captions
-from retrieval.collection import FolderCollection, open_collection
-from retrieval.encoder import Encoder
-from retrieval.library import build_index, open_library
-from service.reranking import LARGEST_DIALOGUE, MOST_ROUNDS, make_query
-from service.settings import Settings
-from service.wiring import load_encoder
+import fieldscope.fieldnotes.vocabulary
+import fieldscope.service.wiring.models
+from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse, TokenLogprob
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.types import ImageSource, Query, Turn
+from fieldscope.retrieval.captions import write_captions
+from fieldscope.retrieval.collection import FolderCollection, open_collection
+from fieldscope.retrieval.encoder import Encoder
+from fieldscope.retrieval.library import build_index, open_library
+from fieldscope.service.wiring.models import load_encoder
+from fieldscope.service.wiring.settings import Settings
+from fieldscope.service.workflows.rerank import LARGEST_DIALOGUE, MOST_ROUNDS, make_query
 from tests.service.conftest import FOX, MODELS, Run, World
 
 CHANGE = "the same, but at night"
@@ -66,7 +66,7 @@ def thinking(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """Let the bundled LMM think: it asks these questions, knows of which pictures they hold, and which match as a
     whole."""
     shutil.copy(MODELS / "lmm" / "vocabulary.txt", tmp_path / "models" / "lmm" / "vocabulary.txt")
-    fieldnotes.vocabulary.known_words.cache_clear()
+    fieldscope.fieldnotes.vocabulary.known_words.cache_clear()
 
     def install(shows: Mapping[str, set[int]], whole: set[int]) -> list[LMMRequest]:
         asked: list[LMMRequest] = []
@@ -83,7 +83,7 @@ def thinking(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
             return ScriptedLMM(answer, identity="thinking")
 
-        monkeypatch.setattr(service.wiring, "bundled_lmm", model)
+        monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", model)
         return asked
 
     return install
@@ -298,7 +298,7 @@ def test_a_search_is_widened_and_flags_what_it_finds_then(
     assert result.exit_code == 0, result.stderr
     said = json.loads(result.stdout)
     assert set(images_of(said)) == {"000008.png", "red.png"}
-    assert said["flags"] == [service.wiring.FOREIGN]
+    assert said["flags"] == [fieldscope.service.wiring.models.FOREIGN]
     assert result.stderr.count("warning:") == result.stderr.count("\n") == 1
     assert "1 more were found" in run(*line).stdout
 

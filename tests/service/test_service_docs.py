@@ -12,11 +12,11 @@ from pathlib import Path
 import click
 import pytest
 
-from service.api.limits import Limits
-from service.api.metrics import Metrics
-from service.app import create_app
-from service.cli import cli
-from service.server_settings import ServerSettings, read_settings, variable_of
+from fieldscope.service.cli.main import cli
+from fieldscope.service.server.api.metrics import Metrics
+from fieldscope.service.server.app import create_app
+from fieldscope.service.server.limits import Limits
+from fieldscope.service.server.settings import ServerSettings, read_settings, variable_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE, VIEWER = (ROOT / "docs" / name for name in ("service.md", "viewer.md"))

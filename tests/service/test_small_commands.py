@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-import service.commands.lmm
-from prompts.prompt import list_prompts, load_prompt
-from service.settings import Settings
+import fieldscope.service.cli.commands.lmm
+from fieldscope.prompts.prompt import list_prompts, load_prompt
+from fieldscope.service.wiring.settings import Settings
 from tests.service.conftest import FOX, Run, World
 
 
@@ -106,7 +106,9 @@ def test_serving_becomes_the_server(run: Run, tmp_path: Path, monkeypatch: pytes
     python.parent.mkdir(parents=True)
     python.touch()
     started: list[list[str]] = []
-    monkeypatch.setattr(service.commands.lmm.os, "execvp", lambda file, command: started.append([file, *command]))
+    monkeypatch.setattr(
+        fieldscope.service.cli.commands.lmm.os, "execvp", lambda file, command: started.append([file, *command])
+    )
     result = run("lmm", "serve", "some/model", "--venv", tmp_path / "venv")
     assert result.exit_code == 0
     ((file, *command),) = started

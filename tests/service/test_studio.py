@@ -14,19 +14,19 @@ import pytest
 from langgraph.store.memory import InMemoryStore
 from langgraph_sdk.runtime import _ExecutionRuntime, _ReadRuntime
 
-import service.studio
-import service.wiring
-from agent.budget import Budget
-from agent.graph import Agent
-from agent.strategies.strategy import list_strategies, load_strategy
-from agent.types import RerankResult
-from core.types import ImageSource, Query
-from service.fieldnotes_data import open_fieldnotes
-from service.settings import Settings
-from service.studio import make_graph
+import fieldscope.service.wiring.models
+import fieldscope.service.wiring.studio
+from fieldscope.agent.budget import Budget
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.strategies.strategy import list_strategies, load_strategy
+from fieldscope.agent.types import RerankResult
+from fieldscope.core.types import ImageSource, Query
+from fieldscope.service.wiring.fieldnotes import open_fieldnotes
+from fieldscope.service.wiring.settings import Settings
+from fieldscope.service.wiring.studio import make_graph
 from tests.service.conftest import FOX, World
 
-ROOT = Path(service.studio.__file__).parent.parent
+ROOT = Path(fieldscope.service.wiring.studio.__file__).parent.parent
 
 
 def running(**context: Any) -> _ExecutionRuntime[Any]:
@@ -48,16 +48,16 @@ async def ranked(text: str = FOX, **context: Any) -> RerankResult:
 @pytest.fixture
 def studio(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Studio over the small world, with nothing loaded yet. Its LMM must not be loaded on the event loop."""
-    truthful = service.wiring.bundled_lmm
+    truthful = fieldscope.service.wiring.models.bundled_lmm
 
     def loaded(images: ImageSource) -> Any:
         assert threading.current_thread() is not threading.main_thread()
         return truthful(images)
 
-    monkeypatch.setattr(service.studio, "bundled_lmm", loaded)
-    service.studio._bundled.cache_clear()
+    monkeypatch.setattr(fieldscope.service.wiring.studio, "bundled_lmm", loaded)
+    fieldscope.service.wiring.studio._bundled.cache_clear()
     yield world
-    service.studio._bundled.cache_clear()
+    fieldscope.service.wiring.studio._bundled.cache_clear()
 
 
 def test_langgraph_json_points_at_an_asynchronous_factory() -> None:
@@ -90,13 +90,16 @@ async def test_the_stages_are_drawn_before_anything_is_loaded(strategy: str) -> 
     assert {"__start__", "retrieve", "rank", "explain", "__end__"} <= nodes
     for stage in ("synthesize", "decompose", "verify", "compare"):
         assert (stage in nodes) == (getattr(settings, stage) is not None)
-    assert service.studio._bundled.cache_info().currsize == 0
+    assert fieldscope.service.wiring.studio._bundled.cache_info().currsize == 0
 
 
 async def test_a_run_ranks_as_the_agent_does(studio: World) -> None:
     strategy = load_strategy("yes-no")
     images, library = open_fieldnotes("test", Settings())
-    agent = Agent(service.studio.Deps(images, service.wiring.bundled_lmm(images), library), strategy)
+    agent = Agent(
+        fieldscope.service.wiring.studio.Deps(images, fieldscope.service.wiring.models.bundled_lmm(images), library),
+        strategy,
+    )
     expected = await agent.rerank(Query(id="query", text=FOX), budget=Budget(max_calls=5))
     result = await ranked(strategy="yes-no", max_calls=5)
     assert result.ranking == expected.ranking and len(result.ranking) == 12

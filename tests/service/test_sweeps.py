@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
-from agent.calibration import Calibration, calibration_key
-from agent.strategies.strategy import load_strategy
-from fieldnotes.rerank import SCHEMA
-from service.calibrations import save_calibration
+from fieldscope.agent.calibration import Calibration, calibration_key
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.fieldnotes.rerank import SCHEMA
+from fieldscope.service.wiring.calibrations import save_calibration
 from tests.service.conftest import Run, Server, World
 from tests.service.test_measure import rows
 
@@ -83,7 +83,7 @@ def test_the_table_is_for_people(run: Run, sets: Path, world: World) -> None:
 def test_a_test_split_is_refused_before_it_is_opened(
     run: Run, sets: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("eval.benchmarks.inquire_rerank.load_inquire_rerank")
+    monkeypatch.delattr("fieldscope.eval.benchmarks.inquire_rerank.load_inquire_rerank")
     for split in ("test", "Test", "all", "anything"):
         result = run("eval", sets, "--strategy-grid", grid(GRID), "--split", split)
         assert result.exit_code == 1

@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-import fieldnotes.collection
-import service.wiring
-from agent.lmm.base import LMM, LMMRequest, LMMResponse
-from agent.lmm.scripted import ScriptedLMM
-from agent.trace import result_from_json
-from core.errors import LMMServerError
-from core.types import ImageSource, Turn
-from fieldnotes.facts import Spec, describe
-from fieldnotes.queries import BenchmarkQuery, Split
-from retrieval.library import open_library
-from service.settings import Settings
-from service.wiring import load_encoder
-from service.workload import open_workload
+import fieldscope.fieldnotes.collection
+import fieldscope.service.wiring.models
+from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.trace import result_from_json
+from fieldscope.core.errors import LMMServerError
+from fieldscope.core.types import ImageSource, Turn
+from fieldscope.fieldnotes.facts import Spec, describe
+from fieldscope.fieldnotes.queries import BenchmarkQuery, Split
+from fieldscope.retrieval.library import open_library
+from fieldscope.service.wiring.models import load_encoder
+from fieldscope.service.wiring.settings import Settings
+from fieldscope.service.workflows.evaluate import open_workload
 from tests.service.conftest import SCENES, Run, World
 
 
@@ -54,13 +54,13 @@ DIALOGUE = Split(
 @pytest.fixture
 def tasks(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The world, and two tasks over its pictures, verified as they are."""
-    checksum = fieldnotes.collection.published_checksums()["test"]
+    checksum = fieldscope.fieldnotes.collection.published_checksums()["test"]
     for split in (COMPOSED, DIALOGUE):
         shutil.copytree(world.pictures, world.pictures.parent / split.name)
     names = ("test", COMPOSED.name, DIALOGUE.name)
-    monkeypatch.setattr(fieldnotes.collection, "published_checksums", lambda: dict.fromkeys(names, checksum))
-    monkeypatch.setattr(fieldnotes.collection, "load_composed", lambda name: COMPOSED)
-    monkeypatch.setattr(fieldnotes.collection, "load_dialogue", lambda name: DIALOGUE)
+    monkeypatch.setattr(fieldscope.fieldnotes.collection, "published_checksums", lambda: dict.fromkeys(names, checksum))
+    monkeypatch.setattr(fieldscope.fieldnotes.collection, "load_composed", lambda name: COMPOSED)
+    monkeypatch.setattr(fieldscope.fieldnotes.collection, "load_dialogue", lambda name: DIALOGUE)
     return world
 
 
@@ -150,7 +150,7 @@ def describing(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[
         def model(images: ImageSource) -> LMM:
             return ScriptedLMM(caption, identity="describing")
 
-        monkeypatch.setattr(service.wiring, "bundled_lmm", model)
+        monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", model)
         return asked
 
     return install
@@ -213,6 +213,6 @@ def test_foreign_pictures_are_flagged(run: Run, photos: Path, tmp_path: Path, de
     describing({})
     assert run("index", photos, "-o", tmp_path / "mine").exit_code == 0
     result = run("caption", tmp_path / "mine", "--json")
-    assert json.loads(result.stdout)["flags"] == [service.wiring.FOREIGN]
+    assert json.loads(result.stdout)["flags"] == [fieldscope.service.wiring.models.FOREIGN]
     assert result.stderr.count("warning:") == 1
     assert run("caption", tmp_path / "nothing").exit_code == 1

@@ -11,14 +11,14 @@ import pytest
 from jsonschema import Draft202012Validator
 from rich.console import Console, RenderableType
 
-from agent.trace import result_to_json, trace_schema
-from agent.trace_diff import diff
-from agent.trace_why import why
-from agent.types import Comparison, Predicate, RankedCandidate, RerankResult, Synthesis, TraceEvent
-from core.types import Turn
-from service.tracing import render_trace
-from service.tracing_diff import render_diff
-from service.tracing_why import render_why
+from fieldscope.agent.trace import result_to_json, trace_schema
+from fieldscope.agent.trace_diff import diff
+from fieldscope.agent.trace_why import why
+from fieldscope.agent.types import Comparison, Predicate, RankedCandidate, RerankResult, Synthesis, TraceEvent
+from fieldscope.core.types import Turn
+from fieldscope.service.cli.tables.trace import render_trace
+from fieldscope.service.cli.tables.trace_diff import render_diff
+from fieldscope.service.cli.tables.trace_why import render_why
 from tests.agent.traced import agentic, single, verdict
 from tests.service.conftest import FOX, Run, World
 

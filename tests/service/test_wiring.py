@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-import fieldnotes.collection
-import fieldnotes.vocabulary
-import service.console
-import service.wiring
-from agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
-from cache.sqlite import SqliteStore
-from core.errors import ConfigError, LMMConnectionError, LMMRequestError, VocabularyError
-from retrieval.collection import FilesCollection, FolderCollection
-from service.own_pictures import all_fieldnotes
-from service.settings import CACHE_MODES, Settings
-from service.wiring import bundled_folder, load_encoder, open_lmm, require_known_words, require_server
+import fieldscope.fieldnotes.collection
+import fieldscope.fieldnotes.vocabulary
+import fieldscope.service.cli.console
+import fieldscope.service.wiring.models
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.core.errors import ConfigError, LMMConnectionError, LMMRequestError, VocabularyError
+from fieldscope.retrieval.collection import FilesCollection, FolderCollection
+from fieldscope.service.wiring.models import bundled_folder, load_encoder, open_lmm, require_known_words, require_server
+from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.settings import CACHE_MODES, Settings
 from tests.service.conftest import FOX, Server, World
 
 
@@ -52,7 +52,7 @@ async def test_a_server_behind_the_cache(server: Server, photos: Path, tmp_path:
 async def test_a_server_that_is_away_is_identified_with_the_first_call(
     server: Server, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.wiring, "_PATIENCE", 0.05)
+    monkeypatch.setattr(fieldscope.service.wiring.models, "_PATIENCE", 0.05)
     images, models = FolderCollection(photos), server.models
     settings = Settings(lmm_url=server.url, model="vl", cache_file=tmp_path / "c.sqlite")
     server.models = (200, json.dumps({"data": [{"id": "other"}]}))
@@ -101,7 +101,7 @@ async def test_with_the_cache_off_nothing_is_kept(server: Server, photos: Path, 
 def test_the_modes_are_those_of_the_cache() -> None:
     from typing import get_args
 
-    from agent.lmm.cached import CacheMode
+    from fieldscope.agent.lmm.cached import CacheMode
 
     assert get_args(CacheMode) == CACHE_MODES
 
@@ -114,7 +114,7 @@ def test_a_server_is_asked_for_once_and_never_in_replay(nobody: str) -> None:
 
 
 def test_an_installation_without_the_models_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fieldnotes.vocabulary, "MODELS", tmp_path)
+    monkeypatch.setattr(fieldscope.fieldnotes.vocabulary, "MODELS", tmp_path)
     for kind, option in (("clip", "--clip"), ("lmm", "--lmm")):
         with pytest.raises(ConfigError, match=option):
             bundled_folder(kind)  # type: ignore[arg-type]
@@ -146,7 +146,7 @@ def test_own_pictures_are_told_by_their_pixels(world: World, photos: Path, tmp_p
     images = FilesCollection(files)
     (world.pictures / "verified.sha256").unlink()
     assert not all_fieldnotes(images, ["own"])  # nobody has verified what lies in the cache folder
-    fieldnotes.collection.ensure_pictures("test")
+    fieldscope.fieldnotes.collection.ensure_pictures("test")
     assert all_fieldnotes(images, ["own", "copy", "broken"])
     assert not all_fieldnotes(images, ["own", "red"])
     assert not all_fieldnotes(images, [f"{n}" for n in range(5001)])
@@ -163,8 +163,8 @@ def test_how_the_user_calls_the_program(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [str(program)])
     monkeypatch.setenv("PATH", os.defpath)
-    assert service.console.program() == "bin/fieldscope"
+    assert fieldscope.service.cli.console.program() == "bin/fieldscope"
     monkeypatch.setenv("PATH", str(program.parent))
-    assert service.console.program() == "fieldscope"
+    assert fieldscope.service.cli.console.program() == "fieldscope"
     monkeypatch.setattr("sys.argv", ["/somewhere/pytest"])
-    assert service.console.program() == "fieldscope"
+    assert fieldscope.service.cli.console.program() == "fieldscope"

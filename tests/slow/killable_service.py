@@ -10,8 +10,8 @@ from pathlib import Path
 
 import uvicorn
 
-from agent.lmm.base import LMMRequest, LMMResponse
-from service.app import create_app
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
+from fieldscope.service.server.app import create_app
 from tests.agent.oracle import oracle_of
 from tests.eval.killing import Noted
 from tests.service.api.facts import FactsEncoder, painted, settings_of

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.strategies.strategy import load_strategy
-from agent.types import RerankResult
-from eval.finished import read_metric, read_results
-from eval.harness import evaluate
-from eval.types import Benchmark
-from retrieval.encoder import Encoder
-from service.calibrations import find_calibration
-from service.fieldnotes_data import rerank_benchmark
-from service.settings import Settings
-from service.wiring import bundled_lmm
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.agent.types import RerankResult
+from fieldscope.eval.harness import evaluate
+from fieldscope.eval.runs.finished import read_metric, read_results
+from fieldscope.eval.types import Benchmark
+from fieldscope.retrieval.encoder import Encoder
+from fieldscope.service.wiring.calibrations import find_calibration
+from fieldscope.service.wiring.fieldnotes import rerank_benchmark
+from fieldscope.service.wiring.models import bundled_lmm
+from fieldscope.service.wiring.settings import Settings
 from tests.agent.faulty import INJECTED, Faulty
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

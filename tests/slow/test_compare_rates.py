@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from eval.paired import detectable, power, randomisation_p
+from fieldscope.eval.measures.paired import detectable, power, randomisation_p
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -40,7 +40,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def fieldscope(tmp_path: Path, *arguments: object, cache: str = "cache") -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from service.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from fieldscope.service.cli.main import main; main()", *map(str, arguments)]
     env = os.environ | {"PYTHONPATH": str(ROOT), "FIELDSCOPE_CACHE": str(tmp_path / cache), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 

@@ -9,10 +9,10 @@ from urllib.parse import unquote
 import pytest
 import ranx  # type: ignore[import-untyped]
 
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.strategies.strategy import load_strategy
-from eval.harness import Reranker, evaluate
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.eval.harness import Reranker, evaluate
 from tests.eval.shuffled import Shuffled, strange_benchmark
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -14,22 +14,22 @@ from typing import Any
 
 import pytest
 
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
-from agent.lmm.cached import CachedLMM
-from agent.lmm.scripted import ScriptedLMM
-from agent.strategies.strategy import Fusion, load_strategy
-from cache.store import MemoryStore
-from core.types import Candidate, Query
-from eval.finished import read_results
-from eval.harness import Reranker, evaluate
-from eval.inputs import input_lines
-from eval.recording import recorded_lines
-from eval.replay import RecordedImages, make_recording
-from eval.rescore import Rescorer
-from eval.types import Benchmark, RunSummary
-from service.collecting import seldom_collecting
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
+from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.strategies.strategy import Fusion, load_strategy
+from fieldscope.cache.store import MemoryStore
+from fieldscope.core.types import Candidate, Query
+from fieldscope.eval.harness import Reranker, evaluate
+from fieldscope.eval.runs.finished import read_results
+from fieldscope.eval.runs.inputs import input_lines
+from fieldscope.eval.runs.recording import recorded_lines
+from fieldscope.eval.runs.replay import RecordedImages, make_recording
+from fieldscope.eval.runs.rescore import Rescorer
+from fieldscope.eval.types import Benchmark, RunSummary
+from fieldscope.service.workflows.collecting import seldom_collecting
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-from eval.contrast import contrast
-from eval.scored import read_scored
-from service.compare_report.page import render_page
+from fieldscope.eval.measures.contrast import contrast
+from fieldscope.eval.runs.scored import read_scored
+from fieldscope.service.viewer.report.page import render_page
 from tests.eval.fabricated import fabricate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from agent.strategies.strategy import load_strategy
-from agent.types import RerankResult
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.agent.types import RerankResult
 from tests.studio.server import LANGGRAPH, ROOT, Studio, documented, environment
 
 pytestmark = [

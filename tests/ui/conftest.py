@@ -24,14 +24,14 @@ from click.testing import CliRunner
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 from uvicorn import Config, Server
 
-import eval.ledger
-from core.paths import cache_folder
-from service.cli import cli
-from service.viewer.export import export
-from service.viewer.run import Run
-from service.viewer.server import create_viewer
-from service.viewer.shelf import Shelf
-from service.viewer.site import Site
+import fieldscope.eval.runs.ledger
+from fieldscope.core.paths import cache_folder
+from fieldscope.service.cli.main import cli
+from fieldscope.service.viewer.export import export
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.server import create_viewer
+from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
 
 STRATEGIES = ("clip", "predicates", "agent", "pairwise")
@@ -61,7 +61,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     root = folder / "runs"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDSCOPE_CACHE", str(CACHE))
-        patch.setattr(eval.ledger, "cache_folder", lambda: folder)
+        patch.setattr(fieldscope.eval.runs.ledger, "cache_folder", lambda: folder)
         wanted = ["eval", "fieldnotes-rerank", "--strategy", *STRATEGIES, "--only", str(only), "--out", str(root)]
         made = aside(lambda: CliRunner().invoke(cli, wanted))
     assert made.exit_code == 0, made.output

@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-from service.viewer.shelf import Shelf
+from fieldscope.service.viewer.runs.shelf import Shelf
 from tests.ui.conftest import Arrive, Place, Scheme, Visitor, served
 from tests.ui.truths import one_of_each
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from service.viewer import addresses
-from service.viewer.shelf import Shelf
-from service.viewer.site import Site
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.site import Site
 from tests.service.viewer.shelves import LONG, SCRIPT
 from tests.ui.conftest import Arrive, Place, Visitor, exported, served
 

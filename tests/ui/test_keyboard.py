@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from service.viewer import addresses
+from fieldscope.service.viewer import addresses
 from tests.ui.conftest import QUERIES, Place, Visitor
 
 pytestmark = [pytest.mark.ui, pytest.mark.timeout(300)]

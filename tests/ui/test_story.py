@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from service.viewer import addresses
+from fieldscope.service.viewer import addresses
 from tests.ui.conftest import Place, Visitor
 from tests.ui.truths import hurt_most, lost_most_ranks, sank
 

@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
 from uvicorn import Config, Server
 
-from service.app import create_app
+from fieldscope.service.server.app import create_app
 from tests.agent.oracle import facts_of, oracle_of
 from tests.service.api.facts import COLLECTION, FactsEncoder, painted, settings_of
 from tests.ui.conftest import Arrive, Visitor

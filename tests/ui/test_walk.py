@@ -8,10 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from agent.trace_view import verdicts_by_image
-from eval.annotations import read_annotations
-from service.viewer import addresses
-from service.viewer.comparisons import comparable
+from fieldscope.agent.trace_view import verdicts_by_image
+from fieldscope.eval.runs.annotations import read_annotations
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.comparisons import comparable
 from tests.ui.conftest import QUERIES, STRATEGIES, Arrive, Place, Visitor
 from tests.ui.truths import chance, one_of_each, percent
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agent.types import RankedCandidate
-from service.viewer import addresses
-from service.viewer.run import Run
-from service.viewer.shelf import Shelf
-from service.viewer.site import Site
+from fieldscope.agent.types import RankedCandidate
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.site import Site
 
 
 def one_of_each(shelf: Shelf) -> Iterator[tuple[str, str]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from eval.types import Benchmark
-from fieldnotes.vocabulary import MODELS
-from service.fieldnotes_data import rerank_benchmark
-from service.settings import Settings
+from fieldscope.eval.types import Benchmark
+from fieldscope.fieldnotes.vocabulary import MODELS
+from fieldscope.service.wiring.fieldnotes import rerank_benchmark
+from fieldscope.service.wiring.settings import Settings
 from tests.vllm.server import Server, serving
 
 

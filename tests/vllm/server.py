@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import httpx
 
-from agent.lmm.serve import find_vllm, vllm_command
+from fieldscope.agent.lmm.serve import find_vllm, vllm_command
 
 VENV = Path(__file__).resolve().parents[2] / ".venv-vllm"
 START_TIMEOUT = 600.0  # seconds; about 25 on two idle cores

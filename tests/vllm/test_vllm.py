@@ -11,22 +11,22 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, Message, TextPart
-from agent.lmm.local import LocalLMM
-from agent.lmm.openai import OpenAILMM
-from agent.lmm.yes_no import p_yes
-from agent.strategies.strategy import load_strategy
-from core.errors import LMMRequestError
-from eval.harness import evaluate
-from fieldnotes.render import render
-from fieldnotes.sampling import random_scene
-from fieldnotes.scene import Scene
-from fieldnotes.tasks import ask_fact, ask_joint, ask_query, near_spec, random_fact
-from retrieval.collection import FolderCollection
-from service.fieldnotes_data import rerank_benchmark
-from service.settings import Settings
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, Message, TextPart
+from fieldscope.agent.lmm.local import LocalLMM
+from fieldscope.agent.lmm.openai import OpenAILMM
+from fieldscope.agent.lmm.yes_no import p_yes
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.core.errors import LMMRequestError
+from fieldscope.eval.harness import evaluate
+from fieldscope.fieldnotes.render import render
+from fieldscope.fieldnotes.sampling import random_scene
+from fieldscope.fieldnotes.scene import Scene
+from fieldscope.fieldnotes.tasks import ask_fact, ask_joint, ask_query, near_spec, random_fact
+from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.service.wiring.fieldnotes import rerank_benchmark
+from fieldscope.service.wiring.settings import Settings
 from tests.vllm.server import Server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]

@@ -12,22 +12,22 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.base import LMM, LMMRequest
-from agent.lmm.cached import CachedLMM
-from agent.lmm.local import LocalLMM
-from agent.lmm.openai import OpenAILMM
-from agent.schemas import PredicatesAnswer, SynthesisAnswer
-from agent.strategies.strategy import load_strategy
-from agent.types import Call, RerankResult
-from cache.sqlite import SqliteStore
-from core.types import Candidate, ImageSource, Query
-from eval.types import Benchmark
-from fieldnotes.collection import read_split
-from fieldnotes.queries import BenchmarkQuery
-from fieldnotes.render import render
-from retrieval.collection import FilesCollection
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import LMM, LMMRequest
+from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.lmm.local import LocalLMM
+from fieldscope.agent.lmm.openai import OpenAILMM
+from fieldscope.agent.schemas import PredicatesAnswer, SynthesisAnswer
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.agent.types import Call, RerankResult
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.core.types import Candidate, ImageSource, Query
+from fieldscope.eval.types import Benchmark
+from fieldscope.fieldnotes.collection import read_split
+from fieldscope.fieldnotes.queries import BenchmarkQuery
+from fieldscope.fieldnotes.render import render
+from fieldscope.retrieval.collection import FilesCollection
 from tests.vllm.server import Server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]

@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from service.cli import cli
+from fieldscope.service.cli.main import cli
 from tests.vllm.server import Server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from service.viewer import addresses
-from service.viewer.annotations import marked
-from service.viewer.page import Page
-from service.viewer.run import Run
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.page import Page
+from fieldscope.service.viewer.runs.annotations import marked
+from fieldscope.service.viewer.runs.run import Run
 
 
 def page(run: Run) -> Page:

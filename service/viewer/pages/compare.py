@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.paired import EVEN
-from service.compare_report.charts import Whisker, whiskers
-from service.compare_report.wording import kind_name, p_value
-from service.viewer import addresses
-from service.viewer.effects import EVERY_TWO, Effects, Pair, effects
-from service.viewer.metrics import MAIN, METRICS
-from service.viewer.overview import totals
-from service.viewer.page import Page
-from service.viewer.run import Run
-from service.viewer.sides import Common, Side, common, sides
-from service.viewer.slopes import Gains, gains_chart
+from fieldscope.eval.measures.paired import EVEN
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.charts.slopes import Gains, gains_chart
+from fieldscope.service.viewer.effects import EVERY_TWO, Effects, Pair, effects
+from fieldscope.service.viewer.metrics import MAIN, METRICS
+from fieldscope.service.viewer.overview import totals
+from fieldscope.service.viewer.page import Page
+from fieldscope.service.viewer.report.charts import Whisker, whiskers
+from fieldscope.service.viewer.report.wording import kind_name, p_value
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.sides import Common, Side, common, sides
 
 LISTED = 3
 """So many of the queries that a run hurt most, and of those that it helped most, stand at the top."""

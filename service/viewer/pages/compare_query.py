@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.trace_diff import Diff, Image, diff
-from agent.types import RerankResult
-from core.errors import ConfigError
-from prompts.prompt import Prompt
-from service.viewer import addresses
-from service.viewer.digest import QueryDigest
-from service.viewer.metrics import MAIN
-from service.viewer.page import Page
-from service.viewer.run import Run
-from service.viewer.sidebyside import DEPTH, Prompts, Told, Whys, columns, furthest, predicates, prompts_of, told
-from service.viewer.sides import Side, sides
-from service.viewer.slopes import ROW
+from fieldscope.agent.trace_diff import Diff, Image, diff
+from fieldscope.agent.types import RerankResult
+from fieldscope.core.errors import ConfigError
+from fieldscope.prompts.prompt import Prompt
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.charts.slopes import ROW
+from fieldscope.service.viewer.metrics import MAIN
+from fieldscope.service.viewer.page import Page
+from fieldscope.service.viewer.runs.digest import QueryDigest
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.sidebyside import (
+    DEPTH,
+    Prompts,
+    Told,
+    Whys,
+    columns,
+    furthest,
+    predicates,
+    prompts_of,
+    told,
+)
+from fieldscope.service.viewer.sides import Side, sides
 
 SAID = 4
 """So many verdicts are shown of an image at once."""

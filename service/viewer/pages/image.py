@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.trace_view import Matchup, verdicts_by_image
-from agent.trace_why import why
-from agent.types import Comparison, Predicate, RerankResult, Verdict
-from service.viewer.addresses import INDEX, image_page, query_page, run_page
-from service.viewer.contributions import contributions
-from service.viewer.exchange import Exchange, exchanges, used_prompts
-from service.viewer.page import Page
-from service.viewer.rebuilt import asked_predicates
-from service.viewer.run import Run
+from fieldscope.agent.trace_view import Matchup, verdicts_by_image
+from fieldscope.agent.trace_why import why
+from fieldscope.agent.types import Comparison, Predicate, RerankResult, Verdict
+from fieldscope.service.viewer.addresses import INDEX, image_page, query_page, run_page
+from fieldscope.service.viewer.charts.contributions import contributions
+from fieldscope.service.viewer.page import Page
+from fieldscope.service.viewer.runs.exchange import Exchange, exchanges, used_prompts
+from fieldscope.service.viewer.runs.rebuilt import asked_predicates
+from fieldscope.service.viewer.runs.run import Run
 
 Truth = Literal["match", "no match", "not judged"]
 

@@ -10,16 +10,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from agent.schemas import AnswersAnswer, PredicatesAnswer, SynthesisAnswer
-from agent.types import Asked, Comparison, Reason, RerankResult, Verdict
-from core.errors import ConfigError
-from prompts.prompt import Prompt
-from service.viewer.addresses import INDEX, prompts_page, run_page
-from service.viewer.exchange import Exchange, UsedPrompt, exchanges, used_prompts
-from service.viewer.page import Page
-from service.viewer.run import Run
-from service.viewer.worddiff import Kind, word_diff
-from service.viewer.wording import Piece, template_pieces
+from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer, SynthesisAnswer
+from fieldscope.agent.types import Asked, Comparison, Reason, RerankResult, Verdict
+from fieldscope.core.errors import ConfigError
+from fieldscope.prompts.prompt import Prompt
+from fieldscope.service.viewer.addresses import INDEX, prompts_page, run_page
+from fieldscope.service.viewer.page import Page
+from fieldscope.service.viewer.runs.exchange import Exchange, UsedPrompt, exchanges, used_prompts
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.worddiff import Kind, word_diff
+from fieldscope.service.viewer.wording import Piece, template_pieces
 
 _QUERIES = 6  # that examples are taken from
 _EXAMPLES = 4  # of each prompt

@@ -10,19 +10,19 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from agent.trace_view import error_counts, first_shown_wins, matchups, stage_costs
-from agent.trace_why import Part, extremes, why
-from agent.types import RerankResult
-from service.viewer import addresses
-from service.viewer.comparisons import companions
-from service.viewer.exchange import Exchange, exchanges
-from service.viewer.grid import Shown, answers, images
-from service.viewer.page import Page
-from service.viewer.rankflow import rank_flow
-from service.viewer.rebuilt import asked_predicates
-from service.viewer.rounds import Round, rounds
-from service.viewer.run import Run
-from service.viewer.shelf import Shelf
+from fieldscope.agent.trace_view import error_counts, first_shown_wins, matchups, stage_costs
+from fieldscope.agent.trace_why import Part, extremes, why
+from fieldscope.agent.types import RerankResult
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.charts.rankflow import rank_flow
+from fieldscope.service.viewer.comparisons import companions
+from fieldscope.service.viewer.grid import Shown, answers, images
+from fieldscope.service.viewer.page import Page
+from fieldscope.service.viewer.rounds import Round, rounds
+from fieldscope.service.viewer.runs.exchange import Exchange, exchanges
+from fieldscope.service.viewer.runs.rebuilt import asked_predicates
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.runs.shelf import Shelf
 
 AT_FIRST = 24
 """How many tiles show before somebody asks for all."""

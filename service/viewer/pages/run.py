@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.dialogues import by_round, dialogues
-from eval.paired import EVEN
-from eval.scoring import HITS
-from service.viewer import addresses, charts
-from service.viewer.comparisons import companions
-from service.viewer.digest import QueryDigest
-from service.viewer.metrics import MAIN_MEAN, METRICS, Mean
-from service.viewer.overview import Standing, expected, means_of, standings, totals
-from service.viewer.page import Page
-from service.viewer.run import Run
-from service.viewer.shelf import Shelf
+from fieldscope.eval.dialogues import by_round, dialogues
+from fieldscope.eval.measures.paired import EVEN
+from fieldscope.eval.measures.scoring import HITS
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.charts import bars as charts
+from fieldscope.service.viewer.comparisons import companions
+from fieldscope.service.viewer.metrics import MAIN_MEAN, METRICS, Mean
+from fieldscope.service.viewer.overview import Standing, expected, means_of, standings, totals
+from fieldscope.service.viewer.page import Page
+from fieldscope.service.viewer.runs.digest import QueryDigest
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.runs.shelf import Shelf
 
 _ROUNDS = "rounds of the dialogue"
 _LISTED = 5  # queries that were hurt most, and that were helped most
@@ -114,7 +115,7 @@ def _group(name: str, values: Mapping[str, float | None], members: Sequence[Quer
 
 
 def _rounds(run: Run) -> list[Group]:
-    """The dialogues after each number of rounds, each with the query that stands for it then (`eval.dialogues`).
+    """The dialogues after each number of rounds, each with the query that stands for it then (`fieldscope.eval.dialogues`).
 
     They are taken from the queries where the run has them, because earlier versions scored only the dialogues that have
     exactly so many rounds: the means in their `metrics.json` are of those.

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.contrast import front
-from eval.scored import names_of
-from service.compare_report.charts import Scatter, scatter
-from service.viewer import addresses
-from service.viewer.comparisons import comparable
-from service.viewer.metrics import MAIN_MEAN, METRICS
-from service.viewer.overview import Standing, Totals, expected, standings, totals
-from service.viewer.page import Page
-from service.viewer.run import Run
-from service.viewer.shelf import Shelf
+from fieldscope.eval.measures.contrast import front
+from fieldscope.eval.runs.scored import names_of
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.comparisons import comparable
+from fieldscope.service.viewer.metrics import MAIN_MEAN, METRICS
+from fieldscope.service.viewer.overview import Standing, Totals, expected, standings, totals
+from fieldscope.service.viewer.page import Page
+from fieldscope.service.viewer.report.charts import Scatter, scatter
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.runs.shelf import Shelf
 
 _WORTH_A_CHART = 3  # runs
 _SHOWN_TOGETHER = 24  # runs whose names still fit into a chart

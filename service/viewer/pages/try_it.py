@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.viewer import addresses
-from service.viewer.page import Page
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.page import Page
 
 BUDGETS = (50, 200, 1000)
 """Questions to the model that may be chosen as the most to spend."""

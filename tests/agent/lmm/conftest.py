@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
-from core.errors import BrokenImageError
-from core.fingerprint import fingerprint_pixels
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
+from fieldscope.core.errors import BrokenImageError
+from fieldscope.core.fingerprint import fingerprint_pixels
 
 
 class Pictures:
@@ -164,7 +164,7 @@ _WORDS = "yes no Yes No is it red blue a crab fox ? one two three four five snow
 def make_tiny_llava(folder: Path, *, features: str = "full") -> Path:
     """A random LLaVA of a few thousand parameters, saved as transformers saves any: with CLIP tower, Llama, fast
     tokenizer, chat template and processor. `features` is the vision feature selection: "full" or "default"."""
-    from core.compat import prepare_torchvision
+    from fieldscope.core.compat import prepare_torchvision
 
     prepare_torchvision()
     import torch

@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from agent.lmm.acceptance import fault
-from agent.lmm.base import LMMRequest, LMMResponse, Message, TextPart, TokenLogprob
-from agent.schemas import AnswersAnswer, PredicatesAnswer
+from fieldscope.agent.lmm.acceptance import fault
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, Message, TextPart, TokenLogprob
+from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer
 
 MESSAGES = (Message(content=(TextPart(text="?"),)),)
 JUDGED = LMMRequest(messages=MESSAGES, top_logprobs=20)

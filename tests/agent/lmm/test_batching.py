@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from agent.lmm.batching import Batcher
+from fieldscope.agent.lmm.batching import Batcher
 from tests.waiting import PATIENCE
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
-from agent.lmm.cached import CachedLMM
-from agent.lmm.identity import server_identity
-from agent.lmm.scripted import ScriptedLMM
-from cache.sqlite import SqliteStore
-from cache.store import Entry, MemoryStore
-from core.errors import CacheError, CacheMissError, LMMServerError
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
+from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.lmm.identity import server_identity
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.cache.store import Entry, MemoryStore
+from fieldscope.core.errors import CacheError, CacheMissError, LMMServerError
 
 
 class SlowLMM(ScriptedLMM):

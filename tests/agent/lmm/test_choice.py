@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.lmm.base import TokenLogprob
-from agent.lmm.choice import LETTERS, choose
-from agent.lmm.yes_no import MAX_LOG_ODDS, BinaryAnswer, p_yes
+from fieldscope.agent.lmm.base import TokenLogprob
+from fieldscope.agent.lmm.choice import LETTERS, choose
+from fieldscope.agent.lmm.yes_no import MAX_LOG_ODDS, BinaryAnswer, p_yes
 from tests.agent.lmm.test_yes_no import scaled
 
 TOKENS = st.sampled_from(["a", "A", " b", "▁C", "(d", "B.", "Ġc", "The", "ab", "</s>", "", "e"])

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from agent.lmm.base import LMMRequest, LMMResponse, Message, TextPart
-from agent.lmm.completion import read_completion, read_models, read_oddities
-from agent.lmm.thinking import answer_start, split_thought
-from agent.lmm.yes_no import p_yes
-from core.errors import (
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, Message, TextPart
+from fieldscope.agent.lmm.completion import read_completion, read_models, read_oddities
+from fieldscope.agent.lmm.thinking import answer_start, split_thought
+from fieldscope.agent.lmm.yes_no import p_yes
+from fieldscope.core.errors import (
     LMMConnectionError,
     LMMError,
     LMMRateLimitError,

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from agent.lmm.identity import may_be, named_identity, server_identity
-from agent.lmm.openai import OpenAILMM
-from agent.lmm.server_facts import read_facts
-from core.errors import LMMConnectionError, LMMRequestError
+from fieldscope.agent.lmm.identity import may_be, named_identity, server_identity
+from fieldscope.agent.lmm.openai import OpenAILMM
+from fieldscope.agent.lmm.server_facts import read_facts
+from fieldscope.core.errors import LMMConnectionError, LMMRequestError
 
 VLLM = {"id": "vl", "object": "model", "created": 1, "owned_by": "vllm", "root": "org/vl-7b", "parent": None}
 

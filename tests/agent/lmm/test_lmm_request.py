@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
 
 PLAIN = LMMRequest(messages=(Message(content=(ImagePart(image_id="a.png", sha256="1"), TextPart(text="is it red ?"))),))
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
-from agent.lmm.local import LocalLMM
-from agent.lmm.yes_no import p_yes
-from core.errors import BrokenImageError, ConfigError, LMMRequestError, LMMResponseError
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
+from fieldscope.agent.lmm.local import LocalLMM
+from fieldscope.agent.lmm.yes_no import p_yes
+from fieldscope.core.errors import BrokenImageError, ConfigError, LMMRequestError, LMMResponseError
 
 
 @pytest.fixture

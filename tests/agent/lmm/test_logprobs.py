@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.lmm.base import TokenLogprob
-from agent.lmm.choice import choose
-from agent.lmm.logprobs import distinct, gathered, logprobs_fault
-from agent.lmm.yes_no import p_yes
+from fieldscope.agent.lmm.base import TokenLogprob
+from fieldscope.agent.lmm.choice import choose
+from fieldscope.agent.lmm.logprobs import distinct, gathered, logprobs_fault
+from fieldscope.agent.lmm.yes_no import p_yes
 
 
 def tokens(*values: float) -> list[TokenLogprob]:

@@ -15,10 +15,10 @@ import pytest
 from openai.types.chat import ChatCompletion
 from PIL import Image
 
-from agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
-from agent.lmm.openai import LONGEST_WAIT, OpenAILMM, lmm_error
-from agent.lmm.yes_no import p_yes
-from core.errors import (
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
+from fieldscope.agent.lmm.openai import LONGEST_WAIT, OpenAILMM, lmm_error
+from fieldscope.agent.lmm.yes_no import p_yes
+from fieldscope.core.errors import (
     BrokenImageError,
     ConfigError,
     FieldscopeError,

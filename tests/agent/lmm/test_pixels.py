@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from agent.asking import ask as ask_once
-from agent.asking import image_parts
-from agent.lmm.base import LMMRequest, Message, TextPart
-from agent.lmm.cached import CachedLMM
-from agent.lmm.local import LocalLMM
-from agent.lmm.openai import OpenAILMM
-from cache.store import MemoryStore
-from retrieval.collection import FolderCollection
+from fieldscope.agent.asking import ask as ask_once
+from fieldscope.agent.asking import image_parts
+from fieldscope.agent.lmm.base import LMMRequest, Message, TextPart
+from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.lmm.local import LocalLMM
+from fieldscope.agent.lmm.openai import OpenAILMM
+from fieldscope.cache.store import MemoryStore
+from fieldscope.retrieval.collection import FolderCollection
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 import torch
 
-from agent.lmm.local import LocalLMM
-from agent.lmm.prefix import PrefixCache, States, join
+from fieldscope.agent.lmm.local import LocalLMM
+from fieldscope.agent.lmm.prefix import PrefixCache, States, join
 
 
 def states(length: int, fill: float = 1.0) -> States:

@@ -1,9 +1,9 @@
 import pytest
 
-from agent.lmm.base import LMMResponse
-from agent.lmm.scripted import ScriptedLMM
-from agent.lmm.yes_no import p_yes
-from core.errors import LMMRequestError, LMMServerError
+from fieldscope.agent.lmm.base import LMMResponse
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.lmm.yes_no import p_yes
+from fieldscope.core.errors import LMMRequestError, LMMServerError
 
 
 @pytest.mark.parametrize("p", [0.001, 0.3, 0.5, 0.97])

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.lmm import serve
-from agent.lmm.serve import find_vllm, vllm_command
-from core.errors import ConfigError
+from fieldscope.agent.lmm import serve
+from fieldscope.agent.lmm.serve import find_vllm, vllm_command
+from fieldscope.core.errors import ConfigError
 
 MODULE = ["-m", "vllm.entrypoints.openai.api_server"]
 

@@ -13,10 +13,10 @@ from shutil import which
 
 import pytest
 
-from agent.lmm.base import LMMRequest
-from agent.lmm.openai import OpenAILMM
-from agent.lmm.server_words import server_words
-from core.errors import ConfigError, ContextLengthError, FieldscopeError, LMMConnectionError, LMMRequestError
+from fieldscope.agent.lmm.base import LMMRequest
+from fieldscope.agent.lmm.openai import OpenAILMM
+from fieldscope.agent.lmm.server_words import server_words
+from fieldscope.core.errors import ConfigError, ContextLengthError, FieldscopeError, LMMConnectionError, LMMRequestError
 from tests.agent.lmm.conftest import Pictures, Server
 
 KEY = "sk-a-secret-of-mine"

@@ -4,8 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.lmm.base import TokenLogprob
-from agent.lmm.yes_no import MAX_LOG_ODDS, TRUE_FALSE, YES_NO, BinaryAnswer, answer_position, finish_words, p_yes
+from fieldscope.agent.lmm.base import TokenLogprob
+from fieldscope.agent.lmm.yes_no import (
+    MAX_LOG_ODDS,
+    TRUE_FALSE,
+    YES_NO,
+    BinaryAnswer,
+    answer_position,
+    finish_words,
+    p_yes,
+)
 
 SPELLINGS = st.sampled_from(["Yes", "yes", " YES", "▁Yes", "Ġyes", "Yes.", "No", " no", "▁No", "ĠNO", "no,", "True"])
 OTHERS = st.sampled_from(["The", " It", "\n", "</s>", "Not", "yesterday", "nothing", "Unknown", "A", ""])

@@ -12,16 +12,16 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-import fieldnotes.vocabulary
-from agent.lmm.base import LMM
-from retrieval.clip import ClipEncoder
-from retrieval.encoder import Encoder
-from service.api.engine import Engine
-from service.api.opening import prepare
-from service.app import create_app
-from service.server_settings import ServerSettings
+import fieldscope.fieldnotes.vocabulary
+from fieldscope.agent.lmm.base import LMM
+from fieldscope.retrieval.clip import ClipEncoder
+from fieldscope.retrieval.encoder import Encoder
+from fieldscope.service.server.api.engine import Engine
+from fieldscope.service.server.api.opening import prepare
+from fieldscope.service.server.app import create_app
+from fieldscope.service.server.settings import ServerSettings
 
-CLIP = fieldnotes.vocabulary.MODELS / "clip"
+CLIP = fieldscope.fieldnotes.vocabulary.MODELS / "clip"
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ import httpx
 from fastapi import FastAPI
 from PIL import Image as PILImage
 
-from agent.types import RankedCandidate, RerankResult
-from core.errors import ImageError
-from retrieval.collection import Collection, FolderCollection
-from retrieval.images import ImageLimits
-from service.api.calls import RerankCall, Reranked, Scored
-from service.api.collections import ServedCollection
-from service.api.engine import Engine
-from service.api.errors import ApiError, add_handlers
-from service.api.limits import Limits
-from service.api.pictures import SCHEME, PictureStore, reference
-from service.server_settings import ServerSettings
+from fieldscope.agent.types import RankedCandidate, RerankResult
+from fieldscope.core.errors import ImageError
+from fieldscope.retrieval.collection import Collection, FolderCollection
+from fieldscope.retrieval.images import ImageLimits
+from fieldscope.service.server.api.calls import RerankCall, Reranked, Scored
+from fieldscope.service.server.api.collections import ServedCollection
+from fieldscope.service.server.api.engine import Engine
+from fieldscope.service.server.api.errors import ApiError, add_handlers
+from fieldscope.service.server.api.pictures import SCHEME, PictureStore, reference
+from fieldscope.service.server.limits import Limits
+from fieldscope.service.server.settings import ServerSettings
 
 RED, GREEN, BLUE = "#d01010", "#10d010", "#1010d0"
 
@@ -73,7 +73,7 @@ class Desk:
     @contextmanager
     def app(self) -> Iterator[FastAPI]:
         """The routers over this engine."""
-        from service.api import cohere, jina
+        from fieldscope.service.server.api import cohere, jina
 
         app = FastAPI()
         app.state.engine = self

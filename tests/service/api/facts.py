@@ -16,17 +16,17 @@ import numpy as np
 from fastapi import FastAPI
 from PIL import Image as PILImage
 
-from agent.lmm.base import LMM, LMMRequest, LMMResponse
-from core.errors import LMMConnectionError
-from core.types import Query
-from retrieval.collection import FolderCollection
-from retrieval.encoder import Vectors, query_text
-from service.api import catalog, cohere, jina, jobs, search
-from service.api.engine import Engine
-from service.api.errors import add_handlers
-from service.api.jobwork import Jobs
-from service.api.opening import open_engine
-from service.server_settings import ServerSettings
+from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
+from fieldscope.core.errors import LMMConnectionError
+from fieldscope.core.types import Query
+from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.retrieval.encoder import Vectors, query_text
+from fieldscope.service.server.api import catalog, cohere, jina, jobs, search
+from fieldscope.service.server.api.engine import Engine
+from fieldscope.service.server.api.errors import add_handlers
+from fieldscope.service.server.api.jobwork import Jobs
+from fieldscope.service.server.api.opening import open_engine
+from fieldscope.service.server.settings import ServerSettings
 from tests.agent.oracle import FACTS, Oracle, oracle_of, paint
 from tests.waiting import until
 

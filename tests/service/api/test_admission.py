@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.admission import Admission
-from service.api.errors import ApiError
+from fieldscope.service.server.api.admission import Admission
+from fieldscope.service.server.api.errors import ApiError
 
 
 async def settle() -> None:

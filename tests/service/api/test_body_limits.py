@@ -11,9 +11,9 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
-from agent.lmm.scripted import ScriptedLMM
-from service.api import guard
-from service.api.documents import DocumentObject
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.service.server.api import guard
+from fieldscope.service.server.api.documents import DocumentObject
 from tests.service.api.facts import COLLECTION
 from tests.service.api.test_guard import JSON, LOCAL, Door
 from tests.service.api.whole import open_app
@@ -42,7 +42,7 @@ async def test_of_what_is_wrong_a_thousand_times_only_the_first_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
 ) -> None:
     """What was found wrong is counted where it is put into words."""
-    from service.api import errors
+    from fieldscope.service.server.api import errors
 
     faults: list[object] = []
     put = errors._fault

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-from agent.strategies.strategy import list_strategies
-from service.app import create_app
+from fieldscope.agent.strategies.strategy import list_strategies
+from fieldscope.service.server.app import create_app
 from tests.eval.fabricated import fabricate
 from tests.service.api.facts import COLLECTION, FactsEncoder, Service, open_service, settings_of
 

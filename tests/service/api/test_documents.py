@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
-from service.api.calls import ImageDocument
-from service.api.documents import DocumentObject, Given, read_inputs
-from service.api.errors import ApiError
-from service.api.limits import Limits
+from fieldscope.service.server.api.calls import ImageDocument
+from fieldscope.service.server.api.documents import DocumentObject, Given, read_inputs
+from fieldscope.service.server.api.errors import ApiError
+from fieldscope.service.server.limits import Limits
 from tests.service.api.desk import GREEN, RED, Desk, data_url, picture
 
 PNG = picture(RED)

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from agent.lmm.base import LMMRequest
-from agent.lmm.scripted import Answer, ScriptedLMM
-from agent.types import RankedCandidate
-from core.errors import LMMServerError
-from service.api import deadline, engine
-from service.api.relevance import falling, merged, relevances
+from fieldscope.agent.lmm.base import LMMRequest
+from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
+from fieldscope.agent.types import RankedCandidate
+from fieldscope.core.errors import LMMServerError
+from fieldscope.service.server.api import deadline, engine
+from fieldscope.service.server.api.relevance import falling, merged, relevances
 from tests.waiting import until
 
 CRABS = "two red crabs on a beach in the rain"

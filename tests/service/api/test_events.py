@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import ConfigError
-from service.api.errors import ApiError
-from service.api.events import HEARTBEAT, Event, Feed, event, failure, stream
+from fieldscope.core.errors import ConfigError
+from fieldscope.service.server.api.errors import ApiError
+from fieldscope.service.server.api.events import HEARTBEAT, Event, Feed, event, failure, stream
 from tests.waiting import PATIENCE
 
 json_data = st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=5))

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ImageTooLargeError
-from service.api.documents import DocumentObject, read_inputs
-from service.api.errors import ApiError
-from service.api.fetching import Address, Fetcher, is_public
+from fieldscope.core.errors import ImageTooLargeError
+from fieldscope.service.server.api.documents import DocumentObject, read_inputs
+from fieldscope.service.server.api.errors import ApiError
+from fieldscope.service.server.api.fetching import Address, Fetcher, is_public
 from tests.service.api.desk import RED, Desk, picture
 from tests.waiting import PATIENCE
 
@@ -272,7 +272,7 @@ async def test_what_is_fetched_is_opened_as_a_picture_and_nothing_else(web: Web,
     with pytest.raises(ApiError, match=r"^document 0: .*private network"):
         await read_inputs("q", [DocumentObject(image=web.url("/a.png", "127.0.0.1"))], desk.engine)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.api.documents.Fetcher", lambda hosts, size: fetcher(web))
+        patch.setattr("fieldscope.service.server.api.documents.Fetcher", lambda hosts, size: fetcher(web))
         await read_inputs("q", [DocumentObject(image=web.url("/a.png"))], desk.engine)
         assert len(desk.pictures) == 1
         with pytest.raises(ApiError, match=r"^document 0: .*can't be read as an image"):

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from core.errors import ConfigError
-from service.api.guard import Guard
-from service.api.keys import KeyFile
+from fieldscope.core.errors import ConfigError
+from fieldscope.service.server.api.guard import Guard
+from fieldscope.service.server.api.keys import KeyFile
 
 LIMIT = 1000
 JSON = ("content-type", "application/json")

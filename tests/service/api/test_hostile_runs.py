@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.lmm.scripted import ScriptedLMM
 from tests.service.api.facts import COLLECTION
 from tests.service.api.whole import open_app
 

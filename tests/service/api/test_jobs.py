@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from service.api.calls import Reranked, SearchCall
-from service.api.engine import Watch
-from service.api.errors import ApiError
-from service.api.events import Event
-from service.api.jobwork import JOBS_AT_WORK, MOST_UNFINISHED
+from fieldscope.service.server.api.calls import Reranked, SearchCall
+from fieldscope.service.server.api.engine import Watch
+from fieldscope.service.server.api.errors import ApiError
+from fieldscope.service.server.api.events import Event
+from fieldscope.service.server.api.jobwork import JOBS_AT_WORK, MOST_UNFINISHED
 from tests.agent.oracle import oracle_of
 from tests.service.api.facts import COLLECTION, GatedLMM, Service, events_of, open_service, painted
 from tests.waiting import PATIENCE, turns

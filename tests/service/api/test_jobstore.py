@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import ConfigError
-from service.api.jobstore import JobStore, NewCall
+from fieldscope.core.errors import ConfigError
+from fieldscope.service.server.api.jobstore import JobStore, NewCall
 
 CALLS = [NewCall("/v1/search", '{"query": "a"}', "first"), NewCall("/v1/search", '{"query": "b"}')]
 

@@ -10,13 +10,13 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.lmm.scripted import ScriptedLMM
-from agent.trace import EVENTS
-from agent.types import TraceEvent
-from core.errors import FieldscopeError, LMMConnectionError
-from service.api.jobstore import JobStore
-from service.api.keys import KeyFile
-from service.api.metrics import STAGES, Metrics, stage_seconds
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.trace import EVENTS
+from fieldscope.agent.types import TraceEvent
+from fieldscope.core.errors import FieldscopeError, LMMConnectionError
+from fieldscope.service.server.api.jobstore import JobStore
+from fieldscope.service.server.api.keys import KeyFile
+from fieldscope.service.server.api.metrics import STAGES, Metrics, stage_seconds
 from tests.agent.oracle import oracle_of
 from tests.service.api.facts import COLLECTION, GatedLMM, painted, settings_of
 from tests.service.api.whole import open_app

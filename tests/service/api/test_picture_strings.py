@@ -12,9 +12,9 @@ import httpx
 import pytest
 from PIL import Image as PILImage
 
-from agent.lmm.base import LMMRequest
-from agent.lmm.scripted import ScriptedLMM
-from service.api.references import is_blank, reference_in
+from fieldscope.agent.lmm.base import LMMRequest
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.service.api.references import is_blank, reference_in
 from tests.service.api.facts import COLLECTION
 from tests.service.api.whole import open_app
 

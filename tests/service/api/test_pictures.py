@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from core.errors import BrokenImageError, ImageTooLargeError
-from core.fingerprint import fingerprint_pixels
-from retrieval.collection import FolderCollection, reopen_collection
-from retrieval.images import DEFAULT_LIMITS, ImageLimits
-from service.api.errors import ApiError
-from service.api.pictures import CallImages, PictureStore
+from fieldscope.core.errors import BrokenImageError, ImageTooLargeError
+from fieldscope.core.fingerprint import fingerprint_pixels
+from fieldscope.retrieval.collection import FolderCollection, reopen_collection
+from fieldscope.retrieval.images import DEFAULT_LIMITS, ImageLimits
+from fieldscope.service.server.api.errors import ApiError
+from fieldscope.service.server.api.pictures import CallImages, PictureStore
 from tests.service.api.desk import BLUE, GREEN, RED, picture
 
 

@@ -13,16 +13,16 @@ import httpx
 import pytest
 from click.testing import Result
 
-from agent.lmm.openai import OpenAILMM
-from agent.lmm.scripted import ScriptedLMM
-from agent.strategies.strategy import load_strategy
-from cache.sqlite import SqliteStore
-from cache.store import Entry
-from core.errors import ConfigError, StrategyError
-from core.paths import without_folders
-from core.private import close_to_others, private_file, shown_address
-from retrieval.collection import FilesCollection
-from service.api.keys import KeyFile
+from fieldscope.agent.lmm.openai import OpenAILMM
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.cache.store import Entry
+from fieldscope.core.errors import ConfigError, StrategyError
+from fieldscope.core.paths import without_folders
+from fieldscope.core.private import close_to_others, private_file, shown_address
+from fieldscope.retrieval.collection import FilesCollection
+from fieldscope.service.server.api.keys import KeyFile
 from tests.service.api.facts import COLLECTION
 from tests.service.api.whole import open_app
 

@@ -24,11 +24,11 @@ import httpx
 import pytest
 from PIL import Image as PILImage
 
-from agent.lmm.scripted import ScriptedLMM
-from core.errors import ConfigError
-from service.api.fetching import Address, Fetcher
-from service.api.keys import KeyFile
-from service.app import create_app
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.core.errors import ConfigError
+from fieldscope.service.server.api.fetching import Address, Fetcher
+from fieldscope.service.server.api.keys import KeyFile
+from fieldscope.service.server.app import create_app
 from tests.service.api.facts import COLLECTION, settings_of
 from tests.service.api.whole import open_app
 from tests.waiting import until
@@ -199,7 +199,7 @@ async def test_a_redirect_inside(tmp_path: Path, inside: Inside, monkeypatch: py
         return [ip_address("127.0.0.1")]
 
     public = functools.partial(Fetcher, resolve=resolve, allowed=lambda address: True)  # for this test it is outside
-    monkeypatch.setattr("service.api.documents.Fetcher", public)
+    monkeypatch.setattr("fieldscope.service.server.api.documents.Fetcher", public)
     async with attack(tmp_path, image_hosts=(f"pictures.test:{inside.port}",)) as attacked:
         picture = f"http://pictures.test:{inside.port}{path}"
         await refused(

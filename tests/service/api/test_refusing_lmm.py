@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import service.api.outcome
-from agent.lmm.scripted import ScriptedLMM
-from core.errors import ContextLengthError, LMMError, LMMRequestError, LMMServerError
-from service.api.jobwork import LMM_ATTEMPTS
+import fieldscope.service.server.api.outcome
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.core.errors import ContextLengthError, LMMError, LMMRequestError, LMMServerError
+from fieldscope.service.server.api.jobwork import LMM_ATTEMPTS
 from tests.service.api.facts import open_service
 from tests.service.api.test_jobs import CRAB, SNOW, submit, until
 
@@ -52,7 +52,7 @@ async def test_a_job_over_an_lmm_that_refuses_everything_ends_as_failed(tmp_path
 
 
 async def test_an_lmm_that_only_fails_is_tried_a_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.api.outcome, "_RETRY_AFTER", 0)
+    monkeypatch.setattr(fieldscope.service.server.api.outcome, "_RETRY_AFTER", 0)
     lmm = refusing(LMMServerError("http://gpu/v1 answered 500: on fire"))
     async with open_service(tmp_path, lmm) as opened:
         job = await submit(opened, CRAB)

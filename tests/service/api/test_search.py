@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-from agent.trace import EVENTS
+from fieldscope.agent.trace import EVENTS
 from tests.agent.oracle import facts_of
 from tests.service.api.facts import COLLECTION, Service, events_of, open_service
 

@@ -41,7 +41,7 @@ class Process:
 
     def __init__(self, *args: object, environ: dict[str, str]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "serve", "--port", "0", *map(str, args)],
+            [sys.executable, "-m", "fieldscope", "serve", "--port", "0", *map(str, args)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

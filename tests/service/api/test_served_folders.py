@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.api.collections import open_collections
+from fieldscope.service.server.api.collections import open_collections
 from tests.service.api.facts import COLLECTION, FactsEncoder, painted, settings_of
 
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import pytest
 from click.testing import Result
 
-from core.errors import ConfigError
-from service.server_settings import FILE, ServerSettings, is_loopback, read_settings
+from fieldscope.core.errors import ConfigError
+from fieldscope.service.server.settings import FILE, ServerSettings, is_loopback, read_settings
 
 
 class Run(Protocol):

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image as PILImage
 
-from agent.budget import Budget
-from service.api.calls import ImageDocument, Options, TextDocument
-from service.api.limits import Limits
+from fieldscope.agent.budget import Budget
+from fieldscope.service.server.api.calls import ImageDocument, Options, TextDocument
+from fieldscope.service.server.limits import Limits
 from tests.service.api.desk import BLUE, GREEN, RED, Desk, data_url, picture
 
 PATHS = ("/v1/rerank", "/rerank", "/v2/rerank")

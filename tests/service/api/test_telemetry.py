@@ -18,11 +18,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-import service.api.telemetry
-from agent.lmm.scripted import ScriptedLMM
-from core.errors import LMMRateLimitError
-from service.api.telemetry import Telemetry, open_telemetry
-from service.server_settings import ServerSettings
+import fieldscope.service.server.api.telemetry
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.core.errors import LMMRateLimitError
+from fieldscope.service.server.api.telemetry import Telemetry, open_telemetry
+from fieldscope.service.server.settings import ServerSettings
 from tests.service.api.facts import settings_of
 from tests.service.api.whole import open_app
 from tests.waiting import PATIENCE
@@ -297,7 +297,7 @@ async def test_a_receiver_that_is_gone_holds_nobody_up(tmp_path: Path, monkeypat
         closed.wait(PATIENCE)
         sent.set()
 
-    monkeypatch.setattr(service.api.telemetry, "PATIENCE", 0.1)
+    monkeypatch.setattr(fieldscope.service.server.api.telemetry, "PATIENCE", 0.1)
     monkeypatch.setattr(TracerProvider, "shutdown", send)
     monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
     async with open_app(tmp_path) as client:

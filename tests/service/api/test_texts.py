@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.budget import Account, Budget, BudgetedLMM
-from agent.lmm.base import ImagePart, LMMRequest, LMMResponse
-from agent.lmm.scripted import ScriptedLMM
-from agent.types import State, Verdict
-from core.errors import LMMServerError
-from service.api.texts import Judged, judge_texts
+from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse
+from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.types import State, Verdict
+from fieldscope.core.errors import LMMServerError
+from fieldscope.service.server.api.texts import Judged, judge_texts
 from tests.waiting import Crowd
 
 TEXTS = {"d0": "two red crabs", "d1": "an owl", "d2": "the server fails here"}

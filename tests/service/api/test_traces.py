@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from agent.calibration import Calibration
-from agent.strategies.strategy import load_strategy
-from agent.types import RankedCandidate, RerankResult
-from eval.inputs import read_inputs
-from retrieval.collection import FolderCollection
-from service.api import servedrun
-from service.api.errors import ApiError
-from service.api.servedrun import ServedRun, Setting
-from service.api.traces import TraceStore
-from service.viewer.run import Run
-from service.viewer.shelf import Shelf
-from service.viewer.site import Site
+from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.agent.types import RankedCandidate, RerankResult
+from fieldscope.eval.runs.inputs import read_inputs
+from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.service.server.api import servedrun
+from fieldscope.service.server.api.errors import ApiError
+from fieldscope.service.server.api.servedrun import ServedRun, Setting
+from fieldscope.service.server.api.traces import TraceStore
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.site import Site
 from tests.agent.oracle import paint
 from tests.waiting import PATIENCE
 

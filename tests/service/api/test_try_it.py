@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.app import create_app
-from service.viewer.page import NoPage
-from service.viewer.server import STATIC
-from service.viewer.shelf import Shelf
-from service.viewer.site import Site
+from fieldscope.service.server.app import create_app
+from fieldscope.service.viewer.page import NoPage
+from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.server import STATIC
+from fieldscope.service.viewer.site import Site
 from tests.agent.oracle import oracle_of
 from tests.service.api.facts import FactsEncoder, painted, settings_of
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
-from agent.lmm.base import LMM
-from service.api.telemetry import Telemetry
-from service.app import create_app
+from fieldscope.agent.lmm.base import LMM
+from fieldscope.service.server.api.telemetry import Telemetry
+from fieldscope.service.server.app import create_app
 from tests.agent.oracle import oracle_of
 from tests.service.api.facts import FactsEncoder, GatedLMM, painted, settings_of
 

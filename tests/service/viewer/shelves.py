@@ -19,14 +19,14 @@ from pathlib import Path
 
 from PIL import Image as PILImage
 
-from agent.budget import Account, Budget
-from agent.calibration import Calibration
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart
-from agent.lmm.cached import CachedLMM
-from agent.strategies.strategy import Strategy, load_strategy
-from agent.types import (
+from fieldscope.agent.budget import Account, Budget
+from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart
+from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.strategies.strategy import Strategy, load_strategy
+from fieldscope.agent.types import (
     Call,
     Comparison,
     Instruction,
@@ -38,15 +38,15 @@ from agent.types import (
     TraceEvent,
     Verdict,
 )
-from cache.sqlite import SqliteStore
-from cache.store import Entry
-from core.types import Candidate, Query, Turn
-from eval.harness import Reranker, evaluate
-from eval.inputs import input_lines
-from eval.ledger import Ledger
-from eval.types import Benchmark, QueryMeta
-from retrieval.collection import FolderCollection
-from service.viewer.shelf import Shelf
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.cache.store import Entry
+from fieldscope.core.types import Candidate, Query, Turn
+from fieldscope.eval.harness import Reranker, evaluate
+from fieldscope.eval.runs.inputs import input_lines
+from fieldscope.eval.runs.ledger import Ledger
+from fieldscope.eval.types import Benchmark, QueryMeta
+from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.service.viewer.runs.shelf import Shelf
 from tests.agent.oracle import draw_cases, oracle_of, paint
 
 STRATEGIES = ("clip", "predicates", "agent")

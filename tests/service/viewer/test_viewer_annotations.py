@@ -11,11 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import ConfigError
-from eval.annotations import LONGEST_NOTE, NAME, Annotation, Target, annotate, marked_truth, read_annotations
-from eval.jsonlines import JsonLines
-from service.viewer.annotations import TAKE_BACK, as_csv, markable, marked, take
-from service.viewer.run import Run
+from fieldscope.core.errors import ConfigError
+from fieldscope.eval.runs.annotations import (
+    LONGEST_NOTE,
+    NAME,
+    Annotation,
+    Target,
+    annotate,
+    marked_truth,
+    read_annotations,
+)
+from fieldscope.eval.runs.jsonlines import JsonLines
+from fieldscope.service.viewer.runs.annotations import TAKE_BACK, as_csv, markable, marked, take
+from fieldscope.service.viewer.runs.run import Run
 from tests.service.conftest import Run as CommandLine
 from tests.service.viewer.shelves import Made
 

@@ -13,22 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.trace_diff import diff
-from agent.trace_why import why
-from agent.types import RerankResult
-from eval.contrast import contrast
-from eval.scored import read_scored
-from prompts.prompt import Prompt
-from service.viewer import addresses
-from service.viewer.effects import Pair, effects
-from service.viewer.metrics import METRICS
-from service.viewer.page import NoPage, Page
-from service.viewer.pages import compare, compare_query
-from service.viewer.run import Run
-from service.viewer.sidebyside import prompts_of
-from service.viewer.sides import common, letter, sides
-from service.viewer.site import Site
-from service.viewer.slopes import ROW, slopes
+from fieldscope.agent.trace_diff import diff
+from fieldscope.agent.trace_why import why
+from fieldscope.agent.types import RerankResult
+from fieldscope.eval.measures.contrast import contrast
+from fieldscope.eval.runs.scored import read_scored
+from fieldscope.prompts.prompt import Prompt
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.charts.slopes import ROW, slopes
+from fieldscope.service.viewer.effects import Pair, effects
+from fieldscope.service.viewer.metrics import METRICS
+from fieldscope.service.viewer.page import NoPage, Page
+from fieldscope.service.viewer.pages import compare, compare_query
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.sidebyside import prompts_of
+from fieldscope.service.viewer.sides import common, letter, sides
+from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import SCRIPT, Made
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from itertools import permutations
 
-from service.viewer import addresses
-from service.viewer.comparisons import companions, comparable
-from service.viewer.run import Run
-from service.viewer.site import Site
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.comparisons import companions, comparable
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import Made
 

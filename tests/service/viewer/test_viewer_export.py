@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image as PILImage
 
-import service.viewer.export
-from core.errors import ConfigError
-from eval.annotations import Annotation, annotate
-from service.viewer.export import MARKER, export
-from service.viewer.site import Site
+import fieldscope.service.viewer.export
+from fieldscope.core.errors import ConfigError
+from fieldscope.eval.runs.annotations import Annotation, annotate
+from fieldscope.service.viewer.export import MARKER, export
+from fieldscope.service.viewer.site import Site
 from tests.service.conftest import Run
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import Made
@@ -93,7 +93,7 @@ def test_originals_only_where_they_are_asked_for(small: Made, tmp_path: Path) ->
 
 def test_it_goes_on_where_it_stopped(small: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site, out = Site(small.shelf(), live=False), tmp_path / "out"
-    write = service.viewer.export._write
+    write = fieldscope.service.viewer.export._write
     left = 60
 
     def until_killed(path: Path, data: bytes) -> None:
@@ -104,7 +104,7 @@ def test_it_goes_on_where_it_stopped(small: Made, tmp_path: Path, monkeypatch: p
         write(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(service.viewer.export, "_write", until_killed)
+        patch.setattr(fieldscope.service.viewer.export, "_write", until_killed)
         with pytest.raises(KeyboardInterrupt):
             export(site, out)
     before = {name: when for name, when in files(out).items() if name.endswith(".html")}
@@ -158,7 +158,7 @@ def test_many_pages_are_written_by_several_processes(
     site = Site(small.shelf(), live=False)
     one, several = tmp_path / "one", tmp_path / "several"
     export(site, one)
-    monkeypatch.setattr(service.viewer.export, "_FEW", 0)
+    monkeypatch.setattr(fieldscope.service.viewer.export, "_FEW", 0)
     export(site, several)
     assert {p: (several / p).read_bytes() for p in files(several)} == {p: (one / p).read_bytes() for p in files(one)}
 

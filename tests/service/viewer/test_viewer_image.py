@@ -16,19 +16,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.strategies.strategy import load_strategy
-from agent.trace_why import why
-from agent.types import Asked, Predicate, RankedCandidate, Reason, RerankResult, Verdict
-from cache.sqlite import SqliteStore
-from service.viewer import addresses
-from service.viewer.contributions import WIDTH, contributions
-from service.viewer.exchange import exchanges
-from service.viewer.pages import image
-from service.viewer.rebuilt import rebuilt
-from service.viewer.run import Run
-from service.viewer.shelf import Shelf
-from service.viewer.site import Site
-from service.viewer.words import chance
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.agent.trace_why import why
+from fieldscope.agent.types import Asked, Predicate, RankedCandidate, Reason, RerankResult, Verdict
+from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.charts.contributions import WIDTH, contributions
+from fieldscope.service.viewer.pages import image
+from fieldscope.service.viewer.runs.exchange import exchanges
+from fieldscope.service.viewer.runs.rebuilt import rebuilt
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.site import Site
+from fieldscope.service.viewer.words import chance
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import Made
 

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.asking import messages
-from agent.lmm.base import ImagePart, LMMRequest, TextPart
-from agent.strategies.strategy import load_strategy
-from prompts.prompt import Prompt, list_prompts, load_prompt
-from service.viewer import addresses
-from service.viewer.exchange import exchanges
-from service.viewer.pages import prompts
-from service.viewer.shelf import Shelf
-from service.viewer.site import Site
-from service.viewer.wording import wording
+from fieldscope.agent.asking import messages
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.prompts.prompt import Prompt, list_prompts, load_prompt
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.pages import prompts
+from fieldscope.service.viewer.runs.exchange import exchanges
+from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.site import Site
+from fieldscope.service.viewer.wording import wording
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import Made
 

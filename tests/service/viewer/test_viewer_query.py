@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.trace_why import why
-from agent.types import Comparison, RankedCandidate, RerankResult, Synthesis, TraceEvent, Verdict
-from service.viewer.pages import query
-from service.viewer.pages.query import highlighted
-from service.viewer.rankflow import HEAD, emphasised, rank_flow, spread, stages
-from service.viewer.rounds import rounds
-from service.viewer.run import Run
-from service.viewer.site import Site
+from fieldscope.agent.trace_why import why
+from fieldscope.agent.types import Comparison, RankedCandidate, RerankResult, Synthesis, TraceEvent, Verdict
+from fieldscope.service.viewer.charts.rankflow import HEAD, emphasised, rank_flow, spread, stages
+from fieldscope.service.viewer.pages import query
+from fieldscope.service.viewer.pages.query import highlighted
+from fieldscope.service.viewer.rounds import rounds
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
 
 _VOID = {"img", "meta", "link", "br", "input", "path", "rect", "line"}

@@ -13,15 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.paired import EVEN, bootstrap_interval, randomisation_p
-from service.viewer import addresses, charts, metrics, words
-from service.viewer.digest import QueryDigest
-from service.viewer.overview import means_of, standings, totals
-from service.viewer.page import Page
-from service.viewer.pages import run as run_page
-from service.viewer.run import Run, _Manifest
-from service.viewer.shelf import Shelf
-from service.viewer.site import Site
+from fieldscope.eval.measures.paired import EVEN, bootstrap_interval, randomisation_p
+from fieldscope.service.viewer import addresses, metrics, words
+from fieldscope.service.viewer.charts import bars as charts
+from fieldscope.service.viewer.overview import means_of, standings, totals
+from fieldscope.service.viewer.page import Page
+from fieldscope.service.viewer.pages import run as run_page
+from fieldscope.service.viewer.runs.digest import QueryDigest
+from fieldscope.service.viewer.runs.run import Run, _Manifest
+from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import Made
 

@@ -14,12 +14,12 @@ import httpx
 import pytest
 from PIL import Image as PILImage
 
-from core.paths import cache_folder
-from eval.annotations import NAME, read_annotations
-from service.viewer import addresses
-from service.viewer.server import HEADERS, create_viewer, is_loopback
-from service.viewer.shelf import Shelf
-from service.viewer.site import Site
+from fieldscope.core.paths import cache_folder
+from fieldscope.eval.runs.annotations import NAME, read_annotations
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.server import HEADERS, create_viewer, is_loopback
+from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import LONG, SCRIPT, Made
 

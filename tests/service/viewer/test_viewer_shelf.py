@@ -13,14 +13,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from jinja2 import Environment
 
-import service.viewer.site as site_module
-from core.errors import ConfigError
-from service.viewer import addresses
-from service.viewer.addresses import slug, unslug
-from service.viewer.comparisons import comparable
-from service.viewer.page import NoPage
-from service.viewer.shelf import Shelf
-from service.viewer.site import Site
+import fieldscope.service.viewer.site as site_module
+from fieldscope.core.errors import ConfigError
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.addresses import slug, unslug
+from fieldscope.service.viewer.comparisons import comparable
+from fieldscope.service.viewer.page import NoPage
+from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import Made
 

@@ -7,22 +7,22 @@ import re
 import numpy as np
 import pytest
 
-from agent.deps import Deps
-from agent.graph import Agent
-from agent.lmm.base import LMMRequest, Message, TextPart, TokenLogprob
-from agent.lmm.logprobs import logprobs_fault
-from agent.lmm.openai import OpenAILMM
-from agent.schemas import AnswersAnswer
-from agent.strategies.strategy import Strategy, load_strategy
-from agent.structured import ask_structured
-from agent.types import RerankResult
-from core.types import Candidate, Query
-from service.doctor import steadiness, throughput
-from service.doctor.examine import examine
-from service.doctor.finding import Finding
-from service.doctor.pictures import Drawn
-from service.doctor.probes import shapes
-from service.settings import Settings
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.lmm.base import LMMRequest, Message, TextPart, TokenLogprob
+from fieldscope.agent.lmm.logprobs import logprobs_fault
+from fieldscope.agent.lmm.openai import OpenAILMM
+from fieldscope.agent.schemas import AnswersAnswer
+from fieldscope.agent.strategies.strategy import Strategy, load_strategy
+from fieldscope.agent.structured import ask_structured
+from fieldscope.agent.types import RerankResult
+from fieldscope.core.types import Candidate, Query
+from fieldscope.service.doctor import steadiness, throughput
+from fieldscope.service.doctor.examine import examine
+from fieldscope.service.doctor.finding import Finding
+from fieldscope.service.doctor.pictures import Drawn
+from fieldscope.service.doctor.probes import shapes
+from fieldscope.service.wiring.settings import Settings
 from tests.agent.lmm.conftest import Server
 from tests.agent.lmm.servers.deviations import DEVIATIONS, Deviation
 from tests.agent.lmm.servers.truthful import JSON_ANSWER, MODEL, P_MATCH, Truthful, alternatives

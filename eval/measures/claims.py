@@ -1,0 +1,132 @@
+"""What a run claims with a probability, before and after its calibration, and how reliable that is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fieldscope.agent.calibration import UNCALIBRATED, Calibration
+from fieldscope.agent.deps import Deps
+from fieldscope.agent.fusion import sigmoid
+from fieldscope.agent.posterior import believe
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import Fusion, Strategy
+from fieldscope.agent.trace_view import verdicts_by_image
+from fieldscope.agent.types import RerankResult
+from fieldscope.core.types import Candidate, Query
+from fieldscope.eval.measures.reliability import Reliability, claims, reliability, tempered
+from fieldscope.eval.measures.truth import RELEVANCE, AnswerKey
+from fieldscope.retrieval.collection import FilesCollection
+
+VERDICTS = "all verdicts"
+MATCH = "match"
+RANKED = "match as ranked"
+
+Said = dict[str, list[tuple[float, bool]]]
+"""Query id -> (probability, whether it held)."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How reliable one kind of claim is. `subject` is a kind of predicate, all verdicts together, or the match: that
+    the image is relevant, before comparisons, and `RANKED` with them, as the ranking has it. `source` is what it was
+    held against. `after` is None where the run had no calibration, or it is not at hand."""
+
+    subject: str
+    source: str
+    before: Reliability
+    after: Reliability | None
+
+
+def trust(
+    results: Mapping[str, RerankResult], key: AnswerKey, calibrated: bool, calibration: Calibration | None = None
+) -> list[Trust]:
+    """The reliability of P(expected) by kind of predicate and of P(match); empty where nothing is claimed of which the
+    truth is known.
+
+    Of verdicts, before is P(expected) as it was read, and after with the log-odds divided by the temperature, or for
+    the whole query multiplied by its weight. Of the match, before is the posterior from the same answers under the
+    defaults, and after the one under the calibration. Kinds of which the truth is known for relevant images only are
+    left out: where all claims hold, none can be too high. `calibrated` says whether the run had a calibration, and
+    `calibration` is that one, where it is at hand.
+    """
+    kinds: dict[str, Said] = defaultdict(lambda: defaultdict(list))
+    for result in results.values():
+        predicates = {predicate.id: predicate for predicate in result.predicates}
+        for image_id, verdicts in verdicts_by_image(result).items():
+            for name, verdict in verdicts.items():
+                predicate = predicates[name]
+                if verdict.p_expected is None or key.one_sided(predicate.kind):
+                    continue
+                holds = key.holds(result.query_id, predicate, image_id)
+                if holds is not None:
+                    kinds[predicate.kind][result.query_id].append((verdict.p_expected, holds))
+    return [*_of_verdicts(kinds, key, calibration), *_of_matches(results, key, calibrated)]
+
+
+def _of_verdicts(kinds: Mapping[str, Said], key: AnswerKey, calibration: Calibration | None) -> list[Trust]:
+    found = []
+    together: tuple[Said, Said] = defaultdict(list), defaultdict(list)
+    for kind in sorted(kinds, key=lambda kind: (kind == "query", kind)):
+        before = kinds[kind]
+        after = _tempered(before, _weight(kind, calibration)) if calibration else None
+        found.append(_trust(kind, key.source(kind), before, after))
+        for all_of_them, said in zip(together, (before, after or {}), strict=True):
+            for query_id, rows in said.items():
+                all_of_them[query_id] += rows
+    if len(found) > 1:
+        sources = sorted({each.source for each in found})
+        found.append(_trust(VERDICTS, " and ".join(sources), together[0], together[1] if calibration else None))
+    return found
+
+
+def _weight(kind: str, calibration: Calibration) -> float:
+    return calibration.whole_weight if kind == "query" else 1.0 / calibration.temperature
+
+
+def _tempered(said: Said, weight: float) -> Said:
+    return {
+        query_id: list(zip(tempered([p for p, _ in rows], weight).tolist(), (held for _, held in rows), strict=True))
+        for query_id, rows in said.items()
+    }
+
+
+def _of_matches(results: Mapping[str, RerankResult], key: AnswerKey, calibrated: bool) -> list[Trust]:
+    before: Said = {}
+    after: Said = {}
+    ranked: Said = {}
+    for result in results.values():
+        relevant = key.relevant(result.query_id)
+        claimed = {each.image_id: each.p_match for each in result.ranking if each.p_match is not None}
+        verified = {
+            each.image_id: sigmoid(sum(each.contributions.values()) - each.contributions.get("comparisons", 0.0))
+            for each in result.ranking
+            if each.contributions
+        }
+        plain = _default_posterior(result) if calibrated else verified or claimed
+        for said, p_match in ((before, plain), (after, verified), (ranked, claimed)):
+            if p_match:
+                said[result.query_id] = [(p, image_id in relevant) for image_id, p in p_match.items()]
+    found = [_trust(MATCH, RELEVANCE, before, after if calibrated else None)] if before else []
+    if any("comparisons" in each.contributions for result in results.values() for each in result.ranking):
+        found.append(_trust(RANKED, RELEVANCE, *((before, ranked) if calibrated else (ranked, None))))
+    return found
+
+
+def _default_posterior(result: RerankResult) -> dict[str, float]:
+    """P(match) of every image from priors and verdicts, as a model that nobody has looked at is believed."""
+    by_prior = sorted(result.ranking, key=lambda each: each.prior_rank)
+    state = RerankState(
+        query=Query(id=result.query_id, text=result.query_text),
+        candidates=tuple(Candidate(each.image_id, each.prior) for each in by_prior),
+        predicates=result.predicates,
+        verdicts=result.verdicts,
+    )
+    deps = Deps(FilesCollection({}), calibration=UNCALIBRATED)  # its weights come before any strategy's
+    belief = believe(state, deps, Strategy(name="defaults", fusion=Fusion(method="prior")))
+    return {each.image_id: float(p) for each, p in zip(by_prior, belief.p_match, strict=True)}
+
+
+def _trust(subject: str, source: str, before: Said, after: Said | None) -> Trust:
+    return Trust(subject, source, reliability(claims(before)), reliability(claims(after)) if after else None)

@@ -1,0 +1,153 @@
+"""What a run is made from, in full and without pixels: enough to replay or re-score it with nothing else at hand.
+
+A manifest says by fingerprints what was run; `inputs.jsonl` beside it has the things themselves. Its first line is the
+strategy, with its prompts and the calibration that it was run with; the second the benchmark; the others its queries.
+They are part of the answer key: no line but a `Query`'s own fields ever reaches the agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+
+from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.core.errors import BenchmarkError, ConfigError, FieldscopeError
+from fieldscope.core.reading import file_bytes
+from fieldscope.core.types import Candidate, ImageSource, Query
+from fieldscope.eval.types import Benchmark, QueryMeta
+
+NAME = "inputs.jsonl"
+
+
+class Line(BaseModel):
+    """One line; `kind` tells them apart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StrategyLine(Line):
+    """A strategy with all settings and wordings, and what was fitted for it."""
+
+    kind: Literal["strategy"] = "strategy"
+    definition: dict[str, Any]
+    calibration: Calibration | None = None
+
+    def strategy(self) -> Strategy:
+        """Raises `ConfigError` for a definition that is none of this version's."""
+        try:
+            strategy = Strategy.model_validate(self.definition)
+            for prompt in strategy.prompts:
+                prompt.render(**dict.fromkeys(prompt.variables, ""))
+        except (ValidationError, FieldscopeError, KeyError) as error:
+            name = str(self.definition.get("name", "a strategy"))[:64]
+            raise ConfigError(f"{name} is no strategy of this version of Fieldscope; give its file") from error
+        return strategy
+
+
+class BenchmarkLine(Line):
+    """A benchmark but for its queries. `rerank` says that every query has given candidates."""
+
+    kind: Literal["benchmark"] = "benchmark"
+    name: str
+    split: str
+    rerank: bool
+    fingerprint: str
+
+
+class QueryLine(Line):
+    """A query with its judgments, its given candidates with their priors, and its groups. `query` is None where it was
+    left out of the run: its judgments belong to the benchmark all the same."""
+
+    kind: Literal["query"] = "query"
+    id: str
+    query: Query | None = None
+    judgments: dict[str, int] | None = None
+    candidates: tuple[tuple[str, FiniteFloat], ...] | None = None
+    meta: QueryMeta | None = None
+
+
+_LINE: TypeAdapter[StrategyLine | BenchmarkLine | QueryLine] = TypeAdapter(
+    Annotated[StrategyLine | BenchmarkLine | QueryLine, Field(discriminator="kind")]
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What one run is made from."""
+
+    strategy: StrategyLine
+    benchmark: BenchmarkLine
+    queries: tuple[QueryLine, ...]
+
+
+def strategy_line(strategy: Strategy, calibration: Calibration | None) -> StrategyLine:
+    """A strategy as it can be read back."""
+    return StrategyLine(definition=strategy.model_dump(mode="json", exclude_none=True), calibration=calibration)
+
+
+def benchmark_lines(benchmark: Benchmark) -> Iterator[BenchmarkLine | QueryLine]:
+    """A benchmark as it can be read back, but for its images."""
+    sets = benchmark.candidate_sets
+    yield BenchmarkLine(
+        name=benchmark.name, split=benchmark.split, rerank=sets is not None, fingerprint=benchmark.fingerprint
+    )
+    queries = {query.id: query for query in benchmark.queries}
+    for query_id in dict.fromkeys((*queries, *benchmark.qrels, *(sets or ()), *benchmark.meta)):
+        judged, given = benchmark.qrels.get(query_id), (sets or {}).get(query_id)
+        yield QueryLine(
+            id=query_id,
+            query=queries.get(query_id),
+            judgments=None if judged is None else dict(judged),
+            candidates=None if given is None else tuple((c.image_id, c.prior) for c in given),
+            meta=benchmark.meta.get(query_id),
+        )
+
+
+def input_lines(benchmark: Benchmark, strategy: Strategy, calibration: Calibration | None) -> Iterator[str]:
+    """The lines of `inputs.jsonl`."""
+    for line in (strategy_line(strategy, calibration), *benchmark_lines(benchmark)):
+        yield f"{line.model_dump_json(exclude_none=True)}\n"
+
+
+def read_inputs(folder: Path) -> Inputs:
+    """What the run in a folder is made from. Raises `ConfigError` where the folder does not say."""
+    path = folder / NAME
+    try:
+        lines = [_LINE.validate_json(line) for line in file_bytes(path).splitlines()]
+        strategy, benchmark, *queries = lines
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{folder} does not say what its run is made from ({NAME} is missing or damaged); give the command that "
+            "made it once more, which asks nothing again"
+        ) from error
+    asked = tuple(line for line in queries if isinstance(line, QueryLine))
+    if not (isinstance(strategy, StrategyLine) and isinstance(benchmark, BenchmarkLine) and len(asked) == len(queries)):
+        raise ConfigError(f"{path} is damaged; give the command that made the run once more")
+    return Inputs(strategy, benchmark, asked)
+
+
+def make_benchmark(line: BenchmarkLine, queries: Iterable[QueryLine], images: ImageSource) -> Benchmark:
+    """The benchmark over other images of the same ids. Raises `BenchmarkError` unless it is the one it says it is."""
+    told = tuple(queries)
+    sets: Mapping[str, tuple[Candidate, ...]] = {
+        each.id: tuple(Candidate(image_id, prior) for image_id, prior in each.candidates)
+        for each in told
+        if each.candidates is not None
+    }
+    benchmark = Benchmark(
+        name=line.name,
+        split=line.split,
+        queries=tuple(each.query for each in told if each.query is not None),
+        qrels={each.id: each.judgments for each in told if each.judgments is not None},
+        images=images,
+        candidate_sets=sets if line.rerank else None,
+        meta={each.id: each.meta for each in told if each.meta is not None},
+    )
+    if benchmark.fingerprint != line.fingerprint:
+        raise BenchmarkError(f"{line.name} ({line.split}) is not as it was recorded: queries or judgments were altered")
+    return benchmark

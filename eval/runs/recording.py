@@ -1,0 +1,280 @@
+"""Runs as a recording: every answer that they rest on, and whatever else replaying them needs, but no pixels.
+
+A recording is a stream of lines. `recorded_lines` gathers it from the folders of finished runs and a response cache,
+`write_recording` and `read_recording` keep it in one portable file, and `fieldscope.eval.runs.replay` answers from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+
+from fieldscope.agent.lmm.cached import entry_fault, require_unaltered
+from fieldscope.agent.structured import unreadable_answer
+from fieldscope.agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict
+from fieldscope.cache.archive import Archive, ArchiveHeader, write_archive
+from fieldscope.cache.store import CacheStore, Entry
+from fieldscope.core.errors import CacheError, ConfigError
+from fieldscope.core.reading import file_bytes, load_json
+from fieldscope.eval.runs.finished import read_results
+from fieldscope.eval.runs.inputs import BenchmarkLine, Inputs, Line, QueryLine, StrategyLine, read_inputs
+from fieldscope.eval.runs.scored import run_folders
+
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class RunLine(Line):
+    """One run: its strategy, what its manifest says that decides the results, the queries that were finished, and the
+    warnings that hold for all of them."""
+
+    kind: Literal["run"] = "run"
+    strategy: StrategyLine
+    configuration: dict[str, Any]
+    finished: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+
+
+class ImageLine(Line):
+    """An image that the model was asked about: the hash of its pixels, or where it could not be read, why."""
+
+    kind: Literal["image"] = "image"
+    image_id: str
+    sha256: Key | None = None
+    error: str | None = None
+
+
+class SearchLine(Line):
+    """A search of the first stage: what it looked for (`fieldscope.agent.nodes.retrieve.search_key`), how many images it wanted,
+    and those that it found with their priors, best first."""
+
+    kind: Literal["search"] = "search"
+    key: Key
+    k: int = Field(ge=1)
+    found: tuple[tuple[str, FiniteFloat], ...]
+
+
+class ResponseLine(Line):
+    """A call with its answer, as the response cache keeps it."""
+
+    kind: Literal["response"] = "response"
+    key: Key
+    request: str
+    response: str
+    provenance: str
+
+    def entry(self) -> Entry:
+        return Entry(self.key, self.request, self.response, self.provenance)
+
+
+class FailureLine(Line):
+    """A call that failed, and why. Without it a replay could not tell a failure from a gap. `response` is the answer
+    that came and could not be read, where the run went on from it."""
+
+    kind: Literal["failure"] = "failure"
+    key: Key
+    error: str
+    response: str | None = None
+
+
+RecordedLine = RunLine | BenchmarkLine | QueryLine | ImageLine | SearchLine | ResponseLine | FailureLine
+_LINE: TypeAdapter[RecordedLine] = TypeAdapter(Annotated[RecordedLine, Field(discriminator="kind")])
+
+
+class _Image(Line):
+    model_config = ConfigDict(extra="ignore")
+
+    image_id: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run's folder, read back."""
+
+    folder: Path
+    inputs: Inputs
+    configuration: Mapping[str, Any]
+    results: Mapping[str, RerankResult]
+    hashes: Mapping[str, str]
+
+    @property
+    def model(self) -> str | None:
+        return self.configuration.get("lmm")
+
+
+def recorded_lines(
+    paths: Sequence[Path], store: CacheStore | None, known: Mapping[Path, Mapping[str, RerankResult]] | None = None
+) -> Iterator[RecordedLine]:
+    """Everything that replaying these runs needs; without a store all but the answers. Paths are folders of runs, or
+    output folders of `fieldscope eval`; `known` are the results of those that were read before.
+
+    A call that failed when a run was made, and was answered since, counts as answered. Raises `ConfigError` for runs of
+    different benchmarks, models or encoders and for folders without finished queries, `CacheError` where a response is
+    no longer in the store, or was altered there.
+    """
+    runs = [_read_run(folder, (known or {}).get(folder)) for folder in run_folders(paths)]
+    _require_one_setting(runs)
+    yield runs[0].inputs.benchmark
+    yield from runs[0].inputs.queries
+    for run in runs:
+        flags = set.intersection(*(set(result.flags) for result in run.results.values()))
+        yield RunLine(
+            strategy=run.inputs.strategy,
+            configuration=dict(run.configuration),
+            finished=tuple(run.results),
+            flags=tuple(sorted(flags)),
+        )
+    yield from _images(runs)
+    yield from _searches(runs)
+    if store is not None:
+        yield from _calls(runs, store)
+
+
+def model_of(paths: Sequence[Path]) -> str | None:
+    """The identity of the model that answered in these runs; None where none was asked."""
+    runs = [_configuration(folder) for folder in run_folders(paths)]
+    return next((run["lmm"] for run in runs if run.get("lmm")), None)
+
+
+def write_recording(path: Path, paths: Sequence[Path], store: CacheStore) -> ArchiveHeader:
+    """Write runs into one portable file, whole or not at all. Raises what `recorded_lines` raises."""
+    lines = ((line.kind, line.model_dump_json(exclude_none=True)) for line in recorded_lines(paths, store))
+    return write_archive(path, model_of(paths), lines)
+
+
+def read_recording(archive: Archive) -> Iterator[RecordedLine]:
+    """The lines of a portable file, which is checked as a whole before and then line by line. Raises `CacheError`."""
+    archive.check()
+    for number, line in enumerate(archive.lines(), start=2):
+        try:
+            yield _LINE.validate_json(line)
+        except ValidationError as error:
+            raise CacheError(f"{archive.path}, line {number}: no line of a recording; export it anew") from error
+
+
+def read_entries(archive: Archive) -> Iterator[Entry]:
+    """The calls of a portable file as entries of a response cache. Raises `CacheError`, for an entry that is not what
+    it says it is, too: under another call's key it would answer a question that nobody asked of that model."""
+    for line in read_recording(archive):
+        if isinstance(line, ResponseLine):
+            entry = line.entry()
+            if fault := entry_fault(entry):
+                raise CacheError(f"{archive.path}: response {entry.key[:12]} is not to be trusted ({fault})")
+            yield entry
+
+
+def _read_run(folder: Path, known: Mapping[str, RerankResult] | None) -> _Run:
+    results = read_results(folder) if known is None else known
+    if not results:
+        raise ConfigError(f"{folder} has no finished query; finish the run with the command that began it")
+    path = folder / "images.jsonl"
+    try:
+        images = [_Image.model_validate_json(line) for line in file_bytes(path).splitlines()]
+    except (OSError, ValidationError) as error:
+        raise ConfigError(f"{path} is missing or damaged; make the run anew, in another folder") from error
+    hashes = {image.image_id: image.sha256 for image in images}
+    return _Run(folder, read_inputs(folder), _configuration(folder), results, hashes)
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        configuration = load_json(file_bytes(path))["configuration"]
+        return dict(configuration)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigError(f"{path} is missing or damaged; make the run anew, in another folder") from error
+
+
+def _require_one_setting(runs: Sequence[_Run]) -> None:
+    """A replay has one benchmark, one model and one first stage."""
+    first = runs[0]
+    asking = next((run for run in runs if run.model), first)
+    for run in runs:
+        for name, before, same in (
+            ("benchmark", first, run.configuration.get("benchmark") == first.configuration.get("benchmark")),
+            ("benchmark", first, run.inputs.benchmark == first.inputs.benchmark),
+            ("queries", first, run.inputs.queries == first.inputs.queries),
+            ("encoder", first, run.configuration.get("encoder") == first.configuration.get("encoder")),
+            ("model", asking, run.model in (None, asking.model)),
+        ):
+            if not same:
+                raise ConfigError(f"{before.folder} and {run.folder} have another {name} each; export them apart")
+
+
+def _images(runs: Sequence[_Run]) -> Iterator[ImageLine]:
+    hashes: dict[str, str] = {}
+    errors: dict[str, str] = {}
+    for run in runs:
+        for image_id, sha256 in run.hashes.items():
+            if hashes.setdefault(image_id, sha256) != sha256:
+                raise ConfigError(
+                    f"image {image_id} is not the same in {run.folder} as in other runs; export them apart"
+                )
+        for result in run.results.values():
+            for image_id, question in _shown(result):
+                if question.state == "unknown" and image_id not in run.hashes:
+                    errors.setdefault(image_id, question.error or "it could not be read")
+    for image_id in sorted(hashes | errors):
+        yield ImageLine(image_id=image_id, sha256=hashes.get(image_id), error=errors.get(image_id))
+
+
+def _shown(result: RerankResult) -> Iterator[tuple[str, Asked]]:
+    """Every image that something was asked about, with the question."""
+    for question in (*result.verdicts, *result.reasons, *result.comparisons):
+        if isinstance(question, Verdict | Reason):
+            yield question.image_id, question
+        elif isinstance(question, Comparison):
+            yield from ((image_id, question) for image_id in question.shown)
+    if result.reference_image is not None:
+        yield from ((result.reference_image, call) for call in result.calls if call.stage == "caption")
+
+
+def _searches(runs: Sequence[_Run]) -> Iterator[SearchLine]:
+    seen: set[tuple[str, int]] = set()
+    for run in runs:
+        for result in run.results.values():
+            for event in result.trace:
+                if event.kind != "retrieved" or event.data.get("given") is not False:
+                    continue
+                if "search" not in event.data:
+                    raise ConfigError(f"{run.folder} is of an earlier version and kept no candidates; make it anew")
+                key, k = event.data["search"], event.data["k"]
+                if (key, k) not in seen:
+                    seen.add((key, k))
+                    yield SearchLine(key=key, k=k, found=event.data["found"])
+
+
+def _calls(runs: Sequence[_Run], store: CacheStore) -> Iterator[ResponseLine | FailureLine]:
+    """Each call once: its answer, or why there is none."""
+    seen: set[str] = set()
+    missing: list[str] = []
+    for run in runs:
+        for result in run.results.values():
+            for question in (*result.calls, *result.verdicts, *result.comparisons, *result.reasons):
+                key = question.request_key
+                if key is None or key in seen:
+                    continue
+                seen.add(key)
+                if (entry := store.get(key)) is not None:
+                    require_unaltered(entry)
+                    yield ResponseLine(
+                        key=entry.key, request=entry.request, response=entry.response, provenance=entry.provenance
+                    )
+                elif question.state == "unknown":
+                    answer = unreadable_answer(question) if isinstance(question, Call) else None
+                    yield FailureLine(
+                        key=key,
+                        error=question.error or "no reason given",
+                        response=answer and answer.model_dump_json(exclude={"cached"}),
+                    )
+                else:
+                    missing.append(f"{key[:12]} of query {result.query_id} in {run.folder}")
+    if missing:
+        raise CacheError(
+            f"{len(missing):,} of {len(seen):,} responses are not in the response cache any more, the first is "
+            f"{missing[0]}; name with FIELDSCOPE_CACHE the cache that the runs were made with, or make them anew"
+        )

@@ -1,0 +1,228 @@
+"""A recording instead of a model, a first stage and pictures: what was recorded is answered, all else ends the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from PIL import Image as PILImage
+from pydantic import ValidationError
+
+from fieldscope.agent.budget import Budget
+from fieldscope.agent.calibration import Calibration, calibration_key
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
+from fieldscope.agent.lmm.cached import missing_call, require_unaltered
+from fieldscope.agent.lmm.identity import named_identity
+from fieldscope.agent.nodes.retrieve import search_key
+from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.core.errors import BrokenImageError, CacheError, CacheMissError, ConfigError, LMMError
+from fieldscope.core.types import Candidate, HashSource, Prior, Query
+from fieldscope.eval.runs.inputs import BenchmarkLine, QueryLine, make_benchmark
+from fieldscope.eval.runs.recording import FailureLine, ImageLine, RecordedLine, ResponseLine, RunLine, SearchLine
+from fieldscope.eval.types import Benchmark
+
+UNRECORDED = "unrecorded"
+"""Stands for the hash of an image that the model was never asked about, so that a question about it is what is
+missing, and is told in full."""
+
+
+class RecordedImages(HashSource):
+    """An `ImageSource` of hashes alone."""
+
+    def __init__(self, hashes: Mapping[str, str], errors: Mapping[str, str] | None = None) -> None:
+        self._hashes = hashes
+        self._errors = errors or {}
+
+    def load(self, image_id: str) -> PILImage.Image:
+        raise BrokenImageError(f"image {image_id!r}: a recording keeps hashes and no pixels")
+
+    def pixel_hash(self, image_id: str) -> str:
+        """As it was recorded; raises `BrokenImageError` for an image that could not be read then either."""
+        if image_id not in self._hashes and image_id in self._errors:
+            raise BrokenImageError(self._errors[image_id])
+        return self._hashes.get(image_id, UNRECORDED)
+
+
+class RecordedLMM:
+    """An `LMM` that answers what was recorded of the model `identity`. What failed then fails again."""
+
+    def __init__(self, identity: str, responses: Mapping[str, str], failures: Mapping[str, str]) -> None:
+        self._identity = identity
+        self._responses = responses
+        self._failures = failures
+
+    @property
+    def identity(self) -> str:
+        return self._identity
+
+    async def generate(self, request: LMMRequest) -> LMMResponse:
+        """Raises `CacheMissError` for a call that was never recorded."""
+        # A run that was taken up again may have begun before its server was asked what it tells of the model.
+        keys = [request.key(identity) for identity in dict.fromkeys((self._identity, named_identity(self._identity)))]
+        key = next((key for key in keys if key in self._responses or key in self._failures), keys[0])
+        response = self._responses.get(key)
+        if response is None:
+            if key in self._failures:
+                raise LMMError(self._failures[key])
+            raise missing_call(self._identity, key, request)
+        try:
+            return LMMResponse.model_validate_json(response).model_copy(update={"cached": True})
+        except ValidationError as error:
+            raise CacheError(f"response {key[:12]} of the recording can't be read; export it anew") from error
+
+    async def aclose(self) -> None:
+        """Nothing to release."""
+
+
+class RecordedSearches:
+    """A `Retriever` that finds what was found. A search may want fewer images than the one that was recorded."""
+
+    def __init__(self, searches: Mapping[str, Mapping[int, tuple[Candidate, ...]]]) -> None:
+        self._searches = searches
+
+    def search(
+        self,
+        query: Query,
+        k: int,
+        descriptions: Sequence[str] = (),
+        caption_weight: float = 0.0,
+        prior: Prior = "fused",
+    ) -> Sequence[Candidate]:
+        """Raises `CacheMissError` for a search that was never recorded."""
+        recorded = self._searches.get(search_key(query, descriptions, caption_weight, prior), {})
+        enough = [wanted for wanted, found in recorded.items() if wanted >= k or len(found) < wanted]
+        if not enough:
+            wording = f" and the descriptions {'; '.join(descriptions)!r}" if descriptions else ""
+            raise CacheMissError(
+                f"replay: the search for the {k} images nearest to query {query.id} ({query.text!r}){wording} was "
+                f"never recorded (at most {max(recorded, default=0)} were wanted); record it with models, or search "
+                "for fewer"
+            )
+        return recorded[min(enough)][:k]
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """One of the recorded runs. `budget` is what its manifest says a query, and all queries together, might spend."""
+
+    strategy: Strategy
+    calibration: Calibration | None
+    budget: Mapping[str, Mapping[str, int | None]]
+    finished: frozenset[str]
+    flags: tuple[str, ...]
+
+    def budget_of(self, whose: str) -> Budget:
+        """Of a `query`, or of the whole `run`; without limits where none were set."""
+        limits = self.budget.get(whose, {})
+        return Budget(max_calls=limits.get("calls"), max_tokens=limits.get("tokens"))
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a replay runs on. `lmm` is None where no model was asked, `searches` where candidates were given; `encoder`
+    is the fingerprint of the first stage's encoder, where there was one."""
+
+    benchmark: Benchmark
+    runs: tuple[RecordedRun, ...]
+    encoder: str | None
+    lmm: RecordedLMM | None
+    searches: RecordedSearches | None
+
+    @cached_property
+    def queries(self) -> int:
+        """How many of the benchmark's queries, from the first on, every run has finished."""
+        for number, query in enumerate(self.benchmark.queries):
+            if not all(query.id in run.finished for run in self.runs):
+                return number
+        return len(self.benchmark.queries)
+
+    def calibration_of(self, strategy: Strategy, otherwise: Callable[[], Calibration | None]) -> Calibration | None:
+        """What this strategy was run with, if it was; else what fits of what others were run with, or `otherwise`."""
+        for run in self.runs:
+            if run.strategy.fingerprint == strategy.fingerprint:
+                return run.calibration
+        if self.lmm is None or strategy.fusion.method != "posterior":
+            return None
+        key = calibration_key(self.lmm.identity, strategy, self.encoder)
+        recorded = (run.calibration for run in self.runs if run.calibration is not None)
+        return next((fitted for fitted in recorded if fitted.fits(key)), None) or otherwise()
+
+    def budget_of(self, whose: str) -> Budget:
+        """The budget (`query` or `run`) of the recorded runs that asked anything. Raises `ConfigError` where it was not
+        the same for all."""
+        budgets = {run.budget_of(whose) for run in self.runs if run.strategy.prompts}
+        if len(budgets) > 1:
+            raise ConfigError("the recorded runs had different budgets; name one with --max-calls or --max-tokens")
+        return next(iter(budgets), Budget())
+
+
+def make_recording(lines: Iterable[RecordedLine]) -> Recording:
+    """Put a recording together. Raises `CacheError` for lines that are none, `BenchmarkError` and `ConfigError` for a
+    benchmark or strategy that is not as it was."""
+    benchmark: BenchmarkLine | None = None
+    runs: list[RunLine] = []
+    queries: list[QueryLine] = []
+    hashes: dict[str, str] = {}
+    errors: dict[str, str] = {}
+    searches: dict[str, dict[int, tuple[Candidate, ...]]] = {}
+    responses: dict[str, str] = {}
+    failures: dict[str, str] = {}
+    for line in lines:
+        match line:
+            case ResponseLine():
+                require_unaltered(line.entry())
+                responses[line.key] = line.response
+            case FailureLine(response=None):
+                failures[line.key] = line.error
+            case FailureLine(response=str(response)):
+                responses[line.key] = response
+            case ImageLine():
+                if line.sha256 is not None:
+                    hashes[line.image_id] = line.sha256
+                else:
+                    errors[line.image_id] = line.error or "it could not be read"
+            case SearchLine():
+                found = tuple(Candidate(image_id, prior) for image_id, prior in line.found)
+                searches.setdefault(line.key, {})[line.k] = found
+            case QueryLine():
+                queries.append(line)
+            case RunLine():
+                runs.append(line)
+            case BenchmarkLine():
+                benchmark = line
+    if benchmark is None or not runs:
+        raise CacheError("a recording without a benchmark or without runs; export it anew")
+    made = make_benchmark(benchmark, queries, RecordedImages(hashes, errors))
+    model = next((run.configuration["lmm"] for run in runs if run.configuration.get("lmm")), None)
+    return Recording(
+        benchmark=made,
+        runs=tuple(_recorded(run) for run in runs),
+        encoder=None if (encoder := runs[0].configuration.get("encoder")) is None else str(encoder),
+        lmm=None if model is None else RecordedLMM(str(model), responses, failures),
+        searches=None if benchmark.rerank else RecordedSearches(searches),
+    )
+
+
+def _recorded(run: RunLine) -> RecordedRun:
+    strategy, said = run.strategy.strategy(), run.configuration.get("strategy")
+    if not isinstance(said, dict) or strategy.fingerprint != said.get("fingerprint"):
+        raise ConfigError(f"strategy {strategy.name!r} is not as it was recorded, or of another version; give its file")
+    return RecordedRun(
+        strategy=strategy,
+        calibration=run.strategy.calibration,
+        budget=_budget(run.configuration.get("budget")),
+        finished=frozenset(run.finished),
+        flags=run.flags,
+    )
+
+
+def _budget(said: Any) -> dict[str, dict[str, int | None]]:
+    """What a manifest says of budgets, without whatever is none."""
+    limits = said if isinstance(said, dict) else {}
+    return {
+        str(whose): {str(name): most for name, most in limit.items() if isinstance(most, int)}
+        for whose, limit in limits.items()
+        if isinstance(limit, dict)
+    }

@@ -1,0 +1,155 @@
+"""New weights, another calibration, another reading of the answers: a finished run ranked again, without the graph.
+
+What was asked is taken as it is. A strategy that would have asked something else is for a replay (`fieldscope.eval.runs.replay`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from langgraph.runtime import Runtime
+from pydantic import ValidationError
+
+from fieldscope.agent.asking import Answer
+from fieldscope.agent.budget import Account, Budget
+from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.lmm.base import LMMResponse
+from fieldscope.agent.nodes.compare import comparison_of
+from fieldscope.agent.nodes.rank import rank
+from fieldscope.agent.nodes.verify import verdict_of
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.types import Asked, Comparison, Predicate, RerankResult, TraceEvent, Verdict
+from fieldscope.core.errors import CacheError, ConfigError
+from fieldscope.core.types import Candidate, Query
+
+Responses = Callable[[str], str | None]
+"""From a request's key to the JSON of its response, None where there is none."""
+
+_LATER = ("ranked", "explained")
+
+
+def require_same_questions(strategy: Strategy, prompts: Mapping[str, str], folder: Path) -> None:
+    """Raise `ConfigError` unless all of a strategy's prompts are among those of a run (name to fingerprint)."""
+    asked = set(prompts.values())
+    if foreign := [prompt.name for prompt in strategy.prompts if prompt.fingerprint not in asked]:
+        raise ConfigError(
+            f"strategy {strategy.name!r} asks with the prompt {foreign[0]!r}, and the run in {folder} did not, so it "
+            "can't be re-scored; run it with `fieldscope eval`, or with --replay where its calls are recorded"
+        )
+
+
+class Rescorer:
+    """A `Reranker` that asks nothing: it ranks a run's queries anew, from their verdicts and comparisons.
+
+    Verdicts on the whole query count where the strategy asks for them, others where it asks predicates; comparisons
+    where it compares. With `responses` the answers are read again, as a new version may read them otherwise.
+    """
+
+    account: Account | None = None
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        results: Mapping[str, RerankResult],
+        deps: Deps,
+        responses: Responses | None = None,
+    ) -> None:
+        self.strategy = strategy
+        self._results = results
+        self._deps = deps
+        self._responses = responses
+
+    async def rerank(
+        self, query: Query, candidates: Sequence[Candidate] | None = None, *, budget: Budget | None = None
+    ) -> RerankResult:
+        """Candidates and budget are those of the run. Raises `CacheError` where a response is missing."""
+        before = self._results[query.id]
+        runtime = cast(Runtime[Session], None)  # rank spends nothing
+        result: RerankResult = rank(self._state(query, before), runtime, deps=self._deps, strategy=self.strategy)[
+            "result"
+        ]
+        reasons = before.reasons if self.strategy.explain else ()
+        return result.model_copy(update={"reasons": reasons})
+
+    def _state(self, query: Query, before: RerankResult) -> RerankState:
+        """Where the query stood before its ranking. Nothing in it is checked again: it was when it was read."""
+        strategy = self.strategy
+        predicates = {p.id: p for p in before.predicates if self._asks(p)}
+        # Questions that nobody sent are filled in by the ranking; those that a budget refused have its words.
+        verdicts = [
+            verdict
+            for verdict in before.verdicts
+            if (verdict.state != "not_asked" or verdict.error)
+            and (verdict.predicate in predicates or (strategy.verify is not None and strategy.verify.by_predicates))
+        ]
+        comparisons = before.comparisons if strategy.compare else ()
+        if self._responses is not None:
+            verdicts = [self._read(verdict, predicates.get(verdict.predicate)) for verdict in verdicts]
+            comparisons = tuple(map(self._read_comparison, comparisons))
+        by_prior = sorted(before.ranking, key=lambda ranked: ranked.prior_rank)
+        return RerankState.model_construct(
+            query=query,
+            candidates=tuple(Candidate(ranked.image_id, ranked.prior) for ranked in by_prior),
+            synthesis=before.synthesis,
+            predicates=tuple(predicates.values()),
+            verdicts=tuple(verdicts),
+            comparisons=comparisons,
+            calls=before.calls if strategy.prompts else (),
+            trace=tuple(self._told(event) for event in before.trace if event.kind not in _LATER),
+            ended=before.ended,
+        )
+
+    def _asks(self, predicate: Predicate) -> bool:
+        """Whether the strategy has this question. Not all that is of the kind `query` is asked beside the predicates:
+        where no instruction could be had, it stands in for them, under an id like theirs."""
+        verify = self.strategy.verify
+        if verify is None:
+            return False
+        beside = predicate.id.partition("-")[0] == "query"
+        return verify.whole_query is not None if beside else verify.by_predicates
+
+    def _told(self, event: TraceEvent) -> TraceEvent:
+        """The events of the run, begun by this strategy."""
+        if event.kind != "started":
+            return event
+        fitted = self._deps.calibration
+        own: dict[str, Any] = {
+            "strategy": self.strategy.name,
+            "strategy_fingerprint": self.strategy.fingerprint,
+            "prompts": {prompt.name: prompt.fingerprint for prompt in self.strategy.prompts},
+            "calibrated": fitted is not None and fitted.key is not None,
+            "rescored": event.data.get("strategy_fingerprint"),
+        }
+        return event.model_copy(update={"data": {**event.data, **own}})
+
+    def _read(self, verdict: Verdict, predicate: Predicate | None) -> Verdict:
+        if verdict.joint or predicate is None:
+            return verdict
+        answer = self._answer(verdict)
+        return verdict if answer is None else verdict_of(answer, predicate, verdict.image_id)
+
+    def _read_comparison(self, comparison: Comparison) -> Comparison:
+        answer = self._answer(comparison)
+        return comparison if answer is None else comparison_of(answer, comparison.shown)
+
+    def _answer(self, question: Asked) -> Answer | None:
+        """What the model said, None where it said nothing."""
+        key, responses = question.request_key, self._responses
+        if key is None or responses is None:
+            return None
+        response = responses(key)
+        if response is None:
+            if question.state == "unknown":
+                return None
+            raise CacheError(
+                f"response {key[:12]} is not in the response cache, so it can't be read again; name the run's cache "
+                "with FIELDSCOPE_CACHE, or leave --reread out"
+            )
+        try:
+            said = LMMResponse.model_validate_json(response)
+        except ValidationError as error:
+            raise CacheError(f"cache entry {key[:12]} can't be read: ask again with the cache on refresh") from error
+        return Answer("answered", said.model_copy(update={"cached": True}), request_key=key)

@@ -1,0 +1,203 @@
+"""One run on disk. It survives `kill -9` at any point, and never mixes two configurations.
+
+- `manifest.json`: what was run, by fingerprints, and with which versions; the run's own id, and how often its strategy
+  was scored on this benchmark's test split.
+- `inputs.jsonl`: the things themselves: strategy, calibration, queries, candidates, judgments (see `fieldscope.eval.runs.inputs`).
+- `results.jsonl`: one `RerankResult` a line, written query by query; the last line of a query counts.
+- `collection.json`: where the images lie, for whoever wants to look at them.
+- `images.jsonl`: id and pixel hash of every image that the model was asked about, so that replay needs no pixels.
+- `run.trec`, `qrels.trec`, `metrics.json`: written when all queries are finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from pydantic import BaseModel, Field, ValidationError
+
+from fieldscope.agent.lmm.identity import may_be
+from fieldscope.agent.types import RerankResult
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.fingerprint import canonical_json
+from fieldscope.eval.runs.jsonlines import JsonLines
+
+_LIBRARIES = (
+    "fieldscope", "torch", "transformers", "open_clip_torch", "langgraph", "openai", "faiss-cpu", "numpy", "pillow",
+    "pyarrow", "pydantic",
+)  # fmt: skip
+
+
+class _HashedImage(BaseModel):
+    image_id: str
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    format: Literal[1] = 1
+    run: str = Field(default_factory=lambda: uuid4().hex)
+    began: str
+    scored_on_test: int = 0
+    configuration: dict[str, Any]
+    environments: tuple[dict[str, Any], ...] = ()
+
+
+class RunFolder:
+    """Opens or creates a run's folder and takes up what is finished in it.
+
+    `configuration` (JSON-able) is everything that decides the results. Raises `ConfigError`, with nothing overwritten,
+    where the folder holds a run of another configuration, of another version, or something else.
+    """
+
+    def __init__(self, path: Path, configuration: Mapping[str, Any]) -> None:
+        self.path = path
+        self.results: dict[str, RerankResult] = {}
+        self._hashes: dict[str, str] = {}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"can't make the folder {path}: {error.strerror}") from error
+        self._results = JsonLines(path / "results.jsonl")
+        try:
+            self._images = JsonLines(path / "images.jsonl")
+            self._manifest = self._with_versions(self._accepted_manifest(configuration))
+            self._write_manifest()
+            self._recover()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def run_id(self) -> str:
+        """What tells this run from every other, wherever its folder is moved and however often it is taken up."""
+        return self._manifest.run
+
+    def note_scored(self, times: int) -> None:
+        """Put on record how often the strategy was scored on test."""
+        self._manifest = self._manifest.model_copy(update={"scored_on_test": times})
+        self._write_manifest()
+
+    def commit(self, result: RerankResult, hashes: Mapping[str, str]) -> None:
+        """Put a finished query on the disk, with the pixel hashes of the images that the model was asked about.
+
+        Raises `ConfigError` where an image is not the one that the run began with.
+        """
+        for image_id, sha256 in hashes.items():
+            if self._hashes.get(image_id, sha256) != sha256:
+                raise ConfigError(f"image {image_id} changed since the run in {self.path} began; choose another folder")
+        fresh = {image_id: sha256 for image_id, sha256 in hashes.items() if image_id not in self._hashes}
+        # Images first: a query that counts as finished has its hashes on the disk.
+        self._images.append(_HashedImage(image_id=i, sha256=sha).model_dump_json() for i, sha in fresh.items())
+        self._results.append([result.model_dump_json()])
+        self._hashes |= fresh
+        self.results[result.query_id] = result
+
+    def write(self, name: str, lines: Iterable[str]) -> None:
+        """Write a whole file, or leave the old one as it was."""
+        _replace(self.path / name, "".join(lines))
+
+    def keep(self, name: str, lines: Iterable[str]) -> None:
+        """Write a whole file unless it is there."""
+        if not (self.path / name).exists():
+            self.write(name, lines)
+
+    def close(self) -> None:
+        """Let other processes use the folder."""
+        self._results.close()
+        if hasattr(self, "_images"):
+            self._images.close()
+
+    def _accepted_manifest(self, configuration: Mapping[str, Any]) -> _Manifest:
+        """The manifest to go on with, which is the folder's own where it has one."""
+        wanted = json.loads(canonical_json(configuration))
+        path = self.path / "manifest.json"
+        try:
+            manifest = _Manifest.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            self._require_empty()
+            return _Manifest(began=datetime.now(UTC).isoformat(timespec="seconds"), configuration=wanted)
+        except OSError as error:
+            raise ConfigError(f"can't read {path}: {error.strerror}") from error
+        except ValidationError as error:
+            raise ConfigError(f"{path} is of another version of Fieldscope; choose another folder") from error
+        found = manifest.configuration
+        if found.get("lmm") != wanted.get("lmm") and may_be(found.get("lmm"), wanted.get("lmm")):
+            # It began before servers were asked what they tell. From now on it is of this model and of no other.
+            found = {**found, "lmm": wanted["lmm"]}
+        if different := sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)):
+            models = f": it asked {found.get('lmm')}, this is {wanted.get('lmm')}" if "lmm" in different else ""
+            raise ConfigError(
+                f"{self.path} holds a run of another configuration (other {', '.join(different)}){models}; "
+                "choose another folder, or remove that one"
+            )
+        return manifest.model_copy(update={"configuration": found})
+
+    def _with_versions(self, manifest: _Manifest) -> _Manifest:
+        """The manifest with this process' versions on record."""
+        here = {"python": platform.python_version(), "platform": platform.platform(), "libraries": _versions()}
+        if here in manifest.environments:
+            return manifest
+        return manifest.model_copy(update={"environments": (*manifest.environments, here)})
+
+    def _write_manifest(self) -> None:
+        """Write the manifest, where the disk does not say the same already."""
+        path = self.path / "manifest.json"
+        text = f"{self._manifest.model_dump_json(indent=2)}\n"
+        if not path.exists() or path.read_bytes() != text.encode():
+            self.write(path.name, [text])
+
+    def _require_empty(self) -> None:
+        """A killed start leaves only empty files and the half of a manifest; anything else belongs to somebody."""
+        foreign = [p.name for p in self.path.iterdir() if not (p.name.startswith(".manifest") or p.stat().st_size == 0)]
+        if foreign:
+            raise ConfigError(f"{self.path} holds {foreign[0]} but no manifest.json; choose another folder")
+
+    def _recover(self) -> None:
+        # A damaged line is left out: its query is not finished, and is asked again.
+        for line in self._results.recover():
+            with suppress(ValidationError):
+                result = RerankResult.model_validate_json(line)
+                self.results[result.query_id] = result
+        for line in self._images.recover():
+            with suppress(ValidationError):
+                image = _HashedImage.model_validate_json(line)
+                self._hashes[image.image_id] = image.sha256
+
+
+def _versions() -> dict[str, str]:
+    installed = {}
+    for name in _LIBRARIES:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise ConfigError(
+            f"can't write {path}: {error.strerror}; make room, and give the same command again"
+        ) from error
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

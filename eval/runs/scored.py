@@ -1,0 +1,231 @@
+"""Finished runs with their scores, judgments and costs, and whether several of them did the same task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+
+from fieldscope.agent.types import RerankResult
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.reading import file_bytes
+from fieldscope.eval.runs.finished import Metrics, no_run, read_judgments, read_metrics, read_results
+from fieldscope.eval.types import Qrels
+
+_NAMED = 3  # differences that an error names
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run's rankings rest on, whichever process asked.
+
+    `calls` and tokens count every question, also those that the response cache answered. `seconds` are those that the
+    answers took when they were first given, summed over calls, so calls at once count each for itself. `wall` is the
+    time of the process that finished the run, which the cache makes short.
+    """
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    wall: float
+
+    @property
+    def tokens(self) -> int:
+        """Read and written."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """One finished run. `name` tells it from those beside it, `folder` is where it lies as the user named it.
+
+    `requests` are what was asked for (text, reference image, dialogue) and `judgments` what counts as found, by query.
+    `values` are the metrics per query, of those that have something to find; `groups` the kinds of groups with the
+    query's own one. `lmm` is the identity of the model that was asked, `benchmark` its name and split, `task` the
+    fingerprint of queries, judgments, candidates with priors, and groups. `money` is what the calls cost,
+    `scored_on_test` counts the runs in which the strategy was scored on test.
+    """
+
+    name: str
+    folder: Path
+    strategy: str
+    benchmark: tuple[str, str]
+    task: str
+    lmm: str | None
+    requests: Mapping[str, tuple[str, ...]]
+    judgments: Qrels
+    values: Mapping[str, Mapping[str, float]]
+    groups: Mapping[str, Mapping[str, str]]
+    spent: Spent
+    asked: int
+    unknown: int
+    ended: int
+    money: float | None = None
+    scored_on_test: int = 0
+
+    def text(self, query: str) -> str:
+        """The query in words; of a dialogue its last round too."""
+        text, *more = self.requests[query]
+        return f"{text} ({more[-1]})" if more else text
+
+    def mean(self, metric: str) -> float:
+        """Over the queries that have something to find. Raises `ConfigError` where one of them has no such metric."""
+        found = [values[metric] for values in self.values.values() if metric in values]
+        if len(found) < len(self.values):
+            raise ConfigError(
+                f"{self.folder} does not have the metric {metric!r} for every query; give the command that made the "
+                "run once more, which scores it and asks nothing"
+            )
+        return sum(found) / len(found)
+
+
+class _Task(BaseModel):
+    fingerprint: str = ""
+
+
+class _Configuration(BaseModel):
+    benchmark: _Task = _Task()
+    lmm: str | None = None
+
+
+class _Manifest(BaseModel):
+    """What is read of `manifest.json`."""
+
+    configuration: _Configuration
+    scored_on_test: int = 0
+
+
+class _Metrics(Metrics):
+    benchmark: str
+    split: str
+    strategy: str
+    cost: dict[str, FiniteFloat]
+    asked: int
+    unknown: int
+    ended: dict[str, int]
+    groups: dict[str, dict[str, str]] = Field(default_factory=dict)
+
+
+def run_folders(paths: Sequence[Path]) -> list[Path]:
+    """The folders of single runs, each once: those given, and those below a given output folder of `fieldscope eval`.
+
+    Raises `ConfigError` for a folder that is neither.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        below = [path] if (path / "manifest.json").is_file() else sorted(m.parent for m in path.glob("*/manifest.json"))
+        if not below:
+            raise ConfigError(
+                f"{path} holds no run; give the folder that `fieldscope eval` wrote, or a strategy's in it"
+            )
+        for folder in below:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
+    """A run's folder read back. Raises `ConfigError` where the run is not finished, or a file is damaged."""
+    manifest = _manifest(folder)
+    configuration = manifest.configuration
+    metrics = read_metrics(folder, _Metrics)
+    results = read_results(folder)
+    if missing := metrics.per_query.keys() - results.keys():
+        raise ConfigError(f"{folder}: results.jsonl has no query {min(missing)}; finish the run with the same command")
+    results = {query: results[query] for query in metrics.per_query}
+    values = {
+        query: {name: value for name, value in scores.items() if value is not None and name != "positives"}
+        for query, scores in metrics.per_query.items()
+        if scores.get("positives")
+    }
+    if not values:
+        raise ConfigError(f"{folder}: no query has anything to find, so there is nothing to compare")
+    return ScoredRun(
+        name=name or metrics.strategy,
+        folder=folder,
+        strategy=metrics.strategy,
+        benchmark=(metrics.benchmark, metrics.split),
+        task=configuration.benchmark.fingerprint,
+        lmm=configuration.lmm,
+        requests={query: _request(result) for query, result in results.items()},
+        judgments=read_judgments(folder),
+        values=values,
+        groups=metrics.groups,
+        spent=_spent(results, metrics.cost.get("seconds", 0.0)),
+        asked=metrics.asked,
+        unknown=metrics.unknown,
+        ended=sum(metrics.ended.values()),
+        scored_on_test=manifest.scored_on_test,
+    )
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """A short name for each folder: its last part, and as many of those before it as tell it from the others."""
+    parts = [folder.resolve().parts for folder in folders]
+    names = []
+    for own in parts:
+        others = [other for other in parts if other != own]
+        length = next(n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others))
+        names.append("/".join(own[-length:]))
+    return names
+
+
+def require_same_task(runs: Sequence[ScoredRun]) -> None:
+    """Raise `ConfigError`, saying which differ, unless all runs have the same queries and the same judgments."""
+    first = runs[0]
+    for other in runs[1:]:
+        for own, theirs in ((first, other), (other, first)):
+            if alone := [query for query in own.requests if query not in theirs.requests]:
+                raise ConfigError(
+                    f"{first.folder} and {other.folder} are runs over different queries: "
+                    f"{_some(alone)} only in {own.folder}; compare runs of one benchmark, split and --limit"
+                )
+        if changed := [query for query, request in first.requests.items() if other.requests[query] != request]:
+            raise ConfigError(
+                f"{first.folder} and {other.folder} are runs over different queries: {_some(changed)} "
+                f"{'does' if len(changed) == 1 else 'do'} not ask for the same; compare runs of one benchmark and split"
+            )
+        judged = [query for query in first.requests if _marks(first, query) != _marks(other, query)]
+        if judged:
+            images = sorted(image for image, _ in _marks(first, judged[0]) ^ _marks(other, judged[0]))
+            raise ConfigError(
+                f"{first.folder} and {other.folder} have different qrels: {_some(judged)} (in {judged[0]} the images "
+                f"{_some(list(dict.fromkeys(images)))}); compare runs that were scored against the same judgments"
+            )
+
+
+def _marks(run: ScoredRun, query: str) -> frozenset[tuple[str, int]]:
+    return frozenset(run.judgments.get(query, {}).items())
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _manifest(folder: Path) -> _Manifest:
+    path = folder / "manifest.json"
+    try:
+        return _Manifest.model_validate_json(file_bytes(path))
+    except (OSError, ValidationError) as error:
+        raise no_run(folder, path) from error
+
+
+def _request(result: RerankResult) -> tuple[str, ...]:
+    shown = (f"changed from image {result.reference_image}",) if result.reference_image is not None else ()
+    rounds = tuple(f"{turn.question} {turn.answer}" for turn in result.dialogue)
+    return (result.query_text, *shown, *rounds)
+
+
+def _spent(results: Mapping[str, RerankResult], wall: float) -> Spent:
+    asked = [question for result in results.values() for question in result.asked]
+    return Spent(
+        calls=len(asked),
+        prompt_tokens=sum(question.prompt_tokens for question in asked),
+        completion_tokens=sum(question.completion_tokens for question in asked),
+        seconds=sum(question.latency for question in asked),
+        wall=wall,
+    )

@@ -1,0 +1,242 @@
+"""From a validation split's verdicts, comparisons and judgments to a calibration. No test split can be used."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import log
+
+import numpy as np
+
+from fieldscope.agent.calibration import Calibration, CalibrationKey
+from fieldscope.agent.fusion import log_odds, standardise
+from fieldscope.agent.posterior import latest
+from fieldscope.agent.strategies.strategy import Fusion, Strategy
+from fieldscope.agent.types import Comparison, RerankResult
+from fieldscope.core.errors import ConfigError
+from fieldscope.eval.tuning.estimate import predicates_per_word, profile
+from fieldscope.eval.tuning.fitting import Compared, Floats, VerdictFit, fit_comparison_weight, fit_spread, fit_verdicts
+from fieldscope.eval.types import Benchmark
+
+SELECTION_SPLITS = ("train", "dev", "val", "validation")
+"""The splits that may decide a setting."""
+
+HEAD = 20
+"""How deep comparisons, and errors of order, are looked at: as deep as the strategies compare."""
+
+FEW = 5
+NEIGHBOURS = 3
+"""How many images of each head are compared with each other, and how many of them stand side by side."""
+
+
+def require_selection_split(split: str) -> None:
+    """Raise `ConfigError` for a split that may not decide a setting: the test split, and files that name no split."""
+    if split not in SELECTION_SPLITS:
+        raise ConfigError(f"settings are never fitted on the split {split!r}; use one of {', '.join(SELECTION_SPLITS)}")
+
+
+def verification(strategy: Strategy) -> Strategy:
+    """The part of a strategy that comes before its comparisons, with every question asked; the first stage alone
+    where it verifies nothing. Raises `ConfigError` for a strategy that a calibration is nothing to."""
+    if strategy.fusion.method != "posterior":
+        raise ConfigError(
+            f"strategy {strategy.name!r} has nothing to fit: its fusion is {strategy.fusion.method!r}, not 'posterior'"
+        )
+    if strategy.verify is None:
+        return Strategy(name=strategy.name, retrieve=strategy.retrieve, fusion=Fusion(method="prior"))
+    return strategy.model_copy(
+        update={
+            "verify": strategy.verify.model_copy(update={"stop_below": None}),
+            "refine": None,
+            "compare": None,
+            "explain": None,
+            # Only the verdicts are wanted. A posterior would depend on what was fitted before.
+            "fusion": Fusion(method="agreement"),
+        }
+    )
+
+
+def draw_groups(head: Sequence[str], size: int, seed: str) -> list[tuple[str, ...]]:
+    """Groups of `size` images to compare: all among `FEW` images of the head, of which `NEIGHBOURS` follow each other
+    and the others may stand anywhere. What is relevant plays no part, and the same seed draws the same.
+
+    Among few, since in a run, too, an image is compared several times: the errors that its comparisons share must show.
+    """
+    chance = random.Random(seed)
+    start = chance.randrange(max(len(head) - NEIGHBOURS, 0) + 1)
+    near = range(start, min(start + NEIGHBOURS, len(head)))
+    far = [place for place in range(len(head)) if place not in near]
+    places = sorted([*near, *chance.sample(far, k=min(FEW - NEIGHBOURS, len(far)))])
+    return list(combinations([head[place] for place in places], size))
+
+
+def heads(benchmark: Benchmark, results: Mapping[str, RerankResult]) -> dict[str, list[str]]:
+    """The best `HEAD` images of each query after the fit to its verdicts, best first. Raises as `calibrate` does."""
+    require_selection_split(benchmark.split)
+    judged = _all_judged(benchmark, results)
+    fit = _fit(list(judged.values()))
+    return {query_id: _best(query, query.log_odds(fit)) for query_id, query in judged.items()}
+
+
+def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: CalibrationKey) -> Calibration:
+    """Fit to the results of `verification`, with the comparisons of `draw_groups` in both orders among them.
+
+    Raises `ConfigError` for a split that may not decide a setting, and where there is nothing to fit to.
+    """
+    require_selection_split(benchmark.split)
+    judged = _all_judged(benchmark, results)
+    fit = _fit(list(judged.values()))
+    gaps: list[float] = []
+    duels: list[_Duel] = []
+    compared: list[Compared] = []
+    for query_id, query in judged.items():
+        log_odds_after = query.log_odds(fit)
+        comparisons = [c for c in results[query_id].comparisons if c.state == "answered"]
+        gaps += _gaps(query, log_odds_after)
+        duels += _duels(comparisons)
+        compared.append(_compared(query, log_odds_after, comparisons))
+    spread = fit_spread(gaps)
+    position_bias = float(np.mean([duel.position_bias for duel in duels])) if duels else 0.0
+    told = list(results.values())
+    return Calibration(
+        key=key,
+        benchmark=benchmark.name,
+        split=benchmark.split,
+        queries=len(told),
+        temperature=fit.temperature,
+        whole_weight=fit.whole_weight,
+        doubt=fit.doubt,
+        slip=fit.slip,
+        prior_weight=fit.prior_weight,
+        bias=fit.bias,
+        spread=spread,
+        comparison_weight=fit_comparison_weight(compared, spread, position_bias),
+        position_bias=position_bias,
+        consistency=float(np.mean([duel.consistent for duel in duels])) if duels else None,
+        pass_rates=_pass_rates(told),
+        predicates_per_word=predicates_per_word(told),
+        tokens=profile(told),
+    )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The candidates of one query all of whose questions were answered: ids, and along them the standardised prior
+    (n,), the log-odds of the expected answers (n, k), those of the answer about the whole query (n,), 0 where it was
+    not asked, and the judgments."""
+
+    images: tuple[str, ...]
+    prior: Floats
+    verdicts: Floats
+    whole: Floats
+    relevant: tuple[int, ...]
+
+    def log_odds(self, fit: VerdictFit) -> Floats:
+        """(n,) log-odds of a match after a fit."""
+        return fit.log_odds(self.prior, self.verdicts, self.whole)
+
+
+@dataclass(frozen=True)
+class _Duel:
+    """Two images compared in both orders: the log-odds for the one shown earlier, and whether both orders prefer the
+    same."""
+
+    position_bias: float
+    consistent: bool
+
+
+def _all_judged(benchmark: Benchmark, results: Mapping[str, RerankResult]) -> dict[str, _Judged]:
+    return {query_id: _judged(result, benchmark.judgments(query_id)) for query_id, result in results.items()}
+
+
+def _judged(result: RerankResult, judgments: Mapping[str, int]) -> _Judged:
+    answers: dict[str, dict[str, float]] = defaultdict(dict)
+    for verdict in latest(result.verdicts):
+        if verdict.p_expected is not None:
+            answers[verdict.image_id][verdict.predicate] = log_odds(verdict.p_expected)
+    candidates = sorted(result.ranking, key=lambda candidate: candidate.prior_rank)
+    priors = standardise([candidate.prior for candidate in candidates])
+    names = [predicate.id for predicate in result.predicates]
+    parts = [predicate.id for predicate in result.predicates if predicate.kind != "query"]
+    whole = [name for name in names if name not in parts]
+    kept = [
+        (candidate.image_id, prior)
+        for candidate, prior in zip(candidates, priors, strict=True)
+        if answers[candidate.image_id].keys() >= set(names)
+    ]
+    images = tuple(image_id for image_id, _ in kept)
+    return _Judged(
+        images=images,
+        prior=np.array([prior for _, prior in kept]),
+        verdicts=np.array([[answers[i][name] for name in parts] for i in images]).reshape(len(images), len(parts)),
+        whole=np.array([sum(answers[i][name] for name in whole) for i in images]),
+        relevant=tuple(judgments.get(image_id, 0) for image_id in images),
+    )
+
+
+def _fit(judged: Sequence[_Judged]) -> VerdictFit:
+    relevant = [label for query in judged for label in query.relevant]
+    if len(set(relevant)) < 2:
+        raise ConfigError("there is nothing to fit to: the answered candidates are all relevant, or none of them is")
+    widest = max(query.verdicts.shape[1] for query in judged)
+    padded = [
+        np.pad(query.verdicts, ((0, 0), (0, widest - query.verdicts.shape[1])), constant_values=np.inf)
+        for query in judged
+    ]
+    prior, whole = (np.concatenate(each) for each in zip(*((q.prior, q.whole) for q in judged), strict=True))
+    return fit_verdicts(prior, np.concatenate(padded), whole, relevant)
+
+
+def _best(query: _Judged, scores: Floats) -> list[str]:
+    return [query.images[place] for place in np.argsort(-scores, kind="stable")[:HEAD]]
+
+
+def _gaps(query: _Judged, scores: Floats) -> list[float]:
+    """How far each relevant image of the head stands above each irrelevant one, in log-odds."""
+    head = np.argsort(-scores, kind="stable")[:HEAD]
+    relevant = np.array(query.relevant, dtype=np.bool_)[head]
+    gaps: list[float] = np.subtract.outer(scores[head][relevant], scores[head][~relevant]).ravel().tolist()
+    return gaps
+
+
+def _duels(comparisons: Sequence[Comparison]) -> list[_Duel]:
+    """Every two images that were shown together in two orders and answered about in both."""
+    orders: dict[frozenset[str], list[Comparison]] = defaultdict(list)
+    for comparison in comparisons:
+        orders[frozenset(comparison.shown)].append(comparison)
+    duels = []
+    for shown in orders.values():
+        if len(shown) != 2:
+            continue
+        said = [{i: log(p) for i, p in zip(c.shown, c.probabilities, strict=True)} for c in shown]
+        for earlier, later in combinations(shown[0].shown, 2):
+            there, back = (logs[earlier] - logs[later] for logs in said)
+            duels.append(_Duel((there - back) / 2, there * back > 0))
+    return duels
+
+
+def _compared(query: _Judged, scores: Floats, comparisons: Sequence[Comparison]) -> Compared:
+    """The images of a query that were compared and whose log-odds are known."""
+    known = {image_id: place for place, image_id in enumerate(query.images)}
+    usable = [c for c in comparisons if known.keys() >= set(c.shown)]
+    places = sorted({known[image_id] for c in usable for image_id in c.shown})
+    at = {place: index for index, place in enumerate(places)}
+    return Compared(
+        log_odds=scores[places],
+        showings=tuple(([at[known[i]] for i in c.shown], c.probabilities) for c in usable),
+        relevant=np.array(query.relevant, dtype=np.int64)[places],
+    )
+
+
+def _pass_rates(results: Sequence[RerankResult]) -> dict[str, float]:
+    """By kind of predicate, the mean P(expected) over images."""
+    passed: dict[str, list[float]] = defaultdict(list)
+    for result in results:
+        kinds = {predicate.id: predicate.kind for predicate in result.predicates}
+        for verdict in latest(result.verdicts):
+            if verdict.p_expected is not None and verdict.predicate in kinds:
+                passed[kinds[verdict.predicate]].append(verdict.p_expected)
+    return {kind: float(np.mean(passed[kind])) for kind in sorted(passed)}

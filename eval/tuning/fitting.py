@@ -1,0 +1,121 @@
+"""Maximum likelihood fits of what turns answers into probabilities: pure, on arrays.
+
+Those without bounds of their own are penalised like by a Gaussian prior of standard deviation 1 around the default, so
+that a handful of examples can't run away; with hundreds of them the penalty is nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_ndtr
+
+from fieldscope.agent.bradley_terry import Showing, settle
+from fieldscope.agent.calibration import UNCALIBRATED
+from fieldscope.agent.posterior import log_odds_of_all, tempered
+
+Floats = NDArray[np.float64]
+
+PAYS = 2.706
+"""Twice the gain in log-likelihood that a weight of at least 0 reaches by chance once in twenty times."""
+
+_TEMPERATURE = (0.2, 10.0)
+_WHOLE_WEIGHT = (0.0, 5.0)
+_DOUBT = (1e-6, 0.1)
+_SLIP = (1e-6, 0.2)
+_PRIOR_WEIGHT = (0.0, 10.0)
+_BIAS = (-10.0, 10.0)
+_COMPARISON_WEIGHTS = tuple(np.geomspace(1e-3, 10.0, 25).tolist())
+_SPREAD = (0.05, 10.0)
+
+
+@dataclass(frozen=True)
+class VerdictFit:
+    """P(match) = sigmoid(bias + prior_weight * prior + evidence), where the evidence is, but for `doubt` and `slip`,
+    whole_weight * log-odds of the verdict on the whole query + log-odds that all predicates hold / temperature."""
+
+    temperature: float
+    whole_weight: float
+    doubt: float
+    slip: float
+    prior_weight: float
+    bias: float
+
+    def log_odds(self, prior: Floats, verdicts: Floats, whole: Floats) -> Floats:
+        """(n,) log-odds of a match. `prior` (n,) is standardised per query; `verdicts` (n, k) are the log-odds of the
+        expected answers, infinity where a query has fewer than k predicates; without any they say nothing. `whole` (n,)
+        are those of the answer about the whole query, 0 where it was not asked."""
+        holds = 1.0 / (1.0 + np.exp(-np.asarray(verdicts)))
+        parts = np.where(np.isinf(verdicts).all(axis=1), 0.0, log_odds_of_all(holds) / self.temperature)
+        evidence = tempered(self.whole_weight * whole + parts, self.doubt, self.slip)
+        return np.asarray(self.bias + self.prior_weight * prior + evidence)
+
+
+def fit_verdicts(prior: Floats, verdicts: Floats, whole: Floats, relevant: ArrayLike) -> VerdictFit:
+    """The fit to n judged candidates: `prior` (n,), `verdicts` (n, k) and `whole` (n,) as in `VerdictFit.log_odds`,
+    `relevant` (n,) 0 or 1. What belongs to verdicts that nobody gave stays at its default. Raises ValueError without a
+    candidate."""
+    sides = 2.0 * np.asarray(relevant, dtype=np.float64) - 1.0
+    if not sides.size:
+        raise ValueError("there is no candidate to fit to")
+    usual = UNCALIBRATED
+    temperature, doubt, slip = np.log((usual.temperature, usual.doubt, usual.slip))
+    default = np.array([temperature, usual.whole_weight, doubt, slip, usual.prior_weight, usual.bias])
+
+    def fit_at(values: Floats) -> VerdictFit:
+        temperature, whole, doubt, slip, prior_weight, bias = map(float, values)
+        temperature, doubt, slip = (float(np.exp(value)) for value in (temperature, doubt, slip))
+        return VerdictFit(temperature, whole, doubt, slip, prior_weight, bias)
+
+    def loss(values: Floats) -> float:
+        surprise = np.logaddexp(0.0, -sides * fit_at(values).log_odds(prior, verdicts, whole)).sum()
+        return float(surprise + 0.5 * ((values - default) ** 2).sum())
+
+    temperatures, doubts, slips = (tuple(np.log(bound)) for bound in (_TEMPERATURE, _DOUBT, _SLIP))
+    bounds = [temperatures, _WHOLE_WEIGHT, doubts, slips, _PRIOR_WEIGHT, _BIAS]
+    found = minimize(loss, default, method="L-BFGS-B", bounds=bounds)
+    return fit_at(found.x)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """n images of one query that were compared with each other: `log_odds` (n,) of a match before, `showings` of their
+    indices with P(best) of each, and `relevant` (n,) 0 or 1."""
+
+    log_odds: Floats
+    showings: tuple[Showing, ...]
+    relevant: NDArray[np.int64]
+
+
+def fit_comparison_weight(queries: Sequence[Compared], spread: float, position_bias: float) -> float:
+    """The weight at which merged comparisons, as `fieldscope.agent.bradley_terry.settle` merges them, make the judgments of the
+    images that were compared most likely; 0 where they become no more likely than chance would make them."""
+
+    def surprise(weight: float) -> float:
+        total = 0.0
+        for query in queries:
+            after = settle(query.log_odds, spread, query.showings, weight=weight, position_bias=position_bias)
+            total += float(np.logaddexp(0.0, (1.0 - 2.0 * query.relevant) * after.mean).sum())
+        return total
+
+    best = min(_COMPARISON_WEIGHTS, key=surprise)
+    return float(best) if 2 * (surprise(0.0) - surprise(best)) > PAYS else 0.0
+
+
+def fit_spread(gaps: ArrayLike) -> float:
+    """The standard deviation of errors in log-odds that explains how often a relevant image stands below another.
+
+    `gaps` (n,) is the log-odds of a relevant image minus those of an irrelevant one of the same query. With
+    independent normal errors P(gap > 0) = Phi(|gap| / (spread * sqrt 2)), Thurstone's case V (1927).
+    """
+    found = np.asarray(gaps, dtype=np.float64)
+
+    def loss(log_spread: float) -> float:
+        # Over a small spread the tail is so far out that only its logarithm is a number.
+        return float(-log_ndtr(found / (np.exp(log_spread) * np.sqrt(2.0))).sum() + 0.5 * log_spread**2)
+
+    return float(np.exp(minimize_scalar(loss, bounds=tuple(np.log(_SPREAD))).x))

@@ -1,0 +1,1 @@
+"""An agentic reranker for text-to-image retrieval."""

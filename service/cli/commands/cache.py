@@ -1,0 +1,191 @@
+"""`fieldscope cache`: the answers that are remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fieldscope.core.errors import CacheError
+from fieldscope.service.cli.console import note, plain, program, show, show_json
+from fieldscope.service.cli.options import json_option
+
+_SHOWN = 10  # bad entries that are listed
+
+
+class Age(click.ParamType[timedelta]):
+    """Hours, days or weeks: 12h, 30d, 8w."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        from fieldscope.service.workflows.cache import parse_age
+
+        try:
+            return value if isinstance(value, timedelta) else parse_age(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.group()
+def cache() -> None:
+    """Look at the response cache, check and clean it, and carry answers to another machine."""
+
+
+@cache.command()
+@json_option
+def stats(as_json: bool) -> None:
+    """How many answers are kept, of which models, how large and how old, and where."""
+    from fieldscope.service.workflows import cache as caching
+
+    path, found = caching.cache_path(), caching.stats()
+    if as_json:
+        show_json(
+            {
+                "path": str(path),
+                "entries": found.entries,
+                "size_bytes": found.size_bytes,
+                "by_model": found.by_model,
+                "models": {model: asdict(share) for model, share in found.models.items()},
+            }
+        )
+        return
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", overflow="fold")
+    for column in ("answers", "MB", "oldest", "newest"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for model, share in sorted(found.models.items(), key=lambda item: -item[1].entries):
+        ages = (caching.age_of(share.oldest), caching.age_of(share.newest))
+        table.add_row(plain(model), f"{share.entries:,}", f"{share.size_bytes / 1e6:,.1f}", *ages)
+    show(f"{found.entries:,} answers, {found.size_bytes / 1e6:,.1f} MB, in {path}", *([table] if found.entries else []))
+
+
+@cache.command()
+@json_option
+def verify(as_json: bool) -> None:
+    """Read every answer and take its checksums again. Ends with an error where one is not what it says it is.
+
+    Answers that are no answers (filtered, without log-probabilities, no JSON) are listed, too: an earlier version kept
+    them. They are asked for again when they are needed.
+    """
+    from fieldscope.service.workflows import cache as caching
+
+    found = caching.verify()
+    if as_json:
+        show_json({"path": str(caching.cache_path()), **asdict(found)})
+    else:
+        show(f"{found.entries:,} answers read in {caching.cache_path()}, {len(found.bad):,} bad")
+        _list(found.bad)
+        if found.unusable:
+            show(f"{len(found.unusable):,} can't be used, and are asked for again when they are needed")
+            _list(found.unusable)
+    if found.file:
+        raise CacheError(f"the file {caching.cache_path()} is damaged ({found.file[0]}): move it away, and ask again")
+    if found.bad:
+        raise CacheError(
+            f"{len(found.bad):,} of {found.entries:,} answers are bad: remove them with "
+            f"`{program()} cache prune --bad`, and they are asked again when they are wanted"
+        )
+
+
+def _list(faults: Mapping[str, str]) -> None:
+    """The first entries with what is wrong with them, by their keys."""
+    show(*(f"  {key[:12]}: {fault}" for key, fault in list(faults.items())[:_SHOWN]))
+    if len(faults) > _SHOWN:
+        show(f"  and {len(faults) - _SHOWN:,} more; --json lists all")
+
+
+@cache.command()
+@click.option("--older-than", "age", type=Age(), metavar="AGE", help="Answers older than this: 12h, 30d, 8w.")
+@click.option("--model", metavar="TEXT", help="Answers of models whose identity begins so; `stats` shows them.")
+@click.option("--bad", is_flag=True, help="Answers that `verify` finds bad, or that can't be used.")
+@click.option("--dry-run", is_flag=True, help="Say how much it would remove, and remove nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def prune(age: timedelta | None, model: str | None, bad: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Remove answers, by age, by model, or both. A model must be asked again for what is removed."""
+    from fieldscope.service.workflows import cache as caching
+
+    if bad == (age is not None or model is not None):
+        raise click.UsageError("say what to remove: --older-than, --model or both; or --bad alone")
+    if as_json and not (dry_run or yes):
+        raise click.UsageError("--json can't ask; give --yes, or --dry-run")
+    pruning = caching.Pruning.older_than(age or timedelta(0), model)
+    if bad:
+        found = caching.verify()
+        pruning = caching.Pruning(pruning.before, keys=[*found.bad, *found.unusable])
+    with caching.opened() as store:
+        share = pruning.share(store) if store else None
+        removed = freed = 0
+        if share is not None and share.entries and not as_json:
+            size = f", {share.size_bytes / 1e6:,.1f} MB" if share.size_bytes else ""
+            show(f"{share.entries:,} answers{size} of {caching.cache_path()}")
+        if store is not None and share is not None and share.entries and not dry_run:
+            if not yes:
+                click.confirm("Remove them? Only a model can bring them back", abort=True, err=True)
+            removed, freed = pruning.remove(store)
+    if as_json:
+        show_json({"matching": share.entries if share else 0, "removed": removed, "freed_bytes": freed})
+    elif share is None or not share.entries:
+        show("there is nothing to remove")
+    elif dry_run:
+        note("nothing was removed")
+    else:
+        show(f"removed {removed:,} answers; the file is {freed / 1e6:,.1f} MB smaller")
+
+
+@cache.command("export")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN ...", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    "file",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The file to write.",
+)
+@json_option
+def export_command(runs: tuple[Path, ...], file: Path, as_json: bool) -> None:
+    """Write runs into one file that replays without models, server or pictures.
+
+    RUN is a run's folder, or the output folder of `fieldscope eval` for all runs in it. The file has every answer that
+    the runs rest on, queries, candidates, judgments and strategies; of images the hashes alone.
+    """
+    from fieldscope.service.workflows import cache as caching
+
+    header = caching.export_runs(runs, file)
+    if as_json:
+        show_json({"file": str(file), "file_bytes": file.stat().st_size, **header.model_dump(mode="json")})
+        return
+    counts = header.counts
+    show(
+        f"{counts.get('run', 0)} runs, {counts.get('query', 0):,} queries, {counts.get('response', 0):,} answers and "
+        f"the hashes of {counts.get('image', 0):,} images: {file}, {file.stat().st_size / 1e6:,.1f} MB",
+        f"to run them again anywhere: {program()} eval --replay {file}",
+    )
+
+
+@cache.command("import")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@json_option
+def import_command(file: Path, as_json: bool) -> None:
+    """Take the answers of an exported file into the response cache.
+
+    Every answer's key is checked against its request first. What an answer says can't be checked: import from those
+    whose runs you would believe.
+    """
+    from fieldscope.service.workflows import cache as caching
+
+    total, new = caching.import_file(file)
+    if as_json:
+        show_json({"file": str(file), "responses": total, "new": new, "path": str(caching.cache_path())})
+    else:
+        show(f"{total:,} answers in {file}, {new:,} of them new, in {caching.cache_path()}")

@@ -1,0 +1,62 @@
+"""`fieldscope config`: every setting of the service, and where it came from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fieldscope.core.private import shown_address
+from fieldscope.service.cli.console import plain, show, show_json
+from fieldscope.service.cli.options import json_option
+from fieldscope.service.cli.server_options import server_options
+
+if TYPE_CHECKING:
+    from fieldscope.service.server.settings import Told
+
+_MASK = "********"
+
+
+@click.command()
+@json_option
+@server_options
+def config(told: Told, as_json: bool) -> None:
+    """Print every setting of `fieldscope serve`, and where it came from.
+
+    A flag comes before a variable FIELDSCOPE_..., that before a TOML file, and that before the default. The flags are
+    those of `fieldscope serve`.
+    """
+    values = _values(told)
+    if as_json:
+        show_json({key: {"value": value, "from": told.origins[key]} for key, value in values.items()})
+        return
+    from rich.table import Table
+
+    from fieldscope.service.server.settings import DEFAULT, variable_of
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("setting", "value", "from", "variable"):
+        table.add_column(heading, overflow="fold")
+    for key, value in values.items():
+        origin = told.origins[key]
+        shown = "" if value is None else str(value)
+        dim = "dim" if origin == DEFAULT else ""
+        table.add_row(plain(key), plain(shown, dim), plain(origin, dim), plain(variable_of(key), "dim"))
+    show(table)
+
+
+def _values(told: Told) -> dict[str, Any]:
+    """By dotted name, as JSON; paths that were not given as what they come to, and secrets masked."""
+    settings = told.settings
+    values = settings.model_dump(mode="json")
+    values |= {f"limits.{name}": value for name, value in values.pop("limits").items()}
+    values["api_key"] = _MASK if settings.api_key else None
+    values["lmm"] = shown_address(settings.lmm) if settings.lmm else None
+    values |= {
+        "data": str(settings.data_folder),
+        "keys": str(settings.keys_file),
+        "runs": str(settings.runs_folder),
+        "cache_file": str(settings.models.store_path),
+        "clip": settings.clip or "bundled",
+    }
+    return values

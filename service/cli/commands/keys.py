@@ -1,0 +1,65 @@
+"""`fieldscope keys`: who may use the service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from fieldscope.service.cli.console import note, show, show_json
+from fieldscope.service.cli.options import json_option
+from fieldscope.service.cli.server_options import keys_options
+
+if TYPE_CHECKING:
+    from fieldscope.service.server.api.keys import KeyFile
+    from fieldscope.service.server.settings import Told
+
+
+@click.group()
+def keys() -> None:
+    """Make, list and remove the API keys of `fieldscope serve`.
+
+    As soon as there is one, every request needs one. The service sees changes at once.
+    """
+
+
+@keys.command()
+@click.argument("name")
+@keys_options
+def add(name: str, told: Told) -> None:
+    """Make a key for NAME, and print it this once.
+
+    Only a salted hash of it is kept. It goes into each request as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+    """
+    secret = _file(told).add(name)
+    click.echo(secret)
+    note("this key is not shown again; keep it where secrets are kept")
+
+
+@keys.command("list")
+@json_option
+@keys_options
+def list_(as_json: bool, told: Told) -> None:
+    """List the names of all keys."""
+    known = _file(told).all()
+    if as_json:
+        show_json([{"name": key.name, "created": key.created} for key in known])
+        return
+    show(*(f"{key.name}  since {key.created}" for key in known))
+    if not known:
+        note("there is no key yet; `fieldscope keys add NAME` makes one")
+
+
+@keys.command()
+@click.argument("name")
+@keys_options
+def remove(name: str, told: Told) -> None:
+    """Remove the key of NAME, which opens nothing from then on."""
+    _file(told).remove(name)
+    show(f"{name} is removed.")
+
+
+def _file(told: Told) -> KeyFile:
+    from fieldscope.service.server.api.keys import KeyFile
+
+    return KeyFile(told.settings.keys_file)

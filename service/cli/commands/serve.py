@@ -1,0 +1,38 @@
+"""`fieldscope serve`: rerank and search over HTTP, with the viewer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from fieldscope.core.private import writing_privately
+from fieldscope.service.cli.console import note, show
+from fieldscope.service.cli.server_options import server_options
+
+if TYPE_CHECKING:
+    from fieldscope.service.server.settings import Told
+
+
+@click.command()
+@server_options
+def serve(told: Told) -> None:
+    """Serve reranking over HTTP, and the viewer at /.
+
+    Jina's, Cohere's and vLLM's clients need nothing but this address as their base URL; /docs lists every endpoint.
+    Listens to this machine only, unless --host says otherwise, and then wants API keys: see `fieldscope keys`. Every
+    setting can come from a flag, from a variable FIELDSCOPE_..., or from a TOML file: see `fieldscope config`.
+    """
+    from fieldscope.service.server.api.opening import prepare
+    from fieldscope.service.server.app import create_app, require_keys
+    from fieldscope.service.server.serve import address_of, bound, serve_until_stopped
+
+    settings = told.settings
+    keys = require_keys(settings).all()
+    with writing_privately(), bound(settings) as listener:
+        app = create_app(settings, prepared=prepare(settings))
+        if keys:
+            note(f"every request needs one of the {len(keys)} API keys in {settings.keys_file}")
+        serve_until_stopped(
+            app, listener, settings.grace, lambda: show(f"Fieldscope serves at {address_of(listener)} until Ctrl-C")
+        )

@@ -1,0 +1,121 @@
+"""`fieldscope view`: runs to look at in a browser, served or as files."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fieldscope.core.errors import ConfigError
+from fieldscope.service.cli.console import note, progress, show, warn
+
+if TYPE_CHECKING:
+    from fieldscope.service.viewer.runs.shelf import Shelf
+
+PORT = 8600
+
+
+@click.command()
+@click.argument("runs", metavar="[RUNS_FOLDER]", default="runs", type=click.Path(path_type=Path))
+@click.option(
+    "--export",
+    "out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write the same pages there instead of serving them; FOLDER/index.html opens from the disk.",
+)
+@click.option("--originals", is_flag=True, help="With --export: large pictures, too, not thumbnails only.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Where the images lie (a folder, or a Parquet file) if not where the runs say.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="Where to serve; 0 takes a free one."
+)
+def view(runs: Path, out: Path | None, originals: bool, images: Path | None, port: int) -> None:
+    """Look at every verdict of your runs, and see where strategies disagree, in a browser.
+
+    RUNS_FOLDER [default: runs] holds what `fieldscope eval` wrote; runs may lie some folders deep in it. Needs no model
+    and no network, and is served to this machine only.
+    """
+    if originals and out is None:
+        raise click.UsageError("--originals belongs to --export; served pages have them anyway")
+    from fieldscope.service.viewer.runs.shelf import Shelf
+    from fieldscope.service.wiring.settings import Settings
+
+    if images is not None and not images.exists():
+        raise ConfigError(f"{str(images)!r} does not exist; give the folder of the images, or their Parquet file")
+    shelf = Shelf(runs, images, Settings().store_path)
+    if out is not None:
+        _export(shelf, out, originals)
+    else:
+        _serve(shelf, port)
+
+
+def _read(shelf: Shelf) -> None:
+    """Read what the lists show once, and remember it; so the first page comes at once."""
+    keys = shelf.folders()
+    with progress("reading runs") as report:
+        for done, key in enumerate(keys):
+            report(done, len(keys))
+            run = shelf.run(key)
+            if run is not None and run.problem:
+                warn(run.problem)
+        if keys:
+            report(len(keys), len(keys))
+    if not keys:
+        note(f"there is no run below {shelf.root} yet; `fieldscope eval` makes them")
+
+
+def _export(shelf: Shelf, out: Path, originals: bool) -> None:
+    from fieldscope.service.viewer.export import export
+    from fieldscope.service.viewer.site import Site
+
+    _read(shelf)
+    done = export(Site(shelf, live=False), out, originals=originals)
+    show(f"{done.pages:,} pages and {done.pictures:,} pictures are in {out}; open {out / 'index.html'}")
+
+
+def _serve(shelf: Shelf, port: int) -> None:
+    from uvicorn import Config, Server
+
+    from fieldscope.service.server.connections import LARGEST_HEAD, BoundedConnection
+    from fieldscope.service.viewer.server import create_viewer
+    from fieldscope.service.viewer.site import Site
+
+    with _listening(port) as listener:
+        _read(shelf)
+        site = Site(shelf, live=True)
+        site.warm()
+        show(f"The viewer is at http://127.0.0.1:{listener.getsockname()[1]} until Ctrl-C")
+        # The browser keeps connections open; nobody should wait for them at the end.
+        config = Config(
+            create_viewer(site),
+            http=BoundedConnection,
+            h11_max_incomplete_event_size=LARGEST_HEAD,
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        with suppress(KeyboardInterrupt):  # that is how it ends
+            Server(config).run(sockets=[listener])
+
+
+def _listening(port: int) -> socket.socket:
+    """Raises `ConfigError` where the port is taken."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"can't serve at port {port} ({error.strerror}); choose another with --port") from error
+    return listener

@@ -1,0 +1,106 @@
+"""The program `fieldscope`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+from typing import Any
+
+import click
+
+from fieldscope.core.errors import FieldscopeError
+from fieldscope.service.cli.commands.cache import cache
+from fieldscope.service.cli.commands.calibrate import calibrate
+from fieldscope.service.cli.commands.compare import compare
+from fieldscope.service.cli.commands.config import config
+from fieldscope.service.cli.commands.demo import demo
+from fieldscope.service.cli.commands.doctor import doctor
+from fieldscope.service.cli.commands.evaluate import evaluate
+from fieldscope.service.cli.commands.export import export
+from fieldscope.service.cli.commands.keys import keys
+from fieldscope.service.cli.commands.leaderboard import leaderboard
+from fieldscope.service.cli.commands.library import caption, index, search
+from fieldscope.service.cli.commands.lmm import lmm
+from fieldscope.service.cli.commands.measure import measure
+from fieldscope.service.cli.commands.prompts import prompts
+from fieldscope.service.cli.commands.published import published
+from fieldscope.service.cli.commands.rerank import rerank
+from fieldscope.service.cli.commands.rescore import rescore
+from fieldscope.service.cli.commands.serve import serve
+from fieldscope.service.cli.commands.strategies import strategies
+from fieldscope.service.cli.commands.trace import trace
+from fieldscope.service.cli.commands.version import version
+from fieldscope.service.cli.commands.view import view
+from fieldscope.service.cli.console import complain, spelled
+from fieldscope.service.wiring.interruption import INTERRUPTED
+
+DEBUG = "FIELDSCOPE_DEBUG"
+FAILED = 1
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""The numbers of the errors of a full and of a read-only disk."""
+
+
+class Program(click.Group):
+    """A group whose commands end in one line where they fail, never in a traceback, unless FIELDSCOPE_DEBUG is set."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if os.environ.get(DEBUG):
+            return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except KeyboardInterrupt as stop:
+            complain("; ".join(["interrupted", *map(str, stop.args)]))
+            ctx.exit(INTERRUPTED)
+        except FieldscopeError as error:
+            complain(str(error))
+            ctx.exit(FAILED)
+        except Exception as error:  # whatever it is, a user can do nothing with its traceback
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # click ends quietly where nobody reads on
+            if isinstance(error, OSError) and error.errno in DISK:
+                where = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+                complain(f"can't write{where} ({error.strerror}): make room, or choose a folder that can be written")
+                ctx.exit(FAILED)
+            reason = str(error).strip().splitlines() or [""]
+            complain(
+                f"unexpected {type(error).__name__}: {reason[0][:300]}; run it again with {DEBUG}=1 for the traceback, "
+                "and report it"
+            )
+            ctx.exit(FAILED)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they were added, which is the order of use."""
+        return list(self.commands)
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A library's warning without the place in its code, which says nothing to a user."""
+    return f"warning: {spelled(' '.join(str(message).split()))} ({category.__name__})\n"
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """Fieldscope reranks images for a query: a large multimodal model looks at every candidate and says why."""
+
+
+COMMANDS = (
+    demo, evaluate, view, compare, export, leaderboard, calibrate, measure, rerank, index, caption, search, trace, lmm,
+    serve, config, keys, doctor, cache, rescore, published, prompts, strategies, version,
+)  # fmt: skip
+for command in COMMANDS:
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The console script."""
+    warnings.formatwarning = _one_line
+    cli(prog_name="fieldscope")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fieldscope.service.wiring.settings import (
+    CACHE_MODES,
+    DEFAULT_ATTEMPTS,
+    DEFAULT_CONCURRENCY,
+    DEFAULT_MAX_SIDE,
+    DEFAULT_REQUEST_TIMEOUT,
+    Settings,
+)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+
+runs_out = click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Where the runs go, a folder per strategy.",
+)
+
+_CLIP = click.option(
+    "--clip",
+    metavar="NAME",
+    help="The first stage's CLIP: MODEL:PRETRAINED as open_clip names it, or a folder.  [default: the bundled one]",
+)
+_SERVER = (
+    click.option("--lmm", "lmm_url", metavar="URL", help="An OpenAI-compatible server, such as http://localhost:8000."),
+    click.option("--model", metavar="NAME", help="The model to ask there."),
+)
+_MAX_SIDE = click.option(
+    "--max-side",
+    type=click.IntRange(min=1),
+    default=DEFAULT_MAX_SIDE,
+    show_default=True,
+    metavar="PIXELS",
+    help="Larger pictures are scaled down before they travel to the server.",
+)
+_REQUEST_TIMEOUT = click.option(
+    "--request-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=DEFAULT_REQUEST_TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time for one attempt of a call to the server, from the first to the last byte.",
+)
+_LMM = (
+    *_SERVER,
+    click.option("--revision", metavar="TEXT", help="Tells two models of that name apart in the cache."),
+    _MAX_SIDE,
+    click.option(
+        "--concurrency",
+        type=click.IntRange(min=1),
+        default=DEFAULT_CONCURRENCY,
+        show_default=True,
+        metavar="N",
+        help="Calls in flight at once.",
+    ),
+    _REQUEST_TIMEOUT,
+    click.option(
+        "--attempts",
+        type=click.IntRange(min=1),
+        default=DEFAULT_ATTEMPTS,
+        show_default=True,
+        metavar="N",
+        help="At most N attempts for a call to the server that got no answer in time, or a passing error.",
+    ),
+    click.option(
+        "--cache",
+        "cache_mode",
+        type=click.Choice(CACHE_MODES),
+        default="on",
+        show_default=True,
+        help="on: ask what was never asked. refresh: ask again. replay: never ask. off: remember nothing.",
+    ),
+)
+_DRY_RUN = (
+    click.option("--dry-run", is_flag=True, help="Print what it would ask, and ask nothing."),
+    click.option(
+        "--prices",
+        "price_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="With --dry-run: what it would cost. YAML with input_per_million, output_per_million and currency, or "
+        "with these below the name of each model.",
+    ),
+)
+
+
+def clip_options(command: Function) -> Function:
+    """`--clip`; the command gets `settings`."""
+    return _with_settings(command, _CLIP)
+
+
+def model_options(command: Function) -> Function:
+    """`--clip`, and everything about the LMM and its cache; the command gets `settings`.
+
+    A server's key is no option, for other users of a machine see the command lines of all: it comes from the
+    environment, FIELDSCOPE_API_KEY or OPENAI_API_KEY.
+    """
+    return _with_settings(command, *_LMM, _CLIP)
+
+
+def server_options(command: Function) -> Function:
+    """`--lmm`, `--model`, `--max-side` and `--request-timeout`, for who asks past the cache; the command gets
+    `settings`."""
+    return _with_settings(command, *_SERVER, _MAX_SIDE, _REQUEST_TIMEOUT)
+
+
+def budget_options(command: Function) -> Function:
+    """`--max-calls`, `--max-tokens` and `--deadline`; the command gets `budget`, what a query may spend."""
+    return _with_budget(
+        command,
+        "budget",
+        "",
+        "At most N calls to the LMM for a query, answers from the cache among them.",
+        "At most N tokens for a query, read and written.",
+        "Time for a query, from its first call. Calls in flight are given up then; what is known is ranked.",
+    )
+
+
+def run_budget_options(command: Function) -> Function:
+    """The same with `--run-` before them; the command gets `run_budget`, what all queries of a run may spend."""
+    return _with_budget(
+        command,
+        "run_budget",
+        "run-",
+        "At most N calls for all queries of a strategy, first come, first served: queries that run at once share what "
+        "is left.",
+        "At most N tokens for all queries of a strategy, first come, first served.",
+        "Time for all queries of a strategy, from the first call. Calls in flight are given up then.",
+    )
+
+
+def dry_run_options(command: Function) -> Function:
+    """`--dry-run` and `--prices`; the command gets `dry_run` and `price_file`, which goes with it."""
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> Any:
+        if values["price_file"] is not None and not values["dry_run"]:
+            raise click.UsageError("--prices goes with --dry-run")
+        return command(**values)
+
+    return _decorated(wrapped, *_DRY_RUN)  # type: ignore[no-any-return]
+
+
+def _with_budget(command: Function, name: str, prefix: str, calls: str, tokens: str, deadline: str) -> Function:
+    number, seconds = click.IntRange(min=0), click.FloatRange(min=0, min_open=True)
+    limits: tuple[tuple[str, str, click.ParamType[Any], str, str], ...] = (
+        ("max_calls", "max-calls", number, "N", calls),
+        ("max_tokens", "max-tokens", number, "N", tokens),
+        ("deadline", "deadline", seconds, "SECONDS", deadline),
+    )
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> Any:
+        from fieldscope.agent.budget import Budget
+
+        limit = Budget(**{each: values.pop(f"{name}_{each}") for each, *_ in limits})
+        return command(**{name: limit}, **values)
+
+    options = (
+        click.option(f"--{prefix}{option}", f"{name}_{each}", type=kind, metavar=metavar, help=text)
+        for each, option, kind, metavar, text in limits
+    )
+    return _decorated(wrapped, *options)  # type: ignore[no-any-return]
+
+
+def _with_settings(command: Function, *options: Callable[[Any], Any]) -> Function:
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> Any:
+        chosen = {name: values.pop(name) for name in Settings.__dataclass_fields__ if name in values}
+        return command(settings=_checked(Settings(**chosen)), **values)
+
+    return _decorated(wrapped, *options)  # type: ignore[no-any-return]
+
+
+def _decorated(wrapped: Callable[..., Any], *options: Callable[[Any], Any]) -> Any:
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def _checked(settings: Settings) -> Settings:
+    if settings.lmm_url and not settings.model:
+        raise click.UsageError("--lmm needs --model: the name under which that server serves the model")
+    for name, value in (("--model", settings.model), ("--revision", settings.revision)):
+        if value and not settings.lmm_url:
+            raise click.UsageError(f"{name} goes with --lmm: the address of the server")
+    return settings

@@ -1,0 +1,64 @@
+"""The events of a trace, in a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from fieldscope.agent.types import TraceEvent
+from fieldscope.service.cli.console import plain
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_TOGETHER = frozenset({"verified", "compared", "explained"})
+
+
+def new_table() -> Table:
+    """A table without frames, as narrow as its cells allow."""
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+
+
+def timeline(trace: Iterable[TraceEvent]) -> Table:
+    """One row per event, in the order of time; those of a wave, one after the other, share a row."""
+    table = new_table()
+    table.add_column("seconds", justify="right")
+    table.add_column("event")
+    table.add_column("", overflow="fold")
+    numbered = list(enumerate(sorted(trace, key=lambda event: event.at)))
+    for _, group in groupby(numbered, key=lambda one: (one[1].kind, one[0] if one[1].kind not in _TOGETHER else -1)):
+        events = [event for _, event in group]
+        told = _told(events[0].data) if len(events) == 1 else _told(_summed(events))
+        table.add_row(f"{max(event.at for event in events):.3f}", plain(events[0].kind), plain(told))
+    return table
+
+
+def _summed(events: Sequence[TraceEvent]) -> dict[str, Any]:
+    """States and numbers of many events added up; what is each event's own is left out."""
+    states: Counter[str] = Counter()
+    sums: Counter[str] = Counter()
+    for event in events:
+        for key, value in event.data.items():
+            if key == "state":
+                states[str(value)] += 1
+            elif key == "states" and isinstance(value, dict):
+                states.update({str(state): count for state, count in value.items() if isinstance(count, int)})
+            elif key != "wave" and isinstance(value, int | float):
+                sums[key] += value  # type: ignore[assignment]  # tokens are counted, seconds are not
+    return {"events": len(events), **dict(sorted(states.items())), **sums}
+
+
+def _told(value: Any) -> str:
+    """An event's data in words; of a fingerprint the first 12 digits."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_told(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return " ".join(map(_told, value)) or "none"
+    if value is None or value == "":
+        return "none"
+    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return text[:12] if _FINGERPRINT.fullmatch(text) else text

@@ -1,0 +1,253 @@
+"""A trace in a terminal: the thought, the predicates, the verdicts, the comparisons, and what each stage moved.
+
+Texts of users and models are shown as plain text: neither rich's markup nor a terminal's control characters in them
+have any effect.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from fieldscope.agent.trace_view import (
+    Matchup,
+    StageCost,
+    error_counts,
+    first_shown_wins,
+    matchups,
+    stage_costs,
+    verdicts_by_image,
+)
+from fieldscope.agent.types import Predicate, Reason, RerankResult, Verdict
+from fieldscope.service.cli.console import plain
+from fieldscope.service.cli.tables.ranking import moved_by
+from fieldscope.service.cli.tables.timeline import new_table, timeline
+
+SHOWN = 20
+"""How many images and how many comparisons are shown without `--all`."""
+
+_COLUMNS = 8  # predicates side by side that fit into 100 columns, with room for an image's name
+
+
+def render_trace(result: RerankResult, limit: int | None = SHOWN) -> RenderableType:
+    """What led to a ranking. Of images and comparisons the first `limit` are shown, all where None."""
+    return Group(
+        *header(result),
+        *_thought(result),
+        *_predicates(result.predicates),
+        *_verdicts(result, limit),
+        *_compared(result, limit),
+        *_reasons(result.reasons),
+        heading("what each stage asked and moved"),
+        _stages(stage_costs(result)),
+        heading("what happened"),
+        timeline(result.trace),
+    )
+
+
+def header(result: RerankResult) -> Iterator[RenderableType]:
+    """The request, what it was run with, how it ended, and what is to be known of the result."""
+    yield line("query", f"{result.query_text}  (id {result.query_id})")
+    if result.reference_image is not None:
+        yield line("reference", result.reference_image)
+    for turn in result.dialogue:
+        yield line("asked", f"{turn.question}  {turn.answer}")
+    yield line("strategy", result.strategy)
+    asked = result.asked
+    cached = sum(question.cached for question in asked)
+    states = Counter(question.state for question in asked)
+    everything = (*result.calls, *result.verdicts, *result.comparisons, *result.reasons)
+    never = sum(question.state == "not_asked" for question in everything)
+    tokens = sum(question.prompt_tokens + question.completion_tokens for question in asked)
+    yield line(
+        "calls",
+        f"{states['answered']} answered ({cached} from the cache), {states['unknown']} unknown, {never} not asked; "
+        f"{tokens} tokens",
+    )
+    if result.ended:
+        yield line("ended", f"the budget ran out in the stage {result.ended}", "yellow")
+    yield from (line("warning", flag, "yellow") for flag in result.flags)
+
+
+def verdict_cell(verdict: Verdict | None) -> Text:
+    """P(expected) in percent, which is never quite 0 or 100; ? where it is unknown, · where nobody asked."""
+    if verdict is None or verdict.state == "not_asked":
+        return Text("·", style="dim")
+    if verdict.p_expected is None:
+        return Text("?", style="yellow")
+    percent = 100 * verdict.p_expected
+    told = "<1" if percent < 0.5 else ">99" if percent > 99.5 else f"{percent:.0f}"
+    return Text(told, style="green" if percent >= 50 else "red")
+
+
+def comparisons_table(found: Sequence[Matchup]) -> Table:
+    """One row for each pair or set of images, with P(best) in both orders, both written along the images."""
+    table = new_table()
+    table.add_column("compared", overflow="fold")
+    for name in ("P(best), shown so", "other order"):
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_column("orders")
+    for matchup in found:
+        first, *others = (_told_probabilities(matchup, n) for n in range(len(matchup.comparisons)))
+        table.add_row(
+            plain(" | ".join(matchup.images)),
+            first,
+            Text("\n").join(others) if others else Text("-", style="dim"),
+            {True: Text("agree"), False: Text("disagree", style="red"), None: Text("-", style="dim")}[matchup.agree],
+        )
+    return table
+
+
+def reason_lines(reason: Reason) -> Iterator[RenderableType]:
+    """A reason, and a mark where it speaks against the verdict."""
+    if reason.state != "answered":
+        yield line("reason", f"{reason.state.replace('_', ' ')}: {reason.error}", "yellow")
+        return
+    yield line("reason", reason.text)
+    if reason.agrees is False:
+        yield line("", f"≠ the reason says {reason.says}, the verdict does not", "red")
+
+
+def line(name: str, value: str, style: str = "") -> RenderableType:
+    """A name and somebody's words; further lines of the words stand below them."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(width=9, justify="right", style="bold")
+    grid.add_column(overflow="fold")
+    grid.add_row(plain(name), plain(value, style))
+    return grid
+
+
+def heading(title: str) -> Text:
+    """A line above a table."""
+    return Text(f"\n{title}", style="bold")
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number, or - where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def columns(predicates: Sequence[Predicate]) -> dict[str, str]:
+    """A short name for each predicate: its id, or p1, p2 ... where ids are long."""
+    if len(predicates) == 1 or all(len(predicate.id) <= 3 for predicate in predicates):
+        return {predicate.id: predicate.id for predicate in predicates}
+    return {predicate.id: f"p{n}" for n, predicate in enumerate(predicates, start=1)}
+
+
+def _thought(result: RerankResult) -> Iterator[RenderableType]:
+    synthesis = result.synthesis
+    if synthesis is None:
+        return
+    if synthesis.fallback:
+        yield line("fallback", f"the request's own words stand in: {synthesis.fallback}", "yellow")
+    for name in ("thought", "core", "detailed", "comprehensive"):
+        words = getattr(synthesis, name)
+        if words:
+            yield line("in full" if name == "comprehensive" else name, words)
+    for instruction in synthesis.instructions:
+        yield line("do", f'{instruction.type}: {instruction.text}  ("{instruction.words}")')
+
+
+def _predicates(predicates: Sequence[Predicate]) -> Iterator[RenderableType]:
+    if not predicates:
+        return
+    short = columns(predicates)
+    table = new_table()
+    for name in ("id", "kind"):
+        table.add_column(name)
+    table.add_column("question", overflow="fold")
+    table.add_column("expected")
+    table.add_column("the query's words", overflow="fold")
+    for p in predicates:
+        named = p.id if short[p.id] == p.id else f"{short[p.id]} ({p.id})"
+        table.add_row(*map(plain, (named, p.kind, p.question, p.expected, p.words)))
+    yield heading("predicates")
+    yield table
+
+
+def _verdicts(result: RerankResult, limit: int | None) -> Iterator[RenderableType]:
+    """The ranking. More predicates than fit side by side go into tables of their own."""
+    short = columns(result.predicates)
+    ids = list(short)
+    said = verdicts_by_image(result)
+    shown = result.ranking[:limit]
+    title = "ranking, with P(expected) in percent (? unknown, · not asked)" if ids else "ranking"
+    yield heading(title)
+    for start in range(0, max(len(ids), 1), _COLUMNS):
+        some = ids[start : start + _COLUMNS]
+        table = new_table()
+        for name in ("rank", "moved", "P(match)", "90 %", "prior"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for predicate in some:
+            table.add_column(plain(short[predicate]), justify="right", no_wrap=True)
+        table.add_column("image", overflow="fold")
+        for r in shown:
+            interval = "-" if r.rank_low is None or r.rank_high is None else f"{r.rank_low}–{r.rank_high}"
+            verdicts = said.get(r.image_id, {})
+            cells = (verdict_cell(verdicts.get(predicate)) for predicate in some)
+            known = (str(r.rank), moved_by(r.prior_rank - r.rank), number(r.p_match), interval, number(r.prior, 3))
+            table.add_row(*known, *cells, plain(r.image_id))
+        yield table
+    yield from _more(len(result.ranking) - len(shown), "images")
+    yield from (line("unknown", f"{count} × {error}", "yellow") for error, count in error_counts(result).items())
+
+
+def _compared(result: RerankResult, limit: int | None) -> Iterator[RenderableType]:
+    found = matchups(result.comparisons)
+    if not found:
+        return
+    yield heading("comparisons")
+    yield comparisons_table(found[:limit])
+    yield from _more(len(found[limit:]) if limit else 0, "comparisons")
+    both = [matchup.agree for matchup in found if matchup.agree is not None]
+    if both:
+        first = first_shown_wins(found)
+        bias = "" if first is None else f"; whatever is shown first gets {first:.0%} of the say"
+        yield line("orders", f"agree in {sum(both)} of {len(both)}{bias}")
+
+
+def _reasons(reasons: Sequence[Reason]) -> Iterator[RenderableType]:
+    if reasons:
+        yield heading("reasons, asked after the verdicts")
+    for reason in reasons:
+        yield line("image", reason.image_id)
+        yield from reason_lines(reason)
+
+
+def _stages(costs: Iterable[StageCost]) -> Table:
+    table = new_table()
+    table.add_column("stage")
+    for name in ("calls", "cached", "unknown", "not asked", "tokens", "seconds"):
+        table.add_column(name, justify="right")
+    table.add_column("moved", overflow="fold")
+    for cost in costs:
+        tokens = cost.prompt_tokens + cost.completion_tokens
+        counts = (cost.calls, cost.cached, cost.unknown, cost.not_asked, tokens, f"{cost.seconds:.2f}")
+        told = map(str, counts) if cost.calls or cost.not_asked else [""] * len(counts)
+        table.add_row(plain(cost.stage), *told, plain(_movement(cost)))
+    return table
+
+
+def _movement(cost: StageCost) -> str:
+    if not cost.moved:
+        return "" if cost.moved is None else "nothing"
+    furthest = max(cost.moved, key=lambda image_id: abs(cost.moved[image_id]) if cost.moved else 0)
+    images = "1 image" if len(cost.moved) == 1 else f"{len(cost.moved)} images"
+    return f"{images}, furthest {furthest} {moved_by(cost.moved[furthest])}"
+
+
+def _told_probabilities(matchup: Matchup, n: int) -> Text:
+    comparison = matchup.comparisons[n]
+    shares = matchup.p_best(comparison)
+    if not shares:
+        return plain(f"{comparison.state.replace('_', ' ')}: {comparison.error}", "yellow")
+    return Text(" | ".join(f"{share:.2f}" for share in shares))
+
+
+def _more(count: int, what: str) -> Iterator[RenderableType]:
+    if count > 0:
+        yield Text(f"{count} more {what}; --all shows them", style="dim")

@@ -1,0 +1,102 @@
+"""Why an image is at its rank, in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from fieldscope.agent.trace_why import Neighbour, Part, Why
+from fieldscope.agent.types import RerankResult
+from fieldscope.service.cli.console import plain
+from fieldscope.service.cli.tables.ranking import answer_of, moved_by
+from fieldscope.service.cli.tables.timeline import new_table
+from fieldscope.service.cli.tables.trace import columns, comparisons_table, heading, line, number, reason_lines
+
+_BAR = 16  # characters of the longest bar
+_TOLD = 3  # parts that are told of a neighbour
+
+
+def render_why(result: RerankResult, found: Why) -> RenderableType:
+    """One sentence, and below it everything that it rests on."""
+    return Group(*_everything(result, found))
+
+
+def _everything(result: RerankResult, found: Why) -> Iterator[RenderableType]:
+    ranked, short = found.ranked, columns(result.predicates)
+    yield plain(found.sentence, "bold")
+    yield line("query", f"{result.query_text}  (id {result.query_id})")
+    yield line("image", ranked.image_id)
+    moved = moved_by(ranked.prior_rank - ranked.rank)
+    yield line("rank", f"{ranked.rank} of {found.of}; the prior had it at {ranked.prior_rank} ({moved})")
+    if ranked.rank_low is not None and ranked.rank_high is not None:
+        yield line("90 %", f"its rank lies between {ranked.rank_low} and {ranked.rank_high}")
+    yield line("score", f"{ranked.score:.6g} (prior {ranked.prior:.6g}, P(match) {number(ranked.p_match, 4)})")
+    if found.reason is not None:
+        yield from reason_lines(found.reason)
+    if found.parts:
+        yield heading(
+            "the score in log-odds, which sum to it"
+            if found.exact
+            else "what was asked, with the log-odds of P(expected)"
+        )
+        yield _bars(found.parts, short)
+        yield from _calls(found.parts, short)
+    if found.matchups:
+        yield heading("compared with others")
+        yield comparisons_table(found.matchups)
+    for where, neighbour in (("above", found.above), ("below", found.below)):
+        if neighbour is not None:
+            yield from _next_to(where, neighbour, found, short)
+
+
+def _bars(parts: tuple[Part, ...], short: Mapping[str, str]) -> RenderableType:
+    longest = max(abs(part.log_odds or 0.0) for part in parts) or 1.0
+    table = new_table()
+    table.add_column("log-odds", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("of")
+    table.add_column("question", overflow="fold")
+    table.add_column("expected")
+    for name in ("answer", "P(expected)"):
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_column("the query's words", overflow="fold")
+    for part in parts:
+        share = part.log_odds or 0.0
+        bar = Text("█" * round(_BAR * (abs(share) / longest)), style="green" if share > 0 else "red")
+        value = "-" if part.log_odds is None else f"{part.log_odds:+.2f}"
+        asked = part.predicate
+        told = (asked.question, asked.expected) if asked else ("", "")
+        said = (
+            (answer_of(part.verdict), number(part.verdict.p_expected if part.verdict else None)) if asked else ("", "")
+        )
+        table.add_row(
+            value, bar, *map(plain, (short.get(part.source, part.source), *told, *said, asked.words if asked else ""))
+        )
+    return table
+
+
+def _calls(parts: tuple[Part, ...], short: Mapping[str, str]) -> Iterator[RenderableType]:
+    """Where each answer lies in the response cache, and what it took."""
+    for part in parts:
+        verdict = part.verdict
+        if verdict is None or verdict.state == "not_asked":
+            continue
+        took = "from the cache" if verdict.cached else f"{verdict.latency:.3f} s"
+        yield line(
+            short.get(part.source, part.source),
+            f"{verdict.prompt_tokens} tokens read, {verdict.completion_tokens} written, {took}",
+        )
+        yield line("", f"request {verdict.request_key or 'none'}", "dim")
+
+
+def _next_to(where: str, neighbour: Neighbour, found: Why, short: Mapping[str, str]) -> Iterator[RenderableType]:
+    questions = {part.source: part.predicate.question for part in found.parts if part.predicate}
+    lead = f"{abs(neighbour.ahead):.3g} {'behind' if neighbour.ahead < 0 else 'ahead of'}"
+    yield heading(f"just {where}, at rank {neighbour.rank}")
+    yield line("image", neighbour.image_id)
+    yield line("score", f"this image is {lead} it")
+    for difference in neighbour.differences[:_TOLD]:
+        source = difference.source
+        yield line(f"{difference.log_odds:+.2f}", f"{short.get(source, source)} {questions.get(source, '')}".strip())

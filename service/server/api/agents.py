@@ -1,0 +1,98 @@
+"""The strategies that the service offers, and an agent for each way in which one is asked for, built once and kept."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldscope.agent.deps import Deps, Retriever
+from fieldscope.agent.graph import Agent
+from fieldscope.agent.strategies.strategy import Explain, Strategy, list_strategies, load_strategy
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.validation import unknown_name
+from fieldscope.prompts.prompt import load_prompt
+from fieldscope.service.server.api.errors import ApiError
+from fieldscope.service.wiring.calibrations import find_calibration
+
+if TYPE_CHECKING:
+    from fieldscope.agent.lmm.base import LMM
+    from fieldscope.core.types import ImageSource
+
+_KEPT = 64  # agents; a graph takes some 10 ms to build
+_SHOWN = 64  # characters of a name that nobody knows
+
+
+def load_strategies(paths: Iterable[Path]) -> dict[str, Strategy]:
+    """The shipped strategies, and those in the given files and folders, by their names. Raises `ConfigError` for a file
+    that can't be used, and for a name that comes twice."""
+    strategies = {name: load_strategy(name) for name in list_strategies()}
+    for path in paths:
+        files = sorted((*path.glob("*.yaml"), *path.glob("*.yml"))) if path.is_dir() else [path]
+        if not files:
+            raise ConfigError(f"{path} holds no strategies; their files end in .yaml")
+        for file in files:
+            strategy = load_strategy(file)
+            if strategy.name in strategies:
+                raise ConfigError(f"{file}: there is a strategy {strategy.name!r} already; give it another name")
+            strategies[strategy.name] = strategy
+    return strategies
+
+
+class Agents:
+    """Agents over one model and one source of pictures. `default` is the strategy of a call that names none.
+
+    Raises `ConfigError` where that is not among the strategies.
+    """
+
+    def __init__(
+        self, strategies: Mapping[str, Strategy], default: str, lmm: LMM, images: ImageSource, max_concurrency: int
+    ) -> None:
+        if default not in strategies:
+            raise ConfigError(unknown_name("strategy", default, strategies))
+        self._strategies = strategies
+        self._default = default
+        self._lmm = lmm
+        self._images = images
+        self._max_concurrency = max_concurrency
+        self._kept: OrderedDict[tuple[object, ...], Agent] = OrderedDict()
+
+    def strategy(self, name: str | None) -> Strategy:
+        """By its name, never by a path; None is the default. Raises `ApiError`."""
+        if name is None:
+            return self._strategies[self._default]
+        if name not in self._strategies:
+            raise ApiError(400, "unknown_strategy", unknown_name("strategy", name[:_SHOWN], self._strategies))
+        return self._strategies[name]
+
+    def strategies(self) -> Sequence[Strategy]:
+        """All of them, the default first."""
+        first = self._strategies[self._default]
+        return [first, *(strategy for strategy in self._strategies.values() if strategy is not first)]
+
+    def agent(
+        self, strategy: Strategy, explain: int, encoder: str | None, retriever: tuple[str, Retriever] | None = None
+    ) -> Agent:
+        """The agent for a strategy whose priors come from the encoder of this fingerprint (None: there are none), with
+        the reasons of the best `explain` images. `retriever` goes by its collection's name."""
+        key = (self._lmm.identity, strategy.name, explain, encoder, retriever and retriever[0])
+        found = self._kept.get(key)
+        if found is None:
+            wanted = explaining(strategy, explain)
+            calibration = find_calibration(self._lmm.identity, wanted, encoder)
+            search = retriever[1] if retriever else None
+            deps = Deps(self._images, self._lmm, search, self._max_concurrency, calibration)
+            found = self._kept[key] = Agent(deps, wanted)
+        self._kept.move_to_end(key)
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return found
+
+
+def explaining(strategy: Strategy, images: int) -> Strategy:
+    """The strategy with reasons for the best so many images, and with none where nobody asked for them."""
+    if not images:
+        return strategy.model_copy(update={"explain": None})
+    stage = strategy.explain or Explain(prompt=load_prompt("explain"), top_k=images)
+    return strategy.model_copy(update={"explain": stage.model_copy(update={"top_k": images})})

@@ -1,0 +1,291 @@
+"""What there is: collections and their pictures, strategies, runs, and the traces of what was served."""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Response
+from fastapi import Path as PathParameter
+from fastapi.responses import RedirectResponse
+from pydantic import BaseModel, Field
+
+from fieldscope.agent.strategies.strategy import STAGES, Strategy
+from fieldscope.agent.types import RerankResult
+from fieldscope.core.errors import ImageError
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.core.paths import without_folders
+from fieldscope.core.types import Query as Wanted
+from fieldscope.eval.tuning.estimate import estimate
+from fieldscope.service.server.api.collections import ServedCollection
+from fieldscope.service.server.api.dependencies import EngineOf
+from fieldscope.service.server.api.engine import Engine
+from fieldscope.service.server.api.errors import RESPONSES, ApiError, responses
+from fieldscope.service.viewer.addresses import run_page
+from fieldscope.service.viewer.pictures import shown
+from fieldscope.service.viewer.runs.run import Run
+from fieldscope.service.viewer.runs.shelf import Shelf
+
+SERVED = "/served"
+"""Where the application mounts the viewer of what was served."""
+
+PAGE = 100
+LARGEST_PAGE = 1000
+
+_SAMPLE = 6
+_TYPICAL = Wanted(id="typical", text="two red crabs on a beach at night")
+_reading = threading.Lock()  # what a shelf has open is shared
+
+
+class CollectionView(BaseModel):
+    """Images under a name. `sample` are ids of some of them; `captions` says whether captions are searched, too."""
+
+    name: str = Field(examples=["fieldnotes"])
+    images: int
+    searchable: bool
+    captions: bool
+    sample: list[str]
+    flags: list[str] = Field(description="Warnings that every result over them carries.")
+
+
+class CollectionList(BaseModel):
+    """All registered collections."""
+
+    collections: list[CollectionView]
+
+
+class ImageView(BaseModel):
+    """An image: its id, what every endpoint takes for it, and a small picture of it."""
+
+    id: str
+    url: str = Field(examples=["fieldscope://fieldnotes/12"])
+    thumbnail: str = Field(examples=["/v1/collections/fieldnotes/thumbnails/12"])
+
+
+class ImagePage(BaseModel):
+    """A page of a collection's images, in the collection's order. The first page is 1."""
+
+    collection: str
+    total: int
+    page: int
+    pages: int
+    images: list[ImageView]
+
+
+class CostView(BaseModel):
+    """What one text query is expected to ask of the model: `calls`, and by stage; where `at_most`, at most that."""
+
+    candidates: int
+    calls: int
+    at_most: bool
+    by_stage: dict[str, float]
+
+
+class StrategyView(BaseModel):
+    """A strategy. `source` is the paper that it follows; `asks` says whether it needs a model at all."""
+
+    name: str
+    default: bool
+    description: str
+    source: str
+    stages: list[str]
+    fusion: str
+    asks: bool
+    cost: CostView
+
+
+class StrategyList(BaseModel):
+    """All strategies, the default first."""
+
+    strategies: list[StrategyView]
+
+
+class RunView(BaseModel):
+    """A run below the runs folder; `problem` says in a sentence why it can't be read. `page` is its page here."""
+
+    key: str
+    name: str
+    problem: str | None
+    benchmark: str | None = None
+    split: str | None = None
+    strategy: str | None = None
+    model: str | None = None
+    queries: int = 0
+    finished: bool = False
+    metrics: dict[str, float | None] = {}
+    page: str
+
+
+class RunList(BaseModel):
+    """All runs below the runs folder."""
+
+    runs: list[RunView]
+
+
+Name = Annotated[str, PathParameter(max_length=64)]
+TraceId = Annotated[str, PathParameter(max_length=200, description="The `trace_id` of a reply.")]
+
+router = APIRouter(prefix="/v1", tags=["catalog"], responses=RESPONSES)
+
+
+@router.get("/collections", summary="The collections there are")
+def list_collections(engine: EngineOf) -> CollectionList:
+    """What can be searched, and whose images can be named as `fieldscope://NAME/ID`."""
+    return CollectionList(collections=[_collection_view(served) for served in engine.collections.values()])
+
+
+@router.get("/collections/{name}/images", responses=responses(404), summary="A collection's images")
+def list_images(
+    name: Name,
+    engine: EngineOf,
+    page: Annotated[int, Query(ge=1, le=10**9)] = 1,
+    size: Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Images on a page.")] = PAGE,
+) -> ImagePage:
+    """Page by page; a page behind the last one is empty."""
+    served = _served(engine, name)
+    ids = served.images.ids()
+    return ImagePage(
+        collection=name,
+        total=len(ids),
+        page=page,
+        pages=-(-len(ids) // size),
+        images=[
+            ImageView(id=each, url=served.reference(each), thumbnail=thumbnail_address(name, each))
+            for each in ids[(page - 1) * size : page * size]
+        ],
+    )
+
+
+@router.get(
+    "/collections/{name}/thumbnails/{image_id:path}",
+    response_class=Response,
+    responses={**responses(404), 200: {"content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}}}},
+    summary="A small picture",
+)
+def get_thumbnail(name: Name, image_id: Annotated[str, PathParameter(max_length=4096)], engine: EngineOf) -> Response:
+    """At most 160 pixels on a side, as WebP."""
+    served = _served(engine, name)
+    if image_id not in served.ids:
+        raise ApiError(404, "no_such_image", f"the collection {name!r} has no image {image_id[:100]!r}")
+    try:
+        webp = shown("thumbnails", _key(served), served.images, image_id)
+    except ImageError as error:
+        raise ApiError(404, "unreadable_image", without_folders(str(error))) from error
+    headers = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
+    return Response(webp, media_type="image/webp", headers=headers)
+
+
+@router.get("/strategies", summary="The strategies there are")
+def list_strategies(engine: EngineOf) -> StrategyList:
+    """What each does with a query, and about how many questions it asks."""
+    default = engine.strategy(None).name
+    return StrategyList(strategies=[_strategy_view(each, default) for each in engine.strategies()])
+
+
+@router.get("/runs", summary="The runs there are")
+def list_runs(engine: EngineOf) -> RunList:
+    """What the viewer shows, with the metrics of each finished run."""
+    folder = engine.settings.runs_folder
+    if not folder.is_dir():
+        return RunList(runs=[])
+    with _reading:
+        return RunList(runs=[_run_view(run) for run in _shelf(folder).runs()])
+
+
+@router.get("/traces/{trace_id}", responses=responses(404), summary="Everything that led to a ranking")
+def get_trace(trace_id: TraceId, engine: EngineOf) -> RerankResult:
+    """The result with synthesis, predicates, verdicts, comparisons, reasons and events, as a run's folder has it."""
+    return engine.traces.find(trace_id)
+
+
+@router.get(
+    "/traces/{trace_id}/page",
+    status_code=307,
+    response_class=RedirectResponse,
+    responses=responses(404),
+    summary="A trace's page in the viewer",
+)
+def get_trace_page(trace_id: TraceId, engine: EngineOf) -> RedirectResponse:
+    """Leads to the page where every image and every answer can be looked at."""
+    return RedirectResponse(f"{SERVED}/{engine.traces.page(trace_id)}", status_code=307)
+
+
+def thumbnail_address(collection: str, image_id: str) -> str:
+    """Where a small picture of an image is."""
+    return f"/v1/collections/{collection}/thumbnails/{quote(image_id)}"
+
+
+def _served(engine: Engine, name: str) -> ServedCollection:
+    try:
+        return engine.collections[name]
+    except KeyError as error:
+        known = ", ".join(sorted(engine.collections)) or "none"
+        raise ApiError(404, "unknown_collection", f"there is no collection {name!r}; there are {known}") from error
+
+
+def _key(served: ServedCollection) -> str:
+    """The viewer's key of a collection, so that both keep a small picture once."""
+    return fingerprint(served.images.locator())[:12]
+
+
+def _collection_view(served: ServedCollection) -> CollectionView:
+    ids = served.images.ids()
+    return CollectionView(
+        name=served.name,
+        images=len(ids),
+        searchable=served.library is not None,
+        captions=served.library is not None and served.library.captions is not None,
+        sample=list(ids[:: max(len(ids) // _SAMPLE, 1)][:_SAMPLE]),
+        flags=list(served.flags),
+    )
+
+
+def _strategy_view(strategy: Strategy, default: str) -> StrategyView:
+    candidates = strategy.retrieve.top_k
+    expected = estimate([_TYPICAL], [candidates], strategy)
+    asking: list[str] = [stage for stage in STAGES if getattr(strategy, stage) is not None]
+    return StrategyView(
+        name=strategy.name,
+        default=strategy.name == default,
+        description=strategy.description,
+        source=strategy.source,
+        stages=["retrieve", *asking],
+        fusion=strategy.fusion.method,
+        asks=bool(strategy.prompts),
+        cost=CostView(
+            candidates=candidates,
+            calls=expected.calls,
+            at_most=expected.bound,
+            by_stage={stage: round(spending.calls, 1) for stage, spending in expected.stages.items()},
+        ),
+    )
+
+
+@lru_cache(maxsize=1)
+def _shelf(folder: Path) -> Shelf:
+    return Shelf(folder)
+
+
+def _run_view(run: Run) -> RunView:
+    told: dict[str, Any] = {}
+    if run.manifest is not None:
+        configuration = run.configuration
+        told = {
+            "benchmark": configuration.benchmark.name,
+            "split": configuration.benchmark.split,
+            "strategy": configuration.strategy.name,
+            "model": configuration.lmm,
+        }
+    return RunView(
+        key=run.key,
+        name=run.name,
+        problem=run.problem,
+        queries=len(run.digests),
+        finished=run.finished,
+        metrics=(run.metrics or {}).get("metrics", {}),
+        page=f"/{run_page(run.key)}",
+        **told,
+    )

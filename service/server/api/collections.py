@@ -1,0 +1,106 @@
+"""The registered collections: opened once, searchable where a CLIP is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldscope.core.errors import ConfigError, IndexMismatchError
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.retrieval.collection import Collection, open_collection, reopen_collection
+from fieldscope.service.cli.console import keeping, note, progress
+from fieldscope.service.server.api.pictures import SCHEME, reference
+from fieldscope.service.wiring.models import FOREIGN
+from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.workflows.skipped import skipped_lines
+
+if TYPE_CHECKING:
+    from fieldscope.retrieval.encoder import Encoder
+    from fieldscope.retrieval.library import Library
+    from fieldscope.service.server.settings import ServerSettings
+
+FIELDNOTES = "fieldnotes"
+"""The name of FieldNotes' test collection, which is there where no other was named."""
+
+
+@dataclass(frozen=True)
+class ServedCollection:
+    """Images under a name, and the library to search them (None without a CLIP). `flags` are what every result over
+    them shall carry."""
+
+    name: str
+    images: Collection
+    library: Library | None = None
+    flags: tuple[str, ...] = ()
+
+    @cached_property
+    def ids(self) -> frozenset[str]:
+        """Every image's id, as it was when the service began."""
+        return frozenset(self.images.ids())
+
+    def reference(self, image_id: str) -> str:
+        """The id of one of its images in a call."""
+        return reference(self.name, image_id)
+
+
+def open_collections(settings: ServerSettings, encoder: Encoder | None) -> dict[str, ServedCollection]:
+    """Every collection of the settings by its name, or FieldNotes' test collection; indexes are made on first use.
+
+    Raises `ConfigError` for a folder without images, or an index of another CLIP.
+    """
+    if not settings.collections:
+        from fieldscope.service.wiring.fieldnotes import open_fieldnotes, pictures
+
+        if encoder is None:
+            return {FIELDNOTES: ServedCollection(FIELDNOTES, pictures("test"))}
+        return {FIELDNOTES: ServedCollection(FIELDNOTES, *open_fieldnotes("test", settings.models, encoder=encoder))}
+    return {name: _open(name, folder, settings, encoder) for name, folder in settings.collections.items()}
+
+
+def flagged(collection: ServedCollection) -> ServedCollection:
+    """The collection with a warning where bundled models see pictures in it that they were not made for."""
+    if all_fieldnotes(collection.images, collection.images.ids()):
+        return collection
+    return replace(collection, flags=(FOREIGN,))
+
+
+def named(collections: Mapping[str, ServedCollection], text: str) -> tuple[ServedCollection, str] | None:
+    """The collection and the image's id there that `fieldscope://COLLECTION/ID` means, None where there is none."""
+    scheme, (name, _, image_id) = text[: len(SCHEME)], text[len(SCHEME) :].partition("/")
+    found = collections.get(name) if scheme.lower() == SCHEME else None
+    return (found, image_id) if found is not None and image_id in found.ids else None
+
+
+def _open(name: str, folder: Path, settings: ServerSettings, encoder: Encoder | None) -> ServedCollection:
+    from fieldscope.retrieval.library import build_index, open_library, read_skipped
+    from fieldscope.retrieval.manifest import read_manifest
+
+    if (folder / "manifest.json").is_file():
+        if encoder is None:
+            locator = read_manifest(folder).attributes.get("collection")
+            return ServedCollection(name, reopen_collection(locator if isinstance(locator, dict) else {}))
+        try:
+            library = open_library(folder, encoder)
+        except IndexMismatchError as error:
+            raise ConfigError(f"collection {name!r}: {error}") from error
+        _tell(name, read_skipped(folder))
+        return ServedCollection(name, library.collection, library)
+    images = open_collection([folder])
+    if encoder is None:
+        _tell(name, images.skipped())
+        return ServedCollection(name, images)
+    place = f"{name}-{fingerprint(images.locator())[:16]}-{encoder.fingerprint[:16]}"
+    index = settings.data_folder / "indexes" / place
+    kept = f"what was encoded is kept in {index}"
+    with keeping(kept), progress(f"encoding {name}") as report:
+        built = build_index(images, encoder, index, encoder_name=settings.clip or "bundled", progress=report)
+    _tell(name, built.skipped)
+    return ServedCollection(name, images, open_library(index, encoder))
+
+
+def _tell(name: str, skipped: Mapping[str, str]) -> None:
+    if lines := [line.strip() for line in skipped_lines(skipped)]:
+        note(f"collection {name!r}: {lines[0]} {'; '.join(lines[1:])}")

@@ -1,0 +1,17 @@
+"""What endpoints get from the application they belong to."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from fieldscope.service.server.api.engine import Engine
+
+
+async def engine_of(request: Request) -> Engine:
+    """The engine that the application's lifespan opened. It waits for nothing; a plain function would get a thread."""
+    return cast(Engine, request.app.state.engine)
+
+
+EngineOf = Annotated[Engine, Depends(engine_of)]

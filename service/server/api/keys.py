@@ -1,0 +1,111 @@
+"""API keys: made here, shown once, and kept as salted hashes.
+
+A key is 256 random bits, so nobody can guess it or try all of them, and one SHA-256 of it is as safe at rest as any
+slow hash: those are for passwords, which people choose. The check is then so cheap that it can be made at each request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.private import private_file, private_folder
+from fieldscope.core.validation import unknown_name
+
+PREFIX = "fs_"
+_SALT_BYTES = 16
+_KEY_BYTES = 32
+
+
+class Key(BaseModel):
+    """A key at rest. `created` is ISO 8601 in UTC; `sha256` is that of salt and key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")
+    salt: str
+    sha256: str
+    created: str
+
+
+_KEYS = TypeAdapter(tuple[Key, ...])
+
+
+class KeyFile:
+    """The keys in a file, read again whenever it changes, so that a key that is removed opens nothing from then on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stamp: tuple[int, ...] | None = None
+        self._keys: tuple[Key, ...] = ()
+
+    def all(self) -> tuple[Key, ...]:
+        """Every key, in the order in which they were made. Raises `ConfigError` for a file that holds something
+        else."""
+        try:
+            status = self.path.stat()
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+            if stamp != self._stamp:
+                self._keys = _KEYS.validate_json(self.path.read_bytes())
+                self._stamp = stamp
+        except FileNotFoundError:
+            self._keys, self._stamp = (), None
+        except (OSError, ValidationError) as error:
+            raise ConfigError(
+                f"{self.path} holds no API keys; move it away, or name another file with --keys"
+            ) from error
+        return self._keys
+
+    def add(self, name: str) -> str:
+        """A new key of this name, which nothing can show again. Raises `ConfigError` for a name that is taken or can't
+        be one."""
+        keys = self.all()
+        if any(key.name == name for key in keys):
+            raise ConfigError(f"there is a key {name!r} already; remove it first, or choose another name")
+        secret, salt = PREFIX + secrets.token_urlsafe(_KEY_BYTES), secrets.token_hex(_SALT_BYTES)
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            key = Key(name=name, salt=salt, sha256=_hash(salt, secret), created=created)
+        except ValidationError as error:
+            raise ConfigError(
+                f"{name!r} can't be a key's name; use up to 64 letters, digits, dots, dashes and underscores"
+            ) from error
+        self._write((*keys, key))
+        return secret
+
+    def remove(self, name: str) -> None:
+        """Raises `ConfigError` where there is no key of this name."""
+        keys = self.all()
+        if all(key.name != name for key in keys):
+            raise ConfigError(unknown_name("key", name, [key.name for key in keys]))
+        self._write(tuple(key for key in keys if key.name != name))
+
+    def owner(self, secret: str) -> str | None:
+        """The name of the key that this is, or None. It takes as long whichever key it is, or none."""
+        found = None
+        for key in self.all():
+            if hmac.compare_digest(key.sha256, _hash(key.salt, secret)):
+                found = key.name
+        return found
+
+    def _write(self, keys: tuple[Key, ...]) -> None:
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        try:
+            private_folder(self.path.parent)
+            private_file(partial)
+            partial.write_text(json.dumps([key.model_dump() for key in keys], indent=2), encoding="utf-8")
+            partial.replace(self.path)
+        except OSError as error:
+            raise ConfigError(f"can't write {self.path} ({error.strerror or error}); name another file") from error
+
+
+def _hash(salt: str, secret: str) -> str:
+    return hashlib.sha256(bytes.fromhex(salt) + secret.encode("utf-8", "surrogateescape")).hexdigest()

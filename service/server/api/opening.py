@@ -1,0 +1,120 @@
+"""Opening the engine: first what takes long and needs no event loop, then the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fieldscope.core.paths import cache_folder
+from fieldscope.core.private import close_to_others, private_folder
+from fieldscope.retrieval.images import ImageLimits
+from fieldscope.retrieval.manifest import writing
+from fieldscope.service.server.api.agents import load_strategies
+from fieldscope.service.server.api.collections import ServedCollection, flagged, open_collections
+from fieldscope.service.server.api.deadline import PunctualLMM
+from fieldscope.service.server.api.engine import Engine
+from fieldscope.service.server.api.models import BUNDLED, Models
+from fieldscope.service.server.api.observer import Observer
+from fieldscope.service.server.api.pictures import PictureStore
+from fieldscope.service.server.api.traces import TraceStore
+from fieldscope.service.server.api.vectors import ResidentImages
+from fieldscope.service.server.settings import NO_CLIP, ServerSettings
+
+if TYPE_CHECKING:
+    from fieldscope.agent.lmm.base import LMM
+    from fieldscope.agent.strategies.strategy import Strategy
+    from fieldscope.retrieval.encoder import Encoder
+
+_PRIVATE = ("pictures", "traces", "indexes", "runs", "jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm", "jobs.lock")
+"""What the service makes in its data folder."""
+
+_LAST_ANSWERS = 5.0
+"""Seconds for which the end waits for answers that nobody waits for any more, but that were paid."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What takes long to open and needs no event loop. `own` are the pixel hashes that the bundled models know."""
+
+    strategies: Mapping[str, Strategy]
+    encoder: Encoder | None
+    collections: Mapping[str, ServedCollection]
+    own: frozenset[str]
+
+
+def prepare(settings: ServerSettings, encoder: Encoder | None = None) -> Prepared:
+    """Load strategies and the CLIP (or take `encoder`), and open the collections, whose indexes are made on first use.
+
+    Raises `ConfigError`.
+    """
+    from fieldscope.service.wiring.fieldnotes import pictures
+    from fieldscope.service.wiring.models import load_encoder
+    from fieldscope.service.wiring.own_pictures import known_hashes
+
+    strategies = load_strategies(settings.strategies)
+    if not settings.collections:
+        pictures("test")  # they are drawn by forks, which models that are loaded already would weigh down
+    if encoder is None and settings.clip != NO_CLIP:
+        encoder = load_encoder(settings.models)
+    collections = open_collections(settings, encoder)
+    bundled = settings.lmm is None or settings.clip is None
+    if bundled and settings.collections:
+        collections = {name: flagged(collection) for name, collection in collections.items()}
+    return Prepared(strategies, encoder, collections, known_hashes() if bundled else frozenset())
+
+
+def close_what_is_private(settings: ServerSettings) -> None:
+    """Close what the service keeps to others: older versions left it readable. Raises `ConfigError`."""
+    folder = settings.data_folder
+    with writing(folder):
+        if settings.data is None:
+            private_folder(cache_folder())
+        private_folder(folder)
+    for name in _PRIVATE:
+        close_to_others(folder / name)
+    close_to_others(cache_folder() / "viewer")
+
+
+@asynccontextmanager
+async def open_engine(
+    settings: ServerSettings,
+    lmm: LMM | None = None,
+    encoder: Encoder | None = None,
+    prepared: Prepared | None = None,
+    observers: Sequence[Observer] = (),
+) -> AsyncIterator[Engine]:
+    """The engine, until the service ends. `lmm` and `encoder` stand in for those that the settings name, `prepared` is
+    what was opened before. Raises `ConfigError`."""
+    from fieldscope.service.wiring.models import open_lmm
+
+    close_what_is_private(settings)
+    clip_bundled = encoder is None and settings.clip is None
+    prepared = prepared or prepare(settings, encoder)
+    folder, limits = settings.data_folder, settings.limits
+    pictures = PictureStore(folder / "pictures", ImageLimits(limits.max_image_bytes, limits.max_pixels))
+    images = ResidentImages(pictures, prepared.collections)
+    doors = [observer.door for observer in observers]
+    async with open_lmm(settings.models, images, lmm, doors, may_be_away=True) as cached:
+        models = Models(
+            settings=settings.models,
+            lmm=PunctualLMM(cached),
+            encoder=prepared.encoder,
+            lmm_name=lmm.identity if lmm is not None else settings.model or BUNDLED,
+            clip_name=None if prepared.encoder is None else settings.clip or BUNDLED,
+            lmm_bundled=lmm is None and settings.lmm is None,
+            clip_bundled=clip_bundled,
+            own=prepared.own,
+        )
+        traces = TraceStore(folder / "traces", images.locator())
+        engine = Engine(
+            settings, prepared.strategies, prepared.collections, models, images, pictures, traces, observers
+        )
+        try:
+            yield engine
+        finally:
+            engine.stop(0.0)
+            await cached.settle(min(settings.grace, _LAST_ANSWERS))
+            await asyncio.to_thread(traces.close)

@@ -1,0 +1,132 @@
+"""Results of served calls as a run's folder, which the viewer opens like any other."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.core.private import private_file, private_folder
+from fieldscope.eval.runs.inputs import NAME as INPUTS
+from fieldscope.eval.runs.inputs import BenchmarkLine, strategy_line
+from fieldscope.eval.runs.jsonlines import JsonLines
+from fieldscope.retrieval.manifest import replace_file
+
+LARGEST = 32_000_000
+"""Bytes of results in one folder: a page of the viewer reads all of them when they have changed."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything besides a call that decides its ranking: strategy, model (its identity), first stage (the encoder's
+    fingerprint) and calibration."""
+
+    strategy: Strategy
+    lmm: str | None = None
+    encoder: str | None = None
+    calibration: Calibration | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells its folder from others of a day."""
+        calibration = self.calibration and self.calibration.model_dump(mode="json")
+        told = [self.strategy.fingerprint, self.lmm, self.encoder, calibration]
+        return f"{self.strategy.name[:100]}-{fingerprint(told)[:8]}"
+
+
+class ServedRun:
+    """One folder that grows by a line of `results.jsonl` a call: what was served on one day under one setting.
+
+    `locator` says where the images lie, in the words of `Collection.locator`. A folder that is full, or that another
+    process writes, is left to itself, and the next number begins. Raises `ConfigError` where none can be written.
+    """
+
+    def __init__(self, day: Path, setting: Setting, locator: Mapping[str, Any] | None) -> None:
+        for number in count(1):
+            self.path = day / (setting.name if number == 1 else f"{setting.name}-{number}")
+            if self._open():
+                break
+        try:
+            if not (self.path / "manifest.json").exists():
+                self._describe(setting, locator)
+        except OSError as error:
+            self.close()
+            raise ConfigError(f"can't write {self.path}: {error.strerror}") from error
+
+    @property
+    def full(self) -> bool:
+        return self.size >= LARGEST
+
+    def append(self, lines: Sequence[str]) -> list[tuple[int, int]]:
+        """Put lines on the disk; where each begins in `results.jsonl`, and how many bytes it has."""
+        self._results.append(lines)
+        places = []
+        for line in lines:
+            size = len(line.encode()) + 1
+            places.append((self.size, size))
+            self.size += size
+        return places
+
+    def close(self) -> None:
+        self._results.close()
+
+    def _open(self) -> bool:
+        """Take up the folder, unless it is full or another process has it."""
+        file = self.path / "results.jsonl"
+        try:
+            private_folder(self.path)
+            if file.exists() and file.stat().st_size >= LARGEST:
+                return False
+        except OSError as error:
+            raise ConfigError(f"can't make the folder {self.path}: {error.strerror}") from error
+        try:
+            with suppress(OSError):  # what follows says what is wrong
+                private_file(file)
+            self._results = JsonLines(file)
+        except ConfigError:
+            if os.access(file, os.W_OK):  # locked, not forbidden
+                return False
+            raise
+        self._results.recover()
+        self.size = file.stat().st_size
+        return True
+
+    def _describe(self, setting: Setting, locator: Mapping[str, Any] | None) -> None:
+        """Say what was served. No two such folders are runs of one task, so each is a benchmark of its own."""
+        strategy, day, run = setting.strategy, self.path.parent.name, uuid4().hex
+        calibration = setting.calibration and fingerprint(setting.calibration.model_dump(mode="json"))
+        configuration = {
+            "lmm": setting.lmm,
+            "encoder": setting.encoder,
+            **({"calibration": calibration} if calibration else {}),
+            "benchmark": {"name": "served", "split": day, "fingerprint": run},
+            "strategy": {
+                "name": strategy.name,
+                "fingerprint": strategy.fingerprint,
+                "prompts": {prompt.name: prompt.fingerprint for prompt in strategy.prompts},
+            },
+        }
+        began = datetime.now(UTC).isoformat(timespec="seconds")
+        benchmark = BenchmarkLine(name="served", split=day, rerank=True, fingerprint=run)
+        lines = [strategy_line(strategy, setting.calibration), benchmark]
+        self._write(INPUTS, "".join(f"{line.model_dump_json(exclude_none=True)}\n" for line in lines))
+        if locator is not None:
+            self._write("collection.json", json.dumps(locator))
+        # The manifest last: with it the folder counts as a run.
+        self._write("manifest.json", json.dumps(
+            {"format": 1, "run": run, "began": began, "configuration": configuration}, indent=2
+        ))  # fmt: skip
+
+    def _write(self, name: str, text: str) -> None:
+        replace_file(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))

@@ -1,0 +1,283 @@
+"""OpenTelemetry: a span for each request, rerank and call to the model, where the OTEL_* variables ask for it.
+
+Names and attributes follow the semantic conventions for HTTP servers and for GenAI agents and models. No span holds a
+word of a query, a prompt, an answer or a document, or a picture. Without the variables nothing of it is imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fieldscope.service.cli.console import warn
+from fieldscope.service.server.api.access import CLIENT_GONE
+from fieldscope.service.server.api.metrics import NO_ROUTE, method_of, route_of
+from fieldscope.service.server.api.observer import fault
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span, SpanKind
+
+    from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
+    from fieldscope.agent.types import RerankResult
+    from fieldscope.service.server.settings import ServerSettings
+
+NAME = "fieldscope"
+
+PATIENCE = 3.0
+"""Seconds for the last spans to go out."""
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_EXPORTERS = ("otlp", "console")
+_PORTS = {"http": 80, "https": 443}
+_SHOWN_PATH = 200
+_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
+"""What is asked every few seconds, and would bury all else."""
+
+
+def open_telemetry(settings: ServerSettings, environ: Mapping[str, str]) -> Telemetry | None:
+    """What the OTEL_* variables ask for; None where they ask for nothing, or, after a warning, where it can't be had.
+
+    Spans are exported where OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT) is set or OTEL_TRACES_EXPORTER names
+    `otlp` or `console`, unless OTEL_SDK_DISABLED is `true`. All else is the SDK's own: OTEL_SERVICE_NAME,
+    OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, OTEL_BSP_... and so on.
+    """
+    names = _exporters(environ)
+    if not names:
+        return None
+    if unknown := [name for name in names if name not in _EXPORTERS]:
+        warn(f"no telemetry is sent: OTEL_TRACES_EXPORTER names {unknown[0]!r}; there are {' and '.join(_EXPORTERS)}")
+        return None
+    protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), "http/protobuf")
+    if "otlp" in names and protocol != "http/protobuf":
+        warn(f"no telemetry is sent: the protocol {protocol!r} is not spoken here; set {_PROTOCOLS[1]}=http/protobuf")
+        return None
+    try:
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        provider = _provider()
+        for name in names:
+            provider.add_span_processor(BatchSpanProcessor(_exporter(name)))
+    except ImportError:
+        warn("no telemetry is sent: the OTEL_* variables ask for it, and OpenTelemetry is not installed; install "
+             "Fieldscope with its extra `otel`, or set OTEL_SDK_DISABLED=true")  # fmt: skip
+        return None
+    return Telemetry(provider, settings)
+
+
+def _exporters(environ: Mapping[str, str]) -> list[str]:
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return []
+    named = [name.strip() for name in environ.get("OTEL_TRACES_EXPORTER", "").split(",") if name.strip()]
+    if not named:
+        return ["otlp"] if any(environ.get(name) for name in _ENDPOINTS) else []
+    return [name for name in dict.fromkeys(named) if name != "none"]
+
+
+def _exporter(name: str) -> SpanExporter:
+    if name == "console":
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+        return ConsoleSpanExporter()
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter()
+
+
+def _provider() -> TracerProvider:
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
+    named = Resource.create({"service.name": NAME}).merge(OTELResourceDetector().detect())
+    return TracerProvider(resource=named, shutdown_on_exit=False)
+
+
+class Telemetry:
+    """An `Observer` that opens spans. As a context manager it sends, in the end, what was not sent yet.
+
+    `provider` makes the spans and belongs to this object from then on.
+    """
+
+    def __init__(self, provider: TracerProvider, settings: ServerSettings) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer(NAME)
+        self.model = settings.model or "bundled"
+        self._asked: dict[str, Any] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "openai" if settings.lmm else NAME,  # of whatever speaks OpenAI's API
+            "gen_ai.request.model": self.model,
+        }
+        if settings.lmm:
+            server = httpx.URL(settings.lmm)
+            self._asked |= {"server.address": server.host, "server.port": server.port or _PORTS.get(server.scheme, 0)}
+
+    async def __aenter__(self) -> Telemetry:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
+    def close(self) -> None:
+        """Send what was not sent yet. A receiver that is gone holds nobody up for longer than a few seconds."""
+        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(PATIENCE)
+
+    def door(self, lmm: LMM) -> LMM:
+        return _TracedLMM(lmm, self)
+
+    @contextmanager
+    def reranking(self, strategy: str) -> Iterator[None]:
+        from opentelemetry.trace import SpanKind
+
+        attributes = {
+            "gen_ai.operation.name": "invoke_agent",
+            "gen_ai.provider.name": NAME,
+            "gen_ai.agent.name": strategy,
+            "gen_ai.request.model": self.model,
+        }
+        with self.span(f"invoke_agent {strategy}", SpanKind.INTERNAL, attributes):
+            yield
+
+    def waited(self, seconds: float) -> None:
+        self._current().set_attribute("fieldscope.waited", seconds)
+
+    def ranked(self, result: RerankResult) -> None:
+        asked = result.asked
+        paid = [question for question in asked if not question.cached]
+        self._current().set_attributes(
+            {
+                "gen_ai.usage.input_tokens": sum(question.prompt_tokens for question in paid),
+                "gen_ai.usage.output_tokens": sum(question.completion_tokens for question in paid),
+                "fieldscope.trace": result.query_id,
+                "fieldscope.images": len(result.ranking),
+                "fieldscope.calls": len(asked),
+                "fieldscope.cached": len(asked) - len(paid),
+                "fieldscope.unknown": sum(question.state == "unknown" for question in asked),
+                **({"fieldscope.ended": result.ended} if result.ended else {}),
+            }
+        )
+
+    @contextmanager
+    def asking(self, request: LMMRequest) -> Iterator[Span]:
+        """Around one call that reaches the model."""
+        from opentelemetry.trace import SpanKind
+
+        attributes = {
+            **self._asked,
+            "gen_ai.output.type": "text" if request.json_schema is None else "json",
+            "gen_ai.request.max_tokens": request.max_tokens,
+            "gen_ai.request.temperature": request.temperature,
+            "gen_ai.request.seed": request.draw,
+            "fieldscope.images": len(request.images),
+        }
+        kind = SpanKind.CLIENT if "server.address" in attributes else SpanKind.INTERNAL
+        with self.span(f"chat {self.model}", kind, attributes) as span:
+            yield span
+
+    @contextmanager
+    def span(
+        self, name: str, kind: SpanKind, attributes: Mapping[str, Any], context: Context | None = None
+    ) -> Iterator[Span]:
+        """Around some work. Of an error it says the kind, not the words: they may be a model's or a client's."""
+        from opentelemetry.trace import StatusCode
+
+        with self._tracer.start_as_current_span(
+            name,
+            context,
+            kind,
+            attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                yield span
+            except BaseException as error:
+                span.set_attribute("error.type", fault(error))
+                span.set_status(StatusCode.ERROR)
+                raise
+
+    @staticmethod
+    def _current() -> Span:
+        from opentelemetry.trace import get_current_span
+
+        return get_current_span()
+
+
+class _TracedLMM:
+    """The model behind the cache."""
+
+    def __init__(self, lmm: LMM, telemetry: Telemetry) -> None:
+        self._lmm = lmm
+        self._telemetry = telemetry
+
+    @property
+    def identity(self) -> str:
+        return self._lmm.identity
+
+    async def generate(self, request: LMMRequest) -> LMMResponse:
+        with self._telemetry.asking(request) as span:
+            response = await self._lmm.generate(request)
+            span.set_attributes(
+                {
+                    "gen_ai.usage.input_tokens": response.usage.prompt_tokens,
+                    "gen_ai.usage.output_tokens": response.usage.completion_tokens,
+                    "gen_ai.response.finish_reasons": [response.finish_reason],
+                }
+            )
+        return response
+
+    async def aclose(self) -> None:
+        await self._lmm.aclose()
+
+
+class Traced:
+    """A span around every request, but for those of whoever watches over the process. Its parent is the client's, where
+    that sends a W3C `traceparent`."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self._app = app
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _UNTRACED:
+            await self._app(scope, receive, send)
+            return
+        from opentelemetry.propagate import extract
+        from opentelemetry.trace import SpanKind, StatusCode
+
+        method, status = method_of(scope), CLIENT_GONE
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        attributes = {
+            "http.request.method": method,
+            "url.path": scope["path"][:_SHOWN_PATH],
+            "url.scheme": scope["scheme"],
+        }
+        sent = extract(dict(Headers(scope=scope)))
+        with self._telemetry.span(method, SpanKind.SERVER, attributes, sent) as span:
+            try:
+                await self._app(scope, receive, sending)
+            finally:
+                if (route := route_of(scope)) != NO_ROUTE:
+                    span.update_name(f"{method} {route}")
+                    span.set_attribute("http.route", route)
+                span.set_attribute("http.response.status_code", status)
+                if status >= 500:
+                    span.set_attribute("error.type", str(status))
+                    span.set_status(StatusCode.ERROR)

@@ -1,0 +1,115 @@
+"""Documents in words, judged by the LMM on what they say, and by CLIP where the LMM says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fieldscope.agent.asking import Answer, ask, messages, one_line
+from fieldscope.agent.fusion import sigmoid, standardise
+from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
+from fieldscope.agent.nodes.verify import verdict_of
+from fieldscope.agent.types import Predicate, Verdict
+from fieldscope.core.errors import ContextLengthError
+from fieldscope.prompts.prompt import load_prompt
+
+_NAMED = 5
+
+_MATCH = Predicate(id="match", question="does the document match the query?")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is known of a call's texts, by their ids: the LMM's verdicts, in order (none where the strategy asks
+    nothing), and of those that CLIP can read the similarity to the query."""
+
+    documents: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    priors: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def p_yes(self) -> dict[str, float]:
+        """P(yes) of every text that has an answer."""
+        return {verdict.image_id: verdict.p_yes for verdict in self.verdicts if verdict.p_yes is not None}
+
+    @property
+    def failed(self) -> bool:
+        """Whether a question failed, other than by an answer that is neither yes nor no."""
+        return any(verdict.state == "unknown" and not _spoke(verdict) for verdict in self.verdicts)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether models were there for all of it, and none of them can say anything."""
+        silent = all(verdict.state == "unknown" and _spoke(verdict) for verdict in self.verdicts)
+        return bool(self.documents) and silent and not self.priors
+
+    def scores(self) -> dict[str, float]:
+        """What each text of which something is known is ranked by, strictly between 0 and 1: P(yes), or without an
+        answer what the prior has to say: among several texts standardised around even odds, of a single one or of
+        equal ones as it is."""
+        priors = list(self.priors.values())
+        spread = standardise(priors) if len(set(priors)) > 1 else priors
+        placed = {document: sigmoid(prior) for document, prior in zip(self.priors, spread, strict=True)} | self.p_yes
+        return {document: placed[document] for document in self.documents if document in placed}
+
+    @property
+    def unplaced(self) -> list[str]:
+        """The texts of which nothing is known: they rank last."""
+        return [document for document in self.documents if document not in self.p_yes and document not in self.priors]
+
+    def flags(self) -> list[str]:
+        """Which texts have no answer, and where they stand."""
+        asked = [verdict for verdict in self.verdicts if verdict.state != "not_asked"]
+        silent = sum(verdict.state == "unknown" for verdict in asked)
+        unplaced = self.unplaced
+        told = []
+        if silent:
+            about = "texts" if silent == len(asked) else f"{silent} of {len(asked)} texts"
+            place = "they are ranked by CLIP's similarity to the query" if self.priors else "they rank last"
+            told.append(f"the model gave no answers about {about}; {place}")
+        if unplaced:
+            more = f" and {len(unplaced) - _NAMED} more" if len(unplaced) > _NAMED else ""
+            named = ", ".join(unplaced[:_NAMED]) + more
+            told.append(f"ranked last, because neither the model nor CLIP could judge the text: {named}")
+        return told
+
+
+def _spoke(verdict: Verdict) -> bool:
+    return bool(verdict.answer or verdict.completion_tokens)
+
+
+async def judge_texts(
+    lmm: LMM, query: str, texts: Mapping[str, str], *, image: ImagePart | None = None, at_once: int = 32
+) -> tuple[Verdict, ...]:
+    """A verdict on each text, in order: whether it matches the query. `texts` maps a document's id, which stands in a
+    verdict's `image_id`, to what it says.
+
+    P(yes) is read from the log-probabilities of the answer, as for an image. The query is words, or an `image`: then
+    each text is asked about as a description of it. With both the image is shown beside the question. A call that
+    fails and an answer that can't be read are unknown, and what a budget does not allow is not asked; at most `at_once`
+    calls are in flight.
+    """
+    places = asyncio.Semaphore(at_once)
+
+    async def judge(document: str, text: str) -> Verdict:
+        async with places:
+            try:
+                answer = await ask(lmm, question(query, text, image))
+            except ContextLengthError as error:  # of this one document
+                answer = Answer("unknown", error=one_line(error), refused=True)
+            return verdict_of(answer, _MATCH, document)
+
+    return tuple(await asyncio.gather(*(judge(document, text) for document, text in texts.items())))
+
+
+def question(query: str, text: str, image: ImagePart | None = None) -> LMMRequest:
+    """The request about one text."""
+    if image is not None and not query.strip():
+        prompt = load_prompt("match_yes_no")
+        asked = prompt.render(query=text)
+    else:
+        prompt = load_prompt("match_text")
+        asked = prompt.render(text=text, query=query)
+    shown = (image,) if image is not None else ()
+    return LMMRequest(messages=messages(prompt, *shown, TextPart(text=asked)), max_tokens=1, top_logprobs=20)

@@ -1,0 +1,183 @@
+"""The application: every endpoint, and the viewer for all that is none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.private import writing_privately
+from fieldscope.service.server.api import catalog, cohere, health, jina, jobs, metrics, search
+from fieldscope.service.server.api.access import Access, Hangup
+from fieldscope.service.server.api.errors import add_handlers, error_response
+from fieldscope.service.server.api.guard import API, Guard
+from fieldscope.service.server.api.keys import KeyFile
+from fieldscope.service.server.api.opening import Prepared, open_engine
+from fieldscope.service.server.api.telemetry import Telemetry, Traced, open_telemetry
+from fieldscope.service.server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from fieldscope.agent.lmm.base import LMM
+    from fieldscope.retrieval.encoder import Encoder
+
+TITLE = "Fieldscope"
+DESCRIPTION = """Rerank images, and texts, for a query: a large multimodal model looks at every candidate and says why.
+
+Clients of Jina's, Cohere's and vLLM's rerankers need nothing but this base URL. In every request a string that is a
+`data:image/...` URL or `fieldscope://COLLECTION/ID` is a picture. Every error is
+`{"error": {"code", "message"}, "message", "detail"}`, with one sentence in all three places."""
+
+TAGS = [
+    {"name": "rerank", "description": "Rerank documents, in the words of the clients that people have."},
+    {"name": "search", "description": "Retrieve from a registered collection, and rerank."},
+    {"name": "jobs", "description": "Long work, with progress as server-sent events."},
+    {"name": "catalog", "description": "What there is: collections, strategies, runs, traces."},
+    {"name": "health", "description": "For whoever watches over the process."},
+]
+_NONE_OF_ITS_OWN: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own telemetry, where a release of it has some, would send what clients wrote."""
+
+_ROUTERS = (jina.router, cohere.router, search.router, jobs.router, catalog.router, health.router, metrics.router)
+_SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key that `fieldscope keys add` made."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+}
+
+
+def create_app(
+    settings: ServerSettings,
+    lmm: LMM | None = None,
+    encoder: Encoder | None = None,
+    prepared: Prepared | None = None,
+    telemetry: Telemetry | None = None,
+) -> FastAPI:
+    """The service. Its lifespan opens and closes the engine (`app.state.engine`) and the jobs (`app.state.jobs`).
+
+    `lmm` and `encoder` stand in for those that the settings name, `telemetry` for what the OTEL_* variables ask for,
+    and `prepared` is what was opened before. Raises `ConfigError` as `require_keys` does.
+    """
+    keys = require_keys(settings)
+    counted = metrics.Metrics(_version())
+    telemetry = telemetry or open_telemetry(settings, os.environ)
+    observers = (counted, telemetry) if telemetry else (counted,)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with (
+            _privately(),
+            telemetry or nullcontext(),
+            open_engine(settings, lmm, encoder, prepared, observers) as engine,
+            jobs.open_jobs(engine) as at_work,
+        ):
+            app.state.engine, app.state.jobs = engine, at_work
+            counted.follow(engine.admission, at_work.store)
+            app.router.default = _Elsewhere(_viewer(settings))
+            yield
+
+    app = FastAPI(
+        title=TITLE,
+        description=DESCRIPTION,
+        version=_version(),
+        openapi_tags=TAGS,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        telemetry=_NONE_OF_ITS_OWN,
+    )
+    for router in _ROUTERS:
+        app.include_router(router)
+    add_handlers(app)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # as FastAPI's documentation has it
+    app.add_middleware(Hangup)
+    app.add_middleware(
+        Guard,
+        keys=keys,
+        public=not settings.loopback,
+        max_body=settings.limits.max_body,
+        max_seconds=settings.limits.max_seconds,
+    )
+    app.add_middleware(Access)
+    app.add_middleware(metrics.Counted, metrics=counted)
+    if telemetry:
+        app.add_middleware(Traced, telemetry=telemetry)
+    app.state.metrics = counted
+    return app
+
+
+@asynccontextmanager
+async def _privately() -> AsyncIterator[None]:
+    """All that the service writes, until it ends, is for its user alone."""
+    with writing_privately():
+        yield
+
+
+def require_keys(settings: ServerSettings) -> KeyFile:
+    """The API keys. Raises `ConfigError` where others than this machine can come in and there is none."""
+    keys = KeyFile(settings.keys_file)
+    if not keys.all() and not settings.loopback:
+        raise ConfigError(
+            f"at {settings.host} others than this machine can come in, so an API key is wanted: make one with "
+            "`fieldscope keys add NAME`, or listen at 127.0.0.1"
+        )
+    return keys
+
+
+class _Elsewhere:
+    """Where no endpoint is: the viewer, but for addresses that only programs use."""
+
+    def __init__(self, viewer: ASGIApp) -> None:
+        self._viewer = viewer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not f"{scope['path']}/".startswith(API):
+            await self._viewer(scope, receive, send)
+            return
+        sentence = "there is nothing at this address; /docs lists what there is"
+        await error_response(404, "not_found", sentence)(scope, receive, send)
+
+
+def _viewer(settings: ServerSettings) -> FastAPI:
+    """The viewer over the runs folder, and below `/served` over what was served."""
+    from fieldscope.service.viewer.runs.shelf import Shelf
+    from fieldscope.service.viewer.server import viewer_router
+    from fieldscope.service.viewer.site import Site
+
+    store = settings.models.store_path
+    traces = settings.data_folder / "traces"
+    for folder in (settings.runs_folder, traces):
+        folder.mkdir(parents=True, exist_ok=True)
+    viewer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=_NONE_OF_ITS_OWN)
+    add_handlers(viewer)
+    viewer.include_router(viewer_router(Site(Shelf(traces, store=store), live=True)), prefix=catalog.SERVED)
+    viewer.include_router(viewer_router(Site(Shelf(settings.runs_folder, store=store), live=True, try_it=True)))
+    return viewer
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The document, with how a key is sent; on a loopback address none is asked for."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+        )
+        schema.setdefault("components", {})["securitySchemes"] = _SECURITY
+        schema["security"] = [{}, *({name: []} for name in _SECURITY)]
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("fieldscope")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,157 @@
+"""The geometry of a run's charts, in pixels of their own view boxes; the templates draw them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fieldscope.service.viewer.report.charts import Side, Tick, side_of, ticks
+from fieldscope.service.viewer.runs.digest import QueryDigest
+
+MOST = 200
+"""A chart shows up to so many queries; of more, those that matter most to it."""
+
+WIDTH = 1080.0
+_LEFT, _RIGHT, _TOP = 44.0, 10.0, 12.0
+_BROADEST = 84.0  # room of one query, where there are few
+_THICKEST = 44.0  # a bar
+_NARROWEST = 320.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """A query's AP@50 before and after."""
+
+    query_id: str
+    x: float
+    before: float
+    after: float
+    side: Side
+    title: str
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Queries from the one hurt most to the one helped most. `total` counts also those that are not drawn; `size` is a
+    mark's radius; `labelled` says that ids fit below."""
+
+    width: float
+    height: float
+    left: float
+    bottom: float
+    size: float
+    marks: tuple[Change, ...]
+    up: tuple[Tick, ...]
+    total: int
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A query's calls, from the bottom of the chart up: those that were answered, and those that were not."""
+
+    query_id: str
+    x: float
+    width: float
+    y: float
+    height: float
+    unknown: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Queries from the one that took most calls on; `mean` is where their mean lies."""
+
+    width: float
+    height: float
+    left: float
+    bottom: float
+    bars: tuple[Cost, ...]
+    up: tuple[Tick, ...]
+    mean: float
+    total: int
+
+
+def before_after(digests: Sequence[QueryDigest]) -> Changes | None:
+    """AP@50 in the first stage's order and in the run's; None where nothing could be scored."""
+    gained = sorted(
+        ((digest.gain, digest.query_id, digest) for digest in digests if digest.gain is not None),
+        key=lambda each: each[:2],
+    )
+    if not gained:
+        return None
+    shown = gained if len(gained) <= MOST else [*gained[: MOST // 2], *gained[-(MOST // 2) :]]
+    height, bottom = 280.0, _TOP + 280.0
+    step = min(_BROADEST, (WIDTH - _LEFT - _RIGHT) / len(shown))
+    labelled = step >= _THICKEST
+
+    def at(value: float) -> float:
+        return bottom - height * value
+
+    marks = tuple(
+        Change(
+            query_id=query_id,
+            x=_LEFT + (place + 0.5) * step,
+            before=at(digest.prior_scores["AP@50"]),
+            after=at(digest.scores["AP@50"]),
+            side=side_of(gain),
+            title=f"{query_id}: {100 * digest.prior_scores['AP@50']:.1f} before, {100 * digest.scores['AP@50']:.1f} "
+            f"after · {_short(digest.text)}",
+        )
+        for place, (gain, query_id, digest) in enumerate(shown)
+    )
+    return Changes(
+        width=max(_NARROWEST, _LEFT + _RIGHT + step * len(shown)),
+        height=bottom + (26 if labelled else 12),
+        left=_LEFT,
+        bottom=bottom,
+        size=min(6.0, max(1.8, 0.4 * step)),
+        marks=marks,
+        up=tuple(Tick(at(value / 100), str(value)) for value in (0, 25, 50, 75, 100)),
+        total=len(gained),
+        labelled=labelled,
+    )
+
+
+def cost_bars(digests: Sequence[QueryDigest]) -> Costs | None:
+    """Calls by query; None where nothing was asked."""
+    costly = sorted(digests, key=lambda digest: (-digest.calls, digest.query_id))
+    if not costly or not costly[0].calls:
+        return None
+    shown = costly[:MOST]
+    height, bottom = 150.0, _TOP + 150.0
+    step = min(_BROADEST, (WIDTH - _LEFT - _RIGHT) / len(shown))
+    gap = max(min(2.0, step / 5), step - _THICKEST)
+    rungs = ticks(0.0, float(shown[0].calls), about=4)
+
+    def tall(calls: float) -> float:
+        return height * calls / rungs[-1]
+
+    bars = tuple(
+        Cost(
+            query_id=digest.query_id,
+            x=_LEFT + place * step + gap / 2,
+            width=step - gap,
+            y=bottom - tall(digest.calls),
+            height=tall(digest.calls),
+            unknown=tall(digest.unknown),
+            title=f"{digest.query_id}: {digest.calls:,} calls, {digest.prompt_tokens + digest.completion_tokens:,} "
+            f"tokens, {digest.unknown:,} unknown · {_short(digest.text)}",
+        )
+        for place, digest in enumerate(shown)
+    )
+    return Costs(
+        width=max(_NARROWEST, _LEFT + _RIGHT + step * len(shown)),
+        height=bottom + 12,
+        left=_LEFT,
+        bottom=bottom,
+        bars=bars,
+        up=tuple(Tick(bottom - tall(rung), f"{rung:,g}") for rung in rungs),
+        mean=bottom - tall(sum(digest.calls for digest in digests) / len(digests)),
+        total=len(costly),
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:79]}…"

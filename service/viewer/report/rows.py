@@ -1,0 +1,89 @@
+"""A contrast for programs: rows that a data frame takes as they are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fieldscope.eval.measures.contrast import Contrast, Effect, per_query
+
+
+def payload(found: Contrast) -> dict[str, Any]:
+    """Everything as one JSON-able object, in rows that a data frame takes as they are.
+
+    Metrics and differences are fractions, not percent. `pairs` has a row for each pair and metric, `groups` one for
+    each pair, metric, kind of group and group, `queries` one for each query.
+    """
+    benchmark, split = found.runs[0].benchmark
+    return {
+        "benchmark": benchmark,
+        "split": split,
+        "queries_scored": found.queries,
+        "metrics": list(found.metrics),
+        "runs": [
+            {
+                "run": run.name,
+                "folder": str(run.folder),
+                "strategy": run.strategy,
+                "model": run.lmm,
+                "means": {metric: run.mean(per_query(metric)) for metric in found.metrics},
+                "cost": {**asdict(run.spent), **({"money": run.money} if found.currency else {})},
+                "unknown": run.unknown,
+            }
+            for run in found.runs
+        ],
+        **({"currency": found.currency} if found.currency else {}),
+        "front": found.fronts,
+        "pairs": [
+            {
+                "a": pair.a.name,
+                "b": pair.b.name,
+                "metric": metric,
+                **_row(effect),
+                "won": pair.won(metric),
+                "tied": pair.tied(metric),
+                "lost": pair.lost(metric),
+            }
+            for pair in found.pairs
+            for metric, effect in pair.effects.items()
+        ],
+        "groups": [
+            {"a": pair.a.name, "b": pair.b.name, "metric": metric, "kind": kind, "group": group, **_row(effect)}
+            for pair in found.pairs
+            for kind, groups in pair.groups.items()
+            for group, effects in groups.items()
+            for metric, effect in effects.items()
+        ],
+        "queries": [
+            {
+                "query_id": query,
+                "query": found.runs[0].text(query),
+                **found.runs[0].groups.get(query, {}),
+                "values": {
+                    metric: {run.name: run.values[query][per_query(metric)] for run in found.runs}
+                    for metric in found.metrics
+                },
+            }
+            for query in found.runs[0].values
+        ],
+        "notes": found.notes,
+    }
+
+
+def _row(effect: Effect) -> dict[str, Any]:
+    test = effect.test
+    return {
+        "queries": test.queries,
+        "mean_a": test.mean_a,
+        "mean_b": test.mean_b,
+        "delta": test.difference,
+        "ci_low": test.low,
+        "ci_high": test.high,
+        "p_value": test.p,
+        "p_holm": effect.p_holm,
+        "significant": effect.significant,
+        "detectable": effect.detectable,
+        "wins": test.wins,
+        "ties": test.ties,
+        "losses": test.losses,
+    }

@@ -1,0 +1,166 @@
+"""What the lists of a run say about each query: scores before and after, and cost. Taken once from `results.jsonl`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.core.paths import cache_folder
+from fieldscope.core.private import private_file, private_folder
+from fieldscope.core.reading import load_json
+from fieldscope.eval.measures.metrics import average_precision, ndcg, reciprocal_rank
+
+FORMAT = 3
+
+_HUGE = re.compile(rb"[:\[,]\s*-?[0-9]{40}")  # a number that no run writes, and that no page could draw
+
+
+class QueryDigest(BaseModel):
+    """One query of a run.
+
+    `start` and `size` are the bytes of its line in `results.jsonl`, `sha256` is their hash. `scores` and `prior_scores`
+    are AP@50, nDCG@50 and RR of the ranking and of the first stage's order; empty where no judgment of the query is
+    known, or none is positive. `calls`, tokens, `seconds` and `cached` count every question asked, `unknown` those of
+    them without an answer. `moved` sums by how many ranks images moved.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    query_id: str
+    text: str
+    start: int
+    size: int
+    sha256: str
+    candidates: int
+    positives: int | None
+    scores: dict[str, float]
+    prior_scores: dict[str, float]
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    cached: int
+    unknown: int
+    not_asked: int
+    moved: int
+    ended: str | None
+
+    @property
+    def gain(self) -> float | None:
+        """AP@50 against the first stage's order; None where there is nothing to find."""
+        return self.scores["AP@50"] - self.prior_scores["AP@50"] if self.scores else None
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+class _Digests(BaseModel):
+    format: int
+    queries: list[QueryDigest]
+
+
+def digests(folder: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> dict[str, QueryDigest]:
+    """Query id -> digest, in the order of the ids; of a query that was asked again the last one. Damaged and cut-off
+    lines are left out. What was found is kept in the user's cache folder, by the content of results and judgments.
+
+    Raises `OSError` where `results.jsonl` can't be read.
+    """
+    with (folder / "results.jsonl").open("rb") as stream:
+        kept = _kept_at(file_digest(stream, "sha256").hexdigest(), judgments)
+        try:
+            known = _Digests.model_validate_json(kept.read_bytes())
+            if known.format == FORMAT:
+                return {query.query_id: query for query in known.queries}
+        except (OSError, ValidationError):
+            pass
+        stream.seek(0)
+        content = sha256()
+        read = {query.query_id: query for query in _read(stream, content, judgments)}
+    found = {query_id: read[query_id] for query_id in sorted(read, key=_in_order)}
+    # A run that is being written may have grown since its content was looked up.
+    _keep(_kept_at(content.hexdigest(), judgments), _Digests(format=FORMAT, queries=list(found.values())))
+    return found
+
+
+def _read(stream: BinaryIO, content: _Hash, judgments: Mapping[str, Mapping[str, int]] | None) -> Iterator[QueryDigest]:
+    start = 0
+    for line in stream:
+        content.update(line)
+        try:
+            if line.endswith(b"\n") and not _HUGE.search(line):
+                yield _digest(line, start, judgments)
+        except (ValueError, OverflowError, LookupError, TypeError, AttributeError):
+            pass  # no result of this version: whoever opens it is told so
+        start += len(line)
+
+
+def _digest(line: bytes, start: int, judgments: Mapping[str, Mapping[str, int]] | None) -> QueryDigest:
+    result: Mapping[str, Any] = load_json(line)
+    verdicts = [verdict for verdict in result["verdicts"] if not verdict["joint"]]
+    questions = [*result["calls"], *verdicts, *result["comparisons"], *result["reasons"]]
+    asked = [question for question in questions if question["state"] != "not_asked"]
+    judged = None if judgments is None else judgments.get(result["query_id"], {})
+    ranking = result["ranking"]
+    return QueryDigest(
+        query_id=result["query_id"],
+        text=result["query_text"],
+        start=start,
+        size=len(line),
+        sha256=sha256(line).hexdigest(),
+        candidates=len(ranking),
+        positives=None if judged is None else sum(judged.values()),
+        scores=_scores([ranked["image_id"] for ranked in ranking], judged),
+        prior_scores=_scores([r["image_id"] for r in sorted(ranking, key=lambda r: int(r["prior_rank"]))], judged),
+        calls=len(asked),
+        prompt_tokens=sum(question["prompt_tokens"] for question in asked),
+        completion_tokens=sum(question["completion_tokens"] for question in asked),
+        seconds=sum(question["latency"] for question in asked),
+        cached=sum(question["cached"] for question in asked),
+        unknown=sum(question["state"] == "unknown" for question in asked),
+        not_asked=len(questions) - len(asked),
+        moved=sum(abs(ranked["prior_rank"] - ranked["rank"]) for ranked in ranking),
+        ended=result["ended"],
+    )
+
+
+def _scores(order: list[str], judged: Mapping[str, int] | None) -> dict[str, float]:
+    if not judged or not any(judged.values()):
+        return {}
+    relevance = np.array([[judged.get(image_id, 0) for image_id in order]], dtype=np.uint8)
+    positives = np.array([sum(judged.values())])
+    return {
+        "AP@50": float(average_precision(relevance, positives, 50)[0]),
+        "nDCG@50": float(ndcg(relevance, positives, 50)[0]),
+        "RR": float(reciprocal_rank(relevance, positives)[0]),
+    }
+
+
+def _in_order(query_id: str) -> list[str | int]:
+    """For sorting: numbers within an id by their size."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", query_id))]
+
+
+def _kept_at(results: str, judgments: Mapping[str, Mapping[str, int]] | None) -> Path:
+    """Where the digests of results with this hash, scored against these judgments, are kept."""
+    name = fingerprint({"results": results, "judgments": judgments})
+    return cache_folder() / "viewer" / "digests" / f"{name[:32]}.json"
+
+
+def _keep(path: Path, found: _Digests) -> None:
+    """Remember, if the disk lets us: what is kept only saves time."""
+    try:
+        private_folder(path.parent)
+        partial = path.with_suffix(".part")
+        private_file(partial)
+        partial.write_text(found.model_dump_json(), encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        pass

@@ -1,0 +1,112 @@
+"""A question to a model as the pages show it: what was sent, with which prompt, and what came back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
+from fieldscope.agent.lmm.yes_no import YES_NO
+from fieldscope.agent.types import Asked, RerankResult
+from fieldscope.core.errors import PromptError
+from fieldscope.prompts.prompt import Prompt, load_prompt
+from fieldscope.service.viewer.runs.rebuilt import rebuilt
+from fieldscope.service.viewer.runs.run import Call, Run
+from fieldscope.service.viewer.wording import Wording, wording
+
+Source = Literal["cache", "proven", "likely", "none"]
+"""Where a request is from: the response cache; made again from the run's prompts, and its key is the one on record;
+made again, and its key is another; or it is not to be had."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A token that might have begun the answer, with its probability. `side` is what it counts for: yes or no in a
+    yes/no question, None else."""
+
+    token: str
+    logprob: float
+    p: float
+    side: Literal["yes", "no"] | None
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One question. `request` is None where `source` is `none`; `response` and `provenance` come from the cache."""
+
+    asked: Asked
+    source: Source
+    request: LMMRequest | None = None
+    wording: Wording | None = None
+    response: LMMResponse | None = None
+    provenance: Mapping[str, Any] | None = None
+
+    @property
+    def alternatives(self) -> list[Alternative]:
+        """The tokens that the model weighed for its answer, the most probable first."""
+        binary = self.wording is not None and self.wording.prompt.answer == "yes_no"
+        sides: dict[str, Literal["yes", "no"]] = {"positive": "yes", "negative": "no"}
+        return [
+            Alternative(
+                token=each.token,
+                logprob=each.logprob,
+                p=math.exp(each.logprob),
+                side=sides.get(YES_NO.side(each.token)) if binary else None,
+            )
+            for each in (self.response.answer_logprobs if self.response else ())
+        ]
+
+
+@dataclass(frozen=True)
+class UsedPrompt:
+    """A prompt that a run used. `prompt` is None where nobody here has its words any more."""
+
+    name: str
+    fingerprint: str
+    prompt: Prompt | None
+
+
+def used_prompts(run: Run) -> list[UsedPrompt]:
+    """The prompts of a run: as its folder has them, else those of this version with the same fingerprints."""
+    if run.strategy_in_full is not None:
+        return [UsedPrompt(each.name, each.fingerprint, each) for each in run.strategy_in_full.prompts]
+    return [UsedPrompt(name, told, _shipped(name, told)) for name, told in run.configuration.strategy.prompts.items()]
+
+
+def exchanges(run: Run, result: RerankResult, questions: Sequence[Asked]) -> list[Exchange]:
+    """What was sent for each of these questions, and what came back."""
+    calls = run.calls(question.request_key for question in questions)
+    prompts = [used.prompt for used in used_prompts(run) if used.prompt is not None]
+    return [_exchange(run, result, question, calls.get(question.request_key or ""), prompts) for question in questions]
+
+
+def _exchange(
+    run: Run, result: RerankResult, question: Asked, call: Call | None, prompts: Sequence[Prompt]
+) -> Exchange:
+    if call is not None:
+        try:
+            request = LMMRequest.model_validate(call.request)
+            response = LMMResponse.model_validate(call.response)
+        except ValidationError:
+            pass  # an entry of another version
+        else:
+            return Exchange(question, "cache", request, wording(request, prompts), response, call.provenance)
+    again = rebuilt(run, result, question)
+    if again is None:
+        return Exchange(question, "none")
+    request, proven = again
+    return Exchange(question, "proven" if proven else "likely", request, wording(request, prompts))
+
+
+@lru_cache(maxsize=256)
+def _shipped(name: str, fingerprint: str) -> Prompt | None:
+    try:
+        prompt = load_prompt(name)
+    except PromptError:
+        return None
+    return prompt if prompt.fingerprint == fingerprint else None

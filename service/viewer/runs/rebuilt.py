@@ -1,0 +1,177 @@
+"""Requests made again from what a run keeps, for calls that are not in the response cache.
+
+A run's folder has the prompts, the settings and the hashes of the images, which is all that a request is made of; the
+key on record tells whether it is the very one that was sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+from fieldscope.agent.asking import messages
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
+from fieldscope.agent.questions import question, which_is_best
+from fieldscope.agent.request import description, instructions_text, request_text
+from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer, SynthesisAnswer
+from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.types import Asked, Call, Comparison, Predicate, Reason, RerankResult, Verdict
+from fieldscope.core.types import Query
+from fieldscope.prompts.prompt import Prompt
+from fieldscope.service.viewer.runs.run import Run
+
+
+def rebuilt(run: Run, result: RerankResult, asked: Asked) -> tuple[LMMRequest, bool] | None:
+    """The request of a question, and whether its key is that on record. None for one that can't be made again; a call
+    about no candidate is such a one, too, unless its key fits, since there might have been other rounds and repairs."""
+    strategy = run.strategy_in_full
+    if strategy is None or asked.request_key is None:
+        return None
+    model, likely = _model(run, result), None
+    for request in _Rebuilder(run, result, strategy).requests(asked):
+        if request.key(model) == asked.request_key:
+            return request, True
+        likely = likely or request
+    return None if likely is None or isinstance(asked, Call) else (likely, False)
+
+
+class _Rebuilder:
+    """The requests of one result."""
+
+    def __init__(self, run: Run, result: RerankResult, strategy: Strategy) -> None:
+        self._hashes, self._result, self._strategy = run.hashes, result, strategy
+        self._query = Query(
+            id=result.query_id,
+            text=result.query_text,
+            reference_image=result.reference_image,
+            dialogue=result.dialogue,
+        )
+
+    def requests(self, asked: Asked) -> Iterator[LMMRequest]:
+        """What the request may have been."""
+        match asked:
+            case Verdict(joint=True):
+                yield from self._joint(asked)
+            case Verdict():
+                yield from self._question(asked.predicate, asked.image_id)
+            case Comparison():
+                yield from self._comparison(asked)
+            case Reason():
+                yield from self._reason(asked)
+            case Call():
+                yield from self._call(asked)
+
+    def _question(self, predicate_id: str, image_id: str) -> Iterator[LMMRequest]:
+        predicate, settings = asked_predicates(self._result).get(predicate_id), self._strategy.verify
+        if predicate and settings:
+            yield question(predicate, self._image(image_id), settings)
+
+    def _joint(self, verdict: Verdict) -> Iterator[LMMRequest]:
+        settings = self._strategy.verify and self._strategy.verify.joint
+        if not settings:
+            return
+        predicates = asked_predicates(self._result)
+        together = [
+            predicates[other.predicate]
+            for other in self._result.verdicts
+            if (other.image_id, other.request_key) == (verdict.image_id, verdict.request_key)
+            and other.predicate in predicates
+        ]
+        questions = " ".join(f"{number}. {predicate.question}" for number, predicate in enumerate(together, start=1))
+        image, schema = self._image(verdict.image_id), AnswersAnswer.model_json_schema()
+        yield _asking(settings.prompt, settings, image, schema=schema, questions=questions)
+
+    def _comparison(self, comparison: Comparison) -> Iterator[LMMRequest]:
+        if settings := self._strategy.compare:
+            shown = [self._image(image_id) for image_id in comparison.shown]
+            yield which_is_best(shown, self._reference(), self._described(), settings)
+
+    def _reason(self, reason: Reason) -> Iterator[LMMRequest]:
+        if settings := self._strategy.explain:
+            yield _asking(settings.prompt, settings, self._image(reason.image_id), query=self._described())
+
+    def _call(self, call: Call) -> Iterator[LMMRequest]:
+        synthesize, decompose, reference = self._strategy.synthesize, self._strategy.decompose, self._reference()
+        match call.stage:
+            case "caption" if synthesize and reference:
+                yield _asking(synthesize.caption, synthesize, reference)
+            case "synthesize" if synthesize:
+                schema = SynthesisAnswer.model_json_schema()
+                yield _asking(synthesize.prompt, synthesize, schema=schema, request=self._request())
+            case "refine" if synthesize:
+                schema = SynthesisAnswer.model_json_schema()
+                for earlier, wanting in product(self._earlier(), self._wanting()):
+                    yield _asking(
+                        synthesize.again, synthesize, schema=schema, request=self._request(), earlier=earlier,
+                        wanting=wanting,
+                    )  # fmt: skip
+            case "decompose" if decompose and self._result.synthesis:
+                text = instructions_text(self._result.synthesis.instructions)
+                schema = PredicatesAnswer.model_json_schema()
+                yield _asking(decompose.prompt, decompose, schema=schema, instructions=text)
+            case "check" if reference:
+                for predicate in asked_predicates(self._result).values():
+                    if call.text.startswith(predicate.question):
+                        yield from self._question(predicate.id, reference.image_id)
+
+    def _request(self) -> str:
+        captions = (call.text for call in self._result.calls if call.stage == "caption")
+        return request_text(self._query, next(captions, ""))
+
+    def _earlier(self) -> Iterator[str]:
+        """Everything that the request was once taken to ask for."""
+        for event in self._result.trace:
+            if event.kind == "synthesized":
+                yield from map(str, event.data.get("descriptions", ()))
+
+    def _wanting(self) -> Iterator[str]:
+        """Everything that was once found wanting."""
+        for event in self._result.trace:
+            if event.kind == "refined":
+                yield str(event.data.get("because", ""))
+            elif event.kind == "checked" and event.data.get("again"):
+                from fieldscope.agent.nodes.check import (
+                    THE_CHANGE,  # LangGraph comes with it, and takes a while to import
+                )
+
+                yield THE_CHANGE
+
+    def _described(self) -> str:
+        return description(self._query, self._result.synthesis)
+
+    def _reference(self) -> ImagePart | None:
+        reference = self._query.reference_image
+        return None if reference is None else self._image(reference)
+
+    def _image(self, image_id: str) -> ImagePart:
+        return ImagePart(image_id=image_id, sha256=self._hashes.get(image_id, ""))
+
+
+def _model(run: Run, result: RerankResult) -> str:
+    """The identity of the model that was asked."""
+    started = next((event.data.get("model") for event in result.trace if event.kind == "started"), None)
+    return str(started or run.configuration.lmm or "")
+
+
+def asked_predicates(result: RerankResult) -> dict[str, Predicate]:
+    """Every predicate by its id, those among them that a refinement gave up."""
+    found = {predicate.id: predicate for predicate in result.predicates}
+    for event in result.trace:
+        new = event.data.get("new") if event.kind == "decomposed" else None
+        for name, told in new.items() if isinstance(new, dict) else ():
+            question, _, expected = str(told).rpartition(" ")
+            if name not in found and expected in ("yes", "no"):
+                known = {"id": name, "question": question, "expected": expected, "kind": "other"}
+                found[name] = Predicate.model_validate(known)
+    return found
+
+
+def _asking(prompt: Prompt, settings: Any, *images: ImagePart, schema: Any = None, **values: str) -> LMMRequest:
+    """A request of a stage whose settings have `max_tokens` and `extra_body`."""
+    return LMMRequest(
+        messages=messages(prompt, *images, TextPart(text=prompt.render(**values))),
+        max_tokens=settings.max_tokens,
+        json_schema=schema,
+        extra_body=settings.extra_body,
+    )

@@ -1,0 +1,82 @@
+"""The runs below a folder, read as they are: finished, half-written, damaged, or of another version."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+from fieldscope.core.errors import ConfigError
+from fieldscope.service.viewer.addresses import slug
+from fieldscope.service.viewer.runs.run import Run, open_run
+
+MANIFEST = "manifest.json"
+_FILES = (MANIFEST, "results.jsonl", "metrics.json", "qrels.trec", "inputs.jsonl", "collection.json", "images.jsonl")
+_DEEPEST = 4  # folders below the shelf's
+_OPEN = 64  # runs in memory
+
+
+class Shelf:
+    """The runs below `root`, which may be a run's folder itself. A run's key is its path below `root`, as a slug.
+
+    `images` is where the pictures lie if not where the runs say; `store` the response cache with requests and answers.
+    Raises `ConfigError` where there is no such folder.
+    """
+
+    def __init__(self, root: Path, images: Path | None = None, store: Path | None = None) -> None:
+        if not root.is_dir():
+            raise ConfigError(f"{str(root)!r} is no folder; give the one that `fieldscope eval` wrote")
+        self.root = root
+        self.images = images
+        self.store = store
+        self._open: OrderedDict[str, tuple[tuple[object, ...], Run]] = OrderedDict()
+
+    def folders(self) -> dict[str, Path]:
+        """Key -> folder of every run, in order of their paths."""
+        return {slug(self._name(folder)): folder for folder in sorted(self._below(self.root, 0))}
+
+    def run(self, key: str) -> Run | None:
+        """The run of this key, read again where its files have changed; None where there is none."""
+        folder = self.folders().get(key)
+        return None if folder is None else self._read(key, folder)
+
+    def runs(self) -> list[Run]:
+        """Every run, in order of their paths."""
+        return [self._read(key, folder) for key, folder in self.folders().items()]
+
+    def _read(self, key: str, folder: Path) -> Run:
+        """A run as its files are now; those that did not change are not opened again."""
+        now = stamp(folder)
+        known = self._open.get(key)
+        if known is None or known[0] != now:
+            known = (now, open_run(key, self._name(folder), folder, self.images, self.store))
+            self._open[key] = known
+        self._open.move_to_end(key)
+        while len(self._open) > _OPEN:
+            self._open.popitem(last=False)
+        return known[1]
+
+    def _name(self, folder: Path) -> str:
+        return folder.name if folder == self.root else folder.relative_to(self.root).as_posix()
+
+    def _below(self, folder: Path, depth: int) -> Iterator[Path]:
+        if (folder / MANIFEST).is_file():
+            yield folder
+        elif depth < _DEEPEST:
+            for entry in os.scandir(folder):
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                    yield from self._below(folder / entry.name, depth + 1)
+
+
+def stamp(folder: Path) -> tuple[object, ...]:
+    """What changes when a run's files do. Whoever edits or copies a file can set its time of modification, but not the
+    time of its last change (`st_ctime`)."""
+    stamps: list[object] = []
+    for name in _FILES:
+        try:
+            status = (folder / name).stat()
+            stamps.append((status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        except OSError:
+            stamps.append(None)
+    return tuple(stamps)

@@ -1,0 +1,95 @@
+"""Where calibrations are kept, and which one fits: the user's own first, then those shipped with the bundled models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldscope.core.errors import ConfigError
+from fieldscope.core.paths import cache_folder
+
+if TYPE_CHECKING:
+    from fieldscope.agent.calibration import Calibration
+    from fieldscope.agent.strategies.strategy import Strategy
+
+SHIPPED = "calibration.json"
+"""Its name beside the bundled models."""
+
+
+def find_calibration(model: str | None, strategy: Strategy, encoder: str | None) -> Calibration | None:
+    """What was fitted for this model (its identity), this strategy's prompts and this first stage (its fingerprint,
+    None where the priors were given); None where nothing was. Raises `ConfigError` for a file that can't be read.
+
+    A calibration of more comparisons fits, too, and so does one of a server's model that was fitted when nothing else
+    was known of it than its name; but one of exactly this model, and then of exactly these comparisons, is preferred.
+    """
+    from fieldscope.agent.calibration import calibration_key
+
+    if model is None or strategy.fusion.method != "posterior":
+        return None
+    key = calibration_key(model, strategy, encoder)
+    for shelf in _shelves():
+        fitting = [found for file in shelf for found in load_calibrations(file) if found.fits(key)]
+        if fitting:
+            return min(fitting, key=lambda found: _distance(found, model))
+    return None
+
+
+def _distance(calibration: Calibration, model: str) -> tuple[bool, int]:
+    """How far a calibration that fits is from having been made for just this."""
+    key = calibration.key
+    return (True, 0) if key is None else (key.model != model, len(key.comparing))
+
+
+def save_calibration(calibration: Calibration, path: Path | None = None) -> Path:
+    """Keep a calibration, in the place of one with the same key: in `path`, beside others, or in the user's folder.
+
+    Returns the file. Raises `ConfigError` where `path` holds something else.
+    """
+    from fieldscope.core.fingerprint import fingerprint
+
+    key = calibration.key and calibration.key.model_dump(mode="json")
+    file = path or _folder() / f"{fingerprint(key)}.json"
+    kept = [*(other for other in load_calibrations(file) if other.key != calibration.key), calibration]
+    text = json.dumps([each.model_dump(mode="json") for each in kept], indent=2, ensure_ascii=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.part")
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(file)
+    return file
+
+
+def load_calibrations(path: Path) -> list[Calibration]:
+    """The calibrations in a file, none where there is no file. Raises `ConfigError`."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from fieldscope.agent.calibration import Calibration
+
+    try:
+        return TypeAdapter(list[Calibration]).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValidationError) as error:
+        raise ConfigError(
+            f"{path} holds no calibrations; remove it, and fit anew with `fieldscope calibrate`"
+        ) from error
+
+
+def all_calibrations() -> Iterator[Calibration]:
+    """Whatever was fitted for anything: the user's own first. Raises `ConfigError` for a file that can't be read."""
+    for shelf in _shelves():
+        for file in shelf:
+            yield from load_calibrations(file)
+
+
+def _shelves() -> tuple[list[Path], list[Path]]:
+    """The user's files, and the one that comes with the bundled models."""
+    from fieldscope.fieldnotes import vocabulary
+
+    return sorted(_folder().glob("*.json")), [vocabulary.MODELS / SHIPPED]
+
+
+def _folder() -> Path:
+    return cache_folder() / "calibrations"

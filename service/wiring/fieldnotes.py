@@ -1,0 +1,84 @@
+"""FieldNotes as the command line uses it: searchable collections, and its benchmarks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fieldscope.core.errors import IndexMismatchError
+from fieldscope.core.paths import cache_folder
+from fieldscope.service.cli.console import keeping, progress
+from fieldscope.service.wiring.models import load_encoder
+from fieldscope.service.wiring.settings import Settings
+
+if TYPE_CHECKING:
+    from fieldscope.eval.types import Benchmark
+    from fieldscope.fieldnotes.queries import Split
+    from fieldscope.retrieval.collection import FilesCollection
+    from fieldscope.retrieval.encoder import Encoder
+    from fieldscope.retrieval.library import Library
+
+
+def open_fieldnotes(
+    split: str, settings: Settings, task: str = "", encoder: Encoder | None = None
+) -> tuple[FilesCollection, Library]:
+    """A split's pictures and the library to search them, both made on first use. `encoder` stands in for the one that
+    the settings name."""
+    from fieldscope.fieldnotes.collection import read_split
+    from fieldscope.retrieval.library import build_index, open_library
+
+    data = read_split(split, task)
+    images, encoder = _pictures(data), encoder or load_encoder(settings)
+    folder = cache_folder() / "fieldnotes" / f"index-{data.name}-{encoder.fingerprint[:16]}"
+    try:
+        return images, open_library(folder, encoder)
+    except IndexMismatchError:  # not there yet, or damaged
+        with progress(f"encoding FieldNotes' {data.name} pictures") as report:
+            build_index(images, encoder, folder, encoder_name=settings.clip or "bundled", progress=report)
+        return images, open_library(folder, encoder)
+
+
+def pictures(split: str) -> FilesCollection:
+    """A split's pictures, rendered on first use. That forks, so it comes before models are loaded."""
+    from fieldscope.fieldnotes.collection import read_split
+
+    return _pictures(read_split(split))
+
+
+def retrieval_benchmark(split: str, settings: Settings, task: str = "") -> tuple[Benchmark, Library]:
+    """FieldNotes, or its task "composed" or "dialogue": every query over the whole collection; what is found is looked
+    for in the library."""
+    from fieldscope.eval.types import Benchmark, QueryMeta
+    from fieldscope.fieldnotes.collection import read_split
+
+    data = read_split(split, task)
+    images, library = open_fieldnotes(split, settings, task)
+    benchmark = Benchmark(
+        name=f"fieldnotes-{task}" if task else "fieldnotes",
+        split=split,
+        queries=tuple(query.query for query in data.queries),
+        qrels={query.id: dict.fromkeys(sorted(data.relevant[query.id], key=int), 1) for query in data.queries},
+        images=images,
+        meta={q.id: QueryMeta(q.supercategory, q.category, q.iconic_group) for q in data.queries},
+    )
+    return benchmark, library
+
+
+def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder]:
+    """FieldNotes-Rerank: every query over the 100 images that the CLIP finds, in INQUIRE-Rerank's shape."""
+    from fieldscope.eval.benchmarks.inquire_rerank import load_inquire_rerank
+    from fieldscope.fieldnotes.collection import read_split
+    from fieldscope.fieldnotes.rerank import ensure_rerank
+
+    _pictures(read_split(split))  # before the encoder, since rendering forks
+    encoder = load_encoder(settings)
+    with progress(f"encoding FieldNotes' {split} pictures") as report:
+        folder = ensure_rerank(split, encoder, progress=report)
+    return load_inquire_rerank(folder, split, name="fieldnotes-rerank"), encoder
+
+
+def _pictures(data: Split) -> FilesCollection:
+    from fieldscope.fieldnotes.collection import ensure_pictures
+    from fieldscope.retrieval.collection import FilesCollection
+
+    with keeping("the pictures so far are kept"), progress(f"rendering FieldNotes' {data.name} pictures") as report:
+        return FilesCollection(ensure_pictures(data.name, progress=report))

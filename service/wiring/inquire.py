@@ -1,0 +1,86 @@
+"""INQUIRE as the command line uses it: fetched from the hub, or its whole collection made searchable."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.core.paths import cache_folder
+from fieldscope.service.cli.console import note, progress, warn
+from fieldscope.service.wiring.models import load_encoder, require_known_words
+from fieldscope.service.wiring.settings import Settings
+
+if TYPE_CHECKING:
+    from fieldscope.eval.benchmarks.inquire_fullrank import Fullrank
+    from fieldscope.eval.types import Benchmark
+    from fieldscope.retrieval.encoder import Vectors
+    from fieldscope.retrieval.library import Library
+
+_SHOWN = 5  # oddities of a benchmark's files
+
+
+def hub_benchmark(split: str | None) -> Benchmark:
+    """INQUIRE-Rerank as it is published, copied into the cache folder on first use."""
+    from fieldscope.eval.benchmarks.inquire_hub import fetch_inquire_rerank
+
+    with progress("fetching INQUIRE-Rerank") as report:
+        folder = fetch_inquire_rerank(cache_folder() / "inquire-rerank", split, report)
+    return open_rerank(folder, split)
+
+
+def open_rerank(path: Path, split: str | None) -> Benchmark:
+    """A split of Parquet files in INQUIRE-Rerank's shape, with a warning for each oddity. Raises `BenchmarkError`."""
+    from fieldscope.eval.benchmarks.inquire_rerank import load_inquire_rerank
+
+    return _warned(load_inquire_rerank(path, split))
+
+
+def _warned(benchmark: Benchmark) -> Benchmark:
+    for oddity in benchmark.oddities[:_SHOWN]:
+        warn(oddity)
+    if len(benchmark.oddities) > _SHOWN:
+        warn(f"{benchmark.name} has {len(benchmark.oddities) - _SHOWN:,} more such oddities")
+    return benchmark
+
+
+def open_fullrank(path: Path, split: str | None, settings: Settings) -> Fullrank:
+    """A split of INQUIRE-Fullrank, with a note where relevant images have no embedding and a warning for each oddity.
+    Raises `BenchmarkError`."""
+    from fieldscope.eval.benchmarks.inquire_fullrank import load_inquire_fullrank
+
+    found = load_inquire_fullrank(path, split, settings.clip)
+    _warned(found.benchmark)
+    if found.missing:
+        note(f"{found.missing:,} relevant images have no embedding in {found.embeddings.folder}; they count as missed")
+    return found
+
+
+def searchable(found: Fullrank, settings: Settings) -> tuple[Library, str]:
+    """The embeddings in FAISS, searched with the user's CLIP, and the fingerprint of both.
+
+    Raises `IndexMismatchError` where the CLIP is not the one that made them, `VocabularyError` where the bundled CLIP
+    does not know the queries' words.
+    """
+    from fieldscope.retrieval.faiss_index import FaissIndex
+    from fieldscope.retrieval.library import Library
+
+    if settings.clip is None:
+        require_known_words((query.text for query in found.benchmark.queries), "clip")
+    encoder, embeddings = load_encoder(settings), found.embeddings
+    embeddings.require(encoder, settings.clip or "bundled")
+    digest = hashlib.sha256("\n".join(found.ids).encode())
+    with progress("reading the embeddings") as report:
+
+        def blocks() -> Iterator[Vectors]:
+            done = 0
+            for block in embeddings.blocks():
+                yield block
+                digest.update(block.data)
+                done += len(block)
+                report(done, len(embeddings))
+
+        index = FaissIndex.of_blocks(found.ids, blocks(), embeddings.dim, encoder.fingerprint)
+    return Library(index, encoder, {}), fingerprint({"clip": encoder.fingerprint, "embeddings": digest.hexdigest()})

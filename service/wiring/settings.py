@@ -1,0 +1,54 @@
+"""What a user chooses about models and the response cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldscope.core.paths import cache_folder
+
+if TYPE_CHECKING:
+    from fieldscope.agent.lmm.cached import CacheMode
+
+CACHE_MODES = ("on", "refresh", "replay", "off")
+DEFAULT_CONCURRENCY = 32
+DEFAULT_MAX_SIDE = 1024
+DEFAULT_REQUEST_TIMEOUT = 120.0
+DEFAULT_ATTEMPTS = 6
+DEFAULT_MAX_UNKNOWN = 0.10
+DEFAULT_STRATEGY = "agent"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Models, and how to talk to them.
+
+    `lmm_url` and `model` name a server and the model it serves, `revision` whatever tells two models of that name
+    apart; without a server the bundled LMM answers. `api_key` is by default what the environment says. `clip` is a
+    name or folder for open_clip; None is the bundled CLIP. `concurrency` bounds the calls in flight; pictures that are
+    longer than `max_side` pixels on a side are scaled down before they travel to a server. A call to a server has
+    `request_timeout` seconds and is tried again where that can help, in `attempts` at most.
+    """
+
+    lmm_url: str | None = None
+    model: str | None = None
+    revision: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    clip: str | None = None
+    cache_mode: CacheMode = "on"
+    cache_file: Path | None = None
+    concurrency: int = DEFAULT_CONCURRENCY
+    max_side: int = DEFAULT_MAX_SIDE
+    request_timeout: float = DEFAULT_REQUEST_TIMEOUT
+    attempts: int = DEFAULT_ATTEMPTS
+
+    @property
+    def asks_server(self) -> bool:
+        """Whether a server's model is asked, and not the bundled one."""
+        return self.lmm_url is not None and self.model is not None
+
+    @property
+    def store_path(self) -> Path:
+        """The response cache's file."""
+        return self.cache_file or cache_folder() / "responses.sqlite"
