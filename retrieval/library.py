@@ -20,7 +20,7 @@ from PIL import Image as PILImage
 from fieldscope.core.errors import ConfigError, ImageError, IndexMismatchError
 from fieldscope.core.types import Candidate, Prior, Query
 from fieldscope.retrieval.captions import Captions, read_captions
-from fieldscope.retrieval.collection import Collection, reopen_collection
+from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.encoder import Encoder, Vectors
 from fieldscope.retrieval.index import ExactIndex, Index
 from fieldscope.retrieval.lru import ByteLru
@@ -33,6 +33,7 @@ from fieldscope.retrieval.manifest import (
     require_encoder,
     writing,
 )
+from fieldscope.retrieval.opening import reopen_collection
 from fieldscope.retrieval.progress import Report
 from fieldscope.retrieval.shards import Encoded, Shards
 

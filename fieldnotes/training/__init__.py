@@ -1,1 +1,2 @@
-"""Training of the two bundled models. Run in order: `python -m fieldscope.fieldnotes.training.pictures`, `.clip`, `.lmm`."""
+"""Training of the two bundled models. Run `python -m fieldscope.fieldnotes.training.clip`, then
+`.lmm`."""

@@ -17,7 +17,8 @@ from PIL import ImageDraw
 from fieldscope.core.errors import ConfigError, ImageError
 from fieldscope.core.paths import cache_folder
 from fieldscope.core.private import private_file, private_folder
-from fieldscope.retrieval.collection import Collection, reopen_collection
+from fieldscope.retrieval.collection import Collection
+from fieldscope.retrieval.opening import reopen_collection
 from fieldscope.service.viewer.addresses import unslug
 from fieldscope.service.viewer.runs.shelf import Shelf
 

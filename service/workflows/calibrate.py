@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.cli.console import progress
+from fieldscope.service.wiring.benchmarks import NAMES, Workload
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.models import open_lmm
 from fieldscope.service.wiring.settings import Settings
-from fieldscope.service.workflows.evaluate import NAMES, Workload, evaluate_workload, load_strategies
+from fieldscope.service.workflows.evaluate import evaluate_workload, load_strategies
 from fieldscope.service.workflows.studies import opened
 
 if TYPE_CHECKING:

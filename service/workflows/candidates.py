@@ -34,7 +34,7 @@ def open_chosen(paths: Sequence[Path]) -> Chosen:
 
     Raises `ConfigError` where nothing is left.
     """
-    from fieldscope.retrieval.collection import open_collection
+    from fieldscope.retrieval.opening import open_collection
 
     for path in paths:
         if not str(path).isprintable():

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldscope.eval.prices import Price, load_price
-from fieldscope.service.cli.console import note, plain, show, show_json
+from fieldscope.service.cli.console import note
+from fieldscope.service.wiring.benchmarks import NAMES, open_workload
+from fieldscope.service.wiring.bundled import bundled_measure
 from fieldscope.service.wiring.calibrations import all_calibrations
-from fieldscope.service.wiring.models import bundled_measure, is_lmm_of
+from fieldscope.service.wiring.models import is_lmm_of
 from fieldscope.service.wiring.settings import Settings
-from fieldscope.service.workflows.evaluate import NAMES, open_workload
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.calibration import Calibration
     from fieldscope.agent.strategies.strategy import Strategy
@@ -108,14 +107,6 @@ def outlooks(
     ]
 
 
-def tell(outlooks: Sequence[Outlook], as_json: bool) -> None:
-    """Print the outlooks, for people or for programs."""
-    if as_json:
-        show_json(payload(outlooks))
-    else:
-        show(table(outlooks))
-
-
 def payload(outlooks: Sequence[Outlook]) -> dict[str, Any]:
     """The outlooks as one JSON-able object; `amount` is there where prices are known."""
     return {
@@ -133,28 +124,6 @@ def payload(outlooks: Sequence[Outlook]) -> dict[str, Any]:
             for outlook in outlooks
         ],
     }
-
-
-def table(outlooks: Sequence[Outlook]) -> Table:
-    """Each strategy's calls, tokens and money, and below it its stages."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    price = outlooks[0].price
-    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title="what would be asked")
-    made.title_justify = "left"
-    made.add_column("strategy", overflow="fold")
-    for name in ("", "calls", "tokens in", "tokens out", *([price.currency] if price else [])):
-        made.add_column(plain(name), justify="right", no_wrap=True)
-    for outlook in outlooks:
-        told = outlook.estimate
-        counts = (told.calls, told.prompt_tokens, told.completion_tokens)
-        money = [] if outlook.amount is None else [f"{outlook.amount:,.2f}"]
-        bound = "at most" if told.bound else ""
-        made.add_row(plain(outlook.strategy, "bold"), bound, *(f"{count:,}" for count in counts), *money)
-        for stage, spending in told.stages.items():
-            made.add_row(f"  {stage}", "", *(f"{count:,.0f}" for count in asdict(spending).values()), style="dim")
-    return made
 
 
 def _calibration(strategy: Strategy, settings: Settings) -> Calibration | None:

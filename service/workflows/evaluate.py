@@ -6,15 +6,17 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import BenchmarkError, ConfigError
 from fieldscope.core.fingerprint import fingerprint
+from fieldscope.service.wiring.benchmarks import Workload
+from fieldscope.service.wiring.bundled import FOREIGN, require_known_words
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.interruption import interruptible
-from fieldscope.service.wiring.models import FOREIGN, open_lmm, require_known_words
+from fieldscope.service.wiring.models import open_lmm
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
@@ -22,80 +24,9 @@ from fieldscope.service.workflows.collecting import seldom_collecting
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.calibration import Calibration
-    from fieldscope.agent.deps import Retriever
     from fieldscope.agent.lmm.base import LMM
     from fieldscope.agent.strategies.strategy import Strategy
-    from fieldscope.eval.queries import Selection
-    from fieldscope.eval.runs.replay import Recording
-    from fieldscope.eval.types import Benchmark, RunSummary
-
-NAMES = ("fieldnotes", "fieldnotes-rerank", "fieldnotes-composed", "fieldnotes-dialogue")
-HUB = "evendrow/INQUIRE-Rerank"
-"""The data set on the Hugging Face hub that is fetched by its name."""
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A benchmark and, for full retrieval, what finds its candidates.
-
-    `encoder` is the fingerprint of the first stage's CLIP where this process ran it; `own` says whether the pictures
-    are FieldNotes' by construction. `found` are the ids of all images where candidates are searched for in a user's
-    collection, and `has_images` whether its image files are there: embeddings alone serve strategies that do not look.
-    A `recording` answers in the place of models.
-    """
-
-    benchmark: Benchmark
-    retriever: Retriever | None = None
-    encoder: str | None = None
-    own: bool = False
-    found: Sequence[str] = ()
-    has_images: bool = True
-    recording: Recording | None = None
-
-
-def open_workload(name: str, split: str | None, settings: Settings, *, search: bool = True) -> Workload:
-    """One of `NAMES` (all but `fieldnotes-rerank` are full retrieval), `HUB`, or a path: Parquet files in
-    INQUIRE-Rerank's shape, or a folder of INQUIRE-Fullrank.
-
-    Without `split` the test split is taken. Without `search` a user's embeddings are not read, and nothing finds
-    candidates. Raises `BenchmarkError` where there is no such benchmark or split.
-    """
-    from fieldscope.service.wiring.fieldnotes import rerank_benchmark, retrieval_benchmark
-    from fieldscope.service.wiring.inquire import hub_benchmark, open_fullrank, open_rerank, searchable
-
-    if name == "fieldnotes-rerank":
-        benchmark, encoder = rerank_benchmark(split or "test", settings)
-        return Workload(benchmark, None, encoder.fingerprint, own=True)
-    if name in NAMES:
-        task = name.removeprefix("fieldnotes").removeprefix("-")
-        benchmark, library = retrieval_benchmark(split or "test", settings, task)
-        return Workload(benchmark, library, library.encoder.fingerprint, own=True)
-    path = Path(name)
-    if not path.exists():
-        if name == HUB:
-            return Workload(hub_benchmark(split))
-        from fieldscope.core.validation import unknown_name
-
-        raise BenchmarkError(
-            f"{unknown_name('benchmark', name, (*NAMES, HUB))}; or give the path of Parquet files in INQUIRE-Rerank's "
-            "shape, or of a folder of INQUIRE-Fullrank"
-        )
-    from fieldscope.eval.benchmarks.inquire_fullrank import is_fullrank
-
-    if is_fullrank(path):
-        fullrank = open_fullrank(path, split, settings)
-        workload = Workload(fullrank.benchmark, found=fullrank.ids, has_images=fullrank.has_images)
-        if not search:
-            return workload
-        retriever, searched = searchable(fullrank, settings)
-        return replace(workload, retriever=retriever, encoder=searched)
-    return Workload(open_rerank(path, split))
-
-
-def selected(workload: Workload, selection: Selection) -> Workload:
-    """The workload with the chosen queries only. Raises `ConfigError` for lists that name no query."""
-    benchmark = workload.benchmark
-    return replace(workload, benchmark=replace(benchmark, queries=selection.of(benchmark.queries)))
+    from fieldscope.eval.types import RunSummary
 
 
 def load_strategies(names: Sequence[str]) -> list[Strategy]:

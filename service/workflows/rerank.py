@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.core.validation import load_yaml
 from fieldscope.service.cli.console import note, warn
+from fieldscope.service.wiring.bundled import require_known_words, unknown_words
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.interruption import interruptible
-from fieldscope.service.wiring.models import open_lmm, require_known_words, unknown_words
+from fieldscope.service.wiring.models import open_lmm
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.cli.console import progress, warn
+from fieldscope.service.wiring.benchmarks import Workload, open_workload
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.models import open_lmm, require_server
 from fieldscope.service.wiring.settings import Settings
-from fieldscope.service.workflows.evaluate import Workload, evaluate_workload, flags_of, load_strategies, open_workload
+from fieldscope.service.workflows.evaluate import evaluate_workload, flags_of, load_strategies
 
 if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy

@@ -79,7 +79,7 @@ def imported(module: object) -> Iterator[tuple[str, str]]:
                 yield path.name, node.module or ""
 
 
-@pytest.mark.parametrize("room", [fieldscope.agent.graph, prompts.prompt])
+@pytest.mark.parametrize("room", [fieldscope.agent.graph, fieldscope.prompts.prompt])
 def test_agent_and_prompts_import_nothing_that_knows_the_answers(room: object) -> None:
     found = list(imported(room))
     assert ("graph.py", "fieldscope.agent.deps") in found or ("prompt.py", "fieldscope.core.errors") in found

@@ -90,7 +90,8 @@ def test_a_package_that_imports_as_it_is_imported_is_caught(tmp_path: Path, sour
     "source",
     [
         '"""A docstring."""\n__all__: list[str] = []',
-        "import importlib\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from fieldscope.core.types import Query",
+        "import importlib\nfrom typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from fieldscope.core.types import Query",
         "def __getattr__(name: str) -> object:\n    from fieldscope.core import types\n    return getattr(types, name)",
     ],
 )

@@ -15,7 +15,7 @@ from PIL import Image as PILImage
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.eval.benchmarks.embeddings import open_embeddings
 from fieldscope.eval.benchmarks.inquire_rerank import file_names, load_inquire_rerank
-from fieldscope.retrieval.collection import open_collection
+from fieldscope.retrieval.opening import open_collection
 from fieldscope.retrieval.parquet import ParquetCollection, missing_parts
 
 Rows = list[dict[str, Any]]

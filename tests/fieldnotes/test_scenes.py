@@ -45,7 +45,8 @@ def test_every_picture_is_of_the_promised_shape(seed: int) -> None:
 
 def test_pictures_are_the_same_in_another_process() -> None:
     code = (
-        "import random; from fieldscope.core.fingerprint import fingerprint_pixels; from fieldscope.fieldnotes.render import render;"
+        "import random; from fieldscope.core.fingerprint import fingerprint_pixels;"
+        "from fieldscope.fieldnotes.render import render;"
         "from fieldscope.fieldnotes.sampling import random_scene; r = random.Random(3);"
         "print([fingerprint_pixels(render(random_scene(r))) for _ in range(5)])"
     )

@@ -13,9 +13,10 @@ from PIL import Image as PILImage
 from fieldscope.core.errors import BrokenImageError, ConfigError
 from fieldscope.core.fingerprint import fingerprint_pixels
 from fieldscope.retrieval import collection as module
-from fieldscope.retrieval.collection import FilesCollection, FolderCollection, open_collection, reopen_collection
+from fieldscope.retrieval.collection import FilesCollection, FolderCollection
 from fieldscope.retrieval.images import open_image
 from fieldscope.retrieval.lru import ByteLru
+from fieldscope.retrieval.opening import open_collection, reopen_collection
 
 
 def test_ids_are_sorted_paths_below_the_folder(photos: Path) -> None:

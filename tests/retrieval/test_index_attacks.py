@@ -21,10 +21,11 @@ from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.types import Query
 from fieldscope.retrieval import manifest as manifest_module
 from fieldscope.retrieval.captions import write_captions
-from fieldscope.retrieval.collection import FolderCollection, reopen_collection
+from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.encoder import Vectors
 from fieldscope.retrieval.library import build_index, open_library, read_skipped
 from fieldscope.retrieval.manifest import read_manifest
+from fieldscope.retrieval.opening import reopen_collection
 
 QUERY = Query(id="q", text="two red crabs")
 CAPTIONS = {"0.png": "a red crab", "1.png": "a fish"}

@@ -17,10 +17,11 @@ from fieldscope.core.errors import BrokenImageError, ConfigError, IndexMismatchE
 from fieldscope.core.types import Query
 from fieldscope.retrieval import library as module
 from fieldscope.retrieval.clip import ClipEncoder
-from fieldscope.retrieval.collection import FolderCollection, open_collection
+from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.encoder import Vectors
 from fieldscope.retrieval.library import build_index, open_library
 from fieldscope.retrieval.manifest import read_manifest
+from fieldscope.retrieval.opening import open_collection
 from fieldscope.retrieval.progress import Report
 
 QUERY = Query(id="q", text="two red crabs on a beach")

@@ -12,10 +12,11 @@ from PIL import Image as PILImage
 
 from fieldscope.core.errors import BrokenImageError, ConfigError
 from fieldscope.retrieval.clip import ClipEncoder
-from fieldscope.retrieval.collection import FolderCollection, open_collection
+from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.formats import FORMATS, HEIC, why_undecoded
 from fieldscope.retrieval.images import open_image
 from fieldscope.retrieval.library import build_index, read_skipped
+from fieldscope.retrieval.opening import open_collection
 from fieldscope.retrieval.union import UnionCollection
 
 PICTURE = PILImage.new("RGB", (16, 12), "teal")

@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 
 from fieldscope.core.errors import BrokenImageError, ConfigError
 from fieldscope.core.fingerprint import fingerprint_pixels
-from fieldscope.retrieval.collection import open_collection, reopen_collection
+from fieldscope.retrieval.opening import open_collection, reopen_collection
 from fieldscope.retrieval.parquet import ParquetCollection
 
 

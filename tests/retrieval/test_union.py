@@ -9,7 +9,8 @@ import pytest
 from PIL import Image as PILImage
 
 from fieldscope.core.errors import BrokenImageError, ConfigError
-from fieldscope.retrieval.collection import Collection, FolderCollection, reopen_collection
+from fieldscope.retrieval.collection import Collection, FolderCollection
+from fieldscope.retrieval.opening import reopen_collection
 from fieldscope.retrieval.union import UnionCollection
 
 

@@ -32,7 +32,7 @@ from fieldscope.service.doctor import throughput
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.probes import fieldnotes, shapes
 from fieldscope.service.doctor.steadiness import check_company
-from fieldscope.service.wiring.models import unknown_words
+from fieldscope.service.wiring.bundled import unknown_words
 from tests.service.conftest import Answer, Run, Server
 
 CHECKS = [

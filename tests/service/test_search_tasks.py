@@ -19,9 +19,10 @@ from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.types import ImageSource, Query, Turn
 from fieldscope.retrieval.captions import write_captions
-from fieldscope.retrieval.collection import FolderCollection, open_collection
+from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.encoder import Encoder
 from fieldscope.retrieval.library import build_index, open_library
+from fieldscope.retrieval.opening import open_collection
 from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.rerank import LARGEST_DIALOGUE, MOST_ROUNDS, make_query

@@ -21,9 +21,9 @@ from fieldscope.core.types import ImageSource, Turn
 from fieldscope.fieldnotes.facts import Spec, describe
 from fieldscope.fieldnotes.queries import BenchmarkQuery, Split
 from fieldscope.retrieval.library import open_library
+from fieldscope.service.wiring.benchmarks import open_workload
 from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.settings import Settings
-from fieldscope.service.workflows.evaluate import open_workload
 from tests.service.conftest import SCENES, Run, World
 
 

@@ -19,7 +19,8 @@ from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
 from fieldscope.cache.sqlite import SqliteStore
 from fieldscope.core.errors import ConfigError, LMMConnectionError, LMMRequestError, VocabularyError
 from fieldscope.retrieval.collection import FilesCollection, FolderCollection
-from fieldscope.service.wiring.models import bundled_folder, load_encoder, open_lmm, require_known_words, require_server
+from fieldscope.service.wiring.bundled import bundled_folder, require_known_words
+from fieldscope.service.wiring.models import load_encoder, open_lmm, require_server
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
 from fieldscope.service.wiring.settings import CACHE_MODES, Settings
 from tests.service.conftest import FOX, Server, World

@@ -45,7 +45,8 @@ def demo(limit: int, out: Path) -> None:
     first use, and every answer is remembered: a second demo asks nothing.
     """
     from fieldscope.eval.report import cost_table, group_table, quality_table, warnings
-    from fieldscope.service.workflows.evaluate import evaluate_workload, load_strategies, open_workload
+    from fieldscope.service.wiring.benchmarks import open_workload
+    from fieldscope.service.workflows.evaluate import evaluate_workload, load_strategies
 
     settings = Settings()
     strategies = load_strategies(STRATEGIES)

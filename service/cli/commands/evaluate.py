@@ -16,8 +16,8 @@ from fieldscope.service.cli.options import (
     model_options,
     run_budget_options,
 )
+from fieldscope.service.cli.replay_option import ReplayableCommand, replay_option, replayed
 from fieldscope.service.wiring.settings import DEFAULT_MAX_UNKNOWN, Settings
-from fieldscope.service.workflows.replay import ReplayableCommand, replay_option, replayed
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
@@ -109,10 +109,11 @@ def evaluate(
     from fieldscope.eval.runs.ledger import scored_notes
     from fieldscope.eval.tuning.estimate import require_context
     from fieldscope.eval.tuning.grid import ranked, require_may_decide
+    from fieldscope.service.wiring.benchmarks import open_workload, selected
     from fieldscope.service.wiring.models import require_server
     from fieldscope.service.workflows import replay as replaying
     from fieldscope.service.workflows import sweep as sweeps
-    from fieldscope.service.workflows.evaluate import evaluate_workload, flags_of, open_workload, selected
+    from fieldscope.service.workflows.evaluate import evaluate_workload, flags_of
 
     settings = replayed(settings, replay)
     recording = replaying.open_recorded(Path(replay), benchmark, split, dry_run, settings) if replay else None

@@ -38,9 +38,10 @@ def index(folder: Path, out: Path, as_json: bool, settings: Settings) -> None:
     is called. All other files, and pictures that can't be read, are listed with the reason, there and in
     DIR/skipped.json.
     """
-    from fieldscope.retrieval.collection import open_collection
     from fieldscope.retrieval.library import build_index
-    from fieldscope.service.wiring.models import FOREIGN, load_encoder
+    from fieldscope.retrieval.opening import open_collection
+    from fieldscope.service.wiring.bundled import FOREIGN
+    from fieldscope.service.wiring.models import load_encoder
     from fieldscope.service.wiring.own_pictures import all_fieldnotes
 
     collection = open_collection([folder])
@@ -74,7 +75,8 @@ def caption(folder: Path, as_json: bool, settings: Settings) -> None:
     from fieldscope.core.errors import LMMError
     from fieldscope.retrieval.captions import write_captions
     from fieldscope.retrieval.library import open_library
-    from fieldscope.service.wiring.models import FOREIGN, load_encoder, require_server
+    from fieldscope.service.wiring.bundled import FOREIGN
+    from fieldscope.service.wiring.models import load_encoder, require_server
     from fieldscope.service.wiring.own_pictures import all_fieldnotes
     from fieldscope.service.workflows.caption import caption_images
 
@@ -268,7 +270,7 @@ def _images(library: Library, needed: bool) -> ImageSource:
 
 def _flags(images: ImageSource, seen: Iterable[str], strategy: Strategy, settings: Settings) -> list[str]:
     """A warning where a bundled model found or judged foreign images."""
-    from fieldscope.service.wiring.models import FOREIGN
+    from fieldscope.service.wiring.bundled import FOREIGN
     from fieldscope.service.wiring.own_pictures import all_fieldnotes
 
     if settings.clip and (settings.lmm_url or not strategy.prompts):

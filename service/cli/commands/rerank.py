@@ -55,7 +55,8 @@ def rerank(
     from fieldscope.agent.strategies.strategy import load_strategy
     from fieldscope.eval.tuning.estimate import require_context
     from fieldscope.service.cli.tables.ranking import Ranking
-    from fieldscope.service.wiring.models import load_encoder, require_known_words, require_server
+    from fieldscope.service.wiring.bundled import require_known_words
+    from fieldscope.service.wiring.models import load_encoder, require_server
     from fieldscope.service.workflows.candidates import open_chosen, score
     from fieldscope.service.workflows.rerank import make_query, require_verdicts, rerank_once, warn_of_end
 
@@ -101,7 +102,7 @@ def rerank(
 
 def _flags(chosen: Chosen, strategy: Strategy, settings: Settings) -> list[str]:
     """A warning where a bundled model judges foreign images."""
-    from fieldscope.service.wiring.models import FOREIGN
+    from fieldscope.service.wiring.bundled import FOREIGN
     from fieldscope.service.wiring.own_pictures import all_fieldnotes
 
     if settings.lmm_url if strategy.prompts else settings.clip:
@@ -110,7 +111,7 @@ def _flags(chosen: Chosen, strategy: Strategy, settings: Settings) -> list[str]:
 
 
 def _bundled_clip_knows(text: str, chosen: Chosen) -> bool:
-    from fieldscope.service.wiring.models import unknown_words
+    from fieldscope.service.wiring.bundled import unknown_words
     from fieldscope.service.wiring.own_pictures import all_fieldnotes
 
     return not unknown_words([text], "clip") and all_fieldnotes(chosen.images, chosen.images.ids())

@@ -14,7 +14,8 @@ from fieldscope.core.types import Query
 from fieldscope.retrieval.encoder import query_text
 from fieldscope.service.server.api.deadline import PunctualLMM
 from fieldscope.service.server.api.vectors import ResidentImages
-from fieldscope.service.wiring.models import FOREIGN, probe_server, require_known_words, unknown_words
+from fieldscope.service.wiring.bundled import FOREIGN, require_known_words, unknown_words
+from fieldscope.service.wiring.models import probe_server
 
 if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy

@@ -21,7 +21,8 @@ from fieldscope.core.paths import without_folders
 from fieldscope.core.reading import load_json
 from fieldscope.eval.runs.finished import read_judgments
 from fieldscope.eval.runs.inputs import Inputs, StrategyLine, read_inputs
-from fieldscope.retrieval.collection import Collection, open_collection, reopen_collection
+from fieldscope.retrieval.collection import Collection
+from fieldscope.retrieval.opening import open_collection, reopen_collection
 from fieldscope.service.viewer.runs.digest import QueryDigest, digests
 
 NEWER = "was written by another version of Fieldscope, which this one can't read; open it with that version"

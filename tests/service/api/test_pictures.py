@@ -14,8 +14,9 @@ from PIL import Image as PILImage
 
 from fieldscope.core.errors import BrokenImageError, ImageTooLargeError
 from fieldscope.core.fingerprint import fingerprint_pixels
-from fieldscope.retrieval.collection import FolderCollection, reopen_collection
+from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.images import DEFAULT_LIMITS, ImageLimits
+from fieldscope.retrieval.opening import reopen_collection
 from fieldscope.service.server.api.errors import ApiError
 from fieldscope.service.server.api.pictures import CallImages, PictureStore
 from tests.service.api.desk import BLUE, GREEN, RED, picture
