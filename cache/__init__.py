@@ -1,1 +1,1 @@
-"""Where answers are kept: `fieldscope.cache.store` is the seam with a store in memory, `fieldscope.cache.sqlite` the store on disk."""
+"""Remembered calls: `store` is the seam, with a store in memory; `sqlite` is the store on disk."""

@@ -57,8 +57,8 @@ class CacheStore(Protocol):
     """A map from key to entry. An entry that `put` returned from is committed: it survives `kill -9`.
 
     `get` may be called from an event loop, so it never waits for a writer, in this process or another. Whatever writes
-    may wait, and is called in a thread (`fieldscope.cache.writer`). Every method raises `CacheError` where the store can't be read
-    or written.
+    may wait, and is called in a thread (`fieldscope.cache.writer`). Every method raises `CacheError` where the store
+    can't be read or written.
     """
 
     def get(self, key: str) -> Entry | None:

@@ -1,8 +1,10 @@
 """The import rules of the house, read from the sources without running them.
 
-    rooms     imports point down only: a room imports itself and the rooms that `ROOMS` lists for it
+    layers    imports point down only: a layer imports itself and the layers that `LAYERS` lists for it
+    circles   no modules import each other in a circle, and no folders do, inside functions or not
     heavy     slow libraries are imported only in the files made for them, inside functions or not
     light     a package's `__init__` imports nothing but the standard library when it is imported
+    flat      no module lies in service/ itself
 
 Run as a script, it prints every violation as `file:line: reason` and exits with 1 where there is one.
 """
@@ -11,27 +13,43 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-# A room -> the rooms that it may import.
-ROOMS: dict[str, frozenset[str]] = {
+NAMESPACE = "fieldscope"
+
+_BOTTOM = frozenset({"core"})
+_AGENT = frozenset({"core", "cache", "prompts", "retrieval"})
+_EVAL = _AGENT | {"agent"}
+_WIRING = _EVAL | {"eval", "fieldnotes"}
+_WORKFLOWS = _WIRING | {"service/wiring"}
+_SERVER = _WORKFLOWS | {"service/viewer", "service/workflows", "service/doctor"}
+
+# A layer, which is a folder, -> the layers that it may import.
+LAYERS: dict[str, frozenset[str]] = {
     "core": frozenset(),
-    "cache": frozenset({"core"}),
-    "prompts": frozenset({"core"}),
-    "retrieval": frozenset({"core"}),
-    "agent": frozenset({"core", "cache", "prompts", "retrieval"}),
-    "eval": frozenset({"core", "cache", "prompts", "retrieval", "agent"}),
+    "cache": _BOTTOM,
+    "prompts": _BOTTOM,
+    "retrieval": _BOTTOM,
+    "agent": _AGENT,
+    "eval": _EVAL,
     "fieldnotes": frozenset({"core", "retrieval"}),
-    "service": frozenset({"core", "cache", "prompts", "retrieval", "agent", "eval", "fieldnotes"}),
+    "service/wiring": _WIRING,
+    "service/workflows": _WORKFLOWS,
+    "service/viewer": _WORKFLOWS,
+    "service/doctor": _WORKFLOWS,
+    "service/server": _SERVER,
+    "service/cli": _SERVER | {"service/server"},
+    "fieldscope": _WORKFLOWS | {"service/workflows"},
 }
 
 _TRAINING = "fieldnotes/training/*.py"
 _LOCAL_MODEL = ("agent/lmm/checkpoint.py", "agent/lmm/local.py")
 
-# A slow library -> the files (patterns) that may import it.
+# A slow or confined library -> the files (patterns) that may import it.
 HEAVY: dict[str, tuple[str, ...]] = {
     "torch": ("core/compat.py", "retrieval/clip.py", *_LOCAL_MODEL, "agent/lmm/prefix.py", _TRAINING),
     "torchvision": (),
@@ -41,11 +59,13 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "openai": ("agent/lmm/openai.py",),
     "datasets": ("eval/benchmarks/inquire_hub.py",),
     "ray": (),
+    "click": ("service/cli/*.py",),
     "opentelemetry": ("service/server/api/telemetry.py",),  # an extra
     "prometheus_client": ("service/server/api/metrics.py",),
 }
 
 _DYNAMIC_IMPORTS = frozenset({"import_module", "__import__"})
+_ENTRY = "fieldscope/__main__.py"  # starts the command line
 
 
 @dataclass(frozen=True)
@@ -74,26 +94,41 @@ class Import:
 
 
 def check_tree(root: Path) -> list[Violation]:
-    """Every violation in the rooms under `root`, in order of file and line."""
-    files = [path for room in sorted(ROOMS) for path in sorted((root / room).rglob("*.py"))]
-    return [violation for path in files for violation in check_file(root, path)]
+    """Every violation in the layers under `root`, in order of file and line."""
+    files = [path for folder in sorted(_tops()) for path in sorted((root / folder).rglob("*.py"))]
+    modules = {_module(root, path): path.relative_to(root).as_posix() for path in files}
+    arrows = {path: imports_of(path.read_text(encoding="utf-8"), path.relative_to(root).as_posix()) for path in files}
+    found = [violation for path in files for violation in _check_file(root, path, arrows[path])]
+    found += _circles({path.relative_to(root).as_posix(): arrows[path] for path in files}, modules)
+    return sorted(dict.fromkeys(found), key=lambda violation: (violation.file, violation.line, violation.reason))
 
 
-def check_file(root: Path, path: Path) -> list[Violation]:
-    """The violations of one file, which must lie in a room under `root`."""
-    file = path.relative_to(root).as_posix()
-    found = (
-        Violation(file, found.line, reason)
-        for found in sorted(imports_of(path.read_text(encoding="utf-8"), file), key=lambda one: one.line)
-        for reason in _reasons(file, found)
-    )
-    return list(dict.fromkeys(found))
+def layer_of(file: str) -> str:
+    """The layer that a file, relative to the root, lies in; its first folder where it lies in none."""
+    parts = file.split("/")
+    two = "/".join(parts[:2])
+    return two if two in LAYERS else parts[0]
 
 
 def imports_of(source: str, file: str) -> list[Import]:
-    """What a file imports, relative names resolved: statements, and calls of `import_module` and `__import__`."""
-    package = file.split("/")[:-1]
-    return list(_walk(ast.parse(source, file), package, at_import=True))
+    """What a file imports, relative names resolved: statements, and calls of `import_module` and `__import__`.
+
+    Of `from package import module` the module is meant, as far as its name tells: `_resolved` decides."""
+    package = [NAMESPACE, *file.split("/")[:-1]]
+    if package[1:2] == [NAMESPACE]:
+        package = package[1:]
+    return sorted(_walk(ast.parse(source, file), package, at_import=True), key=lambda one: one.line)
+
+
+def _tops() -> set[str]:
+    return {layer.partition("/")[0] for layer in LAYERS}
+
+
+def _module(root: Path, path: Path) -> str:
+    parts = list(path.relative_to(root).with_suffix("").parts)
+    if parts[-1] == "__init__":
+        del parts[-1]
+    return ".".join(parts if parts[0] == NAMESPACE else [NAMESPACE, *parts])
 
 
 def _walk(node: ast.AST, package: list[str], at_import: bool) -> Iterator[Import]:
@@ -110,7 +145,9 @@ def _modules(node: ast.AST, package: list[str]) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
-        return _from_modules(node, package)
+        base = package[: len(package) - node.level + 1] if node.level else []
+        module = ".".join([*base, *([node.module] if node.module else [])])
+        return [f"{module}.{alias.name}" for alias in node.names] if module.split(".")[0] == NAMESPACE else [module]
     if isinstance(node, ast.Call) and node.args:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         name = node.args[0]
@@ -119,30 +156,75 @@ def _modules(node: ast.AST, package: list[str]) -> list[str]:
     return []
 
 
-def _from_modules(node: ast.ImportFrom, package: list[str]) -> list[str]:
-    if not node.level:
-        return [node.module or ""]
-    base = package[: len(package) - node.level + 1]
-    if node.module:
-        return [".".join([*base, node.module])]
-    return [".".join([*base, alias.name]) for alias in node.names]
-
-
 def _is_type_checking(test: ast.expr) -> bool:
     return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
         isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
     )
 
 
+def _check_file(root: Path, path: Path, imports: list[Import]) -> Iterator[Violation]:
+    file = path.relative_to(root).as_posix()
+    if file.startswith("service/") and file.count("/") == 1 and not file.endswith("/__init__.py"):
+        yield Violation(file, 1, "lies flat in service/; move it into one of its folders")
+    for one in imports:
+        for reason in _reasons(file, one):
+            yield Violation(file, one.line, reason)
+
+
 def _reasons(file: str, found: Import) -> Iterator[str]:
-    room = file.partition("/")[0]
-    if found.top in ROOMS and found.top != room and found.top not in ROOMS[room]:
-        allowed = ", ".join(sorted(ROOMS[room])) or "no other room"
-        yield f"{room} imports {found.module}; {room} may import {allowed}"
+    layer = layer_of(file)
+    if found.top == NAMESPACE and file != _ENTRY:
+        target = layer_of("/".join([*found.module.split(".")[1:], ""]) if "." in found.module else "fieldscope/")
+        target = target if target in LAYERS or target in _tops() else "fieldscope"
+        if target not in (layer, layer.partition("/")[0]) and target not in LAYERS[layer]:
+            allowed = ", ".join(sorted(LAYERS[layer])) or "no other layer"
+            yield f"{layer} imports {target} ({found.module}); {layer} may import {allowed}"
     if found.top in HEAVY and not any(fnmatch(file, pattern) for pattern in HEAVY[found.top]):
-        yield f"imports {found.module}; {found.top} may be imported only in {', '.join(HEAVY[found.top]) or 'no room'}"
+        yield f"imports {found.module}; {found.top} may be imported only in {', '.join(HEAVY[found.top]) or 'no file'}"
+    if found.top in _tops() - {NAMESPACE}:
+        yield f"imports {found.module}; its name is {NAMESPACE}.{found.module}"
     if file.endswith("/__init__.py") and found.at_import and found.top not in sys.stdlib_module_names:
         yield f"imports {found.module}; a package's __init__ imports lazily (PEP 562) or nothing"
+
+
+def _circles(imports: Mapping[str, list[Import]], modules: Mapping[str, str]) -> Iterator[Violation]:
+    """Circles of modules, and of folders neither of which lies in the other."""
+    files: dict[str, set[str]] = defaultdict(set)
+    folders: dict[str, set[str]] = defaultdict(set)
+    for file, found in imports.items():
+        for one in found:
+            target = modules.get(one.module) or modules.get(one.module.rpartition(".")[0])
+            if target is None or target == file:
+                continue
+            files[file].add(target)
+            here, there = (name.rpartition("/")[0] for name in (file, target))
+            if not (f"{here}/".startswith(f"{there}/") or f"{there}/".startswith(f"{here}/")):
+                folders[here].add(there)
+    for arrows in (files, folders):
+        for circle in _components(arrows):
+            names = sorted(circle)
+            yield Violation(names[0], 1, f"imports in a circle: {' <-> '.join(names)}")
+
+
+def _components(arrows: Mapping[str, set[str]]) -> list[set[str]]:
+    """The sets of nodes that reach each other: those that stay when nodes without a way out or in are taken away."""
+    reach = {node: _reached(node, arrows) for node in arrows}
+    circles: list[set[str]] = []
+    for node, reached in reach.items():
+        if node in reached and not any(node in circle for circle in circles):
+            circles.append({node} | {other for other in reached if node in reach.get(other, set())})
+    return circles
+
+
+def _reached(start: str, arrows: Mapping[str, set[str]]) -> set[str]:
+    reached: set[str] = set()
+    waiting = list(arrows.get(start, ()))
+    while waiting:
+        node = waiting.pop()
+        if node not in reached:
+            reached.add(node)
+            waiting += arrows.get(node, ())
+    return reached
 
 
 def main() -> int:
@@ -150,7 +232,7 @@ def main() -> int:
     violations = check_tree(Path(__file__).resolve().parent.parent)
     for violation in violations:
         print(violation)
-    print(f"{len(violations)} import violations" if violations else "imports point down")
+    print(f"{len(violations)} import violations" if violations else "imports point down, and none goes in a circle")
     return 1 if violations else 0
 
 

@@ -6,6 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fieldscope.core.types import Query
 
+HITS = ("hits@1", "hits@5", "hits@10")
+"""The metrics that a dialogue carries from round to round, and that are therefore reported of it as a whole."""
+
+DIALOGUES = "dialogues"
+"""In the means after a number of rounds: over how many dialogues they are."""
+
 
 def dialogues(queries: Iterable[Query]) -> list[list[str]]:
     """The query ids of each dialogue, in the order of its rounds.

@@ -89,9 +89,9 @@ async def evaluate(
     queries share it as they come, and those read back are charged to it. Their calls and tokens decide what is asked,
     so they belong to the manifest too; a deadline does not, since no two runs would be alike in it. `calibrations` are
     fingerprints of what was fitted for single strategies, by their names. `ledger`, by default the user's own, counts
-    the runs in which a strategy was scored on test. `inputs` are the lines (`fieldscope.eval.runs.inputs`) that say in full what a
-    strategy's run is made from. `live` is false where no model stands behind the answers, which then are no sign of
-    its life.
+    the runs in which a strategy was scored on test. `inputs` are the lines (`fieldscope.eval.runs.inputs`) that say in
+    full what a strategy's run is made from. `live` is false where no model stands behind the answers, which then are no
+    sign of its life.
 
     Raises `ConfigError` where a folder holds another configuration, with nothing overwritten, and `LMMError` where the
     model answers nothing any more; whatever else a reranker raises ends the run. What was finished stays on the disk.

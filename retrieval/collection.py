@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
@@ -162,10 +162,6 @@ class FilesCollection(DecodingCollection):
 
     def _open(self, image_id: str) -> PILImage.Image:
         return open_image(self.path(image_id), self.limits, name=image_id)
-
-
-def _are_texts(values: Iterable[object]) -> bool:
-    return all(isinstance(value, str) and "\0" not in value for value in values)
 
 
 def file_stamp(path: Path) -> str:

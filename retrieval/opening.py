@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +80,7 @@ def _reopen_union(locators: Mapping[str, Mapping[str, Any]], limits: ImageLimits
     if gone is not None and not parts:
         raise gone
     return UnionCollection(parts)
+
+
+def _are_texts(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) and "\0" not in value for value in values)

@@ -13,9 +13,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from checks.imports import ROOMS, imports_of
+from checks.imports import LAYERS, imports_of
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = sorted({layer.partition("/")[0] for layer in LAYERS} - {"fieldscope"})
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCKS = ("requirements.lock", "tests/vllm/requirements.lock")
 
@@ -33,9 +34,13 @@ def requirements(*extras: str) -> list[Requirement]:
 
 def test_every_package_is_listed() -> None:
     packages = {
-        ".".join(path.parent.relative_to(ROOT).parts) for room in ROOMS for path in (ROOT / room).rglob("__init__.py")
+        ".".join(["fieldscope", *path.parent.relative_to(ROOT).parts])
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("__init__.py")
     }
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages | {"fieldscope"}
+    folders = {f"fieldscope.{folder}": folder for folder in FOLDERS}
+    assert PROJECT["tool"]["setuptools"]["package-dir"] == folders
 
 
 def test_every_data_file_is_listed() -> None:
@@ -43,19 +48,19 @@ def test_every_data_file_is_listed() -> None:
         path
         for package, patterns in PROJECT["tool"]["setuptools"]["package-data"].items()
         for pattern in patterns
-        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+        for path in ROOT.joinpath(*package.split(".")[1:]).glob(pattern)
     }
-    files = {path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file()}
+    files = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()}
     assert {path for path in files if path.suffix not in {".py", ".pyc"}} - listed == set()
 
 
 def test_every_library_that_is_imported_is_required() -> None:
     required = {canonicalize_name(requirement.name) for requirement in requirements("inquire", "otel", "studio")}
     distributions = packages_distributions()
-    for room in ROOMS:
-        for path in (ROOT / room).rglob("*.py"):
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*.py"):
             for found in imports_of(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()):
-                if found.top in ROOMS or found.top in sys.stdlib_module_names:
+                if found.top == "fieldscope" or found.top in sys.stdlib_module_names:
                     continue
                 names = {canonicalize_name(name) for name in distributions.get(found.top, [])}
                 assert names & required, f"{path}:{found.line} imports {found.module}, which pyproject.toml lacks"

@@ -30,9 +30,10 @@ class CachedLMM:
     """An LMM that remembers.
 
     A response is committed to the store before it is returned, so "asked" means committed. Errors are not remembered,
-    and neither are answers that can't be used (`fieldscope.agent.lmm.acceptance`): they are returned, and asked for again the next
-    time. So is an answer in the store that can't be used, can't be read or was altered; the new one takes its place. A
-    replay asks nothing: it gives what can't be used as it was recorded, so that a run that rests on it is the same run.
+    and neither are answers that can't be used (`fieldscope.agent.lmm.acceptance`): they are returned, and asked for
+    again the next time. So is an answer in the store that can't be used, can't be read or was altered; the new one
+    takes its place. A replay asks nothing: it gives what can't be used as it was recorded, so that a run that rests on
+    it is the same run.
 
     An answer that was recorded when an identity had nothing yet of what the server tells (`named_identity`) is found,
     and kept under the new identity too. It then belongs to that one, and to no other server under the same name.

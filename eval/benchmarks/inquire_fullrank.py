@@ -1,8 +1,8 @@
 """INQUIRE-Fullrank (Vendrow et al. 2024, arXiv 2411.02537): queries over a whole collection of embedded images.
 
 A folder with `inquire_queries_*.csv` and `inquire_annotations.csv`, as INQUIRE publishes them; in it or beside it lie
-the embeddings (`fieldscope.eval.benchmarks.embeddings`) and, for strategies that look, the images. Species and places are part of
-a published path and so of the answer key: where paths name the images, an id is the file's name alone.
+the embeddings (`fieldscope.eval.benchmarks.embeddings`) and, for strategies that look, the images. Species and places
+are part of a published path and so of the answer key: where paths name the images, an id is the file's name alone.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldscope.agent.types import RerankResult
-from fieldscope.eval.dialogues import by_round
+from fieldscope.eval.dialogues import DIALOGUES, HITS, by_round
 from fieldscope.eval.measures import metrics
 from fieldscope.eval.types import Benchmark, Means, QueryMeta
 
@@ -23,15 +23,9 @@ METRICS: Mapping[str, Metric] = {
     "RR": metrics.reciprocal_rank,
     "P@10": partial(metrics.precision, k=10),
     **{f"recall@{k}": partial(metrics.recall, k=k) for k in (1, 5, 10, 50, 100)},
-    **{f"hits@{k}": partial(metrics.hits, k=k) for k in (1, 5, 10)},
+    **{name: partial(metrics.hits, k=int(name.removeprefix("hits@"))) for name in HITS},
 }
 """What is computed for every query, from its final ranking."""
-
-HITS = tuple(name for name in METRICS if name.startswith("hits@"))
-"""What a dialogue carries from round to round, and what is therefore told of it as a whole."""
-
-DIALOGUES = "dialogues"
-"""In the means after a number of rounds: over how many dialogues they are."""
 
 FIRST_STAGE_RECALL = "first-stage recall@100"
 """How much of what there was to find the first stage handed on: `recall@100` in the order of the prior."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Run folders: what writes, reads, replays and rescores them."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_valid
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.reading import file_bytes
-from fieldscope.eval.measures.scoring import DIALOGUES, HITS
+from fieldscope.eval.dialogues import DIALOGUES, HITS
 from fieldscope.eval.types import Qrels
 
 

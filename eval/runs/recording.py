@@ -48,8 +48,8 @@ class ImageLine(Line):
 
 
 class SearchLine(Line):
-    """A search of the first stage: what it looked for (`fieldscope.agent.nodes.retrieve.search_key`), how many images it wanted,
-    and those that it found with their priors, best first."""
+    """A search of the first stage: what it looked for (`fieldscope.agent.nodes.retrieve.search_key`), how many images
+    it wanted, and those that it found with their priors, best first."""
 
     kind: Literal["search"] = "search"
     key: Key

@@ -1,6 +1,6 @@
 """New weights, another calibration, another reading of the answers: a finished run ranked again, without the graph.
 
-What was asked is taken as it is. A strategy that would have asked something else is for a replay (`fieldscope.eval.runs.replay`).
+What was asked is taken as it is. A strategy that would have asked something else is for a replay (`replay.py`).
 """
 
 from __future__ import annotations

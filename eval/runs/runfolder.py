@@ -2,7 +2,7 @@
 
 - `manifest.json`: what was run, by fingerprints, and with which versions; the run's own id, and how often its strategy
   was scored on this benchmark's test split.
-- `inputs.jsonl`: the things themselves: strategy, calibration, queries, candidates, judgments (see `fieldscope.eval.runs.inputs`).
+- `inputs.jsonl`: the things themselves: strategy, calibration, queries, candidates, judgments (see `inputs.py`).
 - `results.jsonl`: one `RerankResult` a line, written query by query; the last line of a query counts.
 - `collection.json`: where the images lie, for whoever wants to look at them.
 - `images.jsonl`: id and pixel hash of every image that the model was asked about, so that replay needs no pixels.

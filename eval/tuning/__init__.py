@@ -1,1 +1,1 @@
-"""TODO."""
+"""What is fitted or chosen on a split that may decide: calibrations, grids, estimates of cost."""

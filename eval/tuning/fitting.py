@@ -92,8 +92,8 @@ class Compared:
 
 
 def fit_comparison_weight(queries: Sequence[Compared], spread: float, position_bias: float) -> float:
-    """The weight at which merged comparisons, as `fieldscope.agent.bradley_terry.settle` merges them, make the judgments of the
-    images that were compared most likely; 0 where they become no more likely than chance would make them."""
+    """The weight at which merged comparisons, as `agent/bradley_terry.py` merges them, make the judgments of the images
+    that were compared most likely; 0 where they become no more likely than chance would make them."""
 
     def surprise(weight: float) -> float:
         total = 0.0

@@ -32,8 +32,9 @@ from fieldscope.service.cli.commands.strategies import strategies
 from fieldscope.service.cli.commands.trace import trace
 from fieldscope.service.cli.commands.version import version
 from fieldscope.service.cli.commands.view import view
-from fieldscope.service.cli.console import complain, spelled
-from fieldscope.service.wiring.interruption import INTERRUPTED
+from fieldscope.service.cli.console import Terminal, complain
+from fieldscope.service.wiring.feedback import listening, spelled
+from fieldscope.service.wiring.interruption import INTERRUPTED, Interrupted
 
 DEBUG = "FIELDSCOPE_DEBUG"
 FAILED = 1
@@ -48,9 +49,12 @@ class Program(click.Group):
         if os.environ.get(DEBUG):
             return super().invoke(ctx)
         try:
-            return super().invoke(ctx)
+            with listening(Terminal()):
+                return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
+        except Interrupted:
+            ctx.exit(INTERRUPTED)
         except KeyboardInterrupt as stop:
             complain("; ".join(["interrupted", *map(str, stop.args)]))
             ctx.exit(INTERRUPTED)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The HTTP service: its settings, its process, and `api/`, its endpoints."""

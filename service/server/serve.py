@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.cli.console import note
 from fieldscope.service.server.connections import LARGEST_HEAD, BoundedConnection
+from fieldscope.service.wiring.feedback import note
 from fieldscope.service.wiring.interruption import INTERRUPTED
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What runs gain over each other, query by query and in the mean, with the tests of `fieldscope.eval.measures.paired`."""
+"""What runs gain over each other, query by query and in the mean, with the tests of `eval/measures/paired.py`."""
 
 from __future__ import annotations
 

@@ -17,12 +17,12 @@ from typing import TypeVar, cast
 
 from fieldscope.core.errors import ConfigError, FieldscopeError
 from fieldscope.core.fingerprint import fingerprint
-from fieldscope.service.cli.console import progress
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.pictures import Pictures, Size
 from fieldscope.service.viewer.runs.annotations import as_csv
 from fieldscope.service.viewer.runs.shelf import Shelf, stamp
 from fieldscope.service.viewer.site import Site
+from fieldscope.service.wiring.feedback import progress
 
 Pool = TypeVar("Pool", bound=Executor)
 

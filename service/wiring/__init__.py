@@ -1,1 +1,1 @@
-"""TODO."""
+"""Settings turned into models, stores, encoders and benchmarks."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import IndexMismatchError
 from fieldscope.core.paths import cache_folder
-from fieldscope.service.cli.console import keeping, progress
+from fieldscope.service.wiring.feedback import keeping, progress
 from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.settings import Settings
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import cache_folder
-from fieldscope.service.cli.console import note, progress, warn
 from fieldscope.service.wiring.bundled import require_known_words
+from fieldscope.service.wiring.feedback import note, progress, warn
 from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.settings import Settings
 

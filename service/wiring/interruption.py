@@ -10,9 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import click
-
-from fieldscope.service.cli.console import complain, keeping
+from fieldscope.service.wiring.feedback import error, keeping
 
 GRACE = 5.0
 """Seconds from Ctrl-C to the end of the process, whatever still runs. Most of them are for the calls in flight, whose
@@ -25,6 +23,10 @@ INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
 
 T = TypeVar("T")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, and the user was told of it already."""
 
 
 def interruptible(work: Coroutine[Any, Any, T], kept: str) -> T:
@@ -49,7 +51,7 @@ def interruptible(work: Coroutine[Any, Any, T], kept: str) -> T:
         loop.call_soon_threadsafe(stop)
 
     def stop() -> None:
-        complain(f"interrupted; {kept}. Calls in flight have up to {GRACE:g} s; press Ctrl-C again to end now")
+        error(f"interrupted; {kept}. Calls in flight have up to {GRACE:g} s; press Ctrl-C again to end now")
         # LangGraph leaves the coroutines of tasks that are cancelled before they began.
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         task.cancel()
@@ -62,7 +64,7 @@ def interruptible(work: Coroutine[Any, Any, T], kept: str) -> T:
                 return loop.run_until_complete(task)
             except BaseException:
                 if presses:
-                    raise click.exceptions.Exit(INTERRUPTED) from None
+                    raise Interrupted from None
                 raise
 
 

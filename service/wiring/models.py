@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager, closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from fieldscope.core.errors import ConfigError, LMMError, LMMRequestError, LMMServerError
-from fieldscope.service.cli.console import note, warn
 from fieldscope.service.wiring import interruption as running
 from fieldscope.service.wiring.bundled import BUNDLED_DTYPE, bundled_folder, bundled_identity
+from fieldscope.service.wiring.feedback import note, warn
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:

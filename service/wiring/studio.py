@@ -32,8 +32,8 @@ from fieldscope.retrieval.collection import FilesCollection
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.fieldnotes import open_fieldnotes
 from fieldscope.service.wiring.models import bundled_lmm
+from fieldscope.service.wiring.queries import make_query, require_query_words
 from fieldscope.service.wiring.settings import DEFAULT_STRATEGY, Settings
-from fieldscope.service.workflows.rerank import make_query, require_query_words
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What each command does, without a terminal."""

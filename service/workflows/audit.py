@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from fieldscope.core.errors import BenchmarkError, ConfigError
 from fieldscope.core.fingerprint import fingerprint
-from fieldscope.service.cli.console import progress, warn
 from fieldscope.service.wiring.calibrations import all_calibrations
+from fieldscope.service.wiring.feedback import progress, warn
 
 if TYPE_CHECKING:
     from fieldscope.agent.calibration import Calibration

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import CacheError
-from fieldscope.service.cli.console import progress
+from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:

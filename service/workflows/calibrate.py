@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.cli.console import progress
 from fieldscope.service.wiring.benchmarks import NAMES, Workload
+from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.models import open_lmm
 from fieldscope.service.wiring.settings import Settings

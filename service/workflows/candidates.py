@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError, ImageError
-from fieldscope.service.cli.console import progress
+from fieldscope.service.wiring.feedback import progress
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage

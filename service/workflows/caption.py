@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fieldscope.service.cli.console import progress
+from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.models import open_lmm
 from fieldscope.service.wiring.settings import Settings

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldscope.eval.prices import Price, load_price
-from fieldscope.service.cli.console import note
 from fieldscope.service.wiring.benchmarks import NAMES, open_workload
 from fieldscope.service.wiring.bundled import bundled_measure
 from fieldscope.service.wiring.calibrations import all_calibrations
+from fieldscope.service.wiring.feedback import note
 from fieldscope.service.wiring.models import is_lmm_of
 from fieldscope.service.wiring.settings import Settings
 

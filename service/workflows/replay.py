@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.cli.console import note
+from fieldscope.service.wiring.feedback import note
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:

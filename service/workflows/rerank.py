@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fieldscope.core.errors import ConfigError, LMMError
-from fieldscope.core.validation import load_yaml
-from fieldscope.service.cli.console import note, warn
-from fieldscope.service.wiring.bundled import require_known_words, unknown_words
+from fieldscope.core.errors import LMMError
 from fieldscope.service.wiring.calibrations import find_calibration
+from fieldscope.service.wiring.feedback import warn
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.models import open_lmm
 from fieldscope.service.wiring.settings import Settings
@@ -23,85 +19,6 @@ if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.agent.types import RerankResult
     from fieldscope.core.types import Candidate, ImageSource, Query
-
-LARGEST_DIALOGUE = 65_536
-"""Bytes of a dialogue's file."""
-
-MOST_ROUNDS = 100
-
-
-def make_query(text: str, dialogue: Path | None = None) -> Query:
-    """A query; `dialogue` is a JSON or YAML file with the rounds that follow it, a list of {question, answer}.
-
-    Raises `ConfigError` for texts without words, or that are not Unicode, and for a file that holds something else.
-    """
-    from fieldscope.core.types import Query, Turn
-    from fieldscope.core.validation import validated
-
-    asked: dict[str, Any] = {"id": "query", "text": _words(text, "the query")}
-    if dialogue is None:
-        return Query(**asked)
-    read = validated(Query, asked | {"dialogue": _rounds(dialogue)}, str(dialogue), ConfigError)
-    rounds = [
-        Turn(
-            question=_words(turn.question, f"{dialogue}: question {number}"),
-            answer=_words(turn.answer, f"{dialogue}: answer {number}"),
-        )
-        for number, turn in enumerate(read.dialogue, start=1)
-    ]
-    return read.model_copy(update={"dialogue": tuple(rounds)})
-
-
-def _words(text: str, what: str) -> str:
-    text = " ".join(text.split())
-    if not text or not all(character.isprintable() for character in text):
-        raise ConfigError(f"{what} must be words in UTF-8; say what the pictures should show")
-    return text
-
-
-def _rounds(file: Path) -> list[Any]:
-    """The list in a file whose name ends in `.json`, or else in YAML, where every scalar is text: `no` is an answer."""
-    import yaml
-
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(LARGEST_DIALOGUE + 1)
-    except OSError as error:
-        raise ConfigError(f"{file}: can't be read ({error.strerror or error}); check the path") from error
-    if len(data) > LARGEST_DIALOGUE:
-        raise ConfigError(f"{file}: is larger than {LARGEST_DIALOGUE // 1024} KiB, too much for a dialogue")
-    kind = "JSON" if file.suffix.lower() == ".json" else "YAML"
-    try:
-        text = data.decode("utf-8-sig")
-        rounds = json.loads(text) if kind == "JSON" else load_yaml(text, all_text=True)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{file}: can't be read as {kind} in UTF-8 ({reason}); put the texts in quotes") from error
-    if not isinstance(rounds, list) or len(rounds) > MOST_ROUNDS:
-        raise ConfigError(
-            f"{file}: a dialogue is a list of at most {MOST_ROUNDS} rounds, each with a 'question' and an 'answer'"
-        )
-    return rounds
-
-
-def require_query_words(query: Query, strategy: Strategy, settings: Settings, *, composed: bool = False) -> None:
-    """Raise `VocabularyError` for words that a bundled model which reads them has never seen.
-
-    A change to a reference image may have words that are new to the CLIP, such as "but": the image is half of what it
-    searches by, so they are only noted.
-    """
-    from fieldscope.retrieval.encoder import query_text
-
-    if strategy.prompts and not settings.lmm_url:
-        rounds = (text for turn in query.dialogue for text in (turn.question, turn.answer))
-        require_known_words([query.text, *rounds], "lmm")
-    if settings.clip:
-        return
-    if not composed:
-        require_known_words([query_text(query)], "clip")
-    elif missed := unknown_words([query.text], "clip"):
-        named = ", ".join(map(repr, missed))
-        note(f"the bundled CLIP has never seen {named}; it searches by the reference image and the other words")
 
 
 def rerank_once(

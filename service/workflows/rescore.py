@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from fieldscope.core.errors import CacheError, ConfigError
 from fieldscope.core.fingerprint import fingerprint
-from fieldscope.service.cli.console import keeping
 from fieldscope.service.wiring.bundled import FOREIGN
 from fieldscope.service.wiring.calibrations import find_calibration, load_calibrations
+from fieldscope.service.wiring.feedback import keeping
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
 from fieldscope.service.workflows.replay import chosen_strategies, recorded_limit

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.cli.console import progress, warn
 from fieldscope.service.wiring.benchmarks import Workload, open_workload
 from fieldscope.service.wiring.calibrations import find_calibration
+from fieldscope.service.wiring.feedback import progress, warn
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.models import open_lmm, require_server
 from fieldscope.service.wiring.settings import Settings

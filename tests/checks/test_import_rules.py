@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.imports import HEAVY, ROOMS, check_tree, imports_of
+from checks.imports import HEAVY, LAYERS, check_tree, imports_of, layer_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,34 +24,42 @@ def test_this_tree_keeps_the_rules() -> None:
     assert check_tree(ROOT) == []
 
 
-def test_every_package_belongs_to_a_room() -> None:
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert packages == set(ROOMS)
+def test_every_package_belongs_to_a_layer() -> None:
+    files = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/__init__.py")]
+    files += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("service/*/__init__.py")]
+    assert {layer_of(file) for file in files} == {*LAYERS, "service"}
 
 
-def test_rooms_have_no_cycle() -> None:
+def test_layers_have_no_circle() -> None:
     done: set[str] = set()
-    while rest := set(ROOMS) - done:
-        ready = {room for room in rest if ROOMS[room] <= done}
-        assert ready, f"a cycle among {sorted(rest)}"
+    while rest := set(LAYERS) - done:
+        ready = {layer for layer in rest if LAYERS[layer] <= done}
+        assert ready, f"a circle among {sorted(rest)}"
         done |= ready
 
 
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("core/types.py", "import retrieval.collection"),
+        ("core/types.py", "import fieldscope.retrieval.collection"),
         ("core/types.py", "from fieldscope.agent.lmm.base import LMM"),
         ("agent/graph.py", "from fieldscope.eval.types import Qrels"),
         ("agent/graph.py", "def late():\n    from fieldscope.fieldnotes import scene"),
         ("agent/nodes/verify.py", "import importlib\n\nimportlib.import_module('fieldscope.service.wiring.models')"),
-        ("retrieval/index.py", "import cache.store"),
+        ("retrieval/index.py", "import fieldscope.cache.store"),
         (
             "prompts/load.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from fieldscope.agent.types import Predicate",
         ),
         ("eval/harness.py", "from fieldscope.fieldnotes.scene import Scene"),
         ("fieldnotes/queries.py", "from fieldscope.eval.types import Qrels"),
+        ("eval/harness.py", "from fieldscope.service.wiring import models"),
+        ("service/wiring/models.py", "from fieldscope.service.workflows import rerank"),
+        ("service/workflows/rerank.py", "from fieldscope.service.cli.console import show"),
+        ("service/viewer/site.py", "from fieldscope.service.workflows.rerank import rerank_once"),
+        ("service/server/app.py", "from fieldscope.service.cli import console"),
+        ("core/types.py", "import fieldscope"),
+        ("core/types.py", "import retrieval.collection"),
     ],
 )
 def test_an_import_that_points_up_is_caught(tmp_path: Path, file: str, source: str) -> None:
@@ -63,7 +71,7 @@ def test_an_import_that_points_up_is_caught(tmp_path: Path, file: str, source: s
 @pytest.mark.parametrize("library", sorted(HEAVY))
 @pytest.mark.parametrize("source", ["import {0}", "def late():\n    from {0}.part import thing", "__import__('{0}')"])
 def test_a_heavy_import_outside_its_files_is_caught(tmp_path: Path, library: str, source: str) -> None:
-    assert len(reasons(tmp_path, "service/cli/main.py", source.format(library))) == 1
+    assert len(reasons(tmp_path, "service/server/app.py", source.format(library))) == 1
 
 
 @pytest.mark.parametrize("library", sorted(library for library, files in HEAVY.items() if files))
@@ -104,7 +112,12 @@ def test_relative_imports_are_resolved() -> None:
         "from . import base\nfrom ..types import Verdict\nfrom ...core import errors\nfrom .openai import OpenAILMM"
     )
     modules = [found.module for found in imports_of(source, "agent/lmm/cached.py")]
-    assert modules == ["fieldscope.agent.lmm.base", "fieldscope.agent.types", "core", "fieldscope.agent.lmm.openai"]
+    assert modules == [
+        "fieldscope.agent.lmm.base",
+        "fieldscope.agent.types.Verdict",
+        "fieldscope.core.errors",
+        "fieldscope.agent.lmm.openai.OpenAILMM",
+    ]
 
 
 def test_a_folder_named_like_a_library_is_not_that_library(tmp_path: Path) -> None:
@@ -113,9 +126,30 @@ def test_a_folder_named_like_a_library_is_not_that_library(tmp_path: Path) -> No
 
 def test_importing_the_packages_imports_nothing_heavy() -> None:
     packages = sorted(
-        ".".join(path.parent.relative_to(ROOT).parts) for room in ROOMS for path in (ROOT / room).rglob("__init__.py")
+        ".".join(["fieldscope", *path.parent.relative_to(ROOT).parts])
+        for folder in {layer.partition("/")[0] for layer in LAYERS} - {"fieldscope"}
+        for path in (ROOT / folder).rglob("__init__.py")
     )
     heavy = [*sorted(HEAVY), "numpy", "pydantic"]
     code = f"import sys, {', '.join(packages)}; print(*sorted(set({heavy}) & set(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert shown.stdout.split() == []
+
+
+def test_a_module_that_lies_flat_in_the_service_is_caught(tmp_path: Path) -> None:
+    (found,) = reasons(tmp_path, "service/wiring.py", "")
+    assert found.startswith("service/wiring.py:1: lies flat")
+
+
+def test_a_circle_of_modules_is_caught_even_inside_functions(tmp_path: Path) -> None:
+    reasons(tmp_path, "agent/one.py", "from fieldscope.agent.two import thing")
+    (found,) = reasons(tmp_path, "agent/two.py", "def late():\n    from fieldscope.agent import one")
+    assert "agent/one.py <-> agent/two.py" in found
+
+
+def test_a_circle_of_folders_is_caught(tmp_path: Path) -> None:
+    reasons(tmp_path, "eval/runs/read.py", "")
+    reasons(tmp_path, "eval/measures/metrics.py", "from fieldscope.eval.runs.read import x")
+    reasons(tmp_path, "eval/measures/other.py", "")
+    (found,) = reasons(tmp_path, "eval/runs/write.py", "from fieldscope.eval.measures import other")
+    assert "eval/measures <-> eval/runs" in found

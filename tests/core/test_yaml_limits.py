@@ -16,7 +16,7 @@ from fieldscope.eval.prices import load_price
 from fieldscope.eval.tuning.grid import load_grid
 from fieldscope.prompts.prompt import load_prompt
 from fieldscope.service.server.settings import read_settings
-from fieldscope.service.workflows.rerank import make_query
+from fieldscope.service.wiring.queries import make_query
 
 LEVELS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 20))
 HURTING = {

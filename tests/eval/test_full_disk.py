@@ -75,7 +75,10 @@ def test_a_whole_file_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> No
 
 def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
     ours = RunFolder(tmp_path / "run", {"strategy": "clip"})
-    begin = "import sys; from pathlib import Path; from fieldscope.eval.runs.runfolder import RunFolder; RunFolder(Path(sys.argv[1]), {})"
+    begin = (
+        "import sys; from pathlib import Path; from fieldscope.eval.runs.runfolder import RunFolder;"
+        "RunFolder(Path(sys.argv[1]), {})"
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     theirs = subprocess.run(
         [sys.executable, "-c", begin, str(tmp_path / "run")],

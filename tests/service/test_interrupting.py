@@ -23,7 +23,8 @@ PATIENCE = 120
 """Seconds after which a process that should have ended is taken for one that never does."""
 
 _MAIN = (
-    "import sys, service.running; service.running.GRACE = {grace}; from fieldscope.service.cli.main import main; main()"
+    "import sys, fieldscope.service.wiring.interruption as i; i.GRACE = {grace};"
+    "from fieldscope.service.cli.main import main; main()"
 )
 
 

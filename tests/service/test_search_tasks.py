@@ -24,8 +24,8 @@ from fieldscope.retrieval.encoder import Encoder
 from fieldscope.retrieval.library import build_index, open_library
 from fieldscope.retrieval.opening import open_collection
 from fieldscope.service.wiring.models import load_encoder
+from fieldscope.service.wiring.queries import LARGEST_DIALOGUE, MOST_ROUNDS, make_query
 from fieldscope.service.wiring.settings import Settings
-from fieldscope.service.workflows.rerank import LARGEST_DIALOGUE, MOST_ROUNDS, make_query
 from tests.service.conftest import FOX, MODELS, Run, World
 
 CHANGE = "the same, but at night"

@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 
 import fieldscope.fieldnotes.collection
 import fieldscope.fieldnotes.vocabulary
-import fieldscope.service.cli.console
+import fieldscope.service.wiring.feedback
 import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
 from fieldscope.cache.sqlite import SqliteStore
@@ -164,8 +164,8 @@ def test_how_the_user_calls_the_program(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [str(program)])
     monkeypatch.setenv("PATH", os.defpath)
-    assert fieldscope.service.cli.console.program() == "bin/fieldscope"
+    assert fieldscope.service.wiring.feedback.program() == "bin/fieldscope"
     monkeypatch.setenv("PATH", str(program.parent))
-    assert fieldscope.service.cli.console.program() == "fieldscope"
+    assert fieldscope.service.wiring.feedback.program() == "fieldscope"
     monkeypatch.setattr("sys.argv", ["/somewhere/pytest"])
-    assert fieldscope.service.cli.console.program() == "fieldscope"
+    assert fieldscope.service.wiring.feedback.program() == "fieldscope"

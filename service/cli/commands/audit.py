@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.cli.console import plain, show, show_json, warn
+from fieldscope.service.cli.console import plain, show, show_json
 from fieldscope.service.cli.options import json_option
+from fieldscope.service.wiring.feedback import warn
 
 if TYPE_CHECKING:
     from rich.table import Table

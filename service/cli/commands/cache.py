@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from fieldscope.core.errors import CacheError
-from fieldscope.service.cli.console import note, plain, program, show, show_json
+from fieldscope.service.cli.console import plain, show, show_json
 from fieldscope.service.cli.options import json_option
+from fieldscope.service.wiring.feedback import note, program
 
 _SHOWN = 10  # bad entries that are listed
 

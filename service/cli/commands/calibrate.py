@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fieldscope.service.cli.console import note, plain, show, show_json
+from fieldscope.service.cli.console import plain, show, show_json
 from fieldscope.service.cli.options import json_option, model_options
+from fieldscope.service.wiring.feedback import note
 from fieldscope.service.wiring.settings import DEFAULT_STRATEGY, Settings
 
 if TYPE_CHECKING:

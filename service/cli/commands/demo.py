@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fieldscope.service.cli.console import note, program, show, warn
+from fieldscope.service.cli.console import show
+from fieldscope.service.wiring.feedback import note, program, warn
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:

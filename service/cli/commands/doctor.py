@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fieldscope.service.cli.console import complain, plain, progress, show, show_json
+from fieldscope.service.cli.console import complain, plain, show, show_json
 from fieldscope.service.cli.options import json_option, server_options
+from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.settings import Settings
 

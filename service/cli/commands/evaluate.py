@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fieldscope.core.errors import LMMError
-from fieldscope.service.cli.console import program, show, show_json, warn
+from fieldscope.service.cli.console import show, show_json
 from fieldscope.service.cli.options import (
     budget_options,
     dry_run_options,
@@ -16,7 +16,8 @@ from fieldscope.service.cli.options import (
     model_options,
     run_budget_options,
 )
-from fieldscope.service.cli.replay_option import ReplayableCommand, replay_option, replayed
+from fieldscope.service.cli.replay_option import ReplayableCommand, open_recorded, replay_option, replayed
+from fieldscope.service.wiring.feedback import program, warn
 from fieldscope.service.wiring.settings import DEFAULT_MAX_UNKNOWN, Settings
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def evaluate(
     from fieldscope.eval.runs.ledger import scored_notes
     from fieldscope.eval.tuning.estimate import require_context
     from fieldscope.eval.tuning.grid import ranked, require_may_decide
+    from fieldscope.service.cli.tables.sweep import table
     from fieldscope.service.wiring.benchmarks import open_workload, selected
     from fieldscope.service.wiring.models import require_server
     from fieldscope.service.workflows import replay as replaying
@@ -116,7 +118,7 @@ def evaluate(
     from fieldscope.service.workflows.evaluate import evaluate_workload, flags_of
 
     settings = replayed(settings, replay)
-    recording = replaying.open_recorded(Path(replay), benchmark, split, dry_run, settings) if replay else None
+    recording = open_recorded(Path(replay), benchmark, split, dry_run, settings) if replay else None
     if recording is not None:
         benchmark, split = recording.benchmark.name, recording.benchmark.split
         budget, run_budget = replaying.recorded_budgets(recording, budget, run_budget)
@@ -143,7 +145,9 @@ def evaluate(
             for model, strategies in asked
             for outlook in dryrun.outlooks(task, strategies, model, price_file, budget, run_budget)
         ]
-        dryrun.tell(prospects, as_json)
+        from fieldscope.service.cli.tables.dry_run import tell
+
+        tell(prospects, as_json)
         return
     contexts = [
         require_server(model) if any(strategy.prompts for strategy in strategies) else None
@@ -176,7 +180,7 @@ def evaluate(
         told = payload(summaries) if grid is None else sweeps.payload(found, summaries, grid)
         show_json(told | ({"flags": list(flags)} if flags else {}))
     else:
-        shown, one = (tables(summaries), summaries[-1]) if grid is None else ([sweeps.table(summaries)], summaries[0])
+        shown, one = (tables(summaries), summaries[-1]) if grid is None else ([table(summaries)], summaries[0])
         read_on = f"Runs are in {folder}; to read one: {program()} trace {one.out} QUERY"
         show(*shown, *scored_notes(summaries), read_on)
     for line in sweeps.cautions(found, summaries):

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fieldscope.service.cli.console import note, show, show_json
+from fieldscope.service.cli.console import show, show_json
 from fieldscope.service.cli.options import json_option
 from fieldscope.service.cli.server_options import keys_options
+from fieldscope.service.wiring.feedback import note
 
 if TYPE_CHECKING:
     from fieldscope.service.server.api.keys import KeyFile

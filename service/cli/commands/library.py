@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fieldscope.service.cli.console import keeping, note, progress, show, show_json, warn
+from fieldscope.service.cli.console import show, show_json
 from fieldscope.service.cli.options import budget_options, clip_options, json_option, model_options
+from fieldscope.service.wiring.feedback import keeping, note, progress, warn
 from fieldscope.service.wiring.settings import DEFAULT_STRATEGY, Settings
 from fieldscope.service.workflows.skipped import skipped_lines
 
@@ -174,13 +175,8 @@ def search(
     from fieldscope.retrieval.remembered import RememberedSearch
     from fieldscope.service.cli.tables.ranking import Ranking
     from fieldscope.service.wiring.models import load_encoder, require_server
-    from fieldscope.service.workflows.rerank import (
-        make_query,
-        require_query_words,
-        require_verdicts,
-        rerank_once,
-        warn_of_end,
-    )
+    from fieldscope.service.wiring.queries import make_query, require_query_words
+    from fieldscope.service.workflows.rerank import require_verdicts, rerank_once, warn_of_end
 
     strategy = load_strategy((name or DEFAULT_STRATEGY) if reranking else "clip")
     query = make_query(text, dialogue_file)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from fieldscope.service.cli.console import note
+from fieldscope.service.wiring.feedback import note
 
 
 @click.group()

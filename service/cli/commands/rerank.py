@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fieldscope.service.cli.console import note, show, show_json, warn
+from fieldscope.service.cli.console import show, show_json
 from fieldscope.service.cli.options import budget_options, dry_run_options, json_option, model_options
 from fieldscope.service.cli.spaced import SpacedCommand
+from fieldscope.service.wiring.feedback import note, warn
 from fieldscope.service.wiring.settings import DEFAULT_STRATEGY, Settings
 from fieldscope.service.workflows.skipped import skipped_lines
 
@@ -57,8 +58,9 @@ def rerank(
     from fieldscope.service.cli.tables.ranking import Ranking
     from fieldscope.service.wiring.bundled import require_known_words
     from fieldscope.service.wiring.models import load_encoder, require_server
+    from fieldscope.service.wiring.queries import make_query
     from fieldscope.service.workflows.candidates import open_chosen, score
-    from fieldscope.service.workflows.rerank import make_query, require_verdicts, rerank_once, warn_of_end
+    from fieldscope.service.workflows.rerank import require_verdicts, rerank_once, warn_of_end
 
     strategy = load_strategy(name)
     query = make_query(text)
@@ -69,10 +71,11 @@ def rerank(
         require_known_words([query.text], "clip")
     chosen = open_chosen(paths)
     if dry_run:
+        from fieldscope.service.cli.tables.dry_run import tell
         from fieldscope.service.workflows import dry_run as dryrun
 
         task = dryrun.Task((query,), (len(chosen.images.ids()),))
-        dryrun.tell(dryrun.outlooks(task, [strategy], settings, price_file, budget), as_json)
+        tell(dryrun.outlooks(task, [strategy], settings, price_file, budget), as_json)
         return
     if asks_server:
         require_context([strategy], [query], require_server(settings))

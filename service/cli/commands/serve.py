@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from fieldscope.core.private import writing_privately
-from fieldscope.service.cli.console import note, show
+from fieldscope.service.cli.console import show
 from fieldscope.service.cli.server_options import server_options
+from fieldscope.service.wiring.feedback import note
 
 if TYPE_CHECKING:
     from fieldscope.service.server.settings import Told

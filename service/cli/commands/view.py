@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.cli.console import note, progress, show, warn
+from fieldscope.service.cli.console import show
+from fieldscope.service.wiring.feedback import note, progress, warn
 
 if TYPE_CHECKING:
     from fieldscope.service.viewer.runs.shelf import Shelf

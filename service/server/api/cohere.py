@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Response
 
-from fieldscope.service.api.bodies import require_bounded
+from fieldscope.service.server.api.bodies import require_bounded
 from fieldscope.service.server.api.dependencies import EngineOf
 from fieldscope.service.server.api.rerank import RESPONSES, Headers, RerankFields, RerankReply, answer
 

@@ -12,9 +12,9 @@ from fieldscope.core.errors import ConfigError, IndexMismatchError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.opening import open_collection, reopen_collection
-from fieldscope.service.cli.console import keeping, note, progress
 from fieldscope.service.server.api.pictures import SCHEME, reference
 from fieldscope.service.wiring.bundled import FOREIGN
+from fieldscope.service.wiring.feedback import keeping, note, progress
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
 from fieldscope.service.workflows.skipped import skipped_lines
 

@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fieldscope.core.errors import FieldscopeError, ImageError, ImageTooLargeError
 from fieldscope.core.paths import without_folders
-from fieldscope.service.api.encoded import decoded
-from fieldscope.service.api.references import Reference, is_blank, reference_in
 from fieldscope.service.server.api.calls import Document, ImageDocument, TextDocument, UnjudgedDocument
+from fieldscope.service.server.api.encoded import decoded
 from fieldscope.service.server.api.errors import ApiError
 from fieldscope.service.server.api.fetching import Fetcher
 from fieldscope.service.server.api.outcome import document_id
 from fieldscope.service.server.api.pictures import SCHEME, CallImages, reference
+from fieldscope.service.server.api.references import Reference, is_blank, reference_in
 
 if TYPE_CHECKING:
     from fieldscope.service.server.api.engine import Engine

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field
 
-from fieldscope.service.api.bodies import require_bounded
+from fieldscope.service.server.api.bodies import require_bounded
 from fieldscope.service.server.api.dependencies import EngineOf
 from fieldscope.service.server.api.endpoints import check
 from fieldscope.service.server.api.engine import Engine

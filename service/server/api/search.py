@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from fieldscope.agent.trace_view import verdicts_by_image
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.types import Turn
-from fieldscope.service.api.bodies import require_bounded
 from fieldscope.service.server.api.access import TRACE_ID
+from fieldscope.service.server.api.bodies import require_bounded
 from fieldscope.service.server.api.calls import Options, Reranked, SearchCall
 from fieldscope.service.server.api.collections import ServedCollection
 from fieldscope.service.server.api.dependencies import EngineOf

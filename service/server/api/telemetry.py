@@ -16,10 +16,10 @@ import httpx
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fieldscope.service.cli.console import warn
 from fieldscope.service.server.api.access import CLIENT_GONE
 from fieldscope.service.server.api.metrics import NO_ROUTE, method_of, route_of
 from fieldscope.service.server.api.observer import fault
+from fieldscope.service.wiring.feedback import warn
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

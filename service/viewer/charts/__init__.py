@@ -1,1 +1,1 @@
-"""TODO."""
+"""The viewer's charts, as SVG."""

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fieldscope.eval.dialogues import by_round, dialogues
+from fieldscope.eval.dialogues import HITS, by_round, dialogues
 from fieldscope.eval.measures.paired import EVEN
-from fieldscope.eval.measures.scoring import HITS
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts import bars as charts
 from fieldscope.service.viewer.comparisons import companions
@@ -115,7 +114,7 @@ def _group(name: str, values: Mapping[str, float | None], members: Sequence[Quer
 
 
 def _rounds(run: Run) -> list[Group]:
-    """The dialogues after each number of rounds, each with the query that stands for it then (`fieldscope.eval.dialogues`).
+    """The dialogues after each number of rounds, each with the query that stands for it then (`eval/dialogues.py`).
 
     They are taken from the queries where the run has them, because earlier versions scored only the dialogues that have
     exactly so many rounds: the means in their `metrics.json` are of those.

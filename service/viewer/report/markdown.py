@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from fieldscope.eval.measures.contrast import Contrast, Pair
-from fieldscope.service.cli.console import spelled
 from fieldscope.service.viewer.report import wording
 from fieldscope.service.viewer.report.sheets import (
     EXPLAINED,
@@ -15,6 +14,7 @@ from fieldscope.service.viewer.report.sheets import (
     queries_sheet,
     runs_sheet,
 )
+from fieldscope.service.wiring.feedback import spelled
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&!$])")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fieldscope.eval.measures.contrast import Contrast, per_query
-from fieldscope.service.cli.console import spelled
 from fieldscope.service.viewer.report import charts, wording
 from fieldscope.service.viewer.report.sheets import EXPLAINED
+from fieldscope.service.wiring.feedback import spelled
 
 
 def render_page(found: Contrast) -> str:

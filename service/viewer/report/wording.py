@@ -7,7 +7,7 @@ import shlex
 from fieldscope.eval.measures.contrast import Contrast, Effect, Pair, per_query
 from fieldscope.eval.measures.paired import Paired
 from fieldscope.eval.runs.scored import ScoredRun
-from fieldscope.service.cli.console import program, spelled
+from fieldscope.service.wiring.feedback import program, spelled
 
 KINDS = {"iconic_group": "iconic group", "scientific_name": "scientific name"}
 

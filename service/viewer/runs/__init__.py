@@ -1,1 +1,1 @@
-"""TODO."""
+"""Run folders as the viewer reads them."""

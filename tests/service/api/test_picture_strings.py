@@ -14,7 +14,7 @@ from PIL import Image as PILImage
 
 from fieldscope.agent.lmm.base import LMMRequest
 from fieldscope.agent.lmm.scripted import ScriptedLMM
-from fieldscope.service.api.references import is_blank, reference_in
+from fieldscope.service.server.api.references import is_blank, reference_in
 from tests.service.api.facts import COLLECTION
 from tests.service.api.whole import open_app
 
