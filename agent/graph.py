@@ -18,7 +18,6 @@ from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
 
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
-from fieldscope.agent.deps import Deps, Session
 from fieldscope.agent.nodes.assess import assess
 from fieldscope.agent.nodes.check import check
 from fieldscope.agent.nodes.compare import compare, compare_unforeseen
@@ -30,6 +29,7 @@ from fieldscope.agent.nodes.rank import rank
 from fieldscope.agent.nodes.retrieve import retrieve
 from fieldscope.agent.nodes.synthesize import synthesize
 from fieldscope.agent.nodes.verify import unforeseen, verify
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import CompareTask, RerankInput, RerankOutput, RerankState, VerifyTask
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import RerankResult, TraceEvent
@@ -39,7 +39,7 @@ from fieldscope.core.types import Candidate, Query
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
 
-Graph = CompiledStateGraph[RerankState, Session, RerankInput, RerankOutput]
+Graph = CompiledStateGraph[RerankState, QueryContext, RerankInput, RerankOutput]
 
 Watch = Callable[[TraceEvent], None]
 """Is told each trace event as it happens, on the event loop; what it raises ends the query."""
@@ -48,14 +48,14 @@ NO_RETRY = RetryPolicy(max_attempts=1, retry_on=())
 """The door to the model retries what can pass; LangGraph's default would also retry whatever it does not know."""
 
 
-def build_graph(deps: Deps, strategy: Strategy) -> Graph:
-    """The graph of one strategy, from a `RerankInput` to a `RerankOutput`, with a `Session` as its context.
+def build_graph(deps: Resources, strategy: Strategy) -> Graph:
+    """The graph of one strategy, from a `RerankInput` to a `RerankOutput`, with a `QueryContext` as its context.
 
     Raises `ConfigError` where the strategy asks a model and there is none.
     """
     if strategy.prompts and deps.lmm is None:
         raise ConfigError(f"strategy {strategy.name!r} asks a model, but there is none; name one with --lmm")
-    graph = StateGraph(RerankState, Session, input_schema=RerankInput, output_schema=RerankOutput)
+    graph = StateGraph(RerankState, QueryContext, input_schema=RerankInput, output_schema=RerankOutput)
     bind = partial(_bound, deps=deps, strategy=strategy)
     stages = [name for name in ("synthesize", "retrieve", "decompose") if name == "retrieve" or getattr(strategy, name)]
     nodes = {"synthesize": synthesize, "retrieve": retrieve, "decompose": decompose}
@@ -103,10 +103,10 @@ def build_graph(deps: Deps, strategy: Strategy) -> Graph:
     return graph.compile(name=strategy.name)
 
 
-def _bound(node: Callable[..., Any], deps: Deps, strategy: Strategy) -> Any:
+def _bound(node: Callable[..., Any], deps: Resources, strategy: Strategy) -> Any:
     """A stage with what it needs."""
 
-    async def run(state: Any, runtime: Runtime[Session]) -> Any:
+    async def run(state: Any, runtime: Runtime[QueryContext]) -> Any:
         done = node(state, runtime, deps=deps, strategy=strategy)
         return await done if isawaitable(done) else done
 
@@ -116,7 +116,7 @@ def _bound(node: Callable[..., Any], deps: Deps, strategy: Strategy) -> Any:
 class Agent:
     """One strategy, ready to rerank. Any number of queries may run at once; all of them spend from `account`."""
 
-    def __init__(self, deps: Deps, strategy: Strategy, account: Account | None = None) -> None:
+    def __init__(self, deps: Resources, strategy: Strategy, account: Account | None = None) -> None:
         self.deps = deps
         self.strategy = strategy
         self.account = account
@@ -142,7 +142,7 @@ class Agent:
         given = None if candidates is None else tuple(candidates)
         asked = RerankInput(query=query, given=given, top_k=top_k, started=time.monotonic())
         config: RunnableConfig = {"max_concurrency": self.deps.max_concurrency, "recursion_limit": 1000}
-        session = Session(lmm, account)
+        session = QueryContext(lmm, account)
         if watch is None:
             output = await self.graph.ainvoke(asked, config, context=session)
             return RerankOutput.model_validate(output).result

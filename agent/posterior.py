@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.fusion import standardise
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.shapley import shapley
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
@@ -156,7 +156,7 @@ def tempered(evidence: Floats, doubt: float, slip: float) -> Floats:
     return np.asarray(for_match - against)
 
 
-def believe(state: RerankState, deps: Deps, strategy: Strategy) -> Belief:
+def believe(state: RerankState, deps: Resources, strategy: Strategy) -> Belief:
     """The belief after the verdicts so far. Without a calibration the strategy's prior weight stands in."""
     fitted = deps.calibration
     weight = fitted.prior_weight if fitted else strategy.fusion.prior_weight or 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fieldscope.agent.asking import messages
+from fieldscope.agent.call import messages
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
 from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.strategies.strategy import Compare, Verify

@@ -8,8 +8,8 @@ from collections.abc import Collection
 import numpy as np
 
 from fieldscope.agent.bradley_terry import Floats, Settled, settle
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.posterior import Belief, believe
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 
@@ -22,7 +22,7 @@ WAVE = 8
 _DRAWS = 64  # rankings that stand for what the ranking might be
 
 
-def settled(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[Belief, list[int], Settled | None]:
+def settled(state: RerankState, deps: Resources, strategy: Strategy) -> tuple[Belief, list[int], Settled | None]:
     """The belief after the verdicts; the head, as indices into its candidates, best first; and what the comparisons
     make of the head, in that order. Where candidates are not compared the head is empty and the last is None."""
     belief = believe(state, deps, strategy)

@@ -10,9 +10,9 @@ import numpy as np
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from fieldscope.agent.deps import Deps, Session
 from fieldscope.agent.posterior import Belief, believe, latest
-from fieldscope.agent.request import mentions
+from fieldscope.agent.query_text import mentions
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Refine, Strategy
 from fieldscope.agent.types import TraceEvent
@@ -24,7 +24,9 @@ _FEW = 10  # answers below which a predicate is given the benefit of the doubt
 _CONTRADICTED = 0.2  # share of images
 
 
-def assess(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> Command[After]:
+def assess(
+    state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
+) -> Command[After]:
     """Go on to the comparisons, or think again where something is wanting and rounds and budget are left."""
     onward: After = "pair" if strategy.compare else "rank"
     refine = strategy.refine

@@ -14,10 +14,10 @@ from typing import Any, Literal
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from fieldscope.agent.asking import image_parts, one_line, spent
-from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.call import image_parts, one_line, spent
 from fieldscope.agent.nodes.verify import judge
-from fieldscope.agent.request import own_words
+from fieldscope.agent.query_text import own_words
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Asked, Call, Predicate, TraceEvent, Verdict
@@ -29,7 +29,7 @@ THE_CHANGE = "the change is missing."
 
 
 async def check(
-    state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy
+    state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
 ) -> Command[Literal["synthesize", "plan"]]:
     """Leave out what the reference image contradicts, and think again where it shows everything already. Other requests
     pass; where nothing can be asked about the reference image, everything stays."""

@@ -12,13 +12,13 @@ from langgraph.errors import NodeError
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from fieldscope.agent.asking import Answer, ask, image_parts, one_line
-from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.call import Answer, ask, image_parts, one_line
 from fieldscope.agent.lmm.base import LMM, ImagePart, TokenLogprob
 from fieldscope.agent.lmm.choice import choose
 from fieldscope.agent.lmm.yes_no import p_yes
 from fieldscope.agent.nodes.failures import require_foreseen
 from fieldscope.agent.questions import which_is_best
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import CompareTask
 from fieldscope.agent.strategies.strategy import Compare, Strategy
 from fieldscope.agent.types import Comparison, TraceEvent
@@ -46,7 +46,9 @@ def comparison_of(answer: Answer, shown: tuple[str, ...]) -> Comparison:
     return Comparison(**known, probabilities=probabilities)
 
 
-async def compare(task: CompareTask, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
+async def compare(
+    task: CompareTask, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
+) -> dict[str, Any]:
     """One task of a wave: a comparison for each order, and its event."""
     settings, lmm = strategy.compare, runtime.context.lmm
     if settings is None or lmm is None:

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 from langgraph.runtime import Runtime
 
-from fieldscope.agent.asking import messages, spent
-from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.call import messages, spent
+from fieldscope.agent.json_answer import ask_structured
 from fieldscope.agent.lmm.base import LMMRequest, TextPart
-from fieldscope.agent.request import instructions_text, own_words
+from fieldscope.agent.query_text import instructions_text, own_words
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.schemas import PredicatesAnswer
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.structured import ask_structured
 from fieldscope.agent.types import Instruction, Predicate, Synthesis, TraceEvent
 from fieldscope.core.errors import ConfigError
 
@@ -25,7 +25,9 @@ _NEGATION = re.compile(r"\b(?:without|with no|no|not)\b", re.IGNORECASE)
 _STATES_ABSENCE = re.compile(r"\b(?:alone|only|free of|nothing but)\b", re.IGNORECASE)  # there is no positive of it
 
 
-async def decompose(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
+async def decompose(
+    state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
+) -> dict[str, Any]:
     """The predicates of the synthesis. Where no usable answer comes, each instruction is asked as it stands; where the
     synthesis itself is a fallback, there is nothing to take apart and the whole is one question, unless the strategy
     asks that anyway.

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from langgraph.runtime import Runtime
 
-from fieldscope.agent.asking import ask, image_parts, messages, one_line, spent
-from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.call import ask, image_parts, messages, one_line, spent
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
 from fieldscope.agent.lmm.yes_no import YES_NO
 from fieldscope.agent.nodes.lost import lost_reasons
-from fieldscope.agent.request import description
+from fieldscope.agent.query_text import description
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Explain, Strategy
 from fieldscope.agent.types import Reason, RerankResult, TraceEvent, unknown_flag
@@ -25,7 +25,9 @@ _FIRST_WORD = re.compile(r"\w+")
 _SIDES: dict[str, Literal["yes", "no"]] = {"positive": "yes", "negative": "no"}
 
 
-async def explain(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
+async def explain(
+    state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
+) -> dict[str, Any]:
     """The result with reasons for the best images of those with a P(match). A reason that speaks against the ranking's
     verdict changes nothing; the event names its image."""
     settings, result, lmm = strategy.explain, state.result, runtime.context.lmm

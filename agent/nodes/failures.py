@@ -6,7 +6,7 @@ import copy
 
 from langgraph.errors import NodeCancelledError, NodeError
 
-from fieldscope.agent.asking import one_line
+from fieldscope.agent.call import one_line
 from fieldscope.core.errors import FieldscopeError
 
 

@@ -13,9 +13,9 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Send
 
 from fieldscope.agent.calibration import UNCALIBRATED
-from fieldscope.agent.deps import Deps, Session
 from fieldscope.agent.posterior import agreement_order
-from fieldscope.agent.request import description
+from fieldscope.agent.query_text import description
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.scheduling import WAVE, doubts, expected_gains, next_groups, settled
 from fieldscope.agent.state import CompareTask, RerankState
 from fieldscope.agent.strategies.strategy import Compare, Strategy
@@ -28,7 +28,7 @@ Next = Command[Literal["compare", "rank"]]
 _SILENT = 4  # showings without any answer after which an image is left alone
 
 
-def pair(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> Next:
+def pair(state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy) -> Next:
     """Send the next wave, or say why there is none and go on to rank."""
     settings = strategy.compare
     if settings is None:
@@ -66,7 +66,7 @@ def pair(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy:
 
 
 def contests(
-    state: RerankState, deps: Deps, strategy: Strategy, most: int, settings: Compare
+    state: RerankState, deps: Resources, strategy: Strategy, most: int, settings: Compare
 ) -> tuple[list[Orders], dict[str, Any]]:
     """At most `most` groups of the head to compare next, each in two orders, and the uncertainty that led to them; or
     no group, and why."""

@@ -11,10 +11,10 @@ import numpy as np
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send
 
-from fieldscope.agent.deps import Deps, Session
-from fieldscope.agent.joint import Questions, agreed, joint_questions, single_questions
+from fieldscope.agent.batched_questions import Questions, agreed, joint_questions, single_questions
 from fieldscope.agent.posterior import Belief, believe
-from fieldscope.agent.request import description
+from fieldscope.agent.query_text import description
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import RerankState, VerifyTask
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Predicate, TraceEvent
@@ -22,7 +22,7 @@ from fieldscope.prompts.prompt import Prompt
 
 
 def plan(
-    state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy
+    state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
 ) -> Command[Literal["verify", "assess"]]:
     """Send the next wave of questions; where nothing is left to ask, or nothing to pay with, go on to assess."""
     verify, account = strategy.verify, runtime.context.account

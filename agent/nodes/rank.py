@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from langgraph.runtime import Runtime
 
-from fieldscope.agent.deps import Deps, Session
 from fieldscope.agent.fusion import fuse, sigmoid, strictly_decreasing
 from fieldscope.agent.nodes.lost import lost_stages
 from fieldscope.agent.posterior import Floats, agreement, agreement_order, latest
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.scheduling import settled
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
@@ -29,7 +29,7 @@ UNCERTAIN_COMPARISONS = 0.7
 """Below this share of pairs that come out alike in both orders, a result warns of its model's comparisons."""
 
 
-def rank(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
+def rank(state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy) -> dict[str, Any]:
     """The result. Questions that were never sent, e.g. about images outside the window, appear as not asked."""
     verdicts = (*state.verdicts, *_not_asked(state))
     ranking = _RANKINGS.get(strategy.fusion.method, _by_one_question)(state, deps, strategy)
@@ -56,12 +56,12 @@ def rank(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy:
     return {"result": told, "trace": (event,)}
 
 
-def _by_one_question(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[RankedCandidate, ...]:
+def _by_one_question(state: RerankState, deps: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
     answered = {v.image_id: v.p_expected for v in latest(state.verdicts) if v.p_expected is not None}
     return fuse(state.candidates, answered, strategy.fusion)
 
 
-def _by_agreement(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[RankedCandidate, ...]:
+def _by_agreement(state: RerankState, deps: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
     """ImageScope (arXiv 2503.10166): counts on the window, then whatever the walk confirmed goes to the top."""
     window = strategy.verify.top_k if strategy.verify else None
     order = agreement_order(state, window)
@@ -74,7 +74,7 @@ def _by_agreement(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[R
     return _ranked(state, order, strictly_decreasing([counts[image_id] for image_id in order]))
 
 
-def _by_posterior(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[RankedCandidate, ...]:
+def _by_posterior(state: RerankState, deps: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
     """By falling log-odds: those after the verdicts, and for the head those after the comparisons."""
     belief, head, compared = settled(state, deps, strategy)
     mean, spread = belief.log_odds.copy(), np.diag(np.full(len(belief.candidates), belief.calibration.spread**2))
@@ -133,7 +133,7 @@ def _ended(state: RerankState) -> str | None:
     return state.ended or next((stage for stage, asked in stages if any(a.state == "not_asked" for a in asked)), None)
 
 
-def _doubts(state: RerankState, deps: Deps) -> list[str]:
+def _doubts(state: RerankState, deps: Resources) -> list[str]:
     consistency = deps.calibration.consistency if deps.calibration else None
     if not state.comparisons or consistency is None or consistency >= UNCERTAIN_COMPARISONS:
         return []

@@ -10,8 +10,8 @@ from typing import Any
 
 from langgraph.runtime import Runtime
 
-from fieldscope.agent.deps import Deps, Session
 from fieldscope.agent.fusion import prior_order
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import TraceEvent
@@ -20,7 +20,9 @@ from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.types import Candidate, Prior, Query
 
 
-async def retrieve(state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
+async def retrieve(
+    state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
+) -> dict[str, Any]:
     """Put the candidates in prior order. A later round looks further, and keeps those that were found before.
 
     Raises `ConfigError` where there are neither given candidates nor a retriever, or unusable candidates.
@@ -86,7 +88,7 @@ def _merged(found: Sequence[Candidate], before: Sequence[Candidate], lasting: bo
     return prior_order((*found, *missed))
 
 
-def _setting(deps: Deps, strategy: Strategy) -> dict[str, Any]:
+def _setting(deps: Resources, strategy: Strategy) -> dict[str, Any]:
     """Everything besides the query that decides the ranking."""
     return {
         "strategy": strategy.name,

@@ -7,14 +7,14 @@ from typing import Any
 
 from langgraph.runtime import Runtime
 
-from fieldscope.agent.asking import ask, image_parts, messages, one_line, spent
-from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.call import ask, image_parts, messages, one_line, spent
+from fieldscope.agent.json_answer import ask_structured
 from fieldscope.agent.lmm.base import LMM, LMMRequest, TextPart
-from fieldscope.agent.request import own_words, request_text
+from fieldscope.agent.query_text import own_words, request_text
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.schemas import SynthesisAnswer
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy, Synthesize
-from fieldscope.agent.structured import ask_structured
 from fieldscope.agent.types import Call, Instruction, Synthesis, TraceEvent
 from fieldscope.core.errors import ConfigError, ImageError
 from fieldscope.core.types import ImageSource, Query
@@ -25,7 +25,7 @@ LONGEST_CAPTION = 600
 
 
 async def synthesize(
-    state: RerankState, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy
+    state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
 ) -> dict[str, Any]:
     """What the request asks for. Where no usable answer comes, the request's own words stand in, or in a later round
     what was thought out before; the event says so and why."""

@@ -12,17 +12,17 @@ from langgraph.errors import NodeError
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from fieldscope.agent.asking import Answer, ask, image_parts, messages, one_line
-from fieldscope.agent.deps import Deps, Session
-from fieldscope.agent.joint import SURE
+from fieldscope.agent.batched_questions import JOINT_CONFIDENCE
+from fieldscope.agent.call import Answer, ask, image_parts, messages, one_line
+from fieldscope.agent.json_answer import ask_structured
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
 from fieldscope.agent.lmm.yes_no import p_yes
 from fieldscope.agent.nodes.failures import require_foreseen
 from fieldscope.agent.questions import question
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.schemas import AnswersAnswer
 from fieldscope.agent.state import VerifyTask
 from fieldscope.agent.strategies.strategy import Joint, Strategy, Verify
-from fieldscope.agent.structured import ask_structured
 from fieldscope.agent.types import Call, Predicate, TraceEvent, Verdict
 from fieldscope.core.errors import ConfigError, ImageError
 
@@ -67,7 +67,7 @@ async def judge_jointly(
         if error:
             verdicts.append(Verdict(state="not_asked" if refused else "unknown", error=error, **known))
             continue
-        p = SURE if answers[number] == "yes" else 1.0 - SURE
+        p = JOINT_CONFIDENCE if answers[number] == "yes" else 1.0 - JOINT_CONFIDENCE
         verdicts.append(
             Verdict(
                 state="answered", p_yes=p, p_expected=_expected(p, predicate), answer=answers[number],
@@ -77,7 +77,9 @@ async def judge_jointly(
     return verdicts, said.calls
 
 
-async def verify(task: VerifyTask, runtime: Runtime[Session], *, deps: Deps, strategy: Strategy) -> dict[str, Any]:
+async def verify(
+    task: VerifyTask, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
+) -> dict[str, Any]:
     """One task of a wave: the verdicts on one image, and its event."""
     settings, lmm = strategy.verify, runtime.context.lmm
     if settings is None or lmm is None:

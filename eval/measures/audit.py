@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Literal
 
 from fieldscope.agent.fusion import log_odds
-from fieldscope.agent.request import mentions
+from fieldscope.agent.query_text import mentions
 from fieldscope.agent.trace_view import verdicts_by_image
 from fieldscope.agent.types import Predicate, RankedCandidate, RerankResult, Verdict
 from fieldscope.eval.measures.truth import AnswerKey

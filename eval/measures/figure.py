@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldscope.eval.measures.agreement import Agreement
-from fieldscope.eval.measures.claims import Trust
+from fieldscope.eval.measures.calibration_report import Trust
 from fieldscope.eval.measures.studies import BudgetStudy, ComparisonStudy
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
+from fieldscope.agent.json_answer import unreadable_answer
 from fieldscope.agent.lmm.cached import entry_fault, require_unaltered
-from fieldscope.agent.structured import unreadable_answer
 from fieldscope.agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict
 from fieldscope.cache.archive import Archive, ArchiveHeader, write_archive
 from fieldscope.cache.store import CacheStore, Entry

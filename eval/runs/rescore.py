@@ -12,13 +12,13 @@ from typing import Any, cast
 from langgraph.runtime import Runtime
 from pydantic import ValidationError
 
-from fieldscope.agent.asking import Answer
 from fieldscope.agent.budget import Account, Budget
-from fieldscope.agent.deps import Deps, Session
+from fieldscope.agent.call import Answer
 from fieldscope.agent.lmm.base import LMMResponse
 from fieldscope.agent.nodes.compare import comparison_of
 from fieldscope.agent.nodes.rank import rank
 from fieldscope.agent.nodes.verify import verdict_of
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Asked, Comparison, Predicate, RerankResult, TraceEvent, Verdict
@@ -54,7 +54,7 @@ class Rescorer:
         self,
         strategy: Strategy,
         results: Mapping[str, RerankResult],
-        deps: Deps,
+        deps: Resources,
         responses: Responses | None = None,
     ) -> None:
         self.strategy = strategy
@@ -67,7 +67,7 @@ class Rescorer:
     ) -> RerankResult:
         """Candidates and budget are those of the run. Raises `CacheError` where a response is missing."""
         before = self._results[query.id]
-        runtime = cast(Runtime[Session], None)  # rank spends nothing
+        runtime = cast(Runtime[QueryContext], None)  # rank spends nothing
         result: RerankResult = rank(self._state(query, before), runtime, deps=self._deps, strategy=self.strategy)[
             "result"
         ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fieldscope.service.cli.spaced import SpacedCommand
+from fieldscope.service.cli.multi_value_options import SpacedCommand
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.replay import open_recording
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fieldscope.agent.asking import ask, image_parts, messages
+from fieldscope.agent.call import ask, image_parts, messages
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart, TokenLogprob
 from fieldscope.agent.lmm.choice import LETTERS, choose
 from fieldscope.agent.lmm.yes_no import YES_NO, p_yes, word

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from fieldscope.agent.asking import one_line
+from fieldscope.agent.call import one_line
 from fieldscope.core.errors import LMMError, LMMResponseError
 from fieldscope.service.doctor.asker import Asker
 from fieldscope.service.doctor.finding import Finding

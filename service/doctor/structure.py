@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from fieldscope.agent.asking import ask, image_parts, messages
+from fieldscope.agent.call import ask, image_parts, messages
 from fieldscope.agent.lmm.base import LMMRequest, TextPart
 from fieldscope.agent.lmm.json_text import read_json
 from fieldscope.agent.schemas import AnswersAnswer

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from fieldscope.eval.measures.contrast import Effect
 from fieldscope.eval.measures.paired import EVEN, Paired, holm
+from fieldscope.eval.measures.run_comparison import Effect
 from fieldscope.service.viewer.metrics import MAIN, METRICS, Column, Mean, chance, means
 from fieldscope.service.viewer.sides import Side
 

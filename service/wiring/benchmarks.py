@@ -11,7 +11,7 @@ from fieldscope.core.errors import BenchmarkError
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
-    from fieldscope.agent.deps import Retriever
+    from fieldscope.agent.resources import Retriever
     from fieldscope.eval.queries import Selection
     from fieldscope.eval.runs.replay import Recording
     from fieldscope.eval.types import Benchmark

@@ -20,8 +20,8 @@ from langgraph_sdk.runtime import ServerRuntime
 from pydantic import BaseModel, ConfigDict, Field
 
 from fieldscope.agent.budget import Budget
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankOutput
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import RerankResult
@@ -124,11 +124,11 @@ def _build(given: Mapping[str, Any]) -> StudioGraph:
 
 def _stages(strategy: Strategy) -> _Stages:
     """The stages of a strategy, to look at and not to run: there are no models behind them."""
-    shown = Agent(Deps(images=FilesCollection({}), lmm=RecordedLMM("", {}, {})), strategy).graph
+    shown = Agent(Resources(images=FilesCollection({}), lmm=RecordedLMM("", {}, {})), strategy).graph
     return _Stages(**{name: value for name, value in vars(shown).items() if name != "__orig_class__"})
 
 
-def _deps(strategy: Strategy) -> Deps:
+def _deps(strategy: Strategy) -> Resources:
     """What a run of a strategy needs, with the calibration that was fitted for it."""
     with _LOADING:
         deps, identity, encoder = _bundled()
@@ -136,14 +136,14 @@ def _deps(strategy: Strategy) -> Deps:
 
 
 @cache
-def _bundled() -> tuple[Deps, str, str]:
+def _bundled() -> tuple[Resources, str, str]:
     """Pictures, first stage and LMM for all runs of a server, the LMM's identity and the CLIP's fingerprint.
 
     Answers are not cached: the cache's file is read on the event loop.
     """
     images, library = open_fieldnotes("test", Settings())
     lmm = bundled_lmm(images)
-    return Deps(images=images, lmm=lmm, retriever=library), lmm.identity, library.encoder.fingerprint
+    return Resources(images=images, lmm=lmm, retriever=library), lmm.identity, library.encoder.fingerprint
 
 
 @contextmanager

@@ -61,8 +61,8 @@ async def _compare_and_fit(
     workload: Workload, strategy: Strategy, results: Mapping[str, RerankResult], settings: Settings
 ) -> Calibration:
     from fieldscope.agent.calibration import calibration_key
-    from fieldscope.agent.deps import Deps
-    from fieldscope.eval.measures.comparing import ask_groups, state_of
+    from fieldscope.agent.resources import Resources
+    from fieldscope.eval.measures.pairwise_study import ask_groups, state_of
     from fieldscope.eval.tuning.calibrate import calibrate, draw_groups, heads
 
     benchmark = workload.benchmark
@@ -70,7 +70,7 @@ async def _compare_and_fit(
     async with open_lmm(settings, benchmark.images) as lmm:
         if compare := strategy.compare:
             size = compare.set_size if compare.mode == "set" else 2
-            deps = Deps(benchmark.images, lmm, None, settings.concurrency)
+            deps = Resources(benchmark.images, lmm, None, settings.concurrency)
             best = heads(benchmark, told)
             with progress("comparing") as report:
                 for done, query in enumerate(benchmark.queries, start=1):

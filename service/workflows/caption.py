@@ -54,7 +54,7 @@ async def _caption_images(
 
 async def _caption(lmm: LMM, images: ImageSource, image_id: str) -> tuple[str, str | None]:
     """The caption on one line, and what went wrong."""
-    from fieldscope.agent.asking import ask, image_parts, messages, one_line
+    from fieldscope.agent.call import ask, image_parts, messages, one_line
     from fieldscope.agent.lmm.base import LMMRequest, TextPart
     from fieldscope.core.errors import ImageError
     from fieldscope.prompts.prompt import load_prompt

@@ -96,8 +96,8 @@ async def _evaluate(
     run_budget: Budget | None,
 ) -> list[RunSummary]:
     from fieldscope.agent.budget import Account
-    from fieldscope.agent.deps import Deps
     from fieldscope.agent.graph import Agent
+    from fieldscope.agent.resources import Resources
     from fieldscope.eval.harness import evaluate
     from fieldscope.eval.progress import LiveProgress
     from fieldscope.eval.runs.inputs import input_lines
@@ -111,7 +111,7 @@ async def _evaluate(
         live = stack.enter_context(LiveProgress()) if sys.stderr.isatty() else None
         # Apart, so that the manifest of a run without a model names none, whatever runs beside it.
         for group, model in ((silent, None), (asking, lmm)):
-            deps = Deps(images, model, workload.retriever, settings.concurrency, flags=flags if model else ())
+            deps = Resources(images, model, workload.retriever, settings.concurrency, flags=flags if model else ())
             known = {s.name: _calibration(workload, s, model) for s in group}
             fitted = {name: found for name, found in known.items() if found is not None}
             done = await evaluate(

@@ -22,7 +22,7 @@ def rank_published(file: Path, benchmark: Path, names: Sequence[str], split: str
     """Rank the benchmark's candidates by the answers in `file`, under strategies by name or file, into
     `out/<strategy>/`. Raises `BenchmarkError` for files of another kind, `ConfigError` for a strategy that asks more
     than the whole query about each image."""
-    from fieldscope.agent.deps import Deps
+    from fieldscope.agent.resources import Resources
     from fieldscope.eval.benchmarks.inquire_rerank import file_names
     from fieldscope.eval.benchmarks.published_cache import answers_to, read_published_cache
     from fieldscope.eval.harness import evaluate
@@ -39,7 +39,7 @@ def rank_published(file: Path, benchmark: Path, names: Sequence[str], split: str
     loaded = open_rerank(benchmark, split)
     answers = answers_to(read_published_cache(file), [query.text for query in loaded.queries])
     results = published_results(loaded, answers, file_names(benchmark, split))
-    rescorers = [Rescorer(strategy, results, Deps(loaded.images, flags=(FLAG,))) for strategy in strategies]
+    rescorers = [Rescorer(strategy, results, Resources(loaded.images, flags=(FLAG,))) for strategy in strategies]
     source = {"file": file.name, "sha256": sha256(file.read_bytes()).hexdigest()}
     provenance = {"lmm": f"published:{file.name}", "encoder": None, "seed": 0, "published": source}
     return asyncio.run(evaluate(loaded, rescorers, out, provenance=provenance, query_concurrency=1, live=False))

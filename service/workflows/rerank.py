@@ -15,7 +15,7 @@ from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
-    from fieldscope.agent.deps import Retriever
+    from fieldscope.agent.resources import Retriever
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.agent.types import RerankResult
     from fieldscope.core.types import Candidate, ImageSource, Query
@@ -40,13 +40,13 @@ def rerank_once(
     """
 
     async def work() -> RerankResult:
-        from fieldscope.agent.deps import Deps
         from fieldscope.agent.graph import Agent
+        from fieldscope.agent.resources import Resources
 
         async with AsyncExitStack() as stack:
             lmm = await stack.enter_async_context(open_lmm(settings, images)) if strategy.prompts else None
             calibration = find_calibration(lmm.identity if lmm else None, strategy, encoder)
-            deps = Deps(images, lmm, retriever, settings.concurrency, calibration, tuple(flags))
+            deps = Resources(images, lmm, retriever, settings.concurrency, calibration, tuple(flags))
             return await Agent(deps, strategy).rerank(query, candidates, top_k, budget)
 
     return interruptible(work(), "answers so far are in the cache, and the same command finds them there")

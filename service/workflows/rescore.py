@@ -33,7 +33,7 @@ def rescore(run: Path, names: Sequence[str], fits: Path | None, reread: bool, ou
     `fits` is a file of calibrations, in the place of what was fitted before; with `reread` the answers in the response
     cache are read again. Raises `ConfigError` for a strategy that asks what the run did not.
     """
-    from fieldscope.agent.deps import Deps
+    from fieldscope.agent.resources import Resources
     from fieldscope.eval.runs.finished import read_results
     from fieldscope.eval.runs.recording import recorded_lines
     from fieldscope.eval.runs.replay import make_recording
@@ -53,7 +53,7 @@ def rescore(run: Path, names: Sequence[str], fits: Path | None, reread: bool, ou
         images, model = recording.benchmark.images, recording.lmm
         fitted = {strategy.name: _calibration(recording, strategy, fits) for strategy in strategies}
         rescorers = [
-            Rescorer(s, results, Deps(images, model, calibration=fitted[s.name], flags=flags), responses)
+            Rescorer(s, results, Resources(images, model, calibration=fitted[s.name], flags=flags), responses)
             for s in strategies
         ]
         origin = {"strategy": recorded.strategy.fingerprint, "reread": reread}

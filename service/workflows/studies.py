@@ -19,8 +19,8 @@ from fieldscope.service.workflows.evaluate import evaluate_workload, flags_of, l
 if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.agent.types import RerankResult
-    from fieldscope.eval.measures.comparing import HeadStudy
-    from fieldscope.eval.measures.harm import Harm
+    from fieldscope.eval.measures.pairwise_study import HeadStudy
+    from fieldscope.eval.measures.regressions import Harm
     from fieldscope.eval.measures.studies import BudgetStudy, ComparisonStudy
     from fieldscope.eval.types import Benchmark
 
@@ -36,7 +36,7 @@ SCHEDULED = 0.15
 def run_harm(name: str, strategy_name: str, split: str | None, settings: Settings, out: Path | None) -> Harm:
     """One benchmark under the first stage alone and under a strategy. Without `out` the runs are those of
     `fieldscope eval`."""
-    from fieldscope.eval.measures.harm import harm
+    from fieldscope.eval.measures.regressions import harm
     from fieldscope.eval.runs.finished import read_metric
 
     strategies = load_strategies((PRIOR, strategy_name))
@@ -84,7 +84,7 @@ def run_comparisons(
     Raises `ConfigError` for a strategy that does not verify and then compare pairs.
     """
     from fieldscope.agent.strategies.strategy import Fusion, Strategy
-    from fieldscope.eval.measures.comparing import summed_up
+    from fieldscope.eval.measures.pairwise_study import summed_up
     from fieldscope.eval.runs.finished import read_results
 
     (strategy,) = load_strategies((strategy_name,))
@@ -110,14 +110,14 @@ def run_comparisons(
 async def _study_heads(
     workload: Workload, strategy: Strategy, results: Mapping[str, RerankResult], settings: Settings
 ) -> dict[str, HeadStudy]:
-    from fieldscope.agent.deps import Deps
-    from fieldscope.eval.measures.comparing import state_of, study_head
+    from fieldscope.agent.resources import Resources
+    from fieldscope.eval.measures.pairwise_study import state_of, study_head
 
     images, queries = workload.benchmark.images, workload.benchmark.queries
     studies = {}
     async with open_lmm(settings, images) as lmm:
         calibration = find_calibration(lmm.identity, strategy, workload.encoder)
-        deps = Deps(images, lmm, None, settings.concurrency, calibration)
+        deps = Resources(images, lmm, None, settings.concurrency, calibration)
         with progress(f"comparing, started from the {strategy.name}") as report:
             for done, query in enumerate(queries, start=1):
                 studies[query.id] = await study_head(state_of(query, results[query.id]), deps, strategy)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMM
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.core.types import Candidate
 from fieldscope.retrieval.collection import FolderCollection
@@ -35,7 +35,7 @@ def make_agent(pictures: Path) -> AgentFactory:
     """`make_agent(lmm, strategy="yes-no", **deps)`."""
 
     def make(lmm: LMM | None, strategy: str = "yes-no", **deps: object) -> Agent:
-        return Agent(Deps(images=FolderCollection(pictures), lmm=lmm, **deps), load_strategy(strategy))  # type: ignore[arg-type]
+        return Agent(Resources(images=FolderCollection(pictures), lmm=lmm, **deps), load_strategy(strategy))  # type: ignore[arg-type]
 
     return make
 

@@ -11,12 +11,12 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
-from fieldscope.agent.deps import Deps, Session
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMM, LMMRequest, TextPart
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.nodes.check import THE_CHANGE, check
 from fieldscope.agent.nodes.plan import plan
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import RerankState, VerifyTask
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import Predicate
@@ -46,7 +46,9 @@ async def checked(
     **known: Any,
 ) -> Command[Any]:
     state = RerankState(query=query, predicates=predicates, caption="two crabs on a beach", **known)
-    return await check(state, Runtime(context=Session(lmm, Account())), deps=Deps(images=pictures), strategy=strategy)
+    return await check(
+        state, Runtime(context=QueryContext(lmm, Account())), deps=Resources(images=pictures), strategy=strategy
+    )
 
 
 def seeing(p_yes: Mapping[str, Answer]) -> ScriptedLMM:
@@ -77,7 +79,9 @@ async def test_what_the_reference_contradicts_is_left_out_but_the_change_stays(p
 async def test_a_misread_reference_is_not_asked_for_as_a_whole(pictures: FolderCollection) -> None:
     def first(misread: bool) -> list[str]:
         state = RerankState(query=QUERY, predicates=(SNOW,), misread=misread, candidates=(Candidate("00.png", 0.5),))
-        command = plan(state, Runtime(context=Session(None, Account())), deps=Deps(images=pictures), strategy=AGENT)
+        command = plan(
+            state, Runtime(context=QueryContext(None, Account())), deps=Resources(images=pictures), strategy=AGENT
+        )
         tasks: list[VerifyTask] = [send.arg for send in command.goto]  # type: ignore[union-attr]
         return [task.predicates[0].kind for task in tasks]
 
@@ -124,7 +128,7 @@ async def test_a_caption_that_lies_misleads_nobody(pictures: FolderCollection) -
 
     match, decoy = (next(i for i in pictures.ids() if facts_of(i) == set(f)) for f in ((seen, new), (seen, invented)))
     query = Query(id="q", text=new, reference_image=reference)
-    found = await Agent(Deps(images=pictures, lmm=Liar()), AGENT).rerank(
+    found = await Agent(Resources(images=pictures, lmm=Liar()), AGENT).rerank(
         query, [Candidate(decoy, 0.9), Candidate(match, 0.1)]
     )
     assert [candidate.image_id for candidate in found.ranking] == [match, decoy]

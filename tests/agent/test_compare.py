@@ -13,13 +13,13 @@ from langgraph.types import Send
 from fieldscope.agent.bradley_terry import settle
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
 from fieldscope.agent.calibration import Calibration
-from fieldscope.agent.deps import Deps, Session
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse, TextPart, TokenLogprob
 from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.nodes.compare import compare
 from fieldscope.agent.nodes.pair import described, pair
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.scheduling import settled
 from fieldscope.agent.state import CompareTask, RerankState
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
@@ -60,20 +60,22 @@ def changed(name: str, **compare_settings: Any) -> Strategy:
 
 
 @pytest.fixture
-def deps(pictures: Path) -> Deps:
-    return Deps(images=FolderCollection(pictures))
+def deps(pictures: Path) -> Resources:
+    return Resources(images=FolderCollection(pictures))
 
 
-def runtime(lmm: ScriptedLMM, budget: Budget | None = None) -> Runtime[Session]:
+def runtime(lmm: ScriptedLMM, budget: Budget | None = None) -> Runtime[QueryContext]:
     account = Account(budget)
-    return Runtime(context=Session(BudgetedLMM(lmm, account), account))
+    return Runtime(context=QueryContext(BudgetedLMM(lmm, account), account))
 
 
 def task(*orders: tuple[str, ...], query: Query = QUERY) -> CompareTask:
     return CompareTask(query=query, description="a red crab", orders=orders, wave=1, started=0.0)
 
 
-async def compared(task: CompareTask, lmm: ScriptedLMM, deps: Deps, strategy: str, budget: Budget | None = None) -> Any:
+async def compared(
+    task: CompareTask, lmm: ScriptedLMM, deps: Resources, strategy: str, budget: Budget | None = None
+) -> Any:
     update = await compare(task, runtime(lmm, budget), deps=deps, strategy=load_strategy(strategy))
     return update["comparisons"]
 
@@ -96,7 +98,7 @@ def content(request: LMMRequest) -> list[str]:
     ],
 )
 async def test_images_in_their_order_each_after_its_name_and_the_question_last(
-    deps: Deps, strategy: str, order: tuple[str, ...], query: Query, expected: list[str]
+    deps: Resources, strategy: str, order: tuple[str, ...], query: Query, expected: list[str]
 ) -> None:
     lmm = ScriptedLMM(lambda request: letters([0.5, 0.5]) if len(order) > 1 else 0.9)
     await compared(task(order, query=query), lmm, deps, strategy)
@@ -108,7 +110,7 @@ async def test_images_in_their_order_each_after_its_name_and_the_question_last(
     assert all(isinstance(part, TextPart | ImagePart) for part in request.messages[-1].content)
 
 
-async def test_probabilities_go_along_what_was_shown(deps: Deps) -> None:
+async def test_probabilities_go_along_what_was_shown(deps: Resources) -> None:
     lmm = ScriptedLMM(prefers_high(bias=0.5, strength=1.0))
     one, other = await compared(task(("0.png", "2.png"), ("2.png", "0.png")), lmm, deps, "pairwise")
     assert one.shown == ("0.png", "2.png") and other.shown == ("2.png", "0.png")
@@ -117,7 +119,7 @@ async def test_probabilities_go_along_what_was_shown(deps: Deps) -> None:
     assert one.answer == "b" and one.request_key != other.request_key
 
 
-async def test_the_first_order_leads(deps: Deps) -> None:
+async def test_the_first_order_leads(deps: Resources) -> None:
     lmm = ScriptedLMM(prefers_high())
     orders = (("0.png", "1.png", "2.png"), ("2.png", "1.png", "0.png"))
     await compared(task(*orders), lmm, deps, "setwise")
@@ -127,7 +129,7 @@ async def test_the_first_order_leads(deps: Deps) -> None:
 # What fails.
 
 
-async def test_a_failed_order_is_unknown_and_the_other_stands(deps: Deps) -> None:
+async def test_a_failed_order_is_unknown_and_the_other_stands(deps: Resources) -> None:
     said: dict[tuple[str, ...], Answer] = {
         ("0.png", "1.png"): LMMServerError("the server\nfailed"),
         ("1.png", "0.png"): letters([0.9, 0.1]),
@@ -139,13 +141,13 @@ async def test_a_failed_order_is_unknown_and_the_other_stands(deps: Deps) -> Non
     assert answered.state == "answered" and answered.probabilities == pytest.approx((0.9, 0.1))
 
 
-async def test_an_answer_without_a_letter_is_unknown(deps: Deps) -> None:
+async def test_an_answer_without_a_letter_is_unknown(deps: Resources) -> None:
     spoken = LMMResponse(text="The", answer_logprobs=(TokenLogprob(token="The", logprob=-0.01),))
     (comparison,) = await compared(task(("0.png", "1.png")), ScriptedLMM(lambda r: spoken), deps, "pairwise")
     assert comparison.state == "unknown" and "'The'" in comparison.error and comparison.answer == "The"
 
 
-async def test_a_picture_that_can_not_be_read_costs_no_call(deps: Deps) -> None:
+async def test_a_picture_that_can_not_be_read_costs_no_call(deps: Resources) -> None:
     lmm = ScriptedLMM(prefers_high())
     orders = (("0.png", "broken.png"), ("broken.png", "0.png"))
     comparisons = await compared(task(*orders), lmm, deps, "pairwise")
@@ -153,7 +155,7 @@ async def test_a_picture_that_can_not_be_read_costs_no_call(deps: Deps) -> None:
     assert [c.shown for c in comparisons] == list(orders) and not lmm.requests
 
 
-async def test_what_the_budget_forbids_is_not_asked(deps: Deps) -> None:
+async def test_what_the_budget_forbids_is_not_asked(deps: Resources) -> None:
     lmm = ScriptedLMM(prefers_high())
     orders = (("0.png", "1.png"), ("1.png", "0.png"))
     asked, refused = await compared(task(*orders), lmm, deps, "pairwise", Budget(max_calls=1))
@@ -169,7 +171,7 @@ def state(n: int = 6, **known: Any) -> RerankState:
 
 
 def planned(
-    state: RerankState, deps: Deps, strategy: Strategy, budget: Budget | None = None
+    state: RerankState, deps: Resources, strategy: Strategy, budget: Budget | None = None
 ) -> tuple[list[CompareTask], dict[str, Any], dict[str, Any]]:
     """The tasks of the next wave, the event's data, and the whole update."""
     command = pair(state, runtime(ScriptedLMM({}), budget), deps=deps, strategy=strategy)
@@ -192,7 +194,7 @@ def answered(*shown: str, best: float = 0.6) -> Comparison:
     return Comparison(state="answered", shown=shown, probabilities=(best, *[rest] * (len(shown) - 1)))
 
 
-def test_a_wave_of_pairs_in_both_orders_with_the_uncertainty_behind_it(deps: Deps) -> None:
+def test_a_wave_of_pairs_in_both_orders_with_the_uncertainty_behind_it(deps: Resources) -> None:
     tasks, said, update = planned(state(), deps, load_strategy("pairwise"))
     assert len(tasks) == 3 and update["wave"] == said["wave"] == 1 and said["calls"] == 6
     assert Counter(i for t in tasks for i in t.orders[0]) == Counter(f"{i}.png" for i in range(6))
@@ -202,13 +204,13 @@ def test_a_wave_of_pairs_in_both_orders_with_the_uncertainty_behind_it(deps: Dep
     assert sorted((why["gain"] for why in said["compared"]), reverse=True) == [why["gain"] for why in said["compared"]]
 
 
-def test_a_wave_of_sets_forwards_and_backwards(deps: Deps) -> None:
+def test_a_wave_of_sets_forwards_and_backwards(deps: Resources) -> None:
     tasks, _, _ = planned(state(8), deps, load_strategy("setwise"))
     assert [len(t.orders[0]) for t in tasks] == [4, 4]
     assert all(t.orders[1] == t.orders[0][::-1] for t in tasks)
 
 
-def test_no_pair_is_sent_twice_even_where_it_failed(deps: Deps) -> None:
+def test_no_pair_is_sent_twice_even_where_it_failed(deps: Resources) -> None:
     asked: list[Comparison] = []
     sent: list[frozenset[str]] = []
     while (wave := planned(state(4, comparisons=tuple(asked)), deps, load_strategy("pairwise")))[0]:
@@ -224,20 +226,20 @@ def test_no_pair_is_sent_twice_even_where_it_failed(deps: Deps) -> None:
 
 
 @pytest.mark.parametrize(("limit", "pairs"), [(1, 0), (4, 2), (5, 2), (40, 3)])
-def test_no_more_than_the_strategy_wants(deps: Deps, limit: int, pairs: int) -> None:
+def test_no_more_than_the_strategy_wants(deps: Resources, limit: int, pairs: int) -> None:
     tasks, said, _ = planned(state(), deps, changed("pairwise", max_calls=limit))
     assert len(tasks) == pairs
     assert tasks or said["stopped"] == "no more than 1 comparisons are wanted"
 
 
-def test_failed_calls_count_and_unasked_ones_do_not(deps: Deps) -> None:
+def test_failed_calls_count_and_unasked_ones_do_not(deps: Resources) -> None:
     failed = Comparison(state="unknown", shown=("0.png", "1.png"), error="failed")
     four = changed("pairwise", max_calls=4)
     assert len(planned(state(comparisons=(failed, failed)), deps, four)[0]) == 1
     assert planned(state(comparisons=(failed,) * 4), deps, four)[0] == []
 
 
-def test_an_empty_account_leaves_the_next_pair_not_asked(deps: Deps) -> None:
+def test_an_empty_account_leaves_the_next_pair_not_asked(deps: Resources) -> None:
     tasks, said, update = planned(state(), deps, load_strategy("pairwise"), Budget(max_calls=0))
     assert not tasks and "budget of 0 calls" in said["stopped"]
     one, other = update["comparisons"]
@@ -246,27 +248,27 @@ def test_an_empty_account_leaves_the_next_pair_not_asked(deps: Deps) -> None:
     assert again[1]["stopped"] == said["stopped"] and again[2]["comparisons"] == ()
 
 
-def test_a_wave_is_no_wider_than_the_budget(deps: Deps) -> None:
+def test_a_wave_is_no_wider_than_the_budget(deps: Resources) -> None:
     assert len(planned(state(), deps, load_strategy("pairwise"), Budget(max_calls=3))[0]) == 1
 
 
-def test_an_empty_account_with_nothing_left_to_compare_cuts_nothing_off(deps: Deps) -> None:
+def test_an_empty_account_with_nothing_left_to_compare_cuts_nothing_off(deps: Resources) -> None:
     _, said, update = planned(state(1), deps, load_strategy("pairwise"), Budget(max_calls=0))
     assert update["comparisons"] == () and "no two candidates" in said["stopped"]
 
 
-def test_nothing_below_the_threshold(deps: Deps) -> None:
+def test_nothing_below_the_threshold(deps: Resources) -> None:
     tasks, said, _ = planned(state(), deps, changed("pairwise", stop_below=0.9))
     assert not tasks and "no order is left" in said["stopped"]
 
 
 def test_where_comparison_does_not_pay_none_is_made(pictures: Path) -> None:
-    weak = Deps(images=FolderCollection(pictures), calibration=Calibration(comparison_weight=0.0))
+    weak = Resources(images=FolderCollection(pictures), calibration=Calibration(comparison_weight=0.0))
     tasks, said, _ = planned(state(), weak, load_strategy("pairwise"))
     assert not tasks and said["stopped"] == "comparison does not pay for this model"
 
 
-def test_only_the_head_is_compared(deps: Deps) -> None:
+def test_only_the_head_is_compared(deps: Resources) -> None:
     tasks, _, _ = planned(state(8), deps, changed("pairwise", top_k=3))
     assert {i for t in tasks for i in t.orders[0]} <= {"0.png", "1.png", "2.png"}
 
@@ -285,7 +287,7 @@ def test_what_a_comparison_shows_of_a_query() -> None:
 
 def test_the_head_is_settled_with_what_was_answered(pictures: Path) -> None:
     fitted = Calibration(prior_weight=0.5, spread=2.0, comparison_weight=0.7, position_bias=0.3)
-    deps = Deps(images=FolderCollection(pictures), calibration=fitted)
+    deps = Resources(images=FolderCollection(pictures), calibration=fitted)
     told = answered("1.png", "0.png", best=0.9)
     lost = Comparison(state="unknown", shown=("0.png", "2.png"), error="failed")
     outside = answered("0.png", "5.png")
@@ -296,7 +298,7 @@ def test_the_head_is_settled_with_what_was_answered(pictures: Path) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["imagescope", "predicates"])
-def test_there_is_no_head_without_comparison_of_candidates(deps: Deps, strategy: str) -> None:
+def test_there_is_no_head_without_comparison_of_candidates(deps: Resources, strategy: str) -> None:
     assert settled(state(), deps, load_strategy(strategy))[1:] == ([], None)
 
 
@@ -313,7 +315,7 @@ def walked(*said: Comparison, **settings: Any) -> RerankState:
     return state(4, verdicts=verdicts, predicates=predicates, comparisons=said, **settings)
 
 
-def test_a_walk_goes_down_the_agreements_one_at_a_time(deps: Deps) -> None:
+def test_a_walk_goes_down_the_agreements_one_at_a_time(deps: Resources) -> None:
     strategy = load_strategy("imagescope")
     tasks, said, _ = planned(walked(), deps, strategy)
     assert [t.orders for t in tasks] == [(("2.png",),)] and said["rank"] == 1
@@ -323,7 +325,7 @@ def test_a_walk_goes_down_the_agreements_one_at_a_time(deps: Deps) -> None:
     assert planned(walked(failed), deps, strategy)[0][0].orders == (("3.png",),), "unknown is no yes and no no"
 
 
-def test_a_walk_ends_at_the_first_yes_and_at_its_last_image(deps: Deps) -> None:
+def test_a_walk_ends_at_the_first_yes_and_at_its_last_image(deps: Resources) -> None:
     strategy = load_strategy("imagescope")
     tasks, said, _ = planned(walked(answered("2.png", best=0.6)), deps, strategy)
     assert not tasks and said["image_id"] == "2.png" and "matches as a whole" in said["stopped"]
@@ -332,7 +334,7 @@ def test_a_walk_ends_at_the_first_yes_and_at_its_last_image(deps: Deps) -> None:
     assert "are wanted" in planned(walked(noes[0]), deps, changed("imagescope", max_calls=1))[1]["stopped"]
 
 
-def test_a_walk_without_budget_leaves_the_next_image_not_asked(deps: Deps) -> None:
+def test_a_walk_without_budget_leaves_the_next_image_not_asked(deps: Resources) -> None:
     _, _, update = planned(walked(), deps, load_strategy("imagescope"), Budget(max_calls=0))
     assert [(c.shown, c.state) for c in update["comparisons"]] == [(("2.png",), "not_asked")]
 

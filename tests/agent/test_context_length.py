@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from fieldscope.agent.json_answer import ask_structured
 from fieldscope.agent.lmm.base import LMMRequest, Message, TextPart
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.schemas import PredicatesAnswer
-from fieldscope.agent.structured import ask_structured
 from fieldscope.core.errors import ContextLengthError
 from fieldscope.core.types import Candidate, Query
 from tests.agent.conftest import AgentFactory

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from langgraph.runtime import Runtime
 
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
-from fieldscope.agent.deps import Deps, Session
 from fieldscope.agent.lmm.base import LMM
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.nodes.decompose import decompose, predicate
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import Instruction, Operation, Predicate, Synthesis
@@ -53,8 +53,8 @@ async def run(
         strategy = strategy.model_copy(
             update={"decompose": strategy.decompose.model_copy(update={"max_predicates": most})}
         )
-    deps = Deps(images=FolderCollection(Path(__file__).parent))
-    return await decompose(state, Runtime(context=Session(lmm, Account())), deps=deps, strategy=strategy)
+    deps = Resources(images=FolderCollection(Path(__file__).parent))
+    return await decompose(state, Runtime(context=QueryContext(lmm, Account())), deps=deps, strategy=strategy)
 
 
 def told(update: dict[str, Any]) -> dict[str, Any]:

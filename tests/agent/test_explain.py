@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from langgraph.runtime import Runtime
 
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
-from fieldscope.agent.deps import Deps, Session
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, TextPart
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.nodes.explain import explain
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.agent.types import Call, RankedCandidate, RerankResult, Synthesis, TraceEvent
@@ -42,9 +42,9 @@ def result(*p_match: float | None, **fields: Any) -> RerankResult:
 async def run(
     ranked: RerankResult | None, lmm: LMM | None, pictures: Path, strategy: str = "agent", **state: Any
 ) -> dict[str, Any]:
-    deps = Deps(images=FolderCollection(pictures), max_concurrency=2)
+    deps = Resources(images=FolderCollection(pictures), max_concurrency=2)
     begun = RerankState(query=QUERY, result=ranked, **{"synthesis": SYNTHESIS, **state})
-    runtime = Runtime(context=Session(lmm, Account()))
+    runtime = Runtime(context=QueryContext(lmm, Account()))
     return await explain(begun, runtime, deps=deps, strategy=load_strategy(strategy))
 
 

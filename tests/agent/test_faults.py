@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 import pytest
 
 from fieldscope.agent.budget import Budget
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMM
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.types import Candidate
@@ -33,7 +33,7 @@ def faulty(images: FolderCollection) -> Faulty:
 
 
 def agent_of(strategy: str, images: FolderCollection, lmm: LMM) -> Agent:
-    return Agent(Deps(images=images, lmm=lmm), load_strategy(strategy))
+    return Agent(Resources(images=images, lmm=lmm), load_strategy(strategy))
 
 
 def average_precision(order: Sequence[str], relevant: Collection[str]) -> float:

@@ -12,10 +12,10 @@ from PIL import Image as PILImage
 
 import fieldscope.agent.graph
 import fieldscope.prompts.prompt
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMMRequest, TextPart
 from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import list_strategies, load_strategy
 from fieldscope.core.types import Candidate, Query
 from fieldscope.retrieval.collection import FolderCollection
@@ -35,7 +35,7 @@ def requests_of(strategy: str, folder: Path) -> list[LMMRequest]:
     image_id = f"{'-'.join(SECRETS.values())}.png"
     PILImage.new("RGB", (8, 8), "red").save(folder / image_id)
     lmm = ScriptedLMM(lambda _: 0.5)
-    deps = Deps(images=FolderCollection(folder), lmm=lmm)
+    deps = Resources(images=FolderCollection(folder), lmm=lmm)
     query = Query(id=SECRETS["query_id"], text=TEXT)
     asyncio.run(Agent(deps, load_strategy(strategy)).rerank(query, [Candidate(image_id, 0.5)]))
     return lmm.requests
@@ -82,5 +82,5 @@ def imported(module: object) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("room", [fieldscope.agent.graph, fieldscope.prompts.prompt])
 def test_agent_and_prompts_import_nothing_that_knows_the_answers(room: object) -> None:
     found = list(imported(room))
-    assert ("graph.py", "fieldscope.agent.deps") in found or ("prompt.py", "fieldscope.core.errors") in found
+    assert ("graph.py", "fieldscope.agent.resources") in found or ("prompt.py", "fieldscope.core.errors") in found
     assert [(file, name) for file, name in found if name.split(".")[0] in {"eval", "fieldnotes", "service"}] == []

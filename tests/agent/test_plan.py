@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
+from fieldscope.agent.batched_questions import agreed
 from fieldscope.agent.budget import Account, Budget
 from fieldscope.agent.calibration import Calibration
-from fieldscope.agent.deps import Deps, Session
-from fieldscope.agent.joint import agreed
 from fieldscope.agent.nodes.assess import assess, contradicted
 from fieldscope.agent.nodes.plan import plan
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import RerankState, VerifyTask
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import Predicate, Synthesis, Verdict
@@ -32,7 +32,7 @@ class NoImages:
         raise NotImplementedError
 
 
-DEPS = Deps(images=NoImages(), calibration=RATES)
+DEPS = Resources(images=NoImages(), calibration=RATES)
 
 
 def verify_with(strategy: Strategy, **settings: object) -> Strategy:
@@ -68,7 +68,7 @@ def state(*verdicts: Verdict, images: int = 6, **more: object) -> RerankState:
 
 
 def planned(now: RerankState, strategy: Strategy, budget: Budget | None = None) -> list[VerifyTask]:
-    command = plan(now, Runtime(context=Session(None, Account(budget))), deps=DEPS, strategy=strategy)
+    command = plan(now, Runtime(context=QueryContext(None, Account(budget))), deps=DEPS, strategy=strategy)
     return [] if command.goto == "assess" else [send.arg for send in command.goto]  # type: ignore[union-attr]
 
 
@@ -180,7 +180,7 @@ def test_what_a_joint_answer_left_open_is_asked_alone() -> None:
 
 
 def goes(now: RerankState, strategy: Strategy = AGENT, budget: Budget | None = None) -> Command[str]:
-    return assess(now, Runtime(context=Session(None, Account(budget))), deps=DEPS, strategy=strategy)  # type: ignore
+    return assess(now, Runtime(context=QueryContext(None, Account(budget))), deps=DEPS, strategy=strategy)  # type: ignore
 
 
 def test_confirmed_candidates_need_no_second_thought() -> None:

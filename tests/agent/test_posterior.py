@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldscope.agent.calibration import Calibration
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.fusion import log_odds
 from fieldscope.agent.posterior import PASS_RATE, agreement, agreement_order, believe, latest, log_odds_of_all, tempered
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.agent.types import Predicate, Verdict
@@ -34,8 +34,8 @@ class NoImages:
         raise NotImplementedError
 
 
-DEPS = Deps(images=NoImages())
-FLAT = Deps(images=NoImages(), calibration=Calibration(prior_weight=0.0, doubt=0.0, slip=0.0))
+DEPS = Resources(images=NoImages())
+FLAT = Resources(images=NoImages(), calibration=Calibration(prior_weight=0.0, doubt=0.0, slip=0.0))
 
 
 def said(image_id: str, predicate: str, p: float | None, *, joint: bool = False) -> Verdict:
@@ -81,7 +81,9 @@ def test_the_calibration_tempers_weighs_and_shifts() -> None:
     fitted = Calibration(
         temperature=2.0, prior_weight=1.0, bias=-1.0, doubt=0.0, slip=0.0, pass_rates={"subject": 0.25}
     )
-    belief = believe(state(said("i1", "a", 0.9), said("i1", "b", 0.9)), Deps(NoImages(), calibration=fitted), STRATEGY)
+    belief = believe(
+        state(said("i1", "a", 0.9), said("i1", "b", 0.9)), Resources(NoImages(), calibration=fitted), STRATEGY
+    )
     # The middle prior is 0 when standardised.
     assert belief.log_odds[1] == pytest.approx(-1.0 + log_odds(0.9**2) / 2)
     assert belief.pass_rates[0] == pytest.approx((4 * 0.25 + 0.9) / 5)
@@ -93,12 +95,12 @@ def test_the_whole_query_is_a_second_opinion() -> None:
     )
     now = state(said("i0", "a", 0.9), said("i0", "b", 0.9), said("i0", "query", 0.8), images=2)
     now = now.model_copy(update={"predicates": (WHOLE, *PREDICATES)})
-    belief = believe(now, Deps(NoImages(), calibration=fitted), STRATEGY)
+    belief = believe(now, Resources(NoImages(), calibration=fitted), STRATEGY)
     assert belief.log_odds[0] == pytest.approx(0.5 * log_odds(0.8) + log_odds(0.9**2) / 2)
     parts = belief.contributions(0)
     assert set(parts) == {"base", "prior", "query", "a", "b"}
     assert parts["query"] == pytest.approx(0.5 * (log_odds(0.8) - log_odds(belief.pass_rates[0])))
-    deaf = believe(now, Deps(NoImages(), calibration=fitted.model_copy(update={"whole_weight": 0.0})), STRATEGY)
+    deaf = believe(now, Resources(NoImages(), calibration=fitted.model_copy(update={"whole_weight": 0.0})), STRATEGY)
     assert deaf.contributions(0)["query"] == 0.0
 
 
@@ -106,7 +108,7 @@ def test_where_nothing_seems_to_match_the_prior_decides() -> None:
     said_no = [said("i0", "a", 0.001), said("i0", "b", 0.001), said("i1", "a", 0.0001), said("i1", "b", 0.001)]
     for doubt, first in ((0.0, 2), (0.01, 0)):
         verdicts = [*said_no, said("i2", "a", 0.002), said("i2", "b", 0.002)]
-        deps = Deps(NoImages(), calibration=Calibration(doubt=doubt))
+        deps = Resources(NoImages(), calibration=Calibration(doubt=doubt))
         assert believe(state(*verdicts), deps, STRATEGY).order()[0] == first
     assert tempered(np.array([0.0]), 0.3, 0.2) == pytest.approx([0.0])
     assert tempered(np.array([-50.0]), 0.25, 0.0) == pytest.approx([math.log(0.25 / 1.25)])
@@ -115,7 +117,7 @@ def test_where_nothing_seems_to_match_the_prior_decides() -> None:
 def test_where_everything_seems_to_match_the_prior_decides() -> None:
     verdicts = [said("i0", "a", 0.999), said("i0", "b", 0.999), said("i2", "a", 0.9999), said("i2", "b", 0.9999)]
     for slip, first in ((0.0, 2), (0.02, 0)):
-        deps = Deps(NoImages(), calibration=Calibration(slip=slip))
+        deps = Resources(NoImages(), calibration=Calibration(slip=slip))
         assert believe(state(*verdicts), deps, STRATEGY).order()[0] == first
     assert tempered(np.array([50.0]), 0.0, 0.25) == pytest.approx([math.log(1.25 / 0.25)])
 
@@ -125,10 +127,10 @@ def test_where_nobody_is_confirmed_the_doubt_grows() -> None:
     refused = [said(f"i{n}", name, 0.001) for n in range(2) for name in "ab"]
     for last, floor in ((0.999, 0.001), (0.3, 0.2)):
         verdicts = [*refused, said("i2", "a", last), said("i2", "b", last)]
-        belief = believe(state(*verdicts), Deps(NoImages(), calibration=fitted), STRATEGY)
+        belief = believe(state(*verdicts), Resources(NoImages(), calibration=fitted), STRATEGY)
         assert belief.log_odds[0] == pytest.approx(math.log(floor / (1 + floor)), abs=0.01)
         cut = state(*verdicts).model_copy(update={"ended": "verify"})
-        assert believe(cut, Deps(NoImages(), calibration=fitted), STRATEGY).log_odds[0] < math.log(0.002)
+        assert believe(cut, Resources(NoImages(), calibration=fitted), STRATEGY).log_odds[0] < math.log(0.002)
 
 
 def test_a_failed_question_is_settled_and_says_nothing() -> None:
@@ -142,7 +144,7 @@ probability = st.floats(1e-5, 1 - 1e-5)
 @given(st.lists(st.one_of(st.none(), probability), min_size=6, max_size=6), st.floats(-3, 3), st.floats(0.3, 4))
 def test_contributions_sum_to_the_score(answers: list[float | None], bias: float, temperature: float) -> None:
     verdicts = [said(f"i{n // 2}", "ab"[n % 2], p) for n, p in enumerate(answers)]
-    deps = Deps(NoImages(), calibration=Calibration(bias=bias, temperature=temperature))
+    deps = Resources(NoImages(), calibration=Calibration(bias=bias, temperature=temperature))
     belief = believe(state(*verdicts), deps, STRATEGY)
     for i in range(3):
         parts = belief.contributions(i)

@@ -13,9 +13,9 @@ from langgraph.runtime import Runtime
 
 from fieldscope.agent.budget import Account
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration, CalibrationKey
-from fieldscope.agent.deps import Deps, Session
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.nodes.retrieve import retrieve, search_key
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import Synthesis
@@ -52,8 +52,8 @@ async def run(
     state: RerankState, strategy: Strategy | str = "agent", finder: Finder | None = None, **deps: Any
 ) -> dict[str, Any]:
     strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
-    bound = Deps(images=FolderCollection(Path(__file__).parent), retriever=finder, **deps)
-    return await retrieve(state, Runtime(context=Session(None, Account())), deps=bound, strategy=strategy)
+    bound = Resources(images=FolderCollection(Path(__file__).parent), retriever=finder, **deps)
+    return await retrieve(state, Runtime(context=QueryContext(None, Account())), deps=bound, strategy=strategy)
 
 
 def ids(update: dict[str, Any]) -> list[str]:

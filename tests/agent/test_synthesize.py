@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from langgraph.runtime import Runtime
 
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
-from fieldscope.agent.deps import Deps, Session
 from fieldscope.agent.lmm.base import LMM, LMMRequest
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.nodes.synthesize import LONGEST_CAPTION, synthesize
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.agent.types import Instruction, Synthesis
@@ -41,8 +41,8 @@ STRATEGY = load_strategy("agent")
 
 
 async def run(state: RerankState, lmm: LMM | None, pictures: Path = Path(__file__).parent) -> dict[str, Any]:
-    deps = Deps(images=FolderCollection(pictures))
-    return await synthesize(state, Runtime(context=Session(lmm, Account())), deps=deps, strategy=STRATEGY)
+    deps = Resources(images=FolderCollection(pictures))
+    return await synthesize(state, Runtime(context=QueryContext(lmm, Account())), deps=deps, strategy=STRATEGY)
 
 
 def told(update: dict[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from fieldscope.agent.budget import Budget
 from fieldscope.agent.calibration import Calibration
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.cache.sqlite import SqliteStore
 from fieldscope.eval.harness import evaluate
@@ -39,6 +39,6 @@ def main(strategy: str, max_calls: int, pictures: Path, folder: Path, most: int,
     with closing(SqliteStore(folder / "cache.sqlite")) as store:
         lmm = CachedLMM(Noted(oracle_of(images), notes.send, most), store)
         unsure = Calibration(spread=5.0)  # so that there is something to compare
-        agent = Agent(Deps(images=images, lmm=lmm, calibration=unsure, max_concurrency=4), load_strategy(strategy))
+        agent = Agent(Resources(images=images, lmm=lmm, calibration=unsure, max_concurrency=4), load_strategy(strategy))
         budget = Budget(max_calls=max_calls or None)
         asyncio.run(evaluate(bench, [agent], folder / "out", query_concurrency=2, budget=budget))

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration, CalibrationKey, calibration_key
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.fusion import log_odds, sigmoid
 from fieldscope.agent.posterior import believe
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.agent.types import Comparison, Predicate, RankedCandidate, RerankResult, Verdict
@@ -91,7 +91,7 @@ def test_a_fit_says_what_the_agent_will_believe() -> None:
     )
     fit = replace(TRUTH, bias=2.0)  # confirms an image
     fitted = Calibration(**asdict(fit))
-    belief = believe(state, Deps(FilesCollection({}), calibration=fitted), load_strategy("predicates"))
+    belief = believe(state, Resources(FilesCollection({}), calibration=fitted), load_strategy("predicates"))
     verdicts = np.array([[log_odds(p) for p in answers[i]] for i in ("x", "y")])
     assert fit.log_odds(np.array([1.0, -1.0]), verdicts[:, 1:], verdicts[:, 0]) == pytest.approx(belief.log_odds)
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from fieldscope.agent.budget import Budget
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
 from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
 from fieldscope.agent.types import Call, Comparison, Predicate, RankedCandidate, Reason, RerankResult, Verdict
 from fieldscope.core.types import Query
@@ -242,7 +242,7 @@ class Thinking(ScriptedLMM):
 
 async def used(bench: Benchmark, name: str, out: Path, calibration: Sequence[RerankResult] = ()) -> tuple[Any, Any]:
     """What was estimated, and what a run then used."""
-    agent = Agent(Deps(images=bench.images, lmm=Thinking()), load_strategy(name))
+    agent = Agent(Resources(images=bench.images, lmm=Thinking()), load_strategy(name))
     pools = [len(bench.candidates(query.id) or ()) for query in bench.queries]
     ratio = predicates_per_word(calibration) if calibration else 13 / 22  # a predicate for every other word
     fitted = Calibration(tokens=profile(calibration), predicates_per_word=ratio)

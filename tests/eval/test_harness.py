@@ -11,11 +11,11 @@ import ir_measures
 import pytest
 
 from fieldscope.agent.budget import Account, Budget
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
 from fieldscope.agent.lmm.cached import CachedLMM
 from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.agent.types import Call, Comparison, Reason, RerankResult, Verdict
 from fieldscope.cache.sqlite import SqliteStore
@@ -32,7 +32,7 @@ MODEL = {"lmm": "red is yes", "encoder": None, "seed": 0}
 
 
 def agents(bench: Benchmark, lmm: LMM | None, *names: str) -> list[Agent]:
-    return [Agent(Deps(images=bench.images, lmm=lmm), load_strategy(name)) for name in names]
+    return [Agent(Resources(images=bench.images, lmm=lmm), load_strategy(name)) for name in names]
 
 
 def results_in(folder: Path) -> dict[str, RerankResult]:
@@ -212,7 +212,7 @@ async def test_another_process_in_the_folder_is_noticed(bench: Benchmark, tmp_pa
             return await super().rerank(*args, **kwargs)
 
     with pytest.raises(ConfigError, match="another process is writing"):
-        await evaluate(bench, [Nested(Deps(images=bench.images), load_strategy("clip"))], tmp_path)
+        await evaluate(bench, [Nested(Resources(images=bench.images), load_strategy("clip"))], tmp_path)
     assert (await evaluate(bench, agents(bench, None, "clip"), tmp_path))[0].queries == 5
 
 
@@ -580,7 +580,7 @@ async def test_a_budget_that_ends_the_work_finishes_a_query(
 
 
 def within(bench: Benchmark, lmm: LMM, budget: Budget) -> list[Agent]:
-    return [Agent(Deps(images=bench.images, lmm=lmm), load_strategy("yes-no"), Account(budget))]
+    return [Agent(Resources(images=bench.images, lmm=lmm), load_strategy("yes-no"), Account(budget))]
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])

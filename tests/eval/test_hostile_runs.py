@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.eval.measures.contrast import contrast
 from fieldscope.eval.measures.leaderboard import boards
+from fieldscope.eval.measures.run_comparison import contrast
 from fieldscope.eval.runs.finished import read_finished, read_judgments, read_metric, read_results
 from fieldscope.eval.runs.inputs import read_inputs
 from fieldscope.eval.runs.recording import recorded_lines

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMMRequest
 from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.paths import cache_folder
@@ -107,10 +107,10 @@ async def test_a_run_that_was_stopped_and_went_on_counts_once(
     strategy = load_strategy("yes-no")
     path = cache_folder() / "scored-on-test.jsonl"
     with pytest.raises((Stop, BaseExceptionGroup)):
-        await evaluate(bench, [Agent(Deps(bench.images, stopping), strategy)], tmp_path, query_concurrency=1)
+        await evaluate(bench, [Agent(Resources(bench.images, stopping), strategy)], tmp_path, query_concurrency=1)
     assert not path.exists()
     assert json.loads((tmp_path / "yes-no" / "manifest.json").read_text())["scored_on_test"] == 0
-    agent = Agent(Deps(bench.images, truthful), strategy)
+    agent = Agent(Resources(bench.images, truthful), strategy)
     for _ in range(2):
         (summary,) = await evaluate(bench, [agent], tmp_path)
         manifest = json.loads((tmp_path / "yes-no" / "manifest.json").read_text())

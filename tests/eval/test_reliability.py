@@ -12,7 +12,7 @@ from sklearn.metrics import brier_score_loss
 
 from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.types import Comparison, Predicate, RankedCandidate, RerankResult, Verdict
-from fieldscope.eval.measures.claims import MATCH, RANKED, VERDICTS, Trust, trust
+from fieldscope.eval.measures.calibration_report import MATCH, RANKED, VERDICTS, Trust, trust
 from fieldscope.eval.measures.reliability import Claims, claims, equal_mass, reliability, tempered
 from fieldscope.eval.measures.truth import AnswerKey
 

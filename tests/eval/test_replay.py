@@ -16,10 +16,10 @@ import pytest
 
 from fieldscope.agent.budget import Budget
 from fieldscope.agent.calibration import Calibration, CalibrationKey, calibration_key
-from fieldscope.agent.deps import Deps, Retriever
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMM
 from fieldscope.agent.lmm.cached import CachedLMM, entry_fault
+from fieldscope.agent.resources import Resources, Retriever
 from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
 from fieldscope.cache.archive import Archive, write_archive
 from fieldscope.cache.sqlite import SqliteStore
@@ -109,7 +109,7 @@ async def make_run(
 ) -> list[RunSummary]:
     """Runs as the command line makes them."""
     named = [load_strategy(s) if isinstance(s, str) else s for s in strategies]
-    deps = Deps(bench.images, lmm, retriever, max_concurrency=4, calibration=calibration)
+    deps = Resources(bench.images, lmm, retriever, max_concurrency=4, calibration=calibration)
     return await evaluate(
         bench,
         [Agent(deps, strategy) for strategy in named],

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.lmm.base import LMMResponse
 from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import Fusion, Strategy, load_strategy
 from fieldscope.cache.sqlite import SqliteStore
 from fieldscope.core.errors import CacheError, ConfigError
@@ -55,7 +55,7 @@ async def again(
     run: RunSummary, out: Path, strategy: Strategy, *, calibration: object = UNSURE, responses: Responses | None = None
 ) -> RunSummary:
     recording = make_recording(recorded_lines([run.out], None))
-    deps = Deps(recording.benchmark.images, recording.lmm, calibration=calibration)  # type: ignore[arg-type]
+    deps = Resources(recording.benchmark.images, recording.lmm, calibration=calibration)  # type: ignore[arg-type]
     rescorer = Rescorer(strategy, read_results(run.out), deps, responses)
     (summary,) = await evaluate(recording.benchmark, [rescorer], out, live=False)
     return summary

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.measures.figure import draw_budget, draw_comparison, write_data
-from fieldscope.eval.measures.harm import harm
+from fieldscope.eval.measures.regressions import harm
 from fieldscope.eval.measures.studies import BudgetRun, BudgetStudy, budget_study, comparison_study, gain_kept
 from fieldscope.eval.runs.finished import read_metric, read_results
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.harness import evaluate
@@ -29,7 +29,7 @@ MakeLMM = Callable[..., ScriptedLMM]
 @pytest.fixture
 async def runs(bench: Benchmark, make_lmm: MakeLMM, tmp_path: Path) -> list[RunSummary]:
     lmm = make_lmm(bench.images)
-    agents = [Agent(Deps(bench.images, lmm), load_strategy(name)) for name in ("clip", "yes-no-fused")]
+    agents = [Agent(Resources(bench.images, lmm), load_strategy(name)) for name in ("clip", "yes-no-fused")]
     return await evaluate(bench, agents, tmp_path / "runs")
 
 
@@ -100,7 +100,9 @@ async def test_texts_that_a_spreadsheet_would_run(bench: Benchmark, make_lmm: Ma
     evil = '=HYPERLINK("http://x","y")'
     renamed = replace(bench, queries=(bench.queries[0].model_copy(update={"text": evil}), *bench.queries[1:]))
     lmm = make_lmm(bench.images)
-    (run,) = await evaluate(renamed, [Agent(Deps(bench.images, lmm), load_strategy("yes-no-fused"))], tmp_path / "r")
+    (run,) = await evaluate(
+        renamed, [Agent(Resources(bench.images, lmm), load_strategy("yes-no-fused"))], tmp_path / "r"
+    )
     found = read_exported([run.out])
     export_all(found, tmp_path / "t", "csv")
     for path in (tmp_path / "t").iterdir():

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
-from fieldscope.eval.measures.contrast import contrast
+from fieldscope.eval.measures.run_comparison import contrast
 from fieldscope.eval.runs.scored import read_scored
 from fieldscope.fieldnotes.rerank import SCHEMA
 from fieldscope.service.viewer.report.charts import ticks

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.agent.types import RerankResult
 from fieldscope.eval.harness import evaluate
@@ -40,8 +40,8 @@ def test_a_fifth_of_all_calls_fails_and_every_query_is_ranked_better_than_before
     calibration = find_calibration(faulty.identity, strategy, encoder.fingerprint)
     assert calibration is not None, "the bundled models come with a calibration"
     agents = [
-        Agent(Deps(images=benchmark.images), load_strategy("clip")),
-        Agent(Deps(images=benchmark.images, lmm=faulty, calibration=calibration), strategy),
+        Agent(Resources(images=benchmark.images), load_strategy("clip")),
+        Agent(Resources(images=benchmark.images, lmm=faulty, calibration=calibration), strategy),
     ]
     asyncio.run(evaluate(benchmark, agents, tmp_path, query_concurrency=4))
     results = read_results(tmp_path / "agent")

@@ -9,8 +9,8 @@ from urllib.parse import unquote
 import pytest
 import ranx  # type: ignore[import-untyped]
 
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.eval.harness import Reranker, evaluate
 from tests.eval.shuffled import Shuffled, strange_benchmark
@@ -37,7 +37,7 @@ async def test_every_query_has_the_same_metrics(tmp_path: Path) -> None:
 
 async def test_its_comparison_has_our_means_by_the_names_of_strategies(tmp_path: Path) -> None:
     bench = strange_benchmark()
-    prior = Agent(Deps(bench.images, None), load_strategy("clip").model_copy(update={"name": "prior"}))
+    prior = Agent(Resources(bench.images, None), load_strategy("clip").model_copy(update={"name": "prior"}))
     agents: list[Reranker] = [Shuffled(), prior]
     runs = await evaluate(bench, agents, tmp_path)
     qrels = ranx.Qrels.from_file(str(runs[0].out / "qrels.trec"))

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
 from fieldscope.agent.lmm.cached import CachedLMM
 from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import Fusion, load_strategy
 from fieldscope.cache.store import MemoryStore
 from fieldscope.core.types import Candidate, Query
@@ -78,10 +78,10 @@ def test_replaying_and_rescoring_keep_pace(tmp_path: Path) -> None:
     lmm = CachedLMM(ScriptedLMM(answer), store)
     inputs = {NAME: input_lines(bench, strategy, None)}
     made, asking = timed(
-        lambda: run("a", [Agent(Deps(bench.images, lmm), strategy)], provenance={"lmm": "scripted"}, inputs=inputs)
+        lambda: run("a", [Agent(Resources(bench.images, lmm), strategy)], provenance={"lmm": "scripted"}, inputs=inputs)
     )
     recording = make_recording(recorded_lines([made.out], store))
-    agent = Agent(Deps(recording.benchmark.images, recording.lmm), strategy)
+    agent = Agent(Resources(recording.benchmark.images, recording.lmm), strategy)
     replayed, replaying = timed(lambda: run("b", [agent], live=False))
     assert (replayed.out / "run.trec").read_bytes() == (made.out / "run.trec").read_bytes()
 
@@ -90,7 +90,7 @@ def test_replaying_and_rescoring_keep_pace(tmp_path: Path) -> None:
     async def rescore() -> list[RunSummary]:
         results = read_results(made.out)
         images = make_recording(recorded_lines([made.out], None, {made.out: results})).benchmark.images
-        return await run("c", [Rescorer(fused, results, Deps(images))], query_concurrency=1, live=False)
+        return await run("c", [Rescorer(fused, results, Resources(images))], query_concurrency=1, live=False)
 
     rescored, rescoring = timed(rescore)
     assert made.asked == replayed.asked == rescored.asked

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-from fieldscope.eval.measures.contrast import contrast
+from fieldscope.eval.measures.run_comparison import contrast
 from fieldscope.eval.runs.scored import read_scored
 from fieldscope.service.viewer.report.page import render_page
 from tests.eval.fabricated import fabricate

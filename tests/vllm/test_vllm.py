@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, Message, TextPart
 from fieldscope.agent.lmm.local import LocalLMM
 from fieldscope.agent.lmm.openai import OpenAILMM
 from fieldscope.agent.lmm.yes_no import p_yes
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.core.errors import LMMRequestError
 from fieldscope.eval.harness import evaluate
@@ -105,7 +105,7 @@ async def test_an_evaluation_gives_the_same_scores(server: Server, checkpoint: P
         ("served", OpenAILMM(server.url, server.model, benchmark.images)),
         ("local", LocalLMM.from_path(checkpoint, benchmark.images, device="cpu")),
     ):
-        reranker = Agent(Deps(images=benchmark.images, lmm=lmm), strategy)
+        reranker = Agent(Resources(images=benchmark.images, lmm=lmm), strategy)
         try:
             [summary] = await evaluate(benchmark, [reranker], tmp_path / name)
         finally:

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMM, LMMRequest
 from fieldscope.agent.lmm.cached import CachedLMM
 from fieldscope.agent.lmm.local import LocalLMM
 from fieldscope.agent.lmm.openai import OpenAILMM
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.schemas import PredicatesAnswer, SynthesisAnswer
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.agent.types import Call, RerankResult
@@ -82,7 +82,7 @@ def over_http(server: Server, images: ImageSource, store: SqliteStore) -> Cached
 
 async def rerank_all(lmm: LMM, images: ImageSource, cases: Sequence[Case]) -> Results:
     """All at once, as an evaluation would; the model is closed in the end."""
-    agent = Agent(Deps(images=images, lmm=lmm), load_strategy("agent"))
+    agent = Agent(Resources(images=images, lmm=lmm), load_strategy("agent"))
     try:
         results = await asyncio.gather(*(agent.rerank(query, candidates) for query, candidates in cases))
     finally:

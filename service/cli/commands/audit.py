@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fieldscope.eval.measures.agreement import Agreement
     from fieldscope.eval.measures.audit import Audit, Confusion, Sunk
-    from fieldscope.eval.measures.claims import Trust
+    from fieldscope.eval.measures.calibration_report import Trust
     from fieldscope.eval.measures.reliability import Estimate
     from fieldscope.eval.runs.annotations import Annotation
     from fieldscope.eval.types import Qrels
@@ -55,7 +55,7 @@ def reliability(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None
     of P(expected) by kind of predicate, and of P(match). RUN is a run's folder, or an output folder of `fieldscope
     eval`.
     """
-    from fieldscope.eval.measures.claims import trust
+    from fieldscope.eval.measures.calibration_report import trust
     from fieldscope.eval.measures.figure import draw_reliability, write_data
     from fieldscope.service.workflows.audit import answer_key, calibration_of, identity, open_runs
 

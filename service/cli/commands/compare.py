@@ -19,7 +19,7 @@ from fieldscope.service.wiring.feedback import progress, warn
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fieldscope.eval.measures.contrast import Contrast
+    from fieldscope.eval.measures.run_comparison import Contrast
     from fieldscope.eval.runs.scored import ScoredRun
     from fieldscope.service.viewer.report.sheets import Sheet
 
@@ -64,7 +64,7 @@ def compare(
     A, query by query, with the p of a paired randomisation test (as it is, and by Holm's correction for all pairs) and
     a bootstrap interval; where it changes it; what each run costs; and how small a difference could have been found.
     """
-    from fieldscope.eval.measures.contrast import METRICS, contrast
+    from fieldscope.eval.measures.run_comparison import METRICS, contrast
     from fieldscope.eval.runs.scored import names_of, read_scored, run_folders
 
     folders = run_folders(runs)

@@ -17,7 +17,7 @@ from fieldscope.service.workflows.skipped import skipped_lines
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
-    from fieldscope.agent.deps import Retriever
+    from fieldscope.agent.resources import Retriever
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import ImageSource, Query
     from fieldscope.retrieval.library import Library

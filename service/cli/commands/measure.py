@@ -13,15 +13,15 @@ import click
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.cli.commands.audit import agreement, audit, reliability
 from fieldscope.service.cli.console import plain, show, show_json
+from fieldscope.service.cli.multi_value_options import SpacedCommand
 from fieldscope.service.cli.options import json_option, model_options
-from fieldscope.service.cli.spaced import SpacedCommand
 from fieldscope.service.wiring.settings import DEFAULT_STRATEGY, Settings
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fieldscope.eval.measures.harm import Change, Harm
     from fieldscope.eval.measures.paired import Paired
+    from fieldscope.eval.measures.regressions import Change, Harm
     from fieldscope.eval.measures.studies import BudgetStudy, ComparisonStudy
 
 _split = click.option("--split", metavar="NAME", help="test, validation, ...  [default: test]")

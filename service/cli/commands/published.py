@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from fieldscope.service.cli.console import show_runs
+from fieldscope.service.cli.multi_value_options import SpacedCommand
 from fieldscope.service.cli.options import json_option, runs_out
-from fieldscope.service.cli.spaced import SpacedCommand
 
 
 @click.command(cls=SpacedCommand)

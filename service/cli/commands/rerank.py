@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fieldscope.service.cli.console import show, show_json
+from fieldscope.service.cli.multi_value_options import SpacedCommand
 from fieldscope.service.cli.options import budget_options, dry_run_options, json_option, model_options
-from fieldscope.service.cli.spaced import SpacedCommand
 from fieldscope.service.wiring.feedback import note, warn
 from fieldscope.service.wiring.settings import DEFAULT_STRATEGY, Settings
 from fieldscope.service.workflows.skipped import skipped_lines

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldscope.agent.deps import Deps, Retriever
 from fieldscope.agent.graph import Agent
+from fieldscope.agent.resources import Resources, Retriever
 from fieldscope.agent.strategies.strategy import Explain, Strategy, list_strategies, load_strategy
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name
@@ -82,7 +82,7 @@ class Agents:
             wanted = explaining(strategy, explain)
             calibration = find_calibration(self._lmm.identity, wanted, encoder)
             search = retriever[1] if retriever else None
-            deps = Deps(self._images, self._lmm, search, self._max_concurrency, calibration)
+            deps = Resources(self._images, self._lmm, search, self._max_concurrency, calibration)
             found = self._kept[key] = Agent(deps, wanted)
         self._kept.move_to_end(key)
         while len(self._kept) > _KEPT:

@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
-from fieldscope.agent.asking import image_parts
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.call import image_parts
 from fieldscope.agent.graph import Agent, Watch
 from fieldscope.agent.nodes.synthesize import caption_image
 from fieldscope.agent.strategies.strategy import Synthesize

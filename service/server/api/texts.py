@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fieldscope.agent.asking import Answer, ask, messages, one_line
+from fieldscope.agent.call import Answer, ask, messages, one_line
 from fieldscope.agent.fusion import sigmoid, standardise
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
 from fieldscope.agent.nodes.verify import verdict_of

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fieldscope.eval.measures.contrast import Effect
 from fieldscope.eval.measures.paired import EVEN
+from fieldscope.eval.measures.run_comparison import Effect
 from fieldscope.service.viewer.report.charts import Side, Tick, side_of, ticks
 
 WIDTH = 940.0

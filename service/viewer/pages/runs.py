@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fieldscope.eval.measures.contrast import front
+from fieldscope.eval.measures.run_comparison import front
 from fieldscope.eval.runs.scored import names_of
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.comparisons import comparable

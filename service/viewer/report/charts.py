@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fieldscope.eval.measures.contrast import Contrast, Effect, Pair, cost_of, per_query
 from fieldscope.eval.measures.paired import EVEN
+from fieldscope.eval.measures.run_comparison import Contrast, Effect, Pair, cost_of, per_query
 from fieldscope.service.viewer.report import wording
 
 Side = Literal["better", "worse", "even"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fieldscope.eval.measures.contrast import Contrast, Pair
+from fieldscope.eval.measures.run_comparison import Contrast, Pair
 from fieldscope.service.viewer.report import wording
 from fieldscope.service.viewer.report.sheets import (
     EXPLAINED,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fieldscope.eval.measures.contrast import Contrast, per_query
+from fieldscope.eval.measures.run_comparison import Contrast, per_query
 from fieldscope.service.viewer.report import charts, wording
 from fieldscope.service.viewer.report.sheets import EXPLAINED
 from fieldscope.service.wiring.feedback import spelled

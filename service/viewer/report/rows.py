@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fieldscope.eval.measures.contrast import Contrast, Effect, per_query
+from fieldscope.eval.measures.run_comparison import Contrast, Effect, per_query
 
 
 def payload(found: Contrast) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fieldscope.eval.measures.contrast import Contrast, Pair, per_query
+from fieldscope.eval.measures.run_comparison import Contrast, Pair, per_query
 from fieldscope.service.viewer.report import wording
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from fieldscope.eval.measures.contrast import Contrast, Effect, Pair, per_query
 from fieldscope.eval.measures.paired import Paired
+from fieldscope.eval.measures.run_comparison import Contrast, Effect, Pair, per_query
 from fieldscope.eval.runs.scored import ScoredRun
 from fieldscope.service.wiring.feedback import program, spelled
 

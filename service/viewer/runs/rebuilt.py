@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-from fieldscope.agent.asking import messages
+from fieldscope.agent.call import messages
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
+from fieldscope.agent.query_text import description, instructions_text, request_text
 from fieldscope.agent.questions import question, which_is_best
-from fieldscope.agent.request import description, instructions_text, request_text
 from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer, SynthesisAnswer
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Asked, Call, Comparison, Predicate, Reason, RerankResult, Verdict

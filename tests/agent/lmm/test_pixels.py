@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fieldscope.agent.asking import ask as ask_once
-from fieldscope.agent.asking import image_parts
+from fieldscope.agent.call import ask as ask_once
+from fieldscope.agent.call import image_parts
 from fieldscope.agent.lmm.base import LMMRequest, Message, TextPart
 from fieldscope.agent.lmm.cached import CachedLMM
 from fieldscope.agent.lmm.local import LocalLMM

@@ -21,10 +21,10 @@ from PIL import Image as PILImage
 
 from fieldscope.agent.budget import Account, Budget
 from fieldscope.agent.calibration import Calibration
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart
 from fieldscope.agent.lmm.cached import CachedLMM
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import (
     Call,
@@ -90,7 +90,7 @@ def small(folder: Path, queries: int = 4, strategies: Sequence[str] = STRATEGIES
     unsure = Calibration(spread=5.0)  # so that there is something to compare
     with closing(SqliteStore(made.store)) as store:
         lmm = CachedLMM(oracle_of(images), store)
-        deps = Deps(images=images, lmm=lmm, calibration=unsure, max_concurrency=4)
+        deps = Resources(images=images, lmm=lmm, calibration=unsure, max_concurrency=4)
         _evaluate(made, benchmark, [Agent(deps, load_strategy(name)) for name in strategies], unsure)
     return made
 

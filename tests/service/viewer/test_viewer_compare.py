@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fieldscope.agent.trace_diff import diff
 from fieldscope.agent.trace_why import why
 from fieldscope.agent.types import RerankResult
-from fieldscope.eval.measures.contrast import contrast
+from fieldscope.eval.measures.run_comparison import contrast
 from fieldscope.eval.runs.scored import read_scored
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.service.viewer import addresses

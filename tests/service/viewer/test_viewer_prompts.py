@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldscope.agent.asking import messages
+from fieldscope.agent.call import messages
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.prompts.prompt import Prompt, list_prompts, load_prompt

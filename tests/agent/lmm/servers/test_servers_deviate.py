@@ -7,14 +7,14 @@ import re
 import numpy as np
 import pytest
 
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.graph import Agent
+from fieldscope.agent.json_answer import ask_structured
 from fieldscope.agent.lmm.base import LMMRequest, Message, TextPart, TokenLogprob
 from fieldscope.agent.lmm.logprobs import logprobs_fault
 from fieldscope.agent.lmm.openai import OpenAILMM
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.schemas import AnswersAnswer
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
-from fieldscope.agent.structured import ask_structured
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.types import Candidate, Query
 from fieldscope.service.doctor import steadiness, throughput
@@ -39,7 +39,7 @@ async def ranked(server: Server, deviation: Deviation) -> RerankResult:
     lmm = OpenAILMM(server.url, MODEL, images, backoff=0.001)
     await lmm.check()
     try:
-        return await Agent(Deps(images=images, lmm=lmm), strategy(deviation.max_tokens)).rerank(
+        return await Agent(Resources(images=images, lmm=lmm), strategy(deviation.max_tokens)).rerank(
             Query(id="q", text="a red circle"), CANDIDATES
         )
     finally:

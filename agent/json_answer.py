@@ -6,7 +6,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from fieldscope.agent.asking import Answer, ask
+from fieldscope.agent.call import Answer, ask
 from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse, Message, TextPart, Usage
 from fieldscope.agent.lmm.completion import one_line
 from fieldscope.agent.lmm.json_text import LONGEST, read_json

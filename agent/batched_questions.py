@@ -16,7 +16,7 @@ from fieldscope.agent.types import Predicate
 Questions = dict[str, tuple[Predicate, ...]]
 """Image id -> what to ask about it, the leading question first."""
 
-SURE = 0.9
+JOINT_CONFIDENCE = 0.9
 """P of what a joint answer says: it has no log-probability of its own for each of its words."""
 
 _SMALLEST_SAMPLE = 3

@@ -34,7 +34,7 @@ class Retriever(Protocol):
 
 
 @dataclass(frozen=True)
-class Deps:
+class Resources:
     """Images, models and limits.
 
     `images` and `retriever` are called from worker threads, so that decoding and encoding do not hold up calls in
@@ -51,7 +51,7 @@ class Deps:
 
 
 @dataclass(frozen=True)
-class Session:
+class QueryContext:
     """What belongs to one query: the model as its budget lets it be asked (None where no model is), and the account."""
 
     lmm: LMM | None

@@ -13,10 +13,10 @@ from langgraph.runtime import Runtime
 from langgraph.types import Send
 
 from fieldscope.agent.budget import Account
-from fieldscope.agent.deps import Deps, Session
 from fieldscope.agent.nodes.compare import compare
 from fieldscope.agent.nodes.pair import described, pair
 from fieldscope.agent.nodes.rank import rank
+from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.scheduling import DEPTH, settled
 from fieldscope.agent.state import CompareTask, RerankState
 from fieldscope.agent.strategies.strategy import Strategy
@@ -42,10 +42,10 @@ def state_of(query: Query, result: RerankResult) -> RerankState:
 
 
 async def ask_groups(
-    state: RerankState, groups: Sequence[tuple[str, ...]], deps: Deps, strategy: Strategy
+    state: RerankState, groups: Sequence[tuple[str, ...]], deps: Resources, strategy: Strategy
 ) -> tuple[Comparison, ...]:
     """Each group of images shown in its order and backwards, two comparisons for each group."""
-    runtime = Runtime(context=Session(deps.lmm, Account()))
+    runtime = Runtime(context=QueryContext(deps.lmm, Account()))
     tasks = [
         CompareTask(
             query=state.query,
@@ -72,7 +72,7 @@ class HeadStudy:
     calls_scheduled: int
 
 
-async def study_head(state: RerankState, deps: Deps, strategy: Strategy) -> HeadStudy:
+async def study_head(state: RerankState, deps: Resources, strategy: Strategy) -> HeadStudy:
     """Ask all pairs of the head; then let the scheduler choose among the answers, within the strategy's `max_calls`."""
     belief, head, _ = settled(state, deps, strategy)
     ids = [belief.candidates[index].image_id for index in head]
@@ -88,10 +88,10 @@ async def study_head(state: RerankState, deps: Deps, strategy: Strategy) -> Head
 
 
 def scheduled(
-    state: RerankState, answers: Mapping[tuple[str, ...], Comparison], deps: Deps, strategy: Strategy
+    state: RerankState, answers: Mapping[tuple[str, ...], Comparison], deps: Resources, strategy: Strategy
 ) -> tuple[Comparison, ...]:
     """The comparisons that the agent would have asked for from here, given the answer to every order of showing."""
-    runtime = Runtime(context=Session(deps.lmm, Account()))
+    runtime = Runtime(context=QueryContext(deps.lmm, Account()))
     while True:
         step = pair(state, runtime, deps=deps, strategy=strategy)
         towards = step.goto if isinstance(step.goto, list) else []
@@ -130,7 +130,7 @@ def _ndcg(ranking: Sequence[RankedCandidate], judgments: Mapping[str, int]) -> f
     return float(ndcg(relevance, sum(judgments.values()), DEPTH))
 
 
-def _ranking(state: RerankState, deps: Deps, strategy: Strategy) -> tuple[RankedCandidate, ...]:
-    runtime = Runtime(context=Session(deps.lmm, Account()))
+def _ranking(state: RerankState, deps: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
+    runtime = Runtime(context=QueryContext(deps.lmm, Account()))
     result: RerankResult = rank(state, runtime, deps=deps, strategy=strategy)["result"]
     return result.ranking

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
-from fieldscope.agent.deps import Deps
 from fieldscope.agent.fusion import sigmoid
 from fieldscope.agent.posterior import believe
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Fusion, Strategy
 from fieldscope.agent.trace_view import verdicts_by_image
@@ -123,7 +123,7 @@ def _default_posterior(result: RerankResult) -> dict[str, float]:
         predicates=result.predicates,
         verdicts=result.verdicts,
     )
-    deps = Deps(FilesCollection({}), calibration=UNCALIBRATED)  # its weights come before any strategy's
+    deps = Resources(FilesCollection({}), calibration=UNCALIBRATED)  # its weights come before any strategy's
     belief = believe(state, deps, Strategy(name="defaults", fusion=Fusion(method="prior")))
     return {each.image_id: float(p) for each, p in zip(by_prior, belief.p_match, strict=True)}
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.json_answer import LONGEST, Structured, ask_structured
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, Message, TextPart
 from fieldscope.agent.lmm.cached import CachedLMM
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.schemas import MAX_ENTRIES, AnswersAnswer, PredicatesAnswer, SynthesisAnswer
-from fieldscope.agent.structured import LONGEST, Structured, ask_structured
 from fieldscope.cache.store import MemoryStore
 from fieldscope.core.errors import CacheMissError, LMMServerError
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fieldscope.service.cli.spaced import SpacedCommand, spread
+from fieldscope.service.cli.multi_value_options import SpacedCommand, spread
 
 
 @click.command(cls=SpacedCommand)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.eval.measures.contrast import Contrast, contrast, front
 from fieldscope.eval.measures.paired import compare, holm
+from fieldscope.eval.measures.run_comparison import Contrast, contrast, front
 from fieldscope.eval.runs.finished import read_metric
 from fieldscope.eval.runs.scored import names_of, read_scored, require_same_task, run_folders
 from tests.eval.fabricated import TEXTS, Scores, fabricate
