@@ -33,8 +33,8 @@ from fieldscope.service.cli.commands.trace import trace
 from fieldscope.service.cli.commands.version import version
 from fieldscope.service.cli.commands.view import view
 from fieldscope.service.cli.console import Terminal, complain
-from fieldscope.service.wiring.feedback import listening, spelled
-from fieldscope.service.wiring.interruption import INTERRUPTED, Interrupted
+from fieldscope.service.wiring.feedback import Interrupted, listening, spelled
+from fieldscope.service.wiring.interruption import INTERRUPTED
 
 DEBUG = "FIELDSCOPE_DEBUG"
 FAILED = 1

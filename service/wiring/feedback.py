@@ -89,11 +89,17 @@ def progress(title: str) -> AbstractContextManager[Report]:
     return _listener.get().progress(title)
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, and the user was told already what is kept."""
+
+
 @contextmanager
 def keeping(what: str) -> Iterator[None]:
     """Let an interruption say what is kept."""
     try:
         yield
+    except Interrupted:
+        raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt(what) from None
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from fieldscope.service.wiring.feedback import error, keeping
+from fieldscope.service.wiring.feedback import Interrupted, error, keeping
 
 GRACE = 5.0
 """Seconds from Ctrl-C to the end of the process, whatever still runs. Most of them are for the calls in flight, whose
@@ -23,10 +23,6 @@ INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
 
 T = TypeVar("T")
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, and the user was told of it already."""
 
 
 def interruptible(work: Coroutine[Any, Any, T], kept: str) -> T:

@@ -30,7 +30,9 @@ from fieldscope.fieldnotes.queries import BenchmarkQuery, Split
 from fieldscope.fieldnotes.render import render
 from fieldscope.fieldnotes.scene import Group, Scene
 from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.service.cli.console import Terminal
 from fieldscope.service.cli.main import cli
+from fieldscope.service.wiring.feedback import listening
 
 MODELS = fieldscope.fieldnotes.vocabulary.MODELS
 CLIP = MODELS / "clip"
@@ -240,3 +242,10 @@ def nobody() -> str:
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as http:
         port = http.server_port
     return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """A terminal that listens, as it does to commands: what a workflow says goes to standard error."""
+    with listening(Terminal()):
+        yield

@@ -36,7 +36,7 @@ def test_help_costs_little() -> None:
 
 def test_nothing_slow_is_imported_for_help() -> None:
     code = (
-        "import sys\nfrom click.testing import CliRunner\nfrom service.cli import cli\n"
+        "import sys\nfrom click.testing import CliRunner\nfrom fieldscope.service.cli.main import cli\n"
         "for name in ('', *cli.commands):\n"
         "    assert CliRunner().invoke(cli, [*name.split(), '--help']).exit_code == 0\n"
         "print(*{module.partition('.')[0] for module in sys.modules})"
@@ -154,7 +154,7 @@ def test_nobody_reads_on(line: str) -> None:
 
 def test_a_librarys_warning_is_shown_on_one_line() -> None:
     code = (
-        "import warnings\nfrom service.cli import cli, main\n@cli.command()\n"
+        "import warnings\nfrom fieldscope.service.cli.main import cli, main\n@cli.command()\n"
         "def odd():\n    warnings.warn('advice\\nin two lines')\nmain()"
     )
     done = subprocess.run([sys.executable, "-c", code, "odd"], capture_output=True, text=True, check=True)

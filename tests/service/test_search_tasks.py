@@ -13,6 +13,7 @@ import pytest
 from PIL import Image as PILImage
 
 import fieldscope.fieldnotes.vocabulary
+import fieldscope.service.wiring.bundled
 import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse, TokenLogprob
 from fieldscope.agent.lmm.scripted import ScriptedLMM
@@ -283,6 +284,7 @@ def test_a_dialogue_is_thought_out_and_reranked(
     assert priors_of(said) != searched(captioned, encoder, query, descriptions, 0.0, "query")
 
 
+@pytest.mark.usefixtures("terminal")
 def test_a_search_is_widened_and_flags_what_it_finds_then(
     run: Run, thinking: Install, encoder: Encoder, rendered: Path, tmp_path: Path
 ) -> None:
@@ -299,7 +301,7 @@ def test_a_search_is_widened_and_flags_what_it_finds_then(
     assert result.exit_code == 0, result.stderr
     said = json.loads(result.stdout)
     assert set(images_of(said)) == {"000008.png", "red.png"}
-    assert said["flags"] == [fieldscope.service.wiring.models.FOREIGN]
+    assert said["flags"] == [fieldscope.service.wiring.bundled.FOREIGN]
     assert result.stderr.count("warning:") == result.stderr.count("\n") == 1
     assert "1 more were found" in run(*line).stdout
 

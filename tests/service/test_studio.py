@@ -26,7 +26,7 @@ from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.wiring.studio import make_graph
 from tests.service.conftest import FOX, World
 
-ROOT = Path(fieldscope.service.wiring.studio.__file__).parent.parent
+ROOT = Path(fieldscope.service.wiring.studio.__file__).parents[2]
 
 
 def running(**context: Any) -> _ExecutionRuntime[Any]:
@@ -97,7 +97,9 @@ async def test_a_run_ranks_as_the_agent_does(studio: World) -> None:
     strategy = load_strategy("yes-no")
     images, library = open_fieldnotes("test", Settings())
     agent = Agent(
-        fieldscope.service.wiring.studio.Deps(images, fieldscope.service.wiring.models.bundled_lmm(images), library),
+        fieldscope.service.wiring.studio.Resources(
+            images, fieldscope.service.wiring.models.bundled_lmm(images), library
+        ),
         strategy,
     )
     expected = await agent.rerank(Query(id="query", text=FOX), budget=Budget(max_calls=5))

@@ -9,6 +9,8 @@ import pytest
 from fieldscope.service.server.api.collections import open_collections
 from tests.service.api.facts import COLLECTION, FactsEncoder, painted, settings_of
 
+pytestmark = pytest.mark.usefixtures("terminal")
+
 
 @pytest.mark.parametrize("encoder", [FactsEncoder(), None])
 def test_what_is_skipped_is_counted_with_the_reason(

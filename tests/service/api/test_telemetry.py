@@ -187,6 +187,7 @@ def test_without_the_variables_there_is_none(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize(
     ("environ", "named"),
     [
@@ -203,6 +204,7 @@ def test_what_is_not_spoken_is_said_once(
     assert named in said
 
 
+@pytest.mark.usefixtures("terminal")
 def test_a_missing_extra_is_said_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -221,8 +223,8 @@ def test_a_missing_extra_is_said_in_one_line(
 def test_without_the_variables_nothing_is_imported_and_nothing_runs(tmp_path: Path) -> None:
     """Libraries that are there anyway import parts of the SDK of themselves, but none of them an exporter."""
     code = (
-        "import sys, threading, service.app\nfrom pathlib import Path\n"
-        f"service.app.create_app(service.app.ServerSettings(data=Path({str(tmp_path)!r})))\n"
+        "import sys, threading, fieldscope.service.server.app as app\nfrom pathlib import Path\n"
+        f"app.create_app(app.ServerSettings(data=Path({str(tmp_path)!r})))\n"
         "print(threading.active_count(), 'opentelemetry.exporter' in sys.modules)"
     )
     environ = {"PATH": "/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path)}
