@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from fieldscope.core.files import replacing
 from fieldscope.core.paths import cache_folder
 from fieldscope.core.types import Query
 from fieldscope.fieldnotes.collection import ensure_pictures, read_split
@@ -66,8 +67,8 @@ def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) ->
         if progress is not None:
             progress(min(start + 128, len(ids)), len(ids))
     matrix = np.concatenate(vectors)
-    partial = path.with_suffix(".partial")
-    with pq.ParquetWriter(partial, SCHEMA, compression={"image.bytes": "none"}, use_dictionary=False) as writer:
+    options = {"compression": {"image.bytes": "none"}, "use_dictionary": False}
+    with replacing(path) as partial, pq.ParquetWriter(partial, SCHEMA, **options) as writer:
         for query in data.queries:
             scores = matrix @ encoder.encode_query(Query(id=query.id, text=query.text))
             best = np.argsort(-scores, kind="stable")[:TOP]
@@ -77,7 +78,6 @@ def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) ->
             # In order of id: a reader that trusts the rows' order must not find the ranking there.
             rows.sort(key=lambda row: int(str(row["inat24_image_id"])))
             writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
-    partial.rename(path)
 
 
 def _open(path: Path) -> Image.Image:

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from fieldscope.core.errors import ConfigError, ImageError, IndexMismatchError
+from fieldscope.core.files import replace_file
 from fieldscope.core.types import Candidate, Prior, Query
 from fieldscope.retrieval.captions import Captions, read_captions
 from fieldscope.retrieval.collection import Collection
@@ -29,7 +30,6 @@ from fieldscope.retrieval.manifest import (
     is_of_wrong_build,
     read_index,
     read_manifest,
-    replace_file,
     require_encoder,
     writing,
 )
@@ -217,7 +217,7 @@ def _build(
         report(len(done) + len(skipped), len(ids))
     skipped |= collection.skipped()
     with writing(folder):
-        replace_file(folder / _SKIPPED, lambda path: path.write_text(json.dumps(skipped, indent=2, sort_keys=True)))
+        replace_file(folder / _SKIPPED, json.dumps(skipped, indent=2, sort_keys=True))
     if not done:
         raise ConfigError(f"none of {len(ids)} images can be read; {str(folder / _SKIPPED)!r} says why")
     indexed = [done[image_id] for image_id in ids if image_id in done]

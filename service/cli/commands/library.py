@@ -276,11 +276,10 @@ def _flags(images: ImageSource, seen: Iterable[str], strategy: Strategy, setting
 
 def _write(file: Path, text: str) -> None:
     from fieldscope.core.errors import ConfigError
-    from fieldscope.retrieval.manifest import replace_file
+    from fieldscope.core.files import replace_file
 
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, lambda fresh: fresh.write_text(text, encoding="utf-8", newline=""))
+        replace_file(file, text)
     except OSError as error:
         raise ConfigError(f"can't write {file} ({error.strerror or error}); choose another file") from error
     note(f"wrote {file}")
