@@ -1,4 +1,4 @@
-"""What is installed of one kind, by name: the built-in parts and those that other packages add as Python entry points."""
+"""Installed parts of one kind by name: the built-in ones, and those that other packages add as Python entry points."""
 
 from __future__ import annotations
 

@@ -13,11 +13,10 @@ from PIL import Image
 
 from fieldscope.core.files import replacing
 from fieldscope.core.paths import cache_folder
-from fieldscope.core.types import Query
 from fieldscope.fieldnotes.collection import ensure_pictures, read_split
 from fieldscope.fieldnotes.queries import BenchmarkQuery
 from fieldscope.fieldnotes.scene import SPECIES, Scene
-from fieldscope.retrieval.encoder import Encoder
+from fieldscope.retrieval.encoder import Encoder, QueryInputs
 from fieldscope.retrieval.progress import Report
 
 TOP = 100
@@ -70,7 +69,7 @@ def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) ->
     options = {"compression": {"image.bytes": "none"}, "use_dictionary": False}
     with replacing(path) as partial, pq.ParquetWriter(partial, SCHEMA, **options) as writer:
         for query in data.queries:
-            scores = matrix @ encoder.encode_query(Query(id=query.id, text=query.text))
+            scores = matrix @ encoder.encode_query(QueryInputs(query.text))
             best = np.argsort(-scores, kind="stable")[:TOP]
             rows = [
                 _row(query, ids[i], data.scenes[ids[i]], float(scores[i]), files, data.relevant) for i in best.tolist()
