@@ -7,13 +7,12 @@ against limits before anything is read; and a file that was cut off or altered o
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import IO, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fieldscope.core.errors import CacheError
+from fieldscope.core.files import replacing
 
 VERSION = 1
 
@@ -70,7 +70,6 @@ def write_archive(path: Path, model: str | None, lines: Iterable[tuple[str, str]
     """
     counts: Counter[str] = Counter()
     digest, size = sha256(), 0
-    partial = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent) as body:
@@ -85,18 +84,12 @@ def write_archive(path: Path, model: str | None, lines: Iterable[tuple[str, str]
                 model=model, counts=dict(sorted(counts.items())), size_bytes=size, sha256=digest.hexdigest()
             )
             body.seek(0)
-            with partial.open("wb") as file:
+            with replacing(path, durable=True) as partial, partial.open("wb") as file:
                 with _compressing(file) as stream:
                     stream.write(f"{header.model_dump_json()}\n".encode())
                 shutil.copyfileobj(body, file)
-                file.flush()
-                os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
         raise CacheError(f"can't write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
     return header
 
 

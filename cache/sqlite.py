@@ -260,3 +260,8 @@ class SqliteStore:
             raise CacheError(
                 f"the cache {self.path} is damaged or no cache at all ({error}): move it away or name another file"
             ) from error
+
+
+def open_sqlite(argument: str) -> SqliteStore:
+    """The store "sqlite"; its argument is the path of its file."""
+    return SqliteStore(Path(argument))

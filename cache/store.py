@@ -1,11 +1,14 @@
-"""The seam between a cache and where it keeps its entries, and a store in memory."""
+"""Where a cache keeps its entries: what a store must do, the registered stores, and one in memory."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from inspect import iscoroutinefunction
+from typing import Any, Protocol, TypeGuard
+
+from fieldscope.core.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,45 @@ class CacheStore(Protocol):
         ...
 
 
+class AsyncCacheStore(Protocol):
+    """A `CacheStore` whose methods are coroutines, such as a client of a database server. It does its own waiting, so
+    no thread is used."""
+
+    async def get(self, key: str) -> Entry | None:
+        """The entry of this key, or None."""
+        ...
+
+    async def put(self, entry: Entry, replace: bool = False) -> None:
+        """Commit an entry. The first one of a key stays, unless `replace` asks for the new one."""
+        ...
+
+    async def stats(self) -> StoreStats:
+        """How much the store holds."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the store; everything that was committed is kept."""
+        ...
+
+
+AnyStore = CacheStore | AsyncCacheStore
+
+STORES: Registry[Callable[[str], AnyStore]] = Registry("cache store", "fieldscope.stores")
+"""Each opens a store from an argument, such as a file's path."""
+
+
+def is_async(store: AnyStore) -> TypeGuard[AsyncCacheStore]:
+    """Whether a store's methods are coroutines."""
+    return iscoroutinefunction(store.get)
+
+
+def open_memory(argument: str = "") -> MemoryStore:
+    """The store "memory"; it ignores its argument."""
+    return MemoryStore()
+
+
 class MemoryStore:
-    """A store that lives as long as the process: for tests, and for runs that shall leave nothing behind."""
+    """A store that lives as long as the process, for tests and for runs that keep nothing."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}

@@ -1,13 +1,13 @@
-"""The one writer of a store: what waits to be kept is committed together, in a thread, while the event loop goes on."""
+"""A store for an event loop: entries that wait are committed together in a thread, and the loop goes on meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from fieldscope.cache.store import CacheStore, Entry
+from fieldscope.cache.store import AnyStore, AsyncCacheStore, CacheStore, Entry, StoreStats, is_async
 
 
 class _Waiting(NamedTuple):
@@ -16,12 +16,16 @@ class _Waiting(NamedTuple):
     committed: asyncio.Future[None]
 
 
-class GroupWriter:
-    """Commits entries to a store, for one event loop.
+def as_async(store: AnyStore) -> AsyncCacheStore:
+    """The store itself where it is asynchronous, else a `GroupWriter` over it."""
+    return store if is_async(store) else GroupWriter(cast(CacheStore, store))
 
-    Entries that come while a commit is on its way wait for the next one, and go into it together. So a store has one
-    writer, however many answers arrive, and another process that keeps the store locked keeps those waiting who have
-    an answer to keep, and nothing else.
+
+class GroupWriter:
+    """A `CacheStore` as an `AsyncCacheStore`, for one event loop.
+
+    Entries that arrive during a commit wait for the next one and go into it together. So the store has one writer,
+    however many answers arrive, and a lock of another process delays only calls that have an answer to keep.
     """
 
     def __init__(self, store: CacheStore) -> None:
@@ -29,6 +33,14 @@ class GroupWriter:
         self._waiting: list[_Waiting] = []
         self._committing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cache-writer")
+
+    async def get(self, key: str) -> Entry | None:
+        """The entry of this key, read at once: a `CacheStore` never waits to read."""
+        return self._store.get(key)
+
+    async def stats(self) -> StoreStats:
+        """How much the store holds."""
+        return self._store.stats()
 
     async def put(self, entry: Entry, replace: bool = False) -> None:
         """Return once the entry is committed. Raises what `CacheStore.put` raises."""
@@ -39,7 +51,7 @@ class GroupWriter:
         await committed
 
     async def aclose(self) -> None:
-        """Wait for what is being committed. The store stays open."""
+        """Wait for the running commit. The store stays open."""
         if self._committing is not None:
             await asyncio.wait([self._committing])
         self._thread.shutdown(wait=False)
@@ -53,12 +65,12 @@ class GroupWriter:
             self._committing = None
 
     async def _commit(self, group: Sequence[_Waiting]) -> None:
-        """Commit a group, and tell each of those who wait how it went."""
+        """Commit a group and pass the outcome to each caller."""
         writing = asyncio.get_running_loop().run_in_executor(self._thread, self._write, group)
         await asyncio.wait([writing])
         error = writing.exception()
         for _, _, committed in group:
-            if committed.done():  # whoever waited was cancelled
+            if committed.done():  # the caller was cancelled
                 continue
             if error is None:
                 committed.set_result(None)

@@ -20,6 +20,7 @@ from pathlib import Path
 from checks.running import running
 from fieldscope.agent.graph import Agent
 from fieldscope.core.types import Candidate, Query
+from fieldscope.retrieval.encoder import QueryInputs
 from fieldscope.service.server.api.engine import Engine
 from fieldscope.service.server.api.opening import open_engine
 from fieldscope.service.server.settings import ServerSettings
@@ -55,10 +56,10 @@ async def candidates_of(engine: Engine) -> tuple[list[str], list[Candidate]]:
     library = collection.library
     assert library is not None
     ids = list(collection.images.ids())[:IMAGES]
-    wanted = library.encoder.encode_query(Query(id="query", text=QUERY))
+    wanted = library.encoder.encode_query(QueryInputs(QUERY))
     names = [collection.reference(image_id) for image_id in ids]
     await engine.images.learn(names)
-    priors = [float(library.index.vector(image_id) @ wanted) for image_id in ids]
+    priors = [float(similarity) for similarity in library.index.vectors_of(ids) @ wanted]
     return names, [Candidate(*pair) for pair in zip(names, priors, strict=True)]
 
 

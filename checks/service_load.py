@@ -29,6 +29,7 @@ from fieldscope.core.types import Candidate, Query
 from fieldscope.fieldnotes.grammar import Words
 from fieldscope.fieldnotes.sampling import random_scene, random_spec
 from fieldscope.retrieval.collection import FilesCollection
+from fieldscope.retrieval.encoder import inputs_of
 from fieldscope.service.server.api.engine import Engine
 from fieldscope.service.server.api.opening import open_engine
 from fieldscope.service.server.settings import ServerSettings
@@ -185,10 +186,11 @@ async def _directly(engine: Engine, asked: Asked) -> tuple[str, ...]:
     library = collection.library
     assert library is not None
     query = Query(id="query", text=asked.query)
-    wanted = library.encoder.encode_query(query)
+    wanted = library.encoder.encode_query(inputs_of(query))
     names = {collection.reference(image_id): image_id for image_id in asked.images}
     await engine.images.learn(names)
-    candidates = [Candidate(name, float(library.index.vector(image_id) @ wanted)) for name, image_id in names.items()]
+    priors = library.index.vectors_of(list(names.values())) @ wanted
+    candidates = [Candidate(name, float(prior)) for name, prior in zip(names, priors, strict=True)]
     result = await engine.agent(STRATEGY).rerank(query, candidates)
     return tuple(names[ranked.image_id] for ranked in result.ranking)
 

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL import __version__ as pillow_version
 
 from fieldscope.core.errors import BenchmarkError
+from fieldscope.core.files import replacing
 from fieldscope.core.fingerprint import fingerprint_pixels
 from fieldscope.core.paths import cache_folder
 from fieldscope.fieldnotes.composed import load_composed
@@ -57,9 +58,8 @@ def render_files(split: str, folder: Path, progress: Report | None = None) -> di
 
 def _render_chunk(work: list[tuple[Scene, Path]]) -> int:
     for scene, path in work:
-        partial = path.with_suffix(".partial")
-        render(scene).save(partial, format="PNG")
-        partial.rename(path)
+        with replacing(path) as partial:
+            render(scene).save(partial, format="PNG")
     return len(work)
 
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from fieldscope.core.files import replacing
 from fieldscope.core.paths import cache_folder
-from fieldscope.core.types import Query
 from fieldscope.fieldnotes.collection import ensure_pictures, read_split
 from fieldscope.fieldnotes.queries import BenchmarkQuery
 from fieldscope.fieldnotes.scene import SPECIES, Scene
-from fieldscope.retrieval.encoder import Encoder
+from fieldscope.retrieval.encoder import Encoder, QueryInputs
 from fieldscope.retrieval.progress import Report
 
 TOP = 100
@@ -66,10 +66,10 @@ def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) ->
         if progress is not None:
             progress(min(start + 128, len(ids)), len(ids))
     matrix = np.concatenate(vectors)
-    partial = path.with_suffix(".partial")
-    with pq.ParquetWriter(partial, SCHEMA, compression={"image.bytes": "none"}, use_dictionary=False) as writer:
+    options = {"compression": {"image.bytes": "none"}, "use_dictionary": False}
+    with replacing(path) as partial, pq.ParquetWriter(partial, SCHEMA, **options) as writer:
         for query in data.queries:
-            scores = matrix @ encoder.encode_query(Query(id=query.id, text=query.text))
+            scores = matrix @ encoder.encode_query(QueryInputs(query.text))
             best = np.argsort(-scores, kind="stable")[:TOP]
             rows = [
                 _row(query, ids[i], data.scenes[ids[i]], float(scores[i]), files, data.relevant) for i in best.tolist()
@@ -77,7 +77,6 @@ def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) ->
             # In order of id: a reader that trusts the rows' order must not find the ranking there.
             rows.sort(key=lambda row: int(str(row["inat24_image_id"])))
             writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
-    partial.rename(path)
 
 
 def _open(path: Path) -> Image.Image:

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fieldscope.core.errors import ConfigError, IndexMismatchError
-from fieldscope.core.types import Query
-from fieldscope.retrieval.encoder import Encoder, Vectors
+from fieldscope.retrieval.encoder import Encoder, QueryInputs, Vectors
 from fieldscope.retrieval.manifest import Manifest, claimed, read_index, read_manifest, require_encoder, write_index
 from fieldscope.retrieval.progress import Report
 
@@ -61,7 +60,7 @@ def write_captions(
         raise ConfigError(f"there are no captions to save in {str(folder)!r}; give one for an image at least")
     known: dict[str, Vectors] = {}
     for text in dict.fromkeys(texts.values()):
-        known[text] = encoder.encode_query(Query(id="caption", text=text))
+        known[text] = encoder.encode_query(QueryInputs(text))
         if progress is not None:
             progress(len(known), len(set(texts.values())))
     vectors = np.stack([known[text] for text in texts.values()])

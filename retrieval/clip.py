@@ -15,9 +15,8 @@ from PIL import Image as PILImage
 from fieldscope.core.compat import prepare_torchvision
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.fingerprint import fingerprint, fingerprint_files
-from fieldscope.core.types import Query
 from fieldscope.core.validation import unknown_name
-from fieldscope.retrieval.encoder import Vectors, query_text
+from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors
 from fieldscope.retrieval.progress import Report
 
 prepare_torchvision()
@@ -123,17 +122,19 @@ class ClipEncoder:
     def dim(self) -> int:
         return self._dim
 
-    def encode_query(self, query: Query, instruction: str | None = None) -> Vectors:
-        """One L2-normalised vector, shape (dim,), of `query_text`; CLIP follows no `instruction`.
+    @property
+    def uses(self) -> frozenset[QueryPart]:
+        return frozenset({"text"})
 
-        Raises `ConfigError` for a query with a reference image, which text alone would misread.
-        """
-        if query.reference_image is not None:
+    def encode_query(self, inputs: QueryInputs) -> Vectors:
+        """One L2-normalised vector, shape (dim,), of the words. Raises `ConfigError` for a reference image, which text
+        alone would misread."""
+        if inputs.image is not None:
             raise ConfigError(
-                f"query {query.id!r} has a reference image, and CLIP encodes its text only; search an index that holds"
-                " the image, or give candidates"
+                "the query has a reference image, and CLIP encodes its text only; search an index that holds the image,"
+                " or give candidates"
             )
-        tokens = self._tokenize([query_text(query)])
+        tokens = self._tokenize([inputs.text])
         with torch.inference_mode(), self._autocast():
             features = self._model.encode_text(tokens.to(self._device))
         vector: Vectors = _normalised(features)[0]

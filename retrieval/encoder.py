@@ -1,17 +1,31 @@
-"""The seam between retrieval and whatever turns queries and images into vectors."""
+"""Encoders turn queries and images into vectors of one space: what one must do, and the registered ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
+from fieldscope.core.registry import Registry
 from fieldscope.core.types import Query
 
 Vectors = NDArray[np.float32]
+
+QueryPart = Literal["text", "image", "instruction"]
+
+
+@dataclass(frozen=True)
+class QueryInputs:
+    """A query as a model takes it: its words, its reference image's pixels (RGB), and an instruction that says what a
+    match is."""
+
+    text: str = ""
+    image: PILImage.Image | None = None
+    instruction: str | None = None
 
 
 class Encoder(Protocol):
@@ -27,16 +41,29 @@ class Encoder(Protocol):
         """Length of a vector."""
         ...
 
-    def encode_query(self, query: Query, instruction: str | None = None) -> Vectors:
-        """One L2-normalised vector, shape (dim,). `instruction` steers encoders that follow one; others ignore it.
+    @property
+    def uses(self) -> frozenset[QueryPart]:
+        """The parts of a query that `encode_query` reads. Without "image" it gets no reference image: its vector of the
+        text is then combined with the image's own vector."""
+        ...
 
-        Raises `ConfigError` for a query with a reference image where that takes its pixels, which no query carries.
-        """
+    def encode_query(self, inputs: QueryInputs) -> Vectors:
+        """One L2-normalised vector, shape (dim,)."""
         ...
 
     def encode_images(self, images: Sequence[PILImage.Image]) -> Vectors:
         """L2-normalised vectors, shape (len(images), dim), in the order given."""
         ...
+
+
+ENCODERS: Registry[Callable[[str], Encoder]] = Registry("encoder", "fieldscope.encoders")
+"""Each loads an encoder from an argument, such as a model's name or folder. Raises `ConfigError`."""
+
+
+def load_encoder(name: str) -> Encoder:
+    """The encoder that `name`, `name:argument`, or a name or folder for open_clip means. Raises `ConfigError`."""
+    kind, argument = ENCODERS.split(name, "open_clip")
+    return ENCODERS.load(kind)(argument)
 
 
 @runtime_checkable
@@ -45,7 +72,7 @@ class CorrectedEncoder(Protocol):
 
     @property
     def wrong_fingerprint(self) -> str | None:
-        """The wrong model's fingerprint; None where the weights were always built as they should."""
+        """The wrong model's fingerprint; None where the weights were always built correctly."""
         ...
 
 
@@ -55,3 +82,8 @@ def query_text(query: Query) -> str:
     Questions are left out. They say what is not known, in words that no caption has, and would fill a short context.
     """
     return ", ".join((query.text, *(turn.answer for turn in query.dialogue)))
+
+
+def inputs_of(query: Query, image: PILImage.Image | None = None, instruction: str | None = None) -> QueryInputs:
+    """A query's words with its reference image's pixels, where the encoder uses them."""
+    return QueryInputs(query_text(query), image, instruction)

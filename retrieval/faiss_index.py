@@ -20,7 +20,7 @@ class FaissIndex(StoredIndex):
     holds them; a copy beside it would double the memory.
     """
 
-    def __init__(self, ids: Sequence[str], vectors: Vectors, encoder_fingerprint: str) -> None:
+    def __init__(self, ids: Sequence[str], vectors: Vectors, encoder_fingerprint: str = "") -> None:
         super().__init__(ids, vectors, encoder_fingerprint)
         self._index = faiss.IndexFlatIP(vectors.shape[1])
         self._index.add(np.ascontiguousarray(vectors))

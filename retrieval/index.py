@@ -1,9 +1,9 @@
-"""Nearest vectors: the seam to whatever finds them, and a plain NumPy index."""
+"""Nearest vectors: what an index must do, the registered ones, and one in plain NumPy."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -11,56 +11,42 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from fieldscope.core.errors import ConfigError, IndexMismatchError
+from fieldscope.core.registry import Registry
 from fieldscope.retrieval.encoder import Encoder, Vectors
 from fieldscope.retrieval.manifest import read_index, write_index
 
 
 class Index(Protocol):
-    """Vectors of one encoder under their ids."""
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """The id of each vector, in order."""
-        ...
-
-    @property
-    def vectors(self) -> Vectors:
-        """Shape (len(ids), dim)."""
-        ...
-
-    @property
-    def encoder_fingerprint(self) -> str:
-        """Whose vectors these are."""
-        ...
-
-    def vector(self, image_id: str) -> Vectors:
-        """One image's vector, shape (dim,). Raises `ConfigError` where the index does not hold the image."""
-        ...
+    """Finds the nearest vectors. Any other knowledge, such as where it is saved, is an index's own."""
 
     def search(self, vectors: Vectors, k: int) -> tuple[Vectors, list[list[str]]]:
         """The `k` (or all, where there are fewer) greatest inner products for each query vector.
 
-        `vectors` has shape (n, dim). Gives scores of shape (n, min(k, len(ids))), greatest first, and the ids beside
+        `vectors` has shape (n, dim). Gives scores of shape (n, min(k, len(index))), greatest first, and the ids beside
         them; of equal scores the earlier vector comes first. Raises `IndexMismatchError` for another length of vector.
         """
         ...
 
-    def save(self, folder: Path, *, encoder_name: str = "", attributes: Mapping[str, Any] | None = None) -> None:
-        """Write to `folder`, from which any index type loads it.
+    def vectors_of(self, ids: Sequence[str]) -> Vectors:
+        """The vectors under these ids, shape (len(ids), dim). Raises `ConfigError` for an id that it does not hold."""
+        ...
 
-        `encoder_name` is what people call the encoder; `attributes`, as JSON, are kept in the manifest.
-        Raises `ConfigError` where the disk refuses.
-        """
+    def __len__(self) -> int:
+        """How many vectors it holds."""
         ...
 
 
+INDEXES: Registry[Callable[[Sequence[str], Vectors], Index]] = Registry("index", "fieldscope.indexes")
+"""Each makes an index of ids and their vectors, shape (len(ids), dim)."""
+
+
 class StoredIndex(ABC):
-    """What index types share: ids and vectors of one encoder, kept in a folder from which any type loads them.
+    """What the built-in indexes share: ids and vectors of one encoder, kept in a folder from which each of them loads.
 
     Raises `IndexMismatchError` for vectors that are not finite float32 of shape (len(ids), dim), or repeated ids.
     """
 
-    def __init__(self, ids: Sequence[str], vectors: Vectors, encoder_fingerprint: str) -> None:
+    def __init__(self, ids: Sequence[str], vectors: Vectors, encoder_fingerprint: str = "") -> None:
         check_vectors(ids, vectors)
         self.ids: Sequence[str] = tuple(ids)
         self.encoder_fingerprint = encoder_fingerprint
@@ -78,10 +64,14 @@ class StoredIndex(ABC):
     def _rows(self) -> Mapping[str, int]:
         return {image_id: row for row, image_id in enumerate(self.ids)}
 
-    def vector(self, image_id: str) -> Vectors:
-        if image_id not in self._rows:
-            raise ConfigError(f"image {image_id!r} is none of the {len(self.ids)} in the index; index it first")
-        return self._row(self._rows[image_id])
+    def vectors_of(self, ids: Sequence[str]) -> Vectors:
+        """Shape (len(ids), dim). Raises `ConfigError` for an id that it does not hold."""
+        if missing := next((image_id for image_id in ids if image_id not in self._rows), None):
+            raise ConfigError(f"image {missing!r} is none of the {len(self)} in the index; index it first")
+        return np.stack([self._row(self._rows[image_id]) for image_id in ids])
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     def save(self, folder: Path, *, encoder_name: str = "", attributes: Mapping[str, Any] | None = None) -> None:
         write_index(
@@ -103,7 +93,7 @@ class StoredIndex(ABC):
 class ExactIndex(StoredIndex):
     """All inner products, in NumPy: exact, with no dependency, good for some 100,000 vectors."""
 
-    def __init__(self, ids: Sequence[str], vectors: Vectors, encoder_fingerprint: str) -> None:
+    def __init__(self, ids: Sequence[str], vectors: Vectors, encoder_fingerprint: str = "") -> None:
         super().__init__(ids, vectors, encoder_fingerprint)
         self._vectors = vectors
 

@@ -11,24 +11,25 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fieldscope.core.errors import ConfigError, IndexMismatchError
+from fieldscope.core.files import replace_file, replacing
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.retrieval.encoder import CorrectedEncoder, Encoder, Vectors
 
 FORMAT = 1
 _LOG = logging.getLogger(__name__)
-_HALF_WRITTEN = re.compile(r"\.(vectors|manifest|skipped)-\d+\.(npy|json)")
+_HALF_WRITTEN = re.compile(r"\.(vectors|manifest|skipped)(-[^.]+)?\.(npy|json)(\.[\d-]+\.part)?")
 _REBUILD = "build it again with `fieldscope index`"
 
 
@@ -63,25 +64,20 @@ def write_index(
     `encoder_name` is what people call the encoder. Raises `ConfigError` where the disk refuses.
     """
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        fresh = folder / f".vectors-{os.getpid()}.npy"
-        with _removed_on_failure(fresh):
-            with fresh.open("wb") as stream:
-                np.save(stream, vectors, allow_pickle=False)
-            manifest = Manifest(
-                encoder_fingerprint=encoder_fingerprint,
-                encoder_name=encoder_name,
-                dim=vectors.shape[1],
-                ids=tuple(ids),
-                vectors_sha256=_sha256(fresh),
-                attributes=dict(attributes or {}),
-            )
-            fresh.replace(folder / manifest.vectors_name)
-        body = manifest.model_dump(mode="json")
-        replace_file(
-            folder / "manifest.json",
-            lambda path: path.write_text(json.dumps({"format": FORMAT, "checksum": fingerprint(body), **body})),
+        digest = hashlib.sha256()
+        np.save(cast(Any, SimpleNamespace(write=digest.update)), vectors, allow_pickle=False)
+        manifest = Manifest(
+            encoder_fingerprint=encoder_fingerprint,
+            encoder_name=encoder_name,
+            dim=vectors.shape[1],
+            ids=tuple(ids),
+            vectors_sha256=digest.hexdigest(),
+            attributes=dict(attributes or {}),
         )
+        with replacing(folder / manifest.vectors_name) as partial, partial.open("wb") as stream:
+            np.save(stream, vectors, allow_pickle=False)
+        body = manifest.model_dump(mode="json")
+        replace_file(folder / "manifest.json", json.dumps({"format": FORMAT, "checksum": fingerprint(body), **body}))
         for old in folder.glob("vectors-*.npy"):
             if old.name != manifest.vectors_name:
                 old.unlink()
@@ -175,25 +171,6 @@ def _rebuild_command(folder: Path, manifest: Manifest) -> str:
         case _:
             images = "IMAGES"
     return shlex.join(["fieldscope", "index", images, "-o", str(folder), "--clip", manifest.encoder_name])
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a new file, and put it at `path` in one step, so that no half-written file is ever there."""
-    fresh = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    with _removed_on_failure(fresh):
-        write(fresh)
-        fresh.replace(path)
-
-
-@contextmanager
-def _removed_on_failure(fresh: Path) -> Iterator[None]:
-    """A file that a full disk cut off must not fill it further."""
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from fieldscope.core.errors import IndexMismatchError
+from fieldscope.core.files import replacing
 from fieldscope.retrieval.encoder import Vectors
 from fieldscope.retrieval.index import check_vectors
-from fieldscope.retrieval.manifest import replace_file, writing
+from fieldscope.retrieval.manifest import writing
 
 _DAMAGED = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, MemoryError),
@@ -45,9 +46,8 @@ class Shards:
         path = self.folder / f"{hashlib.sha256(labels.encode()).hexdigest()[:16]}.npz"
         vectors = np.stack([entry.vector for entry in batch])
         check_vectors([entry.image_id for entry in batch], vectors)
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            replace_file(path, lambda fresh: np.savez(fresh, labels=np.array(labels), vectors=vectors))
+        with writing(self.folder), replacing(path) as partial, partial.open("wb") as stream:
+            np.savez(stream, labels=np.array(labels), vectors=vectors)
 
     def read(self) -> Iterator[Encoded]:
         """Everything written so far. A damaged shard counts as not written."""

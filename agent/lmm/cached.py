@@ -1,4 +1,4 @@
-"""Any LMM over a `CacheStore`: what was asked once is never asked again."""
+"""Any LMM over a cache store: what was asked once is never asked again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from fieldscope.agent.lmm.acceptance import fault
 from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
 from fieldscope.agent.lmm.identity import named_identity
-from fieldscope.cache.store import CacheStore, Entry
-from fieldscope.cache.writer import GroupWriter
+from fieldscope.cache.store import AnyStore, Entry
+from fieldscope.cache.writer import GroupWriter, as_async
 from fieldscope.core.errors import CacheError, CacheMissError
 from fieldscope.core.fingerprint import canonical_json
 
@@ -49,13 +49,12 @@ class CachedLMM:
     def __init__(
         self,
         lmm: LMM,
-        store: CacheStore,
+        store: AnyStore,
         mode: CacheMode = "on",
         identify: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._lmm = lmm
-        self._store = store
-        self._writer = GroupWriter(store)
+        self._store = as_async(store)
         self._mode = mode
         self._identify = identify
         self._in_flight: dict[str, asyncio.Task[LMMResponse]] = {}
@@ -79,7 +78,7 @@ class CachedLMM:
             return await self._lmm.generate(request)
 
         key = request.key(self.identity)
-        found = self._store.get(key) if self._mode != "refresh" else None
+        found = await self._store.get(key) if self._mode != "refresh" else None
         if found is not None and (remembered := self._read(found, request)):
             self.hits += 1
             return remembered
@@ -105,7 +104,8 @@ class CachedLMM:
     async def aclose(self) -> None:
         """Wait for what is in flight, so that paid answers are kept, then close the model. The store stays open."""
         await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
-        await self._writer.aclose()
+        if isinstance(self._store, GroupWriter):
+            await self._store.aclose()
         await self._lmm.aclose()
 
     async def _answer(self, key: str, request: LMMRequest, replace: bool) -> LMMResponse:
@@ -119,7 +119,7 @@ class CachedLMM:
         self.calls += 1
         response = await self._lmm.generate(request)
         if fault(request, response) is None:
-            await self._writer.put(self._entry(key, request, response), replace)
+            await self._store.put(self._entry(key, request, response), replace)
         return response
 
     def _entry(self, key: str, request: LMMRequest, response: LMMResponse) -> Entry:
@@ -157,7 +157,7 @@ class CachedLMM:
     async def _inherit(self, key: str, request: LMMRequest, replace: bool) -> LMMResponse | None:
         """The answer that was recorded under the server's name alone, unless it turned out to be another server's."""
         named = named_identity(self.identity)
-        entry = self._store.get(request.key(named)) if named != self.identity else None
+        entry = await self._store.get(request.key(named)) if named != self.identity else None
         if entry is None or (response := self._read(entry, request)) is None:
             return None
         provenance = json.loads(entry.provenance)
@@ -166,8 +166,8 @@ class CachedLMM:
         if self._mode != "replay":  # which changes nothing
             owned = canonical_json({**provenance, "served_by": self.identity})
             copied = canonical_json({**provenance, "model": self.identity, "recorded_as": named})
-            await self._writer.put(Entry(entry.key, entry.request, entry.response, owned), replace=True)
-            await self._writer.put(Entry(key, entry.request, entry.response, copied), replace)
+            await self._store.put(Entry(entry.key, entry.request, entry.response, owned), replace=True)
+            await self._store.put(Entry(key, entry.request, entry.response, copied), replace)
         return response
 
 

@@ -16,6 +16,7 @@ import torch
 import transformers  # its names are imported when they are first used, and want torchvision prepared by then
 from PIL import Image as PILImage
 
+from fieldscope.agent.lmm.backends import LMMOptions
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Usage
 from fieldscope.agent.lmm.batching import Batcher
 from fieldscope.agent.lmm.checkpoint import first_line, load_checkpoint
@@ -312,6 +313,11 @@ class LocalLMM:
             (pieces[at], logits[at][row].float().log_softmax(-1)[ids[at]].item()) for at in range(step, len(ids))
         )
         return finish_words(alternatives, written)
+
+
+def open_checkpoint(argument: str, options: LMMOptions) -> LocalLMM:
+    """The back end "local": `argument` is a checkpoint's folder. Raises `ConfigError`."""
+    return LocalLMM.from_path(argument, options.images)
 
 
 def _without_thought(text: str) -> str:

@@ -20,6 +20,7 @@ import openai
 from PIL import Image as PILImage
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from fieldscope.agent.lmm.backends import LMMOptions
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart
 from fieldscope.agent.lmm.completion import one_line, read_completion, read_models
 from fieldscope.agent.lmm.failure import status_error
@@ -249,6 +250,21 @@ class OpenAILMM:
         buffer = io.BytesIO()
         image.save(buffer, format="PNG", compress_level=1)  # a faster, slightly larger file
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def open_server(argument: str, options: LMMOptions) -> OpenAILMM:
+    """The back end "openai": `argument` is the server's address. Raises `ConfigError`."""
+    return OpenAILMM(
+        argument,
+        options.model or "",
+        options.images,
+        api_key=options.api_key,
+        revision=options.revision,
+        max_side=options.max_side,
+        max_concurrency=options.concurrency,
+        timeout=options.request_timeout,
+        attempts=options.attempts,
+    )
 
 
 def lmm_error(error: Exception, url: str, timeout: float, key: str | None = None) -> FieldscopeError:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from fieldscope.core.errors import BenchmarkError, ConfigError
+from fieldscope.core.files import replacing
 from fieldscope.eval.benchmarks.splits import canonical
 from fieldscope.retrieval.manifest import writing
 from fieldscope.retrieval.progress import Report
@@ -37,9 +38,7 @@ def fetch_inquire_rerank(
     if path.exists():
         return folder
     datasets = _library()
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
+    with writing(folder), replacing(path) as partial:
         try:
             rows = datasets.load_dataset(source, split=split, streaming=True).with_format("arrow")
             _write(rows, partial, ROWS.get(split, 0), progress)
@@ -49,7 +48,6 @@ def fetch_inquire_rerank(
             raise _unfetched(source, split, error) from error
         except Exception as error:  # the library and the hub's client raise all kinds of things
             raise _unfetched(source, split, error) from error
-        partial.replace(path)
     return folder
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ConfigError
+from fieldscope.core.files import replacing
 from fieldscope.eval.measures.scoring import METRICS
 from fieldscope.eval.runs.finished import read_results
 from fieldscope.eval.runs.scored import ScoredRun, names_of, read_scored
@@ -147,16 +148,12 @@ def _metrics_schema(runs: Sequence[Exported]) -> pa.Schema:
 
 def _write(path: Path, kind: Format, schema: pa.Schema, runs: Iterable[Iterable[Row]]) -> int:
     """Write the rows of one run after the other, or leave the file as it was."""
-    partial = path.with_name(f".{path.name}.part")
     count = 0
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (_parquet if kind == "parquet" else _csv)(partial, schema) as write:
+        with replacing(path) as partial, (_parquet if kind == "parquet" else _csv)(partial, schema) as write:
             for rows in runs:
                 count += write(list(rows))
-        partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise ConfigError(f"can't write {path} ({error.strerror or error}); choose another place") from error
     return count
 

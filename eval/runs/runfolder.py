@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -27,6 +26,7 @@ from pydantic import BaseModel, Field, ValidationError
 from fieldscope.agent.lmm.identity import may_be
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ConfigError
+from fieldscope.core.files import replace_file
 from fieldscope.core.fingerprint import canonical_json
 from fieldscope.eval.runs.jsonlines import JsonLines
 
@@ -183,21 +183,9 @@ def _versions() -> dict[str, str]:
 
 
 def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.part")
     try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        replace_file(path, text, durable=True)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise ConfigError(
             f"can't write {path}: {error.strerror}; make room, and give the same command again"
         ) from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

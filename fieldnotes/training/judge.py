@@ -22,7 +22,6 @@ from PIL import Image
 from rich.progress import track
 
 from fieldscope.core.compat import prepare_torchvision
-from fieldscope.core.types import Query
 from fieldscope.fieldnotes.collection import ensure_pictures
 from fieldscope.fieldnotes.lessons import LABELS, Row
 from fieldscope.fieldnotes.queries import Split, load_split
@@ -41,6 +40,7 @@ from fieldscope.fieldnotes.training.packing import Codec, Packed, add, collate, 
 from fieldscope.fieldnotes.training.pictures import PIXELS
 from fieldscope.fieldnotes.vocabulary import MODELS
 from fieldscope.retrieval.clip import ClipEncoder
+from fieldscope.retrieval.encoder import QueryInputs
 
 TOP = 100
 PER_FACT = 6
@@ -66,7 +66,7 @@ def first_stage(
     vectors = np.concatenate([encoder.encode_images(pictures[i : i + 128]) for i in range(0, len(ids), 128)])
     ranked, precision, recall = {}, [], []
     for query in split.queries:
-        scores = vectors @ encoder.encode_query(Query(id=query.id, text=query.text))
+        scores = vectors @ encoder.encode_query(QueryInputs(query.text))
         ranked[query.id] = [ids[i] for i in np.argsort(-scores, kind="stable")]
         relevant = split.relevant[query.id]
         hits = np.array([i in relevant for i in ranked[query.id][:50]])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
+from fieldscope.core.files import replacing
 from fieldscope.core.paths import cache_folder
 from fieldscope.fieldnotes.render import patch_labels, render
 from fieldscope.fieldnotes.sampling import FAMILY, training_family
@@ -47,14 +48,13 @@ def render_shard(path: Path, first: int) -> None:
     """Render `SHARD` families from number `first` on, and write them at once or not at all."""
     scenes = [scene for i in range(first, first + SHARD) for scene in training_family(i)]
     labels = [patch_labels(scene, GRID) for scene in scenes]
-    partial = path.with_suffix(".partial.npz")
-    np.savez(
-        partial,
-        pixels=np.stack([as_seen(scene) for scene in scenes]),
-        group=np.array([label.group for label in labels], np.int8),
-        item=np.array([label.item for label in labels], np.uint8),
-    )
-    partial.rename(path)
+    with replacing(path) as partial, partial.open("wb") as stream:
+        np.savez(
+            stream,
+            pixels=np.stack([as_seen(scene) for scene in scenes]),
+            group=np.array([label.group for label in labels], np.int8),
+            item=np.array([label.item for label in labels], np.uint8),
+        )
 
 
 def load_pictures(folder: Path, families: int) -> Pictures:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from fieldscope.core.files import replacing
+
 
 def optimisers(modules: Iterable[nn.Module], matrix_lr: float, other_lr: float) -> list[torch.optim.Optimizer]:
     """Muon on the transformer blocks' weight matrices, AdamW on everything else (embeddings, heads, norms, biases)."""
@@ -63,9 +65,8 @@ def save_checkpoint(path: Path, modules: dict[str, nn.Module], optims: list[torc
         "modules": {name: module.state_dict() for name, module in modules.items()},
         "optimisers": [optimiser.state_dict() for optimiser in optims],
     }
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.rename(path)
+    with replacing(path) as partial:
+        torch.save(state, partial)
 
 
 def load_checkpoint(path: Path, modules: dict[str, nn.Module], optims: list[torch.optim.Optimizer]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,11 +34,17 @@ runs_out = click.option(
 
 _CLIP = click.option(
     "--clip",
-    metavar="NAME",
-    help="The first stage's CLIP: MODEL:PRETRAINED as open_clip names it, or a folder.  [default: the bundled one]",
+    metavar="NAME[:ARG]",
+    help="The first stage's CLIP: MODEL:PRETRAINED as open_clip names it, a folder, or an encoder of another "
+    "package by its name.  [default: the bundled one]",
 )
 _SERVER = (
-    click.option("--lmm", "lmm_url", metavar="URL", help="An OpenAI-compatible server, such as http://localhost:8000."),
+    click.option(
+        "--lmm",
+        "lmm_url",
+        metavar="URL|NAME[:ARG]",
+        help="An OpenAI-compatible server, such as http://localhost:8000, or another back end by its name.",
+    ),
     click.option("--model", metavar="NAME", help="The model to ask there."),
 )
 _MAX_SIDE = click.option(
@@ -195,6 +202,8 @@ def _decorated(wrapped: Callable[..., Any], *options: Callable[[Any], Any]) -> A
 
 def _checked(settings: Settings) -> Settings:
     if settings.lmm_url and not settings.model:
+        if settings.backend[0] != "openai":
+            return replace(settings, model=settings.lmm_url)
         raise click.UsageError("--lmm needs --model: the name under which that server serves the model")
     for name, value in (("--model", settings.model), ("--revision", settings.revision)):
         if value and not settings.lmm_url:

@@ -34,7 +34,9 @@ PREFIX = "FIELDSCOPE_"
 DEFAULT = "default"
 NO_CLIP = "none"
 
-_ELSEWHERE = frozenset({"FIELDSCOPE_CACHE", "FIELDSCOPE_DEBUG", "FIELDSCOPE_CONFIG"})  # variables that others read
+_ELSEWHERE = frozenset(
+    {"FIELDSCOPE_CACHE", "FIELDSCOPE_DEBUG", "FIELDSCOPE_CONFIG", "FIELDSCOPE_STORE"}
+)  # variables that others read
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from fieldscope.core.errors import ConfigError, FieldscopeError
+from fieldscope.core.files import replace_file
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.pictures import Pictures, Size
@@ -66,7 +67,7 @@ def export(site: Site, folder: Path, *, originals: bool = False) -> Exported:
     """
     _claim(folder, _identity(site, originals))
     for path in sorted((_HERE / "static").iterdir()):
-        _write(folder / addresses.static(path.name), path.read_bytes())
+        replace_file(folder / addresses.static(path.name), path.read_bytes())
     pages = list(_addresses(site))
     found: set[str] = set()
     chunks = [
@@ -80,7 +81,7 @@ def export(site: Site, folder: Path, *, originals: bool = False) -> Exported:
             report(min(done * _CHUNK, len(pages)), len(pages))
     for run in site.shelf.runs():
         if run.problem is None:
-            _write(folder / addresses.annotations_file(run.key), as_csv(run).encode())
+            replace_file(folder / addresses.annotations_file(run.key), as_csv(run).encode())
     _write_pictures(site.shelf, folder, sorted(found), originals)
     return Exported(len(pages), len(found))
 
@@ -94,7 +95,7 @@ def _claim(folder: Path, identity: str) -> None:
             raise ConfigError(f"{folder} holds something else than an export; choose another folder")
         told = f"{json.dumps({'export': identity})}\n".encode()
         if not marker.is_file() or marker.read_bytes() != told:
-            _write(marker, told)
+            replace_file(marker, told)
     except OSError as error:
         raise ConfigError(f"can't write to {folder}: {error.strerror}") from error
 
@@ -165,7 +166,7 @@ def _write_pages(chunk: _Pages) -> set[str]:
             except FieldscopeError as error:
                 page = site.missing(address, str(error))
             html = site.render(page)
-            _write(path, html.encode())
+            replace_file(path, html.encode())
         found |= {match[1] for match in _PICTURE.finditer(html)}
     return found
 
@@ -178,7 +179,7 @@ def _write_pictures(shelf: Shelf, folder: Path, found: Sequence[str], originals:
         if not _is_written(path, folder):
             size, collection, name = address.split("/")
             wanted = cast(Size, size) if originals else "thumbnails"
-            _write(path, pictures.picture(wanted, collection, name.removesuffix(".webp")).webp)
+            replace_file(path, pictures.picture(wanted, collection, name.removesuffix(".webp")).webp)
 
     with _cancelling(ThreadPoolExecutor(_DECODERS)) as threads, progress("writing pictures") as report:
         for done, _ in enumerate(threads.map(write, found), start=1):
@@ -191,10 +192,3 @@ def _is_written(path: Path, folder: Path) -> bool:
         return path.stat().st_mtime_ns >= (folder / MARKER).stat().st_mtime_ns
     except OSError:
         return False
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(data)
-    partial.replace(path)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -15,8 +15,8 @@ from PIL import Image as PILImage
 from PIL import ImageDraw
 
 from fieldscope.core.errors import ConfigError, ImageError
+from fieldscope.core.files import replace_file
 from fieldscope.core.paths import cache_folder
-from fieldscope.core.private import private_file, private_folder
 from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.opening import reopen_collection
 from fieldscope.service.viewer.addresses import unslug
@@ -124,11 +124,5 @@ def _placeholder() -> bytes:
 
 def _keep(path: Path, data: bytes) -> None:
     """Remember, if the disk lets us: what is kept only saves time."""
-    try:
-        private_folder(path.parent)
-        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
-        private_file(partial)
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError:
-        pass
+    with suppress(OSError):
+        replace_file(path, data, private=True)

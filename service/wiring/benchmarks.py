@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import BenchmarkError
+from fieldscope.core.registry import Registry
+from fieldscope.core.validation import unknown_name
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from fieldscope.eval.types import Benchmark
 
 NAMES = ("fieldnotes", "fieldnotes-rerank", "fieldnotes-composed", "fieldnotes-dialogue")
-
+"""FieldNotes and its tasks; all but `fieldnotes-rerank` are full retrieval."""
 
 HUB = "evendrow/INQUIRE-Rerank"
 """The data set on the Hugging Face hub that is fetched by its name."""
@@ -42,43 +44,44 @@ class Workload:
     recording: Recording | None = None
 
 
-def open_workload(name: str, split: str | None, settings: Settings, *, search: bool = True) -> Workload:
-    """One of `NAMES` (all but `fieldnotes-rerank` are full retrieval), `HUB`, or a path: Parquet files in
-    INQUIRE-Rerank's shape, or a folder of INQUIRE-Fullrank.
+@dataclass(frozen=True)
+class BenchmarkRequest:
+    """What is asked of a registered benchmark.
 
-    Without `split` the test split is taken. Without `search` a user's embeddings are not read, and nothing finds
-    candidates. Raises `BenchmarkError` where there is no such benchmark or split.
+    `argument` stands behind its name, such as a path. `split` is None for the benchmark's default, which is test.
+    Without `search` nothing needs to find candidates: the queries and their candidates are only counted.
     """
-    from fieldscope.service.wiring.fieldnotes import rerank_benchmark, retrieval_benchmark
-    from fieldscope.service.wiring.inquire import hub_benchmark, open_fullrank, open_rerank, searchable
 
-    if name == "fieldnotes-rerank":
-        benchmark, encoder = rerank_benchmark(split or "test", settings)
-        return Workload(benchmark, None, encoder.fingerprint, own=True)
-    if name in NAMES:
-        task = name.removeprefix("fieldnotes").removeprefix("-")
-        benchmark, library = retrieval_benchmark(split or "test", settings, task)
-        return Workload(benchmark, library, library.encoder.fingerprint, own=True)
-    path = Path(name)
-    if not path.exists():
-        if name == HUB:
-            return Workload(hub_benchmark(split))
-        from fieldscope.core.validation import unknown_name
+    argument: str
+    split: str | None
+    settings: Settings
+    search: bool = True
 
+
+BENCHMARKS: Registry[Callable[[BenchmarkRequest], Benchmark | Workload]] = Registry(
+    "benchmark", "fieldscope.benchmarks"
+)
+"""Each opens a benchmark, as a `Workload` where something finds its candidates. Raises `BenchmarkError`."""
+
+
+def open_workload(name: str, split: str | None, settings: Settings, *, search: bool = True) -> Workload:
+    """A registered benchmark by `name` or `name:argument`, or one by its path: Parquet files in INQUIRE-Rerank's shape,
+    or a folder of INQUIRE-Fullrank.
+
+    Raises `BenchmarkError` where there is no such benchmark or split.
+    """
+    kind, argument = BENCHMARKS.split(name)
+    if kind in ("", HUB) and Path(name).exists():
+        from fieldscope.eval.benchmarks.inquire_fullrank import is_fullrank
+
+        kind, argument = "inquire-fullrank" if is_fullrank(Path(name)) else "inquire-rerank", name
+    if not kind:
         raise BenchmarkError(
-            f"{unknown_name('benchmark', name, (*NAMES, HUB))}; or give the path of Parquet files in INQUIRE-Rerank's "
-            "shape, or of a folder of INQUIRE-Fullrank"
+            f"{unknown_name('benchmark', name, BENCHMARKS.names())}; or give the path of Parquet files in "
+            "INQUIRE-Rerank's shape, or of a folder of INQUIRE-Fullrank"
         )
-    from fieldscope.eval.benchmarks.inquire_fullrank import is_fullrank
-
-    if is_fullrank(path):
-        fullrank = open_fullrank(path, split, settings)
-        workload = Workload(fullrank.benchmark, found=fullrank.ids, has_images=fullrank.has_images)
-        if not search:
-            return workload
-        retriever, searched = searchable(fullrank, settings)
-        return replace(workload, retriever=retriever, encoder=searched)
-    return Workload(open_rerank(path, split))
+    opened = BENCHMARKS.load(kind)(BenchmarkRequest(argument, split, settings, search))
+    return opened if isinstance(opened, Workload) else Workload(opened)
 
 
 def selected(workload: Workload, selection: Selection) -> Workload:

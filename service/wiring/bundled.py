@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Literal
 from fieldscope.core.errors import ConfigError, VocabularyError
 
 if TYPE_CHECKING:
+    from fieldscope.agent.lmm.backends import LMMOptions
+    from fieldscope.agent.lmm.base import LMM
     from fieldscope.eval.tuning.estimate import Measure
+    from fieldscope.retrieval.encoder import Encoder
 
 Kind = Literal["clip", "lmm"]
 
@@ -46,6 +49,20 @@ def bundled_folder(kind: Kind) -> Path:
             f"another model with {_OPTION[kind]}"
         )
     return folder
+
+
+def open_encoder(argument: str = "") -> Encoder:
+    """The encoder "bundled"; it ignores its argument."""
+    from fieldscope.retrieval.clip import ClipEncoder
+
+    return ClipEncoder.load(str(bundled_folder("clip")))
+
+
+def open_lmm(argument: str, options: LMMOptions) -> LMM:
+    """The LMM back end "bundled"; it ignores its argument."""
+    from fieldscope.agent.lmm.local import LocalLMM
+
+    return LocalLMM.from_path(bundled_folder("lmm"), options.images, dtype=BUNDLED_DTYPE)
 
 
 def unknown_words(texts: Iterable[str], kind: Kind) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
+from fieldscope.core.files import replace_file
 from fieldscope.core.paths import cache_folder
 
 if TYPE_CHECKING:
@@ -54,10 +55,7 @@ def save_calibration(calibration: Calibration, path: Path | None = None) -> Path
     file = path or _folder() / f"{fingerprint(key)}.json"
     kept = [*(other for other in load_calibrations(file) if other.key != calibration.key), calibration]
     text = json.dumps([each.model_dump(mode="json") for each in kept], indent=2, ensure_ascii=False)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.part")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(file)
+    replace_file(file, f"{text}\n")
     return file
 
 

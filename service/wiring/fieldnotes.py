@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import IndexMismatchError
 from fieldscope.core.paths import cache_folder
+from fieldscope.service.wiring.benchmarks import BenchmarkRequest, Workload
 from fieldscope.service.wiring.feedback import keeping, progress
 from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.settings import Settings
@@ -74,6 +75,32 @@ def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder
     with progress(f"encoding FieldNotes' {split} pictures") as report:
         folder = ensure_rerank(split, encoder, progress=report)
     return load_inquire_rerank(folder, split, name="fieldnotes-rerank"), encoder
+
+
+def open_retrieval(request: BenchmarkRequest) -> Workload:
+    """The benchmark "fieldnotes"."""
+    return _searched(request, "")
+
+
+def open_composed(request: BenchmarkRequest) -> Workload:
+    """The benchmark "fieldnotes-composed"."""
+    return _searched(request, "composed")
+
+
+def open_dialogue(request: BenchmarkRequest) -> Workload:
+    """The benchmark "fieldnotes-dialogue"."""
+    return _searched(request, "dialogue")
+
+
+def open_rerank(request: BenchmarkRequest) -> Workload:
+    """The benchmark "fieldnotes-rerank"."""
+    benchmark, encoder = rerank_benchmark(request.split or "test", request.settings)
+    return Workload(benchmark, None, encoder.fingerprint, own=True)
+
+
+def _searched(request: BenchmarkRequest, task: str) -> Workload:
+    benchmark, library = retrieval_benchmark(request.split or "test", request.settings, task)
+    return Workload(benchmark, library, library.encoder.fingerprint, own=True)
 
 
 def _pictures(data: Split) -> FilesCollection:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import cache_folder
+from fieldscope.service.wiring.benchmarks import BenchmarkRequest, Workload
 from fieldscope.service.wiring.bundled import require_known_words
 from fieldscope.service.wiring.feedback import note, progress, warn
 from fieldscope.service.wiring.models import load_encoder
@@ -23,13 +24,18 @@ if TYPE_CHECKING:
 _SHOWN = 5  # oddities of a benchmark's files
 
 
-def hub_benchmark(split: str | None) -> Benchmark:
-    """INQUIRE-Rerank as it is published, copied into the cache folder on first use."""
+def open_hub(request: BenchmarkRequest) -> Benchmark:
+    """The benchmark "evendrow/INQUIRE-Rerank" as it is published, copied into the cache folder on first use."""
     from fieldscope.eval.benchmarks.inquire_hub import fetch_inquire_rerank
 
     with progress("fetching INQUIRE-Rerank") as report:
-        folder = fetch_inquire_rerank(cache_folder() / "inquire-rerank", split, report)
-    return open_rerank(folder, split)
+        folder = fetch_inquire_rerank(cache_folder() / "inquire-rerank", request.split, report)
+    return open_rerank(folder, request.split)
+
+
+def open_rerank_files(request: BenchmarkRequest) -> Benchmark:
+    """The benchmark "inquire-rerank", whose argument is the path of its files."""
+    return open_rerank(Path(request.argument), request.split)
 
 
 def open_rerank(path: Path, split: str | None) -> Benchmark:
@@ -47,19 +53,20 @@ def _warned(benchmark: Benchmark) -> Benchmark:
     return benchmark
 
 
-def open_fullrank(path: Path, split: str | None, settings: Settings) -> Fullrank:
-    """A split of INQUIRE-Fullrank, with a note where relevant images have no embedding and a warning for each oddity.
-    Raises `BenchmarkError`."""
+def open_fullrank(request: BenchmarkRequest) -> Workload:
+    """The benchmark "inquire-fullrank", whose argument is the path of its folder, with a note where relevant images
+    have no embedding and a warning for each oddity. Raises `BenchmarkError`."""
     from fieldscope.eval.benchmarks.inquire_fullrank import load_inquire_fullrank
 
-    found = load_inquire_fullrank(path, split, settings.clip)
+    found = load_inquire_fullrank(Path(request.argument), request.split, request.settings.clip)
     _warned(found.benchmark)
     if found.missing:
         note(f"{found.missing:,} relevant images have no embedding in {found.embeddings.folder}; they count as missed")
-    return found
+    library, searched = _searchable(found, request.settings) if request.search else (None, None)
+    return Workload(found.benchmark, library, searched, found=found.ids, has_images=found.has_images)
 
 
-def searchable(found: Fullrank, settings: Settings) -> tuple[Library, str]:
+def _searchable(found: Fullrank, settings: Settings) -> tuple[Library, str]:
     """The embeddings in FAISS, searched with the user's CLIP, and the fingerprint of both.
 
     Raises `IndexMismatchError` where the CLIP is not the one that made them, `VocabularyError` where the bundled CLIP
@@ -84,4 +91,6 @@ def searchable(found: Fullrank, settings: Settings) -> tuple[Library, str]:
                 report(done, len(embeddings))
 
         index = FaissIndex.of_blocks(found.ids, blocks(), embeddings.dim, encoder.fingerprint)
-    return Library(index, encoder, {}), fingerprint({"clip": encoder.fingerprint, "embeddings": digest.hexdigest()})
+    return Library(index, encoder, {}, ids=found.ids), fingerprint(
+        {"clip": encoder.fingerprint, "embeddings": digest.hexdigest()}
+    )

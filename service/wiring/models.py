@@ -6,12 +6,13 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, closing, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 from fieldscope.core.errors import ConfigError, LMMError, LMMRequestError, LMMServerError
 from fieldscope.service.wiring import interruption as running
-from fieldscope.service.wiring.bundled import BUNDLED_DTYPE, bundled_folder, bundled_identity
+from fieldscope.service.wiring.bundled import bundled_identity
 from fieldscope.service.wiring.feedback import note, warn
 from fieldscope.service.wiring.settings import Settings
 
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     from fieldscope.agent.lmm.cached import CachedLMM
     from fieldscope.agent.lmm.openai import OpenAILMM
     from fieldscope.agent.lmm.server_facts import Served
-    from fieldscope.cache.store import CacheStore
+    from fieldscope.cache.store import AsyncCacheStore, CacheStore
     from fieldscope.core.types import ImageSource
     from fieldscope.retrieval.encoder import Encoder
-
+    from fieldscope.retrieval.scorer import Scorer
 
 _NO_MODEL_LIST = {404, 405, 501}
 _PATIENCE = 3.0  # seconds that a service waits for its server before it starts without
@@ -31,27 +32,30 @@ _warned: set[tuple[str, str]] = set()  # servers and models of which it was said
 
 
 def load_encoder(settings: Settings) -> Encoder:
-    """The CLIP of the first stage. Raises `ConfigError` where it can't be loaded."""
-    name = settings.clip or str(bundled_folder("clip"))
+    """The encoder of the first stage. Raises `ConfigError` where it can't be loaded."""
     _prepare_libraries(downloads=settings.clip is not None)
-    from fieldscope.retrieval.clip import ClipEncoder
+    from fieldscope.retrieval import encoder
 
-    return ClipEncoder.load(name)
+    return encoder.load_encoder(settings.clip or "bundled")
+
+
+def load_scorer(name: str, settings: Settings) -> Scorer:
+    """The scorer that `name` or `name:argument` means. Raises `ConfigError` where it can't be loaded."""
+    from fieldscope.retrieval.scorer import SCORERS
+
+    kind, argument = SCORERS.split(name)
+    return SCORERS.load(kind or name)(argument, lambda: load_encoder(settings))
 
 
 def bundled_lmm(images: ImageSource) -> LMM:
     """The bundled LMM, in this process."""
-    folder = bundled_folder("lmm")
-    _prepare_libraries(downloads=False)
-    from fieldscope.agent.lmm.local import LocalLMM
-
-    return LocalLMM.from_path(folder, images, dtype=BUNDLED_DTYPE)
+    return _open_backend("bundled", "", images, Settings())
 
 
 def is_lmm_of(identity: str, settings: Settings) -> bool:
     """Whether these settings lead to the LMM of this identity. Weights are not looked at: the bundled one is local."""
-    if settings.lmm_url is None:
-        return identity.startswith("local:")
+    if not settings.asks_server:
+        return settings.lmm_url is None and identity.startswith("local:")
     from fieldscope.agent.lmm.identity import named_identity
 
     return named_identity(identity) == _named(settings)
@@ -63,7 +67,7 @@ def require_server(settings: Settings) -> int | None:
     Raises `LMMError` before any work where it is not there, or serves another model. Replay asks no server. One that
     keeps no list of models is given the benefit of the doubt.
     """
-    if settings.lmm_url and settings.cache_mode != "replay":
+    if settings.asks_server and settings.cache_mode != "replay":
         return asyncio.run(probe_server(settings))
     return None
 
@@ -86,8 +90,9 @@ async def open_lmm(
     """
     from fieldscope.agent.lmm.cached import CachedLMM
 
-    with closing(_store(settings)) as store:
-        model = lmm or (_remembered(settings, store) if settings.cache_mode == "replay" else _lmm(settings, images))
+    async with _open_store(settings) as store:
+        replays = settings.cache_mode == "replay"
+        model = lmm or (await _remembered(settings, store, images) if replays else _lmm(settings, images))
         identify = _identifier(model, settings) if lmm is None and settings.asks_server else None
         if identify is not None:
             with suppress(*(LMMError, TimeoutError) if may_be_away else ()):
@@ -135,33 +140,47 @@ async def check_served(lmm: OpenAILMM) -> Served:
         return Served(listed=False)
 
 
-def _store(settings: Settings) -> CacheStore:
-    if settings.cache_mode == "off":
-        from fieldscope.cache.store import MemoryStore
+@asynccontextmanager
+async def _open_store(settings: Settings) -> AsyncIterator[AsyncCacheStore]:
+    """The response cache: a file, or the store that `name:argument` means in place of the file or in FIELDSCOPE_STORE.
+    Raises `ConfigError` and `CacheError`."""
+    from fieldscope.cache.store import STORES, is_async
+    from fieldscope.cache.writer import as_async
 
-        return MemoryStore()
-    from fieldscope.cache.sqlite import SqliteStore
+    named = str(settings.cache_file or os.environ.get("FIELDSCOPE_STORE") or settings.store_path)
+    kind, argument = ("memory", "") if settings.cache_mode == "off" else STORES.split(named, "sqlite")
+    store = STORES.load(kind)(argument)
+    try:
+        yield as_async(store)
+    finally:
+        if is_async(store):
+            await store.aclose()
+        else:
+            cast("CacheStore", store).close()
 
-    return SqliteStore(settings.store_path)
 
-
-def _lmm(settings: Settings, images: ImageSource, **options: Any) -> LMM:
-    """The LMM of these settings. `options` are those of the door to a server, beside what the settings say."""
-    if settings.lmm_url is None or settings.model is None:
+def _lmm(settings: Settings, images: ImageSource, attempts: int | None = None) -> LMM:
+    """The LMM of these settings, with fewer `attempts` for a call where given."""
+    if settings.lmm_url is None:
         return bundled_lmm(images)
-    from fieldscope.agent.lmm.openai import OpenAILMM
+    return _open_backend(*settings.backend, images, replace(settings, attempts=attempts or settings.attempts))
 
-    return OpenAILMM(
-        settings.lmm_url,
-        settings.model,
+
+def _open_backend(name: str, argument: str, images: ImageSource, settings: Settings) -> LMM:
+    from fieldscope.agent.lmm.backends import LMMS, LMMOptions
+
+    _prepare_libraries(downloads=False)
+    options = LMMOptions(
         images,
-        api_key=settings.api_key,
-        revision=settings.revision,
-        max_side=settings.max_side,
-        max_concurrency=settings.concurrency,
-        timeout=settings.request_timeout,
-        **{"attempts": settings.attempts, **options},
+        settings.model,
+        settings.revision,
+        settings.api_key,
+        settings.max_side,
+        settings.concurrency,
+        settings.request_timeout,
+        settings.attempts,
     )
+    return LMMS.load(name)(argument, options)
 
 
 def _named(settings: Settings) -> str:
@@ -171,22 +190,27 @@ def _named(settings: Settings) -> str:
     return server_identity(settings.model or "", settings.revision, settings.max_side)
 
 
-def _remembered(settings: Settings, store: CacheStore) -> LMM:
-    """What stands for the model in a replay, which asks nothing, so that an identity is enough: the bundled model's, or
-    the one that the settings' model has in the store. Raises `ConfigError` where it has several there."""
+async def _remembered(settings: Settings, store: AsyncCacheStore, images: ImageSource) -> LMM:
+    """What stands for the model in a replay, which asks nothing: only its identity is needed. That is the bundled
+    model's, the back end's own, or the one that the server's model has in the store.
+
+    Raises `ConfigError` where a server's model has several identities there.
+    """
     from fieldscope.agent.lmm.identity import named_identity
     from fieldscope.eval.runs.replay import RecordedLMM
 
-    if not settings.asks_server:
+    if settings.lmm_url is None:
         return RecordedLMM(bundled_identity(), {}, {})
+    if not settings.asks_server:
+        return _lmm(settings, images)
     named = _named(settings)
-    told = [model for model in store.stats().models if named_identity(model) == named != model]
-    if len(told) > 1:
+    known = [model for model in (await store.stats()).models if named_identity(model) == named != model]
+    if len(known) > 1:
         raise ConfigError(
-            f"the response cache has answers of {len(told)} servers for {settings.model} ({'; '.join(sorted(told))}); "
-            "replay a run of one of them with --replay RUN, or remove the others with `fieldscope cache prune --model`"
+            f"the response cache has answers of {len(known)} servers for {settings.model} ({'; '.join(sorted(known))});"
+            " replay a run of one of them with --replay RUN, or remove the others with `fieldscope cache prune --model`"
         )
-    return RecordedLMM(told[0] if told else named, {}, {})
+    return RecordedLMM(known[0] if known else named, {}, {})
 
 
 def _identifier(model: LMM, settings: Settings) -> Callable[[], Awaitable[None]] | None:
@@ -211,17 +235,14 @@ def _identifier(model: LMM, settings: Settings) -> Callable[[], Awaitable[None]]
 
 
 async def probe_server(settings: Settings) -> int | None:
-    """How many tokens the model's context has, where the settings' server says so. Raises what `check_served` does."""
+    """How many tokens the model's context has, where the settings' server says so; None where no server is asked.
+    Raises what `check_served` does."""
+    if not settings.asks_server:
+        return None
     from fieldscope.agent.lmm.openai import OpenAILMM
     from fieldscope.retrieval.collection import FilesCollection
 
-    lmm = OpenAILMM(
-        settings.lmm_url or "",
-        settings.model or "",
-        FilesCollection({}),
-        api_key=settings.api_key,
-        timeout=settings.request_timeout,
-    )
+    lmm = cast(OpenAILMM, _lmm(settings, FilesCollection({})))
     try:
         return (await check_served(lmm)).context
     finally:

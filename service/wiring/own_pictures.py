@@ -56,12 +56,12 @@ def _hashes_in(folder: Path, checksum: str) -> list[str]:
 
 
 def _compute(folder: Path, checksum: str) -> list[str]:
+    from fieldscope.core.files import replace_file
     from fieldscope.retrieval.collection import FolderCollection
-    from fieldscope.retrieval.manifest import replace_file
 
     pictures = FolderCollection(folder)
     hashes = [pictures.pixel_hash(image_id) for image_id in pictures.ids()]
     text = json.dumps({"checksum": checksum, "hashes": hashes})
     with suppress(OSError):
-        replace_file(folder / "hashes.json", lambda path: path.write_text(text, encoding="utf-8"))
+        replace_file(folder / "hashes.json", text)
     return hashes

@@ -44,9 +44,16 @@ class Settings:
     attempts: int = DEFAULT_ATTEMPTS
 
     @property
+    def backend(self) -> tuple[str, str]:
+        """The registered LMM back end and its argument; a text that names no back end is a server's address."""
+        from fieldscope.agent.lmm.backends import LMMS
+
+        return LMMS.split(self.lmm_url, "openai") if self.lmm_url else ("bundled", "")
+
+    @property
     def asks_server(self) -> bool:
-        """Whether a server's model is asked, and not the bundled one."""
-        return self.lmm_url is not None and self.model is not None
+        """Whether a server's model is asked, and not the bundled one or another package's."""
+        return self.backend[0] == "openai" and self.model is not None
 
     @property
     def store_path(self) -> Path:

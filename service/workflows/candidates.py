@@ -1,24 +1,19 @@
-"""Candidates from images that somebody chose: each with the first stage's score, the unreadable ones apart."""
+"""Candidates from a user's own images: each with the first stage's score, unreadable images apart."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldscope.core.errors import ConfigError, ImageError
+from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.feedback import progress
 
 if TYPE_CHECKING:
-    from PIL import Image as PILImage
-
     from fieldscope.core.types import Candidate, Query
     from fieldscope.retrieval.collection import Collection
-    from fieldscope.retrieval.encoder import Encoder
-
-_AT_ONCE = 8  # pictures in memory
+    from fieldscope.retrieval.scorer import Scorer
 
 
 @dataclass(frozen=True)
@@ -45,43 +40,18 @@ def open_chosen(paths: Sequence[Path]) -> Chosen:
     return Chosen(images, {**missing, **images.skipped()})
 
 
-def score(chosen: Chosen, query: Query, encoder: Encoder | None) -> tuple[list[Candidate], dict[str, str]]:
-    """A candidate for every readable image, and all that are skipped. Without an encoder every prior is 0.
+def score(chosen: Chosen, query: Query, scorer: Scorer | None) -> tuple[list[Candidate], dict[str, str]]:
+    """A candidate for every readable image, and all skipped images with the reason. Without a scorer every prior is 0.
 
     Raises `ConfigError` where no image can be read.
     """
     from fieldscope.core.types import Candidate
+    from fieldscope.retrieval.encoder import inputs_of
+    from fieldscope.retrieval.scorer import score_images
 
-    skipped = dict(chosen.skipped)
-    candidates: list[Candidate] = []
-    ids = chosen.images.ids()
-    priors_of = _scorer(query, encoder)
-    with ThreadPoolExecutor(_AT_ONCE) as pool, progress("reading images") as report:
-        for start in range(0, len(ids), _AT_ONCE):
-            batch = ids[start : start + _AT_ONCE]
-            readable: dict[str, PILImage.Image] = {}
-            for image_id, image in zip(batch, pool.map(lambda i: _read(chosen.images, i), batch), strict=True):
-                if isinstance(image, ImageError):
-                    skipped[image_id] = str(image)
-                else:
-                    readable[image_id] = image
-            priors = priors_of(list(readable.values()))
-            candidates += [Candidate(image_id, prior) for image_id, prior in zip(readable, priors, strict=True)]
-            report(start + len(batch), len(ids))
-    if not candidates:
+    skipped, ids = dict(chosen.skipped), chosen.images.ids()
+    with progress("reading images") as report:
+        scores = score_images(scorer, inputs_of(query), ids, chosen.images, skipped, report)
+    if not scores:
         raise ConfigError(f"none of the {len(ids)} images can be read; the first: {next(iter(skipped.values()))}")
-    return candidates, skipped
-
-
-def _scorer(query: Query, encoder: Encoder | None) -> Callable[[list[PILImage.Image]], list[float]]:
-    if encoder is None:
-        return lambda pictures: [0.0] * len(pictures)
-    wanted = encoder.encode_query(query)
-    return lambda pictures: [float(similarity) for similarity in encoder.encode_images(pictures) @ wanted]
-
-
-def _read(images: Collection, image_id: str) -> PILImage.Image | ImageError:
-    try:
-        return images.load(image_id)
-    except ImageError as error:
-        return error
+    return [Candidate(image_id, score) for image_id, score in scores.items()], skipped

@@ -13,6 +13,7 @@ from fieldscope.core.types import Query
 from fieldscope.retrieval.captions import read_captions, write_captions
 from fieldscope.retrieval.clip import ClipEncoder
 from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.retrieval.encoder import QueryInputs
 from fieldscope.retrieval.library import build_index, open_library
 from fieldscope.retrieval.manifest import read_manifest
 
@@ -37,7 +38,7 @@ def test_captions_are_read_as_they_were_written(folder: Path, clip: ClipEncoder)
             ("3.png", "a red crab"), ("below/6.png", "two crabs on the beach"), ("0.png", "a red crab"),
         ]  # fmt: skip
         for text, vector in zip(captions.texts.values(), captions.vectors, strict=True):
-            np.testing.assert_array_equal(vector, clip.encode_query(Query(id="q", text=text)))
+            np.testing.assert_array_equal(vector, clip.encode_query(QueryInputs(text)))
 
 
 def test_captions_change_what_is_found(folder: Path, clip: ClipEncoder) -> None:

@@ -15,6 +15,7 @@ from PIL import Image as PILImage
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.types import Query, Turn
 from fieldscope.retrieval.clip import ClipEncoder
+from fieldscope.retrieval.encoder import QueryInputs, inputs_of
 
 
 def pictures(count: int) -> list[PILImage.Image]:
@@ -22,8 +23,8 @@ def pictures(count: int) -> list[PILImage.Image]:
     return [PILImage.fromarray(pixels) for pixels in noise]
 
 
-def text(words: str) -> Query:
-    return Query(id="q", text=words)
+def text(words: str) -> QueryInputs:
+    return QueryInputs(words)
 
 
 def test_vectors_are_what_open_clip_computes(clip_folder: Path) -> None:
@@ -42,7 +43,7 @@ def test_vectors_have_length_one_and_the_declared_shape(clip: ClipEncoder) -> No
     vectors = clip.encode_images(pictures(3))
     assert vectors.shape == (3, clip.dim) == (3, 24) and vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    query = clip.encode_query(text("a fish in the rain"), instruction="ignored")
+    query = clip.encode_query(QueryInputs("a fish in the rain", instruction="ignored"))
     assert query.shape == (24,) and query.dtype == np.float32
     assert np.linalg.norm(query) == pytest.approx(1, abs=1e-6)
     assert clip.encode_images([]).shape == (0, 24)
@@ -89,13 +90,13 @@ def test_other_weights_have_another_fingerprint(clip: ClipEncoder, other_clip: C
 
 
 def test_a_reference_image_is_refused(clip: ClipEncoder) -> None:
-    with pytest.raises(ConfigError, match="'c' has a reference image"):
-        clip.encode_query(Query(id="c", text="on snow", reference_image="1"))
+    with pytest.raises(ConfigError, match="the query has a reference image"):
+        clip.encode_query(QueryInputs("on snow", image=pictures(1)[0]))
 
 
 def test_a_dialogue_is_its_text_and_its_answers(clip: ClipEncoder) -> None:
     turns = (Turn(question="which colour?", answer="red"), Turn(question="where is it?", answer="on the beach"))
-    spoken = clip.encode_query(Query(id="d", text="a crab", dialogue=turns))
+    spoken = clip.encode_query(inputs_of(Query(id="d", text="a crab", dialogue=turns)))
     np.testing.assert_array_equal(spoken, clip.encode_query(text("a crab, red, on the beach")))
 
 

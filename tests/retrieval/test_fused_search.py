@@ -13,7 +13,7 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.core.types import Candidate, Query, Turn
 from fieldscope.retrieval.captions import Captions
 from fieldscope.retrieval.clip import ClipEncoder
-from fieldscope.retrieval.encoder import Vectors, query_text
+from fieldscope.retrieval.encoder import Vectors, inputs_of, query_text
 from fieldscope.retrieval.faiss_index import FaissIndex
 from fieldscope.retrieval.index import ExactIndex
 from fieldscope.retrieval.library import Library
@@ -32,8 +32,8 @@ def text(query: str) -> Query:
 def library(clip: ClipEncoder) -> Library:
     vectors = np.random.default_rng(1).standard_normal((len(IDS), clip.dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    spoken = np.stack([clip.encode_query(text(caption)) for caption in CAPTIONS.values()])
-    return Library(FaissIndex(IDS, vectors, clip.fingerprint), clip, {}, Captions(CAPTIONS, spoken))
+    spoken = np.stack([clip.encode_query(inputs_of(text(caption))) for caption in CAPTIONS.values()])
+    return Library(FaissIndex(IDS, vectors, clip.fingerprint), clip, {}, Captions(CAPTIONS, spoken), IDS)
 
 
 def expected(scores: Vectors, leave_out: str | None = None) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def priors(found: list[Candidate]) -> dict[str, float]:
 
 
 def test_a_composed_query_is_its_image_and_its_text_and_never_finds_its_image(library: Library) -> None:
-    both = library.index.vectors[3] + library.encoder.encode_query(text("in the rain"))
+    both = library.index.vectors[3] + library.encoder.encode_query(inputs_of(text("in the rain")))
     scores = library.index.vectors @ (both / np.linalg.norm(both))
     assert priors(library.search(COMPOSED, 100)) == expected(scores, "image 3")
     assert scores.argmax() == 3  # it would have come first
@@ -73,11 +73,11 @@ def test_similarities_are_averaged_over_descriptions_and_weighted_with_captions(
     library: Library, descriptions: list[str], weight: float, composed: bool
 ) -> None:
     query = COMPOSED if composed else text("a crab")
-    own = library.encoder.encode_query(query.model_copy(update={"reference_image": None}))
+    own = library.encoder.encode_query(inputs_of(query.model_copy(update={"reference_image": None})))
     if composed:
         own = library.index.vectors[3] + own
         own = own / np.linalg.norm(own)
-    wanted = np.stack([own, *(library.encoder.encode_query(text(words)) for words in descriptions)])
+    wanted = np.stack([own, *(library.encoder.encode_query(inputs_of(text(words))) for words in descriptions)])
     image = library.index.vectors @ wanted.T
     scores = image.copy()
     assert library.captions is not None
@@ -110,6 +110,6 @@ def test_without_captions_their_weight_means_nothing(library: Library) -> None:
 def test_an_index_hands_out_single_vectors(kind: type[ExactIndex] | type[FaissIndex]) -> None:
     vectors = np.eye(3, dtype=np.float32)
     index = kind(["a", "b", "c"], vectors, "e")
-    np.testing.assert_array_equal(index.vector("b"), vectors[1])
+    np.testing.assert_array_equal(index.vectors_of(["b"])[0], vectors[1])
     with pytest.raises(ConfigError, match="'d' is none of the 3"):
-        index.vector("d")
+        index.vectors_of(["d"])

@@ -22,7 +22,7 @@ from fieldscope.core.types import Query
 from fieldscope.retrieval import manifest as manifest_module
 from fieldscope.retrieval.captions import write_captions
 from fieldscope.retrieval.collection import FolderCollection
-from fieldscope.retrieval.encoder import Vectors
+from fieldscope.retrieval.encoder import QueryInputs, Vectors
 from fieldscope.retrieval.library import build_index, open_library, read_skipped
 from fieldscope.retrieval.manifest import read_manifest
 from fieldscope.retrieval.opening import reopen_collection
@@ -38,9 +38,10 @@ class Colours:
 
     fingerprint = "colours"
     dim = 3
+    uses = frozenset({"text"})
 
-    def encode_query(self, query: Query, instruction: str | None = None) -> Vectors:
-        return np.array([1, len(query.text) % 7, 1], dtype=np.float32)
+    def encode_query(self, inputs: QueryInputs) -> Vectors:
+        return np.array([1, len(inputs.text) % 7, 1], dtype=np.float32)
 
     def encode_images(self, images: Sequence[PILImage.Image]) -> Vectors:
         return np.stack([np.asarray(image, dtype=np.float32).mean(axis=(0, 1)) / 255 for image in images])

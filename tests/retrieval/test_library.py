@@ -15,10 +15,10 @@ from PIL import Image as PILImage
 
 from fieldscope.core.errors import BrokenImageError, ConfigError, IndexMismatchError
 from fieldscope.core.types import Query
-from fieldscope.retrieval import library as module
+from fieldscope.retrieval import batches as module
 from fieldscope.retrieval.clip import ClipEncoder
 from fieldscope.retrieval.collection import FolderCollection
-from fieldscope.retrieval.encoder import Vectors
+from fieldscope.retrieval.encoder import QueryInputs, Vectors, inputs_of
 from fieldscope.retrieval.library import build_index, open_library
 from fieldscope.retrieval.manifest import read_manifest
 from fieldscope.retrieval.opening import open_collection
@@ -34,10 +34,10 @@ class Counting:
     def __init__(self, encoder: ClipEncoder, allowed: int = 1000, how: str = "raise") -> None:
         self.encoder, self.allowed, self.how = encoder, allowed, how
         self.encoded = 0
-        self.fingerprint, self.dim = encoder.fingerprint, encoder.dim
+        self.fingerprint, self.dim, self.uses = encoder.fingerprint, encoder.dim, encoder.uses
 
-    def encode_query(self, query: Query, instruction: str | None = None) -> Vectors:
-        return self.encoder.encode_query(query, instruction)
+    def encode_query(self, inputs: QueryInputs) -> Vectors:
+        return self.encoder.encode_query(inputs)
 
     def encode_images(self, images: Sequence[PILImage.Image]) -> Vectors:
         if self.encoded + len(images) > self.allowed:
@@ -64,7 +64,7 @@ def test_sound_images_are_indexed_and_broken_ones_listed(photos: Path, clip: Cli
 def test_search_gives_the_nearest_images_first(photos: Path, clip: ClipEncoder, tmp_path: Path) -> None:
     build_index(FolderCollection(photos), clip, tmp_path / "index")
     found = open_library(tmp_path / "index", clip).search(QUERY, 4)
-    similarity = clip.encode_images([PILImage.open(photos / i) for i in SOUND]) @ clip.encode_query(QUERY)
+    similarity = clip.encode_images([PILImage.open(photos / i) for i in SOUND]) @ clip.encode_query(inputs_of(QUERY))
     best = np.argsort(-similarity)[:4]
     assert [candidate.image_id for candidate in found] == [SOUND[i] for i in best]
     assert [candidate.prior for candidate in found] == pytest.approx([float(similarity[i]) for i in best], abs=1e-5)

@@ -18,6 +18,7 @@ from fieldscope.core.errors import IndexMismatchError
 from fieldscope.core.types import Query
 from fieldscope.retrieval.clip import ClipEncoder
 from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.retrieval.encoder import inputs_of
 from fieldscope.retrieval.library import build_index, open_library
 from fieldscope.retrieval.manifest import read_manifest
 from tests.retrieval.conftest import write_clip
@@ -105,7 +106,7 @@ def test_only_what_was_built_wrongly_has_a_new_fingerprint() -> None:
     right, wrong = ClipEncoder.load(QUICK), misbuilt(QUICK)
     assert right.fingerprint == ClipEncoder.load(f"{MODEL}-quickgelu:quick").fingerprint
     assert right.fingerprint != wrong.fingerprint == right.wrong_fingerprint
-    assert not np.allclose(right.encode_query(QUERY), wrong.encode_query(QUERY), atol=1e-4)
+    assert not np.allclose(right.encode_query(inputs_of(QUERY)), wrong.encode_query(inputs_of(QUERY)), atol=1e-4)
     plain = ClipEncoder.load(PLAIN)
     assert (plain.fingerprint, plain.wrong_fingerprint) == (wrong.fingerprint, None)
 

@@ -17,7 +17,7 @@ from fieldscope.retrieval import faiss_index
 from fieldscope.retrieval.captions import Captions, write_captions
 from fieldscope.retrieval.clip import ClipEncoder
 from fieldscope.retrieval.collection import FolderCollection
-from fieldscope.retrieval.encoder import Vectors
+from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors
 from fieldscope.retrieval.library import Library, build_index, open_library
 from fieldscope.retrieval.remembered import RememberedSearch
 from tests.waiting import PATIENCE
@@ -37,12 +37,16 @@ class Counting:
         return self.encoder.fingerprint
 
     @property
+    def uses(self) -> frozenset[QueryPart]:
+        return self.encoder.uses
+
+    @property
     def dim(self) -> int:
         return self.encoder.dim
 
-    def encode_query(self, query: Query, instruction: str | None = None) -> Vectors:
-        self.texts.append(query.text)
-        return self.encoder.encode_query(query, instruction)
+    def encode_query(self, inputs: QueryInputs) -> Vectors:
+        self.texts.append(inputs.text)
+        return self.encoder.encode_query(inputs)
 
     def encode_images(self, images: Sequence[PILImage.Image]) -> Vectors:
         return self.encoder.encode_images(images)
@@ -115,7 +119,7 @@ def test_concurrent_searches_build_one_blended_index_once(library: Library, monk
         return blend(self, ids, vectors, weight)
 
     monkeypatch.setattr(Captions, "blend", counted)
-    object.__setattr__(library, "_fusing", Lock())
+    object.__setattr__(library, "_blending", Lock())
 
     def search() -> list[str]:
         return [candidate.image_id for candidate in library.search(QUERY, 5, (), 0.5)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fieldscope.core.errors import ConfigError
+from fieldscope.core.files import replace_file
 from fieldscope.service.cli.console import plain, show, show_json
 from fieldscope.service.cli.options import json_option
 from fieldscope.service.wiring.feedback import progress, warn
@@ -157,12 +157,7 @@ def _table(sheet: Sheet) -> Table:
 
 def _write(file: Path, text: str) -> None:
     """The whole file, or the old one as it was."""
-    partial = file.with_name(f".{file.name}.part")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+        replace_file(file, text)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise ConfigError(f"can't write {file} ({error.strerror}); choose another place") from error

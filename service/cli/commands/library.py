@@ -29,9 +29,10 @@ SHOWN = 20
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
+@click.option("--index-type", "kind", default="faiss", show_default=True, metavar="NAME", help="A registered index.")
 @json_option
 @clip_options
-def index(folder: Path, out: Path, as_json: bool, settings: Settings) -> None:
+def index(folder: Path, out: Path, kind: str, as_json: bool, settings: Settings) -> None:
     """Make a folder of images searchable.
 
     The images in FOLDER, or in Parquet files there, are encoded with a CLIP into DIR. What was encoded is kept: the
@@ -52,7 +53,8 @@ def index(folder: Path, out: Path, as_json: bool, settings: Settings) -> None:
     encoder = load_encoder(settings)
     kept = f"what was encoded is kept in {out}, and the same command goes on there"
     with keeping(kept), progress("encoding images") as report:
-        built = build_index(collection, encoder, out, encoder_name=settings.clip or "bundled", progress=report)
+        name = settings.clip or "bundled"
+        built = build_index(collection, encoder, out, encoder_name=name, index_kind=kind, progress=report)
     if as_json:
         skipped = [{"image": image, "reason": reason} for image, reason in built.skipped.items()]
         show_json(
@@ -84,7 +86,7 @@ def caption(folder: Path, as_json: bool, settings: Settings) -> None:
     require_server(settings)
     encoder = load_encoder(settings)
     library = open_library(folder, encoder)
-    images, ids = library.collection, library.index.ids
+    images, ids = library.collection, library.ids
     flags = [] if (settings.clip and settings.lmm_url) or all_fieldnotes(images, ids) else [FOREIGN]
     for flag in flags:
         warn(flag)
@@ -226,7 +228,7 @@ def _id_of(reference: str, library: Library, images: ImageSource) -> str:
     """The id of the image that a user names by its id or by its file; the name itself where it is neither."""
     from fieldscope.retrieval.collection import FilesCollection, FolderCollection
 
-    if reference in library.index.ids:
+    if reference in library.ids:
         return reference
     file = Path(os.path.realpath(reference))
     if isinstance(images, FolderCollection) and file.is_relative_to(images.root):
@@ -276,11 +278,10 @@ def _flags(images: ImageSource, seen: Iterable[str], strategy: Strategy, setting
 
 def _write(file: Path, text: str) -> None:
     from fieldscope.core.errors import ConfigError
-    from fieldscope.retrieval.manifest import replace_file
+    from fieldscope.core.files import replace_file
 
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, lambda fresh: fresh.write_text(text, encoding="utf-8", newline=""))
+        replace_file(file, text)
     except OSError as error:
         raise ConfigError(f"can't write {file} ({error.strerror or error}); choose another file") from error
     note(f"wrote {file}")

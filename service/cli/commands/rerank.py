@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     help="A folder of images, image files, or Parquet files.",
 )
 @click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Show the best K only; all are looked at.")
+@click.option("--scorer", metavar="NAME[:ARG]", help="A scorer for the prior.  [default: similarity by the CLIP]")
 @click.option("--strategy", "name", default=DEFAULT_STRATEGY, show_default=True, metavar="NAME|FILE")
 @budget_options
 @dry_run_options
@@ -41,6 +42,7 @@ def rerank(
     text: str,
     paths: tuple[Path, ...],
     top_k: int | None,
+    scorer: str | None,
     name: str,
     budget: Budget,
     dry_run: bool,
@@ -57,7 +59,7 @@ def rerank(
     from fieldscope.eval.tuning.estimate import require_context
     from fieldscope.service.cli.tables.ranking import Ranking
     from fieldscope.service.wiring.bundled import require_known_words
-    from fieldscope.service.wiring.models import load_encoder, require_server
+    from fieldscope.service.wiring.models import load_scorer, require_server
     from fieldscope.service.wiring.queries import make_query
     from fieldscope.service.workflows.candidates import open_chosen, score
     from fieldscope.service.workflows.rerank import require_verdicts, rerank_once, warn_of_end
@@ -67,7 +69,7 @@ def rerank(
     asks_server = bool(strategy.prompts and settings.lmm_url)
     if strategy.prompts and not asks_server:
         require_known_words([query.text], "lmm")
-    if not settings.clip and not asks_server:
+    if not (settings.clip or scorer or asks_server):
         require_known_words([query.text], "clip")
     chosen = open_chosen(paths)
     if dry_run:
@@ -79,17 +81,19 @@ def rerank(
         return
     if asks_server:
         require_context([strategy], [query], require_server(settings))
-    flags = _flags(chosen, strategy, settings)
+    flags = [] if scorer and not strategy.prompts else _flags(chosen, strategy, settings)
     for flag in flags:
         warn(flag)
-    with_prior = not asks_server or settings.clip is not None or _bundled_clip_knows(query.text, chosen)
+    own_prior = scorer is not None or settings.clip is not None
+    with_prior = not asks_server or own_prior or _bundled_clip_knows(query.text, chosen)
     if not with_prior:
         note("the bundled CLIP does not know these images, so the LMM ranks alone; name a CLIP with --clip for a prior")
-    encoder = load_encoder(settings) if with_prior else None
-    candidates, skipped = score(chosen, query, encoder)
-    origin = encoder.fingerprint if encoder else None
+    prior = load_scorer(scorer or "similarity", settings) if with_prior else None
+    candidates, skipped = score(chosen, query, prior)
+    origin = prior.fingerprint if prior else None
     result = rerank_once(query, candidates, chosen.images, strategy, settings, flags, budget, origin)
-    models = {"clip": (settings.clip or "bundled") if with_prior else None, "lmm": _lmm_name(strategy, settings)}
+    prior_name = (scorer or settings.clip or "bundled") if with_prior else None
+    models = {"clip": prior_name, "lmm": _lmm_name(strategy, settings)}
     ranking = Ranking(result, chosen.images, skipped, models)
     if as_json:
         show_json(ranking.payload(top_k))

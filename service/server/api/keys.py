@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.core.private import private_file, private_folder
+from fieldscope.core.files import replace_file
 from fieldscope.core.validation import unknown_name
 
 PREFIX = "fs_"
@@ -97,12 +96,8 @@ class KeyFile:
         return found
 
     def _write(self, keys: tuple[Key, ...]) -> None:
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
-            private_folder(self.path.parent)
-            private_file(partial)
-            partial.write_text(json.dumps([key.model_dump() for key in keys], indent=2), encoding="utf-8")
-            partial.replace(self.path)
+            replace_file(self.path, json.dumps([key.model_dump() for key in keys], indent=2), private=True)
         except OSError as error:
             raise ConfigError(f"can't write {self.path} ({error.strerror or error}); name another file") from error
 

@@ -16,12 +16,12 @@ from uuid import uuid4
 from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.core.errors import ConfigError
+from fieldscope.core.files import replace_file
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.private import private_file, private_folder
 from fieldscope.eval.runs.inputs import NAME as INPUTS
 from fieldscope.eval.runs.inputs import BenchmarkLine, strategy_line
 from fieldscope.eval.runs.jsonlines import JsonLines
-from fieldscope.retrieval.manifest import replace_file
 
 LARGEST = 32_000_000
 """Bytes of results in one folder: a page of the viewer reads all of them when they have changed."""
@@ -129,4 +129,4 @@ class ServedRun:
         ))  # fmt: skip
 
     def _write(self, name: str, text: str) -> None:
-        replace_file(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))
+        replace_file(self.path / name, text)

@@ -12,6 +12,7 @@ import numpy as np
 from fieldscope.core.errors import ConfigError, ImageError
 from fieldscope.core.types import Candidate, HashSource, Prior, Query
 from fieldscope.retrieval.lru import ByteLru
+from fieldscope.retrieval.query_vectors import QueryVectors
 from fieldscope.retrieval.union import UnionCollection
 from fieldscope.service.server.api.collections import ServedCollection, named
 from fieldscope.service.server.api.pictures import UPLOADED, PictureStore
@@ -54,6 +55,7 @@ class Vectoriser:
         self._images = images
         self._collections = collections
         self._kept: ByteLru[Vectors] = ByteLru(_KEPT_BYTES)
+        self._queries = QueryVectors(encoder)
 
     async def priors(self, query: Query, image_ids: Sequence[str]) -> list[float]:
         """The similarity of each picture to the query's words, its reference image, or the normalised sum of both.
@@ -61,9 +63,9 @@ class Vectoriser:
         wanted = self._known(image_ids) if self._query_known(query) else None
         if wanted is None:
             wanted = await asyncio.to_thread(self._vectors, image_ids)
-            asked = await asyncio.to_thread(self._query, query)
+            asked = await asyncio.to_thread(self.query, query)
         else:
-            asked = self._query(query)
+            asked = self.query(query)
         return [float(similarity) for similarity in wanted @ asked]
 
     async def text_priors(self, query: Query, texts: Mapping[str, str]) -> dict[str, float]:
@@ -72,7 +74,7 @@ class Vectoriser:
 
         def similarities() -> Vectors:
             plain = (Query(id=document, text=" ".join(text.split())) for document, text in texts.items())
-            found: Vectors = np.stack([self._text(each) for each in plain]) @ self._query(query)
+            found: Vectors = np.stack([self._queries.of_text(each) for each in plain]) @ self.query(query)
             return found
 
         told = await asyncio.to_thread(similarities) if texts else ()
@@ -83,31 +85,15 @@ class Vectoriser:
         vector: Vectors = self._vectors([image_id])[0]
         return vector
 
-    def _query(self, query: Query) -> Vectors:
-        """Shape (dim,), unit length."""
-        parts = []
-        if query.text:
-            parts.append(self._text(query))
-        if query.reference_image is not None:
-            parts.append(self.vector(query.reference_image))
-        both = np.sum(parts, axis=0)
-        unit: Vectors = both / np.linalg.norm(both) if len(parts) > 1 else both
-        return unit
-
-    def _text(self, query: Query) -> Vectors:
-        plain = query.model_copy(update={"reference_image": None})
-        key = ("text", plain.text, plain.dialogue)
-        vector = self._kept.get(key)
-        if vector is None:
-            vector = self.encoder.encode_query(plain)
-            self._kept.put(key, vector, vector.nbytes + len(plain.text))
-        return vector
+    def query(self, query: Query) -> Vectors:
+        """A query's vector, shape (dim,), unit length. Raises `ImageError`."""
+        return self._queries.of(query, self.vector, self._images.load)
 
     def _query_known(self, query: Query) -> bool:
         reference = query.reference_image
-        return (not query.text or self._kept.get(("text", query.text, query.dialogue)) is not None) and (
-            reference is None or self._remembered(reference) is not None
-        )
+        if reference is not None and ("image" in self.encoder.uses or self._remembered(reference) is None):
+            return False
+        return not query.text or self._queries.remembers(query)
 
     def _known(self, image_ids: Sequence[str]) -> Vectors | None:
         """All vectors where none must be made, shape (n, dim)."""
@@ -117,16 +103,16 @@ class Vectoriser:
 
     def _remembered(self, image_id: str) -> Vectors | None:
         """A picture's vector where it need not be made: out of memory, which is faster than an index, or the index."""
-        vector = self._kept.get(("image", image_id))
+        vector = self._kept.get(image_id)
         if vector is None and (place := named(self._collections, image_id)) is not None:
             collection, inner = place
             if collection.library is not None:
                 with suppress(ConfigError):  # it could not be read when the index was made
-                    vector = self._keep(image_id, collection.library.index.vector(inner))
+                    vector = self._keep(image_id, collection.library.index.vectors_of([inner])[0])
         return vector
 
     def _keep(self, image_id: str, vector: Vectors) -> Vectors:
-        self._kept.put(("image", image_id), vector, vector.nbytes)
+        self._kept.put(image_id, vector, vector.nbytes)
         return vector
 
     def _vectors(self, image_ids: Sequence[str]) -> Vectors:
@@ -164,7 +150,7 @@ class ServedRetriever:
         reference = query.reference_image
         vector = None
         if reference is not None:
-            vector = self._vectors.vector(reference)
+            vector = self._vectors.query(query)
             query = query.model_copy(update={"reference_image": reference.removeprefix(self._collection.reference(""))})
         found = library.search(query, k, descriptions, caption_weight, prior, vector)
         for candidate in found:

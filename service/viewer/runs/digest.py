@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -11,9 +12,9 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fieldscope.core.files import replace_file
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import cache_folder
-from fieldscope.core.private import private_file, private_folder
 from fieldscope.core.reading import load_json
 from fieldscope.eval.measures.metrics import average_precision, ndcg, reciprocal_rank
 
@@ -156,11 +157,5 @@ def _kept_at(results: str, judgments: Mapping[str, Mapping[str, int]] | None) ->
 
 def _keep(path: Path, found: _Digests) -> None:
     """Remember, if the disk lets us: what is kept only saves time."""
-    try:
-        private_folder(path.parent)
-        partial = path.with_suffix(".part")
-        private_file(partial)
-        partial.write_text(found.model_dump_json(), encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        pass
+    with suppress(OSError):
+        replace_file(path, found.model_dump_json(), private=True)

@@ -18,9 +18,8 @@ from PIL import Image as PILImage
 
 from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
 from fieldscope.core.errors import LMMConnectionError
-from fieldscope.core.types import Query
 from fieldscope.retrieval.collection import FolderCollection
-from fieldscope.retrieval.encoder import Vectors, query_text
+from fieldscope.retrieval.encoder import QueryInputs, Vectors
 from fieldscope.service.server.api import catalog, cohere, jina, jobs, search
 from fieldscope.service.server.api.engine import Engine
 from fieldscope.service.server.api.errors import add_handlers
@@ -38,9 +37,10 @@ class FactsEncoder:
 
     fingerprint = "f" * 64
     dim = len(FACTS) + 1
+    uses = frozenset({"text"})
 
-    def encode_query(self, query: Query, instruction: str | None = None) -> Vectors:
-        words = set(re.findall(r"\w+", query_text(query)))
+    def encode_query(self, inputs: QueryInputs) -> Vectors:
+        words = set(re.findall(r"\w+", inputs.text))
         return _unit([float(fact in words) for fact in FACTS])
 
     def encode_images(self, images: Sequence[PILImage.Image]) -> Vectors:

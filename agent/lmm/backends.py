@@ -1,0 +1,32 @@
+"""LMM back ends: the registered ones, and what each is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fieldscope.agent.lmm.base import LMM
+from fieldscope.core.registry import Registry
+from fieldscope.core.types import ImageSource
+
+
+@dataclass(frozen=True)
+class LMMOptions:
+    """What a user chose about a model; a back end reads what it uses.
+
+    `images` has the pictures of requests. `max_side` is in pixels, `request_timeout` in seconds for one attempt of a
+    call, `attempts` the most attempts, and `concurrency` the most calls at once.
+    """
+
+    images: ImageSource
+    model: str | None = None
+    revision: str | None = None
+    api_key: str | None = None
+    max_side: int | None = None
+    concurrency: int = 32
+    request_timeout: float = 120.0
+    attempts: int = 6
+
+
+LMMS: Registry[Callable[[str, LMMOptions], LMM]] = Registry("LMM back end", "fieldscope.lmms")
+"""Each opens a model from an argument, such as a server's address or a folder. Raises `ConfigError`."""

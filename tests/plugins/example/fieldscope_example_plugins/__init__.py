@@ -1,0 +1,1 @@
+"""A part of each kind for Fieldscope, which know plain colours and nothing else."""
