@@ -21,7 +21,8 @@ from fieldscope.eval.measures.scoring import score, shown_metrics
 from fieldscope.eval.progress import Progress, Silent
 from fieldscope.eval.runs.inputs import NAME as INPUTS
 from fieldscope.eval.runs.ledger import Ledger
-from fieldscope.eval.runs.runfolder import RunFolder
+from fieldscope.eval.runs.read import COLLECTION, METRICS, QRELS
+from fieldscope.eval.runs.runfolder import FingerprintedStrategy, RunFolder, strategy_entry
 from fieldscope.eval.runs.trec import qrels_lines, run_lines
 from fieldscope.eval.types import Benchmark, Cost, RunSummary
 from fieldscope.retrieval.collection import Collection
@@ -30,23 +31,6 @@ PATIENCE = 20
 """So many calls without an answer end a run, if they are those of several whole queries."""
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][\w.+~=,-]*")
-
-
-class Fingerprinted(Protocol):
-    """What a manifest says of a prompt."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-
-class FingerprintedStrategy(Fingerprinted, Protocol):
-    """What a manifest says of a strategy."""
-
-    @property
-    def prompts(self) -> Sequence[Fingerprinted]: ...
 
 
 class Reranker(Protocol):
@@ -117,7 +101,7 @@ async def evaluate(
             if inputs and name in inputs:
                 folder.keep(INPUTS, inputs[name])
             if isinstance(benchmark.images, Collection):
-                folder.keep("collection.json", [json.dumps(benchmark.images.locator(), ensure_ascii=False)])
+                folder.keep(COLLECTION, [json.dumps(benchmark.images.locator(), ensure_ascii=False)])
         return [
             await _run(benchmark, queries, reranker, folder, query_concurrency, budget, progress, ledger, live)
             for reranker, folder in zip(rerankers, folders, strict=True)
@@ -222,7 +206,7 @@ def _conclude(
     )
     rankings = {q: tuple((ranked.image_id, ranked.score) for ranked in result.ranking) for q, result in results.items()}
     folder.write("run.trec", run_lines(Run(strategy, rankings)))
-    folder.write("qrels.trec", qrels_lines({query_id: benchmark.judgments(query_id) for query_id in results}))
+    folder.write(QRELS, qrels_lines({query_id: benchmark.judgments(query_id) for query_id in results}))
     table = {
         **{key: value for key, value in asdict(summary).items() if key not in ("out", "scored_on_test")},
         "metrics": means,
@@ -233,7 +217,7 @@ def _conclude(
             query_id: dict(benchmark.meta[query_id].groups) for query_id in results if query_id in benchmark.meta
         },
     }
-    folder.write("metrics.json", [json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False), "\n"])
+    folder.write(METRICS, [json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False), "\n"])
     return summary
 
 
@@ -366,7 +350,6 @@ def _open(result: RerankResult) -> int:
 def _configuration(
     benchmark: Benchmark, reranker: Reranker, provenance: Mapping[str, Any], budget: Budget | None
 ) -> dict[str, Any]:
-    strategy = reranker.strategy
     run_budget = reranker.account.budget if reranker.account else None
     limits = {
         name: {"calls": limit.max_calls, "tokens": limit.max_tokens}
@@ -377,11 +360,7 @@ def _configuration(
         **provenance,
         **({"budget": limits} if limits else {}),
         "benchmark": {"name": benchmark.name, "split": benchmark.split, "fingerprint": benchmark.fingerprint},
-        "strategy": {
-            "name": strategy.name,
-            "fingerprint": strategy.fingerprint,
-            "prompts": {prompt.name: prompt.fingerprint for prompt in strategy.prompts},
-        },
+        "strategy": strategy_entry(reranker.strategy),
     }
 
 

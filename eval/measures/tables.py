@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.measures.scoring import METRICS
-from fieldscope.eval.runs.finished import read_results
-from fieldscope.eval.runs.scored import ScoredRun, names_of, read_scored
+from fieldscope.eval.runs.read import names_of, read_results
+from fieldscope.eval.runs.scored import ScoredRun, read_scored
 
 Format = Literal["parquet", "csv"]
 Row = dict[str, Any]

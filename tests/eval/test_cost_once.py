@@ -11,7 +11,7 @@ from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import LMMConnectionError
 from fieldscope.eval.harness import evaluate
-from fieldscope.eval.runs.finished import read_results
+from fieldscope.eval.runs.read import read_results
 from fieldscope.eval.types import Benchmark
 from tests.eval.test_harness import agents
 

@@ -13,8 +13,8 @@ import pytest
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.measures.leaderboard import boards
 from fieldscope.eval.measures.run_comparison import compare_runs
-from fieldscope.eval.runs.finished import read_finished, read_judgments, read_metric, read_results
 from fieldscope.eval.runs.inputs import read_inputs
+from fieldscope.eval.runs.read import read_finished, read_judgments, read_metric, read_results
 from fieldscope.eval.runs.recording import recorded_lines
 from fieldscope.eval.runs.scored import read_scored
 from tests.eval.fabricated import fabricate

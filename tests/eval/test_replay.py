@@ -26,8 +26,8 @@ from fieldscope.cache.sqlite import SqliteStore
 from fieldscope.core.errors import BenchmarkError, BrokenImageError, CacheError, CacheMissError, ConfigError
 from fieldscope.core.types import Candidate, Prior, Query
 from fieldscope.eval.harness import evaluate
-from fieldscope.eval.runs.finished import read_results
 from fieldscope.eval.runs.inputs import NAME, benchmark_lines, input_lines, make_benchmark, read_inputs, strategy_line
+from fieldscope.eval.runs.read import read_results
 from fieldscope.eval.runs.recording import (
     FailureLine,
     ResponseLine,

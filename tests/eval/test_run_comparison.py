@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.measures.paired import compare, holm
 from fieldscope.eval.measures.run_comparison import ScoredComparison, compare_runs, front
-from fieldscope.eval.runs.finished import read_metric
-from fieldscope.eval.runs.scored import names_of, read_scored, require_same_task, run_folders
+from fieldscope.eval.runs.read import names_of, read_metric, run_folders
+from fieldscope.eval.runs.scored import read_scored, require_same_task
 from tests.eval.fabricated import TEXTS, Scores, fabricate
 
 A: Scores = {"q1": 0.2, "q2": 0.5, "q3": 0.9}

@@ -23,8 +23,8 @@ from fieldscope.agent.strategies.strategy import Fusion, load_strategy
 from fieldscope.cache.store import MemoryStore
 from fieldscope.core.types import Candidate, Query
 from fieldscope.eval.harness import Reranker, evaluate
-from fieldscope.eval.runs.finished import read_results
 from fieldscope.eval.runs.inputs import input_lines
+from fieldscope.eval.runs.read import read_results
 from fieldscope.eval.runs.recording import recorded_lines
 from fieldscope.eval.runs.replay import RecordedImages, make_recording
 from fieldscope.eval.runs.rescore import Rescorer

@@ -65,7 +65,8 @@ def compare(
     a bootstrap interval; where it changes it; what each run costs; and how small a difference could have been found.
     """
     from fieldscope.eval.measures.run_comparison import METRICS, compare_runs
-    from fieldscope.eval.runs.scored import names_of, read_scored, run_folders
+    from fieldscope.eval.runs.read import names_of, run_folders
+    from fieldscope.eval.runs.scored import read_scored
 
     folders = run_folders(runs)
     if len(folders) < 2:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fieldscope.eval.measures.run_comparison import front
-from fieldscope.eval.runs.scored import names_of
+from fieldscope.eval.runs.read import names_of
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.comparisons import comparable
 from fieldscope.service.viewer.metrics import MAIN_MEAN, METRICS

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from fieldscope.eval.measures import paired
 from fieldscope.eval.measures.paired import EVEN, bootstrap_interval, randomisation_p
+from fieldscope.eval.runs.read import Manifest
 from fieldscope.service.viewer import addresses, words
 from fieldscope.service.viewer.charts import bars as charts
 from fieldscope.service.viewer.overview import means_of, standings, totals
 from fieldscope.service.viewer.page import Page
 from fieldscope.service.viewer.pages import run as run_page
 from fieldscope.service.viewer.runs.digest import QueryDigest
-from fieldscope.service.viewer.runs.run import Run, _Manifest
+from fieldscope.service.viewer.runs.run import Run
 from fieldscope.service.viewer.runs.shelf import Shelf
 from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
@@ -369,7 +370,7 @@ def test_words() -> None:
 
 def _run(digests: list[QueryDigest], judgments: dict[str, dict[str, int]] | None = None) -> Run:
     benchmark = {"name": "birds", "split": "test", "fingerprint": "f"}
-    manifest = _Manifest.model_validate(
+    manifest = Manifest.model_validate(
         {
             "format": 1,
             "began": "2026-01-01T00:00:00+00:00",
