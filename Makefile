@@ -50,6 +50,7 @@ check: setup ## ruff, mypy --strict, the directions of imports, and quick tests 
 	@$(LINK_TREE)
 	$(BIN)/mypy -p fieldscope -p checks
 	$(BIN)/python checks/imports.py
+	$(BIN)/python checks/run_manifests.py
 	$(BIN)/python -m checks.clocks
 
 $(VLLM_VENV)/.ready: tests/vllm/setup.sh tests/vllm/requirements.lock tests/vllm/sitecustomize.py

@@ -15,38 +15,23 @@ from typing import Any, Protocol
 
 from fieldscope.agent.budget import Account, Budget
 from fieldscope.agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict, lost_stage, unknown_flag
+from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError, ImageError, LMMError
 from fieldscope.core.types import Candidate, ImageSource, Query, Run
 from fieldscope.eval.measures.scoring import score, shown_metrics
 from fieldscope.eval.progress import Progress, Silent
 from fieldscope.eval.runs.inputs import NAME as INPUTS
 from fieldscope.eval.runs.ledger import Ledger
-from fieldscope.eval.runs.runfolder import RunFolder
+from fieldscope.eval.runs.read import COLLECTION, METRICS, QRELS
+from fieldscope.eval.runs.runfolder import FingerprintedStrategy, RunFolder, strategy_entry
 from fieldscope.eval.runs.trec import qrels_lines, run_lines
-from fieldscope.eval.types import Benchmark, Cost, RunSummary
+from fieldscope.eval.types import Benchmark, RunSummary
 from fieldscope.retrieval.collection import Collection
 
 PATIENCE = 20
 """So many calls without an answer end a run, if they are those of several whole queries."""
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][\w.+~=,-]*")
-
-
-class Fingerprinted(Protocol):
-    """What a manifest says of a prompt."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-
-class FingerprintedStrategy(Fingerprinted, Protocol):
-    """What a manifest says of a strategy."""
-
-    @property
-    def prompts(self) -> Sequence[Fingerprinted]: ...
 
 
 class Reranker(Protocol):
@@ -117,7 +102,7 @@ async def evaluate(
             if inputs and name in inputs:
                 folder.keep(INPUTS, inputs[name])
             if isinstance(benchmark.images, Collection):
-                folder.keep("collection.json", [json.dumps(benchmark.images.locator(), ensure_ascii=False)])
+                folder.keep(COLLECTION, [json.dumps(benchmark.images.locator(), ensure_ascii=False)])
         return [
             await _run(benchmark, queries, reranker, folder, query_concurrency, budget, progress, ledger, live)
             for reranker, folder in zip(rerankers, folders, strict=True)
@@ -139,9 +124,9 @@ async def _run(
     strategy = reranker.strategy.name
     read_back = [result for query in queries if (result := folder.results.get(query.id)) and not _open(result)]
     finished = {result.query_id for result in read_back}
-    cost = sum((replace(spent, cache_hits=spent.calls) for spent in map(_cost, read_back)), Cost())
+    cost = sum((replace(spent, cached=spent.calls) for spent in map(_cost, read_back)), Usage())
     if reranker.account is not None:
-        reranker.account.charge(cost.calls, cost.prompt_tokens + cost.completion_tokens)
+        reranker.account.charge(cost.calls, cost.tokens)
     pending = iter([query for query in queries if query.id not in finished])
     pulse = _Pulse(strategy, folder.results.values())
     writing = asyncio.Lock()
@@ -160,7 +145,7 @@ async def _run(
                 kept = folder.results[query.id]
             spent = _cost(result) if kept is result else _in_vain(kept, result)
             cost += spent
-            progress.advance(spent, _unknown(kept))
+            progress.advance(spent)
 
     progress.begin(strategy, len(queries), len(finished), cost)
     try:
@@ -171,7 +156,7 @@ async def _run(
         raise failures.exceptions[0] from failures
     finally:
         progress.end()
-    cost += Cost(seconds=time.perf_counter() - began)
+    cost += Usage(wall=time.perf_counter() - began)
     summary = _conclude(benchmark, strategy, folder, {query.id: folder.results[query.id] for query in queries}, cost)
     pulse.require_life()
     times = ledger.score(benchmark.name, benchmark.split, reranker.strategy.fingerprint, folder.run_id)
@@ -194,7 +179,7 @@ def _common_flags(results: Sequence[RerankResult]) -> tuple[str, ...]:
 
 
 def _conclude(
-    benchmark: Benchmark, strategy: str, folder: RunFolder, results: Mapping[str, RerankResult], cost: Cost
+    benchmark: Benchmark, strategy: str, folder: RunFolder, results: Mapping[str, RerankResult], cost: Usage
 ) -> RunSummary:
     """Score the finished run and write what only a whole run has."""
     scores = score(benchmark, results)
@@ -211,7 +196,7 @@ def _conclude(
         queries=len(results),
         scored=int((scores.positives > 0).sum()),
         asked=sum(len(result.asked) for result in results.values()),
-        unknown=sum(map(_unknown, results.values())),
+        unknown=cost.unknown,
         ended=dict(sorted(Counter(result.ended for result in results.values() if result.ended).items())),
         flags=_common_flags(list(results.values())),
         by_round=scores.by_round(),
@@ -222,7 +207,7 @@ def _conclude(
     )
     rankings = {q: tuple((ranked.image_id, ranked.score) for ranked in result.ranking) for q, result in results.items()}
     folder.write("run.trec", run_lines(Run(strategy, rankings)))
-    folder.write("qrels.trec", qrels_lines({query_id: benchmark.judgments(query_id) for query_id in results}))
+    folder.write(QRELS, qrels_lines({query_id: benchmark.judgments(query_id) for query_id in results}))
     table = {
         **{key: value for key, value in asdict(summary).items() if key not in ("out", "scored_on_test")},
         "metrics": means,
@@ -233,7 +218,7 @@ def _conclude(
             query_id: dict(benchmark.meta[query_id].groups) for query_id in results if query_id in benchmark.meta
         },
     }
-    folder.write("metrics.json", [json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False), "\n"])
+    folder.write(METRICS, [json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False), "\n"])
     return summary
 
 
@@ -331,26 +316,16 @@ def _hashes(result: RerankResult, query: Query, images: ImageSource) -> dict[str
     return hashes
 
 
-def _cost(result: RerankResult) -> Cost:
-    return Cost(
-        calls=len(result.asked),
-        prompt_tokens=sum(question.prompt_tokens for question in result.asked),
-        completion_tokens=sum(question.completion_tokens for question in result.asked),
-        cache_hits=sum(question.cached for question in result.asked),
-    )
+def _cost(result: RerankResult) -> Usage:
+    return Usage.of(result.asked)
 
 
-def _in_vain(kept: RerankResult, again: RerankResult) -> Cost:
+def _in_vain(kept: RerankResult, again: RerankResult) -> Usage:
     """The cost of a query that was asked again and came out no better: of the result that stays, without what this
     process asked the model for."""
     asked = sum(not question.cached for question in again.asked)
     cost = _cost(kept)
-    return replace(cost, cache_hits=max(cost.calls - asked, 0))
-
-
-def _unknown(result: RerankResult) -> int:
-    """How many calls gave no answer. A joint verdict is no call."""
-    return sum(question.state == "unknown" for question in result.asked)
+    return replace(cost, cached=max(cost.calls - asked, 0))
 
 
 def _open(result: RerankResult) -> int:
@@ -366,7 +341,6 @@ def _open(result: RerankResult) -> int:
 def _configuration(
     benchmark: Benchmark, reranker: Reranker, provenance: Mapping[str, Any], budget: Budget | None
 ) -> dict[str, Any]:
-    strategy = reranker.strategy
     run_budget = reranker.account.budget if reranker.account else None
     limits = {
         name: {"calls": limit.max_calls, "tokens": limit.max_tokens}
@@ -377,11 +351,7 @@ def _configuration(
         **provenance,
         **({"budget": limits} if limits else {}),
         "benchmark": {"name": benchmark.name, "split": benchmark.split, "fingerprint": benchmark.fingerprint},
-        "strategy": {
-            "name": strategy.name,
-            "fingerprint": strategy.fingerprint,
-            "prompts": {prompt.name: prompt.fingerprint for prompt in strategy.prompts},
-        },
+        "strategy": strategy_entry(reranker.strategy),
     }
 
 

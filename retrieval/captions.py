@@ -14,7 +14,15 @@ import numpy as np
 
 from fieldscope.core.errors import ConfigError, IndexMismatchError
 from fieldscope.retrieval.encoder import Encoder, QueryInputs, Vectors
-from fieldscope.retrieval.manifest import Manifest, claimed, read_index, read_manifest, require_encoder, write_index
+from fieldscope.retrieval.manifest import (
+    Manifest,
+    claimed,
+    is_index,
+    read_index,
+    read_manifest,
+    require_encoder,
+    write_index,
+)
 from fieldscope.retrieval.progress import Report
 
 _FOLDER = "captions"
@@ -81,7 +89,7 @@ def read_captions(folder: Path, encoder: Encoder) -> Captions | None:
 
     Raises `IndexMismatchError` where they are damaged or another encoder's.
     """
-    if not (folder / _FOLDER / "manifest.json").exists():
+    if not is_index(folder / _FOLDER):
         return None
     now = _stamps(read_manifest(folder))
     try:

@@ -83,6 +83,11 @@ def write_index(
                 old.unlink()
 
 
+def is_index(folder: Path) -> bool:
+    """Whether a folder holds an index."""
+    return (folder / "manifest.json").is_file()
+
+
 def read_manifest(folder: Path) -> Manifest:
     """What the index in `folder` says of itself. Raises `IndexMismatchError` where there is none, or a damaged one."""
     path = folder / "manifest.json"

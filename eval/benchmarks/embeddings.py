@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fieldscope.core.errors import BenchmarkError, IndexMismatchError
 from fieldscope.eval.benchmarks.tables import header, read_rows
 from fieldscope.retrieval.encoder import Encoder, Vectors
-from fieldscope.retrieval.manifest import Manifest, read_manifest, require_encoder
+from fieldscope.retrieval.manifest import Manifest, is_index, read_manifest, require_encoder
 
 ID_COLUMNS = ("image_id", "inat24_image_id", "id")
 PATH_COLUMNS = ("image_path", "inat24_file_name", "file_name", "path")
@@ -164,7 +164,7 @@ def _kind(folder: Path) -> str | None:
         return "plain"
     if any((folder / "img_emb").glob("*.npy")):
         return "shards"
-    return "library" if (folder / "manifest.json").is_file() and any(folder.glob("vectors-*.npy")) else None
+    return "library" if is_index(folder) and any(folder.glob("vectors-*.npy")) else None
 
 
 def _checked(found: Embeddings) -> Embeddings:

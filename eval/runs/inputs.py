@@ -84,6 +84,17 @@ class Inputs:
     benchmark: BenchmarkLine
     queries: tuple[QueryLine, ...]
 
+    @property
+    def judgments(self) -> dict[str, Mapping[str, int]]:
+        """By query id. A given candidate without a judgment counts as judged with 0."""
+        judgments: dict[str, Mapping[str, int]] = {}
+        for line in self.queries:
+            judged = line.judgments or {}
+            judgments[line.id] = (
+                judged if line.candidates is None else {image: judged.get(image, 0) for image, _ in line.candidates}
+            )
+        return judgments
+
 
 def strategy_line(strategy: Strategy, calibration: Calibration | None) -> StrategyLine:
     """A strategy as it can be read back."""

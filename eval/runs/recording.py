@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from fieldscope.agent.json_answer import unreadable_answer
 from fieldscope.agent.lmm.cached import entry_fault, require_unaltered
@@ -19,10 +19,8 @@ from fieldscope.agent.types import Asked, Call, Comparison, Reason, RerankResult
 from fieldscope.cache.archive import Archive, ArchiveHeader, write_archive
 from fieldscope.cache.store import CacheStore, Entry
 from fieldscope.core.errors import CacheError, ConfigError
-from fieldscope.core.reading import file_bytes, load_json
-from fieldscope.eval.runs.finished import read_results
 from fieldscope.eval.runs.inputs import BenchmarkLine, Inputs, Line, QueryLine, StrategyLine, read_inputs
-from fieldscope.eval.runs.scored import run_folders
+from fieldscope.eval.runs.read import read_hashes, read_manifest, read_results, run_folders
 
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -84,13 +82,6 @@ RecordedLine = RunLine | BenchmarkLine | QueryLine | ImageLine | SearchLine | Re
 _LINE: TypeAdapter[RecordedLine] = TypeAdapter(Annotated[RecordedLine, Field(discriminator="kind")])
 
 
-class _Image(Line):
-    model_config = ConfigDict(extra="ignore")
-
-    image_id: str
-    sha256: str
-
-
 @dataclass(frozen=True)
 class _Run:
     """One run's folder, read back."""
@@ -136,8 +127,8 @@ def recorded_lines(
 
 def model_of(paths: Sequence[Path]) -> str | None:
     """The identity of the model that answered in these runs; None where none was asked."""
-    runs = [_configuration(folder) for folder in run_folders(paths)]
-    return next((run["lmm"] for run in runs if run.get("lmm")), None)
+    models = (read_manifest(folder).setup.lmm for folder in run_folders(paths))
+    return next(filter(None, models), None)
 
 
 def write_recording(path: Path, paths: Sequence[Path], store: CacheStore) -> ArchiveHeader:
@@ -171,22 +162,7 @@ def _read_run(folder: Path, known: Mapping[str, RerankResult] | None) -> _Run:
     results = read_results(folder) if known is None else known
     if not results:
         raise ConfigError(f"{folder} has no finished query; finish the run with the command that began it")
-    path = folder / "images.jsonl"
-    try:
-        images = [_Image.model_validate_json(line) for line in file_bytes(path).splitlines()]
-    except (OSError, ValidationError) as error:
-        raise ConfigError(f"{path} is missing or damaged; make the run anew, in another folder") from error
-    hashes = {image.image_id: image.sha256 for image in images}
-    return _Run(folder, read_inputs(folder), _configuration(folder), results, hashes)
-
-
-def _configuration(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    try:
-        configuration = load_json(file_bytes(path))["configuration"]
-        return dict(configuration)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ConfigError(f"{path} is missing or damaged; make the run anew, in another folder") from error
+    return _Run(folder, read_inputs(folder), read_manifest(folder).configuration, results, read_hashes(folder))
 
 
 def _require_one_setting(runs: Sequence[_Run]) -> None:

@@ -13,22 +13,36 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
-from uuid import uuid4
+from typing import Any, Protocol
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
+from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.lmm.identity import may_be
+from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.files import replace_file
-from fieldscope.core.fingerprint import canonical_json
+from fieldscope.core.fingerprint import canonical_json, fingerprint
+from fieldscope.eval.runs.inputs import NAME as INPUTS
+from fieldscope.eval.runs.inputs import BenchmarkLine, strategy_line
 from fieldscope.eval.runs.jsonlines import JsonLines
+from fieldscope.eval.runs.read import (
+    COLLECTION,
+    IMAGES,
+    MANIFEST,
+    RESULTS,
+    HashedImage,
+    Manifest,
+    is_run,
+    read_manifest,
+    readable_hashes,
+)
 
 _LIBRARIES = (
     "fieldscope", "torch", "transformers", "open_clip_torch", "langgraph", "openai", "faiss-cpu", "numpy", "pillow",
@@ -36,18 +50,21 @@ _LIBRARIES = (
 )  # fmt: skip
 
 
-class _HashedImage(BaseModel):
-    image_id: str
-    sha256: str
+class Fingerprinted(Protocol):
+    """What a manifest records of a prompt."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
 
-class _Manifest(BaseModel):
-    format: Literal[1] = 1
-    run: str = Field(default_factory=lambda: uuid4().hex)
-    began: str
-    scored_on_test: int = 0
-    configuration: dict[str, Any]
-    environments: tuple[dict[str, Any], ...] = ()
+class FingerprintedStrategy(Fingerprinted, Protocol):
+    """What a manifest records of a strategy."""
+
+    @property
+    def prompts(self) -> Sequence[Fingerprinted]: ...
 
 
 class RunFolder:
@@ -65,9 +82,9 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"can't make the folder {path}: {error.strerror}") from error
-        self._results = JsonLines(path / "results.jsonl")
+        self._results = JsonLines(path / RESULTS)
         try:
-            self._images = JsonLines(path / "images.jsonl")
+            self._images = JsonLines(path / IMAGES)
             self._manifest = self._with_versions(self._accepted_manifest(configuration))
             self._write_manifest()
             self._recover()
@@ -95,7 +112,7 @@ class RunFolder:
                 raise ConfigError(f"image {image_id} changed since the run in {self.path} began; choose another folder")
         fresh = {image_id: sha256 for image_id, sha256 in hashes.items() if image_id not in self._hashes}
         # Images first: a query that counts as finished has its hashes on the disk.
-        self._images.append(_HashedImage(image_id=i, sha256=sha).model_dump_json() for i, sha in fresh.items())
+        self._images.append(HashedImage(image_id=i, sha256=sha).model_dump_json() for i, sha in fresh.items())
         self._results.append([result.model_dump_json()])
         self._hashes |= fresh
         self.results[result.query_id] = result
@@ -115,19 +132,19 @@ class RunFolder:
         if hasattr(self, "_images"):
             self._images.close()
 
-    def _accepted_manifest(self, configuration: Mapping[str, Any]) -> _Manifest:
+    def _accepted_manifest(self, configuration: Mapping[str, Any]) -> Manifest:
         """The manifest to go on with, which is the folder's own where it has one."""
         wanted = json.loads(canonical_json(configuration))
-        path = self.path / "manifest.json"
-        try:
-            manifest = _Manifest.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
+        path = self.path / MANIFEST
+        if not path.exists():
             self._require_empty()
-            return _Manifest(began=datetime.now(UTC).isoformat(timespec="seconds"), configuration=wanted)
-        except OSError as error:
-            raise ConfigError(f"can't read {path}: {error.strerror}") from error
-        except ValidationError as error:
-            raise ConfigError(f"{path} is of another version of Fieldscope; choose another folder") from error
+            return Manifest(began=_now(), configuration=wanted)
+        try:
+            manifest = read_manifest(self.path)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{path} is damaged or of another version of Fieldscope. Choose another folder."
+            ) from error
         found = manifest.configuration
         if found.get("lmm") != wanted.get("lmm") and may_be(found.get("lmm"), wanted.get("lmm")):
             # It began before servers were asked what they tell. From now on it is of this model and of no other.
@@ -140,7 +157,7 @@ class RunFolder:
             )
         return manifest.model_copy(update={"configuration": found})
 
-    def _with_versions(self, manifest: _Manifest) -> _Manifest:
+    def _with_versions(self, manifest: Manifest) -> Manifest:
         """The manifest with this process' versions on record."""
         here = {"python": platform.python_version(), "platform": platform.platform(), "libraries": _versions()}
         if here in manifest.environments:
@@ -149,16 +166,16 @@ class RunFolder:
 
     def _write_manifest(self) -> None:
         """Write the manifest, where the disk does not say the same already."""
-        path = self.path / "manifest.json"
+        path = self.path / MANIFEST
         text = f"{self._manifest.model_dump_json(indent=2)}\n"
         if not path.exists() or path.read_bytes() != text.encode():
             self.write(path.name, [text])
 
     def _require_empty(self) -> None:
-        """A killed start leaves only empty files and the half of a manifest; anything else belongs to somebody."""
+        """A killed start leaves only empty files and half of a manifest; any other file is not ours."""
         foreign = [p.name for p in self.path.iterdir() if not (p.name.startswith(".manifest") or p.stat().st_size == 0)]
         if foreign:
-            raise ConfigError(f"{self.path} holds {foreign[0]} but no manifest.json; choose another folder")
+            raise ConfigError(f"{self.path} holds {foreign[0]} but no {MANIFEST}. Choose another folder.")
 
     def _recover(self) -> None:
         # A damaged line is left out: its query is not finished, and is asked again.
@@ -166,10 +183,52 @@ class RunFolder:
             with suppress(ValidationError):
                 result = RerankResult.model_validate_json(line)
                 self.results[result.query_id] = result
-        for line in self._images.recover():
-            with suppress(ValidationError):
-                image = _HashedImage.model_validate_json(line)
-                self._hashes[image.image_id] = image.sha256
+        self._hashes |= readable_hashes(self._images.recover())
+
+
+def strategy_entry(strategy: FingerprintedStrategy) -> dict[str, Any]:
+    """A strategy in the configuration of a manifest."""
+    return {
+        "name": strategy.name,
+        "fingerprint": strategy.fingerprint,
+        "prompts": {prompt.name: prompt.fingerprint for prompt in strategy.prompts},
+    }
+
+
+def describe_served_run(
+    folder: Path,
+    strategy: Strategy,
+    calibration: Calibration | None,
+    provenance: Mapping[str, Any],
+    locator: Mapping[str, Any] | None,
+) -> None:
+    """Describe a folder of served results, unless it is described: the strategy, what it ran with, and where the images
+    are (`Collection.locator`).
+
+    `provenance` has the model (`lmm`) and the first stage (`encoder`). No two such folders are runs of one task, so
+    each is a benchmark of its own, and its split is the folder above. Raises `ConfigError` where the disk refuses.
+    """
+    if is_run(folder):
+        return
+    manifest = Manifest(began=_now(), configuration={})
+    benchmark = BenchmarkLine(name="served", split=folder.parent.name, rerank=True, fingerprint=manifest.run)
+    configuration = {
+        **provenance,
+        **({"calibration": fingerprint(calibration.model_dump(mode="json"))} if calibration else {}),
+        "benchmark": {"name": benchmark.name, "split": benchmark.split, "fingerprint": benchmark.fingerprint},
+        "strategy": strategy_entry(strategy),
+    }
+    lines = [strategy_line(strategy, calibration), benchmark]
+    _replace(folder / INPUTS, "".join(f"{line.model_dump_json(exclude_none=True)}\n" for line in lines))
+    if locator is not None:
+        _replace(folder / COLLECTION, json.dumps(locator))
+    # The manifest last: with it the folder counts as a run.
+    described = manifest.model_copy(update={"configuration": configuration})
+    _replace(folder / MANIFEST, described.model_dump_json(indent=2))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _versions() -> dict[str, str]:

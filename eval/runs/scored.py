@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
-
 from fieldscope.agent.types import RerankResult
+from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError
-from fieldscope.core.reading import file_bytes
-from fieldscope.eval.runs.finished import Metrics, no_run, read_judgments, read_metrics, read_results
+from fieldscope.eval.runs.read import METRICS, no_run, read_finished
 from fieldscope.eval.types import Qrels
 
 _NAMED = 3  # differences that an error names
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a run's rankings rest on, whichever process asked.
-
-    `calls` and tokens count every question, also those that the response cache answered. `seconds` are those that the
-    answers took when they were first given, summed over calls, so calls at once count each for itself. `wall` is the
-    time of the process that finished the run, which the cache makes short.
-    """
-
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    wall: float
-
-    @property
-    def tokens(self) -> int:
-        """Read and written."""
-        return self.prompt_tokens + self.completion_tokens
+_NEEDED = {"benchmark", "split", "strategy", "cost", "asked", "unknown", "ended"}  # of metrics.json
 
 
 @dataclass(frozen=True)
@@ -59,7 +37,7 @@ class ScoredRun:
     judgments: Qrels
     values: Mapping[str, Mapping[str, float]]
     groups: Mapping[str, Mapping[str, str]]
-    spent: Spent
+    spent: Usage
     asked: int
     unknown: int
     ended: int
@@ -82,59 +60,12 @@ class ScoredRun:
         return sum(found) / len(found)
 
 
-class _Task(BaseModel):
-    fingerprint: str = ""
-
-
-class _Configuration(BaseModel):
-    benchmark: _Task = _Task()
-    lmm: str | None = None
-
-
-class _Manifest(BaseModel):
-    """What is read of `manifest.json`."""
-
-    configuration: _Configuration
-    scored_on_test: int = 0
-
-
-class _Metrics(Metrics):
-    benchmark: str
-    split: str
-    strategy: str
-    cost: dict[str, FiniteFloat]
-    asked: int
-    unknown: int
-    ended: dict[str, int]
-    groups: dict[str, dict[str, str]] = Field(default_factory=dict)
-
-
-def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """The folders of single runs, each once: those given, and those below a given output folder of `fieldscope eval`.
-
-    Raises `ConfigError` for a folder that is neither.
-    """
-    found: dict[Path, Path] = {}
-    for path in paths:
-        below = [path] if (path / "manifest.json").is_file() else sorted(m.parent for m in path.glob("*/manifest.json"))
-        if not below:
-            raise ConfigError(
-                f"{path} holds no run; give the folder that `fieldscope eval` wrote, or a strategy's in it"
-            )
-        for folder in below:
-            found.setdefault(folder.resolve(), folder)
-    return list(found.values())
-
-
 def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
-    """A run's folder read back. Raises `ConfigError` where the run is not finished, or a file is damaged."""
-    manifest = _manifest(folder)
-    configuration = manifest.configuration
-    metrics = read_metrics(folder, _Metrics)
-    results = read_results(folder)
-    if missing := metrics.per_query.keys() - results.keys():
-        raise ConfigError(f"{folder}: results.jsonl has no query {min(missing)}; finish the run with the same command")
-    results = {query: results[query] for query in metrics.per_query}
+    """A run folder read back. Raises `ConfigError` where the run is not finished, or a file is damaged."""
+    run = read_finished(folder, name)
+    metrics = run.metrics
+    if not metrics.model_fields_set >= _NEEDED:
+        raise no_run(folder, folder / METRICS)
     values = {
         query: {name: value for name, value in scores.items() if value is not None and name != "positives"}
         for query, scores in metrics.per_query.items()
@@ -147,29 +78,21 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         folder=folder,
         strategy=metrics.strategy,
         benchmark=(metrics.benchmark, metrics.split),
-        task=configuration.benchmark.fingerprint,
-        lmm=configuration.lmm,
-        requests={query: _request(result) for query, result in results.items()},
-        judgments=read_judgments(folder),
+        task=run.setup.benchmark.fingerprint,
+        lmm=run.lmm,
+        requests={query: _request(result) for query, result in run.results.items()},
+        judgments=run.judgments,
         values=values,
         groups=metrics.groups,
-        spent=_spent(results, metrics.cost.get("seconds", 0.0)),
+        spent=replace(
+            Usage.of(question for result in run.results.values() for question in result.asked),
+            wall=metrics.cost.get("seconds", 0.0),
+        ),
         asked=metrics.asked,
         unknown=metrics.unknown,
         ended=sum(metrics.ended.values()),
-        scored_on_test=manifest.scored_on_test,
+        scored_on_test=run.manifest.scored_on_test,
     )
-
-
-def names_of(folders: Sequence[Path]) -> list[str]:
-    """A short name for each folder: its last part, and as many of those before it as tell it from the others."""
-    parts = [folder.resolve().parts for folder in folders]
-    names = []
-    for own in parts:
-        others = [other for other in parts if other != own]
-        length = next(n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others))
-        names.append("/".join(own[-length:]))
-    return names
 
 
 def require_same_task(runs: Sequence[ScoredRun]) -> None:
@@ -206,26 +129,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _manifest(folder: Path) -> _Manifest:
-    path = folder / "manifest.json"
-    try:
-        return _Manifest.model_validate_json(file_bytes(path))
-    except (OSError, ValidationError) as error:
-        raise no_run(folder, path) from error
-
-
 def _request(result: RerankResult) -> tuple[str, ...]:
     shown = (f"changed from image {result.reference_image}",) if result.reference_image is not None else ()
     rounds = tuple(f"{turn.question} {turn.answer}" for turn in result.dialogue)
     return (result.query_text, *shown, *rounds)
-
-
-def _spent(results: Mapping[str, RerankResult], wall: float) -> Spent:
-    asked = [question for result in results.values() for question in result.asked]
-    return Spent(
-        calls=len(asked),
-        prompt_tokens=sum(question.prompt_tokens for question in asked),
-        completion_tokens=sum(question.completion_tokens for question in asked),
-        seconds=sum(question.latency for question in asked),
-        wall=wall,
-    )

@@ -55,13 +55,14 @@ def _joined(args: Sequence[str]) -> list[str]:
 def _may_be_recorded(name: str) -> bool:
     """Whether what stands after `--replay` is meant for it, and is no benchmark's name or path."""
     from fieldscope.cache.archive import looks_like_archive
+    from fieldscope.eval.runs.read import runs_in
     from fieldscope.service.wiring.benchmarks import BENCHMARKS
 
     path = Path(name)
     if BENCHMARKS.split(name)[0]:
         return False
     if path.is_dir():
-        return any(path.glob("manifest.json")) or any(path.glob("*/manifest.json"))
+        return bool(runs_in(path))
     return looks_like_archive(path) or not path.exists()
 
 

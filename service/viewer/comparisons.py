@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-from fieldscope.eval.runs.scored import names_of
+from fieldscope.eval.runs.read import names_of
 from fieldscope.service.viewer.runs.run import Run
 from fieldscope.service.viewer.runs.shelf import Shelf
 

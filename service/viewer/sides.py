@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fieldscope.eval.runs.scored import names_of
+from fieldscope.eval.runs.read import names_of
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.runs.digest import QueryDigest
 from fieldscope.service.viewer.runs.run import Run

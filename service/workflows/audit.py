@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fieldscope.eval.measures.agreement import Agreement, Sides
     from fieldscope.eval.measures.truth import AnswerKey
     from fieldscope.eval.runs.annotations import Annotation
-    from fieldscope.eval.runs.finished import FinishedRun
+    from fieldscope.eval.runs.read import FinishedRun
     from fieldscope.fieldnotes.queries import BenchmarkQuery, Split
     from fieldscope.fieldnotes.scene import Scene
 
@@ -51,8 +51,7 @@ class SceneGraph:
 def open_runs(paths: Sequence[Path]) -> Iterator[FinishedRun]:
     """The runs in these folders, or in the output folders of `fieldscope eval`, one after the other, since they are
     large. Raises `ConfigError` for a folder without a finished run."""
-    from fieldscope.eval.runs.finished import read_finished
-    from fieldscope.eval.runs.scored import names_of, run_folders
+    from fieldscope.eval.runs.read import names_of, read_finished, run_folders
 
     folders = run_folders(paths)
     with progress("reading runs") as report:

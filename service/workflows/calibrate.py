@@ -28,7 +28,7 @@ def fit_strategy(name: str, strategy_name: str, split: str, settings: Settings, 
     Raises `ConfigError`, before anything is opened, for a split that may not decide a setting, and for files that name
     none: they may be a test split.
     """
-    from fieldscope.eval.runs.finished import read_results
+    from fieldscope.eval.runs.read import read_results
     from fieldscope.eval.tuning.calibrate import require_selection_split, verification
 
     require_selection_split(split)

@@ -34,12 +34,12 @@ def rescore(run: Path, names: Sequence[str], fits: Path | None, reread: bool, ou
     cache are read again. Raises `ConfigError` for a strategy that asks what the run did not.
     """
     from fieldscope.agent.resources import Resources
-    from fieldscope.eval.runs.finished import read_results
+    from fieldscope.eval.runs.read import is_run, read_results
     from fieldscope.eval.runs.recording import recorded_lines
     from fieldscope.eval.runs.replay import make_recording
     from fieldscope.eval.runs.rescore import Rescorer, require_same_questions
 
-    if not (run / "manifest.json").is_file():
+    if not is_run(run):
         raise ConfigError(f"{run} is no run's folder; name that of one strategy, below what `fieldscope eval` wrote")
     results = read_results(run)
     recording = make_recording(recorded_lines([run], None, {run: results}))

@@ -37,7 +37,7 @@ def run_harm(name: str, strategy_name: str, split: str | None, settings: Setting
     """One benchmark under the first stage alone and under a strategy. Without `out` the runs are those of
     `fieldscope eval`."""
     from fieldscope.eval.measures.regressions import harm
-    from fieldscope.eval.runs.finished import read_metric
+    from fieldscope.eval.runs.read import read_metric
 
     strategies = load_strategies((PRIOR, strategy_name))
     workload, flags = opened(name, split, strategies, settings)
@@ -56,7 +56,7 @@ def run_budgets(
     """
     from fieldscope.agent.budget import Budget
     from fieldscope.eval.measures.studies import BudgetRun, budget_study
-    from fieldscope.eval.runs.finished import read_metric
+    from fieldscope.eval.runs.read import read_metric
 
     strategies = load_strategies((PRIOR, strategy_name))
     workload, flags = opened(name, split, strategies, settings)
@@ -85,7 +85,7 @@ def run_comparisons(
     """
     from fieldscope.agent.strategies.strategy import Fusion, Strategy
     from fieldscope.eval.measures.pairwise_study import summed_up
-    from fieldscope.eval.runs.finished import read_results
+    from fieldscope.eval.runs.read import read_results
 
     (strategy,) = load_strategies((strategy_name,))
     compare = strategy.compare

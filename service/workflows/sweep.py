@@ -78,14 +78,12 @@ def payload(members: Sequence[Member], summaries: Sequence[RunSummary], grid: Pa
 
 def cautions(members: Sequence[Member], summaries: Sequence[RunSummary]) -> list[str]:
     """What makes a comparison within the grid worth less than it seems."""
+    from fieldscope.eval.runs.read import read_manifest
+
     varied = {json.dumps(member.settings[_WEIGHT]) for member in members if _WEIGHT in member.settings}
-    if len(varied) > 1 and any(_calibrated(summary.out) for summary in summaries):
+    if len(varied) > 1 and any(read_manifest(summary.out).setup.calibration for summary in summaries):
         return [
             f"a calibration was fitted for this model and these prompts, and its weight of the prior counts, not "
             f"{_WEIGHT}: what differs in that alone ranks alike"
         ]
     return []
-
-
-def _calibrated(run: Path) -> bool:
-    return "calibration" in json.loads((run / "manifest.json").read_bytes())["configuration"]

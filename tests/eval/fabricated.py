@@ -26,7 +26,11 @@ def fabricate(
 ) -> Path:
     """A run whose AP@50, nDCG@50 and RR are each query's score, half of it, and 1; its calls take 10 tokens, write 2,
     and last half a second each."""
-    configuration = {"benchmark": {"name": "birds", "split": "test", "fingerprint": "f"}, "lmm": lmm}
+    configuration = {
+        "benchmark": {"name": "birds", "split": "test", "fingerprint": "f"},
+        "strategy": {"name": folder.name},
+        "lmm": lmm,
+    }
     run = RunFolder(folder, configuration)
     for query in scores:
         call = Call(state="answered", stage="joint", prompt_tokens=10, completion_tokens=2, latency=0.5, cached=True)

@@ -11,7 +11,7 @@ from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import LMMConnectionError
 from fieldscope.eval.harness import evaluate
-from fieldscope.eval.runs.finished import read_results
+from fieldscope.eval.runs.read import read_results
 from fieldscope.eval.types import Benchmark
 from tests.eval.test_harness import agents
 
@@ -40,4 +40,4 @@ async def test_a_query_that_is_asked_again_counts_once(bench: Benchmark, tmp_pat
     calls, tokens = cost_of(read_results(second.out))
     assert (second.cost.calls, second.cost.prompt_tokens + second.cost.completion_tokens) == (calls, tokens)
     assert second.unknown == (0 if better else 1)
-    assert second.cost.cache_hits == 32
+    assert second.cost.cached == 32

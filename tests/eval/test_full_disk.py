@@ -15,6 +15,8 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.eval.runs.jsonlines import JsonLines
 from fieldscope.eval.runs.runfolder import RunFolder
 
+CONFIGURATION = {"benchmark": {"name": "birds"}, "strategy": {"name": "clip"}}
+
 _APPEND = """
 import resource, sys
 from pathlib import Path
@@ -57,7 +59,7 @@ def test_what_does_not_fit_leaves_no_half_line(tmp_path: Path) -> None:
 
 
 def test_a_whole_file_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run", {"strategy": "clip"})
+    folder = RunFolder(tmp_path / "run", CONFIGURATION)
     folder.commit(result("q1"), {})
     folder.write("run.trec", ["old\n"])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -70,11 +72,11 @@ def test_a_whole_file_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> No
     assert (folder.path / "run.trec").read_text() == "old\n"
     assert not list(folder.path.glob(".*.part"))
     folder.close()
-    assert list(RunFolder(tmp_path / "run", {"strategy": "clip"}).results) == ["q1"]
+    assert list(RunFolder(tmp_path / "run", CONFIGURATION).results) == ["q1"]
 
 
 def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
-    ours = RunFolder(tmp_path / "run", {"strategy": "clip"})
+    ours = RunFolder(tmp_path / "run", CONFIGURATION)
     begin = (
         "import sys; from pathlib import Path; from fieldscope.eval.runs.runfolder import RunFolder;"
         "RunFolder(Path(sys.argv[1]), {})"

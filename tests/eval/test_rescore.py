@@ -15,7 +15,7 @@ from fieldscope.agent.strategies.strategy import Fusion, Strategy, load_strategy
 from fieldscope.cache.sqlite import SqliteStore
 from fieldscope.core.errors import CacheError, ConfigError
 from fieldscope.eval.harness import evaluate
-from fieldscope.eval.runs.finished import read_results
+from fieldscope.eval.runs.read import read_results
 from fieldscope.eval.runs.recording import recorded_lines
 from fieldscope.eval.runs.replay import make_recording
 from fieldscope.eval.runs.rescore import Rescorer, Responses, require_same_questions

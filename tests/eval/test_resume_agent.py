@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fieldscope.agent.types import RerankResult
-from fieldscope.eval.runs.finished import read_results
+from fieldscope.eval.runs.read import read_results
 from tests.agent.oracle import paint
 from tests.eval.killable_agent import QUERIES, main
 from tests.eval.killing import PATIENCE, Killable, committed, kill_again_and_again, run_killable

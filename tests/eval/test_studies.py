@@ -13,7 +13,7 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.eval.measures.figure import draw_budget, draw_comparison, write_data
 from fieldscope.eval.measures.regressions import harm
 from fieldscope.eval.measures.studies import BudgetRun, BudgetStudy, budget_study, comparison_study, gain_kept
-from fieldscope.eval.runs.finished import read_metric, read_results
+from fieldscope.eval.runs.read import read_metric, read_results
 
 QUERIES = [f"q{n}" for n in range(8)]
 PRIOR = dict.fromkeys(QUERIES, 0.2)

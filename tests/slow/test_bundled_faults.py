@@ -12,7 +12,7 @@ from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.agent.types import RerankResult
 from fieldscope.eval.harness import evaluate
-from fieldscope.eval.runs.finished import read_metric, read_results
+from fieldscope.eval.runs.read import read_metric, read_results
 from fieldscope.eval.types import Benchmark
 from fieldscope.retrieval.encoder import Encoder
 from fieldscope.service.wiring.calibrations import find_calibration

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-from fieldscope.eval.measures.run_comparison import contrast
+from fieldscope.eval.measures.run_comparison import compare_runs
 from fieldscope.eval.runs.scored import read_scored
 from fieldscope.service.viewer.report.page import render_page
 from tests.eval.fabricated import fabricate
@@ -47,7 +47,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     ]
     page = folder / "report.html"
-    page.write_text(render_page(contrast([read_scored(run) for run in runs])), encoding="utf-8")
+    page.write_text(render_page(compare_runs([read_scored(run) for run in runs])), encoding="utf-8")
     return page
 
 

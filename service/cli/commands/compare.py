@@ -19,7 +19,7 @@ from fieldscope.service.wiring.feedback import progress, warn
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fieldscope.eval.measures.run_comparison import Contrast
+    from fieldscope.eval.measures.run_comparison import ScoredComparison
     from fieldscope.eval.runs.scored import ScoredRun
     from fieldscope.service.viewer.report.sheets import Sheet
 
@@ -64,8 +64,9 @@ def compare(
     A, query by query, with the p of a paired randomisation test (as it is, and by Holm's correction for all pairs) and
     a bootstrap interval; where it changes it; what each run costs; and how small a difference could have been found.
     """
-    from fieldscope.eval.measures.run_comparison import METRICS, contrast
-    from fieldscope.eval.runs.scored import names_of, read_scored, run_folders
+    from fieldscope.eval.measures.run_comparison import METRICS, compare_runs
+    from fieldscope.eval.runs.read import names_of, run_folders
+    from fieldscope.eval.runs.scored import read_scored
 
     folders = run_folders(runs)
     if len(folders) < 2:
@@ -79,7 +80,7 @@ def compare(
     if price_file:
         read, currency = _priced(read, price_file)
     with progress("comparing") as report:
-        found = contrast(read, tuple(dict.fromkeys(metrics)) or METRICS, currency, report)
+        found = compare_runs(read, tuple(dict.fromkeys(metrics)) or METRICS, currency, report)
     if markdown:
         from fieldscope.service.viewer.report.markdown import render_markdown
 
@@ -117,7 +118,7 @@ def _model_name(identity: str) -> str:
     return served["model"] if served else "bundled"
 
 
-def _show(found: Contrast, written: Sequence[Path]) -> None:
+def _show(found: ScoredComparison, written: Sequence[Path]) -> None:
     from fieldscope.service.viewer.report import wording
     from fieldscope.service.viewer.report.sheets import EXPLAINED, groups_sheet, pairs_sheet, queries_sheet, runs_sheet
 

@@ -41,7 +41,7 @@ def export(runs: tuple[Path, ...], out: Path, kind: Format | None, as_json: bool
     Older files of these names are replaced.
     """
     from fieldscope.eval.measures.tables import export_all, export_rankings, read_exported
-    from fieldscope.eval.runs.scored import run_folders
+    from fieldscope.eval.runs.read import run_folders
 
     of_name = next((name for name in FORMATS if out.suffix.lower() == f".{name}"), None)
     single = of_name is not None and not out.is_dir()

@@ -28,7 +28,8 @@ def leaderboard(runs: tuple[Path, ...], as_json: bool) -> None:
     says so.
     """
     from fieldscope.eval.measures.leaderboard import boards
-    from fieldscope.eval.runs.scored import names_of, read_scored, run_folders
+    from fieldscope.eval.runs.read import names_of, run_folders
+    from fieldscope.eval.runs.scored import read_scored
 
     folders = run_folders(runs)
     found = boards([read_scored(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)])

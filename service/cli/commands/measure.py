@@ -54,7 +54,7 @@ def significance(runs: tuple[Path, ...], metric: str, as_json: bool) -> None:
     Prints the two-sided p of a paired randomisation test over queries and a bootstrap interval of the difference.
     """
     from fieldscope.eval.measures.paired import compare
-    from fieldscope.eval.runs.finished import read_metric
+    from fieldscope.eval.runs.read import read_metric
 
     if len(set(runs)) < max(len(runs), 2):
         raise click.UsageError("name two or more different runs")

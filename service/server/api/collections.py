@@ -77,9 +77,9 @@ def named(collections: Mapping[str, ServedCollection], text: str) -> tuple[Serve
 
 def _open(name: str, folder: Path, settings: ServerSettings, encoder: Encoder | None) -> ServedCollection:
     from fieldscope.retrieval.library import build_index, open_library, read_skipped
-    from fieldscope.retrieval.manifest import read_manifest
+    from fieldscope.retrieval.manifest import is_index, read_manifest
 
-    if (folder / "manifest.json").is_file():
+    if is_index(folder):
         if encoder is None:
             locator = read_manifest(folder).attributes.get("collection")
             return ServedCollection(name, reopen_collection(locator if isinstance(locator, dict) else {}))

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.core.errors import ConfigError
-from fieldscope.core.files import replace_file
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.private import private_file, private_folder
-from fieldscope.eval.runs.inputs import NAME as INPUTS
-from fieldscope.eval.runs.inputs import BenchmarkLine, strategy_line
 from fieldscope.eval.runs.jsonlines import JsonLines
+from fieldscope.eval.runs.runfolder import describe_served_run
 
 LARGEST = 32_000_000
 """Bytes of results in one folder: a page of the viewer reads all of them when they have changed."""
@@ -58,11 +53,16 @@ class ServedRun:
             if self._open():
                 break
         try:
-            if not (self.path / "manifest.json").exists():
-                self._describe(setting, locator)
-        except OSError as error:
+            describe_served_run(
+                self.path,
+                setting.strategy,
+                setting.calibration,
+                {"lmm": setting.lmm, "encoder": setting.encoder},
+                locator,
+            )
+        except ConfigError:
             self.close()
-            raise ConfigError(f"can't write {self.path}: {error.strerror}") from error
+            raise
 
     @property
     def full(self) -> bool:
@@ -101,32 +101,3 @@ class ServedRun:
         self._results.recover()
         self.size = file.stat().st_size
         return True
-
-    def _describe(self, setting: Setting, locator: Mapping[str, Any] | None) -> None:
-        """Say what was served. No two such folders are runs of one task, so each is a benchmark of its own."""
-        strategy, day, run = setting.strategy, self.path.parent.name, uuid4().hex
-        calibration = setting.calibration and fingerprint(setting.calibration.model_dump(mode="json"))
-        configuration = {
-            "lmm": setting.lmm,
-            "encoder": setting.encoder,
-            **({"calibration": calibration} if calibration else {}),
-            "benchmark": {"name": "served", "split": day, "fingerprint": run},
-            "strategy": {
-                "name": strategy.name,
-                "fingerprint": strategy.fingerprint,
-                "prompts": {prompt.name: prompt.fingerprint for prompt in strategy.prompts},
-            },
-        }
-        began = datetime.now(UTC).isoformat(timespec="seconds")
-        benchmark = BenchmarkLine(name="served", split=day, rerank=True, fingerprint=run)
-        lines = [strategy_line(strategy, setting.calibration), benchmark]
-        self._write(INPUTS, "".join(f"{line.model_dump_json(exclude_none=True)}\n" for line in lines))
-        if locator is not None:
-            self._write("collection.json", json.dumps(locator))
-        # The manifest last: with it the folder counts as a run.
-        self._write("manifest.json", json.dumps(
-            {"format": 1, "run": run, "began": began, "configuration": configuration}, indent=2
-        ))  # fmt: skip
-
-    def _write(self, name: str, text: str) -> None:
-        replace_file(self.path / name, text)

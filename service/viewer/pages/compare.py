@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fieldscope.eval.measures.paired import EVEN
+from fieldscope.eval.measures.run_comparison import Pair, RunComparison
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts.slopes import Gains, gains_chart
-from fieldscope.service.viewer.effects import EVERY_TWO, Effects, Pair, effects
+from fieldscope.service.viewer.effects import EVERY_TWO, effects
 from fieldscope.service.viewer.metrics import MAIN, METRICS
 from fieldscope.service.viewer.overview import totals
 from fieldscope.service.viewer.page import Page
@@ -65,7 +66,7 @@ def page(runs: Sequence[Run]) -> Page:
             "listed": LISTED,
             "texts": texts,
             "costs": costs,
-            "most_tokens": max(1, *(cost.tokens for cost in costs)),
+            "most_tokens": max(1, *(cost.usage.tokens for cost in costs)),
             "kind": kind_name(kind),
             "groups": sorted(set(groups.values())),
             "rows": _rows(found, shared, groups),
@@ -88,11 +89,11 @@ def _title(found: Sequence[Side]) -> str:
     return f"{', '.join(side.name for side in found[1:-1])} and {found[-1].name} against {found[0].name}"
 
 
-def _chart(pair: Pair, texts: Mapping[str, str]) -> Gains:
-    return gains_chart(pair.gains, pair.effects[MAIN], texts.__getitem__)
+def _chart(pair: Pair[Side], texts: Mapping[str, str]) -> Gains:
+    return gains_chart(pair.differences[MAIN], pair.effects[MAIN], texts.__getitem__)
 
 
-def _whiskers(measured: Effects | None) -> dict[str, tuple[list[Whisker], float]]:
+def _whiskers(measured: RunComparison[Side] | None) -> dict[str, tuple[list[Whisker], float]]:
     """For each metric the pairs' differences on one scale, and where its zero lies."""
     if measured is None:
         return {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fieldscope.eval.measures.paired import EVEN
-from fieldscope.eval.measures.run_comparison import Contrast, Effect, Pair, cost_of, per_query
+from fieldscope.eval.measures.run_comparison import Effect, ScoredComparison, ScoredPair, cost_of, per_query
 from fieldscope.service.viewer.report import wording
 
 Side = Literal["better", "worse", "even"]
@@ -114,7 +114,7 @@ def whiskers(effects: Sequence[Effect], width: float = 180.0) -> tuple[list[Whis
     return drawn, at(0.0)
 
 
-def difference_bars(found: Contrast, pair: Pair) -> Bars:
+def difference_bars(found: ScoredComparison, pair: ScoredPair) -> Bars:
     """What B gains in the main metric, query by query."""
     left, right, top, height, bottom = 48.0, 8.0, 10.0, 240.0, 10.0
     gains = pair.differences[found.main]
@@ -147,7 +147,7 @@ def difference_bars(found: Contrast, pair: Pair) -> Bars:
     )
 
 
-def cost_quality(found: Contrast) -> Scatter:
+def cost_quality(found: ScoredComparison) -> Scatter:
     """Runs by what a query costs and by the main metric."""
     cost = found.main_cost
     return scatter(

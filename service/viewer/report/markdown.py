@@ -1,10 +1,10 @@
-"""A contrast as Markdown, in GitHub's dialect."""
+"""A comparison of runs as Markdown, in GitHub's dialect."""
 
 from __future__ import annotations
 
 import re
 
-from fieldscope.eval.measures.run_comparison import Contrast, Pair
+from fieldscope.eval.measures.run_comparison import ScoredComparison, ScoredPair
 from fieldscope.service.viewer.report import wording
 from fieldscope.service.viewer.report.sheets import (
     EXPLAINED,
@@ -19,7 +19,7 @@ from fieldscope.service.wiring.feedback import spelled
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&!$])")
 
 
-def render_markdown(found: Contrast) -> str:
+def render_markdown(found: ScoredComparison) -> str:
     """The whole report: runs, pairs, groups, and for each pair the queries that were won, tied and lost."""
     benchmark, split = found.runs[0].benchmark
     kinds = found.pairs[0].groups
@@ -42,7 +42,7 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", spelled(" ".join(text.split())))
 
 
-def _queries(found: Contrast, pair: Pair) -> list[str]:
+def _queries(found: ScoredComparison, pair: ScoredPair) -> list[str]:
     blocks = [f"## {escape(pair.b.name)} against {escape(pair.a.name)}, query by query"]
     main = found.main
     for title, queries in (("won", pair.won(main)), ("lost", pair.lost(main)), ("tied", pair.tied(main))):

@@ -1,16 +1,16 @@
-"""A contrast as one HTML page that needs nothing but itself: no network, no script."""
+"""A comparison of runs as one HTML page that needs nothing but itself: no network, no script."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from fieldscope.eval.measures.run_comparison import Contrast, per_query
+from fieldscope.eval.measures.run_comparison import ScoredComparison, per_query
 from fieldscope.service.viewer.report import charts, wording
 from fieldscope.service.viewer.report.sheets import EXPLAINED
 from fieldscope.service.wiring.feedback import spelled
 
 
-def render_page(found: Contrast) -> str:
+def render_page(found: ScoredComparison) -> str:
     """The whole report. What comes from runs and data sets is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -1,14 +1,14 @@
-"""A contrast for programs: rows that a data frame takes as they are."""
+"""A comparison of runs, for programs: rows that a data frame takes as they are."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
-from fieldscope.eval.measures.run_comparison import Contrast, Effect, per_query
+from fieldscope.agent.usage import Usage
+from fieldscope.eval.measures.run_comparison import Effect, ScoredComparison, per_query
 
 
-def payload(found: Contrast) -> dict[str, Any]:
+def payload(found: ScoredComparison) -> dict[str, Any]:
     """Everything as one JSON-able object, in rows that a data frame takes as they are.
 
     Metrics and differences are fractions, not percent. `pairs` has a row for each pair and metric, `groups` one for
@@ -27,7 +27,10 @@ def payload(found: Contrast) -> dict[str, Any]:
                 "strategy": run.strategy,
                 "model": run.lmm,
                 "means": {metric: run.mean(per_query(metric)) for metric in found.metrics},
-                "cost": {**asdict(run.spent), **({"money": run.money} if found.currency else {})},
+                "cost": {
+                    **_cost(run.spent),
+                    **({"money": run.money} if found.currency else {}),
+                },
                 "unknown": run.unknown,
             }
             for run in found.runs
@@ -86,4 +89,14 @@ def _row(effect: Effect) -> dict[str, Any]:
         "wins": test.wins,
         "ties": test.ties,
         "losses": test.losses,
+    }
+
+
+def _cost(spent: Usage) -> dict[str, float]:
+    return {
+        "calls": spent.calls,
+        "prompt_tokens": spent.prompt_tokens,
+        "completion_tokens": spent.completion_tokens,
+        "seconds": spent.seconds,
+        "wall": spent.wall,
     }

@@ -1,11 +1,11 @@
-"""The tables of a contrast, as texts: the terminal and Markdown show the same ones."""
+"""The tables of a comparison of runs, as texts: the terminal and Markdown show the same ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fieldscope.eval.measures.run_comparison import Contrast, Pair, per_query
+from fieldscope.eval.measures.run_comparison import ScoredComparison, ScoredPair, per_query
 from fieldscope.service.viewer.report import wording
 
 
@@ -20,7 +20,7 @@ class Sheet:
     below: str = ""
 
 
-def runs_sheet(found: Contrast) -> Sheet:
+def runs_sheet(found: ScoredComparison) -> Sheet:
     """Each run's means, in percent, beside what it spent."""
     benchmark, split = found.runs[0].benchmark
     best = found.fronts[found.main_cost]
@@ -46,7 +46,7 @@ def runs_sheet(found: Contrast) -> Sheet:
     )
 
 
-def pairs_sheet(found: Contrast, metric: str) -> Sheet:
+def pairs_sheet(found: ScoredComparison, metric: str) -> Sheet:
     """What every B changes against A in one metric."""
     rows = tuple(
         (
@@ -65,7 +65,7 @@ def pairs_sheet(found: Contrast, metric: str) -> Sheet:
     return Sheet(f"{metric}: B against A, points", columns, rows, texts=2)
 
 
-def groups_sheet(found: Contrast, kind: str) -> Sheet:
+def groups_sheet(found: ScoredComparison, kind: str) -> Sheet:
     """What every B changes against A in the main metric, by group of one kind."""
     rows = tuple(
         (
@@ -86,7 +86,7 @@ def groups_sheet(found: Contrast, kind: str) -> Sheet:
     return Sheet(f"{found.main} by {name}: B against A, points", columns, rows, texts=3)
 
 
-def queries_sheet(found: Contrast, pair: Pair, queries: Sequence[str], title: str) -> Sheet:
+def queries_sheet(found: ScoredComparison, pair: ScoredPair, queries: Sequence[str], title: str) -> Sheet:
     """Single queries in the main metric, in percent, and what to type to see why."""
     metric = per_query(found.main)
     rows = tuple(

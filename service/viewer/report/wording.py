@@ -1,11 +1,11 @@
-"""How numbers and findings of a contrast are spelled, wherever they are shown."""
+"""How numbers and findings of a comparison of runs are spelled, wherever they are shown."""
 
 from __future__ import annotations
 
 import shlex
 
 from fieldscope.eval.measures.paired import Paired
-from fieldscope.eval.measures.run_comparison import Contrast, Effect, Pair, per_query
+from fieldscope.eval.measures.run_comparison import Effect, ScoredComparison, ScoredPair, per_query
 from fieldscope.eval.runs.scored import ScoredRun
 from fieldscope.service.wiring.feedback import program, spelled
 
@@ -60,18 +60,18 @@ def kind_name(kind: str) -> str:
     return KINDS.get(kind, kind)
 
 
-def trace_command(pair: Pair, query: str) -> str:
+def trace_command(pair: ScoredPair, query: str) -> str:
     """What to type to see both traces of a query side by side."""
     quoted = (shlex.quote(str(part)) for part in (pair.a.folder, query, "--diff", pair.b.folder))
     return spelled(f"{program()} trace {' '.join(quoted)}")
 
 
-def best_run(found: Contrast) -> ScoredRun:
+def best_run(found: ScoredComparison) -> ScoredRun:
     """The run with the best mean of the main metric, the first of equals."""
     return max(found.runs, key=lambda run: run.mean(per_query(found.main)))
 
 
-def findings(found: Contrast) -> list[str]:
+def findings(found: ScoredComparison) -> list[str]:
     """What the best run means for each of the others, a sentence each, in the main metric."""
     best = best_run(found)
     sentences = []

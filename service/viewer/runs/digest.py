@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fieldscope.agent.usage import Usage
 from fieldscope.core.files import replace_file
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import cache_folder
@@ -52,6 +54,11 @@ class QueryDigest(BaseModel):
     not_asked: int
     moved: int
     ended: str | None
+
+    @property
+    def usage(self) -> Usage:
+        """What the query's questions cost."""
+        return Usage(**{field.name: getattr(self, field.name) for field in fields(Usage) if field.name != "wall"})
 
     @property
     def gain(self) -> float | None:

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import RerankResult
@@ -19,46 +19,25 @@ from fieldscope.core.errors import CacheError, ConfigError, FieldscopeError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import without_folders
 from fieldscope.core.reading import load_json
-from fieldscope.eval.runs.finished import read_judgments
 from fieldscope.eval.runs.inputs import Inputs, StrategyLine, read_inputs
+from fieldscope.eval.runs.read import (
+    COLLECTION,
+    IMAGES,
+    MANIFEST,
+    METRICS,
+    RESULTS,
+    Manifest,
+    OtherVersionError,
+    RunSetup,
+    read_judgments,
+    read_manifest,
+    readable_hashes,
+)
 from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.opening import open_collection, reopen_collection
 from fieldscope.service.viewer.runs.digest import QueryDigest, digests
 
 NEWER = "was written by another version of Fieldscope, which this one can't read; open it with that version"
-
-
-class _Named(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    name: str
-    split: str = ""
-    fingerprint: str = ""
-    prompts: dict[str, str] = {}
-
-
-class Configuration(BaseModel):
-    """What a run's manifest says that decides its results. Prompts are names with fingerprints."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    benchmark: _Named
-    strategy: _Named
-    lmm: str | None = None
-    encoder: str | None = None
-    calibration: str | None = None
-    seed: int | None = None
-    budget: dict[str, Any] = {}
-
-
-class _Manifest(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    format: int
-    began: str
-    scored_on_test: int = 0
-    configuration: Configuration
-    environments: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass
@@ -73,19 +52,19 @@ class Run:
     name: str
     folder: Path
     problem: str | None
-    manifest: _Manifest | None
+    manifest: Manifest | None
     metrics: Mapping[str, Any] | None
     judgments: Mapping[str, Mapping[str, int]] | None
     digests: Mapping[str, QueryDigest]
     images: Path | None
     store: Path | None
 
-    @property
-    def configuration(self) -> Configuration:
+    @cached_property
+    def configuration(self) -> RunSetup:
         """Raises `ConfigError` for a run that can't be read."""
         if self.manifest is None:
             raise ConfigError(self.problem or f"{self.folder} can't be read")
-        return self.manifest.configuration
+        return self.manifest.setup
 
     @property
     def finished(self) -> bool:
@@ -111,7 +90,7 @@ class Run:
     def result(self, query_id: str) -> RerankResult:
         """A query's result. Raises `ConfigError` where it is of another version, or gone."""
         digest = self.digests[query_id]
-        return _read_result(self.folder / "results.jsonl", digest.start, digest.size, digest.sha256)
+        return _read_result(self.folder / RESULTS, digest.start, digest.size, digest.sha256)
 
     @cached_property
     def inputs(self) -> Inputs | None:
@@ -141,7 +120,7 @@ class Run:
         try:
             if self.images is not None:
                 return open_collection([self.images])
-            return reopen_collection(load_json((self.folder / "collection.json").read_bytes()))
+            return reopen_collection(load_json((self.folder / COLLECTION).read_bytes()))
         except (OSError, ValueError, AttributeError):
             return "this run does not say where its images lie; name their folder with --images"
         except FieldscopeError as error:
@@ -168,18 +147,10 @@ class Run:
     def hashes(self) -> Mapping[str, str]:
         """Image id -> hash of its pixels, of the images that the model was asked about; what can't be read is left
         out."""
-        found: dict[str, str] = {}
         try:
-            lines = (self.folder / "images.jsonl").read_bytes().splitlines()
+            return readable_hashes((self.folder / IMAGES).read_bytes().splitlines())
         except OSError:
-            return found
-        for line in lines:
-            try:
-                told = load_json(line)
-                found[str(told["image_id"])] = str(told["sha256"])
-            except (ValueError, LookupError, TypeError):
-                continue
-        return found
+            return {}
 
     def calls(self, request_keys: Iterable[str | None]) -> dict[str, Call]:
         """Request and response of each call that the response cache has, by its key."""
@@ -225,27 +196,25 @@ def open_run(key: str, name: str, folder: Path, images: Path | None, store: Path
     return Run(key, name, folder, problem, manifest, metrics, judgments, found, images, store)
 
 
-def _manifest(folder: Path) -> tuple[_Manifest | None, str | None]:
-    path = folder / "manifest.json"
+def _manifest(folder: Path) -> tuple[Manifest | None, str | None]:
     try:
-        told = load_json(path.read_bytes())
-        if told.get("format") != 1:
-            return None, f"{folder.name} {NEWER}"
-        return _Manifest.model_validate(told), None
-    except (OSError, ValueError, AttributeError, ValidationError):
-        return None, f"{folder.name} can't be read: its manifest.json is damaged"
+        return read_manifest(folder), None
+    except OtherVersionError:
+        return None, f"{folder.name} {NEWER}"
+    except ConfigError:
+        return None, f"{folder.name} can't be read: its {MANIFEST} is damaged"
 
 
 def _nothing(folder: Path, name: str) -> str:
     """Why a run has no query to show."""
-    if (folder / "results.jsonl").stat().st_size:
+    if (folder / RESULTS).stat().st_size:
         return f"{name} {NEWER}"
     return f"{name} has no results yet: no query is finished"
 
 
 def _metrics(folder: Path) -> Mapping[str, Any] | None:
     try:
-        told = load_json((folder / "metrics.json").read_bytes())
+        told = load_json((folder / METRICS).read_bytes())
     except (OSError, ValueError):
         return None
     return told if isinstance(told, dict) and isinstance(told.get("per_query"), dict) else None
@@ -258,15 +227,9 @@ def _judgments(folder: Path) -> Mapping[str, Mapping[str, int]] | None:
     except ConfigError:
         pass
     try:
-        inputs = read_inputs(folder)
+        return read_inputs(folder).judgments or None
     except ConfigError:
         return None
-    judgments: dict[str, Mapping[str, int]] = {}
-    for line in inputs.queries:
-        judged = line.judgments or {}
-        given = line.candidates
-        judgments[line.id] = judged if given is None else {image_id: judged.get(image_id, 0) for image_id, _ in given}
-    return judgments or None
 
 
 @lru_cache(maxsize=32)

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fieldscope.core.errors import ConfigError
+from fieldscope.eval.runs.read import FILES, is_run
 from fieldscope.service.viewer.addresses import slug
 from fieldscope.service.viewer.runs.run import Run, open_run
 
-MANIFEST = "manifest.json"
-_FILES = (MANIFEST, "results.jsonl", "metrics.json", "qrels.trec", "inputs.jsonl", "collection.json", "images.jsonl")
 _DEEPEST = 4  # folders below the shelf's
 _OPEN = 64  # runs in memory
 
@@ -61,7 +60,7 @@ class Shelf:
         return folder.name if folder == self.root else folder.relative_to(self.root).as_posix()
 
     def _below(self, folder: Path, depth: int) -> Iterator[Path]:
-        if (folder / MANIFEST).is_file():
+        if is_run(folder):
             yield folder
         elif depth < _DEEPEST:
             for entry in os.scandir(folder):
@@ -73,7 +72,7 @@ def stamp(folder: Path) -> tuple[object, ...]:
     """What changes when a run's files do. Whoever edits or copies a file can set its time of modification, but not the
     time of its last change (`st_ctime`)."""
     stamps: list[object] = []
-    for name in _FILES:
+    for name in FILES:
         try:
             status = (folder / name).stat()
             stamps.append((status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))

@@ -13,14 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fieldscope.agent.usage import Usage
+from fieldscope.eval.measures import paired
 from fieldscope.eval.measures.paired import EVEN, bootstrap_interval, randomisation_p
-from fieldscope.service.viewer import addresses, metrics, words
+from fieldscope.eval.runs.read import Manifest
+from fieldscope.service.viewer import addresses, words
 from fieldscope.service.viewer.charts import bars as charts
 from fieldscope.service.viewer.overview import means_of, standings, totals
 from fieldscope.service.viewer.page import Page
 from fieldscope.service.viewer.pages import run as run_page
 from fieldscope.service.viewer.runs.digest import QueryDigest
-from fieldscope.service.viewer.runs.run import Run, _Manifest
+from fieldscope.service.viewer.runs.run import Run
 from fieldscope.service.viewer.runs.shelf import Shelf
 from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
@@ -112,19 +115,19 @@ def test_totals_add_up() -> None:
     costs = {"calls": 3, "prompt_tokens": 50, "completion_tokens": 5, "seconds": 1.5, "unknown": 1, "not_asked": 2}
     sums = totals([digest("a", 0.5, 0.9, **costs), digest("b", 0.2, 0.1, ended="verify", **costs), digest("c", 1, 1)])
     assert (sums.queries, sums.scored, sums.helped, sums.hurt, sums.even) == (3, 3, 1, 1, 1)
-    assert (sums.calls, sums.tokens, sums.seconds, sums.unknown, sums.not_asked, sums.ended) == (6, 110, 3.0, 2, 4, 1)
+    assert sums.usage == Usage(6, 100, 10, seconds=3.0, unknown=2, not_asked=4) and sums.ended == 1
 
 
 def test_statistics_are_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     column, gains = (0.25, 0.125, 0.75), (0.25, -0.5, 0.75, 0.125)
-    (mean,) = metrics.means([column])
+    (mean,) = paired.means([column])
     assert (mean.low, mean.high) == pytest.approx(bootstrap_interval(column))
-    p = metrics.chance(gains)
-    assert p == randomisation_p(gains)
-    monkeypatch.delattr(metrics, "bootstrap_intervals")
-    monkeypatch.delattr(metrics, "randomisation_p")
-    assert metrics.means([column]) == [mean]
-    assert metrics.chance(gains) == p
+    tests = paired.paired_tests([((0.0,) * 4, gains)])
+    assert tests[0].p == randomisation_p(gains)
+    monkeypatch.delattr(paired, "bootstrap_intervals")
+    monkeypatch.delattr(paired, "randomisation_p")
+    assert paired.means([column]) == [mean]
+    assert paired.paired_tests([((0.0,) * 4, gains)]) == tests
 
 
 def test_the_means_of_a_finished_run_leave_out_queries_without_positives() -> None:
@@ -368,7 +371,7 @@ def test_words() -> None:
 
 def _run(digests: list[QueryDigest], judgments: dict[str, dict[str, int]] | None = None) -> Run:
     benchmark = {"name": "birds", "split": "test", "fingerprint": "f"}
-    manifest = _Manifest.model_validate(
+    manifest = Manifest.model_validate(
         {
             "format": 1,
             "began": "2026-01-01T00:00:00+00:00",
