@@ -20,13 +20,14 @@ from fieldscope.service.cli.commands.evaluate import evaluate
 from fieldscope.service.cli.commands.export import export
 from fieldscope.service.cli.commands.keys import keys
 from fieldscope.service.cli.commands.leaderboard import leaderboard
-from fieldscope.service.cli.commands.library import caption, index, search
+from fieldscope.service.cli.commands.library import caption, index
 from fieldscope.service.cli.commands.lmm import lmm
 from fieldscope.service.cli.commands.measure import measure
 from fieldscope.service.cli.commands.prompts import prompts
 from fieldscope.service.cli.commands.published import published
 from fieldscope.service.cli.commands.rerank import rerank
 from fieldscope.service.cli.commands.rescore import rescore
+from fieldscope.service.cli.commands.search import search
 from fieldscope.service.cli.commands.serve import serve
 from fieldscope.service.cli.commands.strategies import strategies
 from fieldscope.service.cli.commands.trace import trace

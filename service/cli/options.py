@@ -15,10 +15,20 @@ from fieldscope.service.wiring.settings import (
     DEFAULT_CONCURRENCY,
     DEFAULT_MAX_SIDE,
     DEFAULT_REQUEST_TIMEOUT,
+    DEFAULT_STRATEGY,
     Settings,
 )
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+strategy_option = click.option(
+    "--strategy",
+    "name",
+    default=DEFAULT_STRATEGY,
+    show_default=True,
+    metavar="NAME|FILE",
+    help="How to rank: a strategy's name, or a YAML file with one. `fieldscope strategies list` shows the names.",
+)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 

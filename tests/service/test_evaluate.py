@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
+import fieldscope.service.wiring.bundled
 import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import LMMRequest
 from fieldscope.agent.lmm.openai import OpenAILMM
@@ -139,10 +140,10 @@ def test_foreign_pictures_are_flagged_once(run: Run, foreign: Path, world: World
     told = payload(result)
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["warning"]
     assert "FieldNotes" in result.stderr
-    assert told["flags"] == [fieldscope.service.wiring.models.FOREIGN]
+    assert told["flags"] == [fieldscope.service.wiring.bundled.FOREIGN]
     for each in told["runs"]:
         lines = (Path(each["out"]) / "results.jsonl").read_text().splitlines()
-        wanted = (fieldscope.service.wiring.models.FOREIGN,) if each["strategy"] == "yes-no" else ()
+        wanted = (fieldscope.service.wiring.bundled.FOREIGN,) if each["strategy"] == "yes-no" else ()
         assert {result_from_json(line).flags for line in lines} == {wanted}
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
+import fieldscope.service.wiring.bundled
 import fieldscope.service.wiring.models
 from fieldscope.agent.types import RankedCandidate, RerankResult
 from fieldscope.retrieval.collection import FilesCollection
-from fieldscope.service.cli.copying import copy_all
-from fieldscope.service.cli.tables.ranking import Ranking
+from fieldscope.service.cli.files import copy_all
+from fieldscope.service.workflows.ranking import Ranking
 from tests.service.conftest import CRABS, FOX, Run, Server, World
 
 ONE_QUESTION = ("--strategy", "yes-no-fused")
@@ -49,10 +50,10 @@ def test_indexing_again_encodes_what_is_new(run: Run, indexed: Path, tmp_path: P
 def test_a_foreign_folder_is_flagged_once(run: Run, photos: Path, world: World, tmp_path: Path) -> None:
     result = run("index", photos, "-o", tmp_path / "index", "--json")
     assert result.stderr.count("warning:") == result.stderr.count("\n") == 1
-    assert json.loads(result.stdout)["flags"] == [fieldscope.service.wiring.models.FOREIGN]
+    assert json.loads(result.stdout)["flags"] == [fieldscope.service.wiring.bundled.FOREIGN]
     found = run("search", "--index", tmp_path / "index", "--query", FOX, "--json")
     assert found.stderr.count("warning:") == found.stderr.count("\n") == 1
-    assert json.loads(found.stdout)["flags"] == [fieldscope.service.wiring.models.FOREIGN]
+    assert json.loads(found.stdout)["flags"] == [fieldscope.service.wiring.bundled.FOREIGN]
 
 
 def test_search_by_text(run: Run, indexed: Path, world: World) -> None:

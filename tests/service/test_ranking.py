@@ -9,7 +9,8 @@ import json
 from rich.console import Console
 
 from fieldscope.retrieval.collection import FilesCollection
-from fieldscope.service.cli.tables.ranking import COLUMNS, Ranking
+from fieldscope.service.cli.tables.ranking import ranking_table
+from fieldscope.service.workflows.ranking import COLUMNS, Ranking
 from tests.agent.traced import agentic, single
 
 
@@ -19,7 +20,7 @@ def ranking(result: object) -> Ranking:
 
 def shown(made: Ranking) -> dict[str, str]:
     console = Console(file=io.StringIO(), width=120)
-    console.print(made.table())
+    console.print(ranking_table(made))
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     return {word: line for line in lines for word in line.split() if word.endswith(".png")}

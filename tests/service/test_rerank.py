@@ -10,6 +10,7 @@ import pytest
 from PIL import Image as PILImage
 
 import fieldscope.fieldnotes.vocabulary
+import fieldscope.service.wiring.bundled
 import fieldscope.service.wiring.models
 from tests.service.conftest import BUNDLED_LMM, CRABS, FOX, MODELS, Run, Server, World, completion
 
@@ -105,7 +106,7 @@ def test_foreign_images_are_flagged_once(run: Run, photos: Path, world: World) -
     result = run("rerank", "--query", FOX, "--images", photos, *ONE_QUESTION, "--json")
     assert result.exit_code == 0
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["warning"]
-    assert json.loads(result.stdout)["flags"] == [fieldscope.service.wiring.models.FOREIGN]
+    assert json.loads(result.stdout)["flags"] == [fieldscope.service.wiring.bundled.FOREIGN]
 
 
 def test_one_foreign_image_among_ones_own(run: Run, photos: Path, world: World) -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image as PILImage
 
 import fieldscope.fieldnotes.vocabulary
+import fieldscope.service.wiring.bundled
 import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse, TokenLogprob
 from fieldscope.agent.lmm.scripted import ScriptedLMM
@@ -299,7 +300,7 @@ def test_a_search_is_widened_and_flags_what_it_finds_then(
     assert result.exit_code == 0, result.stderr
     said = json.loads(result.stdout)
     assert set(images_of(said)) == {"000008.png", "red.png"}
-    assert said["flags"] == [fieldscope.service.wiring.models.FOREIGN]
+    assert said["flags"] == [fieldscope.service.wiring.bundled.FOREIGN]
     assert result.stderr.count("warning:") == result.stderr.count("\n") == 1
     assert "1 more were found" in run(*line).stdout
 

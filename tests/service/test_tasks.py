@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import fieldscope.fieldnotes.collection
+import fieldscope.service.wiring.bundled
 import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
 from fieldscope.agent.lmm.scripted import ScriptedLMM
@@ -213,6 +214,6 @@ def test_foreign_pictures_are_flagged(run: Run, photos: Path, tmp_path: Path, de
     describing({})
     assert run("index", photos, "-o", tmp_path / "mine").exit_code == 0
     result = run("caption", tmp_path / "mine", "--json")
-    assert json.loads(result.stdout)["flags"] == [fieldscope.service.wiring.models.FOREIGN]
+    assert json.loads(result.stdout)["flags"] == [fieldscope.service.wiring.bundled.FOREIGN]
     assert result.stderr.count("warning:") == 1
     assert run("caption", tmp_path / "nothing").exit_code == 1

@@ -1,4 +1,4 @@
-"""Copying what was found into a folder of its own."""
+"""Files that a command writes where the user wants them: reports, tables, and copies of images."""
 
 from __future__ import annotations
 
@@ -9,11 +9,23 @@ from pathlib import Path
 from fieldscope.core.errors import ConfigError
 
 
-def copy_all(files: Iterable[Path], folder: Path) -> list[Path]:
-    """Copy files into `folder`, made where it is missing, and give the copies' paths.
+def write_text(file: Path, text: str) -> None:
+    """Write a whole file, or leave the old one as it was; its folder is made where it is missing. Raises
+    `ConfigError`."""
+    from fieldscope.retrieval.manifest import replace_file
 
-    Nothing is ever overwritten: a name that is taken gets a number. Raises `ConfigError` where the disk refuses; what
-    was copied until then stays.
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, lambda fresh: fresh.write_text(text, encoding="utf-8", newline=""))
+    except OSError as error:
+        raise ConfigError(f"can't write {file} ({error.strerror or error}); choose another file") from error
+
+
+def copy_all(files: Iterable[Path], folder: Path) -> list[Path]:
+    """Copy files into `folder`, which is made where it is missing, and return the paths of the copies.
+
+    Nothing is overwritten: a name that is taken gets a number. Raises `ConfigError` where the disk refuses; the files
+    copied until then stay.
     """
     copies = []
     try:

@@ -1,0 +1,135 @@
+"""`fieldscope search`: an index searched by text, by an image and a change, or by a dialogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fieldscope.service.cli.console import show, show_json
+from fieldscope.service.cli.options import budget_options, json_option, model_options
+from fieldscope.service.wiring.feedback import note, warn
+from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
+from fieldscope.service.wiring.settings import DEFAULT_STRATEGY, Settings
+
+if TYPE_CHECKING:
+    from fieldscope.agent.budget import Budget
+    from fieldscope.service.workflows.ranking import Ranking
+
+SHOWN = 20
+_FIRST_STAGE = "clip"
+"""The strategy that ranks images as the index finds them."""
+
+
+@click.command()
+@click.option("--index", "folder", required=True, type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--query", "text", required=True, metavar="TEXT", help="What the pictures should show.")
+@click.option(
+    "--reference",
+    metavar="IMAGE",
+    help="An image of the index, by its id or its file: --query says in what the wanted pictures differ from it.",
+)
+@click.option(
+    "--dialogue",
+    "dialogue_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="JSON or YAML, a list of rounds with a question and an answer each: --query is the caption before them.",
+)
+@click.option(
+    "-k",
+    "--top-k",
+    "top_k",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help=f"How many images to find.  [default: {SHOWN}; with --rerank what the strategy says, {SHOWN} of them shown]",
+)
+@click.option("--rerank", "reranking", is_flag=True, help="Let the LMM look at what was found.")
+@click.option("--strategy", "name", metavar="NAME|FILE", help=f"How to rerank.  [default: {DEFAULT_STRATEGY}]")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option(
+    "--copy-to",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Copy the files that were found; what is there stays as it is.",
+)
+@click.option(
+    "--min-p",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Copy only images whose probability of a match is at least P.  [default: 0.5 with --rerank]",
+)
+@budget_options
+@json_option
+@model_options
+def search(
+    folder: Path,
+    text: str,
+    reference: str | None,
+    dialogue_file: Path | None,
+    top_k: int | None,
+    reranking: bool,
+    name: str | None,
+    csv_file: Path | None,
+    copy_to: Path | None,
+    min_p: float | None,
+    budget: Budget,
+    as_json: bool,
+    settings: Settings,
+) -> None:
+    """Search an index by text, by an image and a change, or by a dialogue, and rerank what was found.
+
+    With --rerank the LMM looks at the images that the CLIP found. A strategy that thinks the query out searches by its
+    descriptions too, and looks further where it finds too little.
+    """
+    if name is not None and not reranking:
+        raise click.UsageError("--strategy goes with --rerank")
+    if min_p is not None and not (reranking and copy_to):
+        raise click.UsageError("--min-p goes with --rerank and --copy-to")
+    if reference is not None and dialogue_file is not None:
+        raise click.UsageError("--reference and --dialogue make two kinds of query; give one of them")
+    from fieldscope.agent.strategies.strategy import load_strategy
+    from fieldscope.service.cli.files import write_text
+    from fieldscope.service.wiring.queries import make_query
+    from fieldscope.service.workflows.ranking import require_verdicts
+    from fieldscope.service.workflows.rerank import Models, Search, search_index
+
+    strategy = load_strategy((name or DEFAULT_STRATEGY) if reranking else _FIRST_STAGE)
+    wanted = top_k if reranking else top_k or SHOWN
+    query = make_query(text, dialogue_file)
+    request = Search(folder, query, strategy, reference, wanted, budget, needs_images=reranking or copy_to is not None)
+    ranking = interruptible(search_index(request, Models(settings)), ANSWERS_KEPT)
+    if as_json:
+        rounds = [turn.model_dump() for turn in query.dialogue]
+        reference_image = ranking.result.reference_image
+        show_json({"query": query.text, "reference": reference_image, "dialogue": rounds} | ranking.payload())
+    else:
+        _show(ranking, top_k or SHOWN, folder)
+    if csv_file is not None:
+        write_text(csv_file, ranking.csv())
+        note(f"wrote {csv_file}")
+    if copy_to is not None:
+        _copy(ranking, copy_to, 0.5 if min_p is None and strategy.prompts else min_p)
+    require_verdicts(ranking.result)
+
+
+def _show(ranking: Ranking, shown: int, folder: Path) -> None:
+    from fieldscope.service.cli.tables.ranking import ranking_table
+
+    show(ranking_table(ranking, shown))
+    if (more := len(ranking.result.ranking) - shown) > 0:
+        show(f"{more} more were found; --json, --csv and -k show them.")
+    if ranking.skipped:
+        show(f"{len(ranking.skipped):,} files are not in this index; {folder / 'skipped.json'} says why.")
+
+
+def _copy(ranking: Ranking, folder: Path, min_p: float | None) -> None:
+    from fieldscope.service.cli.files import copy_all
+
+    matches = [r for r in ranking.result.ranking if min_p is None or (r.p_match is not None and r.p_match >= min_p)]
+    files = [path for ranked in matches if (path := ranking.path(ranked.image_id))]
+    copies = copy_all(files, folder)
+    note(f"copied to {folder}: {len(copies)} of {len(ranking.result.ranking)} images")
+    if len(files) < len(matches):
+        warn(f"{len(matches) - len(files)} of {len(matches)} images have no file of their own, or it is gone")
