@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fieldscope.service.wiring.feedback import program, spelled, warn
+from fieldscope.service.wiring.feedback import spelled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from fieldscope.eval.types import RunSummary
+    from fieldscope.eval.progress import Progress
     from fieldscope.retrieval.progress import Report
 
 
@@ -33,18 +33,6 @@ def show(*things: RenderableType) -> None:
 def show_json(value: Any) -> None:
     """Print one JSON object for programs, to standard output."""
     click.echo(json.dumps(value, indent=2, allow_nan=False))
-
-
-def show_runs(summaries: Sequence[RunSummary], out: Path, as_json: bool) -> None:
-    """Runs that were just made, as tables with the command to read one or as JSON, and what makes them worth less."""
-    from fieldscope.eval.report import payload, tables, warnings
-
-    if as_json:
-        show_json(payload(summaries))
-    else:
-        show(*tables(summaries), f"Runs are in {out}; to read one: {program()} trace {summaries[-1].out} QUERY")
-    for line in warnings(summaries):
-        warn(line)
 
 
 class Terminal:
@@ -73,6 +61,13 @@ class Terminal:
                 bar(done, total)
 
             yield report
+
+    def run_progress(self) -> AbstractContextManager[Progress | None]:
+        if not sys.stderr.isatty():
+            return nullcontext(None)
+        from fieldscope.eval.progress import LiveProgress
+
+        return LiveProgress()
 
 
 def complain(message: str) -> None:

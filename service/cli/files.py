@@ -7,16 +7,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fieldscope.core.errors import ConfigError
+from fieldscope.core.files import replace_file
 
 
 def write_text(file: Path, text: str) -> None:
     """Write a whole file, or leave the old one as it was; its folder is made where it is missing. Raises
     `ConfigError`."""
-    from fieldscope.retrieval.manifest import replace_file
-
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, lambda fresh: fresh.write_text(text, encoding="utf-8", newline=""))
+        replace_file(file, text)
     except OSError as error:
         raise ConfigError(f"can't write {file} ({error.strerror or error}); choose another file") from error
 

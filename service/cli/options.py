@@ -32,23 +32,41 @@ strategy_option = click.option(
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
-runs_out = click.option(
-    "-o",
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Where the runs go, a folder per strategy.",
-)
+split_option = click.option("--split", metavar="NAME", help="test, validation, ...  [default: test]")
+runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN ...", type=click.Path(path_type=Path))
+
+
+def folder_option(help_text: str, *names: str, **options: Any) -> Callable[[Any], Any]:
+    """`--out FOLDER`, or an option of other `names` that takes a folder."""
+    kind = click.Path(path_type=Path, file_okay=False)
+    return click.option(*(names or ("--out",)), type=kind, metavar="FOLDER", help=help_text, **options)
+
+
+def file_option(*names: str, help_text: str, **options: Any) -> Callable[[Any], Any]:
+    """An option that takes a file."""
+    kind = click.Path(path_type=Path, dir_okay=False)
+    return click.option(*names, type=kind, metavar="FILE", help=help_text, **options)
+
+
+def price_option(purpose: str) -> Callable[[Any], Any]:
+    """`--prices FILE`."""
+    text = (
+        f"{purpose} YAML with input_per_million, output_per_million and currency, or with these below the name of each "
+        "model."
+    )
+    return file_option("--prices", "price_file", help_text=text)
+
+
+runs_out = folder_option("The folder for the runs, with a folder for each strategy.", "-o", "--out", required=True)
 
 _CLIP = click.option(
     "--clip",
     metavar="NAME",
-    help="The first stage's CLIP: MODEL:PRETRAINED as open_clip names it, or a folder.  [default: the bundled one]",
+    help="The CLIP of the first stage: MODEL:PRETRAINED as open_clip names it, or a folder.  [default: the bundled one]",
 )
 _SERVER = (
     click.option("--lmm", "lmm_url", metavar="URL", help="An OpenAI-compatible server, such as http://localhost:8000."),
-    click.option("--model", metavar="NAME", help="The model to ask there."),
+    click.option("--model", metavar="NAME", help="The name under which the server serves the model."),
 )
 _MAX_SIDE = click.option(
     "--max-side",
@@ -56,7 +74,7 @@ _MAX_SIDE = click.option(
     default=DEFAULT_MAX_SIDE,
     show_default=True,
     metavar="PIXELS",
-    help="Larger pictures are scaled down before they travel to the server.",
+    help="Scale larger images down before they are sent to the server.",
 )
 _REQUEST_TIMEOUT = click.option(
     "--request-timeout",
@@ -64,11 +82,15 @@ _REQUEST_TIMEOUT = click.option(
     default=DEFAULT_REQUEST_TIMEOUT,
     show_default=True,
     metavar="SECONDS",
-    help="Time for one attempt of a call to the server, from the first to the last byte.",
+    help="Time limit for one attempt of a call to the server, from the first to the last byte.",
 )
 _LMM = (
     *_SERVER,
-    click.option("--revision", metavar="TEXT", help="Tells two models of that name apart in the cache."),
+    click.option(
+        "--revision",
+        metavar="TEXT",
+        help="A version of the model. Set it if the server may serve other weights under the same name.",
+    ),
     _MAX_SIDE,
     click.option(
         "--concurrency",
@@ -76,7 +98,7 @@ _LMM = (
         default=DEFAULT_CONCURRENCY,
         show_default=True,
         metavar="N",
-        help="Calls in flight at once.",
+        help="How many calls run at once.",
     ),
     _REQUEST_TIMEOUT,
     click.option(
@@ -85,7 +107,7 @@ _LMM = (
         default=DEFAULT_ATTEMPTS,
         show_default=True,
         metavar="N",
-        help="At most N attempts for a call to the server that got no answer in time, or a passing error.",
+        help="At most N attempts for a call that timed out or met a temporary error.",
     ),
     click.option(
         "--cache",
@@ -93,19 +115,12 @@ _LMM = (
         type=click.Choice(CACHE_MODES),
         default="on",
         show_default=True,
-        help="on: ask what was never asked. refresh: ask again. replay: never ask. off: remember nothing.",
+        help="on: ask only new questions. refresh: ask all again. replay: ask nothing. off: keep no answers.",
     ),
 )
 _DRY_RUN = (
-    click.option("--dry-run", is_flag=True, help="Print what it would ask, and ask nothing."),
-    click.option(
-        "--prices",
-        "price_file",
-        type=click.Path(path_type=Path, dir_okay=False),
-        metavar="FILE",
-        help="With --dry-run: what it would cost. YAML with input_per_million, output_per_million and currency, or "
-        "with these below the name of each model.",
-    ),
+    click.option("--dry-run", is_flag=True, help="Print how many calls it would make, and make none."),
+    price_option("With --dry-run: what the calls would cost."),
 )
 
 
@@ -117,14 +132,14 @@ def clip_options(command: Function) -> Function:
 def model_options(command: Function) -> Function:
     """`--clip`, and everything about the LMM and its cache; the command gets `settings`.
 
-    A server's key is no option, for other users of a machine see the command lines of all: it comes from the
-    environment, FIELDSCOPE_API_KEY or OPENAI_API_KEY.
+    A server's key is no option, since other users of a machine can see command lines: it comes from the environment,
+    FIELDSCOPE_API_KEY or OPENAI_API_KEY.
     """
     return _with_settings(command, *_LMM, _CLIP)
 
 
 def server_options(command: Function) -> Function:
-    """`--lmm`, `--model`, `--max-side` and `--request-timeout`, for who asks past the cache; the command gets
+    """`--lmm`, `--model`, `--max-side` and `--request-timeout`, for commands without a cache; the command gets
     `settings`."""
     return _with_settings(command, *_SERVER, _MAX_SIDE, _REQUEST_TIMEOUT)
 
@@ -135,9 +150,10 @@ def budget_options(command: Function) -> Function:
         command,
         "budget",
         "",
-        "At most N calls to the LMM for a query, answers from the cache among them.",
-        "At most N tokens for a query, read and written.",
-        "Time for a query, from its first call. Calls in flight are given up then; what is known is ranked.",
+        "At most N calls to the LMM for each query, including answers from the cache.",
+        "At most N tokens for each query, prompt and answer together.",
+        "Time limit for each query, from its first call. Calls that are still running are abandoned, and the images are "
+        "ranked by the answers so far.",
     )
 
 
@@ -147,10 +163,9 @@ def run_budget_options(command: Function) -> Function:
         command,
         "run_budget",
         "run-",
-        "At most N calls for all queries of a strategy, first come, first served: queries that run at once share what "
-        "is left.",
-        "At most N tokens for all queries of a strategy, first come, first served.",
-        "Time for all queries of a strategy, from the first call. Calls in flight are given up then.",
+        "At most N calls for all queries of a strategy together. Queries that run at the same time share what is left.",
+        "At most N tokens for all queries of a strategy together.",
+        "Time limit for all queries of a strategy, from the first call. Calls that are still running are abandoned.",
     )
 
 
@@ -160,7 +175,7 @@ def dry_run_options(command: Function) -> Function:
     @functools.wraps(command)
     def wrapped(**values: Any) -> Any:
         if values["price_file"] is not None and not values["dry_run"]:
-            raise click.UsageError("--prices goes with --dry-run")
+            raise click.UsageError("--prices needs --dry-run")
         return command(**values)
 
     return _decorated(wrapped, *_DRY_RUN)  # type: ignore[no-any-return]
@@ -178,12 +193,12 @@ def _with_budget(command: Function, name: str, prefix: str, calls: str, tokens: 
     def wrapped(**values: Any) -> Any:
         from fieldscope.agent.budget import Budget
 
-        limit = Budget(**{each: values.pop(f"{name}_{each}") for each, *_ in limits})
-        return command(**{name: limit}, **values)
+        budget = Budget(**{limit: values.pop(f"{name}_{limit}") for limit, *_ in limits})
+        return command(**{name: budget}, **values)
 
     options = (
-        click.option(f"--{prefix}{option}", f"{name}_{each}", type=kind, metavar=metavar, help=text)
-        for each, option, kind, metavar, text in limits
+        click.option(f"--{prefix}{option}", f"{name}_{limit}", type=kind, metavar=metavar, help=text)
+        for limit, option, kind, metavar, text in limits
     )
     return _decorated(wrapped, *options)  # type: ignore[no-any-return]
 
@@ -205,7 +220,7 @@ def _decorated(wrapped: Callable[..., Any], *options: Callable[[Any], Any]) -> A
 
 def _checked(settings: Settings) -> Settings:
     if settings.lmm_url and not settings.model:
-        raise click.UsageError("--lmm needs --model: the name under which that server serves the model")
+        raise click.UsageError("--lmm needs --model: the name under which the server serves the model")
     for name, value in (("--model", settings.model), ("--revision", settings.revision)):
         if value and not settings.lmm_url:
             raise click.UsageError(f"{name} goes with --lmm: the address of the server")

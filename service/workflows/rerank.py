@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldscope.core.errors import ConfigError
+from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.service.wiring.bundled import FOREIGN, require_known_words, unknown_words
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import note, warn
@@ -19,7 +19,7 @@ from fieldscope.service.wiring.own_pictures import all_fieldnotes
 from fieldscope.service.wiring.queries import require_query_words
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.candidates import Chosen, score
-from fieldscope.service.workflows.ranking import Ranking
+from fieldscope.service.workflows.ranked_query import RankedQuery
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
@@ -72,7 +72,7 @@ class Models:
 
 async def rerank_query(
     query: Query, chosen: Chosen, strategy: Strategy, models: Models, budget: Budget | None = None
-) -> Ranking:
+) -> RankedQuery:
     """Rank images that the user chose: the CLIP gives each a prior, then the strategy ranks them.
 
     A bundled CLIP that does not know the query's words or the images gives no prior where another LMM looks at them.
@@ -98,7 +98,7 @@ async def rerank_query(
     resources = Resources(chosen.images, flags=flags)
     result = await _rank(query, strategy, models, resources, encoder, candidates=candidates, budget=budget)
     _warn_after(result, flags)
-    return Ranking(result, chosen.images, skipped, models.names(strategy, prior=prior))
+    return RankedQuery(result, chosen.images, skipped, models.names(strategy, prior=prior))
 
 
 def require_rerank_words(query: Query, strategy: Strategy, models: Models) -> None:
@@ -127,7 +127,7 @@ class Search:
     needs_images: bool = False
 
 
-async def search_index(search: Search, models: Models) -> Ranking:
+async def search_index(search: Search, models: Models) -> RankedQuery:
     """Find images in an index, and rank them as the strategy says; `clip` leaves them as they are found.
 
     Raises `VocabularyError` for words that a bundled model does not know, `IndexMismatchError` for an index that was
@@ -163,7 +163,18 @@ async def search_index(search: Search, models: Models) -> Ranking:
         late = await asyncio.to_thread(_flags, images, [ranked.image_id for ranked in result.ranking])
         result = result.model_copy(update={"flags": (*late, *result.flags)})
     _warn_after(result, flags)
-    return Ranking(result, images, read_skipped(search.index), models.names(strategy))
+    return RankedQuery(result, images, read_skipped(search.index), models.names(strategy))
+
+
+def require_verdicts(result: RerankResult) -> None:
+    """Raise `LMMError` where the model was asked about candidates and every call failed: the ranking is then the first
+    stage's."""
+    asked = [question for question in (*result.verdicts, *result.comparisons) if question.state != "not_asked"]
+    if asked and all(question.state == "unknown" for question in asked):
+        raise LMMError(
+            f"none of {len(asked)} questions about the images got an answer ({asked[0].error}), so the images stand in "
+            "the first stage's order. Restart the model or its server and rerun this command"
+        )
 
 
 async def _rank(

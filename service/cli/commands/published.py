@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from fieldscope.service.cli.console import show_runs
 from fieldscope.service.cli.multi_value_options import SpacedCommand
 from fieldscope.service.cli.options import json_option, runs_out
 
@@ -32,6 +31,7 @@ def published(file: Path, benchmark: Path, names: tuple[str, ...], split: str | 
     FILE is one of their caches (`...--cache.npy`), BENCHMARK a folder of INQUIRE-Rerank's Parquet files. The cache is a
     pickle: it is read as plain values, and nothing in it is run. No model is asked.
     """
+    from fieldscope.service.cli.tables.evaluation import show_runs
     from fieldscope.service.workflows.published import rank_published
 
     summaries = rank_published(file, benchmark, names, split, out)

@@ -55,8 +55,7 @@ def rerank(
     from fieldscope.service.cli.tables.ranking import ranking_table
     from fieldscope.service.wiring.queries import make_query
     from fieldscope.service.workflows.candidates import open_chosen
-    from fieldscope.service.workflows.ranking import require_verdicts
-    from fieldscope.service.workflows.rerank import Models, require_rerank_words, rerank_query
+    from fieldscope.service.workflows.rerank import Models, require_rerank_words, require_verdicts, rerank_query
 
     strategy, query, models = load_strategy(name), make_query(text), Models(settings)
     require_rerank_words(query, strategy, models)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from fieldscope.service.cli.console import show_runs
 from fieldscope.service.cli.multi_value_options import SpacedCommand
 from fieldscope.service.cli.options import json_option, runs_out
 
@@ -39,6 +38,7 @@ def rescore(run: Path, names: tuple[str, ...], fits: Path | None, reread: bool, 
     among the run's. No model, server or picture is needed. A strategy that would ask something else is for
     `fieldscope eval --replay`.
     """
+    from fieldscope.service.cli.tables.evaluation import show_runs
     from fieldscope.service.workflows import rescore as rescoring
 
     summaries = rescoring.rescore(run, names, fits, reread, out)

@@ -12,10 +12,16 @@ if TYPE_CHECKING:
 
 
 def new_table(
-    *columns: str, title: str = "", texts: int = 1, caption: str = "", header: bool = True, wrap_numbers: bool = True
+    *columns: str,
+    texts: int = 1,
+    title: str = "",
+    caption: str = "",
+    header: bool = True,
+    edge: bool = True,
+    narrow: bool = False,
 ) -> Table:
-    """An empty table without frames. Its first `texts` columns are words, on the left; the others are numbers, on the
-    right, which break into lines where they are too long only if `wrap_numbers`.
+    """An empty table without lines between its cells. Its first `texts` columns are texts, the others numbers, on the
+    right. With an `edge` a blank line stands above and below it; a `narrow` one has no space around its cells.
 
     Titles, headings and captions may come from a data set or a model: they are plain text, without markup.
     """
@@ -26,18 +32,15 @@ def new_table(
         title=plain(title) if title else None,
         caption=plain(caption, "dim") if caption else None,
         box=SIMPLE_HEAD,
-        show_header=header,
-        show_edge=False,
+        padding=0 if narrow else (0, 1, 0, 0),
         pad_edge=False,
-        collapse_padding=True,
+        show_header=header,
+        show_edge=edge,
         title_justify="left",
         caption_justify="left",
     )
     for place, column in enumerate(columns):
-        if place < texts:
-            table.add_column(plain(column), overflow="fold")
-        else:
-            table.add_column(plain(column), justify="right", overflow="fold", no_wrap=not wrap_numbers)
+        table.add_column(plain(column), justify="left" if place < texts else "right", overflow="fold")
     return table
 
 

@@ -1,4 +1,4 @@
-"""A ranking for programs and for spreadsheets."""
+"""The ranking of a query, for programs and for spreadsheets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldscope.agent.trace_view import verdicts_by_image, weakest
-from fieldscope.core.errors import ImageError, LMMError
+from fieldscope.core.errors import ImageError
 from fieldscope.core.spreadsheet import cell
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Ranking:
+class RankedQuery:
     """The result of a query, where its images are, which other images were skipped and why, and which models ranked.
 
     `models` has the names of the CLIP and the LMM, None where there was none.
@@ -127,17 +127,6 @@ class Ranking:
     @cached_property
     def _verdicts(self) -> dict[str, dict[str, Verdict]]:
         return verdicts_by_image(self.result)
-
-
-def require_verdicts(result: RerankResult) -> None:
-    """Raise `LMMError` where the model was asked about candidates and every call failed: the ranking is then the first
-    stage's."""
-    asked = [question for question in (*result.verdicts, *result.comparisons) if question.state != "not_asked"]
-    if asked and all(question.state == "unknown" for question in asked):
-        raise LMMError(
-            f"none of {len(asked)} questions about the images got an answer ({asked[0].error}), so the images stand in "
-            "the first stage's order. Restart the model or its server and rerun this command"
-        )
 
 
 def answer_of(verdict: Verdict | None) -> str:
