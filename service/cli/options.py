@@ -62,7 +62,7 @@ runs_out = folder_option("The folder for the runs, with a folder for each strate
 _CLIP = click.option(
     "--clip",
     metavar="NAME",
-    help="The CLIP of the first stage: MODEL:PRETRAINED as open_clip names it, or a folder.  [default: the bundled one]",
+    help="The first stage's CLIP: MODEL:PRETRAINED as open_clip names it, or a folder.  [default: the bundled one]",
 )
 _SERVER = (
     click.option("--lmm", "lmm_url", metavar="URL", help="An OpenAI-compatible server, such as http://localhost:8000."),
@@ -89,7 +89,7 @@ _LMM = (
     click.option(
         "--revision",
         metavar="TEXT",
-        help="A version of the model. Set it if the server may serve other weights under the same name.",
+        help="The version of the model, if the server may change it under the same name.",
     ),
     _MAX_SIDE,
     click.option(
@@ -152,8 +152,8 @@ def budget_options(command: Function) -> Function:
         "",
         "At most N calls to the LMM for each query, including answers from the cache.",
         "At most N tokens for each query, prompt and answer together.",
-        "Time limit for each query, from its first call. Calls that are still running are abandoned, and the images are "
-        "ranked by the answers so far.",
+        "Time limit for each query, from its first call. Then calls that are still running are abandoned, and the "
+        "images are ranked by the answers so far.",
     )
 
 

@@ -42,7 +42,7 @@ SCHEDULED = 0.15
 """The share of all comparisons of a head that the scheduler may ask for."""
 
 
-def test_pairs(runs: Sequence[Path], metric: str) -> list[tuple[Path, Path, Paired]]:
+def compare_pairs(runs: Sequence[Path], metric: str) -> list[tuple[Path, Path, Paired]]:
     """The paired test of every two runs. Raises `ConfigError` for runs over different queries."""
     from fieldscope.eval.measures.paired import compare
     from fieldscope.eval.runs.finished import read_metric
@@ -112,7 +112,7 @@ def write_budgets(study: BudgetStudy, out: Path) -> dict[str, Any]:
     steps = [
         {"smaller": smaller, "larger": larger, **paired_data(step)} for (smaller, larger), step in study.steps.items()
     ]
-    data = {
+    data: dict[str, Any] = {
         "metric": "mAP@50",
         "prior": study.prior,
         "free": study.free,

@@ -149,7 +149,7 @@ def test_prices_go_with_a_dry_run(run: Run, tmp_path: Path) -> None:
     (tmp_path / "prices.yaml").write_text("{}")
     result = run("eval", "fieldnotes", "--prices", tmp_path / "prices.yaml")
     assert result.exit_code == 2
-    assert "--prices goes with --dry-run" in result.stderr
+    assert "--prices needs --dry-run" in result.stderr
 
 
 def test_a_price_by_model(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_an_interruption_says_what_is_kept(run: Run, monkeypatch: pytest.MonkeyP
     async def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fieldscope.service.workflows.evaluate, "_evaluate", interrupt)
+    monkeypatch.setattr(fieldscope.service.workflows.evaluate, "run_opened_async", interrupt)
     result = run("eval", "fieldnotes-rerank", "--strategy", "clip", "--out", "here")
     assert result.exit_code == 130
     assert (

@@ -1,4 +1,4 @@
-"""`fieldscope measure`: whether a difference is real, what a budget costs, what comparison gains, and what gets worse."""
+"""`fieldscope measure`: whether a difference is real, what a budget costs, what comparison gains and what is harmed."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def significance(runs: tuple[Path, ...], metric: str, as_json: bool) -> None:
     Prints the two-sided p of a paired randomisation test over queries and a bootstrap interval of the difference.
     """
     from fieldscope.service.cli.tables.measure import significance_table
-    from fieldscope.service.workflows.studies import paired_data, test_pairs
+    from fieldscope.service.workflows.studies import compare_pairs, paired_data
 
     if len(set(runs)) < max(len(runs), 2):
         raise click.UsageError("name two or more different runs")
-    tests = test_pairs(runs, metric)
+    tests = compare_pairs(runs, metric)
     if as_json:
         rows = [{"a": str(a), "b": str(b), **paired_data(test)} for a, b, test in tests]
         show_json({"metric": metric, "tests": rows})

@@ -26,7 +26,7 @@ def _table(outlooks: Sequence[Outlook]) -> Table:
     """Each strategy's calls, tokens and money, and below it its stages."""
     price = outlooks[0].price
     columns = ("strategy", "", "calls", "tokens in", "tokens out", *([price.currency] if price else []))
-    table = new_table(*columns, title="what a run would ask", wrap_numbers=False)
+    table = new_table(*columns, title="what a run would ask")
     for outlook in outlooks:
         estimate = outlook.estimate
         counts = (estimate.calls, estimate.prompt_tokens, estimate.completion_tokens)
