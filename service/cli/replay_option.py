@@ -11,7 +11,6 @@ import click
 
 from fieldscope.service.cli.multi_value_options import SpacedCommand
 from fieldscope.service.wiring.settings import Settings
-from fieldscope.service.workflows.replay import open_recording
 
 if TYPE_CHECKING:
     from fieldscope.eval.runs.replay import Recording
@@ -84,6 +83,8 @@ def open_recorded(
         raise click.UsageError(f"{OPTION} {source} brings its own benchmark; leave {benchmark!r} out")
     if dry_run:
         raise click.UsageError(f"{OPTION} asks nothing, so there is nothing that --dry-run could tell")
+    from fieldscope.service.workflows.replay import open_recording
+
     recording = open_recording(source, settings)
     if split not in (None, recording.benchmark.split):
         raise click.UsageError(f"{source} has the split {recording.benchmark.split!r}; leave --split out")

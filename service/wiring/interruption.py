@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, and the user was told of it already."""
+    """Ctrl-C, about which an error was shown already."""
 
 
 def interruptible(work: Coroutine[Any, Any, T], kept: str) -> T:
@@ -54,17 +54,18 @@ def interruptible(work: Coroutine[Any, Any, T], kept: str) -> T:
         loop.call_soon_threadsafe(stop)
 
     def stop() -> None:
-        error(f"interrupted; {kept}. Calls in flight have up to {GRACE:g} s; press Ctrl-C again to end now")
+        error(f"interrupted; {kept}. Running calls have up to {GRACE:g} s to finish; press Ctrl-C again to end now")
         # LangGraph leaves the coroutines of tasks that are cancelled before they began.
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         task.cancel()
 
-    with keeping(kept), asyncio.Runner() as runner:
+    with asyncio.Runner() as runner:
         loop = runner.get_loop()
         task = loop.create_task(work)
         with _on_interrupt(press):
             try:
-                return loop.run_until_complete(task)
+                with keeping(kept):
+                    return loop.run_until_complete(task)
             except BaseException:
                 if presses:
                     raise Interrupted from None
