@@ -171,7 +171,10 @@ def test_an_audit_against_the_scene_graph(run: Run, write: Write, tmp_path: Path
 def test_an_audit_for_people(run: Run, write: Write) -> None:
     shown = run("measure", "audit", write("agent"))
     assert shown.exit_code == 0
-    assert "held against scene graph: absence, colour, subject, weather; held against relevance: query" in shown.stdout
+    assert (
+        "checked against scene graph: absence, colour, subject, weather; checked against relevance: query"
+        in shown.stdout
+    )
     assert "4 of 4 relevant images fell or stand below an irrelevant one; predicates count against 2" in shown.stdout
     assert "is the crab red?" in shown.stdout
     assert shown.stderr == ""
@@ -238,7 +241,7 @@ def test_reliability_for_people(run: Run, write: Write) -> None:
     shown = run("measure", "reliability", write("agent", calibration="0" * 64))
     assert shown.exit_code == 0
     assert "the calibration of agent is not kept here" in shown.stderr
-    assert "held against relevance: query, match" in shown.stdout
+    assert "checked against relevance: query, match" in shown.stdout
     assert "all verdicts" in shown.stdout
 
 
