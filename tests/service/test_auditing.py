@@ -198,8 +198,8 @@ def test_a_run_that_only_bears_the_name_is_not_believed(run: Run, write: Write) 
     folder = write("agent", relevant={CRABS: {"3"}, OWL: {"5", "6"}})
     shown = run("measure", "audit", folder, "--json")
     assert shown.stderr == (
-        "warning: agent is named fieldnotes-rerank, but its queries or judgments are not FieldNotes'; its truth is "
-        "relevance\n"
+        "warning: agent is named fieldnotes-rerank, but its queries or judgments are not FieldNotes'. Its verdicts "
+        "are checked against relevance.\n"
     )
     assert {row["source"] for row in json.loads(shown.stdout)["runs"][0]["kinds"]} == {"relevance"}
 

@@ -97,9 +97,7 @@ def _sources(claims: Iterable[tuple[str, str]]) -> str:
 def _truths(audit: Audit) -> str:
     sources = _sources((row.source, row.kind) for row in audit.kinds)
     if any(row.refused is None for row in audit.kinds):
-        sources += (
-            "; relevance says that all predicates of a relevant image hold, but not which fails on an irrelevant one"
-        )
+        sources += "; relevance says that all predicates of a relevant image hold, not which fails on an irrelevant one"
     return sources
 
 
