@@ -39,10 +39,10 @@ class Terminal:
     """Feedback on standard error; bars appear on a terminal only."""
 
     def warn(self, message: str) -> None:
-        _tell("warning", message, "yellow")
+        _print_line("warning", message, "yellow")
 
     def note(self, message: str) -> None:
-        _tell("note", message, "cyan")
+        _print_line("note", message, "cyan")
 
     def error(self, message: str) -> None:
         complain(message)
@@ -72,15 +72,15 @@ class Terminal:
 
 def complain(message: str) -> None:
     """One line that says what went wrong and what to do."""
-    _tell("error", message, "red")
+    _print_line("error", message, "red")
 
 
-def _tell(kind: str, message: str, colour: str) -> None:
+def _print_line(kind: str, message: str, colour: str) -> None:
     click.echo(f"{click.style(f'{kind}:', fg=colour, bold=True)} {spelled(' '.join(message.split()))}", err=True)
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Somebody else's words for rich: no markup, no control characters."""
+    """A text from outside for rich: no markup, no control characters."""
     from rich.text import Text
 
     return Text(spelled(text), style=style)

@@ -30,7 +30,7 @@ strategy_option = click.option(
     help="How to rank: a strategy's name, or a YAML file with one. `fieldscope strategies list` shows the names.",
 )
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 
 split_option = click.option("--split", metavar="NAME", help="test, validation, ...  [default: test]")
 runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN ...", type=click.Path(path_type=Path))

@@ -85,12 +85,12 @@ def verify(as_json: bool) -> None:
             _list(found.unusable)
     if found.file:
         raise CacheError(
-            f"the file {caching.cache_path()} is damaged ({found.file[0]}). Move it away; a new one is made"
+            f"the file {caching.cache_path()} is damaged ({found.file[0]}). Move it away to start a new one"
         )
     if found.bad:
         raise CacheError(
-            f"{len(found.bad):,} of {found.entries:,} answers are bad. Remove them with `{program()} cache prune --bad`; "
-            "the model is asked again when they are needed"
+            f"{len(found.bad):,} of {found.entries:,} answers are bad. Remove them with "
+            f"`{program()} cache prune --bad`; the model is asked again when they are needed"
         )
 
 
@@ -103,9 +103,7 @@ def _list(faults: Mapping[str, str]) -> None:
 
 @cache.command()
 @click.option("--older-than", "age", type=Age(), metavar="AGE", help="Answers older than this: 12h, 30d, 8w.")
-@click.option(
-    "--model", metavar="TEXT", help="Answers of models whose identity begins with TEXT; `stats` shows the identities."
-)
+@click.option("--model", metavar="TEXT", help="Answers of models whose identity (see `stats`) begins with TEXT.")
 @click.option("--bad", is_flag=True, help="Answers that `verify` finds bad, or that can't be used.")
 @click.option("--dry-run", is_flag=True, help="Show how much would be removed, and remove nothing.")
 @click.option("--yes", is_flag=True, help="Remove without asking.")
