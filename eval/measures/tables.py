@@ -21,6 +21,7 @@ from fieldscope.agent.types import RerankResult
 from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.files import replacing
+from fieldscope.core.spreadsheet import cell
 from fieldscope.eval.measures.scoring import METRICS
 from fieldscope.eval.runs.read import names_of, read_results
 from fieldscope.eval.runs.scored import ScoredRun, read_scored
@@ -46,9 +47,6 @@ VERDICTS = pa.schema(
         ("cached", _TRUTH), ("request_key", _TEXT), ("relevant", _WHOLE),
     ]
 )  # fmt: skip
-
-_FORMULA = "=+-@＝＋－＠"
-"""What makes a spreadsheet take a text for a formula, in both widths."""
 
 
 @dataclass(frozen=True)
@@ -181,10 +179,3 @@ def _csv(path: Path, schema: pa.Schema) -> Iterator[Write]:
             return len(rows)
 
         yield write
-
-
-def cell(value: Any) -> Any:
-    """A value as CSV has it: nothing for None, and before a text that a spreadsheet would run as a formula a `'`."""
-    if isinstance(value, str) and value.lstrip().startswith(tuple(_FORMULA)):
-        return f"'{value}"
-    return value

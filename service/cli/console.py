@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fieldscope.service.wiring.feedback import program, spelled, warn
+from fieldscope.service.wiring.feedback import spelled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from fieldscope.eval.types import RunSummary
+    from fieldscope.eval.progress import Progress
     from fieldscope.retrieval.progress import Report
 
 
@@ -35,26 +35,14 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-def show_runs(summaries: Sequence[RunSummary], out: Path, as_json: bool) -> None:
-    """Runs that were just made, as tables with the command to read one or as JSON, and what makes them worth less."""
-    from fieldscope.eval.report import payload, tables, warnings
-
-    if as_json:
-        show_json(payload(summaries))
-    else:
-        show(*tables(summaries), f"Runs are in {out}; to read one: {program()} trace {summaries[-1].out} QUERY")
-    for line in warnings(summaries):
-        warn(line)
-
-
 class Terminal:
     """Feedback on standard error; bars appear on a terminal only."""
 
     def warn(self, message: str) -> None:
-        _tell("warning", message, "yellow")
+        _print_line("warning", message, "yellow")
 
     def note(self, message: str) -> None:
-        _tell("note", message, "cyan")
+        _print_line("note", message, "cyan")
 
     def error(self, message: str) -> None:
         complain(message)
@@ -74,18 +62,25 @@ class Terminal:
 
             yield report
 
+    def run_progress(self) -> AbstractContextManager[Progress | None]:
+        if not sys.stderr.isatty():
+            return nullcontext(None)
+        from fieldscope.eval.progress import LiveProgress
+
+        return LiveProgress()
+
 
 def complain(message: str) -> None:
     """One line that says what went wrong and what to do."""
-    _tell("error", message, "red")
+    _print_line("error", message, "red")
 
 
-def _tell(kind: str, message: str, colour: str) -> None:
+def _print_line(kind: str, message: str, colour: str) -> None:
     click.echo(f"{click.style(f'{kind}:', fg=colour, bold=True)} {spelled(' '.join(message.split()))}", err=True)
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Somebody else's words for rich: no markup, no control characters."""
+    """A text from outside for rich: no markup, no control characters."""
     from rich.text import Text
 
     return Text(spelled(text), style=style)

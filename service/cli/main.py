@@ -20,13 +20,14 @@ from fieldscope.service.cli.commands.evaluate import evaluate
 from fieldscope.service.cli.commands.export import export
 from fieldscope.service.cli.commands.keys import keys
 from fieldscope.service.cli.commands.leaderboard import leaderboard
-from fieldscope.service.cli.commands.library import caption, index, search
+from fieldscope.service.cli.commands.library import caption, index
 from fieldscope.service.cli.commands.lmm import lmm
 from fieldscope.service.cli.commands.measure import measure
 from fieldscope.service.cli.commands.prompts import prompts
 from fieldscope.service.cli.commands.published import published
 from fieldscope.service.cli.commands.rerank import rerank
 from fieldscope.service.cli.commands.rescore import rescore
+from fieldscope.service.cli.commands.search import search
 from fieldscope.service.cli.commands.serve import serve
 from fieldscope.service.cli.commands.strategies import strategies
 from fieldscope.service.cli.commands.trace import trace
@@ -43,7 +44,7 @@ DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class Program(click.Group):
-    """A group whose commands end in one line where they fail, never in a traceback, unless FIELDSCOPE_DEBUG is set."""
+    """A group whose commands fail with one line and no traceback, unless FIELDSCOPE_DEBUG is set."""
 
     def invoke(self, ctx: click.Context) -> Any:
         if os.environ.get(DEBUG):
@@ -61,17 +62,17 @@ class Program(click.Group):
         except FieldscopeError as error:
             complain(str(error))
             ctx.exit(FAILED)
-        except Exception as error:  # whatever it is, a user can do nothing with its traceback
+        except Exception as error:  # a user can do nothing with a traceback
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                raise  # click ends quietly where nobody reads on
+                raise  # click ends quietly where the output's reader is gone
             if isinstance(error, OSError) and error.errno in DISK:
                 where = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
-                complain(f"can't write{where} ({error.strerror}): make room, or choose a folder that can be written")
+                complain(f"can't write{where} ({error.strerror}). Check that the disk is not full and can be written")
                 ctx.exit(FAILED)
             reason = str(error).strip().splitlines() or [""]
             complain(
-                f"unexpected {type(error).__name__}: {reason[0][:300]}; run it again with {DEBUG}=1 for the traceback, "
-                "and report it"
+                f"unexpected {type(error).__name__}: {reason[0][:300]}; please report it, with the traceback "
+                f"that {DEBUG}=1 shows"
             )
             ctx.exit(FAILED)
 
@@ -83,7 +84,7 @@ class Program(click.Group):
 def _one_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A library's warning without the place in its code, which says nothing to a user."""
+    """A library's warning without its place in the code."""
     return f"warning: {spelled(' '.join(str(message).split()))} ({category.__name__})\n"
 
 

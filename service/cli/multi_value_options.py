@@ -13,21 +13,21 @@ import click
 class SpacedCommand(click.Command):
     """A command whose options with `multiple=True` take all values that follow them.
 
-    Where that would leave a required argument without a value, the last one of the values is that argument.
+    If that would leave a required argument without a value, the last of the values is that argument.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, spread(self.params, args, self.wanted(args)))
+        return super().parse_args(ctx, spread(self.params, args, self.required(args)))
 
-    def wanted(self, args: Sequence[str]) -> int:
-        """How many arguments these `args` must have values for."""
+    def required(self, args: Sequence[str]) -> int:
+        """How many arguments must have values among `args`."""
         return _required(self.params)
 
 
-def spread(params: Sequence[click.Parameter], args: Sequence[str], wanted: int | None = None) -> list[str]:
-    """`args` with the flag of a `multiple` option repeated before each of its values. `wanted` arguments (by default
-    all that are required) must be among `args`."""
-    wanted = _required(params) if wanted is None else wanted
+def spread(params: Sequence[click.Parameter], args: Sequence[str], required: int | None = None) -> list[str]:
+    """`args` with the flag of a `multiple` option repeated before each of its values. `required` arguments (by default
+    all that the parameters require) must be among `args`."""
+    required = _required(params) if required is None else required
     several = {name for p in params if isinstance(p, click.Option) and p.multiple for name in p.opts}
     valued = {name for p in params if isinstance(p, click.Option) and not p.is_flag for name in p.opts}
     line: list[str] = []
@@ -38,7 +38,7 @@ def spread(params: Sequence[click.Parameter], args: Sequence[str], wanted: int |
         name, equals, _ = token.partition("=")
         if token == "--":
             rest = list(waiting)
-            wanted -= len(rest)
+            required -= len(rest)
             line += [token, *rest]
         elif token.startswith("-") and token != "-":
             flag = name if name in several else None
@@ -49,9 +49,9 @@ def spread(params: Sequence[click.Parameter], args: Sequence[str], wanted: int |
             repeated.append(len(line))
             line += [flag, token]
         else:
-            wanted -= 1
+            required -= 1
             line.append(token)
-    for place in reversed(repeated[len(repeated) - max(0, wanted) :] if wanted > 0 else []):
+    for place in reversed(repeated[len(repeated) - max(0, required) :] if required > 0 else []):
         del line[place]
     return line
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,21 +15,49 @@ from fieldscope.service.wiring.settings import (
     DEFAULT_CONCURRENCY,
     DEFAULT_MAX_SIDE,
     DEFAULT_REQUEST_TIMEOUT,
+    DEFAULT_STRATEGY,
     Settings,
 )
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-
-runs_out = click.option(
-    "-o",
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Where the runs go, a folder per strategy.",
+strategy_option = click.option(
+    "--strategy",
+    "name",
+    default=DEFAULT_STRATEGY,
+    show_default=True,
+    metavar="NAME|FILE",
+    help="How to rank: a strategy's name, or a YAML file with one. `fieldscope strategies list` shows the names.",
 )
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+
+split_option = click.option("--split", metavar="NAME", help="test, validation, ...  [default: test]")
+runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN ...", type=click.Path(path_type=Path))
+
+
+def folder_option(help_text: str, *names: str, **options: Any) -> Callable[[Any], Any]:
+    """`--out FOLDER`, or an option of other `names` that takes a folder."""
+    kind = click.Path(path_type=Path, file_okay=False)
+    return click.option(*(names or ("--out",)), type=kind, metavar="FOLDER", help=help_text, **options)
+
+
+def file_option(*names: str, help_text: str, **options: Any) -> Callable[[Any], Any]:
+    """An option that takes a file."""
+    kind = click.Path(path_type=Path, dir_okay=False)
+    return click.option(*names, type=kind, metavar="FILE", help=help_text, **options)
+
+
+def price_option(purpose: str) -> Callable[[Any], Any]:
+    """`--prices FILE`."""
+    text = (
+        f"{purpose} YAML with input_per_million, output_per_million and currency, or with these below the name of each "
+        "model."
+    )
+    return file_option("--prices", "price_file", help_text=text)
+
+
+runs_out = folder_option("The folder for the runs, with a folder for each strategy.", "-o", "--out", required=True)
 
 _CLIP = click.option(
     "--clip",
@@ -53,7 +80,7 @@ _MAX_SIDE = click.option(
     default=DEFAULT_MAX_SIDE,
     show_default=True,
     metavar="PIXELS",
-    help="Larger pictures are scaled down before they travel to the server.",
+    help="Scale larger images down before they are sent to the server.",
 )
 _REQUEST_TIMEOUT = click.option(
     "--request-timeout",
@@ -61,11 +88,15 @@ _REQUEST_TIMEOUT = click.option(
     default=DEFAULT_REQUEST_TIMEOUT,
     show_default=True,
     metavar="SECONDS",
-    help="Time for one attempt of a call to the server, from the first to the last byte.",
+    help="Time limit for one attempt of a call to the server, from the first to the last byte.",
 )
 _LMM = (
     *_SERVER,
-    click.option("--revision", metavar="TEXT", help="Tells two models of that name apart in the cache."),
+    click.option(
+        "--revision",
+        metavar="TEXT",
+        help="The version of the model, if the server may change it under the same name.",
+    ),
     _MAX_SIDE,
     click.option(
         "--concurrency",
@@ -73,7 +104,7 @@ _LMM = (
         default=DEFAULT_CONCURRENCY,
         show_default=True,
         metavar="N",
-        help="Calls in flight at once.",
+        help="How many calls run at once.",
     ),
     _REQUEST_TIMEOUT,
     click.option(
@@ -82,7 +113,7 @@ _LMM = (
         default=DEFAULT_ATTEMPTS,
         show_default=True,
         metavar="N",
-        help="At most N attempts for a call to the server that got no answer in time, or a passing error.",
+        help="At most N attempts for a call that timed out or met a temporary error.",
     ),
     click.option(
         "--cache",
@@ -90,19 +121,12 @@ _LMM = (
         type=click.Choice(CACHE_MODES),
         default="on",
         show_default=True,
-        help="on: ask what was never asked. refresh: ask again. replay: never ask. off: remember nothing.",
+        help="on: ask only new questions. refresh: ask all again. replay: ask nothing. off: keep no answers.",
     ),
 )
 _DRY_RUN = (
-    click.option("--dry-run", is_flag=True, help="Print what it would ask, and ask nothing."),
-    click.option(
-        "--prices",
-        "price_file",
-        type=click.Path(path_type=Path, dir_okay=False),
-        metavar="FILE",
-        help="With --dry-run: what it would cost. YAML with input_per_million, output_per_million and currency, or "
-        "with these below the name of each model.",
-    ),
+    click.option("--dry-run", is_flag=True, help="Print how many calls it would make, and make none."),
+    price_option("With --dry-run: what the calls would cost."),
 )
 
 
@@ -114,14 +138,14 @@ def clip_options(command: Function) -> Function:
 def model_options(command: Function) -> Function:
     """`--clip`, and everything about the LMM and its cache; the command gets `settings`.
 
-    A server's key is no option, for other users of a machine see the command lines of all: it comes from the
-    environment, FIELDSCOPE_API_KEY or OPENAI_API_KEY.
+    A server's key is no option, since other users of a machine can see command lines: it comes from the environment,
+    FIELDSCOPE_API_KEY or OPENAI_API_KEY.
     """
     return _with_settings(command, *_LMM, _CLIP)
 
 
 def server_options(command: Function) -> Function:
-    """`--lmm`, `--model`, `--max-side` and `--request-timeout`, for who asks past the cache; the command gets
+    """`--lmm`, `--model`, `--max-side` and `--request-timeout`, for commands without a cache; the command gets
     `settings`."""
     return _with_settings(command, *_SERVER, _MAX_SIDE, _REQUEST_TIMEOUT)
 
@@ -132,9 +156,10 @@ def budget_options(command: Function) -> Function:
         command,
         "budget",
         "",
-        "At most N calls to the LMM for a query, answers from the cache among them.",
-        "At most N tokens for a query, read and written.",
-        "Time for a query, from its first call. Calls in flight are given up then; what is known is ranked.",
+        "At most N calls to the LMM for each query, including answers from the cache.",
+        "At most N tokens for each query, prompt and answer together.",
+        "Time limit for each query, from its first call. Then calls that are still running are abandoned, and the "
+        "images are ranked by the answers so far.",
     )
 
 
@@ -144,10 +169,9 @@ def run_budget_options(command: Function) -> Function:
         command,
         "run_budget",
         "run-",
-        "At most N calls for all queries of a strategy, first come, first served: queries that run at once share what "
-        "is left.",
-        "At most N tokens for all queries of a strategy, first come, first served.",
-        "Time for all queries of a strategy, from the first call. Calls in flight are given up then.",
+        "At most N calls for all queries of a strategy together. Queries that run at the same time share what is left.",
+        "At most N tokens for all queries of a strategy together.",
+        "Time limit for all queries of a strategy, from the first call. Calls that are still running are abandoned.",
     )
 
 
@@ -157,7 +181,7 @@ def dry_run_options(command: Function) -> Function:
     @functools.wraps(command)
     def wrapped(**values: Any) -> Any:
         if values["price_file"] is not None and not values["dry_run"]:
-            raise click.UsageError("--prices goes with --dry-run")
+            raise click.UsageError("--prices needs --dry-run")
         return command(**values)
 
     return _decorated(wrapped, *_DRY_RUN)  # type: ignore[no-any-return]
@@ -175,12 +199,12 @@ def _with_budget(command: Function, name: str, prefix: str, calls: str, tokens: 
     def wrapped(**values: Any) -> Any:
         from fieldscope.agent.budget import Budget
 
-        limit = Budget(**{each: values.pop(f"{name}_{each}") for each, *_ in limits})
-        return command(**{name: limit}, **values)
+        budget = Budget(**{limit: values.pop(f"{name}_{limit}") for limit, *_ in limits})
+        return command(**{name: budget}, **values)
 
     options = (
-        click.option(f"--{prefix}{option}", f"{name}_{each}", type=kind, metavar=metavar, help=text)
-        for each, option, kind, metavar, text in limits
+        click.option(f"--{prefix}{option}", f"{name}_{limit}", type=kind, metavar=metavar, help=text)
+        for limit, option, kind, metavar, text in limits
     )
     return _decorated(wrapped, *options)  # type: ignore[no-any-return]
 
@@ -202,9 +226,7 @@ def _decorated(wrapped: Callable[..., Any], *options: Callable[[Any], Any]) -> A
 
 def _checked(settings: Settings) -> Settings:
     if settings.lmm_url and not settings.model:
-        if settings.backend[0] != "openai":
-            return replace(settings, model=settings.lmm_url)
-        raise click.UsageError("--lmm needs --model: the name under which that server serves the model")
+        raise click.UsageError("--lmm needs --model: the name under which the server serves the model")
     for name, value in (("--model", settings.model), ("--revision", settings.revision)):
         if value and not settings.lmm_url:
             raise click.UsageError(f"{name} goes with --lmm: the address of the server")

@@ -1,4 +1,4 @@
-"""`--replay`: recorded runs in the place of models, pictures and a benchmark's files."""
+"""`--replay`: recorded runs instead of models, images and a benchmark's files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import click
 
 from fieldscope.service.cli.multi_value_options import SpacedCommand
 from fieldscope.service.wiring.settings import Settings
-from fieldscope.service.workflows.replay import open_recording
 
 if TYPE_CHECKING:
     from fieldscope.eval.runs.replay import Recording
@@ -23,18 +22,18 @@ replay_option = click.option(
     OPTION,
     "replay",
     metavar="[FILE|RUN]",
-    help="Ask nothing, load no model. Answers come from a file of `fieldscope cache export`, or from the response "
-    "cache: for a run's folder, or for BENCHMARK itself. A file or run brings benchmark and strategies with it.",
+    help="Use recorded answers instead of a model: from a file of `fieldscope cache export`, or from the response "
+    "cache for a run's folder or for BENCHMARK. A file or run brings its benchmark and strategies with it.",
 )
 
 
 class ReplayableCommand(SpacedCommand):
-    """A command whose `--replay` goes alone or with a file or folder, which then stands for the argument, too."""
+    """A command whose `--replay` is given alone, or with a file or folder that also takes the argument's place."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _joined(args))
 
-    def wanted(self, args: Sequence[str]) -> int:
+    def required(self, args: Sequence[str]) -> int:
         recorded = any(arg.startswith(f"{OPTION}=") and arg != f"{OPTION}=" for arg in args)
         return 0 if recorded else sum(isinstance(p, click.Argument) for p in self.params)
 
@@ -53,7 +52,7 @@ def _joined(args: Sequence[str]) -> list[str]:
 
 
 def _may_be_recorded(name: str) -> bool:
-    """Whether what stands after `--replay` is meant for it, and is no benchmark's name or path."""
+    """Whether the word after `--replay` belongs to it, and is no benchmark's name or path."""
     from fieldscope.cache.archive import looks_like_archive
     from fieldscope.eval.runs.read import runs_in
     from fieldscope.service.wiring.benchmarks import BENCHMARKS
@@ -71,7 +70,7 @@ def replayed(settings: Settings, replay: str | None) -> Settings:
     if replay is None:
         return settings
     if settings.cache_mode not in ("on", "replay"):
-        raise click.UsageError(f"{OPTION} asks nothing; it goes without --cache {settings.cache_mode}")
+        raise click.UsageError(f"{OPTION} asks no model; leave --cache {settings.cache_mode} out")
     if replay and (settings.lmm_url or settings.clip):
         raise click.UsageError(f"{OPTION} {replay} has its own models; leave --lmm and --clip out")
     return replace(settings, cache_mode="replay")
@@ -82,9 +81,11 @@ def open_recorded(
 ) -> Recording:
     """The recording that a command line names. Raises `UsageError` for what goes with a benchmark's files only."""
     if benchmark is not None:
-        raise click.UsageError(f"{OPTION} {source} brings its own benchmark; leave {benchmark!r} out")
+        raise click.UsageError(f"{OPTION} {source} has its own benchmark; leave {benchmark!r} out")
     if dry_run:
-        raise click.UsageError(f"{OPTION} asks nothing, so there is nothing that --dry-run could tell")
+        raise click.UsageError(f"{OPTION} asks no model, so there is nothing to estimate; leave --dry-run out")
+    from fieldscope.service.workflows.replay import open_recording
+
     recording = open_recording(source, settings)
     if split not in (None, recording.benchmark.split):
         raise click.UsageError(f"{source} has the split {recording.benchmark.split!r}; leave --split out")

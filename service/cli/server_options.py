@@ -1,4 +1,4 @@
-"""The flags of the service's commands. What was not given stays for the variables, the file and the defaults."""
+"""The flags of the service's commands. Settings without a flag come from variables, the file and the defaults."""
 
 from __future__ import annotations
 
@@ -24,60 +24,73 @@ CONFIG = click.option(
     help="Settings in TOML.  [default: fieldscope.toml here, or in the user's configuration folder]",
 )
 DATA = (
-    click.option("--keys", type=_FILE, metavar="FILE", help="Where the hashes of the API keys are."),
-    click.option("--data", type=_FOLDER, metavar="FOLDER", help="Where pictures, traces and jobs are kept."),
+    click.option("--keys", type=_FILE, metavar="FILE", help="The file with the hashes of the API keys."),
+    click.option("--data", type=_FOLDER, metavar="FOLDER", help="The folder for uploaded images, traces and jobs."),
 )
 _ALL = (
-    click.option("--host", metavar="HOST", help="Where to listen.  [default: 127.0.0.1]"),
-    click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="0 takes a free one.  [default: 8080]"),
+    click.option("--host", metavar="HOST", help="The address to listen on.  [default: 127.0.0.1]"),
+    click.option(
+        "--port", type=click.IntRange(0, 65535), metavar="PORT", help="The port; 0 picks a free one.  [default: 8080]"
+    ),
     click.option(
         "--collection",
         "collections",
         multiple=True,
         metavar="NAME=FOLDER",
-        help="Images, or a library that `fieldscope index` made. May be given again.  [default: FieldNotes' pictures]",
+        help="A folder of images, or an index of `fieldscope index`. May be repeated.  [default: FieldNotes' images]",
     ),
     click.option("--lmm", metavar="URL", help="An OpenAI-compatible server, such as http://localhost:8000."),
-    click.option("--model", metavar="NAME", help="The model to ask there."),
-    click.option("--revision", metavar="TEXT", help="Tells two models of that name apart in the cache."),
-    click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Calls to the LMM in flight at once."),
-    click.option("--max-side", type=click.IntRange(min=1), metavar="PIXELS", help="Larger pictures are scaled down."),
+    click.option("--model", metavar="NAME", help="The name under which the server serves the model."),
+    click.option(
+        "--revision", metavar="TEXT", help="The version of the model, if the server may change it under the same name."
+    ),
+    click.option(
+        "--concurrency", type=click.IntRange(min=1), metavar="N", help="How many calls to the LMM run at once."
+    ),
+    click.option(
+        "--max-side",
+        type=click.IntRange(min=1),
+        metavar="PIXELS",
+        help="Scale larger images down before they are sent.",
+    ),
     click.option(
         "--request-timeout",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="Time for one attempt of a call to the LMM's server.",
+        help="Time limit for one attempt of a call to the LMM's server.",
     ),
     click.option(
-        "--attempts", type=click.IntRange(min=1), metavar="N", help="Attempts for a call to the LMM's server."
+        "--attempts", type=click.IntRange(min=1), metavar="N", help="At most N attempts for a call to the LMM's server."
     ),
     click.option("--clip", metavar="NAME", help="MODEL:PRETRAINED, a folder, or none.  [default: the bundled one]"),
     click.option("--cache", "cache_mode", type=click.Choice(CACHE_MODES), help="As for `fieldscope rerank`."),
     click.option("--cache-file", type=_FILE, metavar="FILE", help="The response cache."),
-    click.option("--strategy", metavar="NAME", help="For calls that name none.  [default: agent]"),
+    click.option("--strategy", metavar="NAME", help="The strategy of requests that name none.  [default: agent]"),
     click.option(
         "--strategies",
         multiple=True,
         type=click.Path(path_type=Path),
         metavar="FILE|FOLDER",
-        help="Strategies of your own. May be given again.",
+        help="Your own strategies. May be repeated.",
     ),
     click.option(
         "--image-host",
         "image_hosts",
         multiple=True,
         metavar="HOST",
-        help="Fetch images from there. May be given again.  [default: from nowhere]",
+        help="A host to fetch images from. May be repeated.  [default: none]",
     ),
     *DATA,
-    click.option("--runs", type=_FOLDER, metavar="FOLDER", help="The runs that are shown at /."),
-    click.option("--grace", type=click.FloatRange(0, 3600), metavar="SECONDS", help="How long a shutdown waits."),
+    click.option("--runs", type=_FOLDER, metavar="FOLDER", help="The runs that the viewer shows at /."),
+    click.option(
+        "--grace", type=click.FloatRange(0, 3600), metavar="SECONDS", help="How long a shutdown waits for requests."
+    ),
     click.option(
         "--limit",
         "limits",
         multiple=True,
         metavar="NAME=NUMBER",
-        help="One of the limits that `fieldscope config` lists, such as max_seconds=60. May be given again.",
+        help="A limit that `fieldscope config` lists, such as max_seconds=60. May be repeated.",
     ),
 )
 
@@ -111,9 +124,9 @@ def _with_settings(command: Function, *options: Callable[[Any], Any]) -> Functio
 
 def _limits(given: tuple[str, ...]) -> dict[str, str]:
     pairs = {}
-    for each in given:
-        name, equals, value = each.partition("=")
+    for limit in given:
+        name, equals, value = limit.partition("=")
         if not equals:
-            raise click.UsageError(f"--limit wants NAME=NUMBER, and got {each!r}")
+            raise click.UsageError(f"--limit {limit!r} must have the form NAME=NUMBER")
         pairs[f"limits.{name.strip()}"] = value.strip()
     return pairs

@@ -31,10 +31,10 @@ def find_calibration(model: str | None, strategy: Strategy, encoder: str | None)
     if model is None or strategy.fusion.method != "posterior":
         return None
     key = calibration_key(model, strategy, encoder)
-    for shelf in _shelves():
-        fitting = [found for file in shelf for found in load_calibrations(file) if found.fits(key)]
+    for files in _files():
+        fitting = [fit for file in files for fit in load_calibrations(file) if fit.fits(key)]
         if fitting:
-            return min(fitting, key=lambda found: _distance(found, model))
+            return min(fitting, key=lambda fit: _distance(fit, model))
     return None
 
 
@@ -45,7 +45,7 @@ def _distance(calibration: Calibration, model: str) -> tuple[bool, int]:
 
 
 def save_calibration(calibration: Calibration, path: Path | None = None) -> Path:
-    """Keep a calibration, in the place of one with the same key: in `path`, beside others, or in the user's folder.
+    """Save a calibration in place of one with the same key: in `path`, beside others, or in the user's folder.
 
     Returns the file. Raises `ConfigError` where `path` holds something else.
     """
@@ -54,7 +54,7 @@ def save_calibration(calibration: Calibration, path: Path | None = None) -> Path
     key = calibration.key and calibration.key.model_dump(mode="json")
     file = path or _folder() / f"{fingerprint(key)}.json"
     kept = [*(other for other in load_calibrations(file) if other.key != calibration.key), calibration]
-    text = json.dumps([each.model_dump(mode="json") for each in kept], indent=2, ensure_ascii=False)
+    text = json.dumps([fit.model_dump(mode="json") for fit in kept], indent=2, ensure_ascii=False)
     replace_file(file, f"{text}\n")
     return file
 
@@ -70,19 +70,17 @@ def load_calibrations(path: Path) -> list[Calibration]:
     except FileNotFoundError:
         return []
     except (OSError, ValidationError) as error:
-        raise ConfigError(
-            f"{path} holds no calibrations; remove it, and fit anew with `fieldscope calibrate`"
-        ) from error
+        raise ConfigError(f"{path} holds no calibrations; remove it and run `fieldscope calibrate` again") from error
 
 
 def all_calibrations() -> Iterator[Calibration]:
-    """Whatever was fitted for anything: the user's own first. Raises `ConfigError` for a file that can't be read."""
-    for shelf in _shelves():
-        for file in shelf:
+    """All calibrations, the user's own first. Raises `ConfigError` for a file that can't be read."""
+    for files in _files():
+        for file in files:
             yield from load_calibrations(file)
 
 
-def _shelves() -> tuple[list[Path], list[Path]]:
+def _files() -> tuple[list[Path], list[Path]]:
     """The user's files, and the one that comes with the bundled models."""
     from fieldscope.fieldnotes import vocabulary
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from fieldscope.eval.progress import Progress
     from fieldscope.retrieval.progress import Report
 
 
@@ -39,6 +40,10 @@ class Feedback(Protocol):
         """A bar for work that takes long; the report takes the amount done and the total."""
         ...
 
+    def run_progress(self) -> AbstractContextManager[Progress | None]:
+        """A bar for each run of an evaluation, with its cost; None where nothing is shown."""
+        ...
+
 
 class Silent:
     """Feedback that goes nowhere."""
@@ -54,6 +59,9 @@ class Silent:
 
     def progress(self, title: str) -> AbstractContextManager[Report]:
         return nullcontext(lambda done, total: None)
+
+    def run_progress(self) -> AbstractContextManager[Progress | None]:
+        return nullcontext(None)
 
 
 _listener: ContextVar[Feedback] = ContextVar("feedback", default=Silent())  # noqa: B039  it holds no state
@@ -91,6 +99,11 @@ def progress(title: str) -> AbstractContextManager[Report]:
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, and the user was told already what is kept."""
+
+
+def run_progress() -> AbstractContextManager[Progress | None]:
+    """A bar for each run of an evaluation, with its cost."""
+    return _listener.get().run_progress()
 
 
 @contextmanager

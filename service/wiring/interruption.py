@@ -22,6 +22,9 @@ FOR_CALLS = 0.8
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
 
+ANSWERS_KEPT = "answers so far are in the cache, and the same command finds them there"
+"""What an interruption leaves of work that only asks a model."""
+
 T = TypeVar("T")
 
 
@@ -47,17 +50,18 @@ def interruptible(work: Coroutine[Any, Any, T], kept: str) -> T:
         loop.call_soon_threadsafe(stop)
 
     def stop() -> None:
-        error(f"interrupted; {kept}. Calls in flight have up to {GRACE:g} s; press Ctrl-C again to end now")
+        error(f"interrupted; {kept}. Running calls have up to {GRACE:g} s to finish; press Ctrl-C again to end now")
         # LangGraph leaves the coroutines of tasks that are cancelled before they began.
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         task.cancel()
 
-    with keeping(kept), asyncio.Runner() as runner:
+    with asyncio.Runner() as runner:
         loop = runner.get_loop()
         task = loop.create_task(work)
         with _on_interrupt(press):
             try:
-                return loop.run_until_complete(task)
+                with keeping(kept):
+                    return loop.run_until_complete(task)
             except BaseException:
                 if presses:
                     raise Interrupted from None

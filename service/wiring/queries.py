@@ -30,10 +30,10 @@ def make_query(text: str, dialogue: Path | None = None) -> Query:
     from fieldscope.core.types import Query, Turn
     from fieldscope.core.validation import validated
 
-    asked: dict[str, Any] = {"id": "query", "text": _words(text, "the query")}
+    fields: dict[str, Any] = {"id": "query", "text": _words(text, "the query")}
     if dialogue is None:
-        return Query(**asked)
-    read = validated(Query, asked | {"dialogue": _rounds(dialogue)}, str(dialogue), ConfigError)
+        return Query(**fields)
+    read = validated(Query, fields | {"dialogue": _rounds(dialogue)}, str(dialogue), ConfigError)
     rounds = [
         Turn(
             question=_words(turn.question, f"{dialogue}: question {number}"),
@@ -47,7 +47,7 @@ def make_query(text: str, dialogue: Path | None = None) -> Query:
 def _words(text: str, what: str) -> str:
     text = " ".join(text.split())
     if not text or not all(character.isprintable() for character in text):
-        raise ConfigError(f"{what} must be words in UTF-8; say what the pictures should show")
+        raise ConfigError(f"{what} must be words in UTF-8; say what the images should show")
     return text
 
 
@@ -79,8 +79,8 @@ def _rounds(file: Path) -> list[Any]:
 def require_query_words(query: Query, strategy: Strategy, settings: Settings, *, composed: bool = False) -> None:
     """Raise `VocabularyError` for words that a bundled model which reads them has never seen.
 
-    A change to a reference image may have words that are new to the CLIP, such as "but": the image is half of what it
-    searches by, so they are only noted.
+    Words of a change to a reference image that the CLIP does not know, such as "but", are only noted: it also searches
+    by the image.
     """
     from fieldscope.retrieval.encoder import query_text
 
@@ -91,6 +91,6 @@ def require_query_words(query: Query, strategy: Strategy, settings: Settings, *,
         return
     if not composed:
         require_known_words([query_text(query)], "clip")
-    elif missed := unknown_words([query.text], "clip"):
-        named = ", ".join(map(repr, missed))
-        note(f"the bundled CLIP has never seen {named}; it searches by the reference image and the other words")
+    elif unknown := unknown_words([query.text], "clip"):
+        named = ", ".join(map(repr, unknown))
+        note(f"The bundled CLIP does not know {named}; it searches by the reference image and the other words.")

@@ -26,9 +26,9 @@ class Settings:
 
     `lmm_url` and `model` name a server and the model it serves, `revision` whatever tells two models of that name
     apart; without a server the bundled LMM answers. `api_key` is by default what the environment says. `clip` is a
-    name or folder for open_clip; None is the bundled CLIP. `concurrency` bounds the calls in flight; pictures that are
-    longer than `max_side` pixels on a side are scaled down before they travel to a server. A call to a server has
-    `request_timeout` seconds and is tried again where that can help, in `attempts` at most.
+    name or folder for open_clip; None is the bundled CLIP. `concurrency` bounds the calls in flight; images that are
+    longer than `max_side` pixels on a side are scaled down before they are sent to a server. A call to a server has
+    `request_timeout` seconds, and at most `attempts` attempts where another one can help.
     """
 
     lmm_url: str | None = None

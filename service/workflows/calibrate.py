@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.benchmarks import NAMES, Workload
 from fieldscope.service.wiring.feedback import progress
-from fieldscope.service.wiring.interruption import interruptible
+from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
 from fieldscope.service.wiring.models import open_lmm
 from fieldscope.service.wiring.settings import Settings
-from fieldscope.service.workflows.evaluate import evaluate_workload, load_strategies
-from fieldscope.service.workflows.studies import opened
+from fieldscope.service.workflows.evaluate import (
+    Contest,
+    EvaluationPlan,
+    load_strategies,
+    open_evaluation,
+    run_opened,
+)
 
 if TYPE_CHECKING:
     from fieldscope.agent.calibration import Calibration
@@ -21,9 +27,9 @@ if TYPE_CHECKING:
     from fieldscope.agent.types import RerankResult
 
 
-def fit_strategy(name: str, strategy_name: str, split: str, settings: Settings, runs: Path) -> Calibration:
-    """Run a strategy's verification on a split, with every question asked, into `runs/STRATEGY`; compare some images of
-    each head where the strategy compares; and fit.
+def fit_strategy(plan: EvaluationPlan, strategy_name: str, settings: Settings) -> Calibration:
+    """Run a strategy's verification on a split, with every question asked, into the plan's folder; compare some images
+    of each head where the strategy compares; and fit.
 
     Raises `ConfigError`, before anything is opened, for a split that may not decide a setting, and for files that name
     none: they may be a test split.
@@ -31,15 +37,16 @@ def fit_strategy(name: str, strategy_name: str, split: str, settings: Settings, 
     from fieldscope.eval.runs.read import read_results
     from fieldscope.eval.tuning.calibrate import require_selection_split, verification
 
+    split = plan.split or "test"
     require_selection_split(split)
     (strategy,) = load_strategies((strategy_name,))
     questions = verification(strategy)
-    require_named_split(name, split)
-    workload, flags = opened(name, split, [strategy], settings)
-    (run,) = evaluate_workload(workload, [questions], settings, runs, flags=flags)
-    results = read_results(run.out)
-    work = _compare_and_fit(workload, strategy, results, settings)
-    return interruptible(work, "answers so far are in the cache, and the same command finds them there")
+    require_named_split(plan.benchmark, split)
+    opened = open_evaluation(plan, [Contest(settings, [strategy])])
+    contests = tuple(replace(contest, strategies=(questions,)) for contest in opened.contests)
+    (run,) = run_opened(replace(opened, contests=contests)).runs
+    fitting = _compare_and_fit(opened.workload, strategy, read_results(run.out), settings)
+    return interruptible(fitting, ANSWERS_KEPT)
 
 
 def require_named_split(name: str, split: str) -> None:
@@ -65,17 +72,17 @@ async def _compare_and_fit(
     from fieldscope.eval.measures.pairwise_study import ask_groups, state_of
     from fieldscope.eval.tuning.calibrate import calibrate, draw_groups, heads
 
-    benchmark = workload.benchmark
-    told = {query.id: results[query.id] for query in benchmark.queries}
+    benchmark, results = workload.benchmark, dict(results)
     async with open_lmm(settings, benchmark.images) as lmm:
         if compare := strategy.compare:
             size = compare.set_size if compare.mode == "set" else 2
-            deps = Resources(benchmark.images, lmm, None, settings.concurrency)
-            best = heads(benchmark, told)
+            resources = Resources(benchmark.images, lmm, None, settings.concurrency)
+            best = heads(benchmark, results)
             with progress("comparing") as report:
                 for done, query in enumerate(benchmark.queries, start=1):
                     groups = draw_groups(best[query.id], size, query.id)
-                    asked = await ask_groups(state_of(query, told[query.id]), groups, deps, strategy)
-                    told[query.id] = told[query.id].model_copy(update={"comparisons": asked})
+                    state = state_of(query, results[query.id])
+                    comparisons = await ask_groups(state, groups, resources, strategy)
+                    results[query.id] = results[query.id].model_copy(update={"comparisons": comparisons})
                     report(done, len(benchmark.queries))
-        return calibrate(benchmark, told, calibration_key(lmm.identity, strategy, workload.encoder))
+        return calibrate(benchmark, results, calibration_key(lmm.identity, strategy, workload.encoder))

@@ -14,19 +14,19 @@ from fieldscope.service.wiring.calibrations import all_calibrations
 from fieldscope.service.wiring.feedback import note
 from fieldscope.service.wiring.models import is_lmm_of
 from fieldscope.service.wiring.settings import Settings
+from fieldscope.service.workflows.evaluate import Contest, EvaluationPlan
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.calibration import Calibration
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import Query
-    from fieldscope.eval.queries import Selection
     from fieldscope.eval.tuning.estimate import Estimate
 
 
 @dataclass(frozen=True)
 class Task:
-    """Queries, and along them how many candidates each is given or, where none are `given`, how many images can be
+    """Queries and, for each of them, the number of its candidates or, where none are `given`, of the images that can be
     found."""
 
     queries: tuple[Query, ...]
@@ -45,30 +45,44 @@ class Outlook:
     @property
     def amount(self) -> float | None:
         """In the price's currency."""
-        told = self.estimate
-        return self.price.of(told.prompt_tokens, told.completion_tokens) if self.price else None
+        tokens = (self.estimate.prompt_tokens, self.estimate.completion_tokens)
+        return self.price.of(*tokens) if self.price else None
 
 
-def task_of(name: str, split: str | None, chosen: Selection, limit: int | None, settings: Settings) -> Task:
-    """The first `limit` of the chosen queries of a benchmark; pictures and embeddings are not opened.
+def preview(plan: EvaluationPlan, contests: Sequence[Contest], price_file: Path | None = None) -> list[Outlook]:
+    """An estimate for each strategy of an evaluation. Raises what `task_of` and `outlooks` raise."""
+    task = task_of(plan, contests[0].settings)
+    return [
+        outlook
+        for contest in contests
+        for outlook in outlooks(task, contest.strategies, contest.settings, price_file, plan.budget, plan.run_budget)
+    ]
+
+
+def task_of(plan: EvaluationPlan, settings: Settings) -> Task:
+    """The queries of a plan, with the number of candidates of each; images and embeddings are not opened.
 
     Raises `BenchmarkError`, and `ConfigError` for lists that name no query.
     """
-    if name not in NAMES:
-        workload = open_workload(name, split, settings, search=False)
-        queries = chosen.of(workload.benchmark.queries)[:limit]
+    if plan.benchmark not in NAMES:
+        workload = open_workload(plan.benchmark, plan.split, settings, search=False)
+        queries = _selected(plan, workload.benchmark.queries)
         sets = (workload.benchmark.candidates(query.id) for query in queries)
         images = len(workload.found)
         return Task(queries, tuple(images if given is None else len(given) for given in sets), not images)
     from fieldscope.fieldnotes.collection import read_split
     from fieldscope.fieldnotes.rerank import TOP
 
-    given = name == "fieldnotes-rerank"
-    task = "" if given else name.removeprefix("fieldnotes").removeprefix("-")
-    data = read_split(split or "test", task)
-    queries = chosen.of([query.query for query in data.queries])[:limit]
+    given = plan.benchmark == "fieldnotes-rerank"
+    task = "" if given else plan.benchmark.removeprefix("fieldnotes").removeprefix("-")
+    data = read_split(plan.split or "test", task)
+    queries = _selected(plan, [query.query for query in data.queries])
     images = min(len(data.scenes), TOP) if given else len(data.scenes)
     return Task(queries, (images,) * len(queries), given)
+
+
+def _selected(plan: EvaluationPlan, queries: Sequence[Query]) -> tuple[Query, ...]:
+    return tuple(plan.selection.of(queries) if plan.selection else queries)[: plan.limit]
 
 
 def outlooks(
@@ -85,9 +99,13 @@ def outlooks(
 
     price = load_price(price_file, settings.model or "bundled") if price_file else None
     measure = None if settings.lmm_url else bundled_measure()
-    found = [(strategy, _calibration(strategy, settings)) for strategy in strategies]
-    if measure is None and any(strategy.prompts and calibration is None for strategy, calibration in found):
-        note("nobody has measured this model, so its tokens are a rule of thumb; `fieldscope calibrate` measures them")
+    calibrations = [_calibration(strategy, settings) for strategy in strategies]
+    fitted = list(zip(strategies, calibrations, strict=True))
+    if measure is None and any(strategy.prompts and calibration is None for strategy, calibration in fitted):
+        note(
+            "No calibration has measured this model, so the tokens are estimated by a rule of thumb. Run "
+            "`fieldscope calibrate` to measure them."
+        )
     return [
         Outlook(
             strategy.name,
@@ -103,7 +121,7 @@ def outlooks(
             ),
             price,
         )
-        for strategy, calibration in found
+        for strategy, calibration in fitted
     ]
 
 

@@ -1,22 +1,22 @@
-"""A benchmark by the name or path that a user gives, and its evaluation."""
+"""A benchmark under strategies: opened and checked first, then run."""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldscope.core.errors import BenchmarkError, ConfigError
+from fieldscope.core.errors import BenchmarkError, ConfigError, LMMError
 from fieldscope.core.fingerprint import fingerprint
-from fieldscope.service.wiring.benchmarks import Workload
+from fieldscope.service.wiring.benchmarks import Workload, open_workload, selected
 from fieldscope.service.wiring.bundled import FOREIGN, require_known_words
 from fieldscope.service.wiring.calibrations import find_calibration
+from fieldscope.service.wiring.feedback import run_progress, warn
 from fieldscope.service.wiring.interruption import interruptible
-from fieldscope.service.wiring.models import open_lmm
+from fieldscope.service.wiring.models import open_lmm, require_server
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
@@ -26,7 +26,142 @@ if TYPE_CHECKING:
     from fieldscope.agent.calibration import Calibration
     from fieldscope.agent.lmm.base import LMM
     from fieldscope.agent.strategies.strategy import Strategy
+    from fieldscope.eval.progress import Progress
+    from fieldscope.eval.queries import Selection
     from fieldscope.eval.types import RunSummary
+
+RUNS = Path("runs")
+"""The folder for runs of which the user does not say where they go."""
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What to evaluate on: a benchmark by name or path, its split (None: test), and which of its queries.
+
+    `out` is the folder for the runs, a folder per strategy, by default `runs/BENCHMARK-SPLIT`. Each query may spend
+    `budget`, and all queries of a strategy together `run_budget`.
+    """
+
+    benchmark: str
+    split: str | None = None
+    selection: Selection | None = None
+    limit: int | None = None
+    out: Path | None = None
+    budget: Budget | None = None
+    run_budget: Budget | None = None
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Strategies, and the models that they ask. `flags` are the warnings that their runs carry."""
+
+    settings: Settings
+    strategies: Sequence[Strategy]
+    flags: tuple[str, ...] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether any of the strategies asks the LMM."""
+        return any(strategy.prompts for strategy in self.strategies)
+
+
+@dataclass(frozen=True)
+class OpenEvaluation:
+    """An evaluation that is checked and can begin: the opened benchmark, the strategies by model, and the plan with
+    its folder filled in."""
+
+    plan: EvaluationPlan
+    workload: Workload
+    contests: tuple[Contest, ...]
+    out: Path
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The warnings that any of the runs carries."""
+        return tuple(dict.fromkeys(flag for contest in self.contests for flag in contest.flags))
+
+
+@dataclass(frozen=True)
+class EvaluatedRuns:
+    """The runs, the warnings that they carry, and the folder that they are in."""
+
+    runs: list[RunSummary]
+    flags: tuple[str, ...]
+    out: Path
+
+
+def evaluate_benchmark(plan: EvaluationPlan, strategies: Sequence[Strategy], settings: Settings) -> EvaluatedRuns:
+    """Run a benchmark under strategies that ask one model. Raises what `open_evaluation` and
+    `run_opened` raise."""
+    return run_opened(open_evaluation(plan, [Contest(settings, strategies)]))
+
+
+def open_evaluation(plan: EvaluationPlan, contests: Sequence[Contest]) -> OpenEvaluation:
+    """Ask the servers whether they are there, open the benchmark, and check that it can be run.
+
+    Raises `LMMError` for a server that is not there, `BenchmarkError` for a benchmark that is not, and what
+    `check_evaluation` raises.
+    """
+    contexts = [require_server(contest.settings) if contest.asks else None for contest in contests]
+    workload = open_workload(plan.benchmark, plan.split, contests[0].settings)
+    return check_evaluation(plan, workload, contests, contexts)
+
+
+def check_evaluation(
+    plan: EvaluationPlan,
+    workload: Workload,
+    contests: Sequence[Contest],
+    contexts: Sequence[int | None],
+) -> OpenEvaluation:
+    """The evaluation, with a warning for each flag that its runs will carry. `contexts` are the models' context
+    lengths in tokens, where they are known.
+
+    Raises `ConfigError` for a selection without queries, `ContextLengthError` for queries that do not fit a context,
+    and what `_flags_of` raises.
+    """
+    from fieldscope.eval.tuning.estimate import require_context
+
+    if plan.selection is not None:
+        workload = selected(workload, plan.selection)
+    benchmark = workload.benchmark
+    for contest, context in zip(contests, contexts, strict=True):
+        require_context(contest.strategies, benchmark.queries[: plan.limit], context)
+    checked = tuple(replace(contest, flags=_flags_of(workload, contest, plan.limit)) for contest in contests)
+    suffix = plan.selection.suffix if plan.selection else ""
+    out = plan.out or RUNS / f"{benchmark.name}-{benchmark.split}{suffix}"
+    opened = OpenEvaluation(plan, workload, checked, out)
+    for flag in opened.flags:
+        warn(flag)
+    return opened
+
+
+def run_opened(opened: OpenEvaluation) -> EvaluatedRuns:
+    """Run every strategy into its folder, the finished queries of an earlier run kept. Ctrl-C ends it, and says what
+    is kept. Raises what `fieldscope.eval.harness.evaluate` raises."""
+    replays = opened.workload.recording is not None or opened.contests[0].settings.cache_mode == "replay"
+    kept = f"finished queries are kept in {opened.out}, and the same command goes on there"
+    with seldom_collecting() if replays else nullcontext():
+        return interruptible(run_opened_async(opened), kept)
+
+
+async def run_opened_async(opened: OpenEvaluation) -> EvaluatedRuns:
+    """`run_opened` for callers with an event loop of their own."""
+    with run_progress() as progress:
+        runs = [summary for contest in opened.contests for summary in await _run_contest(opened, contest, progress)]
+    return EvaluatedRuns(runs, opened.flags, opened.out)
+
+
+def require_answers(evaluation: EvaluatedRuns, max_unknown: float) -> None:
+    """Raise `LMMError` where more than the share `max_unknown` of a run's calls failed."""
+    from fieldscope.eval.report import unanswered
+
+    failed = [summary for summary in evaluation.runs if summary.unknown_share > max_unknown]
+    if failed:
+        raise LMMError(
+            f"{'; '.join(map(unanswered, failed))}, more than --max-unknown allows ({max_unknown:.1%}). All results "
+            f"are in {evaluation.out}. Restart the model or its server and rerun this command: only failed calls are "
+            "repeated"
+        )
 
 
 def load_strategies(names: Sequence[str]) -> list[Strategy]:
@@ -37,28 +172,26 @@ def load_strategies(names: Sequence[str]) -> list[Strategy]:
     for name, count in Counter(strategy.name for strategy in strategies).items():
         if count > 1:
             raise ConfigError(
-                f"{count} strategies have the name {name!r}; give each its own, it names the run's folder"
+                f"{count} strategies have the name {name!r}, which names the run's folder; give each its own name"
             )
     return strategies
 
 
-def flags_of(
-    workload: Workload, strategies: Sequence[Strategy], settings: Settings, limit: int | None = None
-) -> tuple[str, ...]:
-    """The warnings that these runs must carry.
+def _flags_of(workload: Workload, contest: Contest, limit: int | None) -> tuple[str, ...]:
+    """The warnings that the runs of these strategies carry.
 
-    Raises `VocabularyError` for queries with words that the bundled LMM, where it is asked, has never seen, and
+    Raises `VocabularyError` for queries with words that the bundled LMM, where it is asked, does not know, and
     `BenchmarkError` where images would be shown that are not there.
     """
-    asks, benchmark = any(strategy.prompts for strategy in strategies), workload.benchmark
-    if asks and not workload.has_images:
+    benchmark = workload.benchmark
+    if contest.asks and not workload.has_images:
         raise BenchmarkError(
             f"{benchmark.name} has embeddings but no images for the LMM to look at; put them beside its tables, as "
             "image_path names them, into images or inat24, or evaluate --strategy clip alone"
         )
     if workload.recording is not None:
-        return (FOREIGN,) if asks and any(FOREIGN in run.flags for run in workload.recording.runs) else ()
-    if settings.lmm_url or not asks or workload.own:
+        return (FOREIGN,) if contest.asks and any(FOREIGN in run.flags for run in workload.recording.runs) else ()
+    if contest.settings.lmm_url or not contest.asks or workload.own:
         return ()
     queries = benchmark.queries[:limit]
     require_known_words((query.text for query in queries), "lmm")
@@ -66,83 +199,67 @@ def flags_of(
     return () if all_fieldnotes(benchmark.images, given or workload.found) else (FOREIGN,)
 
 
-def evaluate_workload(
-    workload: Workload,
-    strategies: Sequence[Strategy],
-    settings: Settings,
-    out: Path,
-    limit: int | None = None,
-    flags: tuple[str, ...] = (),
-    budget: Budget | None = None,
-    run_budget: Budget | None = None,
-) -> list[RunSummary]:
-    """Evaluate the strategies into `out/<strategy>/`, each query within `budget` and all those of a strategy within
-    `run_budget`. Raises what `fieldscope.eval.harness.evaluate` raises."""
-    replays = workload.recording is not None or settings.cache_mode == "replay"
-    calm = seldom_collecting() if replays else nullcontext()
-    work = _evaluate(workload, strategies, settings, out, limit, flags, budget, run_budget)
-    with calm:
-        return interruptible(work, f"finished queries are kept in {out}, and the same command goes on there")
+async def _run_contest(opened: OpenEvaluation, contest: Contest, progress: Progress | None) -> list[RunSummary]:
+    """The runs of strategies that ask one model, in their order."""
+    asking = [strategy for strategy in contest.strategies if strategy.prompts]
+    silent = [strategy for strategy in contest.strategies if not strategy.prompts]
+    async with AsyncExitStack() as stack:
+        # Apart, so that the manifest of a run without a model names none, whatever runs beside it.
+        runs = await _evaluate(opened, silent, contest, None, progress)
+        if asking:
+            lmm = await _open_lmm(opened.workload, contest.settings, stack)
+            runs += await _evaluate(opened, asking, contest, lmm, progress)
+    by_name = {summary.strategy: summary for summary in runs}
+    return [by_name[strategy.name] for strategy in contest.strategies]
 
 
 async def _evaluate(
-    workload: Workload,
-    strategies: Sequence[Strategy],
-    settings: Settings,
-    out: Path,
-    limit: int | None,
-    flags: tuple[str, ...],
-    budget: Budget | None,
-    run_budget: Budget | None,
+    opened: OpenEvaluation, strategies: Sequence[Strategy], contest: Contest, lmm: LMM | None, progress: Progress | None
 ) -> list[RunSummary]:
+    """The runs of strategies that all ask the LMM or, where it is None, all ask none."""
     from fieldscope.agent.budget import Account
     from fieldscope.agent.graph import Agent
     from fieldscope.agent.resources import Resources
     from fieldscope.eval.harness import evaluate
-    from fieldscope.eval.progress import LiveProgress
     from fieldscope.eval.runs.inputs import input_lines
 
-    asking = [strategy for strategy in strategies if strategy.prompts]
-    silent = [strategy for strategy in strategies if not strategy.prompts]
-    images = workload.benchmark.images
-    summaries: dict[str, RunSummary] = {}
-    async with AsyncExitStack() as stack:
-        lmm = await _open_lmm(workload, settings, stack) if asking else None
-        live = stack.enter_context(LiveProgress()) if sys.stderr.isatty() else None
-        # Apart, so that the manifest of a run without a model names none, whatever runs beside it.
-        for group, model in ((silent, None), (asking, lmm)):
-            deps = Resources(images, model, workload.retriever, settings.concurrency, flags=flags if model else ())
-            known = {s.name: _calibration(workload, s, model) for s in group}
-            fitted = {name: found for name, found in known.items() if found is not None}
-            done = await evaluate(
-                workload.benchmark,
-                [
-                    Agent(replace(deps, calibration=fitted.get(s.name)), s, Account(run_budget if model else None))
-                    for s in group
-                ],
-                out,
-                provenance={"lmm": model and model.identity, "encoder": workload.encoder, "seed": 0},
-                limit=limit,
-                budget=budget if model else None,
-                calibrations={name: fingerprint(found.model_dump(mode="json")) for name, found in fitted.items()},
-                progress=live,
-                inputs={s.name: input_lines(workload.benchmark, s, fitted.get(s.name)) for s in group},
-                live=workload.recording is None,
-            )
-            summaries |= {summary.strategy: summary for summary in done}
-    return [summaries[strategy.name] for strategy in strategies]
+    plan, workload = opened.plan, opened.workload
+    images, flags = workload.benchmark.images, contest.flags if lmm else ()
+    resources = Resources(images, lmm, workload.retriever, contest.settings.concurrency, flags=flags)
+    calibrations = {strategy.name: _calibration(workload, strategy, lmm) for strategy in strategies}
+    fitted = {name: calibration for name, calibration in calibrations.items() if calibration is not None}
+    agents = [
+        Agent(
+            replace(resources, calibration=fitted.get(strategy.name)),
+            strategy,
+            Account(plan.run_budget if lmm else None),
+        )
+        for strategy in strategies
+    ]
+    return await evaluate(
+        workload.benchmark,
+        agents,
+        opened.out,
+        provenance={"lmm": lmm and lmm.identity, "encoder": workload.encoder, "seed": 0},
+        limit=plan.limit,
+        budget=plan.budget if lmm else None,
+        calibrations={name: fingerprint(fit.model_dump(mode="json")) for name, fit in fitted.items()},
+        progress=progress,
+        inputs={s.name: input_lines(workload.benchmark, s, fitted.get(s.name)) for s in strategies},
+        live=workload.recording is None,
+    )
 
 
 async def _open_lmm(workload: Workload, settings: Settings, stack: AsyncExitStack) -> LMM:
     if workload.recording is None:
         return await stack.enter_async_context(open_lmm(settings, workload.benchmark.images))
     if workload.recording.lmm is None:
-        raise ConfigError("no model was asked anything in the recorded runs; name a strategy that asks nothing")
+        raise ConfigError("the recorded runs asked no model; name a strategy that asks none, such as clip")
     return workload.recording.lmm
 
 
-def _calibration(workload: Workload, strategy: Strategy, model: LMM | None) -> Calibration | None:
+def _calibration(workload: Workload, strategy: Strategy, lmm: LMM | None) -> Calibration | None:
     def find() -> Calibration | None:
-        return find_calibration(model.identity if model else None, strategy, workload.encoder)
+        return find_calibration(lmm.identity if lmm else None, strategy, workload.encoder)
 
     return workload.recording.calibration_of(strategy, find) if workload.recording else find()

@@ -9,14 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
+from fieldscope.service.wiring.benchmarks import Workload
 from fieldscope.service.wiring.feedback import note
 from fieldscope.service.wiring.settings import Settings
+from fieldscope.service.workflows.evaluate import (
+    RUNS,
+    Contest,
+    EvaluatedRuns,
+    EvaluationPlan,
+    OpenEvaluation,
+    check_evaluation,
+    load_strategies,
+    run_opened,
+)
 
 if TYPE_CHECKING:
-    from fieldscope.agent.budget import Budget
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.eval.runs.replay import Recording
-    from fieldscope.service.wiring.benchmarks import Workload
 
 
 def open_recording(source: Path, settings: Settings) -> Recording:
@@ -39,11 +48,45 @@ def open_recording(source: Path, settings: Settings) -> Recording:
     return make_recording(read_recording(Archive(source)))
 
 
-def recorded_workload(recording: Recording) -> Workload:
-    """The recorded benchmark, with the recording in the place of everything else."""
-    from fieldscope.service.wiring.benchmarks import Workload
+def replay_runs(
+    plan: EvaluationPlan, recording: Recording, strategies: Sequence[Strategy], settings: Settings
+) -> EvaluatedRuns:
+    """Run strategies on a recorded benchmark, with the recorded answers; `plan` comes from `recorded_plan`. Raises what
+    `open_replay` and `run_opened` raise."""
+    return run_opened(open_replay(plan, recording, [Contest(settings, strategies)]))
 
-    return Workload(recording.benchmark, recording.searches, recording.encoder, recording=recording)
+
+def open_replay(plan: EvaluationPlan, recording: Recording, contests: Sequence[Contest]) -> OpenEvaluation:
+    """The recorded benchmark, with the recording in the place of its files, first stage, images and models. `plan`
+    comes from `recorded_plan`. Raises `ConfigError` for contests between several models."""
+    if any(contest.settings.lmm_url for contest in contests):
+        raise ConfigError("the recording has one model's answers; leave 'model' out of the grid")
+    workload = Workload(recording.benchmark, recording.searches, recording.encoder, recording=recording)
+    return check_evaluation(plan, workload, contests, [None] * len(contests))
+
+
+def recorded_plan(plan: EvaluationPlan, recording: Recording) -> EvaluationPlan:
+    """The plan for a replay: the recorded benchmark; the recorded number of queries and the recorded budgets, unless
+    the plan has its own; and a folder apart from the runs that are repeated.
+
+    Raises `ConfigError` for a recording without a finished query.
+    """
+    from fieldscope.agent.budget import Budget
+
+    benchmark, budget, run_budget = recording.benchmark, plan.budget, plan.run_budget
+    if all(limit in (None, Budget()) for limit in (budget, run_budget)):
+        budget, run_budget = recording.budget_of("query"), recording.budget_of("run")
+    name = f"{benchmark.name}-{benchmark.split}{plan.selection.suffix if plan.selection else ''}"
+    safe = re.sub(r"[^\w.+-]+", "-", name).lstrip(".-") or "benchmark"  # a recorded name is no path
+    return EvaluationPlan(
+        benchmark=benchmark.name,
+        split=benchmark.split,
+        selection=plan.selection,
+        limit=plan.limit or recorded_limit(recording),
+        out=plan.out or RUNS / "replayed" / safe,
+        budget=budget,
+        run_budget=run_budget,
+    )
 
 
 def chosen_strategies(recording: Recording | None, names: Sequence[str], otherwise: Sequence[str]) -> list[Strategy]:
@@ -52,8 +95,6 @@ def chosen_strategies(recording: Recording | None, names: Sequence[str], otherwi
 
     Raises `ConfigError` where one is unknown, or two have the same name.
     """
-    from fieldscope.service.workflows.evaluate import load_strategies
-
     if recording is None:
         return load_strategies(names or otherwise)
     recorded = {run.strategy.name: run.strategy for run in recording.runs}
@@ -68,12 +109,6 @@ def chosen_strategies(recording: Recording | None, names: Sequence[str], otherwi
     return chosen
 
 
-def require_no_models(asked: Sequence[Settings]) -> None:
-    """Raise `ConfigError` where a grid would have several models answer."""
-    if any(settings.lmm_url for settings in asked):
-        raise ConfigError("a recording has one model's answers; leave 'model' out of the grid")
-
-
 def recorded_limit(recording: Recording) -> int | None:
     """How many queries a replay goes through, None for all; says so where those are not all."""
     queries, every = recording.queries, len(recording.benchmark.queries)
@@ -82,16 +117,3 @@ def recorded_limit(recording: Recording) -> int | None:
     if queries < every:
         note(f"the recording has the first {queries:,} of {every:,} queries")
     return queries if queries < every else None
-
-
-def recorded_budgets(recording: Recording, query: Budget, run: Budget) -> tuple[Budget, Budget]:
-    """The budgets of a query and of a run: those of the recorded runs, where the user names none."""
-    from fieldscope.agent.budget import Budget
-
-    given = any(budget != Budget() for budget in (query, run))
-    return (query, run) if given else (recording.budget_of("query"), recording.budget_of("run"))
-
-
-def replay_folder(name: str) -> Path:
-    """Where replays go: apart from the runs that they repeat. A recording's names are no paths."""
-    return Path("runs") / "replayed" / (re.sub(r"[^\w.+-]+", "-", name).lstrip(".-") or "benchmark")

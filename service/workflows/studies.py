@@ -1,24 +1,33 @@
-"""The runs behind the studies: made or gone on with in their folders, read back, and compared."""
+"""The runs behind the studies: made, or continued in their folders, then read back and compared."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.wiring.benchmarks import Workload, open_workload
+from fieldscope.service.wiring.benchmarks import Workload
 from fieldscope.service.wiring.calibrations import find_calibration
-from fieldscope.service.wiring.feedback import progress, warn
-from fieldscope.service.wiring.interruption import interruptible
-from fieldscope.service.wiring.models import open_lmm, require_server
+from fieldscope.service.wiring.feedback import progress
+from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
+from fieldscope.service.wiring.models import open_lmm
 from fieldscope.service.wiring.settings import Settings
-from fieldscope.service.workflows.evaluate import evaluate_workload, flags_of, load_strategies
+from fieldscope.service.workflows.evaluate import (
+    RUNS,
+    Contest,
+    EvaluationPlan,
+    load_strategies,
+    open_evaluation,
+    run_opened,
+)
 
 if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.agent.types import RerankResult
+    from fieldscope.eval.measures.paired import Paired
     from fieldscope.eval.measures.pairwise_study import HeadStudy
     from fieldscope.eval.measures.regressions import Harm
     from fieldscope.eval.measures.studies import BudgetStudy, ComparisonStudy
@@ -33,24 +42,40 @@ SCHEDULED = 0.15
 """The share of all comparisons of a head that the scheduler may ask for."""
 
 
-def run_harm(name: str, strategy_name: str, split: str | None, settings: Settings, out: Path | None) -> Harm:
-    """One benchmark under the first stage alone and under a strategy. Without `out` the runs are those of
-    `fieldscope eval`."""
+def compare_pairs(runs: Sequence[Path], metric: str) -> list[tuple[Path, Path, Paired]]:
+    """The paired test of every two runs. Raises `ConfigError` for runs over different queries."""
+    from fieldscope.eval.measures.paired import compare
+    from fieldscope.eval.runs.read import read_metric
+
+    values = {run: read_metric(run, metric) for run in runs}
+    for a, b in combinations(runs, 2):
+        if values[a].keys() != values[b].keys():
+            raise ConfigError(f"{a} and {b} are runs over different queries; compare runs of one benchmark and split")
+    return [(a, b, compare(values[a], values[b])) for a, b in combinations(runs, 2)]
+
+
+def paired_data(test: Paired) -> dict[str, Any]:
+    """A paired test for programs."""
+    return asdict(test) | {"significant": test.significant}
+
+
+def run_harm(plan: EvaluationPlan, strategy_name: str, settings: Settings) -> Harm:
+    """One benchmark under the first stage alone and under a strategy. The runs go below the plan's folder, into one
+    named after the benchmark."""
     from fieldscope.eval.measures.regressions import harm
     from fieldscope.eval.runs.read import read_metric
 
-    strategies = load_strategies((PRIOR, strategy_name))
-    workload, flags = opened(name, split, strategies, settings)
-    folder = named_folder(workload, out or Path("runs"))
-    runs = evaluate_workload(workload, strategies, settings, folder, flags=flags)
-    prior, found = (read_metric(run.out, METRIC) for run in (runs[0], runs[-1]))
-    return harm(prior, found, {query: meta.supercategory for query, meta in workload.benchmark.meta.items()})
+    opened = open_evaluation(plan, [Contest(settings, load_strategies((PRIOR, strategy_name)))])
+    benchmark = opened.workload.benchmark
+    opened = replace(opened, out=(plan.out or RUNS) / f"{benchmark.name}-{benchmark.split}")
+    runs = run_opened(opened).runs
+    before, after = (read_metric(run.out, METRIC) for run in (runs[0], runs[-1]))
+    return harm(before, after, {query: meta.supercategory for query, meta in benchmark.meta.items()})
 
 
-def run_budgets(
-    name: str, strategy_name: str, shares: Sequence[float], split: str | None, settings: Settings, out: Path
-) -> BudgetStudy:
-    """A strategy without a budget, and again under each share of the calls that it then makes for a query, in the mean.
+def run_budgets(plan: EvaluationPlan, strategy_name: str, settings: Settings, shares: Sequence[float]) -> BudgetStudy:
+    """A strategy without a budget, and again under each share of the average number of calls that it then makes for a
+    query.
 
     Raises `ConfigError` for a strategy that asks nothing.
     """
@@ -59,24 +84,49 @@ def run_budgets(
     from fieldscope.eval.runs.read import read_metric
 
     strategies = load_strategies((PRIOR, strategy_name))
-    workload, flags = opened(name, split, strategies, settings)
-    runs = evaluate_workload(workload, strategies, settings, out / "free", flags=flags)
+    opened = open_evaluation(plan, [Contest(settings, strategies)])
+    runs = run_opened(replace(opened, out=opened.out / "free")).runs
     prior, free = runs[0], runs[-1]
     if not free.asked:
-        raise ConfigError(f"strategy {strategy_name!r} asks nothing, so there is no budget to give it")
+        raise ConfigError(f"strategy {strategy_name!r} asks nothing, so no budget changes it; name one that asks")
+    asking = tuple(replace(contest, strategies=strategies[-1:]) for contest in opened.contests)
     budgeted = {}
     for share in sorted(set(shares)):
         calls = max(1, round(share * free.asked / free.queries))
-        # Named by its calls, since they are what decides the run.
-        (run,) = evaluate_workload(
-            workload, strategies[-1:], settings, out / f"calls-{calls}", flags=flags, budget=Budget(max_calls=calls)
-        )
+        (run,) = run_opened(
+            replace(
+                opened,
+                contests=asking,
+                plan=replace(plan, budget=Budget(max_calls=calls)),
+                out=opened.out / f"calls-{calls}",  # named by its calls, since they decide the run
+            )
+        ).runs
         budgeted[share] = BudgetRun(share, calls, run.asked / run.queries, read_metric(run.out, METRIC))
     return budget_study(read_metric(prior.out, METRIC), read_metric(free.out, METRIC), budgeted)
 
 
+def write_budgets(study: BudgetStudy, out: Path) -> dict[str, Any]:
+    """Draw a study of budgets and write its data into `out`; the data are also returned."""
+    from fieldscope.eval.measures.figure import draw_budget, write_data
+
+    steps = [
+        {"smaller": smaller, "larger": larger, **paired_data(step)} for (smaller, larger), step in study.steps.items()
+    ]
+    data: dict[str, Any] = {
+        "metric": "mAP@50",
+        "prior": study.prior,
+        "free": study.free,
+        "points": [asdict(point) for point in study.points],
+        "steps": steps,
+        "worse": [list(pair) for pair in study.worse],
+    }
+    draw_budget(study, out / "budget.png", "mAP@50")
+    write_data(out, "budget", data, data["points"])
+    return data
+
+
 def run_comparisons(
-    name: str, strategy_name: str, queries: int, head: int, split: str | None, settings: Settings, out: Path
+    plan: EvaluationPlan, strategy_name: str, settings: Settings, queries: int, head: int
 ) -> list[ComparisonStudy]:
     """Comparisons within the head of so many queries, which lie evenly among all, started from the prior alone and from
     the strategy's verdicts.
@@ -95,16 +145,41 @@ def run_comparisons(
     stage = compare.model_copy(update={"top_k": head, "max_calls": calls, "stop_below": 0.0})
     prior = Strategy(name="prior", retrieve=strategy.retrieve, fusion=Fusion(method="prior"))
     verdicts = strategy.model_copy(update={"name": "verdicts", "refine": None, "compare": None, "explain": None})
-    workload, flags = opened(name, split, [strategy], settings)
-    workload = replace(workload, benchmark=_some(workload.benchmark, queries))
-    found = []
+    opened = open_evaluation(plan, [Contest(settings, [strategy])])
+    workload = replace(opened.workload, benchmark=_some(opened.workload.benchmark, queries))
+    studies = []
     for start in (prior, verdicts):
-        (run,) = evaluate_workload(workload, [start], settings, out, flags=flags)
+        contests = tuple(replace(contest, strategies=(start,)) for contest in opened.contests)
+        (run,) = run_opened(replace(opened, workload=workload, contests=contests)).runs
         comparing = start.model_copy(update={"compare": stage, "fusion": strategy.fusion})
-        studying = _study_heads(workload, comparing, read_results(run.out), settings)
-        studies = interruptible(studying, "answers so far are in the cache, and the same command finds them there")
-        found.append(summed_up(start.name, studies, workload.benchmark))
-    return found
+        heads = interruptible(_study_heads(workload, comparing, read_results(run.out), settings), ANSWERS_KEPT)
+        studies.append(summed_up(start.name, heads, workload.benchmark))
+    return studies
+
+
+def write_comparisons(studies: Sequence[ComparisonStudy], head: int, out: Path) -> dict[str, Any]:
+    """Draw a study of comparisons and write its data into `out`; the data are also returned."""
+    from fieldscope.eval.measures.figure import draw_comparison, write_data
+
+    rows = [
+        {
+            "start": study.start,
+            "queries": study.all_pairs.queries,
+            "before": study.before,
+            "all_pairs": study.all_pairs.mean_b,
+            "all_pairs_p": study.all_pairs.p,
+            "scheduled": study.scheduled.mean_b,
+            "scheduled_p": study.scheduled.p,
+            "recovered": study.recovered,
+            "calls_all": study.calls_all,
+            "calls_scheduled": study.calls_scheduled,
+        }
+        for study in studies
+    ]
+    data = {"metric": "nDCG@10", "head": head, "starts": [asdict(study) | {"harms": study.harms} for study in studies]}
+    draw_comparison(studies, out / "comparison.png", "nDCG@10")
+    write_data(out, "comparison", data, rows)
+    return data
 
 
 async def _study_heads(
@@ -117,28 +192,12 @@ async def _study_heads(
     studies = {}
     async with open_lmm(settings, images) as lmm:
         calibration = find_calibration(lmm.identity, strategy, workload.encoder)
-        deps = Resources(images, lmm, None, settings.concurrency, calibration)
-        with progress(f"comparing, started from the {strategy.name}") as report:
+        resources = Resources(images, lmm, None, settings.concurrency, calibration)
+        with progress(f"comparing, starting from the {strategy.name}") as report:
             for done, query in enumerate(queries, start=1):
-                studies[query.id] = await study_head(state_of(query, results[query.id]), deps, strategy)
+                studies[query.id] = await study_head(state_of(query, results[query.id]), resources, strategy)
                 report(done, len(queries))
     return studies
-
-
-def opened(
-    name: str, split: str | None, strategies: Sequence[Strategy], settings: Settings
-) -> tuple[Workload, tuple[str, ...]]:
-    """A benchmark for these strategies, with the warnings that its runs must carry, which are also printed. Raises
-    before any work where it can't be run."""
-    from fieldscope.eval.tuning.estimate import require_context
-
-    context = require_server(settings) if any(strategy.prompts for strategy in strategies) else None
-    workload = open_workload(name, split, settings)
-    require_context(strategies, workload.benchmark.queries, context)
-    flags = flags_of(workload, strategies, settings)
-    for flag in flags:
-        warn(flag)
-    return workload, flags
 
 
 def _some(benchmark: Benchmark, queries: int) -> Benchmark:
@@ -146,8 +205,3 @@ def _some(benchmark: Benchmark, queries: int) -> Benchmark:
     every = len(benchmark.queries)
     some = min(queries, every)
     return replace(benchmark, queries=tuple(benchmark.queries[n * every // some] for n in range(some)))
-
-
-def named_folder(workload: Workload, parent: Path) -> Path:
-    """Where a benchmark's runs lie below a folder for several."""
-    return parent / f"{workload.benchmark.name}-{workload.benchmark.split}"

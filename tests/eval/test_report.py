@@ -10,8 +10,9 @@ from rich.console import Console, RenderableType
 from fieldscope.agent.usage import Usage
 from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
 from fieldscope.eval.progress import LiveProgress
-from fieldscope.eval.report import cost_table, group_table, overview_table, payload, quality_table, tables, warnings
+from fieldscope.eval.report import payload, warnings
 from fieldscope.eval.types import RunSummary
+from fieldscope.service.cli.tables.evaluation import cost_table, group_table, overview_table, quality_table, tables
 
 
 def summary(strategy: str, value: float, **changes: object) -> RunSummary:

@@ -19,8 +19,9 @@ from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.core.errors import ConfigError
+from fieldscope.core.spreadsheet import cell
 from fieldscope.eval.harness import evaluate
-from fieldscope.eval.measures.tables import RANKINGS, cell, export_all, export_rankings, read_exported
+from fieldscope.eval.measures.tables import RANKINGS, export_all, export_rankings, read_exported
 from fieldscope.eval.types import Benchmark, RunSummary
 
 MakeLMM = Callable[..., ScriptedLMM]
@@ -120,6 +121,7 @@ def test_no_text_begins_a_formula_and_none_is_lost(text: str) -> None:
     written = cell(text)
     assert written in (text, f"'{text}")
     assert written.lstrip()[:1] not in {"=", "+", "-", "@"}
+    assert written[:1] not in {"\t", "\r"}
 
 
 def test_numbers_stay_numbers() -> None:

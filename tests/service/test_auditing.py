@@ -171,7 +171,10 @@ def test_an_audit_against_the_scene_graph(run: Run, write: Write, tmp_path: Path
 def test_an_audit_for_people(run: Run, write: Write) -> None:
     shown = run("measure", "audit", write("agent"))
     assert shown.exit_code == 0
-    assert "held against scene graph: absence, colour, subject, weather; held against relevance: query" in shown.stdout
+    assert (
+        "checked against scene graph: absence, colour, subject, weather; checked against relevance: query"
+        in shown.stdout
+    )
     assert "4 of 4 relevant images fell or stand below an irrelevant one; predicates count against 2" in shown.stdout
     assert "is the crab red?" in shown.stdout
     assert shown.stderr == ""
@@ -195,8 +198,8 @@ def test_a_run_that_only_bears_the_name_is_not_believed(run: Run, write: Write) 
     folder = write("agent", relevant={CRABS: {"3"}, OWL: {"5", "6"}})
     shown = run("measure", "audit", folder, "--json")
     assert shown.stderr == (
-        "warning: agent is named fieldnotes-rerank, but its queries or judgments are not FieldNotes'; its truth is "
-        "relevance\n"
+        "warning: agent is named fieldnotes-rerank, but its queries or judgments are not FieldNotes'. Its verdicts "
+        "are checked against relevance.\n"
     )
     assert {row["source"] for row in json.loads(shown.stdout)["runs"][0]["kinds"]} == {"relevance"}
 
@@ -238,7 +241,7 @@ def test_reliability_for_people(run: Run, write: Write) -> None:
     shown = run("measure", "reliability", write("agent", calibration="0" * 64))
     assert shown.exit_code == 0
     assert "the calibration of agent is not kept here" in shown.stderr
-    assert "held against relevance: query, match" in shown.stdout
+    assert "checked against relevance: query, match" in shown.stdout
     assert "all verdicts" in shown.stdout
 
 

@@ -56,7 +56,7 @@ def test_a_budget_of_calls_ends_a_query_and_the_result_says_where(run: Run, worl
     result = run(*line, "--max-calls", "5")
     value = told(result)
     assert (value["ended"], value["cost"]["calls"], len(world.asked)) == ("verify", 5, 5)
-    assert "the budget ended the work in the stage 'verify'" in result.stderr
+    assert "The budget ran out in the stage 'verify'" in result.stderr
     assert len(value["ranking"]) == 12
     assert told(run(*line))["ended"] is None
 
@@ -149,7 +149,7 @@ def test_prices_go_with_a_dry_run(run: Run, tmp_path: Path) -> None:
     (tmp_path / "prices.yaml").write_text("{}")
     result = run("eval", "fieldnotes", "--prices", tmp_path / "prices.yaml")
     assert result.exit_code == 2
-    assert "--prices goes with --dry-run" in result.stderr
+    assert "--prices needs --dry-run" in result.stderr
 
 
 def test_a_price_by_model(tmp_path: Path) -> None:
@@ -184,4 +184,4 @@ def test_the_help_names_the_budgets(run: Run, command: str) -> None:
     text = " ".join(run(command, "--help").stdout.split())
     for option in ("--max-calls", "--max-tokens", "--deadline"):
         assert option in text
-    assert ("first come, first served" in text) == (command == "eval")
+    assert ("--run-max-calls" in text) == (command == "eval")

@@ -20,7 +20,10 @@ PROGRAM = [sys.executable, "-c", "from fieldscope.service.cli.main import main; 
 COMMANDS = (
     "demo", "eval", "rerank", "index", "search", "trace", "lmm", "cache", "prompts", "strategies", "version",
 )  # fmt: skip
-SLOW = {"torch", "transformers", "open_clip", "langgraph", "openai", "faiss", "pyarrow", "pydantic", "numpy", "rich"}
+SLOW = {
+    *("torch", "transformers", "open_clip", "langgraph", "openai", "faiss", "scipy", "fastapi"),
+    *("pyarrow", "pydantic", "numpy", "rich"),
+}
 
 
 def test_help_costs_little() -> None:
@@ -134,7 +137,7 @@ def test_an_interruption_says_what_is_kept(run: Run, monkeypatch: pytest.MonkeyP
     async def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fieldscope.service.workflows.evaluate, "_evaluate", interrupt)
+    monkeypatch.setattr(fieldscope.service.workflows.evaluate, "run_opened_async", interrupt)
     result = run("eval", "fieldnotes-rerank", "--strategy", "clip", "--out", "here")
     assert result.exit_code == 130
     assert (

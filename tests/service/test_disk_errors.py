@@ -12,8 +12,7 @@ import pytest
 
 import fieldscope.service.cli.commands.strategies
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.cli.commands.library import _write
-from fieldscope.service.cli.copying import copy_all
+from fieldscope.service.cli.files import copy_all, write_text
 from tests.service.conftest import Run
 
 
@@ -56,5 +55,5 @@ def test_a_table_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
     file.write_text("old")
     with pytest.raises(ConfigError, match=r"can't write .*table\.csv"):
-        _write(file, "x" * 100_000)
+        write_text(file, "x" * 100_000)
     assert file.read_text() == "old"

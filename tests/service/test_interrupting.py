@@ -189,7 +189,7 @@ def test_a_deadline_gives_up_calls_in_flight_and_ranks(begin: Begin, stalling: S
     assert value["ended"] == "verify"
     (verdict,) = value["ranking"][0]["verdicts"].values()
     assert (verdict["state"], verdict["error"]) == ("not_asked", "the deadline of 0.2 s has passed")
-    assert "the budget ended the work in the stage 'verify'" in err
+    assert "The budget ran out in the stage 'verify'" in err
 
 
 @pytest.mark.parametrize("trickle", [0, 20])

@@ -9,17 +9,18 @@ import json
 from rich.console import Console
 
 from fieldscope.retrieval.collection import FilesCollection
-from fieldscope.service.cli.tables.ranking import COLUMNS, Ranking
+from fieldscope.service.cli.tables.ranking import ranking_table
+from fieldscope.service.workflows.ranked_query import COLUMNS, RankedQuery
 from tests.agent.traced import agentic, single
 
 
-def ranking(result: object) -> Ranking:
-    return Ranking(result, FilesCollection({}))  # type: ignore[arg-type]
+def ranking(result: object) -> RankedQuery:
+    return RankedQuery(result, FilesCollection({}))  # type: ignore[arg-type]
 
 
-def shown(made: Ranking) -> dict[str, str]:
+def shown(made: RankedQuery) -> dict[str, str]:
     console = Console(file=io.StringIO(), width=120)
-    console.print(made.table())
+    console.print(ranking_table(made))
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     return {word: line for line in lines for word in line.split() if word.endswith(".png")}

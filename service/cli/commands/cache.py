@@ -1,4 +1,4 @@
-"""`fieldscope cache`: the answers that are remembered."""
+"""`fieldscope cache`: the answers that the response cache keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from fieldscope.core.errors import CacheError
 from fieldscope.service.cli.console import plain, show, show_json
-from fieldscope.service.cli.options import json_option
+from fieldscope.service.cli.options import file_option, json_option, runs_argument
 from fieldscope.service.wiring.feedback import note, program
 
 _SHOWN = 10  # bad entries that are listed
@@ -34,13 +34,13 @@ class Age(click.ParamType[timedelta]):
 
 @click.group()
 def cache() -> None:
-    """Look at the response cache, check and clean it, and carry answers to another machine."""
+    """Show, check and clean the response cache, and move answers to another machine."""
 
 
 @cache.command()
 @json_option
 def stats(as_json: bool) -> None:
-    """How many answers are kept, of which models, how large and how old, and where."""
+    """Show how many answers are kept, from which models, how large and how old they are, and where."""
     from fieldscope.service.workflows import cache as caching
 
     path, found = caching.cache_path(), caching.stats()
@@ -55,13 +55,9 @@ def stats(as_json: bool) -> None:
             }
         )
         return
-    from rich import box
-    from rich.table import Table
+    from fieldscope.service.cli.tables.table import new_table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model", overflow="fold")
-    for column in ("answers", "MB", "oldest", "newest"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = new_table("model", "answers", "MB", "oldest", "newest")
     for model, share in sorted(found.models.items(), key=lambda item: -item[1].entries):
         ages = (caching.age_of(share.oldest), caching.age_of(share.newest))
         table.add_row(plain(model), f"{share.entries:,}", f"{share.size_bytes / 1e6:,.1f}", *ages)
@@ -71,10 +67,10 @@ def stats(as_json: bool) -> None:
 @cache.command()
 @json_option
 def verify(as_json: bool) -> None:
-    """Read every answer and take its checksums again. Ends with an error where one is not what it says it is.
+    """Read every answer and compute its checksums again. Exits with an error if one does not match.
 
-    Answers that are no answers (filtered, without log-probabilities, no JSON) are listed, too: an earlier version kept
-    them. They are asked for again when they are needed.
+    Answers that can't be used (filtered, without log-probabilities, not JSON), which an earlier version kept, are
+    listed, too. The model is asked again when they are needed.
     """
     from fieldscope.service.workflows import cache as caching
 
@@ -85,19 +81,21 @@ def verify(as_json: bool) -> None:
         show(f"{found.entries:,} answers read in {caching.cache_path()}, {len(found.bad):,} bad")
         _list(found.bad)
         if found.unusable:
-            show(f"{len(found.unusable):,} can't be used, and are asked for again when they are needed")
+            show(f"{len(found.unusable):,} can't be used; the model is asked again when they are needed")
             _list(found.unusable)
     if found.file:
-        raise CacheError(f"the file {caching.cache_path()} is damaged ({found.file[0]}): move it away, and ask again")
+        raise CacheError(
+            f"the file {caching.cache_path()} is damaged ({found.file[0]}). Move it away to start a new one"
+        )
     if found.bad:
         raise CacheError(
-            f"{len(found.bad):,} of {found.entries:,} answers are bad: remove them with "
-            f"`{program()} cache prune --bad`, and they are asked again when they are wanted"
+            f"{len(found.bad):,} of {found.entries:,} answers are bad. Remove them with "
+            f"`{program()} cache prune --bad`; the model is asked again when they are needed"
         )
 
 
 def _list(faults: Mapping[str, str]) -> None:
-    """The first entries with what is wrong with them, by their keys."""
+    """Print the first entries, by their keys, with what is wrong with them."""
     show(*(f"  {key[:12]}: {fault}" for key, fault in list(faults.items())[:_SHOWN]))
     if len(faults) > _SHOWN:
         show(f"  and {len(faults) - _SHOWN:,} more; --json lists all")
@@ -105,19 +103,19 @@ def _list(faults: Mapping[str, str]) -> None:
 
 @cache.command()
 @click.option("--older-than", "age", type=Age(), metavar="AGE", help="Answers older than this: 12h, 30d, 8w.")
-@click.option("--model", metavar="TEXT", help="Answers of models whose identity begins so; `stats` shows them.")
+@click.option("--model", metavar="TEXT", help="Answers of models whose identity (see `stats`) begins with TEXT.")
 @click.option("--bad", is_flag=True, help="Answers that `verify` finds bad, or that can't be used.")
-@click.option("--dry-run", is_flag=True, help="Say how much it would remove, and remove nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show how much would be removed, and remove nothing.")
+@click.option("--yes", is_flag=True, help="Remove without asking.")
 @json_option
 def prune(age: timedelta | None, model: str | None, bad: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Remove answers, by age, by model, or both. A model must be asked again for what is removed."""
+    """Remove answers, by age, by model, or both. Only the model can answer them again."""
     from fieldscope.service.workflows import cache as caching
 
     if bad == (age is not None or model is not None):
-        raise click.UsageError("say what to remove: --older-than, --model or both; or --bad alone")
+        raise click.UsageError("name what to remove: --older-than, --model or both; or --bad alone")
     if as_json and not (dry_run or yes):
-        raise click.UsageError("--json can't ask; give --yes, or --dry-run")
+        raise click.UsageError("--json can't ask for confirmation; add --yes or --dry-run")
     pruning = caching.Pruning.older_than(age or timedelta(0), model)
     if bad:
         found = caching.verify()
@@ -130,7 +128,7 @@ def prune(age: timedelta | None, model: str | None, bad: bool, dry_run: bool, ye
             show(f"{share.entries:,} answers{size} of {caching.cache_path()}")
         if store is not None and share is not None and share.entries and not dry_run:
             if not yes:
-                click.confirm("Remove them? Only a model can bring them back", abort=True, err=True)
+                click.confirm("Remove them? Only the model can answer them again", abort=True, err=True)
             removed, freed = pruning.remove(store)
     if as_json:
         show_json({"matching": share.entries if share else 0, "removed": removed, "freed_bytes": freed})
@@ -143,22 +141,14 @@ def prune(age: timedelta | None, model: str | None, bad: bool, dry_run: bool, ye
 
 
 @cache.command("export")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN ...", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--out",
-    "file",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="The file to write.",
-)
+@runs_argument
+@file_option("-o", "--out", "file", help_text="The file to write.", required=True)
 @json_option
 def export_command(runs: tuple[Path, ...], file: Path, as_json: bool) -> None:
-    """Write runs into one file that replays without models, server or pictures.
+    """Write runs into one file that replays without models, server or images.
 
-    RUN is a run's folder, or the output folder of `fieldscope eval` for all runs in it. The file has every answer that
-    the runs rest on, queries, candidates, judgments and strategies; of images the hashes alone.
+    RUN is a run's folder, or the output folder of `fieldscope eval` for all runs in it. The file holds every answer
+    that the runs rest on, the queries, candidates, judgments and strategies, and the hashes of the images.
     """
     from fieldscope.service.workflows import cache as caching
 
@@ -178,10 +168,10 @@ def export_command(runs: tuple[Path, ...], file: Path, as_json: bool) -> None:
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 @json_option
 def import_command(file: Path, as_json: bool) -> None:
-    """Take the answers of an exported file into the response cache.
+    """Add the answers of an exported file to the response cache.
 
-    Every answer's key is checked against its request first. What an answer says can't be checked: import from those
-    whose runs you would believe.
+    Every answer's key is first checked against its request. The content of an answer can't be checked: import only
+    files from people whose runs you trust.
     """
     from fieldscope.service.workflows import cache as caching
 

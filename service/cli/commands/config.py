@@ -23,20 +23,17 @@ _MASK = "********"
 def config(told: Told, as_json: bool) -> None:
     """Print every setting of `fieldscope serve`, and where it came from.
 
-    A flag comes before a variable FIELDSCOPE_..., that before a TOML file, and that before the default. The flags are
+    A flag overrides a variable FIELDSCOPE_..., which overrides a TOML file, which overrides the default. The flags are
     those of `fieldscope serve`.
     """
     values = _values(told)
     if as_json:
         show_json({key: {"value": value, "from": told.origins[key]} for key, value in values.items()})
         return
-    from rich.table import Table
-
+    from fieldscope.service.cli.tables.table import new_table
     from fieldscope.service.server.settings import DEFAULT, variable_of
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("setting", "value", "from", "variable"):
-        table.add_column(heading, overflow="fold")
+    table = new_table("setting", "value", "from", "variable", texts=4)
     for key, value in values.items():
         origin = told.origins[key]
         shown = "" if value is None else str(value)
@@ -46,7 +43,7 @@ def config(told: Told, as_json: bool) -> None:
 
 
 def _values(told: Told) -> dict[str, Any]:
-    """By dotted name, as JSON; paths that were not given as what they come to, and secrets masked."""
+    """The settings by dotted name, as JSON: paths that were not given as they resolve, secrets masked."""
     settings = told.settings
     values = settings.model_dump(mode="json")
     values |= {f"limits.{name}": value for name, value in values.pop("limits").items()}

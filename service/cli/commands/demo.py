@@ -45,19 +45,26 @@ def demo(limit: int, out: Path) -> None:
     The bundled CLIP finds the candidates, the bundled LMM looks at each of them. FieldNotes' pictures are drawn on
     first use, and every answer is remembered: a second demo asks nothing.
     """
-    from fieldscope.eval.report import cost_table, group_table, quality_table, warnings
-    from fieldscope.service.wiring.benchmarks import open_workload
-    from fieldscope.service.workflows.evaluate import evaluate_workload, load_strategies
+    from fieldscope.eval.report import warnings
+    from fieldscope.service.cli.tables.evaluation import cost_table, group_table, quality_table
+    from fieldscope.service.workflows.evaluate import (
+        Contest,
+        EvaluationPlan,
+        evaluate_benchmark,
+        load_strategies,
+        open_evaluation,
+        run_opened,
+    )
 
     settings = Settings()
     strategies = load_strategies(STRATEGIES)
-    retrieval = open_workload("fieldnotes", "test", settings)
-    note(f"the CLIP alone searches FieldNotes' test collection for {len(retrieval.benchmark.queries)} queries")
-    (first_stage,) = evaluate_workload(retrieval, strategies[:1], settings, out / "fieldnotes")
-    rerank = open_workload("fieldnotes-rerank", "test", settings)
-    total = len(rerank.benchmark.queries)
+    note("the CLIP alone searches FieldNotes' test collection")
+    retrieval = EvaluationPlan("fieldnotes", out=out / "fieldnotes")
+    (first_stage,) = evaluate_benchmark(retrieval, strategies[:1], settings).runs
+    opened = open_evaluation(EvaluationPlan("fieldnotes-rerank", limit=limit, out=out), [Contest(settings, strategies)])
+    total = len(opened.workload.benchmark.queries)
     note(f"the LMM looks at 100 candidates for each of {min(limit, total)} queries (--limit {total} for all)")
-    summaries = evaluate_workload(rerank, strategies, settings, out, limit)
+    summaries = run_opened(opened).runs
     show(quality_table(summaries), group_table(summaries), cost_table(summaries))
     show(*_conclusions(first_stage, summaries), "", *_next_steps(out, summaries))
     for line in warnings(summaries):

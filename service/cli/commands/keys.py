@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def keys() -> None:
     """Make, list and remove the API keys of `fieldscope serve`.
 
-    As soon as there is one, every request needs one. The service sees changes at once.
+    As soon as there is a key, every request needs one. A running service sees changes at once.
     """
 
 
@@ -28,13 +28,13 @@ def keys() -> None:
 @click.argument("name")
 @keys_options
 def add(name: str, told: Told) -> None:
-    """Make a key for NAME, and print it this once.
+    """Make a key for NAME and print it, this once.
 
-    Only a salted hash of it is kept. It goes into each request as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+    Only a salted hash of it is kept. Send it with each request as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
     """
     secret = _file(told).add(name)
     click.echo(secret)
-    note("this key is not shown again; keep it where secrets are kept")
+    note("This key is not shown again. Keep it in a safe place.")
 
 
 @keys.command("list")
@@ -48,16 +48,16 @@ def list_(as_json: bool, told: Told) -> None:
         return
     show(*(f"{key.name}  since {key.created}" for key in known))
     if not known:
-        note("there is no key yet; `fieldscope keys add NAME` makes one")
+        note("There is no key yet. Run `fieldscope keys add NAME` to make one.")
 
 
 @keys.command()
 @click.argument("name")
 @keys_options
 def remove(name: str, told: Told) -> None:
-    """Remove the key of NAME, which opens nothing from then on."""
+    """Remove the key of NAME; requests with it are refused from then on."""
     _file(told).remove(name)
-    show(f"{name} is removed.")
+    show(f"The key of {name} is removed.")
 
 
 def _file(told: Told) -> KeyFile:

@@ -1,4 +1,4 @@
-"""`fieldscope leaderboard`: one's own runs and published ones as a Markdown table."""
+"""`fieldscope leaderboard`: the user's runs and published ones in a Markdown table."""
 
 from __future__ import annotations
 
@@ -9,34 +9,32 @@ from typing import TYPE_CHECKING
 import click
 
 from fieldscope.service.cli.console import show_json
-from fieldscope.service.cli.options import json_option
+from fieldscope.service.cli.options import json_option, runs_argument
 
 if TYPE_CHECKING:
     from fieldscope.eval.measures.leaderboard import Board, Row
 
-EXPLAINED = "AP and nDCG in percent, over the best 100; MRR from 0 to 1. Bold are one's own runs."
+EXPLAINED = "AP and nDCG in percent, over the best 100; MRR from 0 to 1. Your own runs are bold."
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN ...", type=click.Path(path_type=Path))
+@runs_argument
 @json_option
 def leaderboard(runs: tuple[Path, ...], as_json: bool) -> None:
     """Print finished runs as a Markdown table, with published rankings of the same benchmark.
 
     RUN is a run's folder, or the output folder of `fieldscope eval` for all runs in it. Every row names its source.
-    What was published on another benchmark, or over other queries or candidates, stands in a table of its own, which
-    says so.
+    Rankings that were published on another benchmark, or over other queries or candidates, are in separate tables that
+    say so.
     """
     from fieldscope.eval.measures.leaderboard import boards
-    from fieldscope.eval.runs.read import names_of, run_folders
-    from fieldscope.eval.runs.scored import read_scored
+    from fieldscope.service.workflows.compare import read_scored_runs
 
-    folders = run_folders(runs)
-    found = boards([read_scored(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)])
+    tables = boards(read_scored_runs(runs))
     if as_json:
-        show_json({"boards": [asdict(board) for board in found]})
+        show_json({"boards": [asdict(board) for board in tables]})
     else:
-        click.echo("\n\n".join([*map(_markdown, found), EXPLAINED]))
+        click.echo("\n\n".join([*map(_markdown, tables), EXPLAINED]))
 
 
 def _markdown(board: Board) -> str:

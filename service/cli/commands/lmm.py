@@ -1,4 +1,4 @@
-"""`fieldscope lmm`: a server of one's own."""
+"""`fieldscope lmm`: a model server on this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lmm() -> None:
 @click.option("--images-per-prompt", type=click.IntRange(min=1), default=4, show_default=True, metavar="N")
 @click.option("--max-model-len", type=click.IntRange(min=1), metavar="TOKENS", help="[default: the model's own]")
 @click.option("--venv", type=click.Path(path_type=Path), metavar="FOLDER", help="The virtual environment with vLLM.")
-@click.option("--print-only", is_flag=True, help="Print the command, and start nothing.")
+@click.option("--print-only", is_flag=True, help="Print the command without starting it.")
 def serve(
     model: str,
     extra: tuple[str, ...],
@@ -33,9 +33,9 @@ def serve(
     venv: Path | None,
     print_only: bool,
 ) -> None:
-    """Serve MODEL (a hub name or a folder) with vLLM, with the flags that reranking wants.
+    """Serve MODEL (a hub name or a folder) with vLLM, with the flags that reranking needs.
 
-    It serves until it is stopped. What comes behind `--` goes to vLLM as it is.
+    It serves until it is stopped. Arguments after `--` are passed to vLLM.
     """
     from fieldscope.agent.lmm.serve import find_vllm, vllm_command
 
@@ -47,5 +47,5 @@ def serve(
         click.echo(shlex.join(command))
         return
     name = command[command.index("--served-model-name") + 1]
-    note(f"when it is up: fieldscope eval BENCHMARK --lmm http://localhost:{port} --model {shlex.quote(name)}")
+    note(f"When it is ready, run: fieldscope eval BENCHMARK --lmm http://localhost:{port} --model {shlex.quote(name)}")
     os.execvp(command[0], command)

@@ -1,10 +1,10 @@
-"""`fieldscope prompts`: what is asked, word by word."""
+"""`fieldscope prompts`: the prompts that models are sent."""
 
 from __future__ import annotations
 
 import click
 
-from fieldscope.service.cli.console import plain, show, show_json
+from fieldscope.service.cli.console import show, show_json
 from fieldscope.service.cli.options import json_option
 
 
@@ -16,26 +16,23 @@ def prompts() -> None:
 @prompts.command("list")
 @json_option
 def list_all(as_json: bool) -> None:
-    """The shipped prompts."""
+    """List the shipped prompts."""
     from fieldscope.prompts.prompt import list_prompts, load_prompt
 
-    found = [load_prompt(name) for name in list_prompts()]
+    shipped = [load_prompt(name) for name in list_prompts()]
     if as_json:
-        show_json([prompt.model_dump(mode="json") | {"fingerprint": prompt.fingerprint} for prompt in found])
+        show_json([prompt.model_dump(mode="json") | {"fingerprint": prompt.fingerprint} for prompt in shipped])
         return
-    from rich.table import Table
+    from fieldscope.service.cli.tables.table import pairs_table
 
-    table = Table.grid(padding=(0, 2))
-    for prompt in found:
-        table.add_row(plain(prompt.name, "bold"), plain(prompt.description))
-    show(table)
+    show(pairs_table((prompt.name, prompt.description) for prompt in shipped))
 
 
 @prompts.command("show")
 @click.argument("name", metavar="NAME|FILE")
 @json_option
 def show_one(name: str, as_json: bool) -> None:
-    """One prompt, shipped or your own file: what it may say, how its answer is read, its wording."""
+    """Show one prompt, shipped or from your own file: its variables, how its answer is read, its wording."""
     from fieldscope.prompts.prompt import load_prompt
 
     prompt = load_prompt(name)

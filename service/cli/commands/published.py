@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from fieldscope.service.cli.console import show_runs
 from fieldscope.service.cli.multi_value_options import SpacedCommand
-from fieldscope.service.cli.options import json_option, runs_out
+from fieldscope.service.cli.options import json_option, runs_out, split_option
 
 
 @click.command(cls=SpacedCommand)
@@ -21,17 +20,18 @@ from fieldscope.service.cli.options import json_option, runs_out
     default=("yes-no",),
     show_default=True,
     metavar="NAME|FILE ...",
-    help="How the answers about the whole query are ranked.",
+    help="Strategies that rank by the answers about the whole query.",
 )
-@click.option("--split", metavar="NAME", help="test, validation, ...  [default: test]")
+@split_option
 @runs_out
 @json_option
 def published(file: Path, benchmark: Path, names: tuple[str, ...], split: str | None, out: Path, as_json: bool) -> None:
     """Rank INQUIRE-Rerank by the LMM answers that its authors published.
 
     FILE is one of their caches (`...--cache.npy`), BENCHMARK a folder of INQUIRE-Rerank's Parquet files. The cache is a
-    pickle: it is read as plain values, and nothing in it is run. No model is asked.
+    pickle; only plain values are read from it, and no code in it is run. No model is asked.
     """
+    from fieldscope.service.cli.tables.evaluation import show_runs
     from fieldscope.service.workflows.published import rank_published
 
     summaries = rank_published(file, benchmark, names, split, out)

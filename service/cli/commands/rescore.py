@@ -1,4 +1,4 @@
-"""`fieldscope rescore`: a finished run ranked again, for nothing."""
+"""`fieldscope rescore`: a finished run ranked again, without a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from fieldscope.service.cli.console import show_runs
 from fieldscope.service.cli.multi_value_options import SpacedCommand
 from fieldscope.service.cli.options import json_option, runs_out
 
@@ -18,27 +17,25 @@ from fieldscope.service.cli.options import json_option, runs_out
     "names",
     multiple=True,
     metavar="NAME|FILE ...",
-    help="Strategies whose fusion is to rank it.  [default: the run's own]",
+    help="Strategies whose fusion ranks it.  [default: the run's own]",
 )
 @click.option(
     "--calibration",
     "fits",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     metavar="FILE",
-    help="What `fieldscope calibrate --out` wrote, in the place of the run's calibration.",
+    help="A file of `fieldscope calibrate --out`, to replace the run's calibration.",
 )
-@click.option(
-    "--reread", is_flag=True, help="Read the answers in the response cache again, as this version reads them."
-)
+@click.option("--reread", is_flag=True, help="Read the answers in the response cache again, with this version's rules.")
 @runs_out
 @json_option
 def rescore(run: Path, names: tuple[str, ...], fits: Path | None, reread: bool, out: Path, as_json: bool) -> None:
-    """Rank a finished run again with other fusion weights, another calibration or another reading of the answers.
+    """Rank a finished run again with other fusion weights, another calibration, or the answers read again.
 
-    RUN is the folder of one strategy's run. What was asked is taken as it is, so all prompts of a strategy must be
-    among the run's. No model, server or picture is needed. A strategy that would ask something else is for
-    `fieldscope eval --replay`.
+    RUN is the folder of one strategy's run. The answers stay as they are, so all prompts of a strategy must be among
+    the run's. No model, server or images are needed. For a strategy with other prompts, use `fieldscope eval --replay`.
     """
+    from fieldscope.service.cli.tables.evaluation import show_runs
     from fieldscope.service.workflows import rescore as rescoring
 
     summaries = rescoring.rescore(run, names, fits, reread, out)

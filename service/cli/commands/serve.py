@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def serve(told: Told) -> None:
     """Serve reranking over HTTP, and the viewer at /.
 
-    Jina's, Cohere's and vLLM's clients need nothing but this address as their base URL; /docs lists every endpoint.
-    Listens to this machine only, unless --host says otherwise, and then wants API keys: see `fieldscope keys`. Every
-    setting can come from a flag, from a variable FIELDSCOPE_..., or from a TOML file: see `fieldscope config`.
+    Clients of Jina, Cohere and vLLM only need this address as their base URL; /docs lists every endpoint. Only this
+    machine can connect, unless --host says otherwise; then API keys are required (see `fieldscope keys`). Every setting
+    can come from a flag, a variable FIELDSCOPE_..., or a TOML file (see `fieldscope config`).
     """
     from fieldscope.service.server.api.opening import prepare
     from fieldscope.service.server.app import create_app, require_keys
@@ -33,7 +33,7 @@ def serve(told: Told) -> None:
     with writing_privately(), bound(settings) as listener:
         app = create_app(settings, prepared=prepare(settings))
         if keys:
-            note(f"every request needs one of the {len(keys)} API keys in {settings.keys_file}")
+            note(f"Every request needs one of the {len(keys)} API keys in {settings.keys_file}.")
         serve_until_stopped(
             app, listener, settings.grace, lambda: show(f"Fieldscope serves at {address_of(listener)} until Ctrl-C")
         )

@@ -15,14 +15,14 @@ _LIBRARIES = ("torch", "transformers", "open_clip_torch", "langgraph", "openai",
 @click.command()
 @json_option
 def version(as_json: bool) -> None:
-    """Print Fieldscope's version, and its libraries'."""
+    """Print the versions of Fieldscope and its main libraries."""
     versions = {"fieldscope": _installed("fieldscope"), "python": platform.python_version()}
     versions |= {name: _installed(name) for name in _LIBRARIES}
     if as_json:
         show_json(versions)
     else:
-        for name, found in versions.items():
-            click.echo(f"{name:<16} {found or 'not installed'}")
+        for name, version_number in versions.items():
+            click.echo(f"{name:<16} {version_number or 'not installed'}")
 
 
 def _installed(name: str) -> str | None:

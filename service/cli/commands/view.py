@@ -1,4 +1,4 @@
-"""`fieldscope view`: runs to look at in a browser, served or as files."""
+"""`fieldscope view`: runs in a browser, served or as files."""
 
 from __future__ import annotations
 
@@ -26,31 +26,35 @@ PORT = 8600
     "out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Write the same pages there instead of serving them; FOLDER/index.html opens from the disk.",
+    help="Write the pages into FOLDER instead of serving them. Open FOLDER/index.html.",
 )
-@click.option("--originals", is_flag=True, help="With --export: large pictures, too, not thumbnails only.")
+@click.option("--originals", is_flag=True, help="With --export: also write the full-size images.")
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Where the images lie (a folder, or a Parquet file) if not where the runs say.",
+    help="A folder or Parquet file with the images, if they are not where the runs say.",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="Where to serve; 0 takes a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=PORT,
+    show_default=True,
+    help="The port; 0 picks a free one.",
 )
 def view(runs: Path, out: Path | None, originals: bool, images: Path | None, port: int) -> None:
-    """Look at every verdict of your runs, and see where strategies disagree, in a browser.
+    """Show every verdict of your runs, and where strategies disagree, in a browser.
 
-    RUNS_FOLDER [default: runs] holds what `fieldscope eval` wrote; runs may lie some folders deep in it. Needs no model
-    and no network, and is served to this machine only.
+    RUNS_FOLDER [default: runs] is searched for runs of `fieldscope eval`, some folders deep. No model and no network
+    are needed, and only this machine can connect.
     """
     if originals and out is None:
-        raise click.UsageError("--originals belongs to --export; served pages have them anyway")
+        raise click.UsageError("--originals needs --export; served pages always have the full-size images")
     from fieldscope.service.viewer.runs.shelf import Shelf
     from fieldscope.service.wiring.settings import Settings
 
     if images is not None and not images.exists():
-        raise ConfigError(f"{str(images)!r} does not exist; give the folder of the images, or their Parquet file")
+        raise ConfigError(f"{str(images)!r} does not exist; name the folder or the Parquet file of the images")
     shelf = Shelf(runs, images, Settings().store_path)
     if out is not None:
         _export(shelf, out, originals)
@@ -59,7 +63,7 @@ def view(runs: Path, out: Path | None, originals: bool, images: Path | None, por
 
 
 def _read(shelf: Shelf) -> None:
-    """Read what the lists show once, and remember it; so the first page comes at once."""
+    """Read all runs once, so that the first page is shown at once."""
     keys = shelf.folders()
     with progress("reading runs") as report:
         for done, key in enumerate(keys):
@@ -70,7 +74,7 @@ def _read(shelf: Shelf) -> None:
         if keys:
             report(len(keys), len(keys))
     if not keys:
-        note(f"there is no run below {shelf.root} yet; `fieldscope eval` makes them")
+        note(f"There is no run in {shelf.root} yet. Make one with `fieldscope eval`.")
 
 
 def _export(shelf: Shelf, out: Path, originals: bool) -> None:
@@ -79,7 +83,7 @@ def _export(shelf: Shelf, out: Path, originals: bool) -> None:
 
     _read(shelf)
     done = export(Site(shelf, live=False), out, originals=originals)
-    show(f"{done.pages:,} pages and {done.pictures:,} pictures are in {out}; open {out / 'index.html'}")
+    show(f"{done.pages:,} pages and {done.pictures:,} images are in {out}; open {out / 'index.html'}")
 
 
 def _serve(shelf: Shelf, port: int) -> None:
@@ -94,7 +98,7 @@ def _serve(shelf: Shelf, port: int) -> None:
         site = Site(shelf, live=True)
         site.warm()
         show(f"The viewer is at http://127.0.0.1:{listener.getsockname()[1]} until Ctrl-C")
-        # The browser keeps connections open; nobody should wait for them at the end.
+        # The browser keeps connections open; the end must not wait for them.
         config = Config(
             create_viewer(site),
             http=BoundedConnection,

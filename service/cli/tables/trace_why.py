@@ -10,9 +10,10 @@ from rich.text import Text
 from fieldscope.agent.trace_why import Neighbour, Part, Why
 from fieldscope.agent.types import RerankResult
 from fieldscope.service.cli.console import plain
-from fieldscope.service.cli.tables.ranking import answer_of, moved_by
+from fieldscope.service.cli.tables.ranking import moved_by
 from fieldscope.service.cli.tables.timeline import new_table
 from fieldscope.service.cli.tables.trace import columns, comparisons_table, heading, line, number, reason_lines
+from fieldscope.service.workflows.ranked_query import answer_of
 
 _BAR = 16  # characters of the longest bar
 _TOLD = 3  # parts that are told of a neighbour

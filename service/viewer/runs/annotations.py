@@ -11,6 +11,7 @@ from typing import cast
 from fieldscope.agent.trace_view import verdicts_by_image
 from fieldscope.agent.types import Predicate, RerankResult, Verdict
 from fieldscope.core.errors import ConfigError
+from fieldscope.core.spreadsheet import cell
 from fieldscope.eval.runs.annotations import LONGEST_NOTE, Annotation, Mark, Said, Target, annotate, read_annotations
 from fieldscope.service.viewer.page import Page
 from fieldscope.service.viewer.runs.run import Run
@@ -111,8 +112,6 @@ def marked(run: Run) -> Iterator[Marked]:
 
 def as_csv(run: Run) -> str:
     """All marks of a run as CSV, the latest first. A text that a spreadsheet would run begins with a `'`."""
-    from fieldscope.eval.measures.tables import cell  # it brings pyarrow along, which no page needs
-
     stream = io.StringIO()
     writer = csv.writer(stream)
     writer.writerow(COLUMNS)

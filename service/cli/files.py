@@ -1,4 +1,4 @@
-"""Copying what was found into a folder of its own."""
+"""Files that a command writes where the user wants them: reports, tables, and copies of images."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fieldscope.core.errors import ConfigError
+from fieldscope.core.files import replace_file
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a whole file, or leave the old one as it was; its folder is made where it is missing. Raises
+    `ConfigError`."""
+    try:
+        replace_file(file, text)
+    except OSError as error:
+        raise ConfigError(f"can't write {file} ({error.strerror or error}); choose another file") from error
 
 
 def copy_all(files: Iterable[Path], folder: Path) -> list[Path]:
-    """Copy files into `folder`, made where it is missing, and give the copies' paths.
+    """Copy files into `folder`, which is made where it is missing, and return the paths of the copies.
 
-    Nothing is ever overwritten: a name that is taken gets a number. Raises `ConfigError` where the disk refuses; what
-    was copied until then stays.
+    Nothing is overwritten: a name that is taken gets a number. Raises `ConfigError` where the disk refuses; the files
+    copied until then stay.
     """
     copies = []
     try:

@@ -1,0 +1,137 @@
+"""`fieldscope search`: an index searched by text, by an image and a change, or by a dialogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fieldscope.service.cli.console import show, show_json
+from fieldscope.service.cli.options import budget_options, file_option, json_option, model_options
+from fieldscope.service.wiring.feedback import note, warn
+from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
+from fieldscope.service.wiring.settings import DEFAULT_STRATEGY, Settings
+
+if TYPE_CHECKING:
+    from fieldscope.agent.budget import Budget
+    from fieldscope.service.workflows.ranked_query import RankedQuery
+
+SHOWN = 20
+_FIRST_STAGE = "clip"
+"""The strategy that ranks images as the index finds them."""
+
+
+@click.command()
+@click.option("--index", "folder", required=True, type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--query", "text", required=True, metavar="TEXT", help="What the images should show.")
+@click.option(
+    "--reference",
+    metavar="IMAGE",
+    help="An image of the index, by its id or file. --query then says how the wanted images differ from it.",
+)
+@click.option(
+    "--dialogue",
+    "dialogue_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A list of rounds in JSON or YAML, each with a question and an answer. --query is the caption before them.",
+)
+@click.option(
+    "-k",
+    "--top-k",
+    "top_k",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help=f"How many images to find.  [default: {SHOWN}; with --rerank as the strategy says, and {SHOWN} are shown]",
+)
+@click.option("--rerank", "reranking", is_flag=True, help="Let the LMM look at the images that were found.")
+@click.option("--strategy", "name", metavar="NAME|FILE", help=f"How to rerank.  [default: {DEFAULT_STRATEGY}]")
+@file_option("--csv", "csv_file", help_text="Also write the ranking as CSV.")
+@click.option(
+    "--copy-to",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Copy the files that were found into FOLDER. No file is overwritten.",
+)
+@click.option(
+    "--min-p",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Copy only images with a match probability of at least P.  [default: 0.5 with --rerank]",
+)
+@budget_options
+@json_option
+@model_options
+def search(
+    folder: Path,
+    text: str,
+    reference: str | None,
+    dialogue_file: Path | None,
+    top_k: int | None,
+    reranking: bool,
+    name: str | None,
+    csv_file: Path | None,
+    copy_to: Path | None,
+    min_p: float | None,
+    budget: Budget,
+    as_json: bool,
+    settings: Settings,
+) -> None:
+    """Search an index by text, by an image and a change to it, or by a dialogue, and rerank what was found.
+
+    With --rerank the LMM looks at the images that the CLIP found. A strategy that writes descriptions of the query
+    searches by them, too, and searches again if it finds too little.
+    """
+    if name is not None and not reranking:
+        raise click.UsageError("--strategy needs --rerank")
+    if min_p is not None and not (reranking and copy_to):
+        raise click.UsageError("--min-p needs --rerank and --copy-to")
+    if reference is not None and dialogue_file is not None:
+        raise click.UsageError("--reference and --dialogue make two kinds of query; use one of them")
+    from fieldscope.agent.strategies.strategy import load_strategy
+    from fieldscope.service.cli.files import write_text
+    from fieldscope.service.wiring.queries import make_query
+    from fieldscope.service.workflows.rerank import Models, Search, require_verdicts, search_index
+
+    strategy = load_strategy((name or DEFAULT_STRATEGY) if reranking else _FIRST_STAGE)
+    wanted = top_k if reranking else top_k or SHOWN
+    query = make_query(text, dialogue_file)
+    request = Search(folder, query, strategy, reference, wanted, budget, needs_images=reranking or copy_to is not None)
+    ranking = interruptible(search_index(request, Models(settings)), ANSWERS_KEPT)
+    if as_json:
+        rounds = [turn.model_dump() for turn in query.dialogue]
+        reference_image = ranking.result.reference_image
+        show_json({"query": query.text, "reference": reference_image, "dialogue": rounds} | ranking.payload())
+    else:
+        _show(ranking, top_k or SHOWN, folder)
+    if csv_file is not None:
+        write_text(csv_file, ranking.csv())
+        note(f"The ranking is in {csv_file}.")
+    if copy_to is not None:
+        _copy(ranking, copy_to, 0.5 if min_p is None and strategy.prompts else min_p)
+    require_verdicts(ranking.result)
+
+
+def _show(ranking: RankedQuery, shown: int, folder: Path) -> None:
+    from fieldscope.service.cli.tables.ranking import ranking_table
+
+    show(ranking_table(ranking, shown))
+    if (more := len(ranking.result.ranking) - shown) > 0:
+        show(f"{more} more were found; --json, --csv and -k show them.")
+    if ranking.skipped:
+        show(f"{len(ranking.skipped):,} files are not in this index; {folder / 'skipped.json'} says why.")
+
+
+def _copy(ranking: RankedQuery, folder: Path, min_p: float | None) -> None:
+    from fieldscope.service.cli.files import copy_all
+
+    matches = [r for r in ranking.result.ranking if min_p is None or (r.p_match is not None and r.p_match >= min_p)]
+    files = [path for ranked in matches if (path := ranking.path(ranked.image_id))]
+    copies = copy_all(files, folder)
+    note(f"Copied {len(copies)} of {len(ranking.result.ranking)} images to {folder}.")
+    if len(files) < len(matches):
+        warn(
+            f"{len(matches) - len(files)} of {len(matches)} images were not copied: "
+            "they have no file of their own, or it is gone."
+        )

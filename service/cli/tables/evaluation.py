@@ -1,0 +1,178 @@
+"""The runs of an evaluation in a terminal: quality, cost, groups and rounds, and a grid's runs best first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
+from fieldscope.eval.types import Means, RunSummary
+from fieldscope.service.cli.console import plain, show, show_json
+from fieldscope.service.cli.tables.table import new_table
+from fieldscope.service.wiring.feedback import program, warn
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fieldscope.eval.tuning.grid import Member
+    from fieldscope.service.workflows.evaluate import EvaluatedRuns
+
+_OVERVIEW = ("mAP@50", "nDCG@10", "MRR")
+_ROUNDS = {"hits@10": "found so far", "recall@10": "of each round alone"}
+
+
+def show_evaluation(
+    evaluation: EvaluatedRuns, max_unknown: float, as_json: bool, grid: Path | None, members: Sequence[Member]
+) -> None:
+    """Print an evaluation or, with the `grid` file that its `members` come from, a sweep; and what makes its runs worth
+    less. Of the runs in which more calls failed than the share `max_unknown` the command's error tells."""
+    from fieldscope.eval.report import payload, warnings
+    from fieldscope.eval.runs.ledger import scored_notes
+    from fieldscope.service.workflows import sweep
+
+    runs, flags = evaluation.runs, evaluation.flags
+    if as_json:
+        data = payload(runs) if grid is None else sweep.payload(members, runs, grid)
+        show_json(data | ({"flags": list(flags)} if flags else {}))
+    else:
+        example = runs[-1] if grid is None else runs[0]
+        shown = tables(runs) if grid is None else [sweep_table(runs)]
+        show(*shown, *scored_notes(runs), _where(evaluation.out, example))
+    failed = [summary for summary in runs if summary.unknown_share > max_unknown]
+    for line in warnings(runs, failed=failed):
+        if line not in flags:
+            warn(line)
+
+
+def show_runs(runs: Sequence[RunSummary], out: Path, as_json: bool) -> None:
+    """Print runs, and what makes them worth less."""
+    from fieldscope.eval.report import payload, warnings
+
+    if as_json:
+        show_json(payload(runs))
+    else:
+        show(*tables(runs), _where(out, runs[-1]))
+    for line in warnings(runs):
+        warn(line)
+
+
+def _where(out: Path, example: RunSummary) -> str:
+    return f"Runs are in {out}; to read one: {program()} trace {example.out} QUERY"
+
+
+def tables(summaries: Sequence[RunSummary]) -> list[Table]:
+    """Everything a person wants to see of the runs of one benchmark, within 80 columns."""
+    groups = [group_table(summaries)] if summaries[0].by_supercategory else []
+    tasks = [task_table(summaries)] if _task_metrics(summaries[0]) else []
+    rounds = [round_table(summaries, metric) for metric in _ROUNDS] if summaries[0].by_round else []
+    return [overview_table(summaries), quality_table(summaries), *tasks, *rounds, *groups, cost_table(summaries)]
+
+
+def overview_table(summaries: Sequence[RunSummary]) -> Table:
+    """Runs by what they gained and what that took: metrics in percent, with their differences in points to the first
+    run; calls, tokens read and written, and seconds."""
+    first = summaries[0]
+    base = {name: first.metrics[name] for name in _OVERVIEW if name in first.metrics}
+    table = _table(f"{first.benchmark} ({first.split}): quality and cost", [*base, "calls", "tokens", "seconds"])
+    for summary in summaries:
+        cost = summary.cost
+        tokens = _in_short(cost.prompt_tokens + cost.completion_tokens)
+        spent = (f"{cost.calls:,}", tokens, f"{cost.wall:,.0f}")
+        table.add_row(summary.strategy, *_cells(summary.metrics, base, compare=summary is not first), *spent)
+    return table
+
+
+def quality_table(summaries: Sequence[RunSummary]) -> Table:
+    """Runs by metrics, in percent, each with its difference in points to the first run; below it, for full retrieval,
+    what the first stage found."""
+    first = summaries[0]
+    base = {name: first.metrics[name] for name in HEADLINE if name != "nDCG@10"}  # the overview's; there is no room
+    of = f"{first.scored} {'query' if first.scored == 1 else 'queries'}"
+    table = _table(f"{first.benchmark} ({first.split}), {of}, percent", list(base))
+    for summary in summaries:
+        table.add_row(summary.strategy, *_cells(summary.metrics, base, compare=summary is not first))
+    if (recall := first.metrics.get(FIRST_STAGE_RECALL)) is not None:
+        table.caption = plain(f"{FIRST_STAGE_RECALL}: {100 * recall:.1f}", "dim")
+    return table
+
+
+def _in_short(count: int) -> str:
+    """A count in at most six characters: 9,999, 17.6k, 5.3M."""
+    if count < 10_000:
+        return f"{count:,}"
+    return f"{count / 1e3:.1f}k" if count < 1_000_000 else f"{count / 1e6:.1f}M"
+
+
+def group_table(summaries: Sequence[RunSummary], metric: str = "mAP@50") -> Table:
+    """Runs by supercategory in one metric, in percent, each with its difference in points to the first run."""
+    first = summaries[0]
+    table = _table(f"{metric} by supercategory, percent", first.by_supercategory)
+    base = {group: means[metric] for group, means in first.by_supercategory.items()}
+    for summary in summaries:
+        own = {group: means[metric] for group, means in summary.by_supercategory.items()}
+        table.add_row(summary.strategy, *_cells(own, base, compare=summary is not first))
+    return table
+
+
+def task_table(summaries: Sequence[RunSummary]) -> Table:
+    """Runs by the metrics of composed queries and of dialogues, in percent."""
+    names = _task_metrics(summaries[0])
+    table = _table("by the task's own metrics, percent", names)
+    for summary in summaries:
+        table.add_row(summary.strategy, *(_cell(summary.metrics.get(name), None) for name in names))
+    return table
+
+
+def round_table(summaries: Sequence[RunSummary], metric: str) -> Table:
+    """Runs by the number of rounds of a dialogue, in one of the metrics that dialogues are told in, in percent."""
+    rounds = summaries[0].by_round
+    table = _table(f"{metric} by round ({_ROUNDS[metric]}), percent", map(str, rounds))
+    for summary in summaries:
+        table.add_row(summary.strategy, *(_cell(summary.by_round[done].get(metric), None) for done in rounds))
+    return table
+
+
+def cost_table(summaries: Sequence[RunSummary]) -> Table:
+    """What the runs cost; `unknown` counts calls that gave no answer."""
+    table = _table("cost", ["calls", "tokens in", "tokens out", "cached", "unknown", "seconds"])
+    for summary in summaries:
+        cost = summary.cost
+        counts = (cost.calls, cost.prompt_tokens, cost.completion_tokens, cost.cached, summary.unknown)
+        table.add_row(summary.strategy, *(f"{count:,}" for count in counts), f"{cost.wall:,.1f}")
+    return table
+
+
+def sweep_table(summaries: Sequence[RunSummary]) -> Table:
+    """The runs of a grid, best first, by quality in percent and by cost."""
+    from fieldscope.eval.tuning.grid import RANKED_BY
+
+    first = summaries[0]
+    metrics = (RANKED_BY, "nDCG@10", "MRR")
+    title = f"{first.benchmark} ({first.split}), {first.scored} queries, by {RANKED_BY}, percent"
+    table = new_table("", "strategy", *metrics, "calls", "tokens", "seconds", texts=2, title=title)
+    for rank, summary in enumerate(summaries, start=1):
+        values = (_cell(summary.metrics[name], None) for name in metrics)
+        cost = summary.cost
+        spent = (f"{cost.calls:,}", f"{cost.tokens:,}", f"{cost.wall:,.0f}")
+        table.add_row(str(rank), plain(summary.strategy), *values, *spent)
+    return table
+
+
+def _task_metrics(summary: RunSummary) -> list[str]:
+    return [name for name in summary.metrics if name not in (*HEADLINE, *_OVERVIEW, FIRST_STAGE_RECALL)]
+
+
+def _table(title: str, columns: Iterable[str]) -> Table:
+    return new_table("strategy", *columns, title=title)
+
+
+def _cells(own: Means, base: Means, *, compare: bool) -> list[str]:
+    """A cell for each value that `base` names: in percent, with its difference in points where they are compared."""
+    return [_cell(own.get(name), reference if compare else None) for name, reference in base.items()]
+
+
+def _cell(value: float | None, reference: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f}" + (f" {100 * (value - reference):+.1f}" if reference is not None else "")
