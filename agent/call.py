@@ -9,6 +9,7 @@ from typing import Any
 
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, Message, TextPart
 from fieldscope.agent.types import Asked, State
+from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import BudgetError, ContextLengthError, ImageError, LMMError, LMMRequestError
 from fieldscope.core.types import HashSource, ImageSource
 from fieldscope.prompts.prompt import Prompt
@@ -78,13 +79,9 @@ def messages(prompt: Prompt, *content: TextPart | ImagePart) -> tuple[Message, .
 
 def spent(questions: Sequence[Asked]) -> dict[str, Any]:
     """What questions cost together, as a trace event tells it."""
-    asked = [question for question in questions if question.state != "not_asked"]
-    return {
-        "calls": len(asked),
-        "cached": sum(question.cached for question in asked),
-        "tokens": sum(question.prompt_tokens + question.completion_tokens for question in asked),
-        "requests": [question.request_key for question in asked if question.request_key],
-    }
+    usage = Usage.of(questions)
+    keys = [question.request_key for question in questions if question.state != "not_asked" and question.request_key]
+    return {"calls": usage.calls, "cached": usage.cached, "tokens": usage.tokens, "requests": keys}
 
 
 def one_line(error: BaseException) -> str:

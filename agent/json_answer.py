@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from fieldscope.agent.call import Answer, ask
-from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse, Message, TextPart, Usage
+from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse, Message, TextPart, Tokens
 from fieldscope.agent.lmm.completion import one_line
 from fieldscope.agent.lmm.json_text import LONGEST, read_json
 from fieldscope.agent.types import Call
@@ -74,7 +74,7 @@ def unreadable_answer(call: Call) -> LMMResponse | None:
     too_long = len(call.text) == LONGEST and "longer than" in fault
     return LMMResponse(
         text=call.text + (" " if too_long else ""),
-        usage=Usage(prompt_tokens=call.prompt_tokens, completion_tokens=call.completion_tokens),
+        usage=Tokens(prompt_tokens=call.prompt_tokens, completion_tokens=call.completion_tokens),
         finish_reason="length" if fault.startswith(_CUT) else "stop",
         latency=call.latency,
     )

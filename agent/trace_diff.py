@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from fieldscope.agent.trace_view import View, verdicts_by_image
 from fieldscope.agent.types import Predicate, RankedCandidate, RerankResult, Verdict
+from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError
 
 DISAGREEMENTS = 5
@@ -138,7 +139,7 @@ def _side(result: RerankResult) -> Side:
         strategy_fingerprint=_text(started.get("strategy_fingerprint")),
         model=_text(started.get("model")),
         calls=len(result.asked),
-        tokens=sum(asked.prompt_tokens + asked.completion_tokens for asked in result.asked),
+        tokens=Usage.of(result.asked).tokens,
         ended=result.ended,
         flags=result.flags,
     )

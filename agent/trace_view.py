@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fieldscope.agent.posterior import latest
 from fieldscope.agent.types import Asked, Comparison, RankedCandidate, RerankResult, Verdict
+from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name
 
@@ -38,20 +39,14 @@ class Matchup(View):
 
 
 class StageCost(View):
-    """What one stage asked and what it moved. `calls` counts the questions asked, `seconds` sums their latencies.
+    """What one stage asked and what it moved.
 
     `moved` maps each image that changed its rank to how many ranks it rose (negative: fell); it is None for a stage
     that can move nothing, and where a result does not tell its stages apart.
     """
 
     stage: str
-    calls: int
-    unknown: int
-    not_asked: int
-    cached: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
+    usage: Usage
     moved: Mapping[str, int] | None = None
 
 
@@ -106,8 +101,12 @@ def stage_costs(result: RerankResult) -> tuple[StageCost, ...]:
     asked["compare"] = list(result.comparisons)
     asked["explain"] = list(result.reasons)
     moved = _moved_by_stage(result)
-    rows = [_cost(stage, questions, moved.get(stage)) for stage, questions in asked.items() if questions]
-    return (*rows, _cost("rank", (), moved["rank"]))
+    costs = [
+        StageCost(stage=stage, usage=Usage.of(questions), moved=moved.get(stage))
+        for stage, questions in asked.items()
+        if questions
+    ]
+    return (*costs, StageCost(stage="rank", usage=Usage(), moved=moved["rank"]))
 
 
 def error_counts(result: RerankResult) -> dict[str, int]:
@@ -115,21 +114,6 @@ def error_counts(result: RerankResult) -> dict[str, int]:
     everything = chain(result.calls, result.verdicts, result.comparisons, result.reasons)
     reasons = [question.error or "no reason given" for question in everything if question.state == "unknown"]
     return {reason: reasons.count(reason) for reason in sorted(set(reasons), key=lambda r: (-reasons.count(r), r))}
-
-
-def _cost(stage: str, questions: Sequence[Asked], moved: Mapping[str, int] | None) -> StageCost:
-    states = [question.state for question in questions]
-    return StageCost(
-        stage=stage,
-        calls=len(states) - states.count("not_asked"),
-        unknown=states.count("unknown"),
-        not_asked=states.count("not_asked"),
-        cached=sum(question.cached for question in questions),
-        prompt_tokens=sum(question.prompt_tokens for question in questions),
-        completion_tokens=sum(question.completion_tokens for question in questions),
-        seconds=sum(question.latency for question in questions),
-        moved=moved,
-    )
 
 
 def _moved_by_stage(result: RerankResult) -> dict[str, dict[str, int]]:

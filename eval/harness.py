@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from fieldscope.agent.budget import Account, Budget
 from fieldscope.agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict, lost_stage, unknown_flag
+from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError, ImageError, LMMError
 from fieldscope.core.types import Candidate, ImageSource, Query, Run
 from fieldscope.eval.measures.scoring import score, shown_metrics
@@ -23,7 +24,7 @@ from fieldscope.eval.runs.inputs import NAME as INPUTS
 from fieldscope.eval.runs.ledger import Ledger
 from fieldscope.eval.runs.runfolder import RunFolder
 from fieldscope.eval.runs.trec import qrels_lines, run_lines
-from fieldscope.eval.types import Benchmark, Cost, RunSummary
+from fieldscope.eval.types import Benchmark, RunSummary
 from fieldscope.retrieval.collection import Collection
 
 PATIENCE = 20
@@ -139,9 +140,9 @@ async def _run(
     strategy = reranker.strategy.name
     read_back = [result for query in queries if (result := folder.results.get(query.id)) and not _open(result)]
     finished = {result.query_id for result in read_back}
-    cost = sum((replace(spent, cache_hits=spent.calls) for spent in map(_cost, read_back)), Cost())
+    cost = sum((replace(spent, cached=spent.calls) for spent in map(_cost, read_back)), Usage())
     if reranker.account is not None:
-        reranker.account.charge(cost.calls, cost.prompt_tokens + cost.completion_tokens)
+        reranker.account.charge(cost.calls, cost.tokens)
     pending = iter([query for query in queries if query.id not in finished])
     pulse = _Pulse(strategy, folder.results.values())
     writing = asyncio.Lock()
@@ -160,7 +161,7 @@ async def _run(
                 kept = folder.results[query.id]
             spent = _cost(result) if kept is result else _in_vain(kept, result)
             cost += spent
-            progress.advance(spent, _unknown(kept))
+            progress.advance(spent)
 
     progress.begin(strategy, len(queries), len(finished), cost)
     try:
@@ -171,7 +172,7 @@ async def _run(
         raise failures.exceptions[0] from failures
     finally:
         progress.end()
-    cost += Cost(seconds=time.perf_counter() - began)
+    cost += Usage(wall=time.perf_counter() - began)
     summary = _conclude(benchmark, strategy, folder, {query.id: folder.results[query.id] for query in queries}, cost)
     pulse.require_life()
     times = ledger.score(benchmark.name, benchmark.split, reranker.strategy.fingerprint, folder.run_id)
@@ -194,7 +195,7 @@ def _common_flags(results: Sequence[RerankResult]) -> tuple[str, ...]:
 
 
 def _conclude(
-    benchmark: Benchmark, strategy: str, folder: RunFolder, results: Mapping[str, RerankResult], cost: Cost
+    benchmark: Benchmark, strategy: str, folder: RunFolder, results: Mapping[str, RerankResult], cost: Usage
 ) -> RunSummary:
     """Score the finished run and write what only a whole run has."""
     scores = score(benchmark, results)
@@ -211,7 +212,7 @@ def _conclude(
         queries=len(results),
         scored=int((scores.positives > 0).sum()),
         asked=sum(len(result.asked) for result in results.values()),
-        unknown=sum(map(_unknown, results.values())),
+        unknown=cost.unknown,
         ended=dict(sorted(Counter(result.ended for result in results.values() if result.ended).items())),
         flags=_common_flags(list(results.values())),
         by_round=scores.by_round(),
@@ -331,26 +332,16 @@ def _hashes(result: RerankResult, query: Query, images: ImageSource) -> dict[str
     return hashes
 
 
-def _cost(result: RerankResult) -> Cost:
-    return Cost(
-        calls=len(result.asked),
-        prompt_tokens=sum(question.prompt_tokens for question in result.asked),
-        completion_tokens=sum(question.completion_tokens for question in result.asked),
-        cache_hits=sum(question.cached for question in result.asked),
-    )
+def _cost(result: RerankResult) -> Usage:
+    return Usage.of(result.asked)
 
 
-def _in_vain(kept: RerankResult, again: RerankResult) -> Cost:
+def _in_vain(kept: RerankResult, again: RerankResult) -> Usage:
     """The cost of a query that was asked again and came out no better: of the result that stays, without what this
     process asked the model for."""
     asked = sum(not question.cached for question in again.asked)
     cost = _cost(kept)
-    return replace(cost, cache_hits=max(cost.calls - asked, 0))
-
-
-def _unknown(result: RerankResult) -> int:
-    """How many calls gave no answer. A joint verdict is no call."""
-    return sum(question.state == "unknown" for question in result.asked)
+    return replace(cost, cached=max(cost.calls - asked, 0))
 
 
 def _open(result: RerankResult) -> int:

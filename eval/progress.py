@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBar
 
-from fieldscope.eval.types import Cost
+from fieldscope.agent.usage import Usage
 
 
 class Progress(Protocol):
     """Told of every strategy in turn: `begin`, `advance` for each finished query, `end` (also after a failure)."""
 
-    def begin(self, strategy: str, queries: int, finished: int, cost: Cost) -> None:
+    def begin(self, strategy: str, queries: int, finished: int, cost: Usage) -> None:
         """A strategy starts; `finished` of its `queries`, at `cost`, were read back from an earlier process."""
         ...
 
-    def advance(self, cost: Cost, unknown: int) -> None:
+    def advance(self, cost: Usage) -> None:
         """One more query is on the disk; so many of its calls gave no answer."""
         ...
 
@@ -30,9 +31,9 @@ class Progress(Protocol):
 class Silent:
     """Tells nobody."""
 
-    def begin(self, strategy: str, queries: int, finished: int, cost: Cost) -> None: ...
+    def begin(self, strategy: str, queries: int, finished: int, cost: Usage) -> None: ...
 
-    def advance(self, cost: Cost, unknown: int) -> None: ...
+    def advance(self, cost: Usage) -> None: ...
 
     def end(self) -> None: ...
 
@@ -55,16 +56,15 @@ class LiveProgress:
             expand=True,
         )
         self._task = TaskID(0)
-        self._cost = Cost()
+        self._cost = Usage()
         self._unknown = 0
 
-    def begin(self, strategy: str, queries: int, finished: int, cost: Cost) -> None:
-        self._cost, self._unknown = cost, 0
+    def begin(self, strategy: str, queries: int, finished: int, cost: Usage) -> None:
+        self._cost = replace(cost, unknown=0)
         self._task = self._bar.add_task(strategy, total=queries, completed=finished, account=self._account())
 
-    def advance(self, cost: Cost, unknown: int) -> None:
+    def advance(self, cost: Usage) -> None:
         self._cost += cost
-        self._unknown += unknown
         self._bar.update(self._task, advance=1, account=self._account())
 
     def end(self) -> None:
@@ -78,6 +78,6 @@ class LiveProgress:
         self._bar.stop()
 
     def _account(self) -> str:
-        tokens = self._cost.prompt_tokens + self._cost.completion_tokens
-        account = f"{self._cost.calls:,} calls, {tokens:,} tokens, {self._cost.cache_hits:,} cached"
-        return f"{account}, {self._unknown:,} unknown" if self._unknown else account
+        cost = self._cost
+        account = f"{cost.calls:,} calls, {cost.tokens:,} tokens, {cost.cached:,} cached"
+        return f"{account}, {cost.unknown:,} unknown" if cost.unknown else account

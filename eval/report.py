@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from fieldscope.agent.usage import Usage
 from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
 from fieldscope.eval.types import Means, RunSummary
 
@@ -32,7 +32,7 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
                 "by_supercategory": {group: dict(means) for group, means in summary.by_supercategory.items()},
                 **_breakdowns(summary),
                 **_by_round(summary),
-                "cost": asdict(summary.cost),
+                "cost": _cost(summary.cost),
                 "unknown": summary.unknown,
                 "ended": dict(summary.ended),
                 "scored_on_test": summary.scored_on_test,
@@ -51,6 +51,16 @@ def tables(summaries: Sequence[RunSummary]) -> list[Table]:
     return [overview_table(summaries), quality_table(summaries), *tasks, *rounds, *groups, cost_table(summaries)]
 
 
+def _cost(cost: Usage) -> dict[str, Any]:
+    return {
+        "calls": cost.calls,
+        "prompt_tokens": cost.prompt_tokens,
+        "completion_tokens": cost.completion_tokens,
+        "cache_hits": cost.cached,
+        "seconds": cost.wall,
+    }
+
+
 def overview_table(summaries: Sequence[RunSummary]) -> Table:
     """Runs by what they gained and what that took: metrics in percent, with their differences in points to the first
     run; calls, tokens read and written, and seconds."""
@@ -59,8 +69,8 @@ def overview_table(summaries: Sequence[RunSummary]) -> Table:
     table = _table(f"{first.benchmark} ({first.split}): quality and cost", [*base, "calls", "tokens", "seconds"])
     for summary in summaries:
         cost = summary.cost
-        tokens = _in_short(cost.prompt_tokens + cost.completion_tokens)
-        spent = (f"{cost.calls:,}", tokens, f"{cost.seconds:,.0f}")
+        tokens = _in_short(cost.tokens)
+        spent = (f"{cost.calls:,}", tokens, f"{cost.wall:,.0f}")
         table.add_row(summary.strategy, *_cells(summary.metrics, base, compare=summary is not first), *spent)
     return table
 
@@ -120,8 +130,8 @@ def cost_table(summaries: Sequence[RunSummary]) -> Table:
     table = _table("cost", ["calls", "tokens in", "tokens out", "cached", "unknown", "seconds"])
     for summary in summaries:
         cost = summary.cost
-        counts = (cost.calls, cost.prompt_tokens, cost.completion_tokens, cost.cache_hits, summary.unknown)
-        table.add_row(summary.strategy, *(f"{count:,}" for count in counts), f"{cost.seconds:,.1f}")
+        counts = (cost.calls, cost.prompt_tokens, cost.completion_tokens, cost.cached, summary.unknown)
+        table.add_row(summary.strategy, *(f"{count:,}" for count in counts), f"{cost.wall:,.1f}")
     return table
 
 

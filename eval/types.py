@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.types import Candidate, ImageSource, Query
@@ -118,31 +119,6 @@ def _identity(meta: QueryMeta) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a run's rankings rest on, and what this process had to do for them.
-
-    `calls` are all questions that the strategy asked, answered or unknown, with the tokens their responses report.
-    `cache_hits` are those that this process asked no model for: answered by the response cache, or read back with a
-    query that an earlier process had finished. `seconds` is this process' wall time.
-    """
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cache_hits: int = 0
-    seconds: float = 0.0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.calls + other.calls,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.cache_hits + other.cache_hits,
-            self.seconds + other.seconds,
-        )
-
-
-@dataclass(frozen=True)
 class RunSummary:
     """One strategy on one benchmark: means over the scored queries, overall and per supercategory, and the cost.
 
@@ -159,7 +135,7 @@ class RunSummary:
     strategy: str
     metrics: Means
     by_supercategory: Mapping[str, Means]
-    cost: Cost
+    cost: Usage
     out: Path
     queries: int
     scored: int

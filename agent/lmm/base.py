@@ -85,7 +85,7 @@ class TokenLogprob(_Record):
     logprob: float
 
 
-class Usage(_Record):
+class Tokens(_Record):
     """Tokens that one call used."""
 
     prompt_tokens: int = 0
@@ -98,7 +98,7 @@ class LMMResponse(_Record):
 
     text: str
     answer_logprobs: tuple[TokenLogprob, ...] = ()
-    usage: Usage = Usage()
+    usage: Tokens = Tokens()
     finish_reason: str = "stop"
     latency: float = 0.0
     cached: bool = False

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from fieldscope.agent.lmm.acceptance import was_filtered
-from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Tokens
 from fieldscope.agent.lmm.chat_body import Alternative, ChatMessage, Completion, ModelList, Position
 from fieldscope.agent.lmm.failure import failure_in
 from fieldscope.agent.lmm.logprobs import gathered, logprobs_fault
@@ -43,7 +43,7 @@ def read_completion(body: str, request: LMMRequest, latency: float) -> LMMRespon
             if request.top_logprobs
             else ()
         ),
-        usage=Usage(
+        usage=Tokens(
             prompt_tokens=_count(counts.prompt_tokens if counts else None),
             completion_tokens=_count(counts.completion_tokens if counts else None),
         ),

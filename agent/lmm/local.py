@@ -16,7 +16,7 @@ import torch
 import transformers  # its names are imported when they are first used, and want torchvision prepared by then
 from PIL import Image as PILImage
 
-from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Usage
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Tokens
 from fieldscope.agent.lmm.batching import Batcher
 from fieldscope.agent.lmm.checkpoint import first_line, load_checkpoint
 from fieldscope.agent.lmm.logprobs import gathered
@@ -279,7 +279,7 @@ class LocalLMM:
             yield LMMResponse(
                 text=_without_thought(self._tokenizer.decode(ids, skip_special_tokens=True)),
                 answer_logprobs=self._alternatives(prompt.request, ids, row, tokens.logits),
-                usage=Usage(prompt_tokens=length, completion_tokens=len(ids)),
+                usage=Tokens(prompt_tokens=length, completion_tokens=len(ids)),
                 finish_reason="stop" if ended else "length",
                 latency=seconds,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Tokens
 from fieldscope.core.errors import LMMRequestError
 
 Answer = LMMResponse | str | float | Exception
@@ -37,7 +37,7 @@ class ScriptedLMM:
             raise answer
         if isinstance(answer, LMMResponse):
             return answer
-        usage = Usage(prompt_tokens=len(request.text.split()), completion_tokens=1)
+        usage = Tokens(prompt_tokens=len(request.text.split()), completion_tokens=1)
         if isinstance(answer, str):
             return LMMResponse(text=answer, usage=usage)
         p = min(max(float(answer), 1e-9), 1 - 1e-9)

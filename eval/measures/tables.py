@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fieldscope.agent.types import RerankResult
+from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.measures.scoring import METRICS
 from fieldscope.eval.runs.finished import read_results
@@ -85,17 +86,17 @@ class Exported:
         """A row per query: its groups, what it cost, and its metrics, empty where it has nothing to find."""
         for result in self.results.values():
             query = result.query_id
-            asked = result.asked
+            usage = Usage.of(result.asked)
             yield {
                 **self._whose(result),
                 "benchmark": self.run.benchmark[0],
                 "split": self.run.benchmark[1],
                 **self.run.groups.get(query, {}),
                 "positives": sum(self.run.judgments.get(query, {}).values()),
-                "calls": len(asked),
-                "unknown": sum(question.state == "unknown" for question in asked),
-                "prompt_tokens": sum(question.prompt_tokens for question in asked),
-                "completion_tokens": sum(question.completion_tokens for question in asked),
+                "calls": usage.calls,
+                "unknown": usage.unknown,
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
                 "ended": result.ended,
                 **self.run.values.get(query, {}),
             }

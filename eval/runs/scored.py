@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from fieldscope.agent.types import RerankResult
+from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.reading import file_bytes
 from fieldscope.eval.runs.finished import Metrics, no_run, read_judgments, read_metrics, read_results
 from fieldscope.eval.types import Qrels
 
 _NAMED = 3  # differences that an error names
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a run's rankings rest on, whichever process asked.
-
-    `calls` and tokens count every question, also those that the response cache answered. `seconds` are those that the
-    answers took when they were first given, summed over calls, so calls at once count each for itself. `wall` is the
-    time of the process that finished the run, which the cache makes short.
-    """
-
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    wall: float
-
-    @property
-    def tokens(self) -> int:
-        """Read and written."""
-        return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True)
@@ -59,7 +39,7 @@ class ScoredRun:
     judgments: Qrels
     values: Mapping[str, Mapping[str, float]]
     groups: Mapping[str, Mapping[str, str]]
-    spent: Spent
+    spent: Usage
     asked: int
     unknown: int
     ended: int
@@ -153,7 +133,10 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         judgments=read_judgments(folder),
         values=values,
         groups=metrics.groups,
-        spent=_spent(results, metrics.cost.get("seconds", 0.0)),
+        spent=replace(
+            Usage.of(question for result in results.values() for question in result.asked),
+            wall=metrics.cost.get("seconds", 0.0),
+        ),
         asked=metrics.asked,
         unknown=metrics.unknown,
         ended=sum(metrics.ended.values()),
@@ -218,14 +201,3 @@ def _request(result: RerankResult) -> tuple[str, ...]:
     shown = (f"changed from image {result.reference_image}",) if result.reference_image is not None else ()
     rounds = tuple(f"{turn.question} {turn.answer}" for turn in result.dialogue)
     return (result.query_text, *shown, *rounds)
-
-
-def _spent(results: Mapping[str, RerankResult], wall: float) -> Spent:
-    asked = [question for result in results.values() for question in result.asked]
-    return Spent(
-        calls=len(asked),
-        prompt_tokens=sum(question.prompt_tokens for question in asked),
-        completion_tokens=sum(question.completion_tokens for question in asked),
-        seconds=sum(question.latency for question in asked),
-        wall=wall,
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fieldscope.agent.usage import Usage
 from fieldscope.eval.measures.paired import EVEN
 from fieldscope.service.viewer.metrics import METRICS, Column, Mean, means
 from fieldscope.service.viewer.runs.digest import QueryDigest
@@ -24,27 +25,15 @@ class Standing:
 @dataclass(frozen=True)
 class Totals:
     """Sums over queries. `helped`, `hurt` and `even` count those that could be scored by what AP@50 gained on the
-    first stage; `ended` those on which a budget ended the work. `seconds` are those of the answers when they were first
-    given, summed over calls."""
+    first stage; `ended` those on which a budget ended the work."""
 
     queries: int
     scored: int
     helped: int
     hurt: int
     even: int
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    cached: int
-    unknown: int
-    not_asked: int
+    usage: Usage
     ended: int
-
-    @property
-    def tokens(self) -> int:
-        """Read and written."""
-        return self.prompt_tokens + self.completion_tokens
 
 
 def standings(digests: Iterable[QueryDigest], metrics: Sequence[str] = tuple(METRICS)) -> dict[str, Standing]:
@@ -84,13 +73,7 @@ def totals(digests: Sequence[QueryDigest]) -> Totals:
         helped=sum(gain > EVEN for gain in gains),
         hurt=sum(gain < -EVEN for gain in gains),
         even=sum(abs(gain) <= EVEN for gain in gains),
-        calls=sum(digest.calls for digest in digests),
-        prompt_tokens=sum(digest.prompt_tokens for digest in digests),
-        completion_tokens=sum(digest.completion_tokens for digest in digests),
-        seconds=sum(digest.seconds for digest in digests),
-        cached=sum(digest.cached for digest in digests),
-        unknown=sum(digest.unknown for digest in digests),
-        not_asked=sum(digest.not_asked for digest in digests),
+        usage=sum((digest.usage for digest in digests), Usage()),
         ended=sum(digest.ended is not None for digest in digests),
     )
 

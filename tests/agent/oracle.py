@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image as PILImage
 
-from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Usage
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Tokens
 from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.core.errors import LMMRequestError
@@ -222,5 +222,5 @@ def _best(shown: Sequence[Collection[str]], wants: Wants) -> LMMResponse:
     total = math.log(sum(map(math.exp, merits)))
     said = [TokenLogprob(token=a, logprob=u - total) for a, u in zip(LETTERS, merits, strict=False)]
     said.sort(key=lambda alternative: -alternative.logprob)
-    usage = Usage(prompt_tokens=10 * len(shown), completion_tokens=1)
+    usage = Tokens(prompt_tokens=10 * len(shown), completion_tokens=1)
     return LMMResponse(text=said[0].token, answer_logprobs=tuple(said), usage=usage)

@@ -101,8 +101,9 @@ def test_each_stage_tells_its_calls_and_what_it_moved() -> None:
     costs = {cost.stage: cost for cost in stage_costs(agentic())}
     assert list(costs) == ["synthesize", "verify", "compare", "explain", "rank"]
     verify = costs["verify"]
-    assert (verify.calls, verify.cached, verify.unknown, verify.prompt_tokens) == (8, 4, 1, 350)
-    assert costs["compare"].unknown == 1
+    usage = verify.usage
+    assert (usage.calls, usage.cached, usage.unknown, usage.prompt_tokens) == (8, 4, 1, 350)
+    assert costs["compare"].usage.unknown == 1
     # From the prior's blue, fine, twin, net; without the comparisons fine 1.7, twin 1.4, net -0.5, blue -4.2.
     assert verify.moved == {"fine.png": 1, "twin.png": 1, "net.png": 1, "blue.png": -3}
     assert costs["compare"].moved == {"net.png": -1, "blue.png": 1}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
-from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart, Usage
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart, Tokens
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.core.errors import BudgetError, LMMConnectionError
 from tests.waiting import PATIENCE
@@ -41,7 +41,7 @@ class Paced(ScriptedLMM):
         tokens = self.tokens[int(asked.text)]
         if tokens < 0:
             return LMMConnectionError("gone")
-        return LMMResponse(text="yes", usage=Usage(prompt_tokens=tokens - tokens // 3, completion_tokens=tokens // 3))
+        return LMMResponse(text="yes", usage=Tokens(prompt_tokens=tokens - tokens // 3, completion_tokens=tokens // 3))
 
     async def generate(self, request: LMMRequest) -> LMMResponse:
         number = int(request.text)

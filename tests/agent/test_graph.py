@@ -10,7 +10,7 @@ import pytest
 
 from fieldscope.agent.budget import Budget
 from fieldscope.agent.graph import Agent
-from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Tokens
 from fieldscope.agent.lmm.cached import CachedLMM
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.state import CompareTask, RerankState, VerifyTask
@@ -77,7 +77,7 @@ async def test_a_verdict_tells_all_about_its_call(make_agent: AgentFactory, cand
     response = LMMResponse(
         text=" Yes",
         answer_logprobs=(TokenLogprob(token=" Yes", logprob=-0.1), TokenLogprob(token="no", logprob=-2.5)),
-        usage=Usage(prompt_tokens=40, completion_tokens=1),
+        usage=Tokens(prompt_tokens=40, completion_tokens=1),
         latency=0.25,
         cached=True,
     )

@@ -40,4 +40,4 @@ async def test_a_query_that_is_asked_again_counts_once(bench: Benchmark, tmp_pat
     calls, tokens = cost_of(read_results(second.out))
     assert (second.cost.calls, second.cost.prompt_tokens + second.cost.completion_tokens) == (calls, tokens)
     assert second.unknown == (0 if better else 1)
-    assert second.cost.cache_hits == 32
+    assert second.cost.cached == 32

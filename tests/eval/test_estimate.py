@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fieldscope.agent.budget import Budget
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
 from fieldscope.agent.graph import Agent
-from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Tokens
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
@@ -218,7 +218,7 @@ class Thinking(ScriptedLMM):
         letters = "answer a or b" in request.text or "a, b, c or d" in request.text
         first, second = ("A", "B") if letters else ("Yes", "No")
         spoken = tuple(TokenLogprob(token=t, logprob=math.log(p)) for t, p in ((first, 0.7), (second, 0.3)))
-        usage = Usage(
+        usage = Tokens(
             prompt_tokens=int(rule_of_thumb("", request.text, len(request.images))),
             completion_tokens=1 if request.top_logprobs else max(1, len(text) // 4),
         )

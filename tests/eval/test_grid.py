@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
+from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.harness import _FOLDER_NAME
 from fieldscope.eval.tuning.grid import MOST, Member, load_grid, pick, ranked, require_may_decide
-from fieldscope.eval.types import Cost, RunSummary
+from fieldscope.eval.types import RunSummary
 
 PROMPT = '---\nname: mine\nvariables: [query]\nanswer: yes_no\n---\nIs it "{{ query }}"?\n'
 Load = Callable[[str], tuple[Member, ...]]
@@ -184,8 +185,8 @@ def test_several_members_need_a_split_that_may_decide(members: Load, split: str)
 
 
 def test_the_best_come_first_and_the_cheapest_of_equals() -> None:
-    base = RunSummary("b", "validation", "s", {"mAP@50": 0.5}, {}, Cost(calls=9), Path("s"), queries=1, scored=1)
-    cheap = replace(base, strategy="cheap", cost=Cost(calls=3))
+    base = RunSummary("b", "validation", "s", {"mAP@50": 0.5}, {}, Usage(calls=9), Path("s"), queries=1, scored=1)
+    cheap = replace(base, strategy="cheap", cost=Usage(calls=3))
     best = replace(base, strategy="best", metrics={"mAP@50": 0.6})
     zero = replace(base, strategy="zero", metrics={"mAP@50": 0.0})
     none = replace(base, strategy="none", metrics={"mAP@50": None})

@@ -18,12 +18,13 @@ from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.agent.types import Call, Comparison, Reason, RerankResult, Verdict
+from fieldscope.agent.usage import Usage
 from fieldscope.cache.sqlite import SqliteStore
 from fieldscope.core.errors import BrokenImageError, CacheMissError, ConfigError, LMMConnectionError, LMMError
 from fieldscope.core.types import Candidate, Query
 from fieldscope.eval.harness import PATIENCE, evaluate
 from fieldscope.eval.measures.scoring import HEADLINE, score
-from fieldscope.eval.types import Benchmark, Cost, RunSummary
+from fieldscope.eval.types import Benchmark, RunSummary
 from tests.waiting import Crowd
 
 Rows = list[dict[str, Any]]
@@ -56,9 +57,9 @@ async def test_strategies_are_run_and_written(bench: Benchmark, make_lmm: MakeLM
     assert set(yes_no.metrics.values()) == {1.0}
     assert list(clip.by_supercategory) == ["Appearance", "Behavior", "Context", "Species"]
     assert (yes_no.queries, yes_no.scored, yes_no.unknown) == (5, 5, 0)
-    assert yes_no.cost == Cost(40, yes_no.cost.prompt_tokens, 40, 0, yes_no.cost.seconds)
+    assert yes_no.cost == Usage(40, yes_no.cost.prompt_tokens, 40, 0, yes_no.cost.seconds, yes_no.cost.wall)
     assert yes_no.cost.prompt_tokens > 40
-    assert yes_no.cost.seconds > 0
+    assert yes_no.cost.wall > 0
     assert clip.cost.calls == 0
     for summary in (clip, yes_no):
         assert set(content(summary.out)) == {
@@ -126,7 +127,7 @@ async def test_the_same_command_again_asks_nothing(bench: Benchmark, make_lmm: M
     (second,) = await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, provenance=MODEL)
     assert len(lmm.requests) == asked == 40
     assert (second.metrics, second.by_supercategory) == (first.metrics, first.by_supercategory)
-    assert (second.cost.calls, second.cost.cache_hits) == (40, 40)
+    assert (second.cost.calls, second.cost.cached) == (40, 40)
     assert second.cost.prompt_tokens == first.cost.prompt_tokens
     assert {name for name, was in before.items() if content(first.out)[name] != was} == {"metrics.json"}
 
@@ -137,7 +138,7 @@ async def test_a_limit_can_be_lifted_later(bench: Benchmark, make_lmm: MakeLMM, 
     assert (part.queries, len(lmm.requests)) == (2, 16)
     assert {line.split()[0] for line in (part.out / "qrels.trec").read_text().splitlines()} == {"q000", "q001"}
     (whole,) = await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path)
-    assert (whole.queries, whole.cost.calls, whole.cost.cache_hits, len(lmm.requests)) == (5, 40, 16, 40)
+    assert (whole.queries, whole.cost.calls, whole.cost.cached, len(lmm.requests)) == (5, 40, 16, 40)
     with pytest.raises(ConfigError, match="at least 1"):
         await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, limit=0)
 
@@ -278,7 +279,7 @@ async def test_unknown_verdicts_are_counted_and_asked_again(
     lmm.every = 0
     (second,) = await evaluate(bench, agents(bench, cached, "yes-no"), tmp_path / "out")
     assert len(lmm.requests) == 42
-    assert (second.unknown, second.cost.calls, second.cost.cache_hits) == (0, 40, 38)
+    assert (second.unknown, second.cost.calls, second.cost.cached) == (0, 40, 38)
     assert set(second.metrics.values()) == {1.0}
 
 
@@ -442,11 +443,11 @@ class Watching:
     def __init__(self) -> None:
         self.seen: list[tuple[object, ...]] = []
 
-    def begin(self, strategy: str, queries: int, finished: int, cost: Cost) -> None:
-        self.seen.append(("begin", strategy, queries, finished, cost.calls, cost.cache_hits))
+    def begin(self, strategy: str, queries: int, finished: int, cost: Usage) -> None:
+        self.seen.append(("begin", strategy, queries, finished, cost.calls, cost.cached))
 
-    def advance(self, cost: Cost, unknown: int) -> None:
-        self.seen.append(("advance", cost.calls, unknown))
+    def advance(self, cost: Usage) -> None:
+        self.seen.append(("advance", cost.calls, cost.unknown))
 
     def end(self) -> None:
         self.seen.append(("end",))
@@ -514,7 +515,7 @@ async def test_the_cost_is_of_everything_that_was_asked(bench: Benchmark, tmp_pa
         Reason(image_id="4", **asked()),
     )
     (summary,) = await evaluate(alone(bench), [canned], tmp_path)
-    assert summary.cost == Cost(6, 60, 12, 1, summary.cost.seconds)
+    assert summary.cost == Usage(6, 60, 12, 1, summary.cost.seconds, summary.cost.wall, summary.unknown)
     assert (summary.asked, summary.unknown, summary.unknown_share) == (6, 1, 1 / 6)
     hashed = {json.loads(line)["image_id"] for line in (summary.out / "images.jsonl").read_text().splitlines()}
     assert hashed == {"0", "2", "3", "4", "5", "107"}

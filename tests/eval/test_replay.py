@@ -161,7 +161,7 @@ async def test_every_strategy_is_replayed_to_the_byte(
     store.remove([entry.key for entry in store.entries()])  # nothing is left but the file
     (again,) = await replay(recording, tmp_path / "b")
     assert_same_rankings(again.out, run.out)
-    assert again.metrics == run.metrics and again.cost.calls == again.cost.cache_hits == run.cost.calls > 0
+    assert again.metrics == run.metrics and again.cost.calls == again.cost.cached == run.cost.calls > 0
     told = [json.loads((each.out / "manifest.json").read_text())["configuration"] for each in (run, again)]
     assert told[0] == told[1]
     assert sorted((run.out / "images.jsonl").read_text().splitlines()) == sorted(

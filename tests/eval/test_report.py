@@ -7,10 +7,11 @@ from pathlib import Path
 
 from rich.console import Console, RenderableType
 
+from fieldscope.agent.usage import Usage
 from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
 from fieldscope.eval.progress import LiveProgress
 from fieldscope.eval.report import cost_table, group_table, overview_table, payload, quality_table, tables, warnings
-from fieldscope.eval.types import Cost, RunSummary
+from fieldscope.eval.types import RunSummary
 
 
 def summary(strategy: str, value: float, **changes: object) -> RunSummary:
@@ -21,7 +22,7 @@ def summary(strategy: str, value: float, **changes: object) -> RunSummary:
         strategy=strategy,
         metrics=metrics,
         by_supercategory={"Behavior": metrics, "Species": {**metrics, "mAP@50": None}},
-        cost=Cost(1600, 12000, 1600, 5, 12.34),
+        cost=Usage(1600, 12000, 1600, 5, wall=12.34),
         out=Path("runs") / strategy,
         queries=16,
         scored=16,
@@ -78,7 +79,7 @@ def test_names_from_a_data_set_are_no_markup() -> None:
 def test_every_table_fits_into_80_columns() -> None:
     means = dict.fromkeys((*HEADLINE, FIRST_STAGE_RECALL), 0.999)
     groups = dict.fromkeys(("Appearance", "Behavior", "Context", "Species"), means)
-    big = Cost(160_000, 16_000_000, 1_600_000, 160_000, 12_345.6)
+    big = Usage(160_000, 16_000_000, 1_600_000, 160_000, wall=12_345.6)
     none = dict.fromkeys(means, 0.0)
     runs = [
         summary("clip", 0, metrics=none, by_supercategory=dict.fromkeys(groups, none), cost=big, unknown=1_000),
@@ -135,8 +136,8 @@ def test_live_progress_shows_the_account() -> None:
     console = Console(file=io.StringIO(), width=160, force_terminal=True)
     assert isinstance(console.file, io.StringIO)
     with LiveProgress(console) as progress:
-        progress.begin("yes-no", 5, 2, Cost(16, 100, 16, 16))
-        progress.advance(Cost(8, 50, 8, 0), 3)
+        progress.begin("yes-no", 5, 2, Usage(16, 100, 16, 16))
+        progress.advance(Usage(8, 50, 8, 0, unknown=3))
         progress.end()
     text = console.file.getvalue()
     assert "yes-no" in text

@@ -16,7 +16,7 @@ from PIL import Image
 
 import fieldscope.service.wiring.models
 from fieldscope.agent.calibration import Calibration, calibration_key
-from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse, TokenLogprob, Usage
+from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse, TokenLogprob, Tokens
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.core.types import ImageSource
@@ -26,7 +26,7 @@ from fieldscope.service.wiring.calibrations import find_calibration, load_calibr
 from tests.service.conftest import RELEVANT, Run, World
 
 IDENTITY = "a thinker"
-USAGE = Usage(prompt_tokens=50, completion_tokens=5)
+USAGE = Tokens(prompt_tokens=50, completion_tokens=5)
 
 
 def payload(result: Result) -> dict[str, Any]:

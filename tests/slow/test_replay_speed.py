@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fieldscope.agent.graph import Agent
-from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Tokens
 from fieldscope.agent.lmm.cached import CachedLMM
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.resources import Resources
@@ -48,7 +48,7 @@ def answer(request: LMMRequest) -> LMMResponse:
     top = tuple(
         TokenLogprob(token=token, logprob=value) for token, value in sorted(spoken.items(), key=lambda s: -s[1])
     )
-    return LMMResponse(text=top[0].token, answer_logprobs=top, usage=Usage(prompt_tokens=100, completion_tokens=1))
+    return LMMResponse(text=top[0].token, answer_logprobs=top, usage=Tokens(prompt_tokens=100, completion_tokens=1))
 
 
 def benchmark() -> Benchmark:

@@ -68,8 +68,8 @@ def _conclusions(first_stage: RunSummary, summaries: Sequence[RunSummary]) -> li
     before, *later = (summary.metrics["mAP@50"] or 0.0 for summary in summaries)
     after = max(later)
     calls = sum(summary.cost.calls for summary in summaries)
-    hits = sum(summary.cost.cache_hits for summary in summaries)
-    seconds = sum(summary.cost.seconds for summary in summaries)
+    hits = sum(summary.cost.cached for summary in summaries)
+    seconds = sum(summary.cost.wall for summary in summaries)
     found = first_stage.metrics
     return [
         f"Looking at the pixels took mAP@50 from {before:.1%} to {after:.1%}: {100 * (after - before):+.1f} points.",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldscope.agent.trace_view import verdicts_by_image, weakest
+from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ImageError
 from fieldscope.service.cli.console import plain
 
@@ -41,7 +42,7 @@ class Ranking:
     def payload(self, top: int | None = None) -> dict[str, Any]:
         """The `top` images (all, where None) and all the rest as one JSON-able object."""
         result = self.result
-        asked = result.asked
+        usage = Usage.of(result.asked)
         return {
             "query": result.query_text,
             "strategy": result.strategy,
@@ -52,10 +53,10 @@ class Ranking:
             "ended": result.ended,
             "flags": list(result.flags),
             "cost": {
-                "calls": len(asked),
-                "prompt_tokens": sum(question.prompt_tokens for question in asked),
-                "completion_tokens": sum(question.completion_tokens for question in asked),
-                "cache_hits": sum(question.cached for question in asked),
+                "calls": usage.calls,
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "cache_hits": usage.cached,
                 "seconds": round(result.trace[-1].at, 3),
             },
         }

@@ -33,6 +33,6 @@ def table(summaries: Sequence[RunSummary]) -> Table:
         values = (summary.metrics[name] for name in metrics)
         shown = ("-" if value is None else f"{100 * value:.1f}" for value in values)
         cost = summary.cost
-        spent = (f"{cost.calls:,}", f"{cost.prompt_tokens + cost.completion_tokens:,}", f"{cost.seconds:,.0f}")
+        spent = (f"{cost.calls:,}", f"{cost.tokens:,}", f"{cost.wall:,.0f}")
         made.add_row(str(rank), plain(summary.strategy), *shown, *spent)
     return made

@@ -6,7 +6,6 @@ have any effect.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Group, RenderableType
@@ -23,6 +22,7 @@ from fieldscope.agent.trace_view import (
     verdicts_by_image,
 )
 from fieldscope.agent.types import Predicate, Reason, RerankResult, Verdict
+from fieldscope.agent.usage import Usage
 from fieldscope.service.cli.console import plain
 from fieldscope.service.cli.tables.ranking import moved_by
 from fieldscope.service.cli.tables.timeline import new_table, timeline
@@ -57,16 +57,13 @@ def header(result: RerankResult) -> Iterator[RenderableType]:
     for turn in result.dialogue:
         yield line("asked", f"{turn.question}  {turn.answer}")
     yield line("strategy", result.strategy)
-    asked = result.asked
-    cached = sum(question.cached for question in asked)
-    states = Counter(question.state for question in asked)
+    usage = Usage.of(result.asked)
     everything = (*result.calls, *result.verdicts, *result.comparisons, *result.reasons)
     never = sum(question.state == "not_asked" for question in everything)
-    tokens = sum(question.prompt_tokens + question.completion_tokens for question in asked)
     yield line(
         "calls",
-        f"{states['answered']} answered ({cached} from the cache), {states['unknown']} unknown, {never} not asked; "
-        f"{tokens} tokens",
+        f"{usage.calls - usage.unknown} answered ({usage.cached} from the cache), {usage.unknown} unknown, "
+        f"{never} not asked; {usage.tokens} tokens",
     )
     if result.ended:
         yield line("ended", f"the budget ran out in the stage {result.ended}", "yellow")
@@ -225,9 +222,9 @@ def _stages(costs: Iterable[StageCost]) -> Table:
         table.add_column(name, justify="right")
     table.add_column("moved", overflow="fold")
     for cost in costs:
-        tokens = cost.prompt_tokens + cost.completion_tokens
-        counts = (cost.calls, cost.cached, cost.unknown, cost.not_asked, tokens, f"{cost.seconds:.2f}")
-        told = map(str, counts) if cost.calls or cost.not_asked else [""] * len(counts)
+        usage = cost.usage
+        counts = (usage.calls, usage.cached, usage.unknown, usage.not_asked, usage.tokens, f"{usage.seconds:.2f}")
+        told = map(str, counts) if usage.calls or usage.not_asked else [""] * len(counts)
         table.add_row(plain(cost.stage), *told, plain(_movement(cost)))
     return table
 

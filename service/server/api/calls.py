@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fieldscope.agent.usage import Usage
+
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.types import RerankResult
@@ -82,16 +84,15 @@ class Scored:
 class Reranked:
     """The documents, best first, at most `top_n` of them, and what was really used: `model`, `strategy`.
 
-    `trace_id` finds `result` again. Tokens count every question, those that the cache answered among them. `flags` are
-    plain warnings.
+    `trace_id` finds `result` again. `usage` counts every question, those that the cache answered
+    among them. `flags` are plain warnings.
     """
 
     trace_id: str
     order: tuple[Scored, ...]
     model: str
     strategy: str
-    prompt_tokens: int
-    completion_tokens: int
+    usage: Usage
     result: RerankResult
     flags: tuple[str, ...] = ()
 

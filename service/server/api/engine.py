@@ -16,6 +16,7 @@ from fieldscope.agent.graph import Agent, Watch
 from fieldscope.agent.nodes.synthesize import caption_image
 from fieldscope.agent.strategies.strategy import Synthesize
 from fieldscope.agent.types import Call, RerankResult
+from fieldscope.agent.usage import Usage
 from fieldscope.core.types import Candidate, Query
 from fieldscope.service.server.api.admission import Admission
 from fieldscope.service.server.api.agents import Agents
@@ -283,8 +284,7 @@ class Engine:
             order=tuple(order),
             model=model,
             strategy=result.strategy,
-            prompt_tokens=sum(question.prompt_tokens for question in result.asked),
-            completion_tokens=sum(question.completion_tokens for question in result.asked),
+            usage=Usage.of(result.asked),
             result=result,
             flags=result.flags,
         )

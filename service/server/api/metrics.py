@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fieldscope.agent.trace_view import stage_costs
+from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import FieldscopeError
 from fieldscope.service.server.api.access import CLIENT_GONE
 from fieldscope.service.server.api.errors import METHODS, RESPONSES
@@ -99,17 +100,18 @@ class Metrics:
         for stage, seconds in stage_seconds(result.trace).items():
             self._stage_seconds.labels(stage).observe(seconds)
         for cost in stage_costs(result):
-            if not (cost.calls or cost.not_asked):
+            usage = cost.usage
+            if not (usage.calls or usage.not_asked):
                 continue
             for outcome, count in (
-                ("answered", cost.calls - cost.unknown),
-                ("unknown", cost.unknown),
-                ("not_asked", cost.not_asked),
+                ("answered", usage.calls - usage.unknown),
+                ("unknown", usage.unknown),
+                ("not_asked", usage.not_asked),
             ):
                 self._calls.labels(cost.stage, outcome).inc(count)
-            self._hits.labels(cost.stage).inc(cost.cached)
-        cached = [question for question in result.asked if question.cached]
-        self._spend("cache", sum(q.prompt_tokens for q in cached), sum(q.completion_tokens for q in cached))
+            self._hits.labels(cost.stage).inc(usage.cached)
+        cached = Usage.of(question for question in result.asked if question.cached)
+        self._spend("cache", cached.prompt_tokens, cached.completion_tokens)
 
     @contextmanager
     def asking(self) -> Iterator[None]:

@@ -211,9 +211,9 @@ async def answer(
             for scored in done.order
         ],
         usage=Usage(
-            prompt_tokens=done.prompt_tokens,
-            completion_tokens=done.completion_tokens,
-            total_tokens=done.prompt_tokens + done.completion_tokens,
+            prompt_tokens=done.usage.prompt_tokens,
+            completion_tokens=done.usage.completion_tokens,
+            total_tokens=done.usage.tokens,
         ),
         meta=_meta(done, version),
     )
@@ -266,6 +266,6 @@ def _returned(given: Given, asked: bool | None, echo: bool) -> ReturnedDocument 
 def _meta(done: Reranked, version: str) -> Meta:
     return Meta(
         api_version=ApiVersion(version=version),
-        tokens=Tokens(input_tokens=done.prompt_tokens, output_tokens=done.completion_tokens),
+        tokens=Tokens(input_tokens=done.usage.prompt_tokens, output_tokens=done.usage.completion_tokens),
         warnings=list(done.flags) or None,
     )

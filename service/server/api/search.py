@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Header, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fieldscope.agent import usage as total
 from fieldscope.agent.trace_view import verdicts_by_image
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.types import Turn
@@ -206,16 +207,14 @@ def reply(body: SearchBody, call: SearchCall, reranked: Reranked) -> SearchReply
 
 
 def _usage(result: RerankResult) -> Usage:
-    asked = result.asked
-    read = sum(question.prompt_tokens for question in asked)
-    written = sum(question.completion_tokens for question in asked)
+    usage = total.Usage.of(result.asked)
     return Usage(
-        calls=len(asked),
-        cached=sum(question.cached for question in asked),
-        unknown=sum(question.state == "unknown" for question in asked),
-        prompt_tokens=read,
-        completion_tokens=written,
-        total_tokens=read + written,
+        calls=usage.calls,
+        cached=usage.cached,
+        unknown=usage.unknown,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.tokens,
         seconds=round(result.trace[-1].at, 3) if result.trace else 0.0,
     )
 

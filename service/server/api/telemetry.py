@@ -16,6 +16,7 @@ import httpx
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fieldscope.agent.usage import Usage
 from fieldscope.service.server.api.access import CLIENT_GONE
 from fieldscope.service.server.api.metrics import NO_ROUTE, method_of, route_of
 from fieldscope.service.server.api.observer import fault
@@ -153,17 +154,17 @@ class Telemetry:
         self._current().set_attribute("fieldscope.waited", seconds)
 
     def ranked(self, result: RerankResult) -> None:
-        asked = result.asked
-        paid = [question for question in asked if not question.cached]
+        usage = Usage.of(result.asked)
+        paid = Usage.of(question for question in result.asked if not question.cached)
         self._current().set_attributes(
             {
-                "gen_ai.usage.input_tokens": sum(question.prompt_tokens for question in paid),
-                "gen_ai.usage.output_tokens": sum(question.completion_tokens for question in paid),
+                "gen_ai.usage.input_tokens": paid.prompt_tokens,
+                "gen_ai.usage.output_tokens": paid.completion_tokens,
                 "fieldscope.trace": result.query_id,
                 "fieldscope.images": len(result.ranking),
-                "fieldscope.calls": len(asked),
-                "fieldscope.cached": len(asked) - len(paid),
-                "fieldscope.unknown": sum(question.state == "unknown" for question in asked),
+                "fieldscope.calls": usage.calls,
+                "fieldscope.cached": usage.cached,
+                "fieldscope.unknown": usage.unknown,
                 **({"fieldscope.ended": result.ended} if result.ended else {}),
             }
         )

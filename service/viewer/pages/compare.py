@@ -65,7 +65,7 @@ def page(runs: Sequence[Run]) -> Page:
             "listed": LISTED,
             "texts": texts,
             "costs": costs,
-            "most_tokens": max(1, *(cost.tokens for cost in costs)),
+            "most_tokens": max(1, *(cost.usage.tokens for cost in costs)),
             "kind": kind_name(kind),
             "groups": sorted(set(groups.values())),
             "rows": _rows(found, shared, groups),

@@ -102,7 +102,7 @@ def _same_queries(rows: Sequence[Row]) -> list[Row]:
 def _chart(rows: Sequence[Row]) -> Scatter | None:
     if not _WORTH_A_CHART <= len(rows) <= _SHOWN_TOGETHER:
         return None
-    costs = [row.totals.calls / row.totals.queries for row in rows]
+    costs = [row.totals.usage.calls / row.totals.queries for row in rows]
     qualities = [row.standings[MAIN_MEAN].now.value for row in rows]
     names = names_of([row.run.folder for row in rows])
     return scatter(names, costs, qualities, front(costs, qualities), quality=MAIN_MEAN, cost="calls")

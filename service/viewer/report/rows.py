@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
+from fieldscope.agent.usage import Usage
 from fieldscope.eval.measures.run_comparison import Contrast, Effect, per_query
 
 
@@ -27,7 +27,10 @@ def payload(found: Contrast) -> dict[str, Any]:
                 "strategy": run.strategy,
                 "model": run.lmm,
                 "means": {metric: run.mean(per_query(metric)) for metric in found.metrics},
-                "cost": {**asdict(run.spent), **({"money": run.money} if found.currency else {})},
+                "cost": {
+                    **_cost(run.spent),
+                    **({"money": run.money} if found.currency else {}),
+                },
                 "unknown": run.unknown,
             }
             for run in found.runs
@@ -86,4 +89,14 @@ def _row(effect: Effect) -> dict[str, Any]:
         "wins": test.wins,
         "ties": test.ties,
         "losses": test.losses,
+    }
+
+
+def _cost(spent: Usage) -> dict[str, float]:
+    return {
+        "calls": spent.calls,
+        "prompt_tokens": spent.prompt_tokens,
+        "completion_tokens": spent.completion_tokens,
+        "seconds": spent.seconds,
+        "wall": spent.wall,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fieldscope.agent.usage import Usage
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import cache_folder
 from fieldscope.core.private import private_file, private_folder
@@ -51,6 +53,11 @@ class QueryDigest(BaseModel):
     not_asked: int
     moved: int
     ended: str | None
+
+    @property
+    def usage(self) -> Usage:
+        """What the query's questions cost."""
+        return Usage(**{field.name: getattr(self, field.name) for field in fields(Usage) if field.name != "wall"})
 
     @property
     def gain(self) -> float | None:

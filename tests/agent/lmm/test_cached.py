@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Usage
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Tokens
 from fieldscope.agent.lmm.cached import CachedLMM
 from fieldscope.agent.lmm.identity import server_identity
 from fieldscope.agent.lmm.scripted import ScriptedLMM
@@ -46,7 +46,7 @@ async def test_the_second_time_comes_from_the_cache_with_all_that_was_said(ask) 
 
 
 async def test_answers_outlive_the_process_exactly(ask, tmp_path: Path) -> None:
-    response = LMMResponse(text="Ж\n", usage=Usage(prompt_tokens=3), finish_reason="length", latency=0.1 + 0.2)
+    response = LMMResponse(text="Ж\n", usage=Tokens(prompt_tokens=3), finish_reason="length", latency=0.1 + 0.2)
     store = SqliteStore(tmp_path / "cache.sqlite")
     await CachedLMM(ScriptedLMM(lambda request: response), store).generate(ask("?"))
     store.close()

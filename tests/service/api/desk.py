@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from PIL import Image as PILImage
 
 from fieldscope.agent.types import RankedCandidate, RerankResult
+from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ImageError
 from fieldscope.retrieval.collection import Collection, FolderCollection
 from fieldscope.retrieval.images import ImageLimits
@@ -64,7 +65,7 @@ class Desk:
         order = [Scored(index, (index + 1) / (count + 1), 0.5, f"reason {index}") for index in range(count)][::-1]
         ranking = RankedCandidate(image_id="x", rank=1, score=0.5, prior=0.0, prior_rank=1)
         result = RerankResult(query_id="q", query_text=call.query, strategy="clip", ranking=(ranking,))
-        return Reranked("trace-1", tuple(order[: call.top_n]), "bundled", "agent", 40, 2, result, ("a flag",))
+        return Reranked("trace-1", tuple(order[: call.top_n]), "bundled", "agent", Usage(1, 40, 2), result, ("a flag",))
 
     @property
     def engine(self) -> Engine:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fieldscope.agent.usage import Usage
 from fieldscope.eval.measures.paired import EVEN, bootstrap_interval, randomisation_p
 from fieldscope.service.viewer import addresses, metrics, words
 from fieldscope.service.viewer.charts import bars as charts
@@ -112,7 +113,7 @@ def test_totals_add_up() -> None:
     costs = {"calls": 3, "prompt_tokens": 50, "completion_tokens": 5, "seconds": 1.5, "unknown": 1, "not_asked": 2}
     sums = totals([digest("a", 0.5, 0.9, **costs), digest("b", 0.2, 0.1, ended="verify", **costs), digest("c", 1, 1)])
     assert (sums.queries, sums.scored, sums.helped, sums.hurt, sums.even) == (3, 3, 1, 1, 1)
-    assert (sums.calls, sums.tokens, sums.seconds, sums.unknown, sums.not_asked, sums.ended) == (6, 110, 3.0, 2, 4, 1)
+    assert sums.usage == Usage(6, 100, 10, seconds=3.0, unknown=2, not_asked=4) and sums.ended == 1
 
 
 def test_statistics_are_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
