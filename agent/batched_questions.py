@@ -10,7 +10,7 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from fieldscope.agent.state import RerankState
-from fieldscope.agent.strategies.strategy import Joint
+from fieldscope.agent.strategies.settings import Joint
 from fieldscope.agent.types import Predicate
 
 Questions = dict[str, tuple[Predicate, ...]]

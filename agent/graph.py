@@ -1,26 +1,32 @@
 """The whole flow, one stage a file: synthesize, retrieve, decompose, check, plan <-> verify, assess, pair <-> compare,
 rank, explain.
 
-A strategy without a stage has no node for it. `check` and `assess` may send the query round again from `synthesize`.
+A strategy without a stage has no node for it. `check` and `assess` may send the query back to `synthesize`. Nodes are
+plain functions of state and context; only this module knows LangGraph.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from inspect import isawaitable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
+from langgraph.errors import NodeCancelledError, NodeError
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import RetryPolicy
+from langgraph.types import Command, RetryPolicy, Send
 
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.call import one_line
+from fieldscope.agent.context import Context
 from fieldscope.agent.nodes.assess import assess
 from fieldscope.agent.nodes.check import check
-from fieldscope.agent.nodes.compare import compare, compare_unforeseen
+from fieldscope.agent.nodes.compare import compare
+from fieldscope.agent.nodes.compare import failed as compare_failed
 from fieldscope.agent.nodes.decompose import decompose
 from fieldscope.agent.nodes.explain import explain
 from fieldscope.agent.nodes.pair import pair
@@ -28,99 +34,128 @@ from fieldscope.agent.nodes.plan import plan
 from fieldscope.agent.nodes.rank import rank
 from fieldscope.agent.nodes.retrieve import retrieve
 from fieldscope.agent.nodes.synthesize import synthesize
-from fieldscope.agent.nodes.verify import unforeseen, verify
-from fieldscope.agent.resources import QueryContext, Resources
-from fieldscope.agent.state import CompareTask, RerankInput, RerankOutput, RerankState, VerifyTask
+from fieldscope.agent.nodes.verify import failed as verify_failed
+from fieldscope.agent.nodes.verify import verify
+from fieldscope.agent.resources import Resources
+from fieldscope.agent.state import CompareTask, Next, RerankInput, RerankOutput, RerankState, VerifyTask
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import RerankResult, TraceEvent
-from fieldscope.core.errors import ConfigError
+from fieldscope.core.errors import ConfigError, FieldscopeError
 from fieldscope.core.types import Candidate, Query
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
 
-Graph = CompiledStateGraph[RerankState, QueryContext, RerankInput, RerankOutput]
+Builder = StateGraph[RerankState, Context, RerankInput, RerankOutput]
+Graph = CompiledStateGraph[RerankState, Context, RerankInput, RerankOutput]
+
+Node = Callable[[Any, Context], Any]
+"""From the state, or one task of a wave, to an update of the state, or to a `Next`; perhaps as a coroutine."""
+
+Failed = Callable[[Any, str], dict[str, Any]]
+"""From a task that failed as a whole, and why, to an update of the state."""
 
 Watch = Callable[[TraceEvent], None]
-"""Is told each trace event as it happens, on the event loop; what it raises ends the query."""
+"""Gets each trace event as it happens, on the event loop; an error that it raises ends the query."""
 
 NO_RETRY = RetryPolicy(max_attempts=1, retry_on=())
-"""The door to the model retries what can pass; LangGraph's default would also retry whatever it does not know."""
+"""The model's client repeats calls where that can help; LangGraph's default would repeat on every unknown error."""
 
 
-def build_graph(deps: Resources, strategy: Strategy) -> Graph:
-    """The graph of one strategy, from a `RerankInput` to a `RerankOutput`, with a `QueryContext` as its context.
-
-    Raises `ConfigError` where the strategy asks a model and there is none.
-    """
-    if strategy.prompts and deps.lmm is None:
-        raise ConfigError(f"strategy {strategy.name!r} asks a model, but there is none; name one with --lmm")
-    graph = StateGraph(RerankState, QueryContext, input_schema=RerankInput, output_schema=RerankOutput)
-    bind = partial(_bound, deps=deps, strategy=strategy)
-    stages = [name for name in ("synthesize", "retrieve", "decompose") if name == "retrieve" or getattr(strategy, name)]
-    nodes = {"synthesize": synthesize, "retrieve": retrieve, "decompose": decompose}
-    for name in stages:
-        graph.add_node(name, bind(nodes[name]), input_schema=RerankState)
-    if strategy.check:
-        checked = ("synthesize", "plan") if strategy.refine else ("plan",)
-        graph.add_node("check", bind(check), input_schema=RerankState, destinations=checked)
-        graph.add_edge("decompose", "check")
+def build_graph(strategy: Strategy) -> Graph:
+    """The graph of one strategy, from a `RerankInput` to a `RerankOutput`, with a `Context` for each query."""
+    graph = StateGraph(RerankState, Context, input_schema=RerankInput, output_schema=RerankOutput)
+    path = ["retrieve"]  # the stages that follow each other whatever they find
+    if strategy.synthesize:
+        _add(graph, "synthesize", synthesize)
+        path.insert(0, "synthesize")
+    _add(graph, "retrieve", retrieve)
+    if strategy.decompose:
+        _add(graph, "decompose", decompose)
+        path.append("decompose")
+    again = ("synthesize",) if strategy.refine else ()
     after_verify = "pair" if strategy.compare else "rank"
+    if strategy.check:
+        _add(graph, "check", check, choice=(*again, "plan"))
+        path.append("check")
     if strategy.verify:
-        assessed = ("synthesize", after_verify) if strategy.refine else (after_verify,)
-        graph.add_node("plan", bind(plan), input_schema=RerankState, destinations=("verify", "assess"))
-        graph.add_node("assess", bind(assess), input_schema=RerankState, destinations=assessed)
-        graph.add_node(
-            "verify",
-            bind(verify),
-            input_schema=VerifyTask,
-            retry_policy=NO_RETRY,
-            error_handler=cast(Any, unforeseen),  # LangGraph's type of a handler leaves its NodeError out
-        )
-        graph.add_edge("verify", "plan")
+        _add(graph, "plan", plan, choice=("verify", "assess"))
+        _add(graph, "assess", assess, choice=(*again, after_verify))
+        _add_wave(graph, "verify", verify, VerifyTask, verify_failed, back="plan")
         if not strategy.check:
-            stages.append("plan")
+            path.append("plan")
     if strategy.compare:
-        graph.add_node("pair", bind(pair), input_schema=RerankState, destinations=("compare", "rank"))
-        graph.add_node(
-            "compare",
-            bind(compare),
-            input_schema=CompareTask,
-            retry_policy=NO_RETRY,
-            error_handler=cast(Any, compare_unforeseen),
-        )
-        graph.add_edge("compare", "pair")
+        _add(graph, "pair", pair, choice=("compare", "rank"))
+        _add_wave(graph, "compare", compare, CompareTask, compare_failed, back="pair")
         if not strategy.verify:
-            stages.append("pair")
+            path.append("pair")
     if not (strategy.verify or strategy.compare):
-        stages.append("rank")
-    graph.add_node("rank", bind(rank), input_schema=RerankState)
-    graph.add_node("explain", bind(explain), input_schema=RerankState)
-    for before, after in zip((START, *stages), stages, strict=False):
+        path.append("rank")
+    _add(graph, "rank", rank)
+    _add(graph, "explain", explain)
+    for before, after in pairwise((START, *path)):
         graph.add_edge(before, after)
     graph.add_edge("rank", "explain")
     graph.add_edge("explain", END)
     return graph.compile(name=strategy.name)
 
 
-def _bound(node: Callable[..., Any], deps: Resources, strategy: Strategy) -> Any:
-    """A stage with what it needs."""
+def _add(graph: Builder, name: str, node: Node, choice: tuple[str, ...] | None = None) -> None:
+    """Add a stage; `choice` are the stages among which it chooses the next one."""
+    graph.add_node(name, _adapted(node), input_schema=RerankState, destinations=choice)
 
-    async def run(state: Any, runtime: Runtime[QueryContext]) -> Any:
-        done = node(state, runtime, deps=deps, strategy=strategy)
-        return await done if isawaitable(done) else done
+
+def _add_wave(graph: Builder, name: str, node: Node, task: type, failed: Failed, back: str) -> None:
+    """Add a stage that runs once for each task of a wave, and goes `back` to the stage that sends the next one."""
+
+    def unforeseen(task: Any, error: NodeError) -> Command[str]:
+        return Command(update=failed(task, _unforeseen(error)), goto=back)
+
+    graph.add_node(
+        name,
+        _adapted(node),
+        input_schema=task,
+        retry_policy=NO_RETRY,
+        error_handler=cast(Any, unforeseen),  # LangGraph's type of a handler leaves its NodeError out
+    )
+    graph.add_edge(name, back)
+
+
+def _adapted(node: Node) -> Any:
+    """A node as LangGraph calls it."""
+
+    async def run(state: Any, runtime: Runtime[Context]) -> Any:
+        outcome = node(state, runtime.context)
+        update = await outcome if isawaitable(outcome) else outcome
+        if not isinstance(update, Next):
+            return update
+        return Command(update=update.update, goto=[Send(update.node, task) for task in update.tasks] or update.node)
 
     return run
+
+
+def _unforeseen(error: NodeError) -> str:
+    """One line about an unforeseen error of one task: its questions are unknown, and the other tasks continue.
+
+    Errors that are raised on purpose (a replay's missing call, words outside a vocabulary) and cancellation do end the
+    run. They are raised as copies: LangGraph takes an exception that it has handed over for handled, and would go on.
+    """
+    if isinstance(error.error, FieldscopeError | NodeCancelledError) or not isinstance(error.error, Exception):
+        raise copy.copy(error.error) from error.error
+    return f"unforeseen {type(error.error).__name__}: {one_line(error.error)}"
 
 
 class Agent:
     """One strategy, ready to rerank. Any number of queries may run at once; all of them spend from `account`."""
 
-    def __init__(self, deps: Resources, strategy: Strategy, account: Account | None = None) -> None:
-        self.deps = deps
+    def __init__(self, resources: Resources, strategy: Strategy, account: Account | None = None) -> None:
+        """Raises `ConfigError` where the strategy asks a model and there is none."""
+        if strategy.prompts and resources.lmm is None:
+            raise ConfigError(f"strategy {strategy.name!r} asks a model, but there is none; name one with --lmm")
+        self.resources = resources
         self.strategy = strategy
         self.account = account
-        self.graph = build_graph(deps, strategy)
+        self.graph = build_graph(strategy)
 
     async def rerank(
         self,
@@ -138,16 +173,17 @@ class Agent:
         input, and whatever else was raised on purpose, such as `CacheMissError` from a replay.
         """
         account = Account(budget, self.account)
-        lmm = BudgetedLMM(self.deps.lmm, account) if self.deps.lmm else None
+        resources = self.resources
+        lmm = BudgetedLMM(resources.lmm, account) if resources.lmm else None
+        context = Context(resources, self.strategy, lmm, account)
         given = None if candidates is None else tuple(candidates)
-        asked = RerankInput(query=query, given=given, top_k=top_k, started=time.monotonic())
-        config: RunnableConfig = {"max_concurrency": self.deps.max_concurrency, "recursion_limit": 1000}
-        session = QueryContext(lmm, account)
+        start = RerankInput(query=query, given=given, top_k=top_k, started=time.monotonic())
+        config: RunnableConfig = {"max_concurrency": resources.max_concurrency, "recursion_limit": 1000}
         if watch is None:
-            output = await self.graph.ainvoke(asked, config, context=session)
+            output = await self.graph.ainvoke(start, config, context=context)
             return RerankOutput.model_validate(output).result
         result: RerankResult | None = None
-        async for updates in self.graph.astream(asked, config, context=session, stream_mode="updates"):
+        async for updates in self.graph.astream(start, config, context=context, stream_mode="updates"):
             for update in updates.values():
                 for event in (update or {}).get("trace", ()):
                     watch(event)

@@ -156,9 +156,9 @@ def tempered(evidence: Floats, doubt: float, slip: float) -> Floats:
     return np.asarray(for_match - against)
 
 
-def believe(state: RerankState, deps: Resources, strategy: Strategy) -> Belief:
+def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Belief:
     """The belief after the verdicts so far. Without a calibration the strategy's prior weight stands in."""
-    fitted = deps.calibration
+    fitted = resources.calibration
     weight = fitted.prior_weight if fitted else strategy.fusion.prior_weight or 0.0
     calibration = fitted or UNCALIBRATED
     candidates, predicates = state.candidates, state.predicates

@@ -9,6 +9,9 @@ from fieldscope.agent.types import Instruction, Synthesis
 from fieldscope.core.types import Query
 from fieldscope.retrieval.encoder import query_text
 
+THE_CHANGE = "the change is missing."
+"""What is wrong where the reference image shows all that is asked for already, as the model reads it."""
+
 
 def request_text(query: Query, caption: str = "") -> str:
     """The whole request for a model that thinks about it. `caption` says in words what the reference image shows.
@@ -26,6 +29,11 @@ def request_text(query: Query, caption: str = "") -> str:
 def description(query: Query, synthesis: Synthesis | None) -> str:
     """All that is asked for as one text: as it was thought out, or where nobody did, in the request's own words."""
     return synthesis.comprehensive if synthesis else query_text(query)
+
+
+def comparison_text(query: Query, synthesis: Synthesis | None) -> str:
+    """The query in a comparison's words: beside a reference image the change alone, else all that is asked for."""
+    return query.text if query.reference_image is not None else description(query, synthesis)
 
 
 def instructions_text(instructions: Sequence[Instruction]) -> str:

@@ -1,4 +1,4 @@
-"""What the graph needs from outside: bound when it is built or when a query begins, never part of its state."""
+"""What the agent needs from outside."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from fieldscope.agent.budget import Account
 from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.lmm.base import LMM
 from fieldscope.core.types import Candidate, ImageSource, Prior, Query
@@ -48,11 +47,3 @@ class Resources:
     max_concurrency: int = 32
     calibration: Calibration | None = None
     flags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class QueryContext:
-    """What belongs to one query: the model as its budget lets it be asked (None where no model is), and the account."""
-
-    lmm: LMM | None
-    account: Account

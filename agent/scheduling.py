@@ -22,10 +22,10 @@ WAVE = 8
 _DRAWS = 64  # rankings that stand for what the ranking might be
 
 
-def settled(state: RerankState, deps: Resources, strategy: Strategy) -> tuple[Belief, list[int], Settled | None]:
+def settled(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[Belief, list[int], Settled | None]:
     """The belief after the verdicts; the head, as indices into its candidates, best first; and what the comparisons
     make of the head, in that order. Where candidates are not compared the head is empty and the last is None."""
-    belief = believe(state, deps, strategy)
+    belief = believe(state, resources, strategy)
     compare = strategy.compare
     if compare is None or compare.mode == "walk":
         return belief, [], None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import time
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -74,6 +75,18 @@ class CompareTask(_State):
     orders: tuple[tuple[str, ...], ...]
     wave: int
     started: float
+
+
+@dataclass(frozen=True)
+class Next:
+    """What a node returns that chooses its successor: the name of the next node, and an update of the state.
+
+    With `tasks` the next node runs once for each of them, on that task alone, and all of them at once.
+    """
+
+    node: str
+    update: dict[str, Any] = field(default_factory=dict)
+    tasks: tuple[VerifyTask | CompareTask, ...] = ()
 
 
 class RerankOutput(_State):

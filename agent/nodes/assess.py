@@ -4,46 +4,41 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from langgraph.runtime import Runtime
-from langgraph.types import Command
 
+from fieldscope.agent.context import Context
 from fieldscope.agent.posterior import Belief, believe, latest
 from fieldscope.agent.query_text import mentions
-from fieldscope.agent.resources import QueryContext, Resources
-from fieldscope.agent.state import RerankState
-from fieldscope.agent.strategies.strategy import Refine, Strategy
+from fieldscope.agent.state import Next, RerankState
+from fieldscope.agent.strategies.settings import Refine
 from fieldscope.agent.types import TraceEvent
-
-After = Literal["synthesize", "pair", "rank"]
 
 _CLEAR = 0.8  # P beyond which a verdict is taken at its word
 _FEW = 10  # answers below which a predicate is given the benefit of the doubt
 _CONTRADICTED = 0.2  # share of images
 
 
-def assess(
-    state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
-) -> Command[After]:
+def assess(state: RerankState, context: Context) -> Next:
     """Go on to the comparisons, or think again where something is wanting and rounds and budget are left."""
-    onward: After = "pair" if strategy.compare else "rank"
+    strategy = context.strategy
+    onward = "pair" if strategy.compare else "rank"
     refine = strategy.refine
     if refine is None or not state.predicates:
-        return Command(goto=onward)
-    belief = believe(state, deps, strategy)
+        return Next(onward)
+    belief = believe(state, context.resources, strategy)
     found = {
         "confirmed": int((belief.p_match > 0.5).sum()),
         "contradicted": contradicted(state),
         "separates_nothing": [p.id for k, p in enumerate(belief.predicates) if _same_for_all(belief, k)],
     }
     wanting = what_is_wanting(belief, state, refine)
-    over = state.round >= refine.rounds or runtime.context.account.empty() is not None
+    over = state.round >= refine.rounds or context.account.empty() is not None
     again = bool(wanting) and not over
     events = [_event("assessed", state, {**found, "wanting": wanting, "again": again})]
     if not again:
-        return Command(update={"trace": tuple(events)}, goto=onward)
+        return Next(onward, {"trace": tuple(events)})
     window = strategy.verify.top_k if strategy.verify else None
     widened = math.ceil((state.widened or window) * refine.widen) if window else None
     events.append(_event("refined", state, {"round": state.round + 1, "because": wanting, "window": widened}))
@@ -53,7 +48,7 @@ def assess(
         "widened": widened,
         "trace": tuple(events),
     }
-    return Command(update=update, goto="synthesize")
+    return Next("synthesize", update)
 
 
 def what_is_wanting(belief: Belief, state: RerankState, refine: Refine) -> str:

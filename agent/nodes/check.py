@@ -9,40 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Literal
-
-from langgraph.runtime import Runtime
-from langgraph.types import Command
+from typing import Any
 
 from fieldscope.agent.call import image_parts, one_line, spent
+from fieldscope.agent.context import Context
 from fieldscope.agent.nodes.verify import judge
-from fieldscope.agent.query_text import own_words
-from fieldscope.agent.resources import QueryContext, Resources
-from fieldscope.agent.state import RerankState
-from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.query_text import THE_CHANGE, own_words
+from fieldscope.agent.state import Next, RerankState
 from fieldscope.agent.types import Asked, Call, Predicate, TraceEvent, Verdict
-from fieldscope.core.errors import ConfigError, ImageError
+from fieldscope.core.errors import ImageError
 from fieldscope.core.types import Query
 
-THE_CHANGE = "the change is missing."
-"""What is wanting where the reference image shows all that is asked for, in words that a model can be told."""
 
-
-async def check(
-    state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
-) -> Command[Literal["synthesize", "plan"]]:
+async def check(state: RerankState, context: Context) -> Next:
     """Leave out what the reference image contradicts, and think again where it shows everything already. Other requests
     pass; where nothing can be asked about the reference image, everything stays."""
-    settings, lmm = strategy.verify, runtime.context.lmm
-    if settings is None or lmm is None:
-        raise ConfigError(f"strategy {strategy.name!r} has no stage 'verify', or there is no model to ask")
+    strategy = context.strategy
+    settings, lmm = context.asking(strategy.verify)
     if state.query.reference_image is None or not state.predicates:
-        return Command(goto="plan")
+        return Next("plan")
     parts = [predicate for predicate in state.predicates if predicate.kind != "query"]
     try:
-        (image,) = await image_parts(deps.images, [state.query.reference_image])
+        (image,) = await image_parts(context.resources.images, [state.query.reference_image])
     except ImageError as error:
-        return Command(update={"trace": (_event(state, {"error": one_line(error)}),)}, goto="plan")
+        return Next("plan", {"trace": (_event(state, {"error": one_line(error)}),)})
     verdicts = await asyncio.gather(*(judge(lmm, predicate, image, settings) for predicate in parts))
     calls = tuple(_call(predicate, verdict) for predicate, verdict in zip(parts, verdicts, strict=True))
     holds = {verdict.predicate: verdict.p_expected for verdict in verdicts if verdict.p_expected is not None}
@@ -64,7 +54,7 @@ async def check(
     }
     if again:
         update |= {"round": state.round + 1, "wanting": THE_CHANGE}
-    return Command(update=update, goto="synthesize" if again else "plan")
+    return Next("synthesize" if again else "plan", update)
 
 
 def _of_the_change(predicate: Predicate, query: Query) -> bool:

@@ -6,23 +6,18 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
-
-from langgraph.errors import NodeError
-from langgraph.runtime import Runtime
-from langgraph.types import Command
+from typing import Any
 
 from fieldscope.agent.call import Answer, ask, image_parts, one_line
+from fieldscope.agent.context import Context
 from fieldscope.agent.lmm.base import LMM, ImagePart, TokenLogprob
 from fieldscope.agent.lmm.choice import choose
 from fieldscope.agent.lmm.yes_no import p_yes
-from fieldscope.agent.nodes.failures import require_foreseen
-from fieldscope.agent.questions import which_is_best
-from fieldscope.agent.resources import QueryContext, Resources
+from fieldscope.agent.requests import which_is_best
 from fieldscope.agent.state import CompareTask
-from fieldscope.agent.strategies.strategy import Compare, Strategy
+from fieldscope.agent.strategies.settings import Compare
 from fieldscope.agent.types import Comparison, TraceEvent
-from fieldscope.core.errors import ConfigError, ImageError
+from fieldscope.core.errors import ImageError
 
 
 async def judge_order(
@@ -46,20 +41,17 @@ def comparison_of(answer: Answer, shown: tuple[str, ...]) -> Comparison:
     return Comparison(**known, probabilities=probabilities)
 
 
-async def compare(
-    task: CompareTask, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
-) -> dict[str, Any]:
+async def compare(task: CompareTask, context: Context) -> dict[str, Any]:
     """One task of a wave: a comparison for each order, and its event."""
-    settings, lmm = strategy.compare, runtime.context.lmm
-    if settings is None or lmm is None:
-        raise ConfigError(f"strategy {strategy.name!r} has no stage 'compare', or there is no model to ask")
+    settings, lmm = context.asking(context.strategy.compare)
+    images = context.resources.images
     candidates = sorted({image_id for order in task.orders for image_id in order})
     reference_id = task.query.reference_image
     try:
-        loaded = await image_parts(deps.images, candidates)
-        reference = (await image_parts(deps.images, [reference_id]))[0] if reference_id is not None else None
+        loaded = await image_parts(images, candidates)
+        reference = (await image_parts(images, [reference_id]))[0] if reference_id is not None else None
     except ImageError as error:
-        return _update(task, _unknown(task, one_line(error)))
+        return failed(task, one_line(error))
     parts: Mapping[str, ImagePart] = dict(zip(candidates, loaded, strict=True))
 
     async def judge(order: Sequence[str]) -> Comparison:
@@ -69,9 +61,9 @@ async def compare(
     return _update(task, [await judge(lead), *await asyncio.gather(*(judge(order) for order in rest))])
 
 
-def compare_unforeseen(task: CompareTask, error: NodeError) -> Command[Literal["pair"]]:
-    """What nobody foresaw in one task (LangGraph's error handler) is unknown for what it showed; the others go on."""
-    return Command(update=_update(task, _unknown(task, require_foreseen(error))), goto="pair")
+def failed(task: CompareTask, error: str) -> dict[str, Any]:
+    """The update of a task that failed as a whole: its comparisons are unknown."""
+    return _update(task, [Comparison(shown=order, state="unknown", error=error) for order in task.orders])
 
 
 def _read(logprobs: Sequence[TokenLogprob], shown: int) -> tuple[tuple[float, ...], str | None]:
@@ -80,10 +72,6 @@ def _read(logprobs: Sequence[TokenLogprob], shown: int) -> tuple[tuple[float, ..
         return () if read.p_yes is None else (read.p_yes,), read.reason
     choice = choose(logprobs, shown)
     return choice.probabilities, choice.reason
-
-
-def _unknown(task: CompareTask, error: str) -> list[Comparison]:
-    return [Comparison(shown=order, state="unknown", error=error) for order in task.orders]
 
 
 def _update(task: CompareTask, comparisons: Sequence[Comparison]) -> dict[str, Any]:

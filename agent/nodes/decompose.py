@@ -8,16 +8,13 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any, Literal
 
-from langgraph.runtime import Runtime
-
-from fieldscope.agent.call import messages, spent
+from fieldscope.agent.call import spent
+from fieldscope.agent.context import Context
 from fieldscope.agent.json_answer import ask_structured
-from fieldscope.agent.lmm.base import LMMRequest, TextPart
-from fieldscope.agent.query_text import instructions_text, own_words
-from fieldscope.agent.resources import QueryContext, Resources
+from fieldscope.agent.query_text import own_words
+from fieldscope.agent.requests import predicates_request
 from fieldscope.agent.schemas import PredicatesAnswer
 from fieldscope.agent.state import RerankState
-from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Instruction, Predicate, Synthesis, TraceEvent
 from fieldscope.core.errors import ConfigError
 
@@ -25,31 +22,24 @@ _NEGATION = re.compile(r"\b(?:without|with no|no|not)\b", re.IGNORECASE)
 _STATES_ABSENCE = re.compile(r"\b(?:alone|only|free of|nothing but)\b", re.IGNORECASE)  # there is no positive of it
 
 
-async def decompose(
-    state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
-) -> dict[str, Any]:
+async def decompose(state: RerankState, context: Context) -> dict[str, Any]:
     """The predicates of the synthesis. Where no usable answer comes, each instruction is asked as it stands; where the
     synthesis itself is a fallback, there is nothing to take apart and the whole is one question, unless the strategy
     asks that anyway.
 
     In a later round a question that was there before keeps its id, and so its verdicts; one that is gone is dropped.
     """
-    settings, lmm, synthesis = strategy.decompose, runtime.context.lmm, state.synthesis
-    if settings is None or lmm is None or synthesis is None:
-        raise ConfigError(f"strategy {strategy.name!r} has no stage 'decompose' after 'synthesize', or no model to ask")
+    strategy, synthesis = context.strategy, state.synthesis
+    settings, lmm = context.asking(strategy.decompose)
+    if synthesis is None:
+        raise ConfigError("decompose needs what synthesize thought out; run synthesize before it")
     if synthesis.fallback is not None:
         why = f"the request was not thought out: {synthesis.fallback}"
         if strategy.verify is not None and strategy.verify.whole is not None:
             return _update(state, [], why=why)
         whole = f'does this image match the description: "{synthesis.comprehensive}"?'
         return _update(state, [predicate(whole, words=state.query.text)], why=why)
-    prompt = settings.prompt
-    request = LMMRequest(
-        messages=messages(prompt, TextPart(text=prompt.render(instructions=instructions_text(synthesis.instructions)))),
-        max_tokens=settings.max_tokens,
-        json_schema=PredicatesAnswer.model_json_schema(),
-        extra_body=settings.extra_body,
-    )
+    request = predicates_request(synthesis.instructions, settings)
     last = next((call for call in reversed(state.calls) if call.stage == "decompose"), None)
     if last and last.state == "answered" and last.request_key == request.key(lmm.identity):
         return _update(state, state.predicates)  # they come from these very instructions

@@ -7,39 +7,35 @@ import re
 import time
 from typing import Any, Literal
 
-from langgraph.runtime import Runtime
-
-from fieldscope.agent.call import ask, image_parts, messages, one_line, spent
-from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
+from fieldscope.agent.call import ask, image_parts, one_line, spent
+from fieldscope.agent.context import Context
+from fieldscope.agent.lmm.base import LMM, ImagePart
 from fieldscope.agent.lmm.yes_no import YES_NO
 from fieldscope.agent.nodes.lost import lost_reasons
 from fieldscope.agent.query_text import description
-from fieldscope.agent.resources import QueryContext, Resources
+from fieldscope.agent.requests import reason_request
 from fieldscope.agent.state import RerankState
-from fieldscope.agent.strategies.strategy import Explain, Strategy
+from fieldscope.agent.strategies.settings import Explain
 from fieldscope.agent.types import Reason, RerankResult, TraceEvent, unknown_flag
-from fieldscope.core.errors import ConfigError, ImageError
+from fieldscope.core.errors import ImageError
 from fieldscope.core.types import ImageSource
 
 _FIRST_WORD = re.compile(r"\w+")
 _SIDES: dict[str, Literal["yes", "no"]] = {"positive": "yes", "negative": "no"}
 
 
-async def explain(
-    state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
-) -> dict[str, Any]:
+async def explain(state: RerankState, context: Context) -> dict[str, Any]:
     """The result with reasons for the best images of those with a P(match). A reason that speaks against the ranking's
     verdict changes nothing; the event names its image."""
-    settings, result, lmm = strategy.explain, state.result, runtime.context.lmm
-    if settings is None or result is None:
+    result, resources = state.result, context.resources
+    if context.strategy.explain is None or result is None:
         return {}
-    if lmm is None:
-        raise ConfigError(f"strategy {strategy.name!r} asks for reasons, but there is no model to ask")
+    settings, lmm = context.asking(context.strategy.explain)
     described = description(state.query, state.synthesis)
     judged = {ranked.image_id: ranked.p_match for ranked in result.ranking if ranked.p_match is not None}
     best = list(judged)[: settings.top_k]
-    shown = await asyncio.gather(*(_shown(image_id, deps.images) for image_id in best))
-    at_once = asyncio.Semaphore(deps.max_concurrency)
+    shown = await asyncio.gather(*(_shown(image_id, resources.images) for image_id in best))
+    at_once = asyncio.Semaphore(resources.max_concurrency)
 
     async def reason(image: ImagePart | Reason) -> Reason:
         if isinstance(image, Reason):
@@ -69,13 +65,8 @@ async def _shown(image_id: str, images: ImageSource) -> ImagePart | Reason:
 
 async def _reason(lmm: LMM, image: ImagePart, p_match: float, description: str, settings: Explain) -> Reason:
     """Ask about one image. Which side the words take is their first word, and nothing further on in them."""
-    prompt, image_id = settings.prompt, image.image_id
-    request = LMMRequest(
-        messages=messages(prompt, image, TextPart(text=prompt.render(query=description))),
-        max_tokens=settings.max_tokens,
-        extra_body=settings.extra_body,
-    )
-    answer = await ask(lmm, request)
+    image_id = image.image_id
+    answer = await ask(lmm, reason_request(image, description, settings))
     if answer.response is None:
         return Reason(image_id=image_id, **answer.asked)
     text = " ".join(answer.response.text.split())

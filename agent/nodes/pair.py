@@ -6,30 +6,30 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from langgraph.runtime import Runtime
-from langgraph.types import Command, Send
 
 from fieldscope.agent.calibration import UNCALIBRATED
+from fieldscope.agent.context import Context
 from fieldscope.agent.posterior import agreement_order
-from fieldscope.agent.query_text import description
-from fieldscope.agent.resources import QueryContext, Resources
+from fieldscope.agent.query_text import comparison_text
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import WAVE, doubts, expected_gains, next_groups, settled
-from fieldscope.agent.state import CompareTask, RerankState
-from fieldscope.agent.strategies.strategy import Compare, Strategy
+from fieldscope.agent.state import CompareTask, Next, RerankState
+from fieldscope.agent.strategies.settings import Compare
+from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Comparison, TraceEvent
 from fieldscope.core.errors import ConfigError
 
 Orders = tuple[tuple[str, ...], ...]
-Next = Command[Literal["compare", "rank"]]
 
 _SILENT = 4  # showings without any answer after which an image is left alone
 
 
-def pair(state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy) -> Next:
+def pair(state: RerankState, context: Context) -> Next:
     """Send the next wave, or say why there is none and go on to rank."""
+    strategy, resources = context.strategy, context.resources
     settings = strategy.compare
     if settings is None:
         raise ConfigError(f"strategy {strategy.name!r} has no stage 'compare'")
@@ -40,20 +40,20 @@ def pair(state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources,
         why = {"stopped": cut_off}
     elif settings.mode == "walk":
         wave, why = walk(state, strategy, left, settings)
-    elif (deps.calibration or UNCALIBRATED).comparison_weight == 0.0:
+    elif (resources.calibration or UNCALIBRATED).comparison_weight == 0.0:
         why = {"stopped": "comparison does not pay for this model"}
     else:
         # What can't be paid for in full is begun all the same, but alone: its second order says that the budget cut it
         # off, and no other task is there to take the last call first.
         shown = settings.set_size if settings.mode == "set" else 2
         kind = (shown + (state.query.reference_image is not None), 1)
-        affordable = max(1, math.floor(min(runtime.context.account.calls_left(kind), 2 * WAVE) / 2))
-        wave, why = contests(state, deps, strategy, min(left // 2, affordable), settings)
-    if (refused := runtime.context.account.empty()) or not wave:
+        affordable = max(1, math.floor(min(context.account.calls_left(kind), 2 * WAVE) / 2))
+        wave, why = contests(state, resources, strategy, min(left // 2, affordable), settings)
+    if (refused := context.account.empty()) or not wave:
         unasked = [Comparison(shown=order, state="not_asked", error=refused) for orders in wave[:1] for order in orders]
         said = {"wave": state.wave, **({"stopped": refused} if wave else why)}
-        return Command(update={"comparisons": tuple(unasked), "trace": (_event(state, said),)}, goto="rank")
-    description = described(state)
+        return Next("rank", {"comparisons": tuple(unasked), "trace": (_event(state, said),)})
+    description = comparison_text(state.query, state.synthesis)
     tasks = [
         CompareTask(
             query=state.query, description=description, orders=orders, wave=state.wave + 1, started=state.started
@@ -62,21 +62,21 @@ def pair(state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources,
     ]
     said = {"wave": state.wave + 1, "calls": sum(len(orders) for orders in wave), **why}
     update: dict[str, Any] = {"wave": state.wave + 1, "trace": (_event(state, said),)}
-    return Command(update=update, goto=[Send("compare", task) for task in tasks])
+    return Next("compare", update, tuple(tasks))
 
 
 def contests(
-    state: RerankState, deps: Resources, strategy: Strategy, most: int, settings: Compare
+    state: RerankState, resources: Resources, strategy: Strategy, most: int, settings: Compare
 ) -> tuple[list[Orders], dict[str, Any]]:
     """At most `most` groups of the head to compare next, each in two orders, and the uncertainty that led to them; or
     no group, and why."""
-    belief, head, compared = settled(state, deps, strategy)
+    belief, head, compared = settled(state, resources, strategy)
     if compared is None or len(head) < 2:
         return [], {"stopped": "there are no two candidates to compare"}
     if most < 1:
         return [], {"stopped": f"no more than {settings.max_calls} comparisons are wanted"}
     ids = [belief.candidates[index].image_id for index in head]
-    gains = expected_gains(compared, (deps.calibration or UNCALIBRATED).comparison_weight)
+    gains = expected_gains(compared, (resources.calibration or UNCALIBRATED).comparison_weight)
     silent = [at for at, image_id in enumerate(ids) if image_id in _silent(state.comparisons)]
     gains[silent] = gains[:, silent] = 0.0
     place = {image_id: at for at, image_id in enumerate(ids)}
@@ -111,13 +111,6 @@ def walk(state: RerankState, strategy: Strategy, left: int, settings: Compare) -
     if left < 1:
         return [], {"stopped": f"no more than {settings.max_calls} comparisons are wanted"}
     return [((remaining[0],),)], {"rank": head.index(remaining[0]) + 1, "image_id": remaining[0]}
-
-
-def described(state: RerankState) -> str:
-    """The query in a comparison's words: beside a reference image the change alone, else all that is asked for."""
-    if state.query.reference_image is not None:
-        return state.query.text
-    return description(state.query, state.synthesis)
 
 
 def _silent(comparisons: Sequence[Comparison]) -> set[str]:

@@ -5,35 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from langgraph.runtime import Runtime
-from langgraph.types import Command, Send
 
 from fieldscope.agent.batched_questions import Questions, agreed, joint_questions, single_questions
+from fieldscope.agent.context import Context
 from fieldscope.agent.posterior import Belief, believe
 from fieldscope.agent.query_text import description
-from fieldscope.agent.resources import QueryContext, Resources
-from fieldscope.agent.state import RerankState, VerifyTask
-from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.state import Next, RerankState, VerifyTask
 from fieldscope.agent.types import Predicate, TraceEvent
 from fieldscope.prompts.prompt import Prompt
 
 
-def plan(
-    state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
-) -> Command[Literal["verify", "assess"]]:
+def plan(state: RerankState, context: Context) -> Next:
     """Send the next wave of questions; where nothing is left to ask, or nothing to pay with, go on to assess."""
-    verify, account = strategy.verify, runtime.context.account
+    verify, account = context.strategy.verify, context.account
     if verify is None:
-        return Command(goto="assess")
+        return Next("assess")
     if prompt := verify.whole_query:
         parts = tuple(predicate for predicate in state.predicates if predicate.kind != "query")
         # What is said about a misread reference image as a whole can't be mended by leaving out a part.
         whole = () if state.misread and parts else (whole_query(state, prompt),)
         state = state.model_copy(update={"predicates": (*whole, *parts)})
-    belief = believe(state, deps, strategy)
+    belief = believe(state, context.resources, context.strategy)
     window = state.widened or verify.top_k or len(state.candidates)
     joint: Questions = {}
     if verify.joint is not None:
@@ -46,11 +41,11 @@ def plan(
     tasks = [_task(image_id, asked, state, joint=True) for image_id, asked in joint.items()]
     tasks += [_task(image_id, asked, state) for image_id, asked in open_.items()]
     if not tasks:
-        return Command(goto="assess")
+        return Next("assess")
     # A joint question is dearer than a single one, and is sent only where a single one would be.
     left = account.calls_left((1, verify.max_tokens))
     if left < 1 or any(verdict.state == "not_asked" for verdict in state.verdicts):
-        return Command(update={"predicates": state.predicates, "ended": state.ended or "verify"}, goto="assess")
+        return Next("assess", {"predicates": state.predicates, "ended": state.ended or "verify"})
     tasks = affordable(tasks, left)
     planned = {
         "wave": state.wave + 1,
@@ -64,7 +59,7 @@ def plan(
         "predicates": state.predicates,
         "trace": (TraceEvent(kind="planned", at=time.monotonic() - state.started, data=planned),),
     }
-    return Command(update=update, goto=[Send("verify", task) for task in tasks])
+    return Next("verify", update, tuple(tasks))
 
 
 def whole_query(state: RerankState, prompt: Prompt) -> Predicate:

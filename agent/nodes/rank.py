@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from langgraph.runtime import Runtime
 
+from fieldscope.agent.context import Context
 from fieldscope.agent.fusion import fuse, sigmoid, strictly_decreasing
 from fieldscope.agent.nodes.lost import lost_stages
 from fieldscope.agent.posterior import Floats, agreement, agreement_order, latest
-from fieldscope.agent.resources import QueryContext, Resources
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import settled
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
@@ -29,10 +29,11 @@ UNCERTAIN_COMPARISONS = 0.7
 """Below this share of pairs that come out alike in both orders, a result warns of its model's comparisons."""
 
 
-def rank(state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy) -> dict[str, Any]:
+def rank(state: RerankState, context: Context) -> dict[str, Any]:
     """The result. Questions that were never sent, e.g. about images outside the window, appear as not asked."""
+    resources, strategy = context.resources, context.strategy
     verdicts = (*state.verdicts, *_not_asked(state))
-    ranking = _RANKINGS.get(strategy.fusion.method, _by_one_question)(state, deps, strategy)
+    ranking = _RANKINGS.get(strategy.fusion.method, _by_one_question)(state, resources, strategy)
     result = RerankResult(
         query_id=state.query.id,
         query_text=state.query.text,
@@ -48,7 +49,7 @@ def rank(state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources,
         ended=_ended(state),
     )
     unknown = unknown_flag(result.asked)
-    flags = (*deps.flags, *_doubts(state, deps), *lost_stages(state), *([unknown] if unknown else []))
+    flags = (*resources.flags, *_doubts(state, resources), *lost_stages(state), *([unknown] if unknown else []))
     counts = Counter(question.state for question in (*result.asked, *(v for v in verdicts if v.state == "not_asked")))
     ranked = {name: counts[name] for name in ("answered", "unknown", "not_asked")} | {"ended": result.ended}
     event = TraceEvent(kind="ranked", at=time.monotonic() - state.started, data=ranked)
@@ -56,12 +57,12 @@ def rank(state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources,
     return {"result": told, "trace": (event,)}
 
 
-def _by_one_question(state: RerankState, deps: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
+def _by_one_question(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
     answered = {v.image_id: v.p_expected for v in latest(state.verdicts) if v.p_expected is not None}
     return fuse(state.candidates, answered, strategy.fusion)
 
 
-def _by_agreement(state: RerankState, deps: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
+def _by_agreement(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
     """ImageScope (arXiv 2503.10166): counts on the window, then whatever the walk confirmed goes to the top."""
     window = strategy.verify.top_k if strategy.verify else None
     order = agreement_order(state, window)
@@ -74,9 +75,9 @@ def _by_agreement(state: RerankState, deps: Resources, strategy: Strategy) -> tu
     return _ranked(state, order, strictly_decreasing([counts[image_id] for image_id in order]))
 
 
-def _by_posterior(state: RerankState, deps: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
+def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
     """By falling log-odds: those after the verdicts, and for the head those after the comparisons."""
-    belief, head, compared = settled(state, deps, strategy)
+    belief, head, compared = settled(state, resources, strategy)
     mean, spread = belief.log_odds.copy(), np.diag(np.full(len(belief.candidates), belief.calibration.spread**2))
     if compared is not None:
         mean[head] = compared.mean
@@ -133,8 +134,8 @@ def _ended(state: RerankState) -> str | None:
     return state.ended or next((stage for stage, asked in stages if any(a.state == "not_asked" for a in asked)), None)
 
 
-def _doubts(state: RerankState, deps: Resources) -> list[str]:
-    consistency = deps.calibration.consistency if deps.calibration else None
+def _doubts(state: RerankState, resources: Resources) -> list[str]:
+    consistency = resources.calibration.consistency if resources.calibration else None
     if not state.comparisons or consistency is None or consistency >= UNCERTAIN_COMPARISONS:
         return []
     return [f"this model's comparisons agree in both orders for {consistency:.0%} of pairs only; they weigh little"]

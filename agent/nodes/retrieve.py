@@ -8,10 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from langgraph.runtime import Runtime
-
+from fieldscope.agent.context import Context
 from fieldscope.agent.fusion import prior_order
-from fieldscope.agent.resources import QueryContext, Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import TraceEvent
@@ -20,22 +18,21 @@ from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.types import Candidate, Prior, Query
 
 
-async def retrieve(
-    state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
-) -> dict[str, Any]:
+async def retrieve(state: RerankState, context: Context) -> dict[str, Any]:
     """Put the candidates in prior order. A later round looks further, and keeps those that were found before.
 
     Raises `ConfigError` where there are neither given candidates nor a retriever, or unusable candidates.
     """
+    strategy, retriever = context.strategy, context.resources.retriever
     if state.round and state.given is not None:
         return {}
     if state.given is not None:
         candidates = prior_order(state.given)[: state.top_k]
         data: dict[str, Any] = {"candidates": len(candidates), "given": True}
-    elif deps.retriever is not None:
+    elif retriever is not None:
         k = _wanted(state, strategy)
         wording = _wording(state, strategy)
-        found = await asyncio.to_thread(deps.retriever.search, state.query, k, **wording)
+        found = await asyncio.to_thread(retriever.search, state.query, k, **wording)
         candidates = _merged(found, state.candidates, lasting=strategy.retrieve.prior == "query")
         data = {
             "candidates": len(candidates),
@@ -50,7 +47,7 @@ async def retrieve(
         raise ConfigError(f"query {state.query.id!r} has no candidates; give some, or an index to search")
     events = [TraceEvent(kind="retrieved", at=time.monotonic() - state.started, data=data)]
     if not state.round:
-        events.insert(0, TraceEvent(kind="started", at=0.0, data=_setting(deps, strategy)))
+        events.insert(0, TraceEvent(kind="started", at=0.0, data=_setting(context)))
     return {"candidates": candidates, "trace": tuple(events)}
 
 
@@ -88,12 +85,13 @@ def _merged(found: Sequence[Candidate], before: Sequence[Candidate], lasting: bo
     return prior_order((*found, *missed))
 
 
-def _setting(deps: Resources, strategy: Strategy) -> dict[str, Any]:
+def _setting(context: Context) -> dict[str, Any]:
     """Everything besides the query that decides the ranking."""
+    resources, strategy = context.resources, context.strategy
     return {
         "strategy": strategy.name,
         "strategy_fingerprint": strategy.fingerprint,
         "prompts": {prompt.name: prompt.fingerprint for prompt in strategy.prompts},
-        "model": deps.lmm.identity if deps.lmm and strategy.prompts else None,
-        "calibrated": deps.calibration is not None and deps.calibration.key is not None,
+        "model": resources.lmm.identity if resources.lmm and strategy.prompts else None,
+        "calibrated": resources.calibration is not None and resources.calibration.key is not None,
     }

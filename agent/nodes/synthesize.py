@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from langgraph.runtime import Runtime
-
-from fieldscope.agent.call import ask, image_parts, messages, one_line, spent
+from fieldscope.agent.call import ask, image_parts, one_line, spent
+from fieldscope.agent.context import Context
 from fieldscope.agent.json_answer import ask_structured
-from fieldscope.agent.lmm.base import LMM, LMMRequest, TextPart
-from fieldscope.agent.query_text import own_words, request_text
-from fieldscope.agent.resources import QueryContext, Resources
+from fieldscope.agent.lmm.base import LMM, LMMRequest
+from fieldscope.agent.query_text import own_words
+from fieldscope.agent.requests import caption_request, refinement_request, synthesis_request
 from fieldscope.agent.schemas import SynthesisAnswer
 from fieldscope.agent.state import RerankState
-from fieldscope.agent.strategies.strategy import Strategy, Synthesize
+from fieldscope.agent.strategies.settings import Synthesize
 from fieldscope.agent.types import Call, Instruction, Synthesis, TraceEvent
-from fieldscope.core.errors import ConfigError, ImageError
+from fieldscope.core.errors import ImageError
 from fieldscope.core.types import ImageSource, Query
 from fieldscope.retrieval.encoder import query_text
 
@@ -24,18 +23,14 @@ LONGEST_CAPTION = 600
 """Characters of a caption that are taken on."""
 
 
-async def synthesize(
-    state: RerankState, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
-) -> dict[str, Any]:
+async def synthesize(state: RerankState, context: Context) -> dict[str, Any]:
     """What the request asks for. Where no usable answer comes, the request's own words stand in, or in a later round
     what was thought out before; the event says so and why."""
-    settings, lmm = strategy.synthesize, runtime.context.lmm
-    if settings is None or lmm is None:
-        raise ConfigError(f"strategy {strategy.name!r} has no stage 'synthesize', or there is no model to ask")
+    settings, lmm = context.asking(context.strategy.synthesize)
     query, caption = state.query, state.caption
     calls: tuple[Call, ...] = ()
     if query.reference_image is not None and not caption:
-        captioned = await caption_image(lmm, query.reference_image, settings, deps.images)
+        captioned = await caption_image(lmm, query.reference_image, settings, context.resources.images)
         caption, calls = captioned.text, (captioned,)
     said: SynthesisAnswer | None
     error: str | None
@@ -68,15 +63,7 @@ async def caption_image(lmm: LMM, image_id: str, settings: Synthesize, images: I
         (image,) = await image_parts(images, [image_id])
     except ImageError as error:
         return Call(stage="caption", state="unknown", error=one_line(error))
-    prompt = settings.caption
-    answer = await ask(
-        lmm,
-        LMMRequest(
-            messages=messages(prompt, image, TextPart(text=prompt.render())),
-            max_tokens=settings.max_tokens,
-            extra_body=settings.extra_body,
-        ),
-    )
+    answer = await ask(lmm, caption_request(image, settings))
     if answer.response is None:
         return Call(stage="caption", **answer.asked)
     text = " ".join(answer.response.text.split())[:LONGEST_CAPTION]
@@ -85,15 +72,9 @@ async def caption_image(lmm: LMM, image_id: str, settings: Synthesize, images: I
 
 
 def _request(settings: Synthesize, state: RerankState, caption: str) -> LMMRequest:
-    prompt, values = settings.prompt, {"request": request_text(state.query, caption)}
     if state.round and state.synthesis:
-        prompt = settings.again
-        values |= {"earlier": state.synthesis.comprehensive, "wanting": state.wanting}
-    return LMMRequest(
-        messages=messages(prompt, TextPart(text=prompt.render(**values))),
-        max_tokens=settings.max_tokens,
-        extra_body=settings.extra_body,
-    )
+        return refinement_request(state.query, caption, state.synthesis.comprehensive, state.wanting, settings)
+    return synthesis_request(state.query, caption, settings)
 
 
 def _settle(

@@ -6,25 +6,20 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
-
-from langgraph.errors import NodeError
-from langgraph.runtime import Runtime
-from langgraph.types import Command
+from typing import Any
 
 from fieldscope.agent.batched_questions import JOINT_CONFIDENCE
-from fieldscope.agent.call import Answer, ask, image_parts, messages, one_line
+from fieldscope.agent.call import Answer, ask, image_parts, one_line
+from fieldscope.agent.context import Context
 from fieldscope.agent.json_answer import ask_structured
-from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
+from fieldscope.agent.lmm.base import LMM, ImagePart
 from fieldscope.agent.lmm.yes_no import p_yes
-from fieldscope.agent.nodes.failures import require_foreseen
-from fieldscope.agent.questions import question
-from fieldscope.agent.resources import QueryContext, Resources
+from fieldscope.agent.requests import joint_request, question
 from fieldscope.agent.schemas import AnswersAnswer
 from fieldscope.agent.state import VerifyTask
-from fieldscope.agent.strategies.strategy import Joint, Strategy, Verify
+from fieldscope.agent.strategies.settings import Joint, Verify
 from fieldscope.agent.types import Call, Predicate, TraceEvent, Verdict
-from fieldscope.core.errors import ConfigError, ImageError
+from fieldscope.core.errors import ImageError
 
 
 async def judge(lmm: LMM, predicate: Predicate, image: ImagePart, settings: Verify) -> Verdict:
@@ -48,13 +43,7 @@ async def judge_jointly(
     lmm: LMM, predicates: Sequence[Predicate], image: ImagePart, joint: Joint
 ) -> tuple[list[Verdict], tuple[Call, ...]]:
     """Ask everything about an image at once. An answer for each question, in order, or unknown verdicts for all."""
-    questions = " ".join(f"{number}. {predicate.question}" for number, predicate in enumerate(predicates, start=1))
-    request = LMMRequest(
-        messages=messages(joint.prompt, image, TextPart(text=joint.prompt.render(questions=questions))),
-        max_tokens=joint.max_tokens,
-        json_schema=AnswersAnswer.model_json_schema(),
-        extra_body=joint.extra_body,
-    )
+    request = joint_request(predicates, image, joint)
     said = await ask_structured(lmm, request, AnswersAnswer, joint.repairs, "joint")
     answers = said.value.answers if said.value else ()
     error = said.error
@@ -77,17 +66,13 @@ async def judge_jointly(
     return verdicts, said.calls
 
 
-async def verify(
-    task: VerifyTask, runtime: Runtime[QueryContext], *, deps: Resources, strategy: Strategy
-) -> dict[str, Any]:
+async def verify(task: VerifyTask, context: Context) -> dict[str, Any]:
     """One task of a wave: the verdicts on one image, and its event."""
-    settings, lmm = strategy.verify, runtime.context.lmm
-    if settings is None or lmm is None:
-        raise ConfigError(f"strategy {strategy.name!r} has no stage 'verify', or there is no model to ask")
+    settings, lmm = context.asking(context.strategy.verify)
     try:
-        (image,) = await image_parts(deps.images, [task.image_id])
+        (image,) = await image_parts(context.resources.images, [task.image_id])
     except ImageError as error:
-        return _update(task, _unknown(task, one_line(error)))
+        return failed(task, one_line(error))
     if task.joint and settings.joint:
         verdicts, calls = await judge_jointly(lmm, task.predicates, image, settings.joint)
         return {**_update(task, verdicts), "calls": calls}
@@ -97,20 +82,17 @@ async def verify(
     return _update(task, verdicts)
 
 
-def unforeseen(task: VerifyTask, error: NodeError) -> Command[Literal["plan"]]:
-    """What nobody foresaw in one task (LangGraph's error handler) is unknown for that image, and the others go on."""
-    return Command(update=_update(task, _unknown(task, require_foreseen(error))), goto="plan")
+def failed(task: VerifyTask, error: str) -> dict[str, Any]:
+    """The update of a task that failed as a whole: its verdicts are unknown."""
+    verdicts = [
+        Verdict(predicate=p.id, image_id=task.image_id, state="unknown", error=error, joint=task.joint)
+        for p in task.predicates
+    ]
+    return _update(task, verdicts)
 
 
 def _expected(p: float, predicate: Predicate) -> float:
     return p if predicate.expected == "yes" else 1.0 - p
-
-
-def _unknown(task: VerifyTask, error: str) -> list[Verdict]:
-    return [
-        Verdict(predicate=p.id, image_id=task.image_id, state="unknown", error=error, joint=task.joint)
-        for p in task.predicates
-    ]
 
 
 def _update(task: VerifyTask, verdicts: Sequence[Verdict]) -> dict[str, Any]:

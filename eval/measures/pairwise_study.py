@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
-from langgraph.runtime import Runtime
-from langgraph.types import Send
-
-from fieldscope.agent.budget import Account
+from fieldscope.agent.context import Context
 from fieldscope.agent.nodes.compare import compare
-from fieldscope.agent.nodes.pair import described, pair
+from fieldscope.agent.nodes.pair import pair
 from fieldscope.agent.nodes.rank import rank
-from fieldscope.agent.resources import QueryContext, Resources
+from fieldscope.agent.query_text import comparison_text
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import DEPTH, settled
 from fieldscope.agent.state import CompareTask, RerankState
 from fieldscope.agent.strategies.strategy import Strategy
@@ -42,21 +40,21 @@ def state_of(query: Query, result: RerankResult) -> RerankState:
 
 
 async def ask_groups(
-    state: RerankState, groups: Sequence[tuple[str, ...]], deps: Resources, strategy: Strategy
+    state: RerankState, groups: Sequence[tuple[str, ...]], resources: Resources, strategy: Strategy
 ) -> tuple[Comparison, ...]:
     """Each group of images shown in its order and backwards, two comparisons for each group."""
-    runtime = Runtime(context=QueryContext(deps.lmm, Account()))
+    context = Context(resources, strategy, resources.lmm)
     tasks = [
         CompareTask(
             query=state.query,
-            description=described(state),
+            description=comparison_text(state.query, state.synthesis),
             orders=(group, group[::-1]),
             wave=1,
             started=state.started,
         )
         for group in groups
     ]
-    done = await asyncio.gather(*(compare(task, runtime, deps=deps, strategy=strategy) for task in tasks))
+    done = await asyncio.gather(*(compare(task, context) for task in tasks))
     return tuple(comparison for update in done for comparison in update["comparisons"])
 
 
@@ -72,33 +70,31 @@ class HeadStudy:
     calls_scheduled: int
 
 
-async def study_head(state: RerankState, deps: Resources, strategy: Strategy) -> HeadStudy:
+async def study_head(state: RerankState, resources: Resources, strategy: Strategy) -> HeadStudy:
     """Ask all pairs of the head; then let the scheduler choose among the answers, within the strategy's `max_calls`."""
-    belief, head, _ = settled(state, deps, strategy)
+    belief, head, _ = settled(state, resources, strategy)
     ids = [belief.candidates[index].image_id for index in head]
-    everything = await ask_groups(state, list(combinations(ids, 2)), deps, strategy)
-    chosen = scheduled(state, {comparison.shown: comparison for comparison in everything}, deps, strategy)
+    everything = await ask_groups(state, list(combinations(ids, 2)), resources, strategy)
+    chosen = scheduled(state, {comparison.shown: comparison for comparison in everything}, resources, strategy)
     return HeadStudy(
-        before=_ranking(state, deps, strategy),
-        all_pairs=_ranking(state.model_copy(update={"comparisons": everything}), deps, strategy),
-        scheduled=_ranking(state.model_copy(update={"comparisons": chosen}), deps, strategy),
+        before=_ranking(state, resources, strategy),
+        all_pairs=_ranking(state.model_copy(update={"comparisons": everything}), resources, strategy),
+        scheduled=_ranking(state.model_copy(update={"comparisons": chosen}), resources, strategy),
         calls_all=len(everything),
         calls_scheduled=len(chosen),
     )
 
 
 def scheduled(
-    state: RerankState, answers: Mapping[tuple[str, ...], Comparison], deps: Resources, strategy: Strategy
+    state: RerankState, answers: Mapping[tuple[str, ...], Comparison], resources: Resources, strategy: Strategy
 ) -> tuple[Comparison, ...]:
     """The comparisons that the agent would have asked for from here, given the answer to every order of showing."""
-    runtime = Runtime(context=QueryContext(deps.lmm, Account()))
+    context = Context(resources, strategy, resources.lmm)
     while True:
-        step = pair(state, runtime, deps=deps, strategy=strategy)
-        towards = step.goto if isinstance(step.goto, list) else []
-        sent = [to.arg for to in towards if isinstance(to, Send)]
-        if not sent:
+        tasks = [task for task in pair(state, context).tasks if isinstance(task, CompareTask)]
+        if not tasks:
             return state.comparisons
-        asked = tuple(answers[order] for task in sent for order in task.orders)
+        asked = tuple(answers[order] for task in tasks for order in task.orders)
         state = state.model_copy(update={"comparisons": (*state.comparisons, *asked), "wave": state.wave + 1})
 
 
@@ -130,7 +126,7 @@ def _ndcg(ranking: Sequence[RankedCandidate], judgments: Mapping[str, int]) -> f
     return float(ndcg(relevance, sum(judgments.values()), DEPTH))
 
 
-def _ranking(state: RerankState, deps: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
-    runtime = Runtime(context=QueryContext(deps.lmm, Account()))
-    result: RerankResult = rank(state, runtime, deps=deps, strategy=strategy)["result"]
+def _ranking(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
+    context = Context(resources, strategy, resources.lmm)
+    result: RerankResult = rank(state, context)["result"]
     return result.ranking

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from langgraph.runtime import Runtime
 from pydantic import ValidationError
 
 from fieldscope.agent.budget import Account, Budget
 from fieldscope.agent.call import Answer
+from fieldscope.agent.context import Context
 from fieldscope.agent.lmm.base import LMMResponse
 from fieldscope.agent.nodes.compare import comparison_of
 from fieldscope.agent.nodes.rank import rank
 from fieldscope.agent.nodes.verify import verdict_of
-from fieldscope.agent.resources import QueryContext, Resources
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Asked, Comparison, Predicate, RerankResult, TraceEvent, Verdict
@@ -54,12 +54,12 @@ class Rescorer:
         self,
         strategy: Strategy,
         results: Mapping[str, RerankResult],
-        deps: Resources,
+        resources: Resources,
         responses: Responses | None = None,
     ) -> None:
         self.strategy = strategy
         self._results = results
-        self._deps = deps
+        self._resources = resources
         self._responses = responses
 
     async def rerank(
@@ -67,10 +67,7 @@ class Rescorer:
     ) -> RerankResult:
         """Candidates and budget are those of the run. Raises `CacheError` where a response is missing."""
         before = self._results[query.id]
-        runtime = cast(Runtime[QueryContext], None)  # rank spends nothing
-        result: RerankResult = rank(self._state(query, before), runtime, deps=self._deps, strategy=self.strategy)[
-            "result"
-        ]
+        result: RerankResult = rank(self._state(query, before), Context(self._resources, self.strategy))["result"]
         reasons = before.reasons if self.strategy.explain else ()
         return result.model_copy(update={"reasons": reasons})
 
@@ -115,7 +112,7 @@ class Rescorer:
         """The events of the run, begun by this strategy."""
         if event.kind != "started":
             return event
-        fitted = self._deps.calibration
+        fitted = self._resources.calibration
         own: dict[str, Any] = {
             "strategy": self.strategy.name,
             "strategy_fingerprint": self.strategy.fingerprint,

@@ -9,18 +9,15 @@ from dataclasses import dataclass
 
 from fieldscope.agent.budget import Budget
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
-from fieldscope.agent.lmm.choice import LETTERS
-from fieldscope.agent.strategies.strategy import Compare, Strategy
+from fieldscope.agent.strategies.settings import Calls, Scope
+from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Asked, Call, Comparison, Reason, RerankResult
 from fieldscope.core.errors import ContextLengthError
 from fieldscope.core.types import Query
-from fieldscope.prompts.prompt import Prompt
 from fieldscope.retrieval.encoder import query_text
 
 TOKENS_PER_IMAGE = 600
 CHARACTERS_PER_TOKEN = 4
-ANSWER_TOKENS = {"caption": 40, "synthesize": 250, "refine": 250, "decompose": 200, "joint": 200, "explain": 40}
-"""What is taken for granted of a model that nobody has measured; other answers are as long as they may be."""
 
 _SHOWN = 60  # characters of a query in a message
 
@@ -100,7 +97,7 @@ def estimate(
     is spared: every query has the most predicates, and every repair is needed. Budgets of calls and tokens are kept.
     What a call reads and writes is the calibration's where it has its stage; else `measure` says what it reads.
     """
-    bound = is_bound(strategy)
+    bound = strategy.open_ended
     total: dict[str, Spending] = {}
     for query, pool in zip(queries, candidates, strict=True):
         stages: dict[str, Spending] = {}
@@ -125,8 +122,7 @@ def require_context(strategies: Iterable[Strategy], queries: Sequence[Query], co
             price = _Fewest(query)
             for _ in _stages(query, 1, strategy, price, given=True, bound=True):
                 pass
-            for stage, read in price.read.items():
-                written = _longest_answer(stage, strategy)
+            for stage, (read, written) in price.tokens.items():
                 if read + written > context:
                     raise ContextLengthError(
                         f"the model's context has {context:,} tokens, and the stage {stage!r} of {strategy.name} needs "
@@ -134,16 +130,6 @@ def require_context(strategies: Iterable[Strategy], queries: Sequence[Query], co
                         f"{written:,} for its answer; serve the model with a larger context (vLLM: --max-model-len), "
                         "or lower the stage's max_tokens"
                     )
-
-
-def is_bound(strategy: Strategy) -> bool:
-    """Whether what the strategy asks depends on the answers, so that it can be bounded only."""
-    verify, compare = strategy.verify, strategy.compare
-    return (
-        strategy.refine is not None
-        or (verify is not None and (verify.stop_below is not None or verify.joint is not None))
-        or (compare is not None and (compare.mode != "set" or compare.stop_below > 0))
-    )
 
 
 def profile(results: Iterable[RerankResult]) -> dict[str, float]:
@@ -180,51 +166,24 @@ def _stages(
     query: Query, pool: int, strategy: Strategy, price: _Price, given: bool, bound: bool
 ) -> Iterator[tuple[str, Spending]]:
     """One query's stages in the order of the flow."""
-    rounds = strategy.refine.rounds if strategy.refine else 0
-    widened = [strategy.refine.widen**n if strategy.refine else 1.0 for n in range(rounds + 1)]
-    found = [pool if given else min(pool, math.ceil(strategy.retrieve.top_k * factor)) for factor in widened]
-    if synthesize := strategy.synthesize:
-        attempts = 1 + synthesize.repairs if bound else 1
-        if query.reference_image is not None:
-            yield "caption", price.of("caption", synthesize.caption, images=1)
-        yield "synthesize", price.of("synthesize", synthesize.prompt) * attempts
-        if rounds:
-            yield "refine", price.of("refine", synthesize.again) * attempts * rounds
+    refine = strategy.refine
+    widened = tuple(refine.widen**n for n in range(refine.rounds + 1)) if refine else (1.0,)
     predicates = 1.0
-    if decompose := strategy.decompose:
-        attempts = 1 + decompose.repairs if bound else 1
-        yield "decompose", price.of("decompose", decompose.prompt) * attempts * (1 + rounds)
-        most = float(decompose.max_predicates)
+    if strategy.decompose:
+        most = float(strategy.decompose.max_predicates)
         predicates = most if bound else min(max(price.predicates, 1.0), most)
-    if strategy.check and strategy.verify and query.reference_image is not None:
-        yield "check", price.of("verify", strategy.verify.prompt, images=1, answer=1) * predicates * (1 + rounds)
-    if verify := strategy.verify:
-        images = sum(
-            min(size, math.ceil((verify.top_k or size) * factor)) for size, factor in zip(found, widened, strict=True)
-        )
-        if joint := verify.joint:
-            yield "joint", price.of("joint", joint.prompt, images=1) * images * (1 + joint.repairs)
-        one = price.of("verify", verify.prompt, images=1, answer=verify.max_tokens)
-        yield "verify", one * images * (predicates + (verify.whole is not None))
-    if compare := strategy.compare:
-        composed = query.reference_image is not None
-        shown = {"pair": 2, "set": compare.set_size, "walk": 1}[compare.mode]
-        named = [] if compare.mode == "walk" else [*["reference"] * composed, *LETTERS[:shown]]
-        names = "".join(f"{name}:\n" for name in named)
-        prompt = compare.reference if composed else compare.prompt
-        one = price.of("compare", prompt, images=shown + composed, answer=1, before=names)
-        yield "compare", one * (comparisons(compare, found[-1]) if price.comparing or compare.mode == "walk" else 0)
-    if explain := strategy.explain:
-        yield "explain", price.of("explain", explain.prompt, images=1) * min(explain.top_k, found[-1])
-
-
-def comparisons(compare: Compare, candidates: int) -> int:
-    """The calls that a stage of comparisons makes where it never stops early: each group in two orders."""
-    head = min(compare.top_k, candidates)
-    if compare.mode == "walk":
-        return min(head, compare.max_calls)
-    size = 2 if compare.mode == "pair" else min(compare.set_size, head)
-    return 2 * min(compare.max_calls // 2, math.comb(head, size)) if head > 1 else 0
+    scope = Scope(
+        composed=query.reference_image is not None,
+        images=tuple(pool if given else min(pool, math.ceil(strategy.retrieve.top_k * factor)) for factor in widened),
+        widened=widened,
+        predicates=predicates,
+        comparing=price.comparing,
+        bound=bound,
+        verify=strategy.verify,
+    )
+    for stage in strategy.stages.values():
+        for calls in stage.calls(scope):
+            yield calls.stage, price.of(calls) * calls.number
 
 
 class _Price:
@@ -237,38 +196,28 @@ class _Price:
         self.comparing = calibration.comparison_weight > 0
         self.predicates = calibration.predicates_per_word * len(self._text.split())
 
-    def of(self, stage: str, prompt: Prompt, images: int = 0, answer: int | None = None, before: str = "") -> Spending:
-        text = prompt.render(**dict.fromkeys(prompt.variables, self._text))
-        read = self._measure(prompt.system, before + text, images)
-        written = ANSWER_TOKENS[stage] if answer is None else answer
-        return Spending(1, self._tokens.get(f"{stage}:prompt", read), self._tokens.get(f"{stage}:completion", written))
+    def of(self, calls: Calls) -> Spending:
+        text = calls.prompt.render(**dict.fromkeys(calls.prompt.variables, self._text))
+        read = self._measure(calls.prompt.system, calls.before + text, calls.images)
+        stage = calls.like or calls.stage
+        read, written = self._tokens.get(f"{stage}:prompt", read), self._tokens.get(f"{stage}:completion", calls.answer)
+        return Spending(1, read, written)
 
 
 class _Fewest(_Price):
-    """Remembers the fewest tokens that each stage's prompt can have."""
+    """Remembers for each stage the fewest tokens that its prompt can have, and the most that its answer can."""
 
     def __init__(self, query: Query) -> None:
         super().__init__(query, UNCALIBRATED, lambda system, text, images: len(f"{system} {text}".split()) + images)
         self.comparing = True
-        self.read: dict[str, int] = {}
+        self.tokens: dict[str, tuple[int, int]] = {}
 
-    def of(self, stage: str, prompt: Prompt, images: int = 0, answer: int | None = None, before: str = "") -> Spending:
-        spending = super().of(stage, prompt, images, answer, before)
-        self.read[stage] = max(self.read.get(stage, 0), int(spending.prompt_tokens))
+    def of(self, calls: Calls) -> Spending:
+        spending = super().of(calls)
+        stage = calls.like or calls.stage
+        read, _ = self.tokens.get(stage, (0, 0))
+        self.tokens[stage] = max(read, int(spending.prompt_tokens)), calls.longest
         return spending
-
-
-def _longest_answer(stage: str, strategy: Strategy) -> int:
-    settings = {
-        "caption": strategy.synthesize,
-        "synthesize": strategy.synthesize,
-        "refine": strategy.synthesize,
-        "decompose": strategy.decompose,
-        "joint": strategy.verify and strategy.verify.joint,
-        "verify": strategy.verify,
-        "explain": strategy.explain,
-    }.get(stage)
-    return settings.max_tokens if settings else 1
 
 
 def _shortened(text: str) -> str:

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langgraph.runtime import Runtime
-from langgraph.types import Command
 
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.context import Context
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMM, LMMRequest, TextPart
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
-from fieldscope.agent.nodes.check import THE_CHANGE, check
+from fieldscope.agent.nodes.check import check
 from fieldscope.agent.nodes.plan import plan
-from fieldscope.agent.resources import QueryContext, Resources
-from fieldscope.agent.state import RerankState, VerifyTask
+from fieldscope.agent.query_text import THE_CHANGE
+from fieldscope.agent.resources import Resources
+from fieldscope.agent.state import Next, RerankState, VerifyTask
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import Predicate
 from fieldscope.core.errors import LMMServerError
@@ -44,11 +44,9 @@ async def checked(
     query: Query = QUERY,
     predicates: tuple[Predicate, ...] = (CRABS, TWO, SNOW),
     **known: Any,
-) -> Command[Any]:
+) -> Next:
     state = RerankState(query=query, predicates=predicates, caption="two crabs on a beach", **known)
-    return await check(
-        state, Runtime(context=QueryContext(lmm, Account())), deps=Resources(images=pictures), strategy=strategy
-    )
+    return await check(state, Context(Resources(images=pictures), strategy, lmm, Account()))
 
 
 def seeing(p_yes: Mapping[str, Answer]) -> ScriptedLMM:
@@ -62,7 +60,7 @@ def seeing(p_yes: Mapping[str, Answer]) -> ScriptedLMM:
     return ScriptedLMM(answer)
 
 
-def told(command: Command[Any]) -> dict[str, Any]:
+def told(command: Next) -> dict[str, Any]:
     (event,) = command.update["trace"]
     assert event.kind == "checked"
     return dict(event.data)
@@ -70,7 +68,7 @@ def told(command: Command[Any]) -> dict[str, Any]:
 
 async def test_what_the_reference_contradicts_is_left_out_but_the_change_stays(pictures: FolderCollection) -> None:
     command = await checked(pictures, seeing({"is there": 0.9, "are there": 0.1, "was this": 0.05}))
-    assert command.goto == "plan"
+    assert command.node == "plan"
     assert command.update["predicates"] == (CRABS, SNOW) and command.update["misread"]
     assert told(command)["left_out"] == [TWO.question] and told(command)["holds"]["n"] == pytest.approx(0.1)
     assert [(call.stage, call.state) for call in command.update["calls"]] == [("check", "answered")] * 3
@@ -79,10 +77,8 @@ async def test_what_the_reference_contradicts_is_left_out_but_the_change_stays(p
 async def test_a_misread_reference_is_not_asked_for_as_a_whole(pictures: FolderCollection) -> None:
     def first(misread: bool) -> list[str]:
         state = RerankState(query=QUERY, predicates=(SNOW,), misread=misread, candidates=(Candidate("00.png", 0.5),))
-        command = plan(
-            state, Runtime(context=QueryContext(None, Account())), deps=Resources(images=pictures), strategy=AGENT
-        )
-        tasks: list[VerifyTask] = [send.arg for send in command.goto]  # type: ignore[union-attr]
+        command = plan(state, Context(Resources(images=pictures), AGENT, None, Account()))
+        tasks: list[VerifyTask] = [task for task in command.tasks if isinstance(task, VerifyTask)]
         return [task.predicates[0].kind for task in tasks]
 
     assert first(False) == ["query"]
@@ -91,29 +87,29 @@ async def test_a_misread_reference_is_not_asked_for_as_a_whole(pictures: FolderC
 
 async def test_a_request_that_changes_nothing_is_thought_over_once(pictures: FolderCollection) -> None:
     command = await checked(pictures, ScriptedLMM(lambda _: 0.9))
-    assert command.goto == "synthesize"
+    assert command.node == "synthesize"
     assert command.update["wanting"] == THE_CHANGE and command.update["round"] == 1
-    assert (await checked(pictures, ScriptedLMM(lambda _: 0.9), round=1)).goto == "plan"
+    assert (await checked(pictures, ScriptedLMM(lambda _: 0.9), round=1)).node == "plan"
     once = await checked(pictures, ScriptedLMM(lambda _: 0.9), load_strategy("predicates"))
-    assert once.goto == "plan" and told(once)["unchanged"] and "round" not in once.update
+    assert once.node == "plan" and told(once)["unchanged"] and "round" not in once.update
 
 
 async def test_other_requests_pass_unasked(pictures: FolderCollection) -> None:
     lmm = ScriptedLMM({})
-    assert (await checked(pictures, lmm, query=Query(id="q", text="two crabs"))).update is None
-    assert (await checked(pictures, lmm, predicates=())).update is None
+    assert (await checked(pictures, lmm, query=Query(id="q", text="two crabs"))).update == {}
+    assert (await checked(pictures, lmm, predicates=())).update == {}
     assert lmm.requests == []
 
 
 async def test_what_can_not_be_asked_stays(pictures: FolderCollection) -> None:
     gone = await checked(pictures, ScriptedLMM({}), query=QUERY.model_copy(update={"reference_image": "gone.png"}))
-    assert gone.goto == "plan" and "gone.png" in told(gone)["error"] and "predicates" not in gone.update
+    assert gone.node == "plan" and "gone.png" in told(gone)["error"] and "predicates" not in gone.update
     failed = await checked(pictures, ScriptedLMM(lambda _: LMMServerError("status 500")))
     assert failed.update["predicates"] == (CRABS, TWO, SNOW) and not told(failed)["unchanged"]
     assert {call.state for call in failed.update["calls"]} == {"unknown"}
     broke = BudgetedLMM(ScriptedLMM({}), Account(Budget(max_calls=0)))
     spent = await checked(pictures, broke)
-    assert spent.goto == "plan" and {call.state for call in spent.update["calls"]} == {"not_asked"}
+    assert spent.node == "plan" and {call.state for call in spent.update["calls"]} == {"not_asked"}
 
 
 async def test_a_caption_that_lies_misleads_nobody(pictures: FolderCollection) -> None:

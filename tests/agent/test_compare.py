@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langgraph.runtime import Runtime
-from langgraph.types import Send
 
 from fieldscope.agent.bradley_terry import settle
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
 from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.context import Context
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse, TextPart, TokenLogprob
 from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.nodes.compare import compare
-from fieldscope.agent.nodes.pair import described, pair
-from fieldscope.agent.resources import QueryContext, Resources
+from fieldscope.agent.nodes.pair import pair
+from fieldscope.agent.query_text import comparison_text
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import settled
 from fieldscope.agent.state import CompareTask, RerankState
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
@@ -64,9 +64,9 @@ def deps(pictures: Path) -> Resources:
     return Resources(images=FolderCollection(pictures))
 
 
-def runtime(lmm: ScriptedLMM, budget: Budget | None = None) -> Runtime[QueryContext]:
+def context(resources: Resources, strategy: Strategy, lmm: ScriptedLMM, budget: Budget | None = None) -> Context:
     account = Account(budget)
-    return Runtime(context=QueryContext(BudgetedLMM(lmm, account), account))
+    return Context(resources, strategy, BudgetedLMM(lmm, account), account)
 
 
 def task(*orders: tuple[str, ...], query: Query = QUERY) -> CompareTask:
@@ -76,7 +76,7 @@ def task(*orders: tuple[str, ...], query: Query = QUERY) -> CompareTask:
 async def compared(
     task: CompareTask, lmm: ScriptedLMM, deps: Resources, strategy: str, budget: Budget | None = None
 ) -> Any:
-    update = await compare(task, runtime(lmm, budget), deps=deps, strategy=load_strategy(strategy))
+    update = await compare(task, context(deps, load_strategy(strategy), lmm, budget))
     return update["comparisons"]
 
 
@@ -170,23 +170,20 @@ def state(n: int = 6, **known: Any) -> RerankState:
     return RerankState(query=known.pop("query", QUERY), candidates=candidates, **known)
 
 
+def words(state: RerankState) -> str:
+    return comparison_text(state.query, state.synthesis)
+
+
 def planned(
     state: RerankState, deps: Resources, strategy: Strategy, budget: Budget | None = None
 ) -> tuple[list[CompareTask], dict[str, Any], dict[str, Any]]:
     """The tasks of the next wave, the event's data, and the whole update."""
-    command = pair(state, runtime(ScriptedLMM({}), budget), deps=deps, strategy=strategy)
+    command = pair(state, context(deps, strategy, ScriptedLMM({}), budget))
     update = command.update
-    assert isinstance(update, dict)
     (event,) = update["trace"]
     assert event.kind == "paired"
-    if command.goto == "rank":
-        return [], event.data, update
-    assert isinstance(command.goto, list)
-    tasks = []
-    for send in command.goto:
-        assert isinstance(send, Send) and send.node == "compare"
-        tasks.append(send.arg)
-    return tasks, event.data, update
+    assert command.node == ("compare" if command.tasks else "rank")
+    return [task for task in command.tasks if isinstance(task, CompareTask)], event.data, update
 
 
 def answered(*shown: str, best: float = 0.6) -> Comparison:
@@ -276,10 +273,10 @@ def test_only_the_head_is_compared(deps: Resources) -> None:
 def test_what_a_comparison_shows_of_a_query() -> None:
     thought = Synthesis(thought="", core="a crab", detailed="a red crab", comprehensive="one red crab on sand")
     talk = Query(id="d", text="a crab", dialogue=(Turn(question="which colour?", answer="red"),))
-    assert described(state()) == "a red crab"
-    assert described(state(query=talk)) == "a crab, red"
-    assert described(state(query=talk, synthesis=thought)) == "one red crab on sand"
-    assert described(state(query=COMPOSED, synthesis=thought)) == "make it blue"
+    assert words(state()) == "a red crab"
+    assert words(state(query=talk)) == "a crab, red"
+    assert words(state(query=talk, synthesis=thought)) == "one red crab on sand"
+    assert words(state(query=COMPOSED, synthesis=thought)) == "make it blue"
 
 
 # What the comparisons make of the head.

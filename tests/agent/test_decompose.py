@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langgraph.runtime import Runtime
 
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.context import Context
 from fieldscope.agent.lmm.base import LMM
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.nodes.decompose import decompose, predicate
-from fieldscope.agent.resources import QueryContext, Resources
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import Instruction, Operation, Predicate, Synthesis
@@ -54,7 +54,7 @@ async def run(
             update={"decompose": strategy.decompose.model_copy(update={"max_predicates": most})}
         )
     deps = Resources(images=FolderCollection(Path(__file__).parent))
-    return await decompose(state, Runtime(context=QueryContext(lmm, Account())), deps=deps, strategy=strategy)
+    return await decompose(state, Context(deps, strategy, lmm, Account()))
 
 
 def told(update: dict[str, Any]) -> dict[str, Any]:
@@ -218,7 +218,7 @@ async def test_an_answer_that_failed_is_asked_for_again() -> None:
 
 
 async def test_without_a_synthesis_there_is_nothing_to_take_apart() -> None:
-    with pytest.raises(ConfigError, match="'agent' has no stage 'decompose' after 'synthesize'"):
+    with pytest.raises(ConfigError, match="run synthesize before it"):
         await run(RerankState(query=QUERY), saying())
 
 

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langgraph.runtime import Runtime
 
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.context import Context
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, TextPart
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.nodes.explain import explain
-from fieldscope.agent.resources import QueryContext, Resources
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.agent.types import Call, RankedCandidate, RerankResult, Synthesis, TraceEvent
@@ -44,8 +44,7 @@ async def run(
 ) -> dict[str, Any]:
     deps = Resources(images=FolderCollection(pictures), max_concurrency=2)
     begun = RerankState(query=QUERY, result=ranked, **{"synthesis": SYNTHESIS, **state})
-    runtime = Runtime(context=QueryContext(lmm, Account()))
-    return await explain(begun, runtime, deps=deps, strategy=load_strategy(strategy))
+    return await explain(begun, Context(deps, load_strategy(strategy), lmm))
 
 
 def by_image(**answers: Answer) -> ScriptedLMM:

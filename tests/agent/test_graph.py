@@ -105,7 +105,7 @@ async def test_the_image_comes_first_and_the_question_last(make_agent: AgentFact
     for request in lmm.requests:
         (message,) = request.messages
         assert [part.type for part in message.content] == ["image", "text"]
-        assert request.images[0].sha256 == agent.deps.images.pixel_hash(asked_about(request))
+        assert request.images[0].sha256 == agent.resources.images.pixel_hash(asked_about(request))
         assert (request.max_tokens, request.top_logprobs, request.temperature) == (1, 20, 0.0)
 
 
@@ -297,7 +297,7 @@ async def test_outside_the_window_nothing_is_asked_and_nothing_moves(
     windowed = Strategy.model_validate(
         {"name": "w", "verify": {"prompt": "match_yes_no", "top_k": 3}, "fusion": {"method": "p_yes"}}
     )
-    result = await Agent(base.deps, windowed).rerank(QUERY, candidates)
+    result = await Agent(base.resources, windowed).rerank(QUERY, candidates)
     assert order(result) == ["2.png", "1.png", "0.png", *BY_PRIOR[3:]]
     assert len(lmm.requests) == 3
     assert list(verdict_states(result).values()) == ["answered"] * 3 + ["not_asked"] * 5

@@ -5,16 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langgraph.runtime import Runtime
-from langgraph.types import Command
 
 from fieldscope.agent.batched_questions import agreed
 from fieldscope.agent.budget import Account, Budget
 from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.context import Context
 from fieldscope.agent.nodes.assess import assess, contradicted
 from fieldscope.agent.nodes.plan import plan
-from fieldscope.agent.resources import QueryContext, Resources
-from fieldscope.agent.state import RerankState, VerifyTask
+from fieldscope.agent.resources import Resources
+from fieldscope.agent.state import Next, RerankState, VerifyTask
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import Predicate, Synthesis, Verdict
 from fieldscope.core.types import Candidate, Query
@@ -68,8 +67,8 @@ def state(*verdicts: Verdict, images: int = 6, **more: object) -> RerankState:
 
 
 def planned(now: RerankState, strategy: Strategy, budget: Budget | None = None) -> list[VerifyTask]:
-    command = plan(now, Runtime(context=QueryContext(None, Account(budget))), deps=DEPS, strategy=strategy)
-    return [] if command.goto == "assess" else [send.arg for send in command.goto]  # type: ignore[union-attr]
+    command = plan(now, Context(DEPS, strategy, None, Account(budget)))
+    return [] if command.node == "assess" else [task for task in command.tasks if isinstance(task, VerifyTask)]
 
 
 def test_without_early_stop_every_question_is_sent_once_the_rarest_yes_first() -> None:
@@ -179,29 +178,29 @@ def test_what_a_joint_answer_left_open_is_asked_alone() -> None:
     assert {t.image_id for t in planned(state(*verdicts), strategy)} == {"i4"} - sampled
 
 
-def goes(now: RerankState, strategy: Strategy = AGENT, budget: Budget | None = None) -> Command[str]:
-    return assess(now, Runtime(context=QueryContext(None, Account(budget))), deps=DEPS, strategy=strategy)  # type: ignore
+def goes(now: RerankState, strategy: Strategy = AGENT, budget: Budget | None = None) -> Next:
+    return assess(now, Context(DEPS, strategy, None, Account(budget)))  # type: ignore
 
 
 def test_confirmed_candidates_need_no_second_thought() -> None:
     now = state(*[said(f"i{n}", p, 0.99 if n < 2 else 0.01) for n in range(6) for p in (CRAB, RED)])
-    assert goes(now).goto == "pair"
+    assert goes(now).node == "pair"
 
 
 def test_too_few_confirmed_are_thought_over_once_and_the_trace_says_so() -> None:
     now = state(*[said(f"i{n}", p, 0.3) for n in range(6) for p in (CRAB, RED)])
     command = goes(now)
-    assert command.goto == "synthesize" and command.update["wanting"] == "too few images match."
+    assert command.node == "synthesize" and command.update["wanting"] == "too few images match."
     assert [event.kind for event in command.update["trace"]] == ["assessed", "refined"]
-    assert goes(now.model_copy(update={"round": 1})).goto == "pair"
-    assert goes(now, budget=Budget(max_calls=0)).goto == "pair"
-    assert goes(now, ALL).goto == "rank"
+    assert goes(now.model_copy(update={"round": 1})).node == "pair"
+    assert goes(now, budget=Budget(max_calls=0)).node == "pair"
+    assert goes(now, ALL).node == "rank"
 
 
 def test_a_question_that_nobody_passes_is_wanting() -> None:
     verdicts = [said(f"i{n}", RED, 0.01) for n in range(12)] + [said(f"i{n}", CRAB, 0.9) for n in range(12)]
     command = goes(state(*verdicts, images=12))
-    assert command.goto == "synthesize" and "tell the images apart" in command.update["wanting"]
+    assert command.node == "synthesize" and "tell the images apart" in command.update["wanting"]
 
 
 def test_contradictions_are_counted_by_image() -> None:

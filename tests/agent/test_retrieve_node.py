@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langgraph.runtime import Runtime
 
 from fieldscope.agent.budget import Account
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration, CalibrationKey
+from fieldscope.agent.context import Context
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.nodes.retrieve import retrieve, search_key
-from fieldscope.agent.resources import QueryContext, Resources
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import Synthesis
@@ -53,7 +53,7 @@ async def run(
 ) -> dict[str, Any]:
     strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
     bound = Resources(images=FolderCollection(Path(__file__).parent), retriever=finder, **deps)
-    return await retrieve(state, Runtime(context=QueryContext(None, Account())), deps=bound, strategy=strategy)
+    return await retrieve(state, Context(bound, strategy, None, Account()))
 
 
 def ids(update: dict[str, Any]) -> list[str]:

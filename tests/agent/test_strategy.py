@@ -58,10 +58,10 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         (VALID.replace("verify:\n", "verify:\n  top_logprobs: 21\n"), "verify.top_logprobs: "),
         (VALID.replace("name: mine\n", ""), "missing key 'name'"),
         (VALID.replace("name: mine", "name: ../up"), "name: "),
-        (VALID + "decompose: {prompt: decompose}\n", "wants the stage 'synthesize' before it"),
+        (VALID + "decompose: {prompt: decompose}\n", "stage `decompose` needs stage `synthesize`; add it"),
         (VALID.replace("match_yes_no", "ask_predicate"), "whole query|'question' where there is a stage 'decompose'"),
-        (VALID + "refine: {rounds: 1}\n", "wants the stage 'decompose'"),
-        (VALID + "check: {}\n", "check asks predicates.*wants the stage 'decompose'"),
+        (VALID + "refine: {rounds: 1}\n", "stage `refine` needs stage `decompose`; add it"),
+        (VALID + "check: {}\n", "stage `check` needs stage `decompose`; add it"),
         (VALID.replace("verify:\n", "verify:\n  whole: match_yes_no\n"), "whole goes beside predicates"),
         (VALID + COMPARE, "comparisons are merged by the fusion method 'posterior'"),
         (

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langgraph.runtime import Runtime
 
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
+from fieldscope.agent.context import Context
 from fieldscope.agent.lmm.base import LMM, LMMRequest
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.nodes.synthesize import LONGEST_CAPTION, synthesize
-from fieldscope.agent.resources import QueryContext, Resources
+from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.agent.types import Instruction, Synthesis
@@ -42,7 +42,7 @@ STRATEGY = load_strategy("agent")
 
 async def run(state: RerankState, lmm: LMM | None, pictures: Path = Path(__file__).parent) -> dict[str, Any]:
     deps = Resources(images=FolderCollection(pictures))
-    return await synthesize(state, Runtime(context=QueryContext(lmm, Account())), deps=deps, strategy=STRATEGY)
+    return await synthesize(state, Context(deps, STRATEGY, lmm, Account()))
 
 
 def told(update: dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +201,7 @@ async def test_a_fallback_can_be_mended_in_a_later_round() -> None:
 
 
 async def test_without_a_model_there_is_nothing_to_ask() -> None:
-    with pytest.raises(ConfigError, match="'agent' has no stage 'synthesize', or there is no model"):
+    with pytest.raises(ConfigError, match="there is no model to ask"):
         await run(RerankState(query=QUERY), None)
 
 

@@ -22,7 +22,7 @@ from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load
 from fieldscope.agent.types import Call, Comparison, Predicate, RankedCandidate, Reason, RerankResult, Verdict
 from fieldscope.core.types import Query
 from fieldscope.eval.harness import evaluate
-from fieldscope.eval.tuning.estimate import estimate, is_bound, predicates_per_word, profile, rule_of_thumb
+from fieldscope.eval.tuning.estimate import estimate, predicates_per_word, profile, rule_of_thumb
 from fieldscope.eval.types import Benchmark
 
 TEXT = Query(id="t", text="two red crabs on a beach")  # six words
@@ -190,7 +190,7 @@ def test_predicates_for_a_word() -> None:
 
 
 def test_which_strategies_are_only_bounded() -> None:
-    bounded = {name for name in list_strategies() if is_bound(load_strategy(name))}
+    bounded = {name for name in list_strategies() if load_strategy(name).open_ended}
     assert bounded == {"agent", "imagescope", "pairwise"}
     joint = {"prompt": "ask_joint", "sample": 0.0}
     told = load_strategy("predicates").model_dump(mode="json", exclude_none=True)
@@ -203,7 +203,7 @@ def test_which_strategies_are_only_bounded() -> None:
             "verify": {"prompt": "ask_predicate", "joint": joint},
         }
     )
-    assert is_bound(made)
+    assert made.open_ended
     assert calls(estimate([TEXT], [5], made))["joint"] == 10
 
 

@@ -181,7 +181,7 @@ async def test_another_configuration_is_refused_and_nothing_is_overwritten(
     other = replace(bench, name="another") if what == "benchmark" else bench
     if what == "strategy":
         verify = agent.strategy.verify and agent.strategy.verify.model_copy(update={"top_k": 3})
-        agent = Agent(agent.deps, agent.strategy.model_copy(update={"verify": verify}))
+        agent = Agent(agent.resources, agent.strategy.model_copy(update={"verify": verify}))
     differing = "lmm" if what == "provenance" else what
     with pytest.raises(ConfigError, match=rf"another configuration \(other {differing}\)"):
         await evaluate(other, [agent], tmp_path, provenance=provenance)
@@ -233,7 +233,7 @@ async def test_names_that_can_name_no_folder_are_refused(bench: Benchmark, tmp_p
     (agent,) = agents(bench, None, "clip")
     with pytest.raises(ConfigError, match="same name"):
         await evaluate(bench, [agent, agent], tmp_path)
-    bad = Agent(agent.deps, agent.strategy.model_copy(update={"name": "../clip"}))
+    bad = Agent(agent.resources, agent.strategy.model_copy(update={"name": "../clip"}))
     with pytest.raises(ConfigError, match="can't name a run's folder"):
         await evaluate(bench, [bad], tmp_path)
     assert list(tmp_path.glob("clip*")) == []

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.resources import Resources, Retriever
-from fieldscope.agent.strategies.strategy import Explain, Strategy, list_strategies, load_strategy
+from fieldscope.agent.strategies.settings import Explain
+from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name
 from fieldscope.prompts.prompt import load_prompt

@@ -14,7 +14,7 @@ from fieldscope.agent.budget import Account, Budget, BudgetedLMM
 from fieldscope.agent.call import image_parts
 from fieldscope.agent.graph import Agent, Watch
 from fieldscope.agent.nodes.synthesize import caption_image
-from fieldscope.agent.strategies.strategy import Synthesize
+from fieldscope.agent.strategies.settings import Synthesize
 from fieldscope.agent.types import Call, RerankResult
 from fieldscope.agent.usage import Usage
 from fieldscope.core.types import Candidate, Query
@@ -274,7 +274,7 @@ class Engine:
 
     def _setting(self, agent: Agent, encoder: str | None) -> Setting:
         lmm = self.models.lmm.identity if agent.strategy.prompts else None
-        return Setting(agent.strategy, lmm, encoder, agent.deps.calibration)
+        return Setting(agent.strategy, lmm, encoder, agent.resources.calibration)
 
     def _kept(self, result: RerankResult, setting: Setting, order: Sequence[Scored], model: str) -> Reranked:
         """The outcome, whose trace is on its way to the disk."""

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Any
 
-from fieldscope.agent.call import messages
-from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
-from fieldscope.agent.query_text import description, instructions_text, request_text
-from fieldscope.agent.questions import question, which_is_best
-from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer, SynthesisAnswer
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest
+from fieldscope.agent.query_text import THE_CHANGE, comparison_text, description
+from fieldscope.agent.requests import (
+    caption_request,
+    joint_request,
+    predicates_request,
+    question,
+    reason_request,
+    refinement_request,
+    synthesis_request,
+    which_is_best,
+)
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Asked, Call, Comparison, Predicate, Reason, RerankResult, Verdict
 from fieldscope.core.types import Query
-from fieldscope.prompts.prompt import Prompt
 from fieldscope.service.viewer.runs.run import Run
 
 
@@ -78,46 +83,40 @@ class _Rebuilder:
             if (other.image_id, other.request_key) == (verdict.image_id, verdict.request_key)
             and other.predicate in predicates
         ]
-        questions = " ".join(f"{number}. {predicate.question}" for number, predicate in enumerate(together, start=1))
-        image, schema = self._image(verdict.image_id), AnswersAnswer.model_json_schema()
-        yield _asking(settings.prompt, settings, image, schema=schema, questions=questions)
+        yield joint_request(together, self._image(verdict.image_id), settings)
 
     def _comparison(self, comparison: Comparison) -> Iterator[LMMRequest]:
         if settings := self._strategy.compare:
             shown = [self._image(image_id) for image_id in comparison.shown]
-            yield which_is_best(shown, self._reference(), self._described(), settings)
+            yield which_is_best(
+                shown, self._reference(), comparison_text(self._query, self._result.synthesis), settings
+            )
 
     def _reason(self, reason: Reason) -> Iterator[LMMRequest]:
         if settings := self._strategy.explain:
-            yield _asking(settings.prompt, settings, self._image(reason.image_id), query=self._described())
+            yield reason_request(
+                self._image(reason.image_id), description(self._query, self._result.synthesis), settings
+            )
 
     def _call(self, call: Call) -> Iterator[LMMRequest]:
         synthesize, decompose, reference = self._strategy.synthesize, self._strategy.decompose, self._reference()
         match call.stage:
             case "caption" if synthesize and reference:
-                yield _asking(synthesize.caption, synthesize, reference)
+                yield caption_request(reference, synthesize)
             case "synthesize" if synthesize:
-                schema = SynthesisAnswer.model_json_schema()
-                yield _asking(synthesize.prompt, synthesize, schema=schema, request=self._request())
+                yield synthesis_request(self._query, self._caption(), synthesize)
             case "refine" if synthesize:
-                schema = SynthesisAnswer.model_json_schema()
                 for earlier, wanting in product(self._earlier(), self._wanting()):
-                    yield _asking(
-                        synthesize.again, synthesize, schema=schema, request=self._request(), earlier=earlier,
-                        wanting=wanting,
-                    )  # fmt: skip
+                    yield refinement_request(self._query, self._caption(), earlier, wanting, synthesize)
             case "decompose" if decompose and self._result.synthesis:
-                text = instructions_text(self._result.synthesis.instructions)
-                schema = PredicatesAnswer.model_json_schema()
-                yield _asking(decompose.prompt, decompose, schema=schema, instructions=text)
+                yield predicates_request(self._result.synthesis.instructions, decompose)
             case "check" if reference:
                 for predicate in asked_predicates(self._result).values():
                     if call.text.startswith(predicate.question):
                         yield from self._question(predicate.id, reference.image_id)
 
-    def _request(self) -> str:
-        captions = (call.text for call in self._result.calls if call.stage == "caption")
-        return request_text(self._query, next(captions, ""))
+    def _caption(self) -> str:
+        return next((call.text for call in self._result.calls if call.stage == "caption"), "")
 
     def _earlier(self) -> Iterator[str]:
         """Everything that the request was once taken to ask for."""
@@ -131,14 +130,7 @@ class _Rebuilder:
             if event.kind == "refined":
                 yield str(event.data.get("because", ""))
             elif event.kind == "checked" and event.data.get("again"):
-                from fieldscope.agent.nodes.check import (
-                    THE_CHANGE,  # LangGraph comes with it, and takes a while to import
-                )
-
                 yield THE_CHANGE
-
-    def _described(self) -> str:
-        return description(self._query, self._result.synthesis)
 
     def _reference(self) -> ImagePart | None:
         reference = self._query.reference_image
@@ -165,13 +157,3 @@ def asked_predicates(result: RerankResult) -> dict[str, Predicate]:
                 known = {"id": name, "question": question, "expected": expected, "kind": "other"}
                 found[name] = Predicate.model_validate(known)
     return found
-
-
-def _asking(prompt: Prompt, settings: Any, *images: ImagePart, schema: Any = None, **values: str) -> LMMRequest:
-    """A request of a stage whose settings have `max_tokens` and `extra_body`."""
-    return LMMRequest(
-        messages=messages(prompt, *images, TextPart(text=prompt.render(**values))),
-        max_tokens=settings.max_tokens,
-        json_schema=schema,
-        extra_body=settings.extra_body,
-    )

@@ -1,0 +1,108 @@
+"""Every request that the stages make, as pure functions: the nodes send them, and the viewer makes them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from fieldscope.agent.call import messages
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
+from fieldscope.agent.lmm.choice import LETTERS
+from fieldscope.agent.query_text import instructions_text, request_text
+from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer, SynthesisAnswer
+from fieldscope.agent.strategies.settings import Compare, Decompose, Explain, Joint, Synthesize, Verify
+from fieldscope.agent.types import Instruction, Predicate
+from fieldscope.core.types import Query
+from fieldscope.prompts.prompt import Prompt
+
+
+def caption_request(reference: ImagePart, settings: Synthesize) -> LMMRequest:
+    """What does the reference image show?"""
+    return _request(settings.caption, settings, reference)
+
+
+def synthesis_request(query: Query, caption: str, settings: Synthesize) -> LMMRequest:
+    """What must a match show? `caption` describes the reference image, where the query has one."""
+    schema = SynthesisAnswer.model_json_schema()
+    return _request(settings.prompt, settings, schema=schema, request=request_text(query, caption))
+
+
+def refinement_request(query: Query, caption: str, earlier: str, wanting: str, settings: Synthesize) -> LMMRequest:
+    """The same in a later round: `earlier` is the description of the round before, `wanting` its fault."""
+    values = {"request": request_text(query, caption), "earlier": earlier, "wanting": wanting}
+    return _request(settings.again, settings, schema=SynthesisAnswer.model_json_schema(), **values)
+
+
+def predicates_request(instructions: Sequence[Instruction], settings: Decompose) -> LMMRequest:
+    """Which yes/no questions follow from the instructions?"""
+    schema = PredicatesAnswer.model_json_schema()
+    return _request(settings.prompt, settings, schema=schema, instructions=instructions_text(instructions))
+
+
+def joint_request(predicates: Sequence[Predicate], image: ImagePart, settings: Joint) -> LMMRequest:
+    """All questions about one image at once, numbered from 1."""
+    questions = " ".join(f"{number}. {predicate.question}" for number, predicate in enumerate(predicates, start=1))
+    return _request(settings.prompt, settings, image, schema=AnswersAnswer.model_json_schema(), questions=questions)
+
+
+def reason_request(image: ImagePart, description: str, settings: Explain) -> LMMRequest:
+    """Why does the image match the description, or not?"""
+    return _request(settings.prompt, settings, image, query=description)
+
+
+def question(predicate: Predicate, image: ImagePart, settings: Verify) -> LMMRequest:
+    """The request for one question about one image: image first, so that a server caches it for the next question."""
+    whole = settings.whole_query if predicate.kind == "query" else None
+    prompt = whole or settings.prompt
+    text = predicate.question if whole else prompt.render(question=predicate.question)
+    return LMMRequest(
+        messages=messages(prompt, image, TextPart(text=text)),
+        max_tokens=settings.max_tokens,
+        top_logprobs=settings.top_logprobs,
+        answer_after=settings.answer_after,
+        extra_body=settings.extra_body,
+    )
+
+
+def which_is_best(
+    shown: Sequence[ImagePart], reference: ImagePart | None, description: str, settings: Compare
+) -> LMMRequest:
+    """The request for one showing: the reference image, where there is one, the candidates in order, the question.
+
+    Each of several images follows its name; a walk's single candidate needs none.
+    """
+    prompt = settings.prompt if reference is None else settings.reference
+    named = settings.mode != "walk"
+    content: list[TextPart | ImagePart] = []
+    if reference is not None:
+        content += [TextPart(text="reference:"), reference] if named else [reference]
+    for letter, image in zip(LETTERS, shown, strict=False):
+        content += [TextPart(text=f"{letter}:"), image] if named else [image]
+    question = TextPart(text=prompt.render(query=description))
+    return LMMRequest(
+        messages=messages(prompt, *content, question),
+        max_tokens=1,
+        top_logprobs=settings.top_logprobs,
+        extra_body=settings.extra_body,
+    )
+
+
+class _Generation(Protocol):
+    """What the settings of every stage say about its answers."""
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    @property
+    def extra_body(self) -> dict[str, Any]: ...
+
+
+def _request(
+    prompt: Prompt, settings: _Generation, *images: ImagePart, schema: dict[str, Any] | None = None, **values: str
+) -> LMMRequest:
+    return LMMRequest(
+        messages=messages(prompt, *images, TextPart(text=prompt.render(**values))),
+        max_tokens=settings.max_tokens,
+        json_schema=schema,
+        extra_body=settings.extra_body,
+    )

@@ -1,0 +1,362 @@
+"""The settings of each stage: what it asks, with which prompts, and how many calls that takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+from fieldscope.agent.lmm.choice import LETTERS
+from fieldscope.core.types import Prior
+from fieldscope.prompts.prompt import Prompt, load_prompt
+
+_KEYS = frozenset(
+    {"api_key", "apikey", "authorization", "x_api_key", "bearer", "token", "access_token", "auth_token", "api_token",
+     "password", "secret"}
+)  # fmt: skip
+
+
+def _load(prompt: Any, info: ValidationInfo) -> Any:
+    """A prompt's name or path, as a strategy file gives it; a path counts from the folder of that file."""
+    if not isinstance(prompt, str):
+        return prompt
+    return load_prompt(Path(info.context or ".") / prompt if prompt.endswith(".md") else prompt)
+
+
+def _without_keys(extra: dict[str, Any]) -> dict[str, Any]:
+    """Whatever a strategy holds is written to every run and to the response cache."""
+    for name, value in extra.items():
+        if name.lower().replace("-", "_") in _KEYS:
+            raise ValueError(f"{name!r} would be written to every run; give the server's key as FIELDSCOPE_API_KEY")
+        if isinstance(value, dict):
+            _without_keys(value)
+    return extra
+
+
+PromptRef = Annotated[Prompt, BeforeValidator(_load)]
+ExtraBody = Annotated[dict[str, Any], AfterValidator(_without_keys)]
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class PromptUse:
+    """A prompt with the variables that it gets and the kind of answer that is read."""
+
+    prompt: Prompt
+    variables: frozenset[str]
+    answer: str
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is known of a query before its stages run.
+
+    `images` are the candidates of each round, `widened` the factors by which the rounds widen the window, `predicates`
+    the questions that are expected; `composed` says that there is a reference image, `comparing` that comparisons pay
+    for the model. Where `bound`, everything that can be needed is: every repair, and the most predicates.
+    `verify` are the settings of that stage, with which other stages ask, too.
+    """
+
+    composed: bool
+    images: tuple[int, ...]
+    widened: tuple[float, ...]
+    predicates: float
+    comparing: bool
+    bound: bool
+    verify: Verify | None = None
+
+    @property
+    def rounds(self) -> int:
+        """How often the query may be thought out, at least 1."""
+        return len(self.images)
+
+    def attempts(self, settings: Structured) -> int:
+        """How often a structured answer is asked for."""
+        return 1 + settings.repairs if self.bound else 1
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Calls of one kind that a stage is expected to make for a query.
+
+    `stage` is the name under which the trace counts them, and `like` that under which their tokens are measured.
+    `images` are shown in each call, after the text `before`. An answer has about `answer` tokens, and at most
+    `longest`.
+    """
+
+    stage: str
+    prompt: Prompt
+    number: float
+    images: int
+    answer: int
+    longest: int
+    before: str = ""
+    like: str = ""
+
+
+class Stage(Settings):
+    """A stage of a strategy. `needs` names the stage without which it can't run."""
+
+    needs: ClassVar[str | None] = None
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether the number of calls depends on the answers, so that it can only be bounded."""
+        return False
+
+    def prompt_uses(self) -> Iterator[PromptUse]:
+        """Every prompt that the stage uses."""
+        yield from ()
+
+    def calls(self, scope: Scope) -> Iterator[Calls]:
+        """The calls that the stage is expected to make for a query."""
+        yield from ()
+
+
+class Retrieve(Settings):
+    """First stage, where no candidates are given: how many images to take, how much of a similarity is that to the
+    image's caption, where the collection has captions, and what the prior is: the similarity to query and descriptions
+    by which an image was found (`fused`), or that to the `query` alone, which is a witness of its own: it does not
+    share what the descriptions are wrong about with the predicates."""
+
+    top_k: int = Field(default=100, ge=1)
+    caption_weight: float = Field(default=0.0, ge=0.0, le=1.0)
+    prior: Prior = "fused"
+
+
+class Structured(Settings):
+    """A question with a structured answer; where it can't be read, `repairs` more attempts that show the error."""
+
+    prompt: PromptRef
+    max_tokens: int = Field(default=512, ge=1)
+    repairs: int = Field(default=1, ge=0, le=3)
+    extra_body: ExtraBody = Field(default_factory=dict)
+
+
+class Synthesize(Structured, Stage):
+    """Think out what a match must show. `again` is asked where an answer was found wanting, `caption` for the reference
+    image of a composed request."""
+
+    again: PromptRef
+    caption: PromptRef
+
+    def prompt_uses(self) -> Iterator[PromptUse]:
+        yield PromptUse(self.prompt, frozenset({"request"}), "synthesis")
+        yield PromptUse(self.again, frozenset({"request", "earlier", "wanting"}), "synthesis")
+        yield PromptUse(self.caption, frozenset(), "text")
+
+    def calls(self, scope: Scope) -> Iterator[Calls]:
+        attempts, longest = scope.attempts(self), self.max_tokens
+        if scope.composed:
+            yield Calls("caption", self.caption, 1, images=1, answer=40, longest=longest)
+        yield Calls("synthesize", self.prompt, attempts, images=0, answer=250, longest=longest)
+        if scope.rounds > 1:
+            yield Calls("refine", self.again, attempts * (scope.rounds - 1), images=0, answer=250, longest=longest)
+
+
+class Decompose(Structured, Stage):
+    """Turn the instructions into predicates, at most `max_predicates`."""
+
+    needs: ClassVar[str | None] = "synthesize"
+
+    max_predicates: int = Field(default=12, ge=1)
+
+    def prompt_uses(self) -> Iterator[PromptUse]:
+        yield PromptUse(self.prompt, frozenset({"instructions"}), "predicates")
+
+    def calls(self, scope: Scope) -> Iterator[Calls]:
+        number = scope.attempts(self) * scope.rounds
+        yield Calls("decompose", self.prompt, number, images=0, answer=200, longest=self.max_tokens)
+
+
+class Check(Stage):
+    """Ask the predicates of a composed request about its reference image first: leave out what is untrue of it, and
+    think again, within the rounds of `refine`, where it shows everything already. It is asked as `verify` asks."""
+
+    needs: ClassVar[str | None] = "decompose"
+
+    def calls(self, scope: Scope) -> Iterator[Calls]:
+        if (verify := scope.verify) and scope.composed:
+            number, longest = scope.predicates * scope.rounds, verify.max_tokens
+            yield Calls("check", verify.prompt, number, images=1, answer=1, longest=longest, like="verify")
+
+
+class Joint(Structured):
+    """All predicates of an image in one structured answer.
+
+    On a share `sample` of the images the predicates are asked one by one too; where the two agree on less than
+    `agreement` of the verdicts, all others are asked one by one as well.
+    """
+
+    sample: float = Field(default=0.1, ge=0.0, le=1.0)
+    agreement: float = Field(default=0.9, ge=0.0, le=1.0)
+
+
+class Verify(Stage):
+    """Ask yes/no questions about each image: the whole query where the prompt takes a `query`, every predicate where it
+    takes a `question`. With `whole`, a prompt that takes a `query`, the whole query is asked beside the predicates: a
+    second opinion on the same thing, which errs on other images than they do.
+
+    `top_k` is the window: only that many, best prior first, are asked about (None: all). With `stop_below` questions
+    are asked in waves of `wave`, those first that are expected to change an image's P(match) most, until no question
+    is expected to change it by that much; without, all are asked. `max_tokens`, `top_logprobs`, `answer_after` and
+    `extra_body` go into the request; see `LMMRequest`.
+    """
+
+    prompt: PromptRef
+    whole: PromptRef | None = None
+    top_k: int | None = Field(default=None, ge=1)
+    stop_below: float | None = Field(default=None, gt=0.0, lt=1.0)
+    wave: int = Field(default=64, ge=1)
+    joint: Joint | None = None
+    max_tokens: int = Field(default=1, ge=1)
+    top_logprobs: int = Field(default=20, ge=1, le=20)
+    answer_after: str | None = None
+    extra_body: ExtraBody = Field(default_factory=dict)
+
+    @property
+    def by_predicates(self) -> bool:
+        """Whether every predicate is a question of its own."""
+        return "question" in self.prompt.variables
+
+    @property
+    def whole_query(self) -> Prompt | None:
+        """The prompt that asks about the whole query at once, where one does."""
+        return self.whole if self.by_predicates else self.prompt
+
+    @property
+    def open_ended(self) -> bool:
+        return self.stop_below is not None or self.joint is not None
+
+    def prompt_uses(self) -> Iterator[PromptUse]:
+        yield PromptUse(self.prompt, frozenset({"question" if self.by_predicates else "query"}), "yes_no")
+        if self.whole is not None:
+            yield PromptUse(self.whole, frozenset({"query"}), "yes_no")
+        if self.joint is not None:
+            yield PromptUse(self.joint.prompt, frozenset({"questions"}), "answers")
+
+    def calls(self, scope: Scope) -> Iterator[Calls]:
+        rounds = zip(scope.images, scope.widened, strict=True)
+        images = sum(min(size, math.ceil((self.top_k or size) * factor)) for size, factor in rounds)
+        if joint := self.joint:
+            number, longest = images * (1 + joint.repairs), joint.max_tokens
+            yield Calls("joint", joint.prompt, number, images=1, answer=200, longest=longest)
+        questions = scope.predicates + (self.whole is not None)
+        answer = self.max_tokens
+        yield Calls("verify", self.prompt, images * questions, images=1, answer=answer, longest=answer)
+
+    @model_validator(mode="after")
+    def _stages_of_it_fit(self) -> Self:
+        if self.whole is not None and not self.by_predicates:
+            raise ValueError("whole goes beside predicates; the prompt takes the 'query' already")
+        if self.joint is not None and (self.stop_below is not None or not self.by_predicates):
+            raise ValueError("joint asks every predicate of an image at once; it goes without stop_below and 'query'")
+        return self
+
+
+class Refine(Stage):
+    """Look at what was found and, in at most `rounds` rounds, think again: where fewer than `fewest` candidates are
+    confirmed, where verdicts contradict each other, or where a predicate separates nothing. Each round widens the
+    window, or the search, by the factor `widen`."""
+
+    needs: ClassVar[str | None] = "decompose"
+
+    rounds: int = Field(default=1, ge=1, le=5)
+    fewest: int = Field(default=1, ge=1)
+    widen: float = Field(default=1.5, ge=1.0)
+
+    @property
+    def open_ended(self) -> bool:
+        return True
+
+
+class Compare(Stage):
+    """Candidate against candidate, among the best `top_k`.
+
+    - `pair`: two at a time, in both orders, where the order is most uncertain and matters most;
+    - `set`: the best of `set_size`, shown forwards and backwards;
+    - `walk`: ImageScope's final evaluation: down the ranking, the whole query about one image at a time with the
+      reference image beside it, until the first yes, which goes to the top.
+
+    `reference` is the prompt where the query has a reference image, which is shown first. At most `max_calls` calls;
+    pairs whose exchange is expected to change nDCG by less than `stop_below` are left alone.
+    """
+
+    mode: Literal["pair", "set", "walk"]
+    prompt: PromptRef
+    reference: PromptRef
+    top_k: int = Field(default=20, ge=2)
+    set_size: int = Field(default=4, ge=3, le=4)
+    max_calls: int = Field(default=40, ge=1)
+    stop_below: float = Field(default=0.0, ge=0.0)
+    top_logprobs: int = Field(default=20, ge=1, le=20)
+    extra_body: ExtraBody = Field(default_factory=dict)
+
+    @property
+    def open_ended(self) -> bool:
+        return self.mode != "set" or self.stop_below > 0
+
+    def prompt_uses(self) -> Iterator[PromptUse]:
+        answer = "yes_no" if self.mode == "walk" else "letter"
+        yield PromptUse(self.prompt, frozenset({"query"}), answer)
+        yield PromptUse(self.reference, frozenset({"query"}), answer)
+
+    def calls(self, scope: Scope) -> Iterator[Calls]:
+        shown = {"pair": 2, "set": self.set_size, "walk": 1}[self.mode]
+        named = [] if self.mode == "walk" else [*["reference"] * scope.composed, *LETTERS[:shown]]
+        prompt = self.reference if scope.composed else self.prompt
+        number = self.most_calls(scope.images[-1]) if scope.comparing or self.mode == "walk" else 0
+        names = "".join(f"{name}:\n" for name in named)
+        yield Calls("compare", prompt, number, images=shown + scope.composed, answer=1, longest=1, before=names)
+
+    def most_calls(self, candidates: int) -> int:
+        """The calls that are made about so many candidates where no comparison is spared: each group in two orders."""
+        head = min(self.top_k, candidates)
+        if self.mode == "walk":
+            return min(head, self.max_calls)
+        size = 2 if self.mode == "pair" else min(self.set_size, head)
+        return 2 * min(self.max_calls // 2, math.comb(head, size)) if head > 1 else 0
+
+
+class Explain(Stage):
+    """Ask for the reason, after the verdict, about the best `top_k`."""
+
+    prompt: PromptRef
+    top_k: int = Field(default=3, ge=1)
+    max_tokens: int = Field(default=64, ge=1)
+    extra_body: ExtraBody = Field(default_factory=dict)
+
+    def prompt_uses(self) -> Iterator[PromptUse]:
+        yield PromptUse(self.prompt, frozenset({"query"}), "text")
+
+    def calls(self, scope: Scope) -> Iterator[Calls]:
+        number = min(self.top_k, scope.images[-1])
+        yield Calls("explain", self.prompt, number, images=1, answer=40, longest=self.max_tokens)
+
+
+class Fusion(Settings):
+    """How a score is made.
+
+    - `prior`: the prior, as it is.
+    - `p_yes`: P(yes).
+    - `log_odds`: log-odds of P(yes), plus `prior_weight` times the prior, standardised over the query's candidates.
+    - `agreement`: how many predicates have the expected answer (ImageScope); the prior breaks ties.
+    - `posterior`: the log-odds that every predicate holds, plus the weighted prior, plus comparisons; weights and
+      temperatures are the calibration's, `prior_weight` stands in where there is none.
+    """
+
+    method: Literal["prior", "p_yes", "log_odds", "agreement", "posterior"]
+    prior_weight: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _weight_belongs_to_odds(self) -> Self:
+        if (self.prior_weight is not None) != (self.method in ("log_odds", "posterior")):
+            raise ValueError("prior_weight goes with the methods log_odds and posterior, and with no other")
+        return self
