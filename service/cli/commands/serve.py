@@ -12,12 +12,12 @@ from fieldscope.service.cli.server_options import server_options
 from fieldscope.service.wiring.feedback import note
 
 if TYPE_CHECKING:
-    from fieldscope.service.server.settings import Told
+    from fieldscope.service.server.settings import SourcedSettings
 
 
 @click.command()
 @server_options
-def serve(told: Told) -> None:
+def serve(sourced: SourcedSettings) -> None:
     """Serve reranking over HTTP, and the viewer at /.
 
     Jina's, Cohere's and vLLM's clients need nothing but this address as their base URL; /docs lists every endpoint.
@@ -28,7 +28,7 @@ def serve(told: Told) -> None:
     from fieldscope.service.server.app import create_app, require_keys
     from fieldscope.service.server.serve import address_of, bound, serve_until_stopped
 
-    settings = told.settings
+    settings = sourced.settings
     keys = require_keys(settings).all()
     with writing_privately(), bound(settings) as listener:
         app = create_app(settings, prepared=prepare(settings))
