@@ -26,11 +26,11 @@ def serve(sourced: SourcedSettings) -> None:
     """
     from fieldscope.service.server.api.opening import prepare
     from fieldscope.service.server.app import create_app, require_keys
-    from fieldscope.service.server.serve import address_of, bound, serve_until_stopped
+    from fieldscope.service.server.serve import address_of, bind, serve_until_stopped
 
     settings = sourced.settings
     keys = require_keys(settings).all()
-    with writing_privately(), bound(settings) as listener:
+    with writing_privately(), bind(settings) as listener:
         app = create_app(settings, prepared=prepare(settings))
         if keys:
             note(f"every request needs one of the {len(keys)} API keys in {settings.keys_file}")

@@ -21,7 +21,7 @@ from fieldscope.core.errors import LMMConnectionError
 from fieldscope.core.types import Query
 from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.encoder import Vectors, query_text
-from fieldscope.service.server.api import catalog, cohere, jina, jobs, search
+from fieldscope.service.server.api import catalog, jobs, rerank, search
 from fieldscope.service.server.api.engine import Engine
 from fieldscope.service.server.api.errors import add_handlers
 from fieldscope.service.server.api.jobwork import Jobs
@@ -112,7 +112,7 @@ async def open_service(folder: Path, lmm: LMM | None = None, **more: Any) -> Asy
     images = painted(folder / "pictures")
     app = FastAPI()
     add_handlers(app)
-    for part in (search, jobs, catalog, jina, cohere):
+    for part in (search, jobs, catalog, rerank):
         app.include_router(part.router)
     settings = settings_of(folder, **more)
     async with (
