@@ -96,12 +96,12 @@ _ALL = (
 
 
 def server_options(command: Function) -> Function:
-    """Every flag of the service; the command gets `told`, the settings with their origins."""
+    """Every flag of the service; the command gets `sourced`, the settings with their origins."""
     return _with_settings(command, CONFIG, *_ALL)
 
 
 def keys_options(command: Function) -> Function:
-    """The flags that say where keys are; the command gets `told`."""
+    """The flags that say where keys are; the command gets `sourced`."""
     return _with_settings(command, CONFIG, *DATA)
 
 
@@ -114,7 +114,7 @@ def _with_settings(command: Function, *options: Callable[[Any], Any]) -> Functio
         flags = {name: values.pop(name) for name in ServerSettings.model_fields if name in values}
         given = {name: value for name, value in flags.items() if value not in (None, ())}
         given |= _limits(given.pop("limits", ()))
-        return command(told=read_settings(given, config), **values)
+        return command(sourced=read_settings(given, config), **values)
 
     decorated: Any = wrapped
     for option in reversed(options):

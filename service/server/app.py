@@ -1,4 +1,4 @@
-"""The application: every endpoint, and the viewer for all that is none."""
+"""The application: every endpoint, and the viewer at all other addresses."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.private import writing_privately
-from fieldscope.service.server.api import catalog, cohere, health, jina, jobs, metrics, search
+from fieldscope.service.server.api import catalog, health, jobs, metrics, rerank, search
 from fieldscope.service.server.api.access import Access, Hangup
-from fieldscope.service.server.api.errors import add_handlers, error_response
+from fieldscope.service.server.api.errors import NOT_FOUND, add_handlers, error_response
 from fieldscope.service.server.api.guard import API, Guard
 from fieldscope.service.server.api.keys import KeyFile
 from fieldscope.service.server.api.opening import Prepared, open_engine
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 TITLE = "Fieldscope"
 DESCRIPTION = """Rerank images, and texts, for a query: a large multimodal model looks at every candidate and says why.
 
-Clients of Jina's, Cohere's and vLLM's rerankers need nothing but this base URL. In every request a string that is a
-`data:image/...` URL or `fieldscope://COLLECTION/ID` is a picture. Every error is
-`{"error": {"code", "message"}, "message", "detail"}`, with one sentence in all three places."""
+Clients of Jina's, Cohere's and vLLM's rerankers need only this base URL. In every request a string that is a
+`data:image/...` URL or `fieldscope://COLLECTION/ID` is an image. Every error is
+`{"error": {"code", "message"}, "message", "detail"}`, with the same sentence in all three fields."""
 
 TAGS = [
-    {"name": "rerank", "description": "Rerank documents, in the words of the clients that people have."},
+    {"name": "rerank", "description": "Rerank documents. Works with the clients of Jina, Cohere and vLLM."},
     {"name": "search", "description": "Retrieve from a registered collection, and rerank."},
-    {"name": "jobs", "description": "Long work, with progress as server-sent events."},
-    {"name": "catalog", "description": "What there is: collections, strategies, runs, traces."},
-    {"name": "health", "description": "For whoever watches over the process."},
+    {"name": "jobs", "description": "Many calls in the background, with progress as server-sent events."},
+    {"name": "catalog", "description": "Collections, strategies, runs and traces."},
+    {"name": "health", "description": "Liveness, readiness and metrics."},
 ]
-_NONE_OF_ITS_OWN: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
-"""FastAPI's own telemetry, where a release of it has some, would send what clients wrote."""
+_NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own telemetry would send what clients wrote."""
 
-_ROUTERS = (jina.router, cohere.router, search.router, jobs.router, catalog.router, health.router, metrics.router)
+_ROUTERS = (rerank.router, search.router, jobs.router, catalog.router, health.router, metrics.router)
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key that `fieldscope keys add` made."},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
@@ -59,25 +59,25 @@ def create_app(
 ) -> FastAPI:
     """The service. Its lifespan opens and closes the engine (`app.state.engine`) and the jobs (`app.state.jobs`).
 
-    `lmm` and `encoder` stand in for those that the settings name, `telemetry` for what the OTEL_* variables ask for,
-    and `prepared` is what was opened before. Raises `ConfigError` as `require_keys` does.
+    `lmm` and `encoder` replace those that the settings name, `telemetry` replaces what the OTEL_* variables ask for,
+    and `prepared` was opened before. Raises `ConfigError` as `require_keys` does.
     """
     keys = require_keys(settings)
-    counted = metrics.Metrics(_version())
+    recorder = metrics.Metrics(_version())
     telemetry = telemetry or open_telemetry(settings, os.environ)
-    observers = (counted, telemetry) if telemetry else (counted,)
+    observers = (recorder, telemetry) if telemetry else (recorder,)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
-            _privately(),
+            _private_files(),
             telemetry or nullcontext(),
             open_engine(settings, lmm, encoder, prepared, observers) as engine,
-            jobs.open_jobs(engine) as at_work,
+            jobs.open_jobs(engine) as working,
         ):
-            app.state.engine, app.state.jobs = engine, at_work
-            counted.follow(engine.admission, at_work.store)
-            app.router.default = _Elsewhere(_viewer(settings))
+            app.state.engine, app.state.jobs = engine, working
+            recorder.follow(engine.admission, working.store)
+            app.router.default = _Fallback(_viewer(settings))
             yield
 
     app = FastAPI(
@@ -87,7 +87,7 @@ def create_app(
         openapi_tags=TAGS,
         lifespan=lifespan,
         redirect_slashes=False,
-        telemetry=_NONE_OF_ITS_OWN,
+        telemetry=_NO_TELEMETRY,
     )
     for router in _ROUTERS:
         app.include_router(router)
@@ -101,34 +101,33 @@ def create_app(
         max_body=settings.limits.max_body,
         max_seconds=settings.limits.max_seconds,
     )
-    app.add_middleware(Access)
-    app.add_middleware(metrics.Counted, metrics=counted)
+    app.add_middleware(Access, replied=recorder.replied)
     if telemetry:
         app.add_middleware(Traced, telemetry=telemetry)
-    app.state.metrics = counted
+    app.state.metrics = recorder
     return app
 
 
 @asynccontextmanager
-async def _privately() -> AsyncIterator[None]:
-    """All that the service writes, until it ends, is for its user alone."""
+async def _private_files() -> AsyncIterator[None]:
+    """Until the service ends, only its user can read what it writes."""
     with writing_privately():
         yield
 
 
 def require_keys(settings: ServerSettings) -> KeyFile:
-    """The API keys. Raises `ConfigError` where others than this machine can come in and there is none."""
+    """The API keys. Raises `ConfigError` where other machines reach the service and there is no key."""
     keys = KeyFile(settings.keys_file)
     if not keys.all() and not settings.loopback:
         raise ConfigError(
-            f"at {settings.host} others than this machine can come in, so an API key is wanted: make one with "
+            f"other machines can reach {settings.host}, so the service needs an API key. Make one with "
             "`fieldscope keys add NAME`, or listen at 127.0.0.1"
         )
     return keys
 
 
-class _Elsewhere:
-    """Where no endpoint is: the viewer, but for addresses that only programs use."""
+class _Fallback:
+    """Addresses without an endpoint: the viewer's pages, except below the API's paths."""
 
     def __init__(self, viewer: ASGIApp) -> None:
         self._viewer = viewer
@@ -137,12 +136,11 @@ class _Elsewhere:
         if scope["type"] == "http" and not f"{scope['path']}/".startswith(API):
             await self._viewer(scope, receive, send)
             return
-        sentence = "there is nothing at this address; /docs lists what there is"
-        await error_response(404, "not_found", sentence)(scope, receive, send)
+        await error_response(404, "not_found", NOT_FOUND)(scope, receive, send)
 
 
 def _viewer(settings: ServerSettings) -> FastAPI:
-    """The viewer over the runs folder, and below `/served` over what was served."""
+    """The viewer of the runs folder, and below `/served` of the served calls."""
     from fieldscope.service.viewer.runs.shelf import Shelf
     from fieldscope.service.viewer.server import viewer_router
     from fieldscope.service.viewer.site import Site
@@ -151,7 +149,7 @@ def _viewer(settings: ServerSettings) -> FastAPI:
     traces = settings.data_folder / "traces"
     for folder in (settings.runs_folder, traces):
         folder.mkdir(parents=True, exist_ok=True)
-    viewer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=_NONE_OF_ITS_OWN)
+    viewer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=_NO_TELEMETRY)
     add_handlers(viewer)
     viewer.include_router(viewer_router(Site(Shelf(traces, store=store), live=True)), prefix=catalog.SERVED)
     viewer.include_router(viewer_router(Site(Shelf(settings.runs_folder, store=store), live=True, try_it=True)))
@@ -159,7 +157,7 @@ def _viewer(settings: ServerSettings) -> FastAPI:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The document, with how a key is sent; on a loopback address none is asked for."""
+    """The OpenAPI document, with the ways to send a key, which is optional at a loopback address."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title,

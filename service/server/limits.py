@@ -1,4 +1,4 @@
-"""What a request may ask for at most."""
+"""The limits of a request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Limits(BaseModel):
-    """Bytes of a body, documents of a call, pixels and bytes of a picture, characters of a text, seconds of a call;
+    """Bytes of a body, documents of a call, pixels and bytes of an image, characters of a text, seconds of a call;
     calls at work at once, and calls that wait for them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

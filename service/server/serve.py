@@ -1,4 +1,4 @@
-"""One process that serves the application until it is told to stop, and then ends what it has begun."""
+"""One process that serves the application until a signal stops it, and then finishes the calls in flight."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ if TYPE_CHECKING:
 
     from fieldscope.service.server.settings import ServerSettings
 
-_TIDY_EVERY = 3.0  # seconds
-_WORK = 0.5  # seconds of the processor's time, after which there may be something to give back
+_TRIM_EVERY = 3.0  # seconds
+_WORK = 0.5  # seconds of processor time, after which there may be memory to give back
 
 _KEEP_ALIVE = 75
-"""Seconds for which a connection that nobody uses stays: longer than clients and proxies keep theirs, so that none of
-them sends a request into one that is just being closed."""
+"""Seconds for which an idle connection stays: longer than clients and proxies keep theirs, so that none of them sends a
+request into a connection that is just being closed."""
 
 _LOGS = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
         "line": {"format": "%(message)s"},
-        "told": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+        "message": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
     },
     "handlers": {
         "access": {"class": "logging.StreamHandler", "formatter": "line"},
-        "told": {"class": "logging.StreamHandler", "formatter": "told"},
+        "message": {"class": "logging.StreamHandler", "formatter": "message"},
     },
-    "root": {"level": "WARNING", "handlers": ["told"]},
+    "root": {"level": "WARNING", "handlers": ["message"]},
     "loggers": {"fieldscope.access": {"level": "INFO", "handlers": ["access"], "propagate": False}},
 }
 
 
-def bound(settings: ServerSettings) -> socket.socket:
-    """A socket at the settings' address; nobody is heard before the service is ready. Raises `ConfigError` where it
-    can't be had."""
+def bind(settings: ServerSettings) -> socket.socket:
+    """A socket bound to the settings' address, which accepts no connection yet. Raises `ConfigError` where it can't be
+    bound."""
     where = f"{settings.host} port {settings.port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -61,27 +61,27 @@ def bound(settings: ServerSettings) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigError(f"can't listen at {where} ({error.strerror}); choose another --host") from error
+        raise ConfigError(f"can't listen at {where} ({error.strerror}); choose another address with --host") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise ConfigError(f"can't listen at {where} ({error.strerror}); choose another with --port") from error
+        raise ConfigError(f"can't listen at {where} ({error.strerror}); choose another port with --port") from error
     return listener
 
 
 def address_of(listener: socket.socket) -> str:
-    """Where a browser finds it."""
+    """The URL of a socket."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def serve_until_stopped(app: FastAPI, listener: socket.socket, grace: float, ready: Callable[[], None]) -> None:
-    """Open what the application holds, call `ready`, and serve until SIGINT or SIGTERM.
+    """Open the application's models and stores, call `ready`, and serve until SIGINT or SIGTERM.
 
-    Then nobody comes in any more, calls in flight have `grace` seconds to end, and all is closed. A second SIGINT ends
-    the process at that moment. Raises whatever the opening raises.
+    Then no new call is accepted, calls in flight have `grace` seconds to end, and everything is closed. A second SIGINT
+    ends the process at once. Raises the errors of opening.
     """
     logging.config.dictConfig(_LOGS)
     config = uvicorn.Config(
@@ -89,7 +89,7 @@ def serve_until_stopped(app: FastAPI, listener: socket.socket, grace: float, rea
         http=BoundedConnection,
         h11_max_incomplete_event_size=LARGEST_HEAD,
         ws="none",
-        lifespan="off",  # it is opened here, so that what goes wrong is said in one line
+        lifespan="off",  # opened here, so that an error is one line
         log_config=None,
         access_log=False,
         server_header=False,
@@ -106,33 +106,33 @@ async def _serve(
 ) -> None:
     async with app.router.lifespan_context(app):
         gc.collect()
-        gc.freeze()  # models and libraries stay; the collector need not go through them again and again
-        tidying = asyncio.create_task(_tidy())
+        gc.freeze()  # the collector need not visit models and libraries again and again
+        trimming = asyncio.create_task(_trim_memory())
 
         def stopping() -> None:
-            note(f"it stops: calls at work have up to {grace:g} s; press Ctrl-C again to end now")
+            note(f"stopping: calls in flight have up to {grace:g} s. Press Ctrl-C again to end now")
             app.state.engine.stop(grace)
 
         await _Server(config, ready, stopping).serve(sockets=[listener])
-        tidying.cancel()
+        trimming.cancel()
 
 
-async def _tidy() -> None:
-    """Give freed memory back to the system, every few seconds in which there was work. glibc keeps the holes between
-    what lives on, in a heap for each thread, and after pictures and tensors there are many: a busy process would grow
-    by a third of what it needs, and for hours. Other C libraries are left alone."""
+async def _trim_memory() -> None:
+    """Give freed memory back to the system every few seconds, if there was work. glibc keeps the gaps between live
+    objects, in a heap for each thread, and images and tensors leave many: a busy process would grow by a third over
+    hours. Other C libraries have no such call."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     worked = time.process_time()
     while trim is not None:
-        await asyncio.sleep(_TIDY_EVERY)
+        await asyncio.sleep(_TRIM_EVERY)
         if time.process_time() - worked > _WORK:
             await asyncio.to_thread(trim, 0)
             worked = time.process_time()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says when it listens, tells the application that it ends before it waits for what is in
-    flight, and leaves its signals to us: raised again they would end the process before all is closed."""
+    """uvicorn's server, which calls `ready` once it listens and `stopping` before it waits for calls in flight. It does
+    not raise its signals again, because they would end the process before everything is closed."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]) -> None:
         super().__init__(config)
@@ -141,7 +141,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit and sig == signal.SIGINT:
-            os._exit(INTERRUPTED)  # what is kept on disk survives a kill
+            os._exit(INTERRUPTED)  # the files on disk survive a kill
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

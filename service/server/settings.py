@@ -1,4 +1,4 @@
-"""What the service can be told: by flag, by variable, by file, in this order of precedence, or else the defaults."""
+"""The settings of the service: from flags, else variables, else a TOML file, else the defaults."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.paths import cache_folder
@@ -34,36 +35,34 @@ PREFIX = "FIELDSCOPE_"
 DEFAULT = "default"
 NO_CLIP = "none"
 
-_ELSEWHERE = frozenset(
-    {"FIELDSCOPE_CACHE", "FIELDSCOPE_DEBUG", "FIELDSCOPE_CONFIG", "FIELDSCOPE_STORE"}
-)  # variables that others read
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_OTHER_VARIABLES = frozenset({"FIELDSCOPE_CACHE", "FIELDSCOPE_DEBUG", "FIELDSCOPE_CONFIG", "FIELDSCOPE_STORE"})
+_COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def _listed(value: Any) -> Any:
-    """A variable holds several values with commas between them."""
+def _split_list(value: Any) -> Any:
+    """The parts of a variable, which separates several values by commas."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _mapped(value: Any) -> Any:
-    """`NAME=FOLDER`, several of them with commas in between, or as a list."""
+def _split_pairs(value: Any) -> Any:
+    """A mapping from `NAME=FOLDER` pairs: a list of them, or a string that separates them by commas."""
     if isinstance(value, Mapping):
         return value
-    pairs = [part.partition("=") for part in _listed(value)]
+    pairs = [part.partition("=") for part in _split_list(value)]
     if bad := next((name for name, equals, folder in pairs if not (name and equals and folder)), None):
-        raise ValueError(f"{bad!r} is no NAME=FOLDER")
+        raise ValueError(f"{bad!r} is not NAME=FOLDER; write it as in birds=/data/birds")
     return {name.strip(): folder.strip() for name, _, folder in pairs}
 
 
 class ServerSettings(BaseModel):
-    """Where it listens, which models and collections it holds, and what a request may ask for.
+    """Where the service listens, its models and collections, and the limits of a request.
 
     `lmm`, `model`, `revision`, `concurrency`, `max_side`, `request_timeout`, `attempts`, `clip`, `cache_mode` and
     `cache_file` are those of the command line; `clip` may be "none". `collections` maps names to folders of images,
     or to libraries that `fieldscope index` made; without any there is FieldNotes' test collection. `strategies` are
-    files, or folders of files, of strategies beside the shipped ones. Pictures are fetched from `image_hosts`
-    alone. `keys` is the file of API keys, `data` the folder of all that the service keeps, `runs` the folder whose
-    runs are shown. `grace` is how many seconds a shutdown waits for what is in flight.
+    strategy files, or folders of them, beside the shipped ones. Images are fetched from `image_hosts` only. `keys` is
+    the file of API keys, `data` the folder of all that the service keeps, `runs` the folder whose runs are shown.
+    `grace` is how many seconds a shutdown waits for calls in flight.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,10 +80,10 @@ class ServerSettings(BaseModel):
     clip: str | None = None
     cache_mode: Annotated[str, Field(pattern="^(on|refresh|replay|off)$")] = "on"
     cache_file: Path | None = None
-    collections: Annotated[Mapping[str, Path], BeforeValidator(_mapped)] = {}
+    collections: Annotated[Mapping[str, Path], NoDecode, BeforeValidator(_split_pairs)] = {}
     strategy: str = DEFAULT_STRATEGY
-    strategies: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = ()
-    image_hosts: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    strategies: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split_list)] = ()
+    image_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)] = ()
     keys: Path | None = None
     data: Path | None = None
     runs: Path | None = None
@@ -93,14 +92,14 @@ class ServerSettings(BaseModel):
 
     @field_validator("collections")
     @classmethod
-    def _names_fit_addresses(cls, collections: Mapping[str, Path]) -> Mapping[str, Path]:
-        if bad := next((name for name in collections if not _NAME.fullmatch(name)), None):
+    def _require_addressable_names(cls, collections: Mapping[str, Path]) -> Mapping[str, Path]:
+        if bad := next((name for name in collections if not _COLLECTION_NAME.fullmatch(name)), None):
             raise ValueError(f"{bad!r} can't be a collection's name; use letters, digits, dots, dashes and underscores")
         return collections
 
     @property
     def models(self) -> Settings:
-        """The same as the command line has it."""
+        """The part of them that all commands share."""
         return Settings(
             lmm_url=self.lmm,
             model=self.model,
@@ -117,28 +116,28 @@ class ServerSettings(BaseModel):
 
     @property
     def data_folder(self) -> Path:
-        """Where pictures, traces and jobs are kept."""
+        """The folder of uploaded images, traces and jobs."""
         return self.data or cache_folder() / "service"
 
     @property
     def keys_file(self) -> Path:
-        """Where the API keys' hashes are kept."""
+        """The file of the API keys' hashes."""
         return self.keys or self.data_folder / "keys.json"
 
     @property
     def runs_folder(self) -> Path:
-        """The runs that are shown."""
+        """The folder whose runs are shown."""
         return self.runs or self.data_folder / "runs"
 
     @property
     def loopback(self) -> bool:
-        """Whether nobody but this machine can reach it."""
+        """Whether only this machine can reach the service."""
         return is_loopback(self.host)
 
 
 @dataclass(frozen=True)
-class Told:
-    """Settings, and for each one by its dotted name who set it: a flag, a variable, a file's path, or `default`."""
+class SourcedSettings:
+    """Settings, and the source of each by its dotted name: a flag, a variable, a file's path, or `default`."""
 
     settings: ServerSettings
     origins: Mapping[str, str]
@@ -146,21 +145,24 @@ class Told:
 
 def read_settings(
     flags: Mapping[str, Any] | None = None, file: Path | None = None, environ: Mapping[str, str] | None = None
-) -> Told:
+) -> SourcedSettings:
     """All settings, from `flags` (dotted name -> value), variables, a file, and the defaults.
 
-    The file is `file`, or what `FIELDSCOPE_CONFIG` names, or `fieldscope.toml` in the working folder or in the user's
-    configuration folder, if there is one. Paths in it count from its folder. Raises `ConfigError`, which names the key.
+    The file is `file`, or the one that `FIELDSCOPE_CONFIG` names, or `fieldscope.toml` in the working folder or in the
+    user's configuration folder, if there is one. Paths in it are relative to its folder. Raises `ConfigError`, which
+    names the source and the key.
     """
     environ = os.environ if environ is None else environ
-    merged: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     origins = dict.fromkeys(_keys(), DEFAULT)
-    for origin, key, value in (*_from_file(file, environ), *_from_variables(environ), *_from_flags(flags or {})):
-        merged[key] = value
-        origins[key] = origin
-    settings = validated(ServerSettings, _nested(merged), "settings", ConfigError)
-    _require_sense(settings)
-    return Told(settings, origins)
+    given = ((flag_of(key), {key: value}) for key, value in (flags or {}).items())
+    for origin, layer in (*_file_layers(file, environ), *_variable_layers(environ), *given):
+        validated(ServerSettings, _nested(layer), origin, ConfigError)
+        values |= layer
+        origins |= dict.fromkeys(layer, origin)
+    settings = validated(ServerSettings, _nested(values), "settings", ConfigError)
+    _require_server_and_model(settings)
+    return SourcedSettings(settings, origins)
 
 
 def user_file(environ: Mapping[str, str]) -> Path:
@@ -195,7 +197,11 @@ def _keys() -> Iterator[str]:
         yield from (f"limits.{limit}" for limit in Limits.model_fields) if name == "limits" else (name,)
 
 
-def _from_file(file: Path | None, environ: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
+Layer = tuple[str, Mapping[str, Any]]
+"""A source's name, and the values that it gives by dotted names."""
+
+
+def _file_layers(file: Path | None, environ: Mapping[str, str]) -> Iterator[Layer]:
     named = file or (Path(environ["FIELDSCOPE_CONFIG"]) if environ.get("FIELDSCOPE_CONFIG") else None)
     path = named or next((path for path in (Path(FILE), user_file(environ)) if path.is_file()), None)
     if path is None:
@@ -203,44 +209,48 @@ def _from_file(file: Path | None, environ: Mapping[str, str]) -> Iterator[tuple[
     try:
         data = tomllib.loads(read_document(path, ConfigError))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid TOML ({error})") from error
+        raise ConfigError(f"{path}: not valid TOML ({error}); correct the file") from error
     settings = validated(ServerSettings, data, str(path), ConfigError)
-    for key, value in data.items():
-        if key == "limits":
-            yield from ((str(path), f"limits.{limit}", number) for limit, number in value.items())
-        else:
-            yield str(path), key, _from_folder(key, value, getattr(settings, key), path.parent)
+    yield str(path), _flat({key: _from_folder(key, value, settings, path.parent) for key, value in data.items()})
 
 
-def _from_folder(key: str, value: Any, read: Any, folder: Path) -> Any:
-    """A file's paths count from where it lies."""
+def _from_folder(key: str, value: Any, settings: ServerSettings, folder: Path) -> Any:
+    """A setting of a file in `folder`, whose paths are relative to it."""
+    read = getattr(settings, key)
     if isinstance(read, Path):
         return folder / read.expanduser()
     if key == "collections":
         return {name: folder / path.expanduser() for name, path in read.items()}
     if key == "strategies":
         return [folder / path.expanduser() for path in read]
-    if key == "clip" and isinstance(value, str) and (folder / value).is_dir():
-        return str(folder / value)
+    if key == "clip" and read and (folder / read).is_dir():
+        return str(folder / read)
     return value
 
 
-def _from_variables(environ: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
-    known = {variable_of(key): key for key in _keys()}
-    for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in _ELSEWHERE or not environ[name]:
-            continue
-        if name not in known:
-            near = difflib.get_close_matches(name, [*known, *_ELSEWHERE], n=1)
-            raise ConfigError(f"unknown variable {name}" + (f" (did you mean {near[0]}?)" if near else ""))
-        validated(ServerSettings, _nested({known[name]: environ[name]}), name, ConfigError)
-        yield name, known[name], environ[name]
+class _VariableSettings(ServerSettings, BaseSettings):
+    """How variables give the settings: FIELDSCOPE_PORT, FIELDSCOPE_LIMITS_MAX_BODY, and so on."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="_", env_nested_max_split=1)
 
 
-def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    for key, value in flags.items():
-        validated(ServerSettings, _nested({key: value}), flag_of(key), ConfigError)
-        yield flag_of(key), key, value
+def _variable_layers(environ: Mapping[str, str]) -> Iterator[Layer]:
+    known = {*map(variable_of, _keys()), *_OTHER_VARIABLES}
+    given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value}
+    if unknown := min(given.keys() - known, default=None):
+        near = difflib.get_close_matches(unknown, known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ConfigError(f"unknown variable {unknown}{hint}; `fieldscope config` lists the variables")
+    source = EnvSettingsSource(_VariableSettings)
+    source.env_vars = {name.lower(): value for name, value in given.items()}
+    for key, value in _flat(source()).items():
+        yield variable_of(key), {key: value}
+
+
+def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their dotted names."""
+    limits = {f"limits.{name}": value for name, value in nested.get("limits", {}).items()}
+    return {key: value for key, value in nested.items() if key != "limits"} | limits
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,9 +261,9 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _require_sense(settings: ServerSettings) -> None:
+def _require_server_and_model(settings: ServerSettings) -> None:
     if settings.lmm and not settings.model:
-        raise ConfigError("lmm needs model: the name under which that server serves the model")
+        raise ConfigError("lmm needs model: the name under which that server serves the model. Set --model, too")
     for name in ("model", "revision"):
         if getattr(settings, name) and not settings.lmm:
-            raise ConfigError(f"{name} goes with lmm: the address of the server")
+            raise ConfigError(f"{name} goes with lmm, the address of the server. Set --lmm, too")

@@ -217,7 +217,7 @@ def test_llama_index_sends_nothing_of_an_image_node_so_that_it_ranks_last(served
 
 
 def test_llama_index_tells_what_is_wrong(served: Served) -> None:
-    with pytest.raises(RuntimeError, match="is no image of a registered collection"):
+    with pytest.raises(RuntimeError, match="is not an image of a registered collection"):
         llama_index(served.url, QUERY, ["fieldscope://fieldnotes/1", "fieldscope://fieldnotes/none.png"])
 
 

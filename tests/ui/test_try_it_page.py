@@ -122,7 +122,7 @@ def test_a_key_is_asked_for_sent_in_a_header_and_kept_in_the_tab(arrive: Arrive,
             route.continue_()
         else:
             refused.append(route.request.url)
-            route.fulfill(status=401, json={"error": {"code": "no_key", "message": "this service wants an API key"}})
+            route.fulfill(status=401, json={"error": {"code": "no_key", "message": "this service needs an API key"}})
 
     page.route("**/v1/**", guard)
     page.goto(f"{root}try.html?q=crab&strategy=yes-no")

@@ -12,7 +12,7 @@ from fieldscope.service.cli.options import json_option
 from fieldscope.service.cli.server_options import server_options
 
 if TYPE_CHECKING:
-    from fieldscope.service.server.settings import Told
+    from fieldscope.service.server.settings import SourcedSettings
 
 _MASK = "********"
 
@@ -20,31 +20,31 @@ _MASK = "********"
 @click.command()
 @json_option
 @server_options
-def config(told: Told, as_json: bool) -> None:
+def config(sourced: SourcedSettings, as_json: bool) -> None:
     """Print every setting of `fieldscope serve`, and where it came from.
 
     A flag overrides a variable FIELDSCOPE_..., which overrides a TOML file, which overrides the default. The flags are
     those of `fieldscope serve`.
     """
-    values = _values(told)
+    values = _values(sourced)
     if as_json:
-        show_json({key: {"value": value, "from": told.origins[key]} for key, value in values.items()})
+        show_json({key: {"value": value, "from": sourced.origins[key]} for key, value in values.items()})
         return
     from fieldscope.service.cli.tables.table import new_table
     from fieldscope.service.server.settings import DEFAULT, variable_of
 
     table = new_table("setting", "value", "from", "variable", texts=4)
     for key, value in values.items():
-        origin = told.origins[key]
+        origin = sourced.origins[key]
         shown = "" if value is None else str(value)
         dim = "dim" if origin == DEFAULT else ""
         table.add_row(plain(key), plain(shown, dim), plain(origin, dim), plain(variable_of(key), "dim"))
     show(table)
 
 
-def _values(told: Told) -> dict[str, Any]:
-    """The settings by dotted name, as JSON: paths that were not given as they resolve, secrets masked."""
-    settings = told.settings
+def _values(sourced: SourcedSettings) -> dict[str, Any]:
+    """By dotted name, as JSON; paths that were not given as what they come to, and secrets masked."""
+    settings = sourced.settings
     values = settings.model_dump(mode="json")
     values |= {f"limits.{name}": value for name, value in values.pop("limits").items()}
     values["api_key"] = _MASK if settings.api_key else None

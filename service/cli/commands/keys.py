@@ -13,7 +13,7 @@ from fieldscope.service.wiring.feedback import note
 
 if TYPE_CHECKING:
     from fieldscope.service.server.api.keys import KeyFile
-    from fieldscope.service.server.settings import Told
+    from fieldscope.service.server.settings import SourcedSettings
 
 
 @click.group()
@@ -27,12 +27,12 @@ def keys() -> None:
 @keys.command()
 @click.argument("name")
 @keys_options
-def add(name: str, told: Told) -> None:
-    """Make a key for NAME and print it, this once.
+def add(name: str, sourced: SourcedSettings) -> None:
+    """Make a key for NAME, and print it this once.
 
     Only a salted hash of it is kept. Send it with each request as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
     """
-    secret = _file(told).add(name)
+    secret = _file(sourced).add(name)
     click.echo(secret)
     note("This key is not shown again. Keep it in a safe place.")
 
@@ -40,9 +40,9 @@ def add(name: str, told: Told) -> None:
 @keys.command("list")
 @json_option
 @keys_options
-def list_(as_json: bool, told: Told) -> None:
+def list_(as_json: bool, sourced: SourcedSettings) -> None:
     """List the names of all keys."""
-    known = _file(told).all()
+    known = _file(sourced).all()
     if as_json:
         show_json([{"name": key.name, "created": key.created} for key in known])
         return
@@ -54,13 +54,13 @@ def list_(as_json: bool, told: Told) -> None:
 @keys.command()
 @click.argument("name")
 @keys_options
-def remove(name: str, told: Told) -> None:
-    """Remove the key of NAME; requests with it are refused from then on."""
-    _file(told).remove(name)
+def remove(name: str, sourced: SourcedSettings) -> None:
+    """Remove the key of NAME. Requests with it are refused from then on."""
+    _file(sourced).remove(name)
     show(f"The key of {name} is removed.")
 
 
-def _file(told: Told) -> KeyFile:
+def _file(sourced: SourcedSettings) -> KeyFile:
     from fieldscope.service.server.api.keys import KeyFile
 
-    return KeyFile(told.settings.keys_file)
+    return KeyFile(sourced.settings.keys_file)

@@ -12,12 +12,12 @@ from fieldscope.service.cli.server_options import server_options
 from fieldscope.service.wiring.feedback import note
 
 if TYPE_CHECKING:
-    from fieldscope.service.server.settings import Told
+    from fieldscope.service.server.settings import SourcedSettings
 
 
 @click.command()
 @server_options
-def serve(told: Told) -> None:
+def serve(sourced: SourcedSettings) -> None:
     """Serve reranking over HTTP, and the viewer at /.
 
     Clients of Jina, Cohere and vLLM only need this address as their base URL; /docs lists every endpoint. Only this
@@ -26,11 +26,11 @@ def serve(told: Told) -> None:
     """
     from fieldscope.service.server.api.opening import prepare
     from fieldscope.service.server.app import create_app, require_keys
-    from fieldscope.service.server.serve import address_of, bound, serve_until_stopped
+    from fieldscope.service.server.serve import address_of, bind, serve_until_stopped
 
-    settings = told.settings
+    settings = sourced.settings
     keys = require_keys(settings).all()
-    with writing_privately(), bound(settings) as listener:
+    with writing_privately(), bind(settings) as listener:
         app = create_app(settings, prepared=prepare(settings))
         if keys:
             note(f"Every request needs one of the {len(keys)} API keys in {settings.keys_file}.")

@@ -1,4 +1,4 @@
-"""Every request gets a number and a line in the log; one whose client has gone is stopped."""
+"""A log line for every request, and an end to requests whose client has gone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import logging
 import re
 import time
+from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,9 +21,9 @@ REQUEST_ID = "X-Request-Id"
 TRACE_ID = "X-Fieldscope-Trace"
 
 CLIENT_GONE = 499
-"""The status, as nginx logs it, of a reply that nobody was left to get."""
+"""The status of a request whose client left before the reply; nginx logs the same."""
 
-_GIVEN = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_CLIENTS_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _SHOWN_PATH = 200
 
 
@@ -29,20 +31,22 @@ class Access:
     """One JSON line a request: method, path, status, milliseconds, request id, and the trace's id where there is one.
 
     A client's own `X-Request-Id` is kept where it looks like one. The path is logged without the query string, and
-    nothing of any body. What nobody foresaw goes out as an error like any other.
+    bodies are not logged. `replied` gets each request's scope, status and seconds. An unexpected exception becomes a
+    reply with status 500.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, replied: Callable[[Scope, int, float], None]) -> None:
         self._app = app
+        self._replied = replied
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if _GIVEN.fullmatch(given) else uuid4().hex
-        line = {"method": scope["method"], "path": scope["path"][:_SHOWN_PATH], "status": CLIENT_GONE}
+        sent_id = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = sent_id if _CLIENTS_ID.fullmatch(sent_id) else uuid4().hex
+        line: dict[str, Any] = {"method": scope["method"], "path": scope["path"][:_SHOWN_PATH], "status": CLIENT_GONE}
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -56,19 +60,21 @@ class Access:
         try:
             await self._app(scope, receive, sending)
         except Exception as error:
-            if line["status"] != CLIENT_GONE:  # half of a reply is out; the server cuts the connection
+            if line["status"] != CLIENT_GONE:  # half of a reply is sent; the server cuts the connection
                 raise
             await unexpected_response(error, scope["method"], scope["path"])(scope, receive, sending)
         finally:
-            line |= {"ms": round(1000 * (time.perf_counter() - began), 1), "request": request_id}
+            seconds = time.perf_counter() - began
+            self._replied(scope, line["status"], seconds)
+            line |= {"ms": round(1000 * seconds, 1), "request": request_id}
             LOG.info(json.dumps(line))
 
 
 class Hangup:
-    """Cancels the work of a request whose client has gone, so that nobody waits behind it for nothing.
+    """Cancels the work of a request whose client has gone, so that other calls need not wait for it.
 
-    It listens once the body is read to its end: until then whoever reads the body learns of it. A reply that is out
-    already is not disturbed, nor what is done after it.
+    It listens once the body is read to its end: until then the reader of the body learns of it. Work after a complete
+    reply is not cancelled.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -111,7 +117,7 @@ class Hangup:
         try:
             await self._app(scope, receiving, sending)
         except asyncio.CancelledError:
-            if not hung_up or work.uncancel() > 0:  # somebody else, too, wants this to end
+            if not hung_up or work.uncancel() > 0:  # it was cancelled from elsewhere, too
                 raise
         finally:
             if listener is not None:

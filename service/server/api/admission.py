@@ -1,11 +1,10 @@
-"""Who may work now, who waits, and who is told to come back later."""
+"""Admission of calls: a number of them works at once, more wait in turn, and the rest is refused."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -22,90 +21,59 @@ class Admission:
     """
 
     def __init__(self, at_work: int, waiting: int) -> None:
-        self._places = at_work
+        self._places = asyncio.Semaphore(at_work)
+        self._most_at_work = at_work
         self._most_waiting = waiting
-        self._at_work = 0
-        self._queue: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self._seconds = 1.0
-
-    @property
-    def at_work(self) -> int:
+        self.at_work = 0
         """How many calls have a place."""
-        return self._at_work
-
-    @property
-    def waiting(self) -> int:
+        self.waiting = 0
         """How many calls wait for one."""
-        return len(self._queue)
 
     @asynccontextmanager
     async def place(self, patience: float) -> AsyncIterator[None]:
         """A place to work, waited for up to `patience` seconds.
 
-        Raises `ApiError`: 429 at once where as many wait already as may, 504 where patience ends, 503 after `close`.
+        Raises `ApiError`: 429 at once where the queue is full, 504 where patience ends, 503 after `close`.
         """
-        await self._enter(patience)
+        await self._acquire(patience)
+        self.at_work += 1
         began = time.monotonic()
         try:
             yield
         finally:
             self._seconds = _REMEMBERED * self._seconds + (1 - _REMEMBERED) * (time.monotonic() - began)
-            self._leave()
+            self.at_work -= 1
+            self._places.release()
 
     def close(self) -> None:
-        """Let nobody in any more; who waits is told so. Who is at work stays."""
+        """Refuse every new call and all that wait. Calls at work stay."""
         self._closed = True
-        for waiting in self._queue:
-            if not waiting.done():
-                waiting.set_exception(_closing())
-        self._queue.clear()
+        for _ in range(self.waiting):  # each of them sees that it is closed
+            self._places.release()
 
-    async def _enter(self, patience: float) -> None:
-        if self._closed:
-            raise _closing()
-        if self._at_work < self._places:
-            self._at_work += 1
-            return
-        if len(self._queue) >= self._most_waiting:
+    async def _acquire(self, patience: float) -> None:
+        if self._places.locked() and self.waiting >= self._most_waiting and not self._closed:
             raise ApiError(
                 429,
                 "too_many_requests",
-                f"{self._at_work} calls are at work and {len(self._queue)} wait; try again later",
+                f"{self.at_work} calls are at work and {self.waiting} wait; try again later",
                 self._retry_after(),
             )
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
+        self.waiting += 1
         try:
             async with asyncio.timeout(patience):
-                await turn  # whoever leaves hands the place over
+                if not self._closed:
+                    await self._places.acquire()
         except TimeoutError as error:
-            self._forget(turn)
             raise ApiError(504, "deadline", "the time for this call ran out while it waited for its turn") from error
-        except BaseException:
-            self._forget(turn)
-            raise
-
-    def _forget(self, turn: asyncio.Future[None]) -> None:
-        """A waiting call that is no more; a place that was handed to it just now goes on to the next."""
-        if turn in self._queue:
-            self._queue.remove(turn)
-        elif turn.done() and not turn.cancelled() and turn.exception() is None:
-            self._leave()
-
-    def _leave(self) -> None:
-        while self._queue:
-            turn = self._queue.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._at_work -= 1
+        finally:
+            self.waiting -= 1
+        if self._closed:
+            raise ApiError(503, "shutting_down", "the service is shutting down; try again in a moment", 5)
 
     def _retry_after(self) -> int:
-        """Seconds until the queue has moved on by half, as calls went so far."""
-        rounds = len(self._queue) / (2 * self._places) + 1
+        """Seconds until half of the queue has moved on, at the pace of the calls so far."""
+        rounds = self.waiting / (2 * self._most_at_work) + 1
         return min(max(math.ceil(rounds * self._seconds), 1), _LONGEST_WAIT)
-
-
-def _closing() -> ApiError:
-    return ApiError(503, "shutting_down", "the service is shutting down; try again in a moment", 5)

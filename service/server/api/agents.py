@@ -1,8 +1,7 @@
-"""The strategies that the service offers, and an agent for each way in which one is asked for, built once and kept."""
+"""The strategies of the service, and an agent for each combination of strategy and options, built once and kept."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name
 from fieldscope.prompts.prompt import load_prompt
+from fieldscope.retrieval.lru import ByteLru
 from fieldscope.service.server.api.errors import ApiError
 from fieldscope.service.wiring.calibrations import find_calibration
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from fieldscope.core.types import ImageSource
 
 _KEPT = 64  # agents; a graph takes some 10 ms to build
-_SHOWN = 64  # characters of a name that nobody knows
+_SHOWN = 64  # characters of an unknown name
 
 
 def load_strategies(paths: Iterable[Path]) -> dict[str, Strategy]:
     """The shipped strategies, and those in the given files and folders, by their names. Raises `ConfigError` for a file
-    that can't be used, and for a name that comes twice."""
+    that can't be used, and for a name that occurs twice."""
     strategies = {name: load_strategy(name) for name in list_strategies()}
     for path in paths:
         files = sorted((*path.glob("*.yaml"), *path.glob("*.yml"))) if path.is_dir() else [path]
         if not files:
-            raise ConfigError(f"{path} holds no strategies; their files end in .yaml")
+            raise ConfigError(f"{path} has no strategies. Name a folder with .yaml files")
         for file in files:
             strategy = load_strategy(file)
             if strategy.name in strategies:
-                raise ConfigError(f"{file}: there is a strategy {strategy.name!r} already; give it another name")
+                raise ConfigError(f"{file}: another strategy is called {strategy.name!r}. Give this one another name")
             strategies[strategy.name] = strategy
     return strategies
 
@@ -57,7 +57,7 @@ class Agents:
         self._lmm = lmm
         self._images = images
         self._max_concurrency = max_concurrency
-        self._kept: OrderedDict[tuple[object, ...], Agent] = OrderedDict()
+        self._kept: ByteLru[Agent] = ByteLru(_KEPT)
 
     def strategy(self, name: str | None) -> Strategy:
         """By its name, never by a path; None is the default. Raises `ApiError`."""
@@ -75,24 +75,22 @@ class Agents:
     def agent(
         self, strategy: Strategy, explain: int, encoder: str | None, retriever: tuple[str, Retriever] | None = None
     ) -> Agent:
-        """The agent for a strategy whose priors come from the encoder of this fingerprint (None: there are none), with
-        the reasons of the best `explain` images. `retriever` goes by its collection's name."""
+        """The agent for a strategy whose priors come from the encoder of this fingerprint (None: there are no priors),
+        with reasons for the best `explain` images. `retriever` is a collection's name and its first stage."""
         key = (self._lmm.identity, strategy.name, explain, encoder, retriever and retriever[0])
-        found = self._kept.get(key)
-        if found is None:
-            wanted = explaining(strategy, explain)
-            calibration = find_calibration(self._lmm.identity, wanted, encoder)
+        agent = self._kept.get(key)
+        if agent is None:
+            explained = explaining(strategy, explain)
+            calibration = find_calibration(self._lmm.identity, explained, encoder)
             search = retriever[1] if retriever else None
             deps = Resources(self._images, self._lmm, search, self._max_concurrency, calibration)
-            found = self._kept[key] = Agent(deps, wanted)
-        self._kept.move_to_end(key)
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
-        return found
+            agent = Agent(deps, explained)
+            self._kept.put(key, agent, 1)
+        return agent
 
 
 def explaining(strategy: Strategy, images: int) -> Strategy:
-    """The strategy with reasons for the best so many images, and with none where nobody asked for them."""
+    """The strategy with reasons for this many of the best images; 0 leaves them out."""
     if not images:
         return strategy.model_copy(update={"explain": None})
     stage = strategy.explain or Explain(prompt=load_prompt("explain"), top_k=images)

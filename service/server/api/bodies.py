@@ -1,4 +1,4 @@
-"""How much a body may hold, said before any of it is worked on."""
+"""Limits on what a body holds, checked before it is validated."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ _MOST_FIELDS = 100  # of one object
 
 
 async def require_bounded(request: Request, engine: EngineOf) -> None:
-    """Refuse a body with too many documents in a call, or too many fields in an object, before each of them is checked
-    for its shape. What is no JSON is refused by whoever reads it. Raises `ApiError`."""
+    """Refuse a body with too many documents in a call, or too many fields in an object, before each of them is
+    validated. FastAPI refuses a body that is not JSON. Raises `ApiError`."""
     most, body = engine.limits.max_documents, await request.body()
     try:
-        told = await request.json()
+        parsed = await request.json()
     except ValueError:
         return
     if b"\\ud" in body.lower():
-        _require_whole_characters(told)
-    for mapping in _mappings(told):
+        _require_whole_characters(parsed)
+    for mapping in _mappings(parsed):
         if len(mapping) > _MOST_FIELDS:
-            raise ApiError(422, "invalid_request", f"an object has {len(mapping)} fields; no object has so many")
+            raise ApiError(
+                422,
+                "invalid_request",
+                f"an object has {len(mapping)} fields, over the limit of {_MOST_FIELDS}; send fewer",
+            )
         documents = mapping.get("documents")
         if isinstance(documents, dict):
             documents = documents.get("content")
@@ -36,13 +40,13 @@ async def require_bounded(request: Request, engine: EngineOf) -> None:
             )
 
 
-def _require_whole_characters(told: Any) -> None:
-    """JSON can spell half of a character, which nothing behind can write down."""
+def _require_whole_characters(parsed: Any) -> None:
+    """JSON can spell half of a character, which UTF-8 can't encode."""
     try:
-        json.dumps(told, ensure_ascii=False).encode()
+        json.dumps(parsed, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise ApiError(
-            422, "invalid_request", "the body has half of a character (a lone surrogate); send whole ones"
+            422, "invalid_request", "the body has half of a character (a lone surrogate); send whole characters"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What there is: collections and their pictures, strategies, runs, and the traces of what was served."""
+"""The catalog: collections and their images, strategies, runs, and the traces of served calls."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ImageError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import without_folders
-from fieldscope.core.types import Query as Wanted
+from fieldscope.core.types import Query as AgentQuery
 from fieldscope.eval.tuning.estimate import estimate
 from fieldscope.service.server.api.collections import ServedCollection
 from fieldscope.service.server.api.dependencies import EngineOf
-from fieldscope.service.server.api.engine import Engine
 from fieldscope.service.server.api.errors import RESPONSES, ApiError, responses
 from fieldscope.service.viewer.addresses import run_page
 from fieldscope.service.viewer.pictures import shown
@@ -30,18 +29,18 @@ from fieldscope.service.viewer.runs.run import Run
 from fieldscope.service.viewer.runs.shelf import Shelf
 
 SERVED = "/served"
-"""Where the application mounts the viewer of what was served."""
+"""Where the application mounts the viewer of served calls."""
 
 PAGE = 100
 LARGEST_PAGE = 1000
 
 _SAMPLE = 6
-_TYPICAL = Wanted(id="typical", text="two red crabs on a beach at night")
-_reading = threading.Lock()  # what a shelf has open is shared
+_TYPICAL = AgentQuery(id="typical", text="two red crabs on a beach at night")
+_reading = threading.Lock()  # the runs that a shelf has open are shared
 
 
 class CollectionView(BaseModel):
-    """Images under a name. `sample` are ids of some of them; `captions` says whether captions are searched, too."""
+    """A collection. `sample` has the ids of a few images; `captions` says whether captions are searched, too."""
 
     name: str = Field(examples=["fieldnotes"])
     images: int
@@ -58,7 +57,7 @@ class CollectionList(BaseModel):
 
 
 class ImageView(BaseModel):
-    """An image: its id, what every endpoint takes for it, and a small picture of it."""
+    """An image: its id, the URL that every endpoint accepts for it, and the address of its thumbnail."""
 
     id: str
     url: str = Field(examples=["fieldscope://fieldnotes/12"])
@@ -66,7 +65,7 @@ class ImageView(BaseModel):
 
 
 class ImagePage(BaseModel):
-    """A page of a collection's images, in the collection's order. The first page is 1."""
+    """A page of a collection's images, in the collection's order. The first page is number 1."""
 
     collection: str
     total: int
@@ -76,7 +75,8 @@ class ImagePage(BaseModel):
 
 
 class CostView(BaseModel):
-    """What one text query is expected to ask of the model: `calls`, and by stage; where `at_most`, at most that."""
+    """The expected number of calls to the model for one text query, in all and by stage; with `at_most` an upper
+    bound."""
 
     candidates: int
     calls: int
@@ -85,7 +85,7 @@ class CostView(BaseModel):
 
 
 class StrategyView(BaseModel):
-    """A strategy. `source` is the paper that it follows; `asks` says whether it needs a model at all."""
+    """A strategy. `source` is the paper that it follows; `asks` says whether it asks a model at all."""
 
     name: str
     default: bool
@@ -104,7 +104,7 @@ class StrategyList(BaseModel):
 
 
 class RunView(BaseModel):
-    """A run below the runs folder; `problem` says in a sentence why it can't be read. `page` is its page here."""
+    """A run below the runs folder; `problem` says why it can't be read. `page` is its page in the viewer."""
 
     key: str
     name: str
@@ -131,21 +131,21 @@ TraceId = Annotated[str, PathParameter(max_length=200, description="The `trace_i
 router = APIRouter(prefix="/v1", tags=["catalog"], responses=RESPONSES)
 
 
-@router.get("/collections", summary="The collections there are")
+@router.get("/collections", summary="List the collections")
 def list_collections(engine: EngineOf) -> CollectionList:
-    """What can be searched, and whose images can be named as `fieldscope://NAME/ID`."""
+    """The collections that can be searched, and whose images can be named as `fieldscope://NAME/ID`."""
     return CollectionList(collections=[_collection_view(served) for served in engine.collections.values()])
 
 
-@router.get("/collections/{name}/images", responses=responses(404), summary="A collection's images")
+@router.get("/collections/{name}/images", responses=responses(404), summary="List a collection's images")
 def list_images(
     name: Name,
     engine: EngineOf,
     page: Annotated[int, Query(ge=1, le=10**9)] = 1,
     size: Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Images on a page.")] = PAGE,
 ) -> ImagePage:
-    """Page by page; a page behind the last one is empty."""
-    served = _served(engine, name)
+    """One page at a time; a page after the last one is empty."""
+    served = engine.collection(name)
     ids = served.images.ids()
     return ImagePage(
         collection=name,
@@ -153,8 +153,8 @@ def list_images(
         page=page,
         pages=-(-len(ids) // size),
         images=[
-            ImageView(id=each, url=served.reference(each), thumbnail=thumbnail_address(name, each))
-            for each in ids[(page - 1) * size : page * size]
+            ImageView(id=image_id, url=served.reference(image_id), thumbnail=thumbnail_address(name, image_id))
+            for image_id in ids[(page - 1) * size : page * size]
         ],
     )
 
@@ -163,13 +163,17 @@ def list_images(
     "/collections/{name}/thumbnails/{image_id:path}",
     response_class=Response,
     responses={**responses(404), 200: {"content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}}}},
-    summary="A small picture",
+    summary="An image's thumbnail",
 )
 def get_thumbnail(name: Name, image_id: Annotated[str, PathParameter(max_length=4096)], engine: EngineOf) -> Response:
     """At most 160 pixels on a side, as WebP."""
-    served = _served(engine, name)
+    served = engine.collection(name)
     if image_id not in served.ids:
-        raise ApiError(404, "no_such_image", f"the collection {name!r} has no image {image_id[:100]!r}")
+        raise ApiError(
+            404,
+            "no_such_image",
+            f"collection {name!r} has no image {image_id[:100]!r}; /v1/collections/{name}/images lists them",
+        )
     try:
         webp = shown("thumbnails", _key(served), served.images, image_id)
     except ImageError as error:
@@ -178,16 +182,16 @@ def get_thumbnail(name: Name, image_id: Annotated[str, PathParameter(max_length=
     return Response(webp, media_type="image/webp", headers=headers)
 
 
-@router.get("/strategies", summary="The strategies there are")
+@router.get("/strategies", summary="List the strategies")
 def list_strategies(engine: EngineOf) -> StrategyList:
-    """What each does with a query, and about how many questions it asks."""
+    """Each with its stages, and about how many questions it asks."""
     default = engine.strategy(None).name
-    return StrategyList(strategies=[_strategy_view(each, default) for each in engine.strategies()])
+    return StrategyList(strategies=[_strategy_view(strategy, default) for strategy in engine.strategies()])
 
 
-@router.get("/runs", summary="The runs there are")
+@router.get("/runs", summary="List the runs")
 def list_runs(engine: EngineOf) -> RunList:
-    """What the viewer shows, with the metrics of each finished run."""
+    """The runs that the viewer shows, with the metrics of each finished run."""
     folder = engine.settings.runs_folder
     if not folder.is_dir():
         return RunList(runs=[])
@@ -197,7 +201,7 @@ def list_runs(engine: EngineOf) -> RunList:
 
 @router.get("/traces/{trace_id}", responses=responses(404), summary="Everything that led to a ranking")
 def get_trace(trace_id: TraceId, engine: EngineOf) -> RerankResult:
-    """The result with synthesis, predicates, verdicts, comparisons, reasons and events, as a run's folder has it."""
+    """The result with synthesis, predicates, verdicts, comparisons, reasons and events, as in a run's folder."""
     return engine.traces.find(trace_id)
 
 
@@ -209,25 +213,17 @@ def get_trace(trace_id: TraceId, engine: EngineOf) -> RerankResult:
     summary="A trace's page in the viewer",
 )
 def get_trace_page(trace_id: TraceId, engine: EngineOf) -> RedirectResponse:
-    """Leads to the page where every image and every answer can be looked at."""
+    """Redirects to the page that shows every image and every answer."""
     return RedirectResponse(f"{SERVED}/{engine.traces.page(trace_id)}", status_code=307)
 
 
 def thumbnail_address(collection: str, image_id: str) -> str:
-    """Where a small picture of an image is."""
+    """The address of an image's thumbnail."""
     return f"/v1/collections/{collection}/thumbnails/{quote(image_id)}"
 
 
-def _served(engine: Engine, name: str) -> ServedCollection:
-    try:
-        return engine.collections[name]
-    except KeyError as error:
-        known = ", ".join(sorted(engine.collections)) or "none"
-        raise ApiError(404, "unknown_collection", f"there is no collection {name!r}; there are {known}") from error
-
-
 def _key(served: ServedCollection) -> str:
-    """The viewer's key of a collection, so that both keep a small picture once."""
+    """The viewer's key of a collection, so that service and viewer share its thumbnails."""
     return fingerprint(served.images.locator())[:12]
 
 
@@ -246,13 +242,13 @@ def _collection_view(served: ServedCollection) -> CollectionView:
 def _strategy_view(strategy: Strategy, default: str) -> StrategyView:
     candidates = strategy.retrieve.top_k
     expected = estimate([_TYPICAL], [candidates], strategy)
-    asking: list[str] = [stage for stage in STAGES if getattr(strategy, stage) is not None]
+    stages: list[str] = [stage for stage in STAGES if getattr(strategy, stage) is not None]
     return StrategyView(
         name=strategy.name,
         default=strategy.name == default,
         description=strategy.description,
         source=strategy.source,
-        stages=["retrieve", *asking],
+        stages=["retrieve", *stages],
         fusion=strategy.fusion.method,
         asks=bool(strategy.prompts),
         cost=CostView(
@@ -270,10 +266,10 @@ def _shelf(folder: Path) -> Shelf:
 
 
 def _run_view(run: Run) -> RunView:
-    told: dict[str, Any] = {}
+    configured: dict[str, Any] = {}
     if run.manifest is not None:
         configuration = run.configuration
-        told = {
+        configured = {
             "benchmark": configuration.benchmark.name,
             "split": configuration.benchmark.split,
             "strategy": configuration.strategy.name,
@@ -287,5 +283,5 @@ def _run_view(run: Run) -> RunView:
         finished=run.finished,
         metrics=(run.metrics or {}).get("metrics", {}),
         page=f"/{run_page(run.key)}",
-        **told,
+        **configured,
     )

@@ -1,4 +1,4 @@
-"""The registered collections: opened once, searchable where a CLIP is loaded."""
+"""The registered collections: opened once, and searchable if a CLIP is loaded."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from fieldscope.service.server.settings import ServerSettings
 
 FIELDNOTES = "fieldnotes"
-"""The name of FieldNotes' test collection, which is there where no other was named."""
+"""The name of FieldNotes' test collection, the default."""
 
 
 @dataclass(frozen=True)
 class ServedCollection:
-    """Images under a name, and the library to search them (None without a CLIP). `flags` are what every result over
-    them shall carry."""
+    """A collection's images, and the library to search them (None without a CLIP). `flags` are warnings for every
+    result over them."""
 
     name: str
     images: Collection
@@ -39,16 +39,16 @@ class ServedCollection:
 
     @cached_property
     def ids(self) -> frozenset[str]:
-        """Every image's id, as it was when the service began."""
+        """Every image's id, as of the start of the service."""
         return frozenset(self.images.ids())
 
     def reference(self, image_id: str) -> str:
-        """The id of one of its images in a call."""
+        """The id, in a call, of one of its images."""
         return reference(self.name, image_id)
 
 
 def open_collections(settings: ServerSettings, encoder: Encoder | None) -> dict[str, ServedCollection]:
-    """Every collection of the settings by its name, or FieldNotes' test collection; indexes are made on first use.
+    """Every collection of the settings by its name, or FieldNotes' test collection; indexes are built on first use.
 
     Raises `ConfigError` for a folder without images, or an index of another CLIP.
     """
@@ -62,17 +62,17 @@ def open_collections(settings: ServerSettings, encoder: Encoder | None) -> dict[
 
 
 def flagged(collection: ServedCollection) -> ServedCollection:
-    """The collection with a warning where bundled models see pictures in it that they were not made for."""
+    """The collection with a warning if it has images that the bundled models were not trained for."""
     if all_fieldnotes(collection.images, collection.images.ids()):
         return collection
     return replace(collection, flags=(FOREIGN,))
 
 
-def named(collections: Mapping[str, ServedCollection], text: str) -> tuple[ServedCollection, str] | None:
-    """The collection and the image's id there that `fieldscope://COLLECTION/ID` means, None where there is none."""
+def find_image(collections: Mapping[str, ServedCollection], text: str) -> tuple[ServedCollection, str] | None:
+    """The collection, and the image's id in it, that `fieldscope://COLLECTION/ID` names; None if there is none."""
     scheme, (name, _, image_id) = text[: len(SCHEME)], text[len(SCHEME) :].partition("/")
-    found = collections.get(name) if scheme.lower() == SCHEME else None
-    return (found, image_id) if found is not None and image_id in found.ids else None
+    collection = collections.get(name) if scheme.lower() == SCHEME else None
+    return (collection, image_id) if collection is not None and image_id in collection.ids else None
 
 
 def _open(name: str, folder: Path, settings: ServerSettings, encoder: Encoder | None) -> ServedCollection:
@@ -87,21 +87,20 @@ def _open(name: str, folder: Path, settings: ServerSettings, encoder: Encoder | 
             library = open_library(folder, encoder)
         except IndexMismatchError as error:
             raise ConfigError(f"collection {name!r}: {error}") from error
-        _tell(name, read_skipped(folder))
+        _note_skipped(name, read_skipped(folder))
         return ServedCollection(name, library.collection, library)
     images = open_collection([folder])
     if encoder is None:
-        _tell(name, images.skipped())
+        _note_skipped(name, images.skipped())
         return ServedCollection(name, images)
     place = f"{name}-{fingerprint(images.locator())[:16]}-{encoder.fingerprint[:16]}"
     index = settings.data_folder / "indexes" / place
-    kept = f"what was encoded is kept in {index}"
-    with keeping(kept), progress(f"encoding {name}") as report:
+    with keeping(f"vectors computed so far are kept in {index}"), progress(f"encoding {name}") as report:
         built = build_index(images, encoder, index, encoder_name=settings.clip or "bundled", progress=report)
-    _tell(name, built.skipped)
+    _note_skipped(name, built.skipped)
     return ServedCollection(name, images, open_library(index, encoder))
 
 
-def _tell(name: str, skipped: Mapping[str, str]) -> None:
+def _note_skipped(name: str, skipped: Mapping[str, str]) -> None:
     if lines := [line.strip() for line in skipped_lines(skipped)]:
         note(f"collection {name!r}: {lines[0]} {'; '.join(lines[1:])}")

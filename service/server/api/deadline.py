@@ -1,4 +1,4 @@
-"""The end of a call's time, kept at the door to the model: nobody waits past it for an answer."""
+"""Deadlines of calls, enforced where the model is asked: no call waits for an answer past its deadline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ends: ContextVar[float] = ContextVar("ends", default=math.inf)
 
 @contextmanager
 def until(moment: float) -> Iterator[None]:
-    """Let the calls that are made inside, and in tasks begun inside, end at this reading of the monotonic clock."""
+    """Let calls to the model in this block, and in tasks begun in it, end at this reading of the monotonic clock."""
     token = _ends.set(moment)
     try:
         yield
@@ -26,8 +26,8 @@ def until(moment: float) -> Iterator[None]:
 
 
 class PunctualLMM:
-    """An LMM that keeps `until`. A call that begins too late is refused, as by an empty budget; one that is not
-    answered in time is unknown to whoever asked, while its answer still goes to the cache."""
+    """An LMM that keeps the deadline of `until`. A call that begins too late is refused, as by an empty budget; one
+    that is not answered in time is unknown to its caller, while its answer still goes to the cache."""
 
     def __init__(self, lmm: LMM) -> None:
         self._lmm = lmm
@@ -38,7 +38,7 @@ class PunctualLMM:
         return self._lmm.identity
 
     def close_at(self, moment: float) -> None:
-        """Let every call, whoever's, end then."""
+        """Let every call end at this reading of the monotonic clock."""
         self._closes = moment
 
     async def generate(self, request: LMMRequest) -> LMMResponse:
@@ -49,7 +49,9 @@ class PunctualLMM:
             async with asyncio.timeout(None if left == math.inf else left):
                 return await self._lmm.generate(request)
         except TimeoutError as error:
-            raise LMMConnectionError("no answer came before the time for this call had passed") from error
+            raise LMMConnectionError(
+                "the model did not answer before the call's deadline. Try again, or raise the limit max_seconds"
+            ) from error
 
     async def aclose(self) -> None:
-        """The model belongs to whoever opened it."""
+        """Leaves the model open; its opener closes it."""

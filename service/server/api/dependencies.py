@@ -1,4 +1,4 @@
-"""What endpoints get from the application they belong to."""
+"""What endpoints get from their application."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from fieldscope.service.server.api.engine import Engine
 
 
 async def engine_of(request: Request) -> Engine:
-    """The engine that the application's lifespan opened. It waits for nothing; a plain function would get a thread."""
+    """The engine that the application's lifespan opened. Asynchronous, because FastAPI would run a plain function in a
+    thread."""
     return cast(Engine, request.app.state.engine)
 
 

@@ -1,4 +1,4 @@
-"""What clients send for a query and for a document, in each of their spellings, told apart into words and pictures."""
+"""Queries and documents in every client's format, separated into words and images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fieldscope.core.errors import FieldscopeError, ImageError, ImageTooLargeError
+from fieldscope.core.errors import ImageError, ImageTooLargeError
 from fieldscope.core.paths import without_folders
-from fieldscope.service.server.api.calls import Document, ImageDocument, TextDocument, UnjudgedDocument
+from fieldscope.service.server.api.calls import Document, ImageDocument, Inputs, TextDocument, UnjudgedDocument
 from fieldscope.service.server.api.encoded import decoded
 from fieldscope.service.server.api.errors import ApiError
 from fieldscope.service.server.api.fetching import Fetcher
 from fieldscope.service.server.api.outcome import document_id
-from fieldscope.service.server.api.pictures import SCHEME, CallImages, reference
+from fieldscope.service.server.api.pictures import SCHEME, CallImages
 from fieldscope.service.server.api.references import Reference, is_blank, reference_in
 
 if TYPE_CHECKING:
@@ -34,20 +34,20 @@ class _Wire(BaseModel):
 
 
 class ImageUrl(_Wire):
-    """Where a picture is: a data URL, an http(s) address of an allowed host, or `fieldscope://COLLECTION/ID`."""
+    """An image's address: a data URL, an http(s) URL of an allowed host, or `fieldscope://COLLECTION/ID`."""
 
     url: str = Field(examples=["fieldscope://fieldnotes/1"])
 
 
 class ImagePart(_Wire):
-    """A picture in vLLM's words."""
+    """An image in vLLM's format."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
 
 
 class TextPart(_Wire):
-    """Words in vLLM's words."""
+    """A text in vLLM's format."""
 
     type: Literal["text"]
     text: str
@@ -57,7 +57,7 @@ Part = Annotated[ImagePart | TextPart, Field(discriminator="type")]
 
 
 class Content(_Wire):
-    """vLLM's object: one or more parts."""
+    """vLLM's object with one or more parts."""
 
     content: list[Part] = Field(min_length=1, fail_fast=True)
 
@@ -76,44 +76,34 @@ class DocumentObject(_Wire):
 
 
 Given = str | DocumentObject
-"""A query or a document as a client gave it. A string may stand for a picture: see `references`."""
+"""A query or a document as a client sent it. A string may stand for an image: see `references`."""
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """What there is in one query or document: words, and what stands for pictures."""
+    """The words and the image references of one query or document."""
 
     words: tuple[str, ...]
     pictures: tuple[Reference, ...]
 
 
 @dataclass(frozen=True)
-class Read:
-    """One query or document as it was read: its words, and the picture where there is one."""
+class InputItem:
+    """The words of one query or document, and its image if there is one."""
 
     words: str
     picture: Reference | None
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """A call's query and documents as the engine takes them; `images` has every picture of them."""
-
-    query: str
-    query_image: str | None
-    documents: tuple[Document, ...]
-    images: CallImages
-
-
 def listed(documents: Sequence[Given] | Content) -> list[Given]:
-    """The documents one by one: vLLM's object form is a document for each part."""
+    """The documents as a list: each part of vLLM's object is a document."""
     if isinstance(documents, Content):
         return [DocumentObject(content=[part]) for part in documents.content]
     return list(documents)
 
 
 def pieces(given: Given, is_id: Callable[[str], bool] = lambda name: False) -> Pieces:
-    """Words and pictures told apart; `is_id` says whether a collection has an image of this id."""
+    """The words and images of a query or document; `is_id` says whether a collection has an image with this id."""
     if isinstance(given, str):
         given = DocumentObject(text=given)
     pictures = [Reference(given.image.strip(), "named")] if given.image is not None else []
@@ -125,22 +115,22 @@ def pieces(given: Given, is_id: Callable[[str], bool] = lambda name: False) -> P
         else:
             texts.append(part.text)
     for text in texts:
-        found = reference_in(text)
-        if found is None or (found.certainty == "perhaps" and not is_id(found.picture)):
+        picture = reference_in(text)
+        if picture is None or (picture.certainty == "perhaps" and not is_id(picture.picture)):
             words.append(text)
         else:
-            pictures.append(found)
+            pictures.append(picture)
     if pictures:
         words = [text for text in words if text.strip()]
     return Pieces(tuple(words), tuple(pictures))
 
 
 async def read_inputs(query: Given, documents: Sequence[Given], engine: Engine) -> Inputs:
-    """All that a call is about, its pictures decoded, kept, and known by their ids.
+    """A call's query and documents, with their images decoded, stored, and known by their ids.
 
-    A picture that is named as the documentation has it and can't be used fails the call: the caller made a mistake.
-    Other strings that stand for a picture, and documents without any words, come out as `UnjudgedDocument` where there
-    is nothing to judge. Raises `ApiError`, which names the document by its index.
+    An image in a documented form that can't be used fails the call: the caller made a mistake. Other strings that stand
+    for an image, and documents without any words, become `UnjudgedDocument` if there is nothing to judge. Raises
+    `ApiError`, which names the document by its index.
     """
     limit = engine.limits.max_documents
     if len(documents) > limit:
@@ -148,13 +138,13 @@ async def read_inputs(query: Given, documents: Sequence[Given], engine: Engine) 
             422, "too_many_documents", f"{len(documents)} documents, over the limit of {limit} a call; send fewer"
         )
     reader = _Reader(engine)
-    asked = reader.part(query, "the query", both=True)
+    query_part = reader.part(query, "the query", both=True)
     parts = {document_id(index): reader.part(document, document_id(index)) for index, document in enumerate(documents)}
-    named = {"the query": asked} | parts
-    ids = await reader.pictures({label: part.picture for label, part in named.items() if part.picture is not None})
+    labelled = {"the query": query_part} | parts
+    ids = await reader.pictures({label: part.picture for label, part in labelled.items() if part.picture is not None})
     return Inputs(
-        query=asked.words,
-        query_image=_usable(ids["the query"]) if asked.picture is not None else None,
+        query=query_part.words,
+        query_image=_usable(ids["the query"]) if query_part.picture is not None else None,
         documents=tuple(_document(label, part, ids.get(label)) for label, part in parts.items()),
         images=reader.images,
     )
@@ -166,13 +156,13 @@ def _usable(picture: str | ApiError) -> str:
     return picture
 
 
-def _document(label: str, part: Read, picture: str | ApiError | None) -> Document:
+def _document(label: str, part: InputItem, picture: str | ApiError | None) -> Document:
     if isinstance(picture, str):
         return ImageDocument(picture)
     if picture is not None:
         return UnjudgedDocument(str(picture))
     blank = is_blank(part.words)
-    return UnjudgedDocument(f"{label} has no words and no picture") if blank else TextDocument(part.words)
+    return UnjudgedDocument(f"{label} has no words and no image") if blank else TextDocument(part.words)
 
 
 class _Reader:
@@ -187,40 +177,43 @@ class _Reader:
         self._fetcher = Fetcher(engine.settings.image_hosts, engine.limits.max_image_bytes)
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    def part(self, given: Given, label: str, both: bool = False) -> Read:
-        """The words, and the picture where there is one; a query may have `both`."""
-        found = pieces(given, self._is_id)
-        before = [picture.words for picture in found.pictures if picture.words] if both else []
-        words = _CONTROL.sub(" ", "\n".join((*before, *found.words)))
-        if len(found.pictures) > 1:
-            raise ApiError(422, "several_pictures", f"{label} has {len(found.pictures)} pictures; give one in each")
-        if found.words and found.pictures and not both:
-            raise ApiError(422, "words_and_picture", f"{label} has words beside its picture; give one of the two")
-        if not found.words and not found.pictures:
-            raise ApiError(422, "nothing", f"{label} has neither 'text' nor 'image' nor 'content'")
-        if both and not found.pictures and is_blank(words[: self._limits.max_text]):
-            raise ApiError(422, "no_words", f"{label} has no words; say what the pictures should show")
+    def part(self, given: Given, label: str, both: bool = False) -> InputItem:
+        """The words, and the image if there is one; a query may have `both`."""
+        parts = pieces(given, self._is_id)
+        before = [picture.words for picture in parts.pictures if picture.words] if both else []
+        words = _CONTROL.sub(" ", "\n".join((*before, *parts.words)))
+        if len(parts.pictures) > 1:
+            raise ApiError(422, "several_pictures", f"{label} has {len(parts.pictures)} images; send one in each")
+        if parts.words and parts.pictures and not both:
+            raise ApiError(422, "words_and_picture", f"{label} has both words and an image; send one of the two")
+        if not parts.words and not parts.pictures:
+            raise ApiError(422, "nothing", f"{label} has no 'text', 'image' or 'content'; send one of them")
+        if both and not parts.pictures and is_blank(words[: self._limits.max_text]):
+            raise ApiError(422, "no_words", f"{label} has no words; say what the images should show")
         if len(words) > self._limits.max_text:
             raise ApiError(
                 422,
                 "text_too_long",
                 f"{label} has {len(words)} characters, over the limit of {self._limits.max_text}; shorten it",
             )
-        return Read(words, found.pictures[0] if found.pictures else None)
+        return InputItem(words, parts.pictures[0] if parts.pictures else None)
 
-    async def pictures(self, asked: Mapping[str, Reference]) -> dict[str, str | ApiError]:
-        """Label -> id of its picture, or why there is none to judge. Raises the first error that fails the call."""
+    async def pictures(self, references: Mapping[str, Reference]) -> dict[str, str | ApiError]:
+        """Label -> id of its image, or why it can't be judged. Raises the first error that fails the call."""
         seconds = self._limits.max_seconds
         try:
             async with asyncio.timeout(seconds):
-                told = await asyncio.gather(
-                    *(self._picture(given.picture, label) for label, given in asked.items()), return_exceptions=True
+                outcomes = await asyncio.gather(
+                    *(self._picture(reference.picture, label) for label, reference in references.items()),
+                    return_exceptions=True,
                 )
         except TimeoutError as error:
-            raise ApiError(504, "too_slow", f"the pictures took more than {seconds:g} s to come together") from error
+            raise ApiError(
+                504, "too_slow", f"reading the images took more than {seconds:g} s; send fewer or smaller images"
+            ) from error
         read: dict[str, str | ApiError] = {}
-        for (label, given), outcome in zip(asked.items(), told, strict=True):
-            unusable = isinstance(outcome, ApiError) and outcome.status < 500 and given.certainty != "named"
+        for (label, reference), outcome in zip(references.items(), outcomes, strict=True):
+            unusable = isinstance(outcome, ApiError) and outcome.status < 500 and reference.certainty != "named"
             if isinstance(outcome, BaseException) and not unusable:
                 raise outcome
             read[label] = outcome  # type: ignore[assignment]  # other errors are raised
@@ -237,32 +230,23 @@ class _Reader:
             raise ApiError(422, "unreadable_image", f"{label}: {without_folders(str(error))}") from error
 
     def _is_id(self, name: str) -> bool:
-        try:
-            return self._known(name) is not None
-        except ApiError:  # several collections have it
-            return True
+        return any(name in collection.ids for collection in self._engine.collections.values())
 
     def _known(self, given: str) -> str | None:
-        """The id of a registered collection's image, where that is what a string names."""
+        """The id of a registered collection's image, if the string names one."""
         if given[: len(SCHEME)].lower() == SCHEME:
             return self._engine.image(SCHEME + given[len(SCHEME) :])
         if len(given) > _LONGEST_ID:
             return None
-        found = [image_id for name in self._engine.collections if (image_id := self._in(name, given)) is not None]
-        if len(found) > 1:
-            raise ApiError(
-                422, "ambiguous_image", f"{given!r} is in several collections; say which: {', '.join(found)}"
-            )
-        return found[0] if found else None
-
-    def _in(self, collection: str, image_id: str) -> str | None:
-        try:
-            return self._engine.image(reference(collection, image_id))
-        except FieldscopeError:
-            return None
+        collections = self._engine.collections.values()
+        matches = [collection.reference(given) for collection in collections if given in collection.ids]
+        if len(matches) > 1:
+            sentence = f"{given!r} is in several collections; send one of {', '.join(matches)}"
+            raise ApiError(422, "ambiguous_image", sentence)
+        return matches[0] if matches else None
 
     async def _new(self, given: str, label: str) -> str:
-        """The id of a picture that came along, or that is fetched."""
+        """The id of an image that the request contains, or that is fetched."""
         async with self._places:
             if given[:8].lower().startswith(("http://", "https://")):
                 data = await self._fetcher.fetch(given)

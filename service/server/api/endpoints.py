@@ -1,53 +1,31 @@
-"""What a job may call: each call's body is checked when the job comes, and answered when its turn has come."""
+"""The endpoints that a job may call: each body is checked when the job is created, and answered later."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import Response
 
 from fieldscope.service.server.api import rerank, search
 from fieldscope.service.server.api.documents import listed, read_inputs
 from fieldscope.service.server.api.engine import Engine, Watch
+from fieldscope.service.server.api.options import OptionHeaders
 
 
-class Endpoint(Protocol):
-    """An endpoint whose calls can wait in a job."""
-
-    async def answer(self, engine: Engine, body: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
-        """The reply, as the endpoint itself would give it, as JSON; its trace is on the disk then."""
-        ...
-
-
-class _Search:
-    async def answer(self, engine: Engine, body: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
-        asked = search.SearchBody.model_validate(body)
-        call = await search.prepare(engine, asked)
-        said = await search.answer(engine, asked, call, watch)
-        await asyncio.to_thread(engine.traces.settle, said.trace_id)
-        return said.model_dump(mode="json")
-
-
-@dataclass(frozen=True)
-class _Rerank:
-    """One of Cohere's versions; `echo` as its endpoint has it."""
-
-    version: str
-    echo: bool
-
-    async def answer(self, engine: Engine, body: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
-        asked = rerank.RerankFields.model_validate(body)
-        said = await rerank.answer(engine, asked, rerank.OptionHeaders(), Response(), self.version, self.echo, watch)
-        await asyncio.to_thread(engine.traces.settle, said.id)
-        return said.model_dump(mode="json", exclude_none=True)
-
-
-ENDPOINTS: Mapping[str, Endpoint] = {
-    "/v1/search": _Search(), "/v1/rerank": _Rerank("1", echo=True), "/v2/rerank": _Rerank("2", echo=False),
-}  # fmt: skip
+async def answer_call(engine: Engine, url: str, body: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
+    """The reply to a body, as the endpoint at `url` would give it, as JSON; its trace is on the disk then."""
+    if url == "/v1/search":
+        search_body = search.SearchBody.model_validate(body)
+        searched = await search.answer(engine, search_body, await search.prepare(engine, search_body), watch)
+        trace_id, reply = searched.trace_id, searched.model_dump(mode="json")
+    else:
+        fields, version = rerank.RerankFields.model_validate(body), "2" if url == "/v2/rerank" else "1"
+        ranked = await rerank.answer(engine, fields, OptionHeaders(), Response(), version, watch)
+        trace_id, reply = ranked.id, ranked.model_dump(mode="json", exclude_none=True)
+    await asyncio.to_thread(engine.traces.settle, trace_id)
+    return reply
 
 
 async def check(engine: Engine, body: search.SearchBody | rerank.RerankFields) -> None:

@@ -16,12 +16,12 @@ from fieldscope.agent.graph import Agent, Watch
 from fieldscope.agent.nodes.synthesize import caption_image
 from fieldscope.agent.strategies.settings import Synthesize
 from fieldscope.agent.types import Call, RerankResult
-from fieldscope.agent.usage import Usage
 from fieldscope.core.types import Candidate, Query
+from fieldscope.core.validation import unknown_name
 from fieldscope.service.server.api.admission import Admission
 from fieldscope.service.server.api.agents import Agents
 from fieldscope.service.server.api.calls import ImageDocument, RerankCall, Reranked, Scored, SearchCall, TextDocument
-from fieldscope.service.server.api.collections import ServedCollection, named
+from fieldscope.service.server.api.collections import ServedCollection, find_image
 from fieldscope.service.server.api.deadline import until
 from fieldscope.service.server.api.errors import ApiError
 from fieldscope.service.server.api.models import Models
@@ -29,7 +29,6 @@ from fieldscope.service.server.api.observer import Observer
 from fieldscope.service.server.api.outcome import (
     completed,
     document_id,
-    found,
     ordered,
     require_knowledge,
     unjudged_flags,
@@ -50,15 +49,15 @@ __all__ = ["Engine", "Watch"]
 T = TypeVar("T")
 
 _OVERTIME = 15.0
-"""Seconds past its time after which a call is given up, in case something other than the model holds it."""
+"""Seconds after its deadline at which a call is given up, in case something other than the model delays it."""
 
-_SHOWN = 100  # characters of a reference that leads nowhere
+_SHOWN = 100  # characters of a client's text in an error
 
 
 class Engine:
-    """Everything that calls share. Serves one event loop.
+    """Models, collections, strategies and stores that calls share. Serves one event loop.
 
-    `admission` says who is at work; `traces` and `pictures` are kept on disk; `observers` are told what happens.
+    `admission` limits the calls at work; `traces` and `pictures` are kept on disk; `observers` see what happens.
     `stopping` is set once the service shuts down, and `on_stop` are called then.
     """
 
@@ -93,41 +92,58 @@ class Engine:
         return self._agents.strategy(name)
 
     def strategies(self) -> Sequence[Strategy]:
-        """All that there are, the default first."""
+        """All strategies, the default first."""
         return self._agents.strategies()
 
     def agent(self, strategy: str | None = None) -> Agent:
-        """What ranks given images under a strategy, without reasons: the graph itself, past admission and traces."""
+        """The agent that ranks given images under a strategy, without reasons, admission and traces."""
         encoder = self.models.encoder
         return self._agents.agent(self.strategy(strategy), 0, encoder.fingerprint if encoder is not None else None)
 
+    def collection(self, name: str) -> ServedCollection:
+        """By its name. Raises `ApiError` (404)."""
+        if name not in self.collections:
+            raise ApiError(404, "unknown_collection", unknown_name("collection", name[:_SHOWN], self.collections))
+        return self.collections[name]
+
+    def searchable(self, name: str | None) -> ServedCollection:
+        """A collection with an index, by its name; None is the only one. Raises `ApiError`."""
+        if name is None and len(self.collections) != 1:
+            names = ", ".join(sorted(self.collections)) or "none"
+            raise ApiError(422, "no_collection", f"name a collection; known: {names}")
+        collection = self.collection(name if name is not None else next(iter(self.collections)))
+        if collection.library is None:
+            sentence = f"collection {collection.name!r} has no index. Start the service with --clip"
+            raise ApiError(409, "not_searchable", sentence)
+        return collection
+
     def image(self, reference: str) -> str:
-        """The id, in a call's images, of what `fieldscope://COLLECTION/ID` means. Raises `ApiError` (404)."""
-        place = named(self.collections, reference)
+        """The id, in a call's images, of `fieldscope://COLLECTION/ID`. Raises `ApiError` (404)."""
+        place = find_image(self.collections, reference)
         if place is None:
             raise ApiError(
                 404,
                 "unknown_image",
-                f"{reference[:_SHOWN]!r} is no image of a registered collection; /v1/collections lists them",
+                f"{reference[:_SHOWN]!r} is not an image of a registered collection; /v1/collections lists them",
             )
         return place[0].reference(place[1])
 
     async def rerank(self, call: RerankCall, watch: Watch | None = None) -> Reranked:
-        """Rank a call's documents, when its turn has come. Raises `ApiError`, `ImageError` for a picture that can't be
-        read and `VocabularyError` for words that the bundled models do not know."""
+        """Rank a call's documents, in its turn. Raises `ApiError`, `ImageError` for an image that can't be read and
+        `VocabularyError` for words that the bundled models do not know."""
         strategy = self.strategy(call.options.strategy)
         with self._observed(strategy):
             return await self._admitted(lambda ends: self._rerank(call, strategy, watch, ends))
 
     async def search(self, call: SearchCall, watch: Watch | None = None) -> Reranked:
-        """Retrieve from a collection and rank, when its turn has come. Raises as `rerank` does."""
+        """Retrieve from a collection and rank, in turn. Raises as `rerank` does."""
         strategy = self.strategy(call.options.strategy)
         with self._observed(strategy):
             return await self._admitted(lambda ends: self._search(call, strategy, watch, ends))
 
     async def ready(self) -> dict[str, str]:
-        """Each part with "ok", or with a sentence that says what is missing."""
-        parts = {"service": "it is shutting down" if self.stopping else "ok", "lmm": await self.models.ready()}
+        """Each part of the service with "ok", or with a sentence that says what is missing."""
+        parts = {"service": "the service is shutting down" if self.stopping else "ok", "lmm": await self.models.ready()}
         if self.models.encoder is not None:
             parts["clip"] = "ok"
         for name, collection in self.collections.items():
@@ -136,70 +152,77 @@ class Engine:
         return parts
 
     def stop(self, grace: float) -> None:
-        """Begin to shut down: nobody comes in any more, who waits is sent away, and who is at work has half of `grace`
-        seconds for further questions before the ranking must stand on what is known."""
+        """Begin to shut down: refuse new and waiting calls, and give calls at work half of `grace` seconds for further
+        questions, after which they rank by the answers so far."""
         if self.stopping:
             return
         self.stopping = True
         self.admission.close()
         self.models.lmm.close_at(time.monotonic() + grace / 2)
-        for told in self.on_stop:
-            told()
+        for stop in self.on_stop:
+            stop()
 
     async def _admitted(self, work: Callable[[float], Awaitable[T]]) -> T:
-        """Work in turn, and within the time that a call has, which counts from its coming."""
-        came = time.monotonic()
-        ends = came + self.limits.max_seconds
+        """Work in turn, and within the time limit of a call, which begins with its arrival."""
+        arrived = time.monotonic()
+        ends = arrived + self.limits.max_seconds
         async with self.admission.place(self.limits.max_seconds):
             for observer in self._observers:
-                observer.waited(time.monotonic() - came)
+                observer.waited(time.monotonic() - arrived)
             with until(ends):
                 try:
                     async with asyncio.timeout(ends - time.monotonic() + _OVERTIME):
                         return await work(ends)
                 except TimeoutError as error:
-                    raise ApiError(504, "deadline", "time ran out before there was any ranking") from error
+                    raise ApiError(
+                        504,
+                        "deadline",
+                        "time ran out before there was a ranking; try again, or ask fewer questions with a budget",
+                    ) from error
 
     async def _rerank(self, call: RerankCall, strategy: Strategy, watch: Watch | None, ends: float) -> Reranked:
         trace_id, account = uuid4().hex, Account(_within(call.options.budget, ends))
         query = Query(id=trace_id, text=_one_line(call.query), reference_image=call.query_image)
-        pictures = list(dict.fromkeys(each.image_id for each in call.documents if isinstance(each, ImageDocument)))
-        texts = {document_id(n): each.text for n, each in enumerate(call.documents) if isinstance(each, TextDocument)}
+        documents = call.documents
+        pictures = list(dict.fromkeys(image.image_id for image in documents if isinstance(image, ImageDocument)))
+        texts = {document_id(n): text.text for n, text in enumerate(documents) if isinstance(text, TextDocument)}
         shown = [*pictures, *([call.query_image] if call.query_image else [])]
         await self.images.learn(shown)
         foreign = self.models.foreign(self.images, shown)
         encoder = self.models.prior_encoder(query, strategy, foreign)
         if encoder is None and not strategy.prompts:
             raise ApiError(
-                422, "no_first_stage", f"strategy {strategy.name!r} ranks by CLIP alone, which knows nothing here"
+                422,
+                "no_first_stage",
+                f"strategy {strategy.name!r} needs a CLIP that knows these images; choose another strategy",
             )
-        asked, captioned = query, tuple[Call, ...]()
+        described, captioned = query, tuple[Call, ...]()
         if not query.text and pictures and strategy.prompts:
-            asked, captioned = await self._in_words(query, strategy, account)
+            described, captioned = await self._described(query, strategy, account)
         origin = encoder.fingerprint if encoder is not None else None
         agent = _on_account(self._agents.agent(strategy, call.options.explain, origin), account)
         vectors = self._vectors if encoder is not None else None
-        ranked = await self._rank(query, asked, pictures, agent, vectors, watch)
+        ranked = await self._rank(query, described, pictures, agent, vectors, watch)
         judged = await self._judged(query, texts, agent, vectors, account)
         flags = (*unjudged_flags(call.documents), *self.models.flags(strategy, encoder, foreign))
         result = completed(ranked, flags, captioned, judged)
-        self._tell(result)
+        self._notify(result)
         if judged.nothing and not pictures:
             self.models.require_readable(texts.values())
         require_knowledge(ranked, judged, prior=encoder is not None, late=time.monotonic() >= ends)
         order = ordered(result, call.documents, judged)[: call.top_n]
-        return self._kept(result, self._setting(agent, origin), order, self.models.name(strategy))
+        return self._kept(result, self._setting(agent, origin), self.models.name(strategy), order)
 
     async def _rank(
         self,
         query: Query,
-        asked: Query,
+        described: Query,
         pictures: Sequence[str],
         agent: Agent,
         vectors: Vectoriser | None,
         watch: Watch | None,
     ) -> RerankResult:
-        """The pictures ranked for `asked`, with the similarity to `query` as their prior, where there is one."""
+        """The images ranked for `described`, with their similarity to `query` as the prior if `vectors` are given."""
         if not pictures:
             return RerankResult(
                 query_id=query.id,
@@ -210,46 +233,46 @@ class Engine:
             )
         priors = await vectors.priors(query, pictures) if vectors is not None else [0.0] * len(pictures)
         candidates = [Candidate(*pair) for pair in zip(pictures, priors, strict=True)]
-        return await agent.rerank(asked, candidates, watch=watch)
+        return await agent.rerank(described, candidates, watch=watch)
 
     async def _search(self, call: SearchCall, strategy: Strategy, watch: Watch | None, ends: float) -> Reranked:
-        collection = self.collections.get(call.collection)
-        if collection is None:
-            raise ApiError(404, "unknown_collection", f"there is no collection {call.collection[:_SHOWN]!r}")
-        if collection.library is None or self._vectors is None:
-            raise ApiError(409, "not_searchable", f"collection {call.collection!r} has no index to search")
+        collection = self.searchable(call.collection)
+        assert self._vectors is not None
         query = Query(
-            id=uuid4().hex, text=_one_line(call.query), reference_image=call.reference, dialogue=call.dialogue
+            id=uuid4().hex, text=_one_line(call.query), reference_image=call.query_image, dialogue=call.dialogue
         )
         self.models.require_search_words(query, strategy)
-        await self.images.learn([call.reference] if call.reference else [])
+        await self.images.learn([call.query_image] if call.query_image else [])
         origin = self._vectors.encoder.fingerprint
         retriever = ServedRetriever(collection, self._vectors)
         agent = self._agents.agent(strategy, call.options.explain, origin, (collection.name, retriever))
         account = Account(_within(call.options.budget, ends))
         result = await _on_account(agent, account).rerank(query, None, call.top_k, watch=watch)
-        self._tell(result)
+        self._notify(result)
         require_knowledge(result, Judged(), prior=True, late=time.monotonic() >= ends)
         ids = [ranked.image_id for ranked in result.ranking]
         foreign = await asyncio.to_thread(self.models.foreign, self.images, ids)
         result = completed(result, self.models.flags(strategy, self.models.encoder, foreign), (), Judged())
-        order = found(result)[: call.top_n]
-        return self._kept(result, self._setting(agent, origin), order, self.models.name(strategy))
+        return self._kept(result, self._setting(agent, origin), self.models.name(strategy))
 
-    async def _in_words(self, query: Query, strategy: Strategy, account: Account) -> tuple[Query, tuple[Call, ...]]:
-        """A query that is only a picture, as what the LMM says that it shows: its questions are about words."""
+    async def _described(self, query: Query, strategy: Strategy, account: Account) -> tuple[Query, tuple[Call, ...]]:
+        """A query that is only an image, described in words by the LMM, whose questions are about words."""
         settings = strategy.synthesize or self.strategy(DEFAULT_STRATEGY).synthesize
         assert isinstance(settings, Synthesize) and query.reference_image is not None
         lmm = BudgetedLMM(self.models.lmm, account)
         call = await caption_image(lmm, query.reference_image, settings, self.images)
         if call.state == "unknown":
-            raise ApiError(503, "lmm_failed", f"the LMM did not say what the query's picture shows: {call.error}")
+            raise ApiError(
+                503,
+                "lmm_failed",
+                f"the LMM did not describe the query's image: {call.error}. Try again, or add words to the query",
+            )
         return query.model_copy(update={"text": call.text, "reference_image": None}), (call,)
 
     async def _judged(
         self, query: Query, texts: Mapping[str, str], agent: Agent, vectors: Vectoriser | None, account: Account
     ) -> Judged:
-        """What is known of texts: their prior, where there is one, and the LMM's verdicts, where the strategy asks."""
+        """The texts' priors, if `vectors` are given, and the LMM's verdicts, if the strategy asks."""
         if not texts:
             return Judged()
         priors = await vectors.text_priors(query, self.models.readable(texts)) if vectors is not None else {}
@@ -268,7 +291,7 @@ class Engine:
                 around.enter_context(observer.reranking(strategy.name))
             yield
 
-    def _tell(self, result: RerankResult) -> None:
+    def _notify(self, result: RerankResult) -> None:
         for observer in self._observers:
             observer.ranked(result)
 
@@ -276,31 +299,23 @@ class Engine:
         lmm = self.models.lmm.identity if agent.strategy.prompts else None
         return Setting(agent.strategy, lmm, encoder, agent.resources.calibration)
 
-    def _kept(self, result: RerankResult, setting: Setting, order: Sequence[Scored], model: str) -> Reranked:
-        """The outcome, whose trace is on its way to the disk."""
+    def _kept(self, result: RerankResult, setting: Setting, model: str, order: Sequence[Scored] = ()) -> Reranked:
+        """The reply to a call, whose trace will be written to the disk."""
         self.traces.keep(result, setting)
-        return Reranked(
-            trace_id=result.query_id,
-            order=tuple(order),
-            model=model,
-            strategy=result.strategy,
-            usage=Usage.of(result.asked),
-            result=result,
-            flags=result.flags,
-        )
+        return Reranked(result, model, tuple(order))
 
 
 def _on_account(agent: Agent, account: Account) -> Agent:
-    """The agent as it spends from one call's account; the graph, which is slow to build, is shared."""
+    """A copy of the agent that spends from one call's account; the graph, which is slow to build, is shared."""
     own = copy.copy(agent)
     own.account = account
     return own
 
 
 def _within(budget: Budget | None, ends: float) -> Budget:
-    """What a call may spend, in no more time than it has."""
-    given, left = budget or Budget(), max(ends - time.monotonic(), 0.0)
-    return Budget(given.max_calls, given.max_tokens, left if given.deadline is None else min(given.deadline, left))
+    """A call's budget, with a deadline no later than the call's end."""
+    budget, left = budget or Budget(), max(ends - time.monotonic(), 0.0)
+    return Budget(budget.max_calls, budget.max_tokens, left if budget.deadline is None else min(budget.deadline, left))
 
 
 def _one_line(text: str) -> str:

@@ -30,8 +30,11 @@ from fieldscope.core.paths import without_folders
 
 LOG = logging.getLogger("fieldscope.service")
 
+NOT_FOUND = "there is nothing at this address; /docs lists the endpoints"
+UNEXPECTED = "an unexpected error happened; see the service's log"
+
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-"""Those of HTTP that an endpoint may take."""
+"""The methods of HTTP that an endpoint may accept."""
 
 _CODES = {
     400: "bad_request",
@@ -45,11 +48,11 @@ _CODES = {
     422: "invalid_request",
 }
 _SENTENCES = {
-    400: "the body can't be read as JSON",
-    404: "there is nothing at this address; /docs lists what there is",
-    405: "this address does not take this method; /docs says which one it takes",
+    400: "the body can't be read as JSON; correct it",
+    404: NOT_FOUND,
+    405: "this address does not accept this method; /docs lists the methods",
 }
-_OURS: tuple[tuple[type[FieldscopeError], int, str], ...] = (
+_STATUS_AND_CODE: tuple[tuple[type[FieldscopeError], int, str], ...] = (
     (VocabularyError, 422, "unknown_words"),
     (ImageError, 422, "unreadable_image"),
     (CacheMissError, 409, "never_recorded"),
@@ -59,14 +62,14 @@ _OURS: tuple[tuple[type[FieldscopeError], int, str], ...] = (
     (LMMRequestError, 502, "lmm_refused"),
     (LMMError, 503, "lmm_failed"),
 )
-_PATH = re.compile(r" \(/[^()]*\)")  # of this machine, which clients have no business with
+_PATH = re.compile(r" \(/[^()]*\)")  # of this machine, which clients need not know
 _SHOWN_FAULTS = 3
 _SHOWN_NAME = 64  # characters of a field's name
 _SHOWN_VALUE = 200  # characters of a sentence of pydantic's
 
 
 class ApiError(FieldscopeError):
-    """An answer that is no result. `code` is for programs; `retry_after` is in seconds, where trying again helps."""
+    """An error reply. `code` is for programs; `retry_after` is in seconds, if trying again helps."""
 
     def __init__(self, status: int, code: str, sentence: str, retry_after: int | None = None) -> None:
         super().__init__(sentence)
@@ -83,19 +86,19 @@ class Fault(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """Every answer that is no result."""
+    """Every error reply."""
 
     error: Fault
-    message: str = Field(description="The same sentence, where Cohere's and vLLM's clients look for it.")
-    detail: str = Field(description="And where Jina's clients do.")
+    message: str = Field(description="The same sentence, for Cohere's and vLLM's clients.")
+    detail: str = Field(description="The same sentence, for Jina's clients.")
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """These error answers, for the OpenAPI document."""
+    """These error replies, for the OpenAPI document."""
     described = {
-        429: "All places are taken; Retry-After says when to come back.",
-        502: "The LMM's server refuses.",
-        504: "Time ran out with nothing.",
+        429: "The queue is full; Retry-After says when to try again.",
+        502: "The LMM's server refuses every question.",
+        504: "Time ran out before there was a ranking.",
     }
     headers = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
     return {
@@ -109,37 +112,37 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 RESPONSES = responses(400, 401, 403, 408, 413, 415, 422, 500)
-"""What every endpoint may answer."""
+"""The error replies of every endpoint."""
 
 WORK_RESPONSES = RESPONSES | responses(404, 409, 429, 502, 503, 504)
-"""What an endpoint may answer that asks models."""
+"""The error replies of endpoints that ask models."""
 
 
 def error_response(status: int, code: str, sentence: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """An error as it goes out."""
+    """An error reply."""
     body = {"error": {"code": code, "message": sentence}, "message": sentence, "detail": sentence}
     return JSONResponse(body, status, headers)
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Let every error of the application go out as JSON; those that nobody foresaw are `Access`'s."""
+    """Reply with JSON to every error of the application; `Access` handles unexpected exceptions."""
     app.add_exception_handler(FieldscopeError, _ours)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
 
 
 def unexpected_response(error: Exception, method: str, path: str) -> JSONResponse:
-    """Whatever nobody foresaw: its traceback goes to the log, and only that it happened to the client."""
+    """The reply to an unexpected exception, whose traceback goes to the log only."""
     LOG.error("%s %s failed", method, path, exc_info=error)
-    return error_response(500, "internal_error", "something unexpected went wrong here; the service's log says what")
+    return error_response(500, "internal_error", UNEXPECTED)
 
 
 def as_api_error(error: FieldscopeError) -> ApiError:
-    """Any error of ours with its status and code."""
+    """Any Fieldscope error with its status and code."""
     if isinstance(error, ApiError):
         return error
     sentence = without_folders(_PATH.sub("", " ".join(str(error).split())))
-    for kind, status, code in _OURS:
+    for kind, status, code in _STATUS_AND_CODE:
         if isinstance(error, kind):
             return ApiError(status, code, sentence)
     return ApiError(500, "internal_error", sentence)
@@ -156,8 +159,8 @@ async def _ours(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    told = error.detail != HTTPStatus(error.status_code).phrase and error.status_code != 400
-    sentence = str(error.detail) if told else _SENTENCES.get(error.status_code, str(error.detail))
+    specific = error.detail != HTTPStatus(error.status_code).phrase and error.status_code != 400
+    sentence = str(error.detail) if specific else _SENTENCES.get(error.status_code, str(error.detail))
     code = _CODES.get(error.status_code, "http_error")
     headers = error.headers
     if error.status_code == 405:
@@ -166,10 +169,10 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """The methods that a request's address takes. Each of its routes knows of its own alone."""
-    asked = [(method, {**request.scope, "method": method}) for method in METHODS]
+    """The methods that a request's address accepts, over all of its routes."""
+    scopes = [(method, {**request.scope, "method": method}) for method in METHODS]
     routes = request.app.routes
-    return [method for method, scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+    return [method for method, scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -182,12 +185,12 @@ async def _invalid(request: Request, error: Exception) -> Response:
 def _fault(fault: Mapping[str, Any]) -> str:
     """One line that names the field: pydantic's own dump repeats the whole input."""
     if fault["type"] == "json_invalid":
-        return f"the body is not valid JSON ({fault.get('ctx', {}).get('error', 'unreadable')})"
+        return f"the body is not valid JSON ({fault.get('ctx', {}).get('error', 'unreadable')}); correct it"
     key = _dotted(fault["loc"])
     if fault["type"] == "union_tag_invalid":
-        told = fault["ctx"]
-        name = str(told["discriminator"]).strip("'")
-        return f"{key}.{name}: {str(told['tag'])[:_SHOWN_VALUE]!r} is none of {told['expected_tags']}"
+        context = fault["ctx"]
+        name = str(context["discriminator"]).strip("'")
+        return f"{key}.{name}: {str(context['tag'])[:_SHOWN_VALUE]!r} is not one of {context['expected_tags']}"
     if fault["type"] == "union_tag_not_found":
         key = ".".join((key, str(fault["ctx"]["discriminator"]).strip("'")))
     if fault["type"] in ("missing", "union_tag_not_found"):
@@ -200,7 +203,7 @@ def _fault(fault: Mapping[str, Any]) -> str:
 
 def _dotted(location: Sequence[int | str]) -> str:
     """`("body", "documents", 3, "text")` is `documents.3.text`. The members of a union that pydantic tried are left
-    out: they are names of ours, not of fields."""
+    out: they are names of classes, not of fields."""
     steps = [str(step) for step in location[1:]] if location else []
     return ".".join(
         step[:_SHOWN_NAME] for step in steps if step.isdigit() or (step.isidentifier() and not step[:1].isupper())

@@ -1,4 +1,4 @@
-"""Server-sent events: how they are written, and how a client that reads slowly holds nobody up."""
+"""Server-sent events, which never wait for a client that reads slowly."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi.responses import StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from fieldscope.agent.types import TraceEvent
 from fieldscope.core.errors import FieldscopeError
-from fieldscope.service.server.api.errors import LOG, as_api_error
+from fieldscope.service.server.api.errors import LOG, UNEXPECTED, as_api_error
 
 MEDIA_TYPE = "text/event-stream"
-HEARTBEAT = b": still here\n\n"
 EVERY = 15.0
-"""Seconds of silence after which a comment shows client and proxies that the connection lives."""
+"""Seconds of silence after which a comment keeps the connection open."""
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -28,13 +28,11 @@ SCHEMA: dict[str, Any] = {
     "properties": {
         "event": {"type": "string", "description": "Its kind."},
         "data": {"type": "string", "contentMediaType": "application/json", "description": "A JSON object."},
-        "id": {"type": "string", "description": "Its number, where it can be taken up again."},
+        "id": {"type": "string", "description": "Its number, if the stream can be resumed."},
     },
     "examples": [{"event": "verified", "data": '{"image_id": "fieldscope://fieldnotes/1", "at": 0.2}'}],
 }
-"""An event in the OpenAPI document, which describes a stream by what it is made of."""
-
-UNFORESEEN = "something unexpected went wrong here; the service's log says what"
+"""An event in the OpenAPI document."""
 
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _WAITING = 1000  # events for one client
@@ -42,16 +40,16 @@ _WAITING = 1000  # events for one client
 
 @dataclass(frozen=True)
 class Event:
-    """One event: its kind, its data as JSON on one line, and for what can be taken up again its number (from 1)."""
+    """One event: its kind, its data as JSON on one line, and its number (from 1) if the stream can be resumed."""
 
     kind: str
     data: str
     number: int | None = None
 
     def encode(self) -> bytes:
-        """As it goes over the wire."""
-        number = "" if self.number is None else f"id: {self.number}\n"
-        return f"{number}event: {self.kind}\ndata: {self.data}\n\n".encode()
+        """The event's bytes."""
+        number = None if self.number is None else str(self.number)
+        return format_sse_event(event=self.kind, data_str=self.data, id=number)
 
 
 def event(kind: str, data: Mapping[str, Any]) -> Event:
@@ -59,37 +57,38 @@ def event(kind: str, data: Mapping[str, Any]) -> Event:
     return Event(kind, json.dumps(data, ensure_ascii=False))
 
 
-def told(happened: TraceEvent) -> dict[str, Any]:
-    """A trace event as a client gets it: its data, and `at`, in seconds since the query began."""
-    return {**happened.data, "at": round(happened.at, 3)}
+def event_data(traced: TraceEvent) -> dict[str, Any]:
+    """A trace event's data for a client, with `at`, in seconds since the query began."""
+    return {**traced.data, "at": round(traced.at, 3)}
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """An error as it is told where no status can be: in the middle of a stream, or in a job. What nobody foresaw goes
-    to the log, and not out."""
+    """An error in the middle of a stream or in a job, where it can't be a status. An unexpected exception goes to the
+    log only."""
     if isinstance(error, FieldscopeError):
-        known = as_api_error(error)
-        return {"error": {"code": known.code, "message": str(known)}}
+        api_error = as_api_error(error)
+        return {"error": {"code": api_error.code, "message": str(api_error)}}
     LOG.error("a call failed", exc_info=error)
-    return {"error": {"code": "internal_error", "message": UNFORESEEN}}
+    return {"error": {"code": "internal_error", "message": UNEXPECTED}}
 
 
 class Feed:
-    """Events on their way to one client. `put` never waits: of a client that reads slowly the oldest events are dropped
-    once so many wait, and a `missed` event says how many."""
+    """Events for one client. `put` never waits: if more than `waiting` events wait for a slow client, the oldest are
+    dropped, and a `missed` event says how many."""
 
     def __init__(self, waiting: int = _WAITING) -> None:
         self._events: deque[Event] = deque(maxlen=waiting)
         self._missed = 0
         self._news = asyncio.Event()
 
-    def put(self, happened: Event) -> None:
+    def put(self, new: Event) -> None:
         self._missed += len(self._events) == self._events.maxlen
-        self._events.append(happened)
+        self._events.append(new)
         self._news.set()
 
     async def during(self, begin: Callable[[], Coroutine[Any, Any, Event]]) -> AsyncGenerator[Event]:
-        """What is put while the work goes on, then what it returns. Whoever stops reading stops the work."""
+        """The events that are put during the work, then the one that it returns. A reader that stops cancels the
+        work."""
         work = asyncio.create_task(begin())
         work.add_done_callback(lambda _: self._news.set())
         try:
@@ -107,24 +106,24 @@ class Feed:
 
 
 def stream(events: AsyncGenerator[Event], every: float = EVERY) -> StreamingResponse:
-    """The response that sends events as they come."""
+    """The response that sends events as they happen."""
     return StreamingResponse(_encoded(events, every), media_type=MEDIA_TYPE, headers=_HEADERS)
 
 
 async def _encoded(events: AsyncGenerator[Event], every: float) -> AsyncIterator[bytes]:
-    """The bytes of events, with a comment wherever nothing comes for a while."""
+    """The bytes of events, with a comment after each pause of `every` seconds."""
     coming: asyncio.Task[Event | None] | None = None
     try:
         while True:
             coming = coming or asyncio.create_task(_next(events))
             done, _ = await asyncio.wait({coming}, timeout=every)
             if not done:
-                yield HEARTBEAT
+                yield KEEPALIVE_COMMENT
                 continue
-            happened, coming = coming.result(), None
-            if happened is None:
+            arrived, coming = coming.result(), None
+            if arrived is None:
                 return
-            yield happened.encode()
+            yield arrived.encode()
     finally:
         if coming is not None:
             coming.cancel()

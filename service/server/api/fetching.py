@@ -1,7 +1,7 @@
-"""Fetching a picture from an allowed host, and from nowhere else.
+"""Fetching an image from an allowed host, and from no other.
 
-The host must be named in the settings, every address that its name leads to must be public, and the connection goes to
-the very address that was checked, so that a name which leads elsewhere a moment later leads nowhere.
+The settings must name the host, all of its addresses must be public, and the connection goes to an address that was
+checked, so that a name which resolves differently a moment later has no effect.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fieldscope.core.errors import ImageTooLargeError
 from fieldscope.service.server.api.errors import ApiError
 
 SECONDS = 10.0
-"""How long one picture may take, redirects among it."""
+"""Seconds for one image, redirects included."""
 
 MOST_REDIRECTS = 3
 
@@ -33,7 +33,7 @@ Resolve = Callable[[str, int], Awaitable[Collection[Address]]]
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address belongs to the open internet. IPv6 addresses that carry an IPv4 one never do."""
+    """Whether an address is public. IPv6 addresses that contain an IPv4 one never are."""
     if isinstance(address, IPv6Address) and (
         address.ipv4_mapped or address.sixtofour or address.teredo or address in _NAT64
     ):
@@ -43,14 +43,14 @@ def is_public(address: Address) -> bool:
 
 async def resolve(host: str, port: int) -> Collection[Address]:
     """The addresses behind a name, or the address itself. Raises `OSError` for an unknown name."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [ip_address(entry[4][0]) for entry in found]
+    entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [ip_address(entry[4][0]) for entry in entries]
 
 
 class Fetcher:
-    """Fetches pictures from `hosts`: names, perhaps with a port behind a colon (by default 80 and 443).
+    """Fetches images from `hosts`: names, perhaps with a port after a colon (by default 80 and 443).
 
-    `max_bytes` bounds each of them. `resolve` and `allowed` are how names become addresses, and which of those may be
+    An image has at most `max_bytes`. `resolve` turns a name into addresses, and `allowed` says which of them may be
     connected to.
     """
 
@@ -69,10 +69,9 @@ class Fetcher:
         self._backend = _Checked(resolve, allowed)
 
     async def fetch(self, address: str) -> bytes:
-        """What lies at an http or https address. Redirects are followed where they stay with its host, at most three.
+        """The content of an http or https address. At most three redirects are followed, if they stay with its host.
 
-        Raises `ApiError` for an address that may not be fetched and for one that gives nothing, and
-        `ImageTooLargeError`.
+        Raises `ApiError` for an address that may not be fetched or can't be, and `ImageTooLargeError`.
         """
         try:
             async with asyncio.timeout(self._seconds):
@@ -92,21 +91,21 @@ class Fetcher:
                     return target
                 onward = self._allowed(urljoin(str(url), target))
                 if (onward.scheme, onward.netloc) != (url.scheme, url.netloc):
-                    raise _refused(address, "leads to another place; give the picture's own address")
+                    raise _refused(address, "redirects to another host; send the image's own address")
                 url = onward
-        raise _failed(address, f"leads on more than {MOST_REDIRECTS} times")
+        raise _failed(address, f"redirects more than {MOST_REDIRECTS} times")
 
     async def _get(self, pool: httpcore.AsyncConnectionPool, url: httpx.URL) -> bytes | str:
-        """The body, or where a redirect leads."""
+        """The body, or the target of a redirect."""
         headers = [(b"Host", url.netloc), (b"Accept", b"image/*"), (b"User-Agent", b"fieldscope")]
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         async with pool.stream("GET", target, headers=headers) as response:
-            told = {name.lower(): value.decode("latin-1") for name, value in response.headers}
-            if response.status in (301, 302, 303, 307, 308) and b"location" in told:
-                return told[b"location"]
+            received = {name.lower(): value.decode("latin-1") for name, value in response.headers}
+            if response.status in (301, 302, 303, 307, 308) and b"location" in received:
+                return received[b"location"]
             if response.status != httpx.codes.OK:
                 raise _failed(str(url), f"answers with status {response.status}")
-            length = told.get(b"content-length", "")
+            length = received.get(b"content-length", "")
             body = bytearray()
             self._require_small(str(url), int(length) if length.isdecimal() else 0)
             async for chunk in response.aiter_stream():
@@ -118,19 +117,24 @@ class Fetcher:
         try:
             url = httpx.URL(address)
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise ApiError(422, "bad_url", f"{address[:_SHOWN]!r} is no address of a picture") from error
+            raise ApiError(
+                422, "bad_url", f"{address[:_SHOWN]!r} is not an address; correct it, or send the image itself"
+            ) from error
         name = url.raw_host.decode("ascii").rstrip(".").lower()
         default = _PORTS.get(url.scheme)
         if default is None or not name or url.userinfo:
-            raise ApiError(422, "bad_url", f"{address[:_SHOWN]!r} is no plain http or https address of a picture")
+            raise ApiError(
+                422,
+                "bad_url",
+                f"{address[:_SHOWN]!r} is not a plain http or https address; correct it, or send the image itself",
+            )
         port = url.port or default
         if f"{name}:{port}" not in self._hosts and not (port == default and name in self._hosts):
             at = name if port == default else f"{name}:{port}"
             raise ApiError(
                 400,
                 "host_not_allowed",
-                f"pictures are not fetched from {at!r}; send the picture itself, or have this service started with "
-                f"--image-host {at}",
+                f"images are not fetched from {at!r}; send the image, or start the service with --image-host {at}",
             )
         return url
 
@@ -142,7 +146,7 @@ class Fetcher:
 
 
 class _Checked(httpcore.AsyncNetworkBackend):
-    """Connects to addresses that were checked; encryption goes on to expect the name."""
+    """Connects to checked addresses; TLS still verifies the name."""
 
     def __init__(self, resolve: Resolve, allowed: Callable[[Address], bool]) -> None:
         self._resolve = resolve
@@ -157,10 +161,12 @@ class _Checked(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """A connection to the first address behind `host`. Raises `ApiError` where one of them may not be reached."""
+        """A connection to the first address of `host`. Raises `ApiError` if one of its addresses is not allowed."""
         addresses = await self._resolve(host, port)
         if not addresses or not all(map(self._allowed, addresses)):
-            raise _refused(host, "leads to an address inside a private network, from which nothing is fetched")
+            raise _refused(
+                host, "has an address in a private network, from which images are not fetched; send the image itself"
+            )
         chosen = str(next(iter(addresses)))
         return await self._tcp.connect_tcp(chosen, port, timeout, local_address, socket_options)
 
@@ -170,4 +176,4 @@ def _refused(address: str, why: str) -> ApiError:
 
 
 def _failed(address: str, why: str) -> ApiError:
-    return ApiError(422, "not_fetched", f"{address[:_SHOWN]!r} {why}; send the picture itself")
+    return ApiError(422, "not_fetched", f"{address[:_SHOWN]!r} {why}; send the image itself")

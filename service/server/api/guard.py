@@ -1,4 +1,4 @@
-"""The door: who may come in, from where, and with how much. Pure ASGI, so that a body is refused while it streams."""
+"""Checks of a request's key, origin and size. Pure ASGI, so that a body is refused while it streams."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from fieldscope.service.server.api.keys import KeyFile
 from fieldscope.service.server.settings import is_loopback
 
 OPEN_TO_ALL = frozenset({"/healthz", "/readyz"})
-"""Where no key is asked for: whoever watches over the process has none."""
+"""Paths without a key, for monitoring."""
 
 API = ("/v1/", "/v2/", "/rerank")
 _BODIES = frozenset({"POST", "PUT", "PATCH"})
 _MOST_VALUES = 3_000_000
-"""Of a body, by the characters that stand between them: as JSON each may take a hundred times the bytes that it is
-written with. A job of a thousand calls with a thousand documents each has fewer."""
+"""Values in a body, counted by the characters between them: once parsed, a value may take a hundred times its bytes. A
+job of a thousand calls with a thousand documents each has fewer."""
 
 _BODY_PAUSE = 30.0
 """Seconds between two parts of a body."""
@@ -32,20 +32,17 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Guard:
-    """Refuses what must not come in, before anything of it is read.
+    """Refuses requests before their body is read.
 
-    - As soon as there is a key in `keys`, or where `public` says that others than this machine reach the service, each
-      request needs one: `Authorization: Bearer`, `X-API-Key`, or for a browser as the password of
-      `Authorization: Basic`.
-    - Without, `Host` must name this machine: a foreign name that was made to point here (DNS rebinding) is refused.
-    - `Origin`, where a browser sends it, must be the service's own, so that no foreign page can post; a key in a header
-      that no foreign page can set is proof enough.
-    - A body is JSON and has at most `max_body` bytes, whether it says how many or not, and comes in `max_seconds`.
+    - As soon as there is a key in `keys`, or if other machines reach the service (`public`), each request needs one:
+      `Authorization: Bearer`, `X-API-Key`, or for a browser the password of `Authorization: Basic`.
+    - Without keys, `Host` must name this machine: another name that was made to point here (DNS rebinding) is refused.
+    - `Origin`, if a browser sends it, must be the service's own, so that no foreign page can post; a key in a header
+      that no foreign page can set replaces this check.
+    - A body is JSON, has at most `max_body` bytes, declared or not, and arrives within `max_seconds`.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, keys: KeyFile | None, max_body: int, max_seconds: float = 600.0, public: bool = True
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, keys: KeyFile, max_body: int, max_seconds: float, public: bool) -> None:
         self._app = app
         self._keys = keys
         self._locked = public
@@ -54,7 +51,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            if scope["type"] == "websocket":  # there are none, and the checks below are for requests
+            if scope["type"] == "websocket":  # not supported, and the checks below are for requests
                 await send({"type": "websocket.close", "code": 1008})
                 return
             await self._app(scope, receive, send)
@@ -63,7 +60,7 @@ class Guard:
         try:
             self._check(scope, headers)
         except ApiError as error:
-            extra = {"Connection": "close"}  # what is left of a body is not read
+            extra = {"Connection": "close"}  # the rest of the body is not read
             if error.status == 401:
                 extra["WWW-Authenticate"] = _challenge(headers)
             await error_response(error.status, error.code, str(error), extra)(scope, receive, send)
@@ -83,28 +80,30 @@ class Guard:
                 raise ApiError(415, "unsupported_media_type", "send the body as JSON: Content-Type: application/json")
 
     def _needs_key(self) -> bool:
-        """Whether a key was ever there: to remove the last one opens nothing."""
-        self._locked = self._locked or bool(self._keys and self._keys.all())
-        return self._locked and self._keys is not None
+        """Whether there was ever a key: to remove the last one does not open the service."""
+        self._locked = self._locked or bool(self._keys.all())
+        return self._locked
 
     def _check_key(self, scope: Scope, headers: Headers) -> bool:
-        """Whether the key came in a header that only a program sets. Raises `ApiError` where there is none, or one that
-        nobody has."""
+        """Whether the key came in a header that only a program sets. Raises `ApiError` for a missing or wrong key."""
         if scope["path"] in OPEN_TO_ALL:
             return False
         secret, by_program = _secret(headers)
         if not secret:
-            raise ApiError(401, "no_key", "this service wants an API key: Authorization: Bearer KEY, or X-API-Key: KEY")
-        assert self._keys is not None
+            raise ApiError(
+                401, "no_key", "this service needs an API key; send Authorization: Bearer KEY, or X-API-Key: KEY"
+            )
         if self._keys.owner(secret) is None:
-            raise ApiError(401, "wrong_key", "this API key is none of this service's; `fieldscope keys add` makes one")
+            raise ApiError(
+                401, "wrong_key", "this service does not know this API key; make one with `fieldscope keys add`"
+            )
         return by_program
 
 
 def _secret(headers: Headers) -> tuple[str, bool]:
-    """The key of a request, and whether no browser would have sent it of itself."""
-    if given := headers.get("x-api-key"):
-        return given, True
+    """The key of a request, and whether it came in a header that a browser does not send by itself."""
+    if key := headers.get("x-api-key"):
+        return key, True
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip(), True
@@ -117,7 +116,7 @@ def _secret(headers: Headers) -> tuple[str, bool]:
 
 
 def _challenge(headers: Headers) -> str:
-    """A browser asks its user for the key as a password; a program is told how keys are sent."""
+    """The challenge that makes a browser ask its user for the key as a password, or that tells a program the scheme."""
     return 'Basic realm="fieldscope"' if "text/html" in headers.get("accept", "") else "Bearer"
 
 
@@ -125,7 +124,9 @@ def _check_host(headers: Headers) -> bool:
     hosts = headers.getlist("host")
     if len(hosts) != 1 or not is_loopback(_name(hosts[0])):
         raise ApiError(
-            403, "foreign_host", "without API keys only this machine is served, under localhost or 127.0.0.1"
+            403,
+            "foreign_host",
+            "without API keys the service answers only at localhost and 127.0.0.1; use one of these",
         )
     return False
 
@@ -133,7 +134,7 @@ def _check_host(headers: Headers) -> bool:
 def _check_origin(headers: Headers) -> None:
     origins = headers.getlist("origin")
     if not origins or (origins == ["null"] and headers.get("sec-fetch-site") == "same-origin"):
-        return  # where pages tell no referrer, a form's Origin is `null`; no script can write the other header
+        return  # pages without a referrer send `null` with forms; no script can set the other header
     try:
         origin = urlsplit(origins[0])
         port = origin.port or _DEFAULT_PORTS.get(origin.scheme)
@@ -142,7 +143,11 @@ def _check_origin(headers: Headers) -> None:
     except ValueError:
         same = False
     if len(origins) > 1 or not same or not origin.hostname:
-        raise ApiError(403, "foreign_origin", "a page of another site sent this; only this service's own pages may")
+        raise ApiError(
+            403,
+            "foreign_origin",
+            "a page of another site sent this request; use this service's own pages, or send a key",
+        )
 
 
 def _name(host: str) -> str:
@@ -158,8 +163,8 @@ def _has_body(headers: Headers) -> bool:
 
 
 def _bounded(receive: Receive, most: int, seconds: float) -> Callable[[], Awaitable[Message]]:
-    """`receive`, until more than `most` bytes of a body have come, or it has taken more than `seconds`, or none came
-    for a while."""
+    """`receive`, which fails once a body has more than `most` bytes, takes more than `seconds`, or pauses for too
+    long."""
     seen = values = 0
     ended = False
     until = asyncio.get_running_loop().time() + seconds
@@ -173,7 +178,9 @@ def _bounded(receive: Receive, most: int, seconds: float) -> Callable[[], Awaita
             async with asyncio.timeout(min(_BODY_PAUSE, left)):
                 message = await receive()
         except TimeoutError as error:
-            raise HTTPException(408, "the body did not come; send it in one go", {"Connection": "close"}) from error
+            raise HTTPException(
+                408, "the body did not arrive in time; send it without pauses", {"Connection": "close"}
+            ) from error
         if message["type"] == "http.request":
             body = message.get("body", b"")
             ended = not message.get("more_body", False)
@@ -191,4 +198,4 @@ def _bounded(receive: Receive, most: int, seconds: float) -> Callable[[], Awaita
 
 
 def _too_large(most: int) -> str:
-    return f"the body has more than {most:,} bytes; send fewer or smaller pictures, or name them by their ids"
+    return f"the body has more than {most:,} bytes; send fewer or smaller images, or name them by their ids"

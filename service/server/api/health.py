@@ -1,4 +1,4 @@
-"""Is the process alive, and is all there that a rerank needs?"""
+"""Liveness and readiness."""
 
 from __future__ import annotations
 
@@ -31,15 +31,17 @@ class Readiness(BaseModel):
 
 @router.get("/healthz", summary="The process is alive")
 async def healthz() -> Alive:
-    """Says nothing about models: restart the process where this fails, and only then."""
+    """Says nothing about models. Restart the process if this fails, and only then."""
     return Alive()
 
 
 @router.get(
-    "/readyz", responses={503: {"model": Readiness, "description": "A part is missing."}}, summary="It can work"
+    "/readyz",
+    responses={503: {"model": Readiness, "description": "A part is missing."}},
+    summary="The service can rerank",
 )
 async def readyz(engine: EngineOf, response: Response) -> Readiness:
-    """The LMM answers, the index is loaded, nobody is shutting it down: send requests here, or elsewhere."""
+    """Ready if the LMM answers, the indexes are loaded and the service is not shutting down."""
     parts = await engine.ready()
     ready = all(state == "ok" for state in parts.values())
     response.status_code = 200 if ready else 503

@@ -1,4 +1,4 @@
-"""/v1/jobs: calls that take long, made one after the other, whoever listens."""
+"""`/v1/jobs`: many calls in the background."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Call(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    custom_id: str | None = Field(default=None, max_length=200, description="Your own name for it.")
+    custom_id: str | None = Field(default=None, max_length=200, description="Your own name for the call.")
 
 
 class CallOfSearch(_Call):
@@ -69,7 +69,7 @@ class JobBody(BaseModel):
 
 
 class Progress(BaseModel):
-    """How many calls there are, and how many of them have a reply or have failed."""
+    """The number of calls, of those with a reply, and of those that failed."""
 
     total: int
     done: int
@@ -77,7 +77,7 @@ class Progress(BaseModel):
 
 
 class JobSummary(BaseModel):
-    """A job as it stands. `events` is where to follow it."""
+    """A job as it stands. `events` is the address of its events."""
 
     id: str
     state: JobState
@@ -89,7 +89,7 @@ class JobSummary(BaseModel):
 
 
 class CallView(BaseModel):
-    """A call of a job, with its reply, or `{"error": ...}` where it failed."""
+    """A call of a job, with its reply, or `{"error": ...}` if it failed."""
 
     call: int = Field(description="Its number in the job, from 0.")
     custom_id: str | None
@@ -99,7 +99,7 @@ class CallView(BaseModel):
 
 
 class JobView(JobSummary):
-    """A job with what came of its calls so far."""
+    """A job with the results of its calls so far."""
 
     results: list[CallView]
 
@@ -112,8 +112,8 @@ class JobList(BaseModel):
 
 @asynccontextmanager
 async def open_jobs(engine: Engine) -> AsyncIterator[Jobs]:
-    """The jobs in the data folder of an engine, at work until that stops; what is not done then waits for the next
-    time. Raises `ConfigError` where another service works on them."""
+    """The jobs in the data folder of an engine, at work until it stops; unfinished ones wait for the next start. Raises
+    `ConfigError` if another service uses them."""
     jobs = Jobs(engine, JobStore(engine.settings.data_folder / "jobs.sqlite"))
     engine.on_stop.append(jobs.stop)
     try:
@@ -138,11 +138,11 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     status_code=202,
     responses=WORK_RESPONSES,
     dependencies=[Depends(require_bounded)],
-    summary="Begin a job",
+    summary="Create a job",
 )
 async def create_job(body: JobBody, engine: EngineOf, jobs: JobsOf, response: Response) -> JobSummary:
-    """Every call is checked before the job is taken on; then it goes on by itself, through restarts of the service,
-    until each call has a reply or has failed. A job of which every call has failed has failed, too."""
+    """Every call is checked before the job is accepted. Then the job runs in the background, through restarts of the
+    service, until each call has a reply or has failed. A job fails if all of its calls fail."""
     for number, call in enumerate(body.calls):
         try:
             await check(engine, call.body)
@@ -154,15 +154,15 @@ async def create_job(body: JobBody, engine: EngineOf, jobs: JobsOf, response: Re
     return JobSummary(**_summary(job))
 
 
-@router.get("", responses=RESPONSES, summary="The jobs there are")
+@router.get("", responses=RESPONSES, summary="List the jobs")
 def list_jobs(jobs: JobsOf, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> JobList:
-    """Those that are over are removed after a week, or when there are a thousand newer ones."""
+    """Jobs that are over are deleted after a week, or when there are a thousand newer ones."""
     return JobList(jobs=[JobSummary(**_summary(job)) for job in jobs.store.jobs(limit)])
 
 
-@router.get("/{job_id}", responses=RESPONSES | responses(404), summary="A job with its results so far")
+@router.get("/{job_id}", responses=RESPONSES | responses(404), summary="Get a job with its results so far")
 def get_job(job_id: JobId, jobs: JobsOf) -> JobView:
-    """Replies are those that the endpoints themselves would have given."""
+    """Replies are the same as those of the endpoints."""
     return _view(jobs.store, _job(jobs, job_id))
 
 
@@ -173,7 +173,7 @@ def get_job(job_id: JobId, jobs: JobsOf) -> JobView:
         **RESPONSES,
         **responses(404),
         200: {"content": {MEDIA_TYPE: {"schema": SCHEMA}}, "description": "Server-sent events."},
-        204: {"description": "The job is over, and there is nothing after that event."},
+        204: {"description": "The job is over, and there is no later event."},
     },
     summary="Follow a job",
 )
@@ -181,13 +181,13 @@ async def follow_job(
     job_id: JobId,
     jobs: JobsOf,
     last_event_id: Annotated[
-        str, Header(pattern="^[0-9]{0,15}$", description="The id of the last event that you have.")
+        str, Header(pattern="^[0-9]{0,15}$", description="The id of the last event that you received.")
     ] = "",
 ) -> Response:
-    """Everything that happens, each event with an id: `waiting`, `started`, `resumed` (after a restart), what the
-    trace of each call says, `result` and `failed` with its reply, and at last `done`, `failed` (no call has a
-    reply) or `cancelled`. Events of a call have its number as `call`; the last one has none. Whoever comes with
-    `Last-Event-ID` gets what follows that event; without it, all of them."""
+    """Every event of a job, with an id: `waiting`, `started`, `resumed` (after a restart), the trace events of each
+    call, `result` or `failed` with its reply, and at last `done`, `failed` (no call has a reply) or `cancelled`. Events
+    of a call have its number as `call`; the last event has none. With `Last-Event-ID` the stream begins after that
+    event, without it at the first."""
     job = _job(jobs, job_id)
     after = int(last_event_id or 0)
     if job.over and not jobs.store.events(job_id, after, 1):
@@ -195,15 +195,15 @@ async def follow_job(
     return stream(jobs.follow(job_id, after))
 
 
-@router.post("/{job_id}/cancel", responses=RESPONSES | responses(404), summary="Stop a job")
+@router.post("/{job_id}/cancel", responses=RESPONSES | responses(404), summary="Cancel a job")
 async def cancel_job(job_id: JobId, jobs: JobsOf) -> JobView:
-    """What it has found so far stays. A job that is over stays as it is."""
+    """Its replies so far stay. A job that is over stays as it is."""
     return await _cancelled(jobs, job_id)
 
 
-@router.delete("/{job_id}", responses=RESPONSES | responses(404), summary="Stop a job, and forget it")
+@router.delete("/{job_id}", responses=RESPONSES | responses(404), summary="Cancel a job, and delete it")
 async def delete_job(job_id: JobId, jobs: JobsOf) -> JobView:
-    """Nothing of it is kept; this is the last that is said of it. The traces of its calls stay."""
+    """Deletes the job; this reply is the last view of it. The traces of its calls stay."""
     view = await _cancelled(jobs, job_id)
     jobs.store.remove(job_id)
     return view
@@ -219,7 +219,7 @@ def _job(jobs: Jobs, job_id: str) -> Job:
         return jobs.store.job(job_id)
     except KeyError as error:
         raise ApiError(
-            404, "unknown_job", f"there is no job {job_id[:64]!r}; those that ended long ago are removed"
+            404, "unknown_job", f"there is no job {job_id[:64]!r}; /v1/jobs lists them, and old jobs are deleted"
         ) from error
 
 

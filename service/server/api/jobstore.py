@@ -1,4 +1,4 @@
-"""Jobs on disk: their calls, replies and events, each committed before anybody is told of it."""
+"""Jobs on disk: their calls, replies and events, each committed before it is reported."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _OVER = ("done", "failed", "cancelled")
 
 @dataclass(frozen=True)
 class NewCall:
-    """A call of a job: which endpoint gets which body (JSON), and the client's own name for it."""
+    """A call of a job: the endpoint, the body (JSON), and the client's own name for it."""
 
     url: str
     body: str
@@ -68,7 +68,7 @@ class NewCall:
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it stands. Times are seconds since 1970; of its `calls` so many are `done` and `failed`."""
+    """A job as it stands. Times are seconds since 1970; `done` and `failed` count calls."""
 
     id: str
     state: JobState
@@ -86,7 +86,7 @@ class Job:
 
 @dataclass(frozen=True)
 class StoredCall:
-    """A call as it stands, the first is number 0. `body` (JSON) is there until it has its `reply` (JSON)."""
+    """A call as it stands; the first is number 0. `body` (JSON) is kept until the call has its `reply` (JSON)."""
 
     number: int
     url: str
@@ -97,10 +97,10 @@ class StoredCall:
 
 
 class JobStore:
-    """All jobs in one SQLite file with a write-ahead log. What a method returned from survives `kill -9`.
+    """All jobs in one SQLite file with a write-ahead log. Once a method has returned, its change survives `kill -9`.
 
-    Of jobs that are over the newest `keep` stay, for `keep_seconds`, as long as the file holds `max_bytes` at most.
-    Raises `ConfigError` where the file can't be used, or another service uses it.
+    Of jobs that are over the newest `keep` stay, for `keep_seconds`, while the file has at most `max_bytes`. Raises
+    `ConfigError` if the file can't be used, or another service uses it.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class JobStore:
             raise ConfigError(f"can't keep jobs in {path} ({error}); move that file away") from error
 
     def add(self, calls: Sequence[NewCall]) -> Job:
-        """Take on a job; its first event is `waiting`."""
+        """Store a new job; its first event is `waiting`."""
         job_id = f"job-{uuid4().hex}"
         with self._transaction() as db:
             number = db.execute(
@@ -133,12 +133,12 @@ class JobStore:
                 "INSERT INTO calls (job, number, custom_id, url, body, state) VALUES (?, ?, ?, ?, ?, 'waiting')",
                 [(number, at, call.custom_id, call.url, call.body) for at, call in enumerate(calls)],
             )
-            self._tell(job_id, "waiting", {"calls": len(calls)})
+            self._insert_event(job_id, "waiting", {"calls": len(calls)})
         self._prune()
         return self.job(job_id)
 
     def job(self, job_id: str) -> Job:
-        """Raises `KeyError` where there is none."""
+        """The job of this id. Raises `KeyError` if there is none."""
         with self._reading() as db:
             row = db.execute(f"{_JOB} WHERE j.id = ? GROUP BY j.number", (job_id,)).fetchone()
         if row is None:
@@ -153,10 +153,10 @@ class JobStore:
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs there are in each state."""
-        found: dict[JobState, int] = dict.fromkeys(get_args(JobState), 0)
+        counts: dict[JobState, int] = dict.fromkeys(get_args(JobState), 0)
         with self._reading() as db:
-            found.update(db.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
-        return found
+            counts.update(db.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
+        return counts
 
     def unfinished(self) -> list[str]:
         """The ids of the jobs that are not over, oldest first."""
@@ -169,45 +169,33 @@ class JobStore:
         return self._calls(job_id, "NULL", "1")
 
     def waiting_calls(self, job_id: str) -> list[StoredCall]:
-        """Those of a job's calls that have no reply yet, in order."""
+        """A job's calls without a reply, in order."""
         return self._calls(job_id, "c.body", "c.state = 'waiting'")
 
     def events(self, job_id: str, after: int = 0, limit: int = 200) -> list[Event]:
-        """At most `limit` events that follow number `after`."""
-        with self._reading() as db:
-            rows = db.execute(
-                "SELECT kind, data, e.number FROM events e JOIN jobs j ON j.number = e.job "
-                "WHERE j.id = ? AND e.number > ? ORDER BY e.number LIMIT ?",
-                (job_id, after, limit),
-            ).fetchall()
-        return [Event(*row) for row in rows]
+        """At most `limit` events after number `after`."""
+        return self._events("j.id = ? AND e.number > ?", job_id, after, limit)
 
     def call_events(self, job_id: str, call: int) -> list[Event]:
         """Every event of one call so far."""
-        with self._reading() as db:
-            rows = db.execute(
-                "SELECT kind, data, e.number FROM events e JOIN jobs j ON j.number = e.job "
-                "WHERE j.id = ? AND e.call = ? ORDER BY e.number",
-                (job_id, call),
-            ).fetchall()
-        return [Event(*row) for row in rows]
+        return self._events("j.id = ? AND e.call = ?", job_id, call, -1)
 
     def begin(self, job_id: str) -> None:
-        """A job goes to work, for the first time (`started`) or again (`resumed`)."""
+        """Mark a job as at work, for the first time (event `started`) or again (`resumed`)."""
         with self._transaction() as db:
             (started,) = db.execute("SELECT started FROM jobs WHERE id = ?", (job_id,)).fetchone()
             db.execute(
                 "UPDATE jobs SET state = 'running', started = coalesce(started, ?) WHERE id = ?", (time.time(), job_id)
             )
-            self._tell(job_id, "started" if started is None else "resumed", {})
+            self._insert_event(job_id, "started" if started is None else "resumed", {})
 
-    def tell(self, job_id: str, call: int, kind: str, data: Mapping[str, Any]) -> None:
-        """Something happened in a call. Of a job that is over nothing is told any more, here as below."""
+    def add_event(self, job_id: str, call: int, kind: str, data: Mapping[str, Any]) -> None:
+        """Store an event of a call. A job that is over gets no further events, here and below."""
         with self._transaction():
-            self._tell(job_id, kind, data, call)
+            self._insert_event(job_id, kind, data, call)
 
     def reply(self, job_id: str, call: int, state: Literal["done", "failed"], reply: Mapping[str, Any]) -> None:
-        """A call has its reply, or the error it failed with (event `result` or `failed`). Its body is let go of."""
+        """Store a call's reply, or its error (event `result` or `failed`), and delete its body."""
         kind = "result" if state == "done" else "failed"
         with self._transaction() as db:
             db.execute(
@@ -215,14 +203,13 @@ class JobStore:
                 "WHERE number = ? AND job = (SELECT number FROM jobs WHERE id = ? AND ended IS NULL)",
                 (state, json.dumps(reply, ensure_ascii=False), call, job_id),
             )
-            self._tell(job_id, kind, reply, call)
+            self._insert_event(job_id, kind, reply, call)
 
     def end(self, job_id: str, state: Literal["done", "failed", "cancelled"]) -> None:
-        """A job is over (event `done`, `failed` where no call has a reply, or `cancelled`), unless it is already;
-        nothing follows."""
+        """End a job that is not over (event `done`, `cancelled`, or `failed` if no call has a reply)."""
         with self._transaction() as db:
             job = self.job(job_id)
-            self._tell(job_id, state, {"done": job.done, "failed": job.failed, "calls": job.calls})
+            self._insert_event(job_id, state, {"done": job.done, "failed": job.failed, "calls": job.calls})
             db.execute(
                 "UPDATE jobs SET state = ?, ended = ? WHERE id = ? AND ended IS NULL", (state, time.time(), job_id)
             )
@@ -230,17 +217,17 @@ class JobStore:
         self._prune()
 
     def remove(self, job_id: str) -> None:
-        """Forget a job, with its calls and events."""
+        """Delete a job with its calls and events."""
         with self._transaction() as db:
             db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
 
     def hand_back(self, job_id: str) -> None:
-        """A job that was at work waits again, for whoever opens the store next."""
+        """Let a job at work wait again, for the next service that opens the store."""
         with self._transaction() as db:
             db.execute("UPDATE jobs SET state = 'waiting' WHERE id = ? AND state = 'running'", (job_id,))
 
     def used_bytes(self) -> int:
-        """How much the file holds."""
+        """The bytes that the file uses."""
         with self._reading() as db:
             sizes = [
                 db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
@@ -248,7 +235,7 @@ class JobStore:
         return int((sizes[0] - sizes[1]) * sizes[2])
 
     def close(self) -> None:
-        """Let other services use the file."""
+        """Release the file for other services."""
         with self._lock:
             self._connection.close()
         self._claim.close()
@@ -262,17 +249,26 @@ class JobStore:
             ).fetchall()
         return [StoredCall(*row) for row in rows]
 
-    def _tell(self, job_id: str, kind: str, data: Mapping[str, Any], call: int | None = None) -> None:
-        told = data if call is None else {"call": call, **data}
+    def _events(self, where: str, job_id: str, number: int, limit: int) -> list[Event]:
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT kind, data, e.number FROM events e JOIN jobs j ON j.number = e.job "
+                f"WHERE {where} ORDER BY e.number LIMIT ?",
+                (job_id, number, limit),
+            ).fetchall()
+        return [Event(*row) for row in rows]
+
+    def _insert_event(self, job_id: str, kind: str, data: Mapping[str, Any], call: int | None = None) -> None:
+        data = data if call is None else {"call": call, **data}
         self._connection.execute(
             "INSERT INTO events SELECT j.number, "
             "1 + coalesce((SELECT max(number) FROM events WHERE job = j.number), 0), ?, ?, ? FROM jobs j "
             "WHERE j.id = ? AND j.ended IS NULL",
-            (call, kind, json.dumps(told, ensure_ascii=False), job_id),
+            (call, kind, json.dumps(data, ensure_ascii=False), job_id),
         )
 
     def _prune(self) -> None:
-        """Remove the oldest jobs that are over, until the rest is within the bounds."""
+        """Delete the oldest jobs that are over, until the rest is within the limits."""
         with self._transaction() as db:
             db.execute("DELETE FROM jobs WHERE ended < ?", (time.time() - self._keep_seconds,))
             db.execute(
@@ -305,7 +301,9 @@ class JobStore:
             with self._lock:
                 yield self._connection
         except sqlite3.Error as error:
-            raise FieldscopeError(f"the jobs' file can't be read or written ({error}); look at its disk") from error
+            raise FieldscopeError(
+                f"the file of jobs can't be read or written ({error}). Check that the disk is not full"
+            ) from error
 
 
 def _claim(path: Path) -> IO[bytes]:
@@ -321,8 +319,8 @@ def _claim(path: Path) -> IO[bytes]:
     except BlockingIOError as error:
         file.close()
         raise ConfigError(
-            f"another service works on the jobs in {path.parent}; stop it, or give this one a folder of its own"
+            f"another service uses the jobs in {path.parent}. Stop it, or give this one another folder with --data"
         ) from error
     except OSError:
-        pass  # A file system without locks: two services on one folder are then the user's care.
+        pass  # a file system without locks, where the user must not start two services on one folder
     return file

@@ -1,7 +1,7 @@
 """API keys: made here, shown once, and kept as salted hashes.
 
-A key is 256 random bits, so nobody can guess it or try all of them, and one SHA-256 of it is as safe at rest as any
-slow hash: those are for passwords, which people choose. The check is then so cheap that it can be made at each request.
+A key has 256 random bits, which can't be guessed, so one SHA-256 of it is as safe at rest as a slow hash; slow hashes
+are for passwords, which people choose. The check is cheap enough for every request.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _KEYS = TypeAdapter(tuple[Key, ...])
 
 
 class KeyFile:
-    """The keys in a file, read again whenever it changes, so that a key that is removed opens nothing from then on."""
+    """The keys in a file, read again whenever it changes, so that a removed key fails at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,8 +47,7 @@ class KeyFile:
         self._keys: tuple[Key, ...] = ()
 
     def all(self) -> tuple[Key, ...]:
-        """Every key, in the order in which they were made. Raises `ConfigError` for a file that holds something
-        else."""
+        """Every key, oldest first. Raises `ConfigError` for a file with other content."""
         try:
             status = self.path.stat()
             stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
@@ -59,16 +58,16 @@ class KeyFile:
             self._keys, self._stamp = (), None
         except (OSError, ValidationError) as error:
             raise ConfigError(
-                f"{self.path} holds no API keys; move it away, or name another file with --keys"
+                f"{self.path} is not a file of API keys. Move it away, or name another file with --keys"
             ) from error
         return self._keys
 
     def add(self, name: str) -> str:
-        """A new key of this name, which nothing can show again. Raises `ConfigError` for a name that is taken or can't
-        be one."""
+        """A new key of this name, which can't be shown again. Raises `ConfigError` for a name that is taken or
+        invalid."""
         keys = self.all()
         if any(key.name == name for key in keys):
-            raise ConfigError(f"there is a key {name!r} already; remove it first, or choose another name")
+            raise ConfigError(f"a key called {name!r} exists. Remove it first, or choose another name")
         secret, salt = PREFIX + secrets.token_urlsafe(_KEY_BYTES), secrets.token_hex(_SALT_BYTES)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         try:
@@ -81,19 +80,19 @@ class KeyFile:
         return secret
 
     def remove(self, name: str) -> None:
-        """Raises `ConfigError` where there is no key of this name."""
+        """Remove a key. Raises `ConfigError` if there is no key of this name."""
         keys = self.all()
         if all(key.name != name for key in keys):
             raise ConfigError(unknown_name("key", name, [key.name for key in keys]))
         self._write(tuple(key for key in keys if key.name != name))
 
     def owner(self, secret: str) -> str | None:
-        """The name of the key that this is, or None. It takes as long whichever key it is, or none."""
-        found = None
+        """The name of the key, or None. Takes the same time for every key, also for a wrong one."""
+        name = None
         for key in self.all():
             if hmac.compare_digest(key.sha256, _hash(key.salt, secret)):
-                found = key.name
-        return found
+                name = key.name
+        return name
 
     def _write(self, keys: tuple[Key, ...]) -> None:
         try:

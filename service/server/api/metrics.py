@@ -1,10 +1,10 @@
-"""GET /metrics: what Prometheus reads. No label is ever an id, or something that a client wrote."""
+"""`GET /metrics` for Prometheus. No label is ever an id, or text that a client wrote."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
@@ -14,24 +14,23 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from fieldscope.agent.trace_view import stage_costs
 from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import FieldscopeError
-from fieldscope.service.server.api.access import CLIENT_GONE
 from fieldscope.service.server.api.errors import METHODS, RESPONSES
-from fieldscope.service.server.api.observer import fault
+from fieldscope.service.server.api.observer import error_kind
 
 if TYPE_CHECKING:
-    from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
+    from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
     from fieldscope.agent.types import RerankResult, TraceEvent
     from fieldscope.service.server.api.admission import Admission
     from fieldscope.service.server.api.jobstore import JobStore
 
 OK = "ok"
 NO_ROUTE = "none"
-"""The route of a request that was refused at the door, or for whose address there is nothing."""
+"""The route of a request that was refused before it reached one, or that has no endpoint."""
 
 STAGES: Mapping[str, str] = {
     "started": "start",
@@ -59,37 +58,38 @@ class Metrics:
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        Info("fieldscope_build", "The version at work", registry=self.registry).info({"version": version})
-        self.requests = self._counter("http_requests", "Requests", "route", "method", "status")
-        self.request_seconds = self._histogram(
+        Info("fieldscope_build", "The version of the service", registry=self.registry).info({"version": version})
+        self._requests = self._counter("http_requests", "Requests", "route", "method", "status")
+        self._request_seconds = self._histogram(
             "http_request_duration_seconds", "From a request to the end of its reply", "route", "method"
         )
         self._reranks = self._counter("reranks", "Reranks and searches", "strategy", "outcome")
-        self._wait_seconds = self._histogram("rerank_wait_seconds", "How long a rerank waited for its turn")
-        self._stage_seconds = self._histogram("stage_duration_seconds", "How long a stage of a rerank took", "stage")
-        self._calls = self._counter("lmm_calls", "Questions to the LMM, and what became of them", "stage", "outcome")
+        self._wait_seconds = self._histogram("rerank_wait_seconds", "Seconds that a rerank waited for its turn")
+        self._stage_seconds = self._histogram(
+            "stage_duration_seconds", "Seconds that a stage of a rerank took", "stage"
+        )
+        self._calls = self._counter("lmm_calls", "Questions to the LMM by outcome", "stage", "outcome")
         self._hits = self._counter("cache_hits", "Questions that the response cache answered", "stage")
         self._tokens = self._counter(
             "tokens", "Tokens, of calls to the model and of cached answers", "direction", "source"
         )
-        self._lmm_seconds = self._histogram("lmm_request_duration_seconds", "A call that reached the model", "outcome")
+        self._lmm_seconds = self._histogram(
+            "lmm_request_duration_seconds", "Seconds that a call to the model took", "outcome"
+        )
         self._lmm_in_flight = Gauge(
             "fieldscope_lmm_requests_in_flight", "Calls to the model under way", registry=self.registry
         )
 
     def follow(self, admission: Admission, jobs: JobStore) -> None:
-        """Show how full these are, whenever somebody reads the metrics."""
-        self.registry.register(_Standing(admission, jobs))
-
-    def door(self, lmm: LMM) -> LMM:
-        return _CountedLMM(lmm, self)
+        """Include the queue and the jobs, as of the moment of reading."""
+        self.registry.register(_Occupancy(admission, jobs))
 
     @contextmanager
     def reranking(self, strategy: str) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            self._reranks.labels(strategy, fault(error)).inc()
+            self._reranks.labels(strategy, error_kind(error)).inc()
             raise
         self._reranks.labels(strategy, OK).inc()
 
@@ -114,65 +114,48 @@ class Metrics:
         self._spend("cache", cached.prompt_tokens, cached.completion_tokens)
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Around one call that reaches the model."""
+    def asking(self, request: LMMRequest) -> Iterator[Callable[[LMMResponse], None]]:
         began, outcome = time.perf_counter(), OK
         with self._lmm_in_flight.track_inprogress():
             try:
-                yield
+                yield self._count_tokens
             except BaseException as error:
-                outcome = fault(error)
+                outcome = error_kind(error)
                 raise
             finally:
                 self._lmm_seconds.labels(outcome).observe(time.perf_counter() - began)
 
-    def answered(self, response: LMMResponse) -> None:
-        """The model answered, for so many tokens."""
+    def replied(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request, under the template of its route."""
+        route, method = route_of(scope), method_of(scope)
+        self._requests.labels(route, method, str(status)).inc()
+        self._request_seconds.labels(route, method).observe(seconds)
+
+    def _count_tokens(self, response: LMMResponse) -> None:
         self._spend("model", response.usage.prompt_tokens, response.usage.completion_tokens)
 
     def _spend(self, source: str, read: int, written: int) -> None:
         self._tokens.labels("input", source).inc(read)
         self._tokens.labels("output", source).inc(written)
 
-    def _counter(self, name: str, told: str, *labels: str) -> Counter:
-        return Counter(f"fieldscope_{name}", told, labels, registry=self.registry)
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(f"fieldscope_{name}", help_text, labels, registry=self.registry)
 
-    def _histogram(self, name: str, told: str, *labels: str) -> Histogram:
-        return Histogram(f"fieldscope_{name}", told, labels, buckets=_SECONDS, registry=self.registry)
+    def _histogram(self, name: str, help_text: str, *labels: str) -> Histogram:
+        return Histogram(f"fieldscope_{name}", help_text, labels, buckets=_SECONDS, registry=self.registry)
 
 
 def stage_seconds(trace: Iterable[TraceEvent]) -> Mapping[str, float]:
-    """How long each stage took by the clock. They share out the time from a trace's first event to its last: what
-    passed between two events belongs to the stage of the second."""
+    """Seconds of each stage. Together they cover the time from a trace's first event to its last: the time between two
+    events belongs to the stage of the second."""
     seconds: defaultdict[str, float] = defaultdict(float)
     for before, after in pairwise(sorted(trace, key=lambda event: event.at)):
         seconds[STAGES.get(after.kind, "other")] += after.at - before.at
     return seconds
 
 
-class _CountedLMM:
-    """The model behind the cache."""
-
-    def __init__(self, lmm: LMM, metrics: Metrics) -> None:
-        self._lmm = lmm
-        self._metrics = metrics
-
-    @property
-    def identity(self) -> str:
-        return self._lmm.identity
-
-    async def generate(self, request: LMMRequest) -> LMMResponse:
-        with self._metrics.asking():
-            response = await self._lmm.generate(request)
-        self._metrics.answered(response)
-        return response
-
-    async def aclose(self) -> None:
-        await self._lmm.aclose()
-
-
-class _Standing(Collector):
-    """What is counted when it is asked for: who works, who waits, and the jobs."""
+class _Occupancy(Collector):
+    """The calls at work, the queue and the jobs, counted when the metrics are read."""
 
     def __init__(self, admission: Admission, jobs: JobStore) -> None:
         self._admission = admission
@@ -180,50 +163,23 @@ class _Standing(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         yield GaugeMetricFamily("fieldscope_calls_at_work", "Reranks at work", self._admission.at_work)
-        yield GaugeMetricFamily("fieldscope_queue_depth", "Reranks that wait for a place", self._admission.waiting)
+        yield GaugeMetricFamily("fieldscope_queue_depth", "Reranks that wait for their turn", self._admission.waiting)
         jobs = GaugeMetricFamily("fieldscope_jobs", "Jobs in the data folder", labels=["state"])
         try:
             for state, count in self._jobs.counts().items():
                 jobs.add_metric([state], count)
-        except FieldscopeError:  # their disk fails; all else is the more worth knowing
+        except FieldscopeError:  # the disk fails; the other metrics matter all the more
             return
         yield jobs
 
 
-class Counted:
-    """Counts every request, under the template of its route. One whose client left before the reply has status 499."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        began, status = time.perf_counter(), CLIENT_GONE
-
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, sending)
-        finally:
-            route, method = route_of(scope), method_of(scope)
-            self._metrics.requests.labels(route, method, str(status)).inc()
-            self._metrics.request_seconds.labels(route, method).observe(time.perf_counter() - began)
-
-
 def route_of(scope: Scope) -> str:
-    """The template of the route that a request took, once it has taken one."""
+    """The template of a request's route, or `NO_ROUTE`."""
     return str(getattr(scope.get("route"), "path", NO_ROUTE))
 
 
 def method_of(scope: Scope) -> str:
-    """The method, or `_OTHER` for one of a client's own making."""
+    """The method, or `_OTHER` for one that HTTP does not define."""
     return scope["method"] if scope["method"] in METHODS else "_OTHER"
 
 
@@ -243,5 +199,5 @@ _FORMATS: dict[str, Any] = {
 def metrics(request: Request) -> Response:
     """Requests, latency by stage, calls to the LMM, tokens, cache hits, unknowns, the queue, jobs, and the process."""
     encode, kind = choose_encoder(request.headers.get("accept", ""))
-    counted = cast(Metrics, request.app.state.metrics)
-    return Response(encode(counted.registry), media_type=None, headers={"Content-Type": kind})
+    recorder = cast(Metrics, request.app.state.metrics)
+    return Response(encode(recorder.registry), media_type=None, headers={"Content-Type": kind})

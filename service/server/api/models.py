@@ -1,4 +1,4 @@
-"""The models of the service, and what they can be asked: the bundled ones know one small world and its words."""
+"""The models of the service, and what they can judge: the bundled ones know one small vocabulary and its images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fieldscope.core.errors import FieldscopeError, LMMConnectionError
+from fieldscope.core.errors import FieldscopeError
 from fieldscope.core.private import shown_address
 from fieldscope.core.types import Query
 from fieldscope.retrieval.encoder import query_text
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 BUNDLED = "bundled"
 
 _PROBE_SECONDS = 5.0
-_PROBE_STANDS = 5.0  # seconds, so that whoever watches readiness does not keep the model's server busy
+_PROBE_VALID = 5.0  # seconds, so that checks of readiness do not keep the model's server busy
 
 
 @dataclass
 class Models:
-    """The LMM and the CLIP (None: there is none) with their names.
+    """The LMM and the CLIP (None without one) with their names.
 
-    `lmm_bundled` and `clip_bundled` say that they are those of this installation; `own` are the pixel hashes of the
-    pictures that these know.
+    `lmm_bundled` and `clip_bundled` say whether they are the bundled ones; `own` has the pixel hashes of the images
+    that these know.
     """
 
     settings: Settings
@@ -44,17 +44,17 @@ class Models:
     lmm_bundled: bool
     clip_bundled: bool
     own: frozenset[str] = frozenset()
-    _probed: tuple[float, str] = field(default=(-_PROBE_STANDS, ""), init=False)
+    _probed: tuple[float, str] = field(default=(-_PROBE_VALID, ""), init=False)
 
     def name(self, strategy: Strategy) -> str:
-        """Who decides under a strategy: the LMM, or the CLIP where no LMM is asked."""
+        """The model that decides under a strategy: the LMM, or the CLIP if the strategy does not ask the LMM."""
         return self.lmm_name if strategy.prompts else self.clip_name or "none"
 
     def prior_encoder(self, query: Query, strategy: Strategy, foreign: bool) -> Encoder | None:
-        """The CLIP whose similarity is the prior of given documents; None where it has nothing to say of them.
+        """The CLIP whose similarity is the prior of given documents; None if it can't judge them.
 
-        Raises `VocabularyError` where a bundled model must read words that it has never seen: the LMM always, the CLIP
-        unless another LMM ranks alone as well, or there is a reference image beside the words.
+        Raises `VocabularyError` if a bundled model must read unknown words: the LMM always, the CLIP unless another LMM
+        can rank without it, or there is a reference image beside the words.
         """
         if strategy.prompts and self.lmm_bundled:
             require_known_words(_words(query), "lmm")
@@ -67,15 +67,15 @@ class Models:
         return None if foreign or unknown_words([query_text(query)], "clip") else self.encoder
 
     def require_search_words(self, query: Query, strategy: Strategy) -> None:
-        """Raise `VocabularyError` for words of a search that a bundled model which reads them has never seen. A change
-        to a reference image may have some that are new to the CLIP: the image is half of what it searches by."""
+        """Raise `VocabularyError` for words of a search that are unknown to a bundled model which reads them. A change
+        to a reference image may have words that are unknown to the CLIP, which searches by the image, too."""
         if strategy.prompts and self.lmm_bundled:
             require_known_words(_words(query), "lmm")
         if self.clip_bundled and query.reference_image is None:
             require_known_words([query_text(query)], "clip")
 
     def readable(self, texts: Mapping[str, str]) -> dict[str, str]:
-        """Those of a call's texts whose every word the CLIP has seen."""
+        """Those of a call's texts that have only words which the CLIP knows."""
         return {
             document: text
             for document, text in texts.items()
@@ -83,44 +83,41 @@ class Models:
         }
 
     def require_readable(self, texts: Iterable[str]) -> None:
-        """Raise `VocabularyError` where these texts have words that a bundled CLIP has never seen."""
+        """Raise `VocabularyError` if these texts have words that are unknown to a bundled CLIP."""
         if self.encoder is not None and self.clip_bundled:
             require_known_words(texts, "clip")
 
     def foreign(self, images: ResidentImages, image_ids: Iterable[str]) -> bool:
-        """Whether any of these pictures is none that the bundled models know. Raises `ImageError`."""
+        """Whether any of these images is unknown to the bundled models. Raises `ImageError`."""
         return any(images.pixel_hash(image_id) not in self.own for image_id in image_ids)
 
     def flags(self, strategy: Strategy, encoder: Encoder | None, foreign: bool) -> tuple[str, ...]:
-        """The warning of a ranking in which a bundled model judged foreign pictures."""
+        """The warning of a ranking in which a bundled model judged images that it does not know."""
         used = (strategy.prompts and self.lmm_bundled) or (encoder is not None and self.clip_bundled)
         return (FOREIGN,) if foreign and used else ()
 
     async def ready(self) -> str:
-        """ "ok", or why the LMM can't be asked just now. A server is looked for every few seconds at most."""
+        """ "ok", or why the LMM can't be asked now. A server is probed every few seconds at most."""
         if (
             self.settings.lmm_url is None
             or self.lmm_name != self.settings.model
             or self.settings.cache_mode == "replay"
         ):
             return "ok"
-        at, said = self._probed
-        if time.monotonic() - at >= _PROBE_STANDS:
-            self._probed = (time.monotonic(), said or "ok")  # others that ask meanwhile get what was true before
-            said = await self._probe()
-            self._probed = (time.monotonic(), said)
-        return said
+        at, state = self._probed
+        if time.monotonic() - at >= _PROBE_VALID:
+            self._probed = (time.monotonic(), state or "ok")  # concurrent checks get the last state
+            state = await self._probe()
+            self._probed = (time.monotonic(), state)
+        return state
 
     async def _probe(self) -> str:
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
                 await probe_server(self.settings)
         except TimeoutError:
-            return str(
-                LMMConnectionError(
-                    f"{shown_address(self.settings.lmm_url or '')} did not answer in {_PROBE_SECONDS:g} s"
-                )
-            )
+            address = shown_address(self.settings.lmm_url or "")
+            return f"{address} did not answer in {_PROBE_SECONDS:g} s. Check that the server runs"
         except FieldscopeError as error:
             return " ".join(str(error).split())
         return "ok"

@@ -1,4 +1,4 @@
-"""Opening the engine: first what takes long and needs no event loop, then the rest."""
+"""Opening the engine: first the slow parts, which need no event loop, then the rest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fieldscope.core.paths import cache_folder
@@ -17,7 +18,7 @@ from fieldscope.service.server.api.collections import ServedCollection, flagged,
 from fieldscope.service.server.api.deadline import PunctualLMM
 from fieldscope.service.server.api.engine import Engine
 from fieldscope.service.server.api.models import BUNDLED, Models
-from fieldscope.service.server.api.observer import Observer
+from fieldscope.service.server.api.observer import ObservedLMM, Observer
 from fieldscope.service.server.api.pictures import PictureStore
 from fieldscope.service.server.api.traces import TraceStore
 from fieldscope.service.server.api.vectors import ResidentImages
@@ -29,15 +30,16 @@ if TYPE_CHECKING:
     from fieldscope.retrieval.encoder import Encoder
 
 _PRIVATE = ("pictures", "traces", "indexes", "runs", "jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm", "jobs.lock")
-"""What the service makes in its data folder."""
+"""The service's files in its data folder."""
 
 _LAST_ANSWERS = 5.0
-"""Seconds for which the end waits for answers that nobody waits for any more, but that were paid."""
+"""Seconds for which a shutdown waits for answers that were paid for, though their calls are over."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What takes long to open and needs no event loop. `own` are the pixel hashes that the bundled models know."""
+    """The parts that are slow to open and need no event loop. `own` has the pixel hashes that the bundled models
+    know."""
 
     strategies: Mapping[str, Strategy]
     encoder: Encoder | None
@@ -46,7 +48,7 @@ class Prepared:
 
 
 def prepare(settings: ServerSettings, encoder: Encoder | None = None) -> Prepared:
-    """Load strategies and the CLIP (or take `encoder`), and open the collections, whose indexes are made on first use.
+    """Load strategies and the CLIP (or take `encoder`), and open the collections, whose indexes are built on first use.
 
     Raises `ConfigError`.
     """
@@ -56,7 +58,7 @@ def prepare(settings: ServerSettings, encoder: Encoder | None = None) -> Prepare
 
     strategies = load_strategies(settings.strategies)
     if not settings.collections:
-        pictures("test")  # they are drawn by forks, which models that are loaded already would weigh down
+        pictures("test")  # before models are loaded, because forked processes draw them
     if encoder is None and settings.clip != NO_CLIP:
         encoder = load_encoder(settings.models)
     collections = open_collections(settings, encoder)
@@ -66,8 +68,8 @@ def prepare(settings: ServerSettings, encoder: Encoder | None = None) -> Prepare
     return Prepared(strategies, encoder, collections, known_hashes() if bundled else frozenset())
 
 
-def close_what_is_private(settings: ServerSettings) -> None:
-    """Close what the service keeps to others: older versions left it readable. Raises `ConfigError`."""
+def close_private_files(settings: ServerSettings) -> None:
+    """Make the service's files unreadable for others; older versions left them open. Raises `ConfigError`."""
     folder = settings.data_folder
     with writing(folder):
         if settings.data is None:
@@ -86,17 +88,17 @@ async def open_engine(
     prepared: Prepared | None = None,
     observers: Sequence[Observer] = (),
 ) -> AsyncIterator[Engine]:
-    """The engine, until the service ends. `lmm` and `encoder` stand in for those that the settings name, `prepared` is
-    what was opened before. Raises `ConfigError`."""
+    """The engine, until the service ends. `lmm` and `encoder` replace those that the settings name; `prepared` was
+    opened before. Raises `ConfigError`."""
     from fieldscope.service.wiring.models import open_lmm
 
-    close_what_is_private(settings)
+    close_private_files(settings)
     clip_bundled = encoder is None and settings.clip is None
     prepared = prepared or prepare(settings, encoder)
     folder, limits = settings.data_folder, settings.limits
     pictures = PictureStore(folder / "pictures", ImageLimits(limits.max_image_bytes, limits.max_pixels))
     images = ResidentImages(pictures, prepared.collections)
-    doors = [observer.door for observer in observers]
+    doors = [partial(ObservedLMM, observer=observer) for observer in observers]
     async with open_lmm(settings.models, images, lmm, doors, may_be_away=True) as cached:
         models = Models(
             settings=settings.models,

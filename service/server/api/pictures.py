@@ -1,5 +1,5 @@
-"""The pictures of a call: those that were uploaded, kept within bounds so that a trace can show them later, and those
-of the registered collections."""
+"""The images of a call: uploaded ones, kept within limits so that a trace can show them later, and those of the
+registered collections."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from fieldscope.retrieval.union import UnionCollection
 from fieldscope.service.server.api.errors import ApiError
 
 SCHEME = "fieldscope://"
-"""What the id of a registered collection's image begins with, before the collection's name and a slash."""
+"""The prefix of a registered collection's image id, before the collection's name and a slash."""
 
 UPLOADED = "uploaded/"
-"""What the id of an uploaded picture begins with."""
+"""The prefix of an uploaded image's id."""
 
 DEFAULT_BYTES = 2_000_000_000
 
@@ -44,12 +44,11 @@ def reference(collection: str, image_id: str) -> str:
 
 
 class PictureStore(DecodingCollection):
-    """Uploaded pictures as files in a folder, each under the hash of its pixels: the same picture twice is one file.
+    """Uploaded images as files in a folder, each named by the hash of its pixels: the same image twice is one file.
 
-    Of what came in only decoded pixels are kept, written anew as PNG, so that nothing which hid in a file lies here.
-    The files take up `max_bytes` together at most: whatever was not used for longest goes first, but for what a call
-    at work still holds. One process writes to a folder. Safe to use from several threads. Raises `ConfigError` where
-    the folder can't be written to.
+    Only decoded pixels are kept, as PNG, so that nothing hidden in an uploaded file is stored. The files have at most
+    `max_bytes` together: the least recently used are deleted first, except those that a call at work holds. One process
+    writes to a folder. Safe to use from several threads. Raises `ConfigError` if the folder can't be written to.
     """
 
     def __init__(self, folder: Path, limits: ImageLimits, max_bytes: int = DEFAULT_BYTES) -> None:
@@ -60,20 +59,15 @@ class PictureStore(DecodingCollection):
         self._held: Counter[str] = Counter()
         with writing(folder):
             private_folder(folder)
-            found = sorted((path.stat().st_mtime_ns, path.name, path.stat().st_size) for path in folder.glob("*.png"))
+            files = sorted((path.stat().st_mtime_ns, path.name, path.stat().st_size) for path in folder.glob("*.png"))
             for left in folder.glob(".*.png"):  # of a process that was killed while it wrote
                 left.unlink(missing_ok=True)
-        self._sizes = OrderedDict((name, size) for _, name, size in found if not name.startswith("."))
-        self._bytes = sum(self._sizes.values())
-
-    @property
-    def stored_bytes(self) -> int:
-        """How much the files take up."""
-        return self._bytes
+        self._sizes = OrderedDict((name, size) for _, name, size in files if not name.startswith("."))
+        self.stored_bytes = sum(self._sizes.values())
 
     def add(self, data: bytes, name: str) -> str:
-        """Keep the picture in a file's bytes and hold it until it is released; its id here. `name` is what errors call
-        it. Raises `ImageError`, and `ApiError` where calls at work hold all the room there is."""
+        """Store the image in a file's bytes, hold it until it is released, and return its id here. Errors call it
+        `name`. Raises `ImageError`, and `ApiError` if calls at work hold all the space."""
         image = open_image(data, self.limits, name=name)
         image_id = fingerprint_pixels(image) + _SUFFIX
         if not self._hold(image_id):
@@ -87,7 +81,7 @@ class PictureStore(DecodingCollection):
         return image_id
 
     def release(self, image_ids: Iterable[str]) -> None:
-        """Let go of pictures, once each."""
+        """Release images, once each."""
         with self._lock:
             self._held.subtract(image_ids)
             self._held = +self._held
@@ -100,7 +94,7 @@ class PictureStore(DecodingCollection):
         return len(self._sizes)
 
     def pixel_hash(self, image_id: str) -> str:
-        """The hash that the picture goes by. Raises `BrokenImageError` for one that is not here."""
+        """The hash of the image's pixels. Raises `BrokenImageError` for an image that is not stored."""
         self._require(image_id)
         return image_id.removesuffix(_SUFFIX)
 
@@ -118,15 +112,15 @@ class PictureStore(DecodingCollection):
 
     def _require(self, image_id: str) -> None:
         if image_id not in self._sizes:
-            raise BrokenImageError(f"the uploaded picture {image_id!r} is not kept any more; upload it again")
+            raise BrokenImageError(f"the uploaded image {image_id!r} was deleted; upload it again")
 
     def _hold(self, image_id: str) -> bool:
-        """Hold a picture that is here already, as the one used last."""
+        """Hold a stored image, as the one used last."""
         with self._lock:
             if image_id not in self._sizes:
                 return False
             try:
-                os.utime(self.folder / image_id)  # what tells the next process how long it was not used
+                os.utime(self.folder / image_id)  # tells the next process when it was last used
             except OSError:
                 return False
             self._sizes.move_to_end(image_id)
@@ -134,35 +128,35 @@ class PictureStore(DecodingCollection):
             return True
 
     def _count(self, image_id: str, size: int) -> None:
-        self._bytes += size - self._sizes.pop(image_id, 0)
+        self.stored_bytes += size - self._sizes.pop(image_id, 0)
         self._sizes[image_id] = size
 
     def _make_room(self, size: int) -> None:
-        while self._bytes + size > self.max_bytes:
-            image_id = next((each for each in self._sizes if not self._held[each]), None)
+        while self.stored_bytes + size > self.max_bytes:
+            image_id = next((name for name in self._sizes if not self._held[name]), None)
             if image_id is None:
-                raise _full("calls at work hold all the room for pictures")
-            self._bytes -= self._sizes.pop(image_id)
+                raise _full("calls at work hold all the space for images")
+            self.stored_bytes -= self._sizes.pop(image_id)
             (self.folder / image_id).unlink(missing_ok=True)
 
     def _write(self, image_id: str, png: bytes) -> None:
-        fresh = self.folder / f".{uuid4().hex}.png"  # several threads may write one picture
+        fresh = self.folder / f".{uuid4().hex}.png"  # several threads may write one image
         try:
             private_file(fresh)
             fresh.write_bytes(png)
             fresh.replace(self.folder / image_id)
         except OSError as error:
             with self._lock:
-                self._bytes -= self._sizes.pop(image_id, 0)
+                self.stored_bytes -= self._sizes.pop(image_id, 0)
                 self._held[image_id] -= 1
             fresh.unlink(missing_ok=True)
-            raise _full(f"pictures can't be kept ({error.strerror})") from error
+            raise _full(f"images can't be stored ({error.strerror})") from error
 
 
 class CallImages(UnionCollection):
     """The image source of one call: registered collections by `fieldscope://NAME/ID`, uploads by `uploaded/HASH.png`.
 
-    What it was given to keep stays in the store for as long as this object is in use.
+    The images that it keeps stay in the store while this object is in use.
     """
 
     def __init__(self, store: PictureStore, collections: Mapping[str, Collection]) -> None:
@@ -172,7 +166,7 @@ class CallImages(UnionCollection):
         weakref.finalize(self, store.release, self._kept)
 
     def keep(self, data: bytes, name: str) -> str:
-        """The id of a picture, given a file's bytes. Raises as `PictureStore.add` does."""
+        """Store an image, given a file's bytes, and return its id. Raises as `PictureStore.add` does."""
         image_id = self._store.add(data, name)
         self._kept.append(image_id)
         return UPLOADED + image_id

@@ -1,4 +1,4 @@
-"""Strings that stand for a picture, as clients send them that have nothing but strings for a document."""
+"""Strings that stand for an image, from clients whose documents are strings only."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from typing import Literal
 from fieldscope.service.server.api.pictures import SCHEME
 
 Certainty = Literal["named", "meant", "perhaps"]
-"""How sure it is that a string stands for a picture. `named`: it is spelled as the documentation has it, and a picture
-that can't be used is the caller's mistake. `meant`: it can't be words, whatever else it is. `perhaps`: it is a picture
-if a collection has an image of this id, and words if not."""
+"""How certain it is that a string stands for an image. `named`: it has a documented form, and an image that can't be
+used is the caller's mistake. `meant`: it can't be words. `perhaps`: it is an image if a collection has an image with
+this id, else words."""
 
 _DATA = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+(?:;[^,;\s]*)*|(?:;[^,;\s]*)*;base64),", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]{1,20}://\S+", re.IGNORECASE)
 _FIELD = re.compile(r"""^[ \t]*["']?image(?:_url)?["']?[ \t]*:[ \t]*(\S.*)$""", re.MULTILINE)
 _BINARY = re.compile(r"!!binary \|-?\n((?:[ \t]+\S+\n?)+)")
-_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{200,}={0,2}")  # of whatever: no word is that long
+_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{200,}={0,2}")  # of any kind: no word is that long
 _URL_SAFE = str.maketrans("-_", "+/")
-_HEAD = 64  # characters of base64 that show what they spell
+_HEAD = 64  # characters of base64 that identify the format
 _LONGEST_START = 300  # characters before the comma of a data URL
 _LONGEST_NAME = 512
-_FIELDS = 4  # of a text that are looked at
+_FIELDS = 4  # fields of a text that are checked
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cJXL ", b"\0\0\0\x0cjP  ")
 _SUFFIXES = (
     ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".jxl", ".png", ".svg", ".tif", ".tiff",
@@ -37,7 +37,7 @@ _SUFFIXES = (
 
 @dataclass(frozen=True)
 class Reference:
-    """What stands for a picture, and the words in front of it: a document's metadata, or a query's own words."""
+    """A string that stands for an image, and the words before it: a document's metadata, or a query's own words."""
 
     picture: str
     certainty: Certainty
@@ -45,11 +45,11 @@ class Reference:
 
 
 def reference_in(text: str) -> Reference | None:
-    """The picture that a string stands for; None for words.
+    """The image that a string stands for; None for words.
 
-    As a whole it may be a data URL, an address, base64, the name of a picture's file, or a mapping (YAML or JSON) with
-    an `image`; behind other lines, which clients make of a document's metadata, a `fieldscope://` id, a data URL or
-    base64.
+    The whole string may be a data URL, an address, base64, the name of an image file, or a mapping (YAML or JSON) with
+    an `image`. After lines of a document's metadata, which some clients add, the last line may be a `fieldscope://` id,
+    a data URL or base64.
     """
     trimmed = text.strip()
     if certainty := _certainty(trimmed):
@@ -71,12 +71,12 @@ def reference_in(text: str) -> Reference | None:
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to read in a text: only blanks, control and format characters."""
+    """Whether a text has only blanks, control and format characters."""
     return all(unicodedata.category(character)[0] in "CZ" for character in text)
 
 
 def _certainty(text: str) -> Certainty | None:
-    """How sure it is that a string as a whole spells, or leads to, a picture; None where it does not."""
+    """How certain it is that the whole string is, or leads to, an image; None if it does not."""
     if _is_id(text) or text[:64].lower().startswith("data:image/"):
         return "named"
     if _ADDRESS.fullmatch(text) or _is_data(text) or _spells_picture(text) or _ENCODED.fullmatch(text):
@@ -97,7 +97,7 @@ def _is_data(text: str) -> bool:
 
 
 def _spells_picture(text: str) -> bool:
-    """Whether a string begins with the base64 of what a picture's file begins with."""
+    """Whether a string begins with the base64 of an image file's first bytes."""
     head = "".join(text[: 2 * _HEAD].split())[:_HEAD].translate(_URL_SAFE)
     try:
         data = base64.b64decode(head[: len(head) // 4 * 4], validate=True)
@@ -109,17 +109,17 @@ def _spells_picture(text: str) -> bool:
 
 
 def _image_fields(text: str) -> Iterator[Reference]:
-    """The values of `image` and `image_url` in a mapping that a client wrote as YAML or JSON."""
+    """The values of `image` and `image_url` in a mapping as YAML or JSON."""
     if text.startswith("{") and text.endswith("}"):
         try:
-            told = json.loads(text)
+            mapping = json.loads(text)
         except (ValueError, RecursionError):
             return
         for name in ("image", "image_url"):
-            value = told.pop(name, None)
+            value = mapping.pop(name, None)
             value = value.get("url") if isinstance(value, dict) else value
             if isinstance(value, str):
-                words = "\n".join(str(other) for other in told.values() if isinstance(other, str))
+                words = "\n".join(str(other) for other in mapping.values() if isinstance(other, str))
                 yield Reference(value.strip(), "perhaps", words)
         return
     for match in islice(_FIELD.finditer(text), _FIELDS):

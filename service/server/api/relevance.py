@@ -12,14 +12,14 @@ _STEP = 1e-7  # of a score, between documents that would tie: wide enough for a 
 
 
 def relevances(ranking: Sequence[RankedCandidate]) -> list[float]:
-    """A score for each candidate of a ranking: P(match), or where the strategy claims none the squashed score. One that
-    could not be judged is put just below the one above it, where the ranking has it."""
+    """A score for each candidate of a ranking: P(match), or the squashed score if the strategy claims no probability. A
+    candidate that could not be judged gets a score just below the one above it."""
     claims = any(ranked.p_match is not None for ranked in ranking)
     return falling([ranked.p_match if claims else sigmoid(ranked.score) for ranked in ranking])
 
 
 def falling(scores: Sequence[float | None]) -> list[float]:
-    """The scores within what a relevance may be, gaps filled, and ties broken downwards."""
+    """The scores within the range of a relevance, with gaps filled and ties broken downwards."""
     strict: list[float] = []
     last = next((score for score in scores if score is not None), 0.5)
     for score in scores:
@@ -32,8 +32,8 @@ def falling(scores: Sequence[float | None]) -> list[float]:
 def merged(
     images: Mapping[int, float], texts: Mapping[int, float], last: Sequence[int] = ()
 ) -> list[tuple[int, float]]:
-    """Documents of both kinds as (index, relevance), best first. `images` are in their order, which stays; of equals
-    images come first, then what the call has first. What could not be judged is `last`."""
+    """Documents of both kinds as (index, relevance), best first. `images` keep their order; of equal scores images come
+    first, then documents in the order of the call. Documents that could not be judged are `last`."""
     place = {index: at for at, index in enumerate((*images, *sorted(texts)))}
     scores = dict(images) | dict(texts)
     order = [*sorted(scores, key=lambda index: (-scores[index], place[index])), *sorted(last)]

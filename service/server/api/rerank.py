@@ -1,125 +1,47 @@
-"""Rerank calls: the fields that every client's request may have, and the one reply that all of them can read."""
+"""`POST /v1/rerank`, `/v2/rerank` and `/rerank`: one request and one reply for the clients of every reranker."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-from fastapi import Header, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
-from pydantic.json_schema import SkipJsonSchema
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, Field
 
-from fieldscope.agent.budget import Budget
 from fieldscope.service.server.api.access import TRACE_ID
-from fieldscope.service.server.api.calls import Options, RerankCall, Reranked, Scored
+from fieldscope.service.server.api.bodies import require_bounded
+from fieldscope.service.server.api.calls import RerankCall, Scored
+from fieldscope.service.server.api.dependencies import EngineOf
 from fieldscope.service.server.api.documents import Content, DocumentObject, Given, listed, pieces, read_inputs
 from fieldscope.service.server.api.engine import Engine, Watch
 from fieldscope.service.server.api.errors import WORK_RESPONSES
-
-if TYPE_CHECKING:
-    from fieldscope.service.server.api.engine import Engine, Watch
-
-EXPLAINED = 10
-"""How many of the best images `explain: true` asks the reasons of."""
-
-_MOST_EXPLAINED = 1000
-
-# Headers are texts; so are their schemas.
-_COUNT = r"^[0-9]{1,12}$"
-_SECONDS = r"^([1-9][0-9]{0,5}(\.[0-9]{1,3})?|0\.[0-9]{0,2}[1-9])$"
-_EXPLAIN = r"^(true|false|[0-9]{1,3}|1000)$"
-
-
-def _whole(given: Any) -> Any:
-    """To JSON 3.0 is an integer."""
-    return int(given) if isinstance(given, float) and given.is_integer() else given
-
-
-Whole = Annotated[int, BeforeValidator(_whole), Strict()]
-"""An integer, and nothing that could be read as one."""
-
-_Absent = SkipJsonSchema[None]  # a header has no null, only no header
-
-
-class BudgetFields(BaseModel):
-    """What a call may spend: calls to the LMM, tokens (read and written), seconds before the last call begins."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    max_calls: Annotated[Whole, Field(ge=0)] | None = None
-    max_tokens: Annotated[Whole, Field(ge=0)] | None = None
-    deadline: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-
-    def budget(self) -> Budget:
-        """The same in the agent's words."""
-        return Budget(self.max_calls, self.max_tokens, self.deadline)
-
-
-class OptionFields(BaseModel):
-    """Fieldscope's own fields in a body."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    strategy: str | None = Field(
-        default=None, description="One of /v1/strategies; the service's own choice without.", examples=["agent"]
-    )
-    budget: BudgetFields | None = Field(default=None, examples=[{"max_calls": 200, "deadline": 30.0}])
-    explain: Annotated[Whole, Field(ge=0, le=_MOST_EXPLAINED)] | bool = Field(
-        default=0,
-        description=f"Of how many of the best images to give the reasons; true: {EXPLAINED}. Adds `p_match` and "
-        "`reason` to results.",
-    )
-
-
-class OptionHeaders(BaseModel):
-    """The same in headers, for clients that can't send other fields than their own; the body's fields win."""
-
-    x_fieldscope_strategy: Annotated[str, Field(min_length=1)] | _Absent = None
-    x_fieldscope_budget_max_calls: Annotated[str, Field(pattern=_COUNT)] | _Absent = None
-    x_fieldscope_budget_max_tokens: Annotated[str, Field(pattern=_COUNT)] | _Absent = None
-    x_fieldscope_budget_deadline: Annotated[str, Field(pattern=_SECONDS)] | _Absent = None
-    x_fieldscope_explain: Annotated[str, Field(pattern=_EXPLAIN)] | _Absent = None
-
-    def limits(self) -> dict[str, int | float]:
-        """What is said of a budget."""
-        return {
-            name: kind(said)
-            for name, kind, said in (
-                ("max_calls", int, self.x_fieldscope_budget_max_calls),
-                ("max_tokens", int, self.x_fieldscope_budget_max_tokens),
-                ("deadline", float, self.x_fieldscope_budget_deadline),
-            )
-            if said is not None
-        }
-
-
-Headers = Annotated[OptionHeaders, Header()]
+from fieldscope.service.server.api.options import Headers, OptionFields, OptionHeaders, Whole, options
+from fieldscope.service.server.api.usage import TokenUsage
 
 
 class RerankFields(OptionFields):
-    """What every rerank request has."""
+    """A rerank request."""
 
-    model: str | None = Field(default=None, description="Any name; the reply says what was really used.")
+    model: str | None = Field(default=None, description="Any name; the reply names the model that was used.")
     query: str | DocumentObject = Field(
-        description="Words, or an object with `text`, `image`, both (the picture, changed as the words say), or vLLM's "
+        description="Words, or an object with `text`, `image`, both (the image, changed as the words say), or vLLM's "
         "`content`.",
         examples=["two red crabs on a beach in the rain"],
     )
     documents: Annotated[list[Given], Field(min_length=1, fail_fast=True)] | Content = Field(
-        description="Strings or objects, pictures and words mixed as you like, or vLLM's object, of which every part "
-        "is a document. A string that is a `data:image/` URL or `fieldscope://COLLECTION/ID` is a picture.",
+        description="Strings or objects, images and texts in any mixture, or vLLM's object, each part of which is a "
+        "document. A string that is a `data:image/` URL or `fieldscope://COLLECTION/ID` is an image.",
         examples=[["fieldscope://fieldnotes/1", {"image": "fieldscope://fieldnotes/2"}]],
     )
     top_n: Annotated[Whole, Field(ge=0)] | None = Field(
-        default=None, description="How many of the best to give back; none or 0: all."
+        default=None, description="How many of the best to return. Default, and 0: all."
     )
     return_documents: bool | None = Field(
-        default=None, description="Whether results bring their documents along; what each client expects without."
+        default=None, description="Whether to return documents with their results. Default: as each client expects."
     )
 
 
 class ReturnedDocument(BaseModel):
-    """A document as it was given: `text`, `image`, or vLLM's parts."""
+    """A document of the request: `text`, `image`, or vLLM's parts."""
 
     text: str | None = None
     image: str | None = None
@@ -132,16 +54,8 @@ class Result(BaseModel):
     index: int = Field(ge=0, description="The document's place in the request, from 0.")
     relevance_score: float = Field(gt=0, lt=1, description="Falls strictly along the results.")
     document: ReturnedDocument | None = None
-    p_match: float | None = Field(default=None, description="P(match), where the strategy claims one.")
+    p_match: float | None = Field(default=None, description="P(match), if the strategy claims a probability.")
     reason: str | None = Field(default=None, description="Why the image matches or not, in the LMM's words.")
-
-
-class Usage(BaseModel):
-    """Tokens of all questions, those that the cache answered among them."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
 
 
 class ApiVersion(BaseModel):
@@ -154,7 +68,7 @@ class Tokens(BaseModel):
 
 
 class Meta(BaseModel):
-    """The same in Cohere's words, and warnings, where there are some."""
+    """Usage in Cohere's format, and warnings, if there are any."""
 
     api_version: ApiVersion
     tokens: Tokens
@@ -162,14 +76,13 @@ class Meta(BaseModel):
 
 
 class RerankReply(BaseModel):
-    """The documents, best first. `model` and `strategy` are what was really used; `id` finds the trace at
-    `/v1/traces/{id}`."""
+    """The documents, best first. `model` and `strategy` are those that were used; the trace is at `/v1/traces/{id}`."""
 
     id: str
     model: str
     strategy: str
     results: list[Result]
-    usage: Usage
+    usage: TokenUsage
     meta: Meta
 
 
@@ -181,64 +94,43 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 async def answer(
     engine: Engine,
-    asked: RerankFields,
+    fields: RerankFields,
     headers: OptionHeaders,
     response: Response,
     version: str,
-    echo: bool,
     watch: Watch | None = None,
 ) -> RerankReply:
-    """Rerank, and reply. `echo` says whether words come back with their results where the request does not say."""
-    documents = listed(asked.documents)
-    inputs = await read_inputs(asked.query, documents, engine)
+    """Rerank, and reply as this version of Cohere's API does: the first returns text documents with their results."""
+    documents = listed(fields.documents)
+    inputs = await read_inputs(fields.query, documents, engine)
     call = RerankCall(
-        query=inputs.query,
-        documents=inputs.documents,
-        images=inputs.images,
-        query_image=inputs.query_image,
-        top_n=asked.top_n or None,
-        options=options(asked, headers),
+        **vars(inputs),
+        top_n=fields.top_n or None,
+        options=options(fields, headers),
     )
-    done = await engine.rerank(call, watch)
-    response.headers[TRACE_ID] = done.trace_id
-    explained = call.options.explain > 0
+    reranked = await engine.rerank(call, watch)
+    result = reranked.result
+    response.headers[TRACE_ID] = result.query_id
+    usage = TokenUsage.of(result)
     return RerankReply(
-        id=done.trace_id,
-        model=done.model,
-        strategy=done.strategy,
+        id=result.query_id,
+        model=reranked.model,
+        strategy=result.strategy,
         results=[
-            _result(scored, _returned(documents[scored.index], asked.return_documents, echo), explained)
-            for scored in done.order
+            _result(
+                scored,
+                _returned(documents[scored.index], fields.return_documents, texts=version == "1"),
+                explained=call.options.explain > 0,
+            )
+            for scored in reranked.order
         ],
-        usage=Usage(
-            prompt_tokens=done.usage.prompt_tokens,
-            completion_tokens=done.usage.completion_tokens,
-            total_tokens=done.usage.tokens,
+        usage=usage,
+        meta=Meta(
+            api_version=ApiVersion(version=version),
+            tokens=Tokens(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens),
+            warnings=list(result.flags) or None,
         ),
-        meta=_meta(done, version),
     )
-
-
-def options(asked: OptionFields, headers: OptionHeaders) -> Options:
-    """Fieldscope's own fields, from the body or else from headers."""
-    own = asked.budget.model_dump(exclude_none=True) if asked.budget else {}
-    limits: Mapping[str, Any] = headers.limits() | own
-    return Options(
-        strategy=asked.strategy or headers.x_fieldscope_strategy,
-        budget=Budget(**limits) if limits else None,
-        explain=_explained(asked, headers),
-    )
-
-
-def _explained(asked: OptionFields, headers: OptionHeaders) -> int:
-    told: int | bool | str = asked.explain
-    if "explain" not in asked.model_fields_set and headers.x_fieldscope_explain is not None:
-        told = headers.x_fieldscope_explain
-    if isinstance(told, str) and told.isdecimal():
-        return int(told)
-    if isinstance(told, bool | str):
-        return EXPLAINED if told in (True, "true") else 0
-    return told
 
 
 def _result(scored: Scored, document: ReturnedDocument | None, explained: bool) -> Result:
@@ -251,11 +143,11 @@ def _result(scored: Scored, document: ReturnedDocument | None, explained: bool) 
     )
 
 
-def _returned(given: Given, asked: bool | None, echo: bool) -> ReturnedDocument | None:
-    """A document in the words that it came in. Where the request does not say, vLLM's come back, and words with `echo`:
-    pictures are large."""
+def _returned(given: Given, requested: bool | None, texts: bool) -> ReturnedDocument | None:
+    """A document as the request has it. Where the request does not say, vLLM's objects are returned, and text documents
+    with `texts`; images are large."""
     content = isinstance(given, DocumentObject) and bool(given.content)
-    if not (asked if asked is not None else content or (echo and not pieces(given).pictures)):
+    if not (requested if requested is not None else content or (texts and not pieces(given).pictures)):
         return None
     if isinstance(given, str):
         return ReturnedDocument(text=given)
@@ -263,9 +155,27 @@ def _returned(given: Given, asked: bool | None, echo: bool) -> ReturnedDocument 
     return ReturnedDocument(text=given.text, image=given.image, multi_modal=parts or None)
 
 
-def _meta(done: Reranked, version: str) -> Meta:
-    return Meta(
-        api_version=ApiVersion(version=version),
-        tokens=Tokens(input_tokens=done.usage.prompt_tokens, output_tokens=done.usage.completion_tokens),
-        warnings=list(done.flags) or None,
-    )
+router = APIRouter(tags=["rerank"], dependencies=[Depends(require_bounded)])
+
+
+@router.post("/v1/rerank", responses=RESPONSES, response_model_exclude_none=True, summary="Rerank")
+@router.post("/rerank", responses=RESPONSES, response_model_exclude_none=True, summary="Rerank, at vLLM's address")
+async def rerank_v1(fields: RerankFields, headers: Headers, engine: EngineOf, response: Response) -> RerankReply:
+    """Rerank documents, images and texts, for a query of words, of an image, or of both.
+
+    Takes the requests of Jina's multimodal reranker, of vLLM and of Cohere's first API; the reply has what each of
+    their clients reads. Text documents are returned with their results, as Jina does, unless `return_documents` says
+    otherwise. Fields that are not listed here are ignored.
+    """
+    return await answer(engine, fields, headers, response, version="1")
+
+
+@router.post("/v2/rerank", responses=RESPONSES, response_model_exclude_none=True, summary="Rerank, as Cohere does")
+async def rerank_v2(fields: RerankFields, headers: Headers, engine: EngineOf, response: Response) -> RerankReply:
+    """Rerank documents for a query. Cohere's documents are strings: a string that is a `data:image/` URL or
+    `fieldscope://COLLECTION/ID` is an image. Objects are accepted as at `/v1/rerank`, because vLLM answers at this
+    address, too.
+
+    Documents are not returned unless `return_documents` says so.
+    """
+    return await answer(engine, fields, headers, response, version="2")

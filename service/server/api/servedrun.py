@@ -1,4 +1,4 @@
-"""Results of served calls as a run's folder, which the viewer opens like any other."""
+"""Results of served calls as a run folder, which the viewer opens like any other."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from fieldscope.eval.runs.jsonlines import JsonLines
 from fieldscope.eval.runs.runfolder import describe_served_run
 
 LARGEST = 32_000_000
-"""Bytes of results in one folder: a page of the viewer reads all of them when they have changed."""
+"""Bytes of results in one folder. A page of the viewer reads all of them after a change."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything besides a call that decides its ranking: strategy, model (its identity), first stage (the encoder's
+    """Everything besides a call that determines its ranking: strategy, model (its identity), first stage (the encoder's
     fingerprint) and calibration."""
 
     strategy: Strategy
@@ -34,17 +34,17 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """What tells its folder from others of a day."""
+        """The name of its folder, unique within a day."""
         calibration = self.calibration and self.calibration.model_dump(mode="json")
         told = [self.strategy.fingerprint, self.lmm, self.encoder, calibration]
         return f"{self.strategy.name[:100]}-{fingerprint(told)[:8]}"
 
 
 class ServedRun:
-    """One folder that grows by a line of `results.jsonl` a call: what was served on one day under one setting.
+    """One folder with the results of one day and one setting; each call adds a line to `results.jsonl`.
 
-    `locator` says where the images lie, in the words of `Collection.locator`. A folder that is full, or that another
-    process writes, is left to itself, and the next number begins. Raises `ConfigError` where none can be written.
+    `locator` says where the images are, as `Collection.locator` does. If a folder is full, or another process writes
+    it, the results go to a folder with the next number. Raises `ConfigError` if no folder can be written.
     """
 
     def __init__(self, day: Path, setting: Setting, locator: Mapping[str, Any] | None) -> None:
@@ -69,7 +69,7 @@ class ServedRun:
         return self.size >= LARGEST
 
     def append(self, lines: Sequence[str]) -> list[tuple[int, int]]:
-        """Put lines on the disk; where each begins in `results.jsonl`, and how many bytes it has."""
+        """Write lines to `results.jsonl`, and return each one's offset and length in bytes."""
         self._results.append(lines)
         places = []
         for line in lines:
@@ -82,7 +82,7 @@ class ServedRun:
         self._results.close()
 
     def _open(self) -> bool:
-        """Take up the folder, unless it is full or another process has it."""
+        """Open the folder, unless it is full or another process writes it."""
         file = self.path / "results.jsonl"
         try:
             private_folder(self.path)
@@ -91,7 +91,7 @@ class ServedRun:
         except OSError as error:
             raise ConfigError(f"can't make the folder {self.path}: {error.strerror}") from error
         try:
-            with suppress(OSError):  # what follows says what is wrong
+            with suppress(OSError):  # opening the file reports the error
                 private_file(file)
             self._results = JsonLines(file)
         except ConfigError:

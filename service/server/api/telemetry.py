@@ -1,14 +1,14 @@
-"""OpenTelemetry: a span for each request, rerank and call to the model, where the OTEL_* variables ask for it.
+"""OpenTelemetry: a span for each request, rerank and call to the model, if the OTEL_* variables ask for it.
 
-Names and attributes follow the semantic conventions for HTTP servers and for GenAI agents and models. No span holds a
-word of a query, a prompt, an answer or a document, or a picture. Without the variables nothing of it is imported.
+Names and attributes follow the semantic conventions for HTTP servers and for GenAI agents and models. No span has a
+word of a query, a prompt, an answer or a document, or an image. Without the variables OpenTelemetry is not imported.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fieldscope.agent.usage import Usage
 from fieldscope.service.server.api.access import CLIENT_GONE
 from fieldscope.service.server.api.metrics import NO_ROUTE, method_of, route_of
-from fieldscope.service.server.api.observer import fault
+from fieldscope.service.server.api.observer import error_kind
 from fieldscope.service.wiring.feedback import warn
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, SpanKind
 
-    from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
+    from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
     from fieldscope.agent.types import RerankResult
     from fieldscope.service.server.settings import ServerSettings
 
 NAME = "fieldscope"
 
 PATIENCE = 3.0
-"""Seconds for the last spans to go out."""
+"""Seconds for the last spans to be sent."""
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -43,25 +43,26 @@ _EXPORTERS = ("otlp", "console")
 _PORTS = {"http": 80, "https": 443}
 _SHOWN_PATH = 200
 _UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
-"""What is asked every few seconds, and would bury all else."""
+"""Paths that are requested every few seconds, whose spans would hide the others."""
 
 
 def open_telemetry(settings: ServerSettings, environ: Mapping[str, str]) -> Telemetry | None:
-    """What the OTEL_* variables ask for; None where they ask for nothing, or, after a warning, where it can't be had.
+    """The telemetry that the OTEL_* variables ask for; None if they ask for none or, after a warning, if it is
+    impossible.
 
-    Spans are exported where OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT) is set or OTEL_TRACES_EXPORTER names
-    `otlp` or `console`, unless OTEL_SDK_DISABLED is `true`. All else is the SDK's own: OTEL_SERVICE_NAME,
+    Spans are exported if OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT) is set or OTEL_TRACES_EXPORTER names
+    `otlp` or `console`, unless OTEL_SDK_DISABLED is `true`. The SDK reads the other variables: OTEL_SERVICE_NAME,
     OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, OTEL_BSP_... and so on.
     """
     names = _exporters(environ)
     if not names:
         return None
     if unknown := [name for name in names if name not in _EXPORTERS]:
-        warn(f"no telemetry is sent: OTEL_TRACES_EXPORTER names {unknown[0]!r}; there are {' and '.join(_EXPORTERS)}")
+        warn(f"no telemetry is sent: OTEL_TRACES_EXPORTER names {unknown[0]!r}; use {' or '.join(_EXPORTERS)}")
         return None
     protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), "http/protobuf")
     if "otlp" in names and protocol != "http/protobuf":
-        warn(f"no telemetry is sent: the protocol {protocol!r} is not spoken here; set {_PROTOCOLS[1]}=http/protobuf")
+        warn(f"no telemetry is sent: the protocol {protocol!r} is not supported; set {_PROTOCOLS[1]}=http/protobuf")
         return None
     try:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -70,7 +71,7 @@ def open_telemetry(settings: ServerSettings, environ: Mapping[str, str]) -> Tele
         for name in names:
             provider.add_span_processor(BatchSpanProcessor(_exporter(name)))
     except ImportError:
-        warn("no telemetry is sent: the OTEL_* variables ask for it, and OpenTelemetry is not installed; install "
+        warn("no telemetry is sent: the OTEL_* variables ask for it, but OpenTelemetry is not installed. Install "
              "Fieldscope with its extra `otel`, or set OTEL_SDK_DISABLED=true")  # fmt: skip
         return None
     return Telemetry(provider, settings)
@@ -104,23 +105,25 @@ def _provider() -> TracerProvider:
 
 
 class Telemetry:
-    """An `Observer` that opens spans. As a context manager it sends, in the end, what was not sent yet.
-
-    `provider` makes the spans and belongs to this object from then on.
+    """An `Observer` that opens spans. As a context manager it sends the remaining spans at its end, and closes
+    `provider`, which makes them.
     """
 
     def __init__(self, provider: TracerProvider, settings: ServerSettings) -> None:
         self._provider = provider
         self._tracer = provider.get_tracer(NAME)
         self.model = settings.model or "bundled"
-        self._asked: dict[str, Any] = {
+        self._call_attributes: dict[str, Any] = {
             "gen_ai.operation.name": "chat",
-            "gen_ai.provider.name": "openai" if settings.lmm else NAME,  # of whatever speaks OpenAI's API
+            "gen_ai.provider.name": "openai" if settings.lmm else NAME,  # any server that speaks OpenAI's API
             "gen_ai.request.model": self.model,
         }
         if settings.lmm:
             server = httpx.URL(settings.lmm)
-            self._asked |= {"server.address": server.host, "server.port": server.port or _PORTS.get(server.scheme, 0)}
+            self._call_attributes |= {
+                "server.address": server.host,
+                "server.port": server.port or _PORTS.get(server.scheme, 0),
+            }
 
     async def __aenter__(self) -> Telemetry:
         return self
@@ -129,13 +132,10 @@ class Telemetry:
         await asyncio.to_thread(self.close)
 
     def close(self) -> None:
-        """Send what was not sent yet. A receiver that is gone holds nobody up for longer than a few seconds."""
+        """Send the remaining spans, for a few seconds at most, in case the receiver is gone."""
         sending = threading.Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
         sending.join(PATIENCE)
-
-    def door(self, lmm: LMM) -> LMM:
-        return _TracedLMM(lmm, self)
 
     @contextmanager
     def reranking(self, strategy: str) -> Iterator[None]:
@@ -170,12 +170,11 @@ class Telemetry:
         )
 
     @contextmanager
-    def asking(self, request: LMMRequest) -> Iterator[Span]:
-        """Around one call that reaches the model."""
+    def asking(self, request: LMMRequest) -> Iterator[Callable[[LMMResponse], None]]:
         from opentelemetry.trace import SpanKind
 
         attributes = {
-            **self._asked,
+            **self._call_attributes,
             "gen_ai.output.type": "text" if request.json_schema is None else "json",
             "gen_ai.request.max_tokens": request.max_tokens,
             "gen_ai.request.temperature": request.temperature,
@@ -184,13 +183,19 @@ class Telemetry:
         }
         kind = SpanKind.CLIENT if "server.address" in attributes else SpanKind.INTERNAL
         with self.span(f"chat {self.model}", kind, attributes) as span:
-            yield span
+            yield lambda response: span.set_attributes(
+                {
+                    "gen_ai.usage.input_tokens": response.usage.prompt_tokens,
+                    "gen_ai.usage.output_tokens": response.usage.completion_tokens,
+                    "gen_ai.response.finish_reasons": [response.finish_reason],
+                }
+            )
 
     @contextmanager
     def span(
         self, name: str, kind: SpanKind, attributes: Mapping[str, Any], context: Context | None = None
     ) -> Iterator[Span]:
-        """Around some work. Of an error it says the kind, not the words: they may be a model's or a client's."""
+        """A span around some work. It has an error's kind, not its message, which may quote a model or a client."""
         from opentelemetry.trace import StatusCode
 
         with self._tracer.start_as_current_span(
@@ -204,7 +209,7 @@ class Telemetry:
             try:
                 yield span
             except BaseException as error:
-                span.set_attribute("error.type", fault(error))
+                span.set_attribute("error.type", error_kind(error))
                 span.set_status(StatusCode.ERROR)
                 raise
 
@@ -215,36 +220,9 @@ class Telemetry:
         return get_current_span()
 
 
-class _TracedLMM:
-    """The model behind the cache."""
-
-    def __init__(self, lmm: LMM, telemetry: Telemetry) -> None:
-        self._lmm = lmm
-        self._telemetry = telemetry
-
-    @property
-    def identity(self) -> str:
-        return self._lmm.identity
-
-    async def generate(self, request: LMMRequest) -> LMMResponse:
-        with self._telemetry.asking(request) as span:
-            response = await self._lmm.generate(request)
-            span.set_attributes(
-                {
-                    "gen_ai.usage.input_tokens": response.usage.prompt_tokens,
-                    "gen_ai.usage.output_tokens": response.usage.completion_tokens,
-                    "gen_ai.response.finish_reasons": [response.finish_reason],
-                }
-            )
-        return response
-
-    async def aclose(self) -> None:
-        await self._lmm.aclose()
-
-
 class Traced:
-    """A span around every request, but for those of whoever watches over the process. Its parent is the client's, where
-    that sends a W3C `traceparent`."""
+    """A span around every request, except those of monitoring. Its parent is the client's span, if the client sends a
+    W3C `traceparent`."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app = app
@@ -270,8 +248,8 @@ class Traced:
             "url.path": scope["path"][:_SHOWN_PATH],
             "url.scheme": scope["scheme"],
         }
-        sent = extract(dict(Headers(scope=scope)))
-        with self._telemetry.span(method, SpanKind.SERVER, attributes, sent) as span:
+        parent = extract(dict(Headers(scope=scope)))
+        with self._telemetry.span(method, SpanKind.SERVER, attributes, parent) as span:
             try:
                 await self._app(scope, receive, sending)
             finally:

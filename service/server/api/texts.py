@@ -1,4 +1,4 @@
-"""Documents in words, judged by the LMM on what they say, and by CLIP where the LMM says nothing."""
+"""Text documents, judged by the LMM, and by CLIP if the LMM gives no answer."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _MATCH = Predicate(id="match", question="does the document match the query?")
 
 @dataclass(frozen=True)
 class Judged:
-    """What is known of a call's texts, by their ids: the LMM's verdicts, in order (none where the strategy asks
-    nothing), and of those that CLIP can read the similarity to the query."""
+    """The judgments of a call's texts, by their ids: the LMM's verdicts, in order (none if the strategy asks no
+    questions), and the similarity to the query of those that CLIP can read."""
 
     documents: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
@@ -36,18 +36,17 @@ class Judged:
     @property
     def failed(self) -> bool:
         """Whether a question failed, other than by an answer that is neither yes nor no."""
-        return any(verdict.state == "unknown" and not _spoke(verdict) for verdict in self.verdicts)
+        return any(verdict.state == "unknown" and not _answered(verdict) for verdict in self.verdicts)
 
     @property
     def nothing(self) -> bool:
-        """Whether models were there for all of it, and none of them can say anything."""
-        silent = all(verdict.state == "unknown" and _spoke(verdict) for verdict in self.verdicts)
+        """Whether all texts were judged, and neither the LMM nor CLIP could read any of them."""
+        silent = all(verdict.state == "unknown" and _answered(verdict) for verdict in self.verdicts)
         return bool(self.documents) and silent and not self.priors
 
     def scores(self) -> dict[str, float]:
-        """What each text of which something is known is ranked by, strictly between 0 and 1: P(yes), or without an
-        answer what the prior has to say: among several texts standardised around even odds, of a single one or of
-        equal ones as it is."""
+        """The score of each judged text, strictly between 0 and 1: P(yes), or without an answer the prior, standardised
+        around even odds if several texts have different priors."""
         priors = list(self.priors.values())
         spread = standardise(priors) if len(set(priors)) > 1 else priors
         placed = {document: sigmoid(prior) for document, prior in zip(self.priors, spread, strict=True)} | self.p_yes
@@ -55,40 +54,40 @@ class Judged:
 
     @property
     def unplaced(self) -> list[str]:
-        """The texts of which nothing is known: they rank last."""
+        """The texts that could not be judged, which rank last."""
         return [document for document in self.documents if document not in self.p_yes and document not in self.priors]
 
     def flags(self) -> list[str]:
-        """Which texts have no answer, and where they stand."""
-        asked = [verdict for verdict in self.verdicts if verdict.state != "not_asked"]
-        silent = sum(verdict.state == "unknown" for verdict in asked)
+        """Warnings about texts without an answer."""
+        verdicts = [verdict for verdict in self.verdicts if verdict.state != "not_asked"]
+        silent = sum(verdict.state == "unknown" for verdict in verdicts)
         unplaced = self.unplaced
-        told = []
+        warnings = []
         if silent:
-            about = "texts" if silent == len(asked) else f"{silent} of {len(asked)} texts"
+            about = "texts" if silent == len(verdicts) else f"{silent} of {len(verdicts)} texts"
             place = "they are ranked by CLIP's similarity to the query" if self.priors else "they rank last"
-            told.append(f"the model gave no answers about {about}; {place}")
+            warnings.append(f"the model gave no answers about {about}; {place}")
         if unplaced:
             more = f" and {len(unplaced) - _NAMED} more" if len(unplaced) > _NAMED else ""
             named = ", ".join(unplaced[:_NAMED]) + more
-            told.append(f"ranked last, because neither the model nor CLIP could judge the text: {named}")
-        return told
+            warnings.append(f"ranked last, because neither the model nor CLIP could judge the text: {named}")
+        return warnings
 
 
-def _spoke(verdict: Verdict) -> bool:
+def _answered(verdict: Verdict) -> bool:
     return bool(verdict.answer or verdict.completion_tokens)
 
 
 async def judge_texts(
     lmm: LMM, query: str, texts: Mapping[str, str], *, image: ImagePart | None = None, at_once: int = 32
 ) -> tuple[Verdict, ...]:
-    """A verdict on each text, in order: whether it matches the query. `texts` maps a document's id, which stands in a
-    verdict's `image_id`, to what it says.
+    """A verdict on each text, in order: whether it matches the query. `texts` maps a document's id, which is a
+    verdict's `image_id`, to its text.
 
     P(yes) is read from the log-probabilities of the answer, as for an image. The query is words, or an `image`: then
-    each text is asked about as a description of it. With both the image is shown beside the question. A call that
-    fails and an answer that can't be read are unknown, and what a budget does not allow is not asked; at most `at_once`
-    calls are in flight.
+    each text is judged as a description of it. With both the image is shown beside the question. A call that fails and
+    an answer that can't be read are unknown, and questions beyond the budget are not asked; at most `at_once` calls are
+    in flight.
     """
     places = asyncio.Semaphore(at_once)
 
@@ -96,7 +95,7 @@ async def judge_texts(
         async with places:
             try:
                 answer = await ask(lmm, question(query, text, image))
-            except ContextLengthError as error:  # of this one document
+            except ContextLengthError as error:  # for this document only
                 answer = Answer("unknown", error=one_line(error), refused=True)
             return verdict_of(answer, _MATCH, document)
 
@@ -107,9 +106,9 @@ def question(query: str, text: str, image: ImagePart | None = None) -> LMMReques
     """The request about one text."""
     if image is not None and not query.strip():
         prompt = load_prompt("match_yes_no")
-        asked = prompt.render(query=text)
+        text_of_question = prompt.render(query=text)
     else:
         prompt = load_prompt("match_text")
-        asked = prompt.render(text=text, query=query)
+        text_of_question = prompt.render(text=text, query=query)
     shown = (image,) if image is not None else ()
-    return LMMRequest(messages=messages(prompt, *shown, TextPart(text=asked)), max_tokens=1, top_logprobs=20)
+    return LMMRequest(messages=messages(prompt, *shown, TextPart(text=text_of_question)), max_tokens=1, top_logprobs=20)

@@ -1,4 +1,4 @@
-"""What led to each served ranking, kept so that a trace's id finds it again and the viewer opens it."""
+"""Traces of served calls, found by their ids and opened by the viewer."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ MAX_BYTES = 2_000_000_000
 MAX_DAYS = 30
 _WAITING = 512  # traces in memory
 _OPEN = 16  # folders that are written at once
-_PAUSE = 0.25  # seconds, in which the reply goes out that would else share the interpreter with the writing
-_PATIENCE = 10.0  # seconds until somebody who wants to see a trace is told that it is not there
+_PAUSE = 0.25  # seconds, so that writing does not delay the reply
+_PATIENCE = 10.0  # seconds that a reader waits for a trace to be written
 _INDEX = """
 CREATE TABLE IF NOT EXISTS traces (
     trace_id TEXT PRIMARY KEY, folder TEXT NOT NULL, start INTEGER NOT NULL, size INTEGER NOT NULL
@@ -33,11 +33,11 @@ CREATE TABLE IF NOT EXISTS traces (
 
 
 class TraceStore:
-    """Results below `folder`, by day and strategy, at most `max_bytes` of them and for `max_days`; the oldest go first.
+    """Results below `folder`, by day and strategy, at most `max_bytes` and for `max_days`; the oldest are deleted
+    first.
 
-    `keep` hands a result to a thread that writes, so that no reply waits for the disk; only where that has fallen 512
-    behind it waits. `locator` says where the images of all results lie. Raises `ConfigError` where nothing can be
-    written.
+    `keep` gives a result to a thread that writes, so that no reply waits for the disk unless the thread is 512 results
+    behind. `locator` says where the images of all results are. Raises `ConfigError` if the folder can't be written.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class TraceStore:
         self._open: OrderedDict[Path, ServedRun] = OrderedDict()
         self._pending: dict[str, RerankResult] = {}
         self._settled = threading.Condition()
-        self._wanted = threading.Event()  # somebody waits for what is being written
+        self._wanted = threading.Event()  # a reader waits for a trace in the queue
         self._queue: queue.Queue[tuple[RerankResult, Setting] | None] = queue.Queue(_WAITING)
         try:
             private_folder(folder)
@@ -65,18 +65,18 @@ class TraceStore:
                 index.execute("PRAGMA journal_mode = WAL")
                 index.execute(_INDEX)
         except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"can't keep traces in {folder} ({error}); name another folder") from error
+            raise ConfigError(f"can't write traces to {folder} ({error}). Name another folder with --data") from error
         self._writer = threading.Thread(target=self._write, name="traces", daemon=True)
         self._writer.start()
 
     def keep(self, result: RerankResult, setting: Setting) -> None:
-        """Keep a result under its query's id, which is the trace's."""
+        """Store a result under its query's id, which is the trace's id."""
         with self._settled:
             self._pending[result.query_id] = result
         self._queue.put((result, setting))
 
     def find(self, trace_id: str) -> RerankResult:
-        """Raises `ApiError` (404) for a trace that was never kept, or is gone by now."""
+        """The trace of this id. Raises `ApiError` (404) for one that never was, or was deleted."""
         with self._settled:
             if result := self._pending.get(trace_id):
                 return result
@@ -84,29 +84,28 @@ class TraceStore:
         try:
             with (self.folder / folder / "results.jsonl").open("rb") as stream:
                 stream.seek(start)
-                found = RerankResult.model_validate_json(stream.read(size))
+                result = RerankResult.model_validate_json(stream.read(size))
         except (OSError, ValueError) as error:
             raise _unknown(trace_id) from error
-        if found.query_id != trace_id:  # somebody moved folders about
+        if result.query_id != trace_id:  # folders were moved
             raise _unknown(trace_id)
-        return found
+        return result
 
     def page(self, trace_id: str) -> str:
-        """The address of its page below the root of a viewer of `folder`, once it is written. Raises `ApiError`
-        (404)."""
+        """The address of a trace's page in a viewer of `folder`, once it is written. Raises `ApiError` (404)."""
         from fieldscope.service.viewer.addresses import query_page, slug
 
         self.settle(trace_id)
         return query_page(slug(self._place(trace_id)[0]), trace_id)
 
     def settle(self, trace_id: str) -> None:
-        """Wait until a trace is on the disk, so that not even a kill loses it."""
+        """Wait until a trace is on the disk, where it survives a kill."""
         with self._settled:
             self._wanted.set()
             self._settled.wait_for(lambda: trace_id not in self._pending, timeout=_PATIENCE)
 
     def close(self) -> None:
-        """Write what is waiting, and let go of the folders."""
+        """Write the remaining traces, and close the folders."""
         self._queue.put(None)
         self._wanted.set()
         self._writer.join()
@@ -119,18 +118,16 @@ class TraceStore:
     def _place(self, trace_id: str) -> tuple[str, int, int]:
         try:
             with closing(self._index()) as index:
-                found = index.execute(
-                    "SELECT folder, start, size FROM traces WHERE trace_id = ?", (trace_id,)
-                ).fetchone()
+                row = index.execute("SELECT folder, start, size FROM traces WHERE trace_id = ?", (trace_id,)).fetchone()
         except (sqlite3.Error, UnicodeEncodeError):  # a lone surrogate is no id
-            found = None
-        if found is None:
+            row = None
+        if row is None:
             raise _unknown(trace_id)
-        return found[0], found[1], found[2]
+        return row[0], row[1], row[2]
 
     def _write(self) -> None:
-        """The thread's work: whatever is waiting, a folder at a time. A disk that can't take it is logged, once a
-        batch, and the traces are gone; the service goes on."""
+        """The thread's work: write the waiting traces, a folder at a time. If a batch can't be written, the error is
+        logged, and its traces are lost; the service continues."""
         ended = False
         with closing(self._index()) as index:
             while not ended:
@@ -146,7 +143,7 @@ class TraceStore:
                 except (OSError, sqlite3.Error, FieldscopeError) as error:
                     if index.in_transaction:
                         index.execute("ROLLBACK")
-                    LOG.error("%d traces could not be kept: %s", len(work), error)
+                    LOG.error("%d traces were lost: %s. Check that the disk is not full", len(work), error)
                 with self._settled:
                     for result, _ in work:
                         self._pending.pop(result.query_id, None)
@@ -173,7 +170,7 @@ class TraceStore:
             self._prune(index)
 
     def _run(self, setting: Setting, index: sqlite3.Connection) -> ServedRun:
-        """The folder that takes the next results of a setting."""
+        """The folder for the next results of a setting."""
         day = self.folder / datetime.now(UTC).date().isoformat()
         key = day / setting.name
         run = self._open.get(key)
@@ -188,7 +185,7 @@ class TraceStore:
         return run
 
     def _prune(self, index: sqlite3.Connection) -> None:
-        """Remove the oldest folders until the rest is within the bounds; never one that is being written."""
+        """Delete the oldest folders until the rest is within the limits; never one that is being written."""
         self._written_since = 0
         oldest = (datetime.now(UTC).date() - timedelta(days=self._max_days)).isoformat()
         runs = sorted(
@@ -218,4 +215,4 @@ def _is_day(name: str) -> bool:
 
 
 def _unknown(trace_id: str) -> ApiError:
-    return ApiError(404, "unknown_trace", f"there is no trace {trace_id[:64]!r}; the oldest are removed by and by")
+    return ApiError(404, "unknown_trace", f"there is no trace {trace_id[:64]!r}; check its id. Old traces are deleted")

@@ -1,4 +1,4 @@
-"""The first stage of a call: how near each picture is to the query, by vectors that are kept."""
+"""The first stage of a call: the similarity of each image to the query, from cached vectors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fieldscope.core.types import Candidate, HashSource, Prior, Query
 from fieldscope.retrieval.lru import ByteLru
 from fieldscope.retrieval.query_vectors import QueryVectors
 from fieldscope.retrieval.union import UnionCollection
-from fieldscope.service.server.api.collections import ServedCollection, named
+from fieldscope.service.server.api.collections import ServedCollection, find_image
 from fieldscope.service.server.api.pictures import UPLOADED, PictureStore
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from fieldscope.retrieval.encoder import Encoder, Vectors
 
 _KEPT_BYTES = 64_000_000
-_AT_ONCE = 8  # pictures in memory
+_AT_ONCE = 8  # images in memory
 
 
 class ResidentImages(UnionCollection, HashSource):
-    """Every picture that a call can name: those of registered collections, and uploads. Hashes are learnt before the
-    graph asks for them, so that it asks without a thread."""
+    """Every image that a call can name: those of registered collections, and uploads. Hashes are computed before the
+    graph asks for them, so that it needs no thread."""
 
     def __init__(self, store: PictureStore, collections: Mapping[str, ServedCollection]) -> None:
         parts: dict[str, Collection] = {served.reference(""): served.images for served in collections.values()}
@@ -35,20 +35,20 @@ class ResidentImages(UnionCollection, HashSource):
         self._learnt: set[str] = set()
 
     async def learn(self, image_ids: Iterable[str]) -> None:
-        """See to it that these pictures' hashes are known. Raises `ImageError` for one that can't be read."""
+        """Compute the missing hashes of these images. Raises `ImageError` for one that can't be read."""
         if missing := [image_id for image_id in image_ids if image_id not in self._learnt]:
             await asyncio.to_thread(self._learn, missing)
 
     def _learn(self, image_ids: Sequence[str]) -> None:
         for image_id in image_ids:
             self.pixel_hash(image_id)
-            if not image_id.startswith(UPLOADED):  # which are without number, and whose name is their hash
+            if not image_id.startswith(UPLOADED):  # whose number has no limit, and whose name is their hash
                 self._learnt.add(image_id)
 
 
 class Vectoriser:
-    """Vectors of queries and pictures under the service's CLIP: those of collections from their index, others made here
-    and kept within bounds. Safe to use from several threads."""
+    """Vectors of queries and images under the service's CLIP: those of collections from their index; others are
+    computed here and cached. Safe to use from several threads."""
 
     def __init__(self, encoder: Encoder, images: ResidentImages, collections: Mapping[str, ServedCollection]) -> None:
         self.encoder = encoder
@@ -58,30 +58,30 @@ class Vectoriser:
         self._queries = QueryVectors(encoder)
 
     async def priors(self, query: Query, image_ids: Sequence[str]) -> list[float]:
-        """The similarity of each picture to the query's words, its reference image, or the normalised sum of both.
+        """The similarity of each image to the query's words, its reference image, or the normalised sum of both.
         Raises `ImageError`."""
-        wanted = self._known(image_ids) if self._query_known(query) else None
-        if wanted is None:
-            wanted = await asyncio.to_thread(self._vectors, image_ids)
-            asked = await asyncio.to_thread(self.query, query)
+        images = self._known(image_ids) if self._query_known(query) else None
+        if images is None:
+            images = await asyncio.to_thread(self._vectors, image_ids)
+            vector = await asyncio.to_thread(self.query, query)
         else:
-            asked = self.query(query)
-        return [float(similarity) for similarity in wanted @ asked]
+            vector = self.query(query)
+        return [float(similarity) for similarity in images @ vector]
 
     async def text_priors(self, query: Query, texts: Mapping[str, str]) -> dict[str, float]:
-        """The similarity of each text to what `priors` compares pictures with, by the text's id. Raises
+        """The similarity of each text to the vector that `priors` compares images with, by the text's id. Raises
         `ImageError`."""
 
         def similarities() -> Vectors:
-            plain = (Query(id=document, text=" ".join(text.split())) for document, text in texts.items())
-            found: Vectors = np.stack([self._queries.of_text(each) for each in plain]) @ self.query(query)
-            return found
+            queries = (Query(id=document, text=" ".join(text.split())) for document, text in texts.items())
+            products: Vectors = np.stack([self._queries.of_text(text) for text in queries]) @ self.query(query)
+            return products
 
-        told = await asyncio.to_thread(similarities) if texts else ()
-        return {document: float(similarity) for document, similarity in zip(texts, told, strict=True)}
+        values = await asyncio.to_thread(similarities) if texts else ()
+        return {document: float(similarity) for document, similarity in zip(texts, values, strict=True)}
 
     def vector(self, image_id: str) -> Vectors:
-        """One picture's vector, shape (dim,). Raises `ImageError`."""
+        """One image's vector, shape (dim,). Raises `ImageError`."""
         vector: Vectors = self._vectors([image_id])[0]
         return vector
 
@@ -96,18 +96,17 @@ class Vectoriser:
         return not query.text or self._queries.remembers(query)
 
     def _known(self, image_ids: Sequence[str]) -> Vectors | None:
-        """All vectors where none must be made, shape (n, dim)."""
-        found = [self._remembered(image_id) for image_id in image_ids]
-        known = [vector for vector in found if vector is not None]
-        return np.stack(known) if len(known) == len(found) and known else None
+        """All vectors, shape (n, dim), or None if one must be computed."""
+        known = [vector for image_id in image_ids if (vector := self._remembered(image_id)) is not None]
+        return np.stack(known) if known and len(known) == len(image_ids) else None
 
     def _remembered(self, image_id: str) -> Vectors | None:
-        """A picture's vector where it need not be made: out of memory, which is faster than an index, or the index."""
+        """An image's vector from memory, which is faster, or from an index; None if it must be computed."""
         vector = self._kept.get(image_id)
-        if vector is None and (place := named(self._collections, image_id)) is not None:
-            collection, inner = place
+        if vector is None and (match := find_image(self._collections, image_id)) is not None:
+            collection, inner = match
             if collection.library is not None:
-                with suppress(ConfigError):  # it could not be read when the index was made
+                with suppress(ConfigError):  # it could not be read when the index was built
                     vector = self._keep(image_id, collection.library.index.vectors_of([inner])[0])
         return vector
 
@@ -116,19 +115,19 @@ class Vectoriser:
         return vector
 
     def _vectors(self, image_ids: Sequence[str]) -> Vectors:
-        """Shape (n, dim). Pictures are read and encoded a few at a time, so that large ones do not pile up."""
-        found = {image_id: self._remembered(image_id) for image_id in dict.fromkeys(image_ids)}
-        missing = [image_id for image_id, vector in found.items() if vector is None]
+        """Shape (n, dim). Images are read and encoded a few at a time, to save memory."""
+        vectors = {image_id: self._remembered(image_id) for image_id in dict.fromkeys(image_ids)}
+        missing = [image_id for image_id, vector in vectors.items() if vector is None]
         for start in range(0, len(missing), _AT_ONCE):
             batch = missing[start : start + _AT_ONCE]
-            vectors = self.encoder.encode_images([self._images.load(image_id) for image_id in batch])
-            for image_id, vector in zip(batch, vectors, strict=True):
-                found[image_id] = self._keep(image_id, vector.copy())  # or one row would hold the whole batch
-        return np.stack([vector for image_id in image_ids if (vector := found[image_id]) is not None])
+            encoded = self.encoder.encode_images([self._images.load(image_id) for image_id in batch])
+            for image_id, vector in zip(batch, encoded, strict=True):
+                vectors[image_id] = self._keep(image_id, vector.copy())  # a view would keep the whole batch in memory
+        return np.stack([vector for image_id in image_ids if (vector := vectors[image_id]) is not None])
 
 
 class ServedRetriever:
-    """A first stage over one collection, whose ids are those of a call."""
+    """A first stage over one collection, with the ids of a call."""
 
     def __init__(self, collection: ServedCollection, vectors: Vectoriser) -> None:
         self._collection = collection
@@ -142,18 +141,18 @@ class ServedRetriever:
         caption_weight: float = 0.0,
         prior: Prior = "fused",
     ) -> list[Candidate]:
-        """As `Library.search`; a reference image may be any picture of the call. What is found is read here, in the
-        thread that searches, so that its hashes are known when it is asked about."""
+        """As `Library.search`; a reference image may be any image of the call. The candidates are read here, in the
+        searching thread, so that their hashes are known later."""
         library = self._collection.library
         if library is None:
-            raise ConfigError(f"the collection {self._collection.name!r} has no index; name a CLIP with --clip")
+            raise ConfigError(f"collection {self._collection.name!r} has no index. Start the service with --clip")
         reference = query.reference_image
         vector = None
         if reference is not None:
             vector = self._vectors.query(query)
             query = query.model_copy(update={"reference_image": reference.removeprefix(self._collection.reference(""))})
-        found = library.search(query, k, descriptions, caption_weight, prior, vector)
-        for candidate in found:
-            with suppress(ImageError):  # whoever asks about it will say so
+        candidates = library.search(query, k, descriptions, caption_weight, prior, vector)
+        for candidate in candidates:
+            with suppress(ImageError):  # the question about it reports the error
                 self._collection.images.pixel_hash(candidate.image_id)
-        return [Candidate(self._collection.reference(each.image_id), each.prior) for each in found]
+        return [Candidate(self._collection.reference(found.image_id), found.prior) for found in candidates]

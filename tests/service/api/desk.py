@@ -13,8 +13,7 @@ import httpx
 from fastapi import FastAPI
 from PIL import Image as PILImage
 
-from fieldscope.agent.types import RankedCandidate, RerankResult
-from fieldscope.agent.usage import Usage
+from fieldscope.agent.types import Call, RankedCandidate, RerankResult
 from fieldscope.core.errors import ImageError
 from fieldscope.retrieval.collection import Collection, FolderCollection
 from fieldscope.retrieval.images import ImageLimits
@@ -64,8 +63,15 @@ class Desk:
         count = len(call.documents)
         order = [Scored(index, (index + 1) / (count + 1), 0.5, f"reason {index}") for index in range(count)][::-1]
         ranking = RankedCandidate(image_id="x", rank=1, score=0.5, prior=0.0, prior_rank=1)
-        result = RerankResult(query_id="q", query_text=call.query, strategy="clip", ranking=(ranking,))
-        return Reranked("trace-1", tuple(order[: call.top_n]), "bundled", "agent", Usage(1, 40, 2), result, ("a flag",))
+        result = RerankResult(
+            query_id="trace-1",
+            query_text=call.query,
+            strategy="agent",
+            ranking=(ranking,),
+            calls=(Call(stage="verify", state="answered", prompt_tokens=40, completion_tokens=2),),
+            flags=("a flag",),
+        )
+        return Reranked(result, "bundled", tuple(order[: call.top_n]))
 
     @property
     def engine(self) -> Engine:
@@ -74,12 +80,11 @@ class Desk:
     @contextmanager
     def app(self) -> Iterator[FastAPI]:
         """The routers over this engine."""
-        from fieldscope.service.server.api import cohere, jina
+        from fieldscope.service.server.api import rerank
 
         app = FastAPI()
         app.state.engine = self
-        app.include_router(jina.router)
-        app.include_router(cohere.router)
+        app.include_router(rerank.router)
         add_handlers(app)
         yield app
 

@@ -14,6 +14,7 @@ from starlette.types import Message
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.service.server.api import guard
 from fieldscope.service.server.api.documents import DocumentObject
+from fieldscope.service.server.api.keys import KeyFile
 from tests.service.api.facts import COLLECTION
 from tests.service.api.test_guard import JSON, LOCAL, Door
 from tests.service.api.whole import open_app
@@ -104,7 +105,7 @@ async def test_a_body_of_millions_of_values_is_refused_while_it_comes(monkeypatc
     assert refused.value.status_code == 413
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_does_not_come_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import asyncio
 
     from starlette.requests import Request
@@ -124,7 +125,9 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
     for pause, seconds in ((0.01, 60.0), (60.0, 0.01)):
         monkeypatch.setattr(guard, "_BODY_PAUSE", pause)
         with pytest.raises(HTTPException) as refused:
-            await guard.Guard(app, keys=None, max_body=10, max_seconds=seconds)(scope, never, send)
+            await guard.Guard(
+                app, keys=KeyFile(tmp_path / "keys.json"), max_body=10, max_seconds=seconds, public=False
+            )(scope, never, send)
         assert refused.value.status_code == 408
 
 

@@ -246,7 +246,7 @@ async def test_time_that_runs_out_leaves_the_ranking_that_is_known_and_says_so(
         reply = await service.rerank(query=CRABS, documents=ids(*ALL), strategy="yes-no-fused")
         by_prior = await service.rerank(query=CRABS, documents=ids(*ALL), strategy="clip")
         assert order(reply) == order(by_prior)
-        assert "time or budget ended the work" in " ".join(reply.json()["meta"]["warnings"])
+        assert "time or budget ran out" in " ".join(reply.json()["meta"]["warnings"])
 
 
 async def test_time_that_runs_out_with_nothing_known_is_an_error(world: World, opened: Any) -> None:
@@ -347,7 +347,7 @@ async def test_a_service_that_stops_lets_calls_end_with_what_they_know_and_nobod
         assert late.status_code == 503 and int(late.headers["retry-after"]) > 0
         ready = await service.client.get("/readyz")
         assert ready.status_code == 503
-        assert ready.json()["parts"]["service"] == "it is shutting down"
+        assert ready.json()["parts"]["service"] == "the service is shutting down"
         assert (await service.client.get("/healthz")).status_code == 200
         lmm.let_go.set()
         assert order(await tasks[0]) == [0]

@@ -7,12 +7,13 @@ import json
 from collections.abc import AsyncGenerator
 
 import pytest
+from fastapi.sse import KEEPALIVE_COMMENT
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.server.api.errors import ApiError
-from fieldscope.service.server.api.events import HEARTBEAT, Event, Feed, event, failure, stream
+from fieldscope.service.server.api.events import Event, Feed, event, failure, stream
 from tests.waiting import PATIENCE
 
 json_data = st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=5))
@@ -40,9 +41,9 @@ async def test_silence_is_broken_by_comments() -> None:
     chunks = []
     async for chunk in stream(silent_between(), every=0.01).body_iterator:
         chunks.append(chunk)
-        if chunks.count(HEARTBEAT) == 2:
+        if chunks.count(KEEPALIVE_COMMENT) == 2:
             heard.set()
-    assert [chunk for chunk in chunks if chunk != HEARTBEAT] == [first.encode(), second.encode()]
+    assert [chunk for chunk in chunks if chunk != KEEPALIVE_COMMENT] == [first.encode(), second.encode()]
     assert chunks[-1] == second.encode()
 
 
@@ -58,7 +59,7 @@ async def test_a_client_that_leaves_ends_what_it_listened_to() -> None:
 
     body = stream(endless(), every=0.01).body_iterator
     assert await anext(body)  # type: ignore[call-overload]
-    assert await anext(body) == HEARTBEAT  # type: ignore[call-overload]
+    assert await anext(body) == KEEPALIVE_COMMENT  # type: ignore[call-overload]
     await body.aclose()  # type: ignore[union-attr]
     assert ended.is_set()
 
@@ -110,7 +111,7 @@ async def test_work_that_nobody_listens_to_any_more_is_stopped() -> None:
     [
         (ApiError(404, "unknown_job", "there is no such job"), "unknown_job", "there is no such job"),
         (ConfigError("a setting\nis wrong"), "invalid_request", "a setting is wrong"),
-        (ZeroDivisionError("secret"), "internal_error", "something unexpected went wrong here"),
+        (ZeroDivisionError("secret"), "internal_error", "an unexpected error happened"),
     ],
 )
 def test_an_error_is_told_with_its_code_and_nothing_of_the_inside(error: Exception, code: str, message: str) -> None:

@@ -23,7 +23,9 @@ class Door:
     """A guard before an application that reads its body, and what passed through."""
 
     def __init__(self, keys: KeyFile | None = None) -> None:
-        self.guard = Guard(self._app, keys=keys, max_body=LIMIT)
+        public = keys is not None
+        keys = keys or KeyFile(Path("no-such-keys.json"))
+        self.guard = Guard(self._app, keys=keys, max_body=LIMIT, max_seconds=600.0, public=public)
         self.let_in = 0
         self.taken = 0
         self.replies: list[Message] = []
@@ -248,5 +250,5 @@ def test_names_are_told_apart(keys: KeyFile) -> None:
     with pytest.raises(ConfigError, match="can't be a key's name"):
         keys.add("../x")
     keys.path.write_text("{}", encoding="utf-8")
-    with pytest.raises(ConfigError, match="holds no API keys"):
+    with pytest.raises(ConfigError, match="is not a file of API keys"):
         keys.all()

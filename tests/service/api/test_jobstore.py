@@ -85,7 +85,7 @@ def test_what_was_handed_back_is_resumed_by_the_next(tmp_path: Path) -> None:
 
 
 def test_two_services_do_not_work_on_the_same_jobs(store: JobStore, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="another service works on the jobs"):
+    with pytest.raises(ConfigError, match="another service uses the jobs"):
         JobStore(tmp_path / "jobs.sqlite")
 
 

@@ -316,7 +316,7 @@ async def test_without_a_key_or_with_a_wrong_one_nothing_opens(tmp_path: Path) -
 
 def test_a_public_address_without_a_key_is_not_listened_at(tmp_path: Path) -> None:
     for host in ("0.0.0.0", "::", "192.168.1.7", "reranker.example"):
-        with pytest.raises(ConfigError, match="an API key is wanted"):
+        with pytest.raises(ConfigError, match="needs an API key"):
             create_app(settings_of(tmp_path, host=host))
 
 

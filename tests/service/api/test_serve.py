@@ -190,11 +190,11 @@ def test_it_lets_others_in_with_a_key_only(started: Started, run: Run, tmp_path:
 def test_what_can_t_be_served_is_one_line_at_once(run: Run, tmp_path: Path) -> None:
     without_key = run("serve", "--host", "0.0.0.0", "--data", tmp_path)
     assert without_key.exit_code == 1
-    assert "an API key is wanted" in without_key.output and without_key.output.count("\n") == 1
+    assert "needs an API key" in without_key.output and without_key.output.count("\n") == 1
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         busy = run("serve", "--port", taken.getsockname()[1], "--data", tmp_path)
-    assert busy.exit_code == 1 and "choose another with --port" in busy.output
+    assert busy.exit_code == 1 and "choose another port with --port" in busy.output
     gone = run("serve", "--port", 0, "--clip", "none", "--collection", f"a={tmp_path / 'gone'}", "--data", tmp_path)
     assert gone.exit_code == 1 and "does not exist" in gone.output

@@ -108,7 +108,7 @@ def test_a_files_fault_names_the_file_and_the_key(tmp_path: Path, text: str, mes
     [
         ({"FIELDSCOPE_PROT": "1"}, r"unknown variable FIELDSCOPE_PROT \(did you mean FIELDSCOPE_PORT\?\)"),
         ({"FIELDSCOPE_PORT": "many"}, "FIELDSCOPE_PORT: port: Input should be a valid integer"),
-        ({"FIELDSCOPE_COLLECTIONS": "birds"}, "'birds' is no NAME=FOLDER"),
+        ({"FIELDSCOPE_COLLECTIONS": "birds"}, "'birds' is not NAME=FOLDER"),
         ({"FIELDSCOPE_MODEL": "vl"}, "model goes with lmm"),
         ({"FIELDSCOPE_LMM": "http://x"}, "lmm needs model"),
     ],
@@ -177,7 +177,7 @@ def test_what_can_t_be_used_is_one_line(run: Run) -> None:
         (("--limit", "max_dokuments=3"), "did you mean 'max_documents'"),
         (("--limit", "max_documents=many"), "--limit: limits.max_documents"),
         (("--limit", "max_documents"), "NAME=NUMBER"),
-        (("--collection", "birds"), "'birds' is no NAME=FOLDER"),
+        (("--collection", "birds"), "'birds' is not NAME=FOLDER"),
         (("--model", "vl"), "model goes with lmm"),
     ):
         failed = run("config", *args)
