@@ -21,7 +21,7 @@ LINK_TREE = mkdir -p build/src/fieldscope && ln -sfn $(foreach folder,$(FOLDERS)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check test-slow test-ui test-clients test-studio test-vllm test-all lock train clean
+.PHONY: help setup demo test check messages test-slow test-ui test-clients test-studio test-vllm test-all lock train clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -51,6 +51,11 @@ check: setup ## ruff, mypy --strict, the directions of imports, and quick tests 
 	$(BIN)/mypy -p fieldscope -p checks
 	$(BIN)/python checks/imports.py
 	$(BIN)/python -m checks.clocks
+	$(BIN)/python -m checks.words
+	$(BIN)/python -m checks.messages
+
+messages: setup ## write docs/messages.md, which lists every error and warning
+	$(BIN)/python -m checks.messages --write
 
 $(VLLM_VENV)/.ready: tests/vllm/setup.sh tests/vllm/requirements.lock tests/vllm/sitecustomize.py
 	@$(NEED_PYTHON)
