@@ -26,7 +26,7 @@ from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.wiring.studio import make_graph
 from tests.service.conftest import FOX, World
 
-ROOT = Path(fieldscope.service.wiring.studio.__file__).parent.parent
+ROOT = Path(fieldscope.service.wiring.studio.__file__).parents[2]
 
 
 def running(**context: Any) -> _ExecutionRuntime[Any]:
@@ -66,7 +66,7 @@ def test_langgraph_json_points_at_an_asynchronous_factory() -> None:
     (target,) = config["graphs"].values()
     path, _, name = target.partition(":")
     assert (ROOT / path).is_file()
-    module = importlib.import_module(path.removeprefix("./").removesuffix(".py").replace("/", "."))
+    module = importlib.import_module("fieldscope." + path.removeprefix("./").removesuffix(".py").replace("/", "."))
     assert inspect.iscoroutinefunction(getattr(module, name))
 
 
