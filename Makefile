@@ -1,4 +1,4 @@
-# Fieldscope. A machine needs Python 3.11 (or later), make and a package registry; `make help` lists what there is.
+# Fieldscope. A machine needs Python 3.11 (or later), make and a package registry; `make help` lists the targets.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 NEED_PYTHON = test -n "$(PYTHON)" || { \
-	echo "Fieldscope needs Python 3.11 or later: install it, or say where it is with 'make PYTHON=/path/to/python3.11 ...'" >&2; \
+	echo "Fieldscope needs Python 3.11 or later: install it, or name it with 'make PYTHON=/path/to/python3.11 ...'" >&2; \
 	exit 1; }
 
 # The namespace `fieldscope` as links to its folders: mypy does not see through the build's package directories.
@@ -21,7 +21,7 @@ LINK_TREE = mkdir -p build/src/fieldscope && ln -sfn $(foreach folder,$(FOLDERS)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check test-slow test-ui test-clients test-studio test-vllm test-all lock train clean
+.PHONY: help setup demo test check messages test-slow test-ui test-clients test-studio test-vllm test-all lock train clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -36,7 +36,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: setup ## the main job on the bundled benchmark: rerank, and print how much better it became
+demo: setup ## the main job on the bundled benchmark: rerank, and print the improvement
 	$(BIN)/fieldscope demo
 
 # One thread a worker: two test processes with two threads each are slower on two cores.
@@ -44,7 +44,7 @@ test: setup ## every test that needs no server
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not ui and not clients and not studio and not vllm" \
 		-n $(PYTEST_WORKERS) --dist worksteal
 
-check: setup ## ruff, mypy --strict, the directions of imports, and quick tests that depend on no clock
+check: setup ## ruff, mypy --strict, the rules for imports, clocks in tests, words and messages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(LINK_TREE)
@@ -52,12 +52,17 @@ check: setup ## ruff, mypy --strict, the directions of imports, and quick tests 
 	$(BIN)/python checks/imports.py
 	$(BIN)/python checks/run_manifests.py
 	$(BIN)/python -m checks.clocks
+	$(BIN)/python -m checks.words
+	$(BIN)/python -m checks.messages
+
+messages: setup ## write docs/messages.md, which lists every error and warning
+	$(BIN)/python -m checks.messages --write
 
 $(VLLM_VENV)/.ready: tests/vllm/setup.sh tests/vllm/requirements.lock tests/vllm/sitecustomize.py
 	@$(NEED_PYTHON)
 	sh tests/vllm/setup.sh "$(PYTHON)" $(VLLM_VENV)
 
-test-slow: setup ## what takes minutes; wants Chromium for the HTML report
+test-slow: setup ## tests that take minutes; needs Chromium for the HTML report
 	$(BIN)/python -m pytest -m slow tests/slow
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/slow -n $(PYTEST_WORKERS) tests
 
@@ -69,7 +74,7 @@ $(CLIENTS_VENV)/.ready: tests/clients/setup.sh tests/clients/requirements.lock
 	@$(NEED_PYTHON)
 	sh tests/clients/setup.sh "$(PYTHON)" $(CLIENTS_VENV)
 
-test-clients: setup $(CLIENTS_VENV)/.ready ## the service, called by the clients that people have
+test-clients: setup $(CLIENTS_VENV)/.ready ## the service, called by other projects' clients
 	$(CLIENTS_VENV)/bin/python -m pytest -m clients tests/clients
 
 $(STUDIO_VENV)/.ready: tests/studio/setup.sh tests/studio/requirements.lock requirements.lock pyproject.toml
@@ -84,15 +89,15 @@ test-vllm: setup $(VLLM_VENV)/.ready ## the bundled model under a real vLLM serv
 
 test-all: check test test-slow test-ui test-clients test-studio test-vllm ## all of these
 
-# From nothing to the two models in fieldnotes/models, in this order: the LMM sees with the CLIP's eyes and learns
-# from its mistakes. Give it the machine: hours on two cores, minutes on a GPU. It goes on where it was stopped.
-train: setup ## train the two bundled models anew
+# Trains the two models in fieldnotes/models from scratch, in this order: the LMM has the CLIP's vision tower and learns
+# from its mistakes. It takes hours on two idle cores, minutes on a GPU, and continues where it was stopped.
+train: setup ## train the two bundled models again
 	$(BIN)/python -m fieldscope.fieldnotes.training.clip
 	$(BIN)/python -m fieldscope.fieldnotes.training.lmm
 
 # Freezes a fresh environment. What torch brings along on a machine with its CUDA build is left out, as is the
 # "+cpu" of one without: torch's own pins decide that on each machine.
-lock: ## write requirements.lock anew, from pyproject.toml
+lock: ## write requirements.lock from pyproject.toml
 	@$(NEED_PYTHON)
 	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
@@ -102,6 +107,6 @@ lock: ## write requirements.lock anew, from pyproject.toml
 		| sed -E -e '/^(nvidia|cuda|triton)/d' -e 's/\+cpu$$//' > requirements.lock
 	rm -rf build/lock
 
-clean: ## remove the environments and what tools leave behind (runs and the user's caches stay)
+clean: ## remove the environments and the files of tools (runs and the user's caches stay)
 	rm -rf $(VENV) $(CLIENTS_VENV) $(STUDIO_VENV) $(VLLM_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find $(FOLDERS) fieldscope checks tests -name __pycache__ -type d -prune -exec rm -rf {} +

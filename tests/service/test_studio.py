@@ -66,7 +66,7 @@ def test_langgraph_json_points_at_an_asynchronous_factory() -> None:
     (target,) = config["graphs"].values()
     path, _, name = target.partition(":")
     assert (ROOT / path).is_file()
-    module = importlib.import_module(path.removeprefix("./").removesuffix(".py").replace("/", "."))
+    module = importlib.import_module("fieldscope." + path.removeprefix("./").removesuffix(".py").replace("/", "."))
     assert inspect.iscoroutinefunction(getattr(module, name))
 
 
