@@ -80,12 +80,12 @@ def evaluate_workload(
     `run_budget`. Raises what `fieldscope.eval.harness.evaluate` raises."""
     replays = workload.recording is not None or settings.cache_mode == "replay"
     calm = seldom_collecting() if replays else nullcontext()
-    work = _evaluate(workload, strategies, settings, out, limit, flags, budget, run_budget)
+    work = evaluate_async(workload, strategies, settings, out, limit, flags, budget, run_budget)
     with calm:
         return interruptible(work, f"finished queries are kept in {out}, and the same command goes on there")
 
 
-async def _evaluate(
+async def evaluate_async(
     workload: Workload,
     strategies: Sequence[Strategy],
     settings: Settings,
