@@ -32,7 +32,7 @@ FULL_QUERIES = 80
 HEAD = 3
 """The best ranks, whose pictures the agent gives reasons for."""
 
-PICTURES = 40
+PICTURES = 24
 """How many pictures `--pictures` writes: the first of the validation split, which no figure rests on."""
 
 
