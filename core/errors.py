@@ -107,3 +107,7 @@ class ContextLengthError(LMMRequestError):
 
 class LMMResponseError(LMMError):
     """An answer that is no answer: garbage, empty, or without what was asked for."""
+
+
+class FieldscopeWarning(UserWarning):
+    """Something that makes a result worth less than it looks, for callers in Python. The text is one line."""

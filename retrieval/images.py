@@ -71,11 +71,16 @@ def open_image(
                 f" {limits.max_pixels / 1e6:g} megapixels; make it smaller or leave it out"
             )
         try:
-            image.load()
-            upright = _UPRIGHT.get(_orientation(image))
-            rgb = _to_rgb(image)
+            return upright_rgb(image)
         except Exception as error:  # as above
             raise _broken(label, _reason(error)) from error
+
+
+def upright_rgb(image: PILImage.Image) -> PILImage.Image:
+    """An opened image as RGB, EXIF orientation applied, transparency on white. Pillow's errors pass through."""
+    image.load()
+    upright = _UPRIGHT.get(_orientation(image))
+    rgb = _to_rgb(image)
     return rgb if upright is None else rgb.transpose(upright)
 
 

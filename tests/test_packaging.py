@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -48,9 +49,9 @@ def test_every_data_file_is_listed() -> None:
         path
         for package, patterns in PROJECT["tool"]["setuptools"]["package-data"].items()
         for pattern in patterns
-        for path in ROOT.joinpath(*package.split(".")[1:]).glob(pattern)
+        for path in ROOT.joinpath(*(package.split(".")[1:] or [package])).glob(pattern)
     }
-    files = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()}
+    files = {path for folder in (*FOLDERS, "fieldscope") for path in (ROOT / folder).rglob("*") if path.is_file()}
     assert {path for path in files if path.suffix not in {".py", ".pyc"}} - listed == set()
 
 
@@ -64,6 +65,13 @@ def test_every_library_that_is_imported_is_required() -> None:
                     continue
                 names = {canonicalize_name(name) for name in distributions.get(found.top, [])}
                 assert names & required, f"{path}:{found.line} imports {found.module}, which pyproject.toml lacks"
+
+
+def test_an_exact_version_says_why() -> None:
+    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    exact = {line.split("==")[0].strip(' "'): line for line in lines if re.match(r'\s+"[\w-]+==', line)}
+    assert exact.keys() == {"pillow"}
+    assert all("# exact: " in line for line in exact.values())
 
 
 def test_the_lock_satisfies_the_project() -> None:
@@ -98,3 +106,69 @@ def test_make_lists_its_targets() -> None:
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = {line.split()[1] for line in shown.splitlines()}
     assert {"setup", "demo", "test", "check", "test-studio", "test-vllm", "lock", "train"} <= targets
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with the wheel in it, beside packages that are called like our folders. The
+    libraries are this environment's."""
+    folder = tmp_path_factory.mktemp("wheel")
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / "source" / name)
+    pip(["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(folder / "source")])
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+    python = folder / "venv" / "bin" / "python"
+    pip(["--python", str(python), "install", "--no-deps", *map(str, folder.glob("*.whl"))])
+    (site,) = (folder / "venv" / "lib").glob("python*/site-packages")
+    # A path in a .pth file is searched for packages; its own .pth files, such as our editable install's, are not read.
+    libraries = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    (site / "libraries.pth").write_text("\n".join(libraries), encoding="utf-8")
+    for name in ("core", "agent", "eval"):
+        (site / name).mkdir()
+        (site / name / "__init__.py").write_text("MINE = True\n", encoding="utf-8")
+    return python
+
+
+def pip(arguments: list[str]) -> str:
+    line = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+
+
+def run_installed(python: Path, *arguments: str) -> str:
+    done = subprocess.run([python, *arguments], cwd=python.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_wheel_installs_nothing_outside_its_package(installed: Path) -> None:
+    shown = pip(["--python", str(installed), "show", "-f", "fieldscope"]).partition("Files:\n")[2]
+    files = [line.strip() for line in shown.splitlines()]
+    version = PROJECT["project"]["version"]
+    allowed = ("fieldscope/", f"fieldscope-{version}.dist-info/")
+    assert [file for file in files if not file.startswith(allowed)] == ["../../../bin/fieldscope"]
+    for name in ("fieldscope/py.typed", "fieldscope/agent/strategies/agent.yaml", "fieldscope/prompts/explain.md"):
+        assert name in files
+
+
+@pytest.mark.slow
+def test_a_wheel_works_beside_packages_that_are_called_like_our_folders(installed: Path) -> None:
+    code = """
+import core, agent, eval as other
+assert core.MINE and agent.MINE and other.MINE
+import importlib, pkgutil
+import fieldscope
+assert "source" not in fieldscope.__file__ and "venv" in fieldscope.__file__, fieldscope.__file__
+assert all(hasattr(fieldscope, name) for name in fieldscope.__all__)
+for module in pkgutil.walk_packages(fieldscope.__path__, "fieldscope."):
+    if not module.name.startswith(("fieldscope.fieldnotes.training", "fieldscope.service.wiring.studio")):
+        importlib.import_module(module.name)
+"""
+    run_installed(installed, "-c", code)
+    program = str(installed.with_name("fieldscope"))
+    assert PROJECT["project"]["version"] in run_installed(installed, program, "version")
+    assert "agent" in run_installed(installed, program, "strategies", "list")
+    assert "predicates" in run_installed(installed, program, "strategies", "show", "agent")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, nullcontext
@@ -16,7 +17,7 @@ from fieldscope.service.wiring.bundled import FOREIGN, require_known_words
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import run_progress, warn
 from fieldscope.service.wiring.interruption import interruptible
-from fieldscope.service.wiring.models import open_lmm, require_server
+from fieldscope.service.wiring.models import open_lmm, probe_server, require_server
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
@@ -64,6 +65,11 @@ class Contest:
         """Whether any of the strategies asks the LMM."""
         return any(strategy.prompts for strategy in self.strategies)
 
+    @property
+    def asks_server(self) -> bool:
+        """Whether a server will be asked."""
+        return self.asks and self.settings.asks_server and self.settings.cache_mode != "replay"
+
 
 @dataclass(frozen=True)
 class OpenEvaluation:
@@ -103,6 +109,16 @@ def open_evaluation(plan: EvaluationPlan, contests: Sequence[Contest]) -> OpenEv
     `check_evaluation` raises.
     """
     contexts = [require_server(contest.settings) if contest.asks else None for contest in contests]
+    return _opened(plan, contests, contexts)
+
+
+async def open_evaluation_async(plan: EvaluationPlan, contests: Sequence[Contest]) -> OpenEvaluation:
+    """`open_evaluation` for callers with an event loop of their own."""
+    contexts = [await probe_server(contest.settings) if contest.asks_server else None for contest in contests]
+    return await asyncio.to_thread(_opened, plan, contests, contexts)
+
+
+def _opened(plan: EvaluationPlan, contests: Sequence[Contest], contexts: Sequence[int | None]) -> OpenEvaluation:
     workload = open_workload(plan.benchmark, plan.split, contests[0].settings)
     return check_evaluation(plan, workload, contests, contexts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
+import fieldscope.fieldnotes.vocabulary
 import fieldscope.service.wiring.bundled
 import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import LMMRequest
@@ -22,7 +24,8 @@ from fieldscope.agent.lmm.openai import OpenAILMM
 from fieldscope.agent.trace import result_from_json
 from fieldscope.eval.measures.scoring import HEADLINE
 from fieldscope.fieldnotes.rerank import SCHEMA
-from tests.service.conftest import CRABS, OWL, Run, Server, World, completion, redness
+from fieldscope.service.cli.commands.demo import FULL_STRATEGIES
+from tests.service.conftest import BUNDLED_LMM, CRABS, MODELS, OWL, Run, Server, World, completion, redness
 from tests.service.test_cli import PROGRAM
 from tests.waiting import PATIENCE
 
@@ -318,20 +321,46 @@ def test_a_stopped_evaluation_goes_on(foreign: Path, server: Server, tmp_path: P
     assert len(asked) == len(set(asked)) == 6
 
 
-def test_the_demo_shows_the_gain_and_where_to_read_on(run: Run, world: World) -> None:
+@pytest.fixture
+def real_models(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundled LMM in the place of the truthful one: it can think, compare and give reasons."""
+    monkeypatch.setattr(fieldscope.fieldnotes.vocabulary, "MODELS", MODELS)
+    monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", BUNDLED_LMM)
+    fieldscope.fieldnotes.vocabulary.known_words.cache_clear()
+
+
+@pytest.mark.usefixtures("real_models")
+def test_the_demo_shows_reasons_the_gain_and_where_to_read_on(run: Run) -> None:
     first = run("demo")
     assert first.exit_code == 0, first.stderr
-    assert "Looking at the pixels took mAP@50 from" in first.stdout
-    assert "to 100.0%" in first.stdout
-    assert "The CLIP alone, over the whole collection: mAP@50" in first.stdout
-    assert "48 of 96 answers came from the cache" in first.stdout
+    assert " rose from rank " in first.stdout
+    assert " sank from rank " in first.stdout
+    assert "gain in points [95 % interval]" in first.stdout
+    assert "The agent took mAP@50 from" in first.stdout
+    assert "fieldscope view runs/demo" in first.stdout
+    assert "http://127.0.0.1:8600" in first.stdout
     read_on = first.stdout.splitlines()[-1].split()
-    assert read_on[:3] == ["fieldscope", "trace", "runs/demo/yes-no-fused"]
+    assert read_on[:3] == ["fieldscope", "trace", "runs/demo/agent"]
     trace = run(*read_on[1:])
     assert trace.exit_code == 0
-    assert "does this image match" in trace.stdout
     again = run("demo")
-    assert "96 of 96 answers came from the cache" in again.stdout
-    assert len(world.asked) == 48
-    gains = [result.stdout.partition("Looking at")[2].splitlines()[0] for result in (first, again)]
-    assert gains[0] == gains[1]
+    calls, of = re.search(r"([\d,]+) of ([\d,]+) answers came from the cache", again.stdout).groups()
+    assert calls == of
+    numbers = [re.sub("This took.*", "", result.stdout) for result in (first, again)]
+    assert numbers[0] == numbers[1]
+
+
+@pytest.mark.usefixtures("real_models")
+def test_the_full_demo_has_every_strategy_and_the_first_stage_alone(run: Run) -> None:
+    full = run("demo", "--full", "--limit", 2)
+    assert full.exit_code == 0, full.stderr
+    assert {path.name for path in Path("runs/demo").iterdir()} == {*FULL_STRATEGIES, "fieldnotes"}
+    assert "The CLIP alone, over the whole collection: mAP@50" in full.stdout
+
+
+def test_the_demo_writes_pictures_that_the_bundled_models_know(run: Run, world: World, tmp_path: Path) -> None:
+    written = run("demo", "--pictures", tmp_path / "pictures")
+    assert written.exit_code == 0, written.stderr
+    assert written.stdout == f"12 pictures are in {tmp_path / 'pictures'}.\n"
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 12
+    assert world.asked == []

@@ -1,0 +1,209 @@
+"""The synchronous side of the Python API: the same calls, which wait for their results.
+
+The work runs on an event loop in a thread of its own. So calls work inside a running event loop (a notebook), and
+models stay loaded between them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from fieldscope.core.errors import ConfigError
+from fieldscope.service.wiring.settings import DEFAULT_CONCURRENCY, DEFAULT_STRATEGY
+from fieldscope.service.workflows.caller_warnings import keeping_warnings, warn_caller
+from fieldscope.service.workflows.reranker import BUNDLED, AsyncReranker
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+    from fieldscope.agent.budget import Budget
+    from fieldscope.agent.lmm.base import LMM
+    from fieldscope.agent.lmm.cached import CacheMode
+    from fieldscope.agent.strategies.strategy import Strategy
+    from fieldscope.core.types import ImageSource, Query
+    from fieldscope.retrieval.encoder import Encoder
+    from fieldscope.service.workflows.given_images import Images
+    from fieldscope.service.workflows.ranking import Ranking
+    from fieldscope.service.workflows.reports import Evaluation
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop in a thread, started by the first call. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._starting = threading.Lock()
+        self._running: AbstractContextManager[BlockingPortal] | None = None
+        self._portal: BlockingPortal | None = None
+
+    def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Wait for `work`. Ctrl-C, or whatever else interrupts the caller, cancels it and waits until it has closed
+        what it holds."""
+        future = self._started().start_task_soon(work)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Stop the loop, which waits for the work on it."""
+        with self._starting:
+            running, self._running, self._portal = self._running, None, None
+        if running is not None:
+            running.__exit__(None, None, None)
+
+    def _started(self) -> BlockingPortal:
+        from anyio.from_thread import start_blocking_portal
+
+        with self._starting:
+            if self._portal is None:
+                self._running = start_blocking_portal(name="fieldscope")
+                self._portal = self._running.__enter__()
+            return self._portal
+
+
+class Reranker:
+    """Ranks images by how well they match a query. `AsyncReranker` is its asynchronous twin, and says what the options
+    mean.
+
+    Models are loaded by the first call that needs them, and stay loaded until `close` or the end of `with`.
+    """
+
+    def __init__(
+        self,
+        strategy: str | Path | Strategy = DEFAULT_STRATEGY,
+        *,
+        lmm: str | LMM | Callable[[ImageSource], LMM] = BUNDLED,
+        model: str | None = None,
+        encoder: str | Encoder = BUNDLED,
+        budget: Budget | None = None,
+        api_key: str | None = None,
+        revision: str | None = None,
+        cache: CacheMode = "on",
+        cache_file: str | Path | None = None,
+        concurrency: int = DEFAULT_CONCURRENCY,
+    ) -> None:
+        self._reranker = AsyncReranker(
+            strategy,
+            lmm=lmm,
+            model=model,
+            encoder=encoder,
+            budget=budget,
+            api_key=api_key,
+            revision=revision,
+            cache=cache,
+            cache_file=cache_file,
+            concurrency=concurrency,
+        )
+        self._thread = LoopThread()
+        self._closed = False
+
+    @property
+    def strategy(self) -> Strategy:
+        """How it ranks."""
+        return self._reranker.strategy
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the models and the cache. Calls after this raise `ConfigError`."""
+        if not self._closed:
+            self._closed = True
+            try:
+                self._thread.run(self._reranker.aclose)
+            finally:
+                self._thread.close()
+
+    def rerank(
+        self, query: str | Query, images: Images, *, index: str | Path | None = None, budget: Budget | None = None
+    ) -> Ranking:
+        """As `AsyncReranker.rerank`."""
+        return self._run(lambda: self._reranker.rerank(query, images, index=index, budget=budget))
+
+    def search(
+        self,
+        index: str | Path,
+        query: str | Query,
+        *,
+        top_k: int | None = None,
+        budget: Budget | None = None,
+    ) -> Ranking:
+        """As `AsyncReranker.search`."""
+        return self._run(lambda: self._reranker.search(index, query, top_k=top_k, budget=budget))
+
+    def evaluate(
+        self,
+        benchmark: str | Path,
+        strategies: Sequence[str | Path] = (),
+        *,
+        split: str | None = None,
+        limit: int | None = None,
+        out: str | Path | None = None,
+    ) -> Evaluation:
+        """As `AsyncReranker.evaluate`."""
+        return self._run(lambda: self._reranker.evaluate(benchmark, strategies, split=split, limit=limit, out=out))
+
+    def _run(self, work: Callable[[], Awaitable[T]]) -> T:
+        if self._closed:
+            raise ConfigError("this Reranker is closed; make a new one")
+
+        async def kept() -> tuple[T, list[str]]:
+            with keeping_warnings() as warnings:
+                return await work(), warnings
+
+        result, warnings = self._thread.run(kept)
+        warn_caller(warnings)
+        return result
+
+
+def rerank(
+    query: str | Query,
+    images: Images,
+    strategy: str | Path | Strategy = DEFAULT_STRATEGY,
+    *,
+    index: str | Path | None = None,
+    **options: Any,
+) -> Ranking:
+    """Rank images for one query; `options` are those of `Reranker`. For several queries keep a `Reranker`, which loads
+    its models once. Raises what `AsyncReranker.rerank` raises."""
+    with Reranker(strategy, **options) as reranker:
+        return reranker.rerank(query, images, index=index)
+
+
+def search(
+    index: str | Path,
+    query: str | Query,
+    strategy: str | Path | Strategy = DEFAULT_STRATEGY,
+    *,
+    top_k: int | None = None,
+    **options: Any,
+) -> Ranking:
+    """Find images in a folder that `fieldscope index` made, and rank them; `options` are those of `Reranker`. Raises
+    what `AsyncReranker.search` raises."""
+    with Reranker(strategy, **options) as reranker:
+        return reranker.search(index, query, top_k=top_k)
+
+
+def evaluate(
+    benchmark: str | Path,
+    strategies: Sequence[str | Path] = (DEFAULT_STRATEGY,),
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    out: str | Path | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Rank a benchmark's queries with each strategy, and score them; `options` are those of `Reranker`. Raises what
+    `AsyncReranker.evaluate` raises."""
+    with Reranker(**options) as reranker:
+        return reranker.evaluate(benchmark, strategies, split=split, limit=limit, out=out)
