@@ -90,7 +90,7 @@ def _searchable(found: Fullrank, settings: Settings) -> tuple[Library, str]:
                 done += len(block)
                 report(done, len(embeddings))
 
-        index = FaissIndex.of_blocks(found.ids, blocks(), embeddings.dim, encoder.fingerprint)
+        index = FaissIndex.of_blocks(found.ids, blocks(), embeddings.dim)
     return Library(index, encoder, {}, ids=found.ids), fingerprint(
         {"clip": encoder.fingerprint, "embeddings": digest.hexdigest()}
     )
