@@ -1,7 +1,7 @@
 """An index on disk: `manifest.json`, which says what is there, beside the vectors themselves.
 
 The manifest is replaced last and in one step, and names the vectors by their checksum: a process that dies while it
-saves leaves the index as it was. Any index type opens the same folder.
+saves leaves the index as it was.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REBUILD = "build it again with `fieldscope index`"
 
 
 class Manifest(BaseModel):
-    """What an index folder holds. `attributes` are whatever the folder's owner wants to find there again, as JSON."""
+    """What an index folder holds. `attributes` are further facts of the folder's owner, as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,7 +59,7 @@ def write_index(
     encoder_name: str = "",
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save vectors, shape (len(ids), dim), in place of the index that `folder` held.
+    """Save vectors, shape (len(ids), dim), and replace the index in `folder`.
 
     `encoder_name` is what people call the encoder. Raises `ConfigError` where the disk refuses.
     """
@@ -175,8 +175,8 @@ def _rebuild_command(folder: Path, manifest: Manifest) -> str:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Be the only process that writes an index into `folder`, which is made where there is none: wait while another
-    one does, and remove what a killed one has left half written. Raises `ConfigError` where the disk refuses."""
+    """Be the only process that writes an index into `folder`, which is created if it is missing. Waits for another
+    process, and removes partial files of a killed one. Raises `ConfigError` where the disk refuses."""
     with ExitStack() as held:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ def claimed(folder: Path) -> Iterator[None]:
                 _LOG.warning("another process is writing to %s; waiting for it", folder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError:
-                pass  # a file system without locks: two writers are then the user's care
+                pass  # a file system without locks: then the user must avoid two writers
             for left in (path for below in (folder, folder / "captions") for path in below.glob(".*")):
                 if _HALF_WRITTEN.fullmatch(left.name):
                     left.unlink(missing_ok=True)
@@ -196,7 +196,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what the file system refuses into a `ConfigError` that names the folder."""
+    """Turn errors of the file system into a `ConfigError` that names the folder."""
     try:
         yield
     except OSError as error:

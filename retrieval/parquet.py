@@ -75,7 +75,7 @@ class ParquetCollection(DecodingCollection):
             for group in range(file.num_row_groups):
                 ids = file.read_row_group(group, columns=[self.id_column])[self.id_column].cast(pa.string())
                 if ids.null_count:
-                    raise ConfigError(f"{str(path)!r} has rows without {self.id_column!r}; every image needs an id")
+                    raise ConfigError(f"{str(path)!r} has rows without {self.id_column!r}; give every image an id")
                 for row, image_id in enumerate(ids.to_pylist()):
                     cell = _Cell(path, group, row)
                     if self._cells.setdefault(image_id, cell) is not cell:
@@ -99,13 +99,13 @@ class ParquetCollection(DecodingCollection):
         }
 
     def faults(self) -> Faults:
-        """What is wrong with the images, without decoding one. Raises `ConfigError` for files that can't be read."""
+        """Faults of the images, without decoding one. Raises `ConfigError` for files that can't be read."""
         without: list[str] = []
         digests: dict[str, set[bytes]] = {image_id: set() for image_id in self._repeated}
         rows: dict[Path, dict[int, dict[int, str]]] = {path: {} for path in self.paths}
         for image_id, cell in self._cells.items():
-            for each in (cell, *self._repeated.get(image_id, ())):
-                rows[each.path].setdefault(each.group, {})[each.row] = image_id
+            for path, group, row in (cell, *self._repeated.get(image_id, ())):
+                rows[path].setdefault(group, {})[row] = image_id
         for path, groups in rows.items():
             with _reading(path), pq.ParquetFile(path) as file:
                 for group, names in groups.items():
@@ -119,7 +119,7 @@ class ParquetCollection(DecodingCollection):
                             without.append(image_id)
                         elif data and image_id in digests:
                             digests[image_id].add(hashlib.sha256(data).digest())
-        return Faults(tuple(without), tuple(image_id for image_id, found in digests.items() if len(found) > 1))
+        return Faults(tuple(without), tuple(image_id for image_id, images in digests.items() if len(images) > 1))
 
     def stamp(self, image_id: str) -> str:
         cell = self._cell(image_id)
@@ -170,13 +170,13 @@ class ParquetCollection(DecodingCollection):
 def missing_parts(paths: Sequence[Path]) -> list[str]:
     """The names of files that are missing among these, by the numbers in their own names:
     `test-00000-of-00003.parquet` has two others beside it. At most 1,000 are named."""
-    found: dict[tuple[str, str], set[int]] = {}
+    numbers_of: dict[tuple[str, str], set[int]] = {}
     for path in paths:
         if part := _PART.fullmatch(path.name):
-            found.setdefault((part["stem"], part["total"]), set()).add(int(part["number"]))
+            numbers_of.setdefault((part["stem"], part["total"]), set()).add(int(part["number"]))
     names = (
         f"{stem}-{number:0{len(total)}}-of-{total}.parquet"
-        for (stem, total), numbers in found.items()
+        for (stem, total), numbers in numbers_of.items()
         for number in range(int(total))
         if number not in numbers
     )

@@ -1,4 +1,4 @@
-"""FieldNotes as the command line uses it: searchable collections, and its benchmarks."""
+"""FieldNotes: its searchable collections and benchmarks."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def pictures(split: str) -> FilesCollection:
 
 
 def retrieval_benchmark(split: str, settings: Settings, task: str = "") -> tuple[Benchmark, Library]:
-    """FieldNotes, or its task "composed" or "dialogue": every query over the whole collection; what is found is looked
-    for in the library."""
+    """FieldNotes, or its task "composed" or "dialogue": every query over the whole collection, and the library that is
+    searched."""
     from fieldscope.eval.types import Benchmark, QueryMeta
     from fieldscope.fieldnotes.collection import read_split
 
