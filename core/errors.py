@@ -25,6 +25,11 @@ FieldscopeError                 anything that Fieldscope raises on purpose: one 
 from __future__ import annotations
 
 
+def first_line(error: BaseException, longest: int = 200) -> str:
+    """The beginning of an error's text, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:longest]
+
+
 class FieldscopeError(Exception):
     """Base of every error that Fieldscope raises on purpose. `str(error)` is one line that says what to do."""
 

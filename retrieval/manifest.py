@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fieldscope.core.errors import ConfigError, IndexMismatchError
 from fieldscope.core.files import replace_file, replacing
 from fieldscope.core.fingerprint import fingerprint
+from fieldscope.core.reading import file_bytes
 from fieldscope.retrieval.encoder import CorrectedEncoder, Encoder, Vectors
 
 FORMAT = 1
@@ -87,7 +88,7 @@ def read_manifest(folder: Path) -> Manifest:
     """What the index in `folder` says of itself. Raises `IndexMismatchError` where there is none, or a damaged one."""
     path = folder / "manifest.json"
     try:
-        body = json.loads(_regular(path).read_bytes())
+        body = json.loads(file_bytes(path))
         if body.pop("format") != FORMAT:
             raise IndexMismatchError(f"{str(folder)!r} is an index of another Fieldscope version; {_REBUILD}")
         if body.pop("checksum") != fingerprint(body):
@@ -123,7 +124,7 @@ def read_index(folder: Path, encoder: Encoder) -> tuple[Manifest, Vectors]:
 
 def _read_vectors(path: Path, manifest: Manifest, dim: int) -> Vectors:
     try:
-        if _sha256(_regular(path)) != manifest.vectors_sha256:
+        if _sha256(path) != manifest.vectors_sha256:
             raise IndexMismatchError(f"{str(path)!r} is damaged (its checksum does not match); {_REBUILD}")
         stored = np.lib.format.open_memmap(path, mode="r")  # what its header claims is compared with the file's size
     except FileNotFoundError as error:
@@ -205,13 +206,8 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _regular(path: Path) -> Path:
-    """The path of a file that ends; reading a pipe would wait for ever."""
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "no regular file")
-    return path
-
-
 def _sha256(path: Path) -> str:
+    if path.exists() and not path.is_file():  # reading a pipe might never end
+        raise OSError(errno.EINVAL, "not a regular file")
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image as PILImage
 
-from fieldscope.core.errors import BrokenImageError, ConfigError
+from fieldscope.core.errors import BrokenImageError, ConfigError, first_line
 from fieldscope.retrieval.collection import DecodingCollection, file_stamp
 from fieldscope.retrieval.images import DEFAULT_LIMITS, ImageLimits, open_image
 from fieldscope.retrieval.lru import ByteLru
@@ -148,7 +148,7 @@ class ParquetCollection(DecodingCollection):
             value = self._row_group(cell)[cell.row].as_py()
         except (OSError, IndexError, pa.ArrowException) as error:
             raise BrokenImageError(
-                f"{image_id!r} can't be read from {str(cell.path)!r} ({_first_line(error)}); check the file"
+                f"{image_id!r} can't be read from {str(cell.path)!r} ({first_line(error)}); check the file"
             ) from error
         data = value.get("bytes") if isinstance(value, dict) else value
         if not data:
@@ -188,7 +188,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"{str(path)!r} can't be read as Parquet ({_first_line(error)}); check the file") from error
+        raise ConfigError(f"{str(path)!r} can't be read as Parquet ({first_line(error)}); check the file") from error
 
 
 def _may_lack_bytes(group: pq.RowGroupMetaData, column: str) -> bool:
@@ -224,7 +224,3 @@ def _check_schema(path: Path, schema: pa.Schema, image_column: str, id_column: s
         kind = kind.value_type
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise ConfigError(f"column {id_column!r} of {str(path)!r} holds {kind}, not whole numbers or text")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, cast
 
 from fieldscope.core.errors import ConfigError, LMMError, LMMRequestError, LMMServerError
@@ -170,17 +170,8 @@ def _open_backend(name: str, argument: str, images: ImageSource, settings: Setti
     from fieldscope.agent.lmm.backends import LMMS, LMMOptions
 
     _prepare_libraries(downloads=False)
-    options = LMMOptions(
-        images,
-        settings.model,
-        settings.revision,
-        settings.api_key,
-        settings.max_side,
-        settings.concurrency,
-        settings.request_timeout,
-        settings.attempts,
-    )
-    return LMMS.load(name)(argument, options)
+    chosen = {option.name: getattr(settings, option.name) for option in fields(LMMOptions) if option.name != "images"}
+    return LMMS.load(name)(argument, LMMOptions(images, **chosen))
 
 
 def _named(settings: Settings) -> str:
