@@ -1,7 +1,7 @@
 """A portable file of records: JSON lines, compressed with gzip, of which the first says what the others are.
 
-It is made to be read from strangers. It holds JSON and nothing else; how much comes is said in its first line and held
-against limits before anything is read; and a file that was cut off or altered on its way is refused as a whole.
+Safe to use on untrusted files. It holds JSON only; its first line states the size, which is checked against limits
+before the rest is read; and a file that was cut off or altered is refused as a whole.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ DEFAULT_LIMITS = ArchiveLimits()
 
 
 def looks_like_archive(path: Path) -> bool:
-    """Whether a path leads to a compressed file; what is in it only reading shows."""
+    """Whether a path is a compressed file. Only reading shows its content."""
     try:
         with path.open("rb") as stream:
             return stream.read(len(_GZIP)) == _GZIP
@@ -64,7 +64,7 @@ def looks_like_archive(path: Path) -> bool:
 
 
 def write_archive(path: Path, model: str | None, lines: Iterable[tuple[str, str]]) -> ArchiveHeader:
-    """Write lines, each a kind and a JSON text without line breaks, whole or not at all; `path` may exist already.
+    """Write lines, each a kind and a JSON text without line breaks, completely or not at all; `path` may exist.
 
     The same lines make the same file, byte for byte. Raises `CacheError` where the disk refuses.
     """
@@ -103,8 +103,8 @@ class Archive:
             self.header = header
 
     def lines(self) -> Iterator[bytes]:
-        """Every line but the first. Only when the last one has come is it sure that none was altered: do nothing that
-        lasts before. Raises `CacheError` in the end or before it where the file is not what it says."""
+        """Every line but the first. Only after the last one is it certain that none was altered, so act on none before.
+        Raises `CacheError` for a file that differs from its first line's description."""
         digest, size = sha256(), 0
         with self._opened() as (header, stream):
             while line := stream.readline(self.limits.max_line + 1):
@@ -116,7 +116,7 @@ class Archive:
                 digest.update(line)
                 yield line
             if size != header.size_bytes or digest.hexdigest() != header.sha256:
-                raise CacheError(f"{self.path} was altered or cut off on its way; fetch it again, or export it anew")
+                raise CacheError(f"{self.path} was altered or cut off; fetch it again, or repeat the export")
 
     def check(self) -> None:
         """Read everything once, for its errors."""
@@ -130,9 +130,9 @@ class Archive:
             with gzip.open(self.path, "rb") as stream:
                 yield self._header(stream.readline(_HEADER_BYTES)), stream
         except EOFError as error:
-            raise CacheError(f"{self.path} was cut off on its way; fetch it again, or export it anew") from error
+            raise CacheError(f"{self.path} was cut off; fetch it again, or repeat the export") from error
         except (gzip.BadGzipFile, zlib.error) as error:
-            raise CacheError(f"{self.path} is damaged or no export of Fieldscope; fetch it again") from error
+            raise CacheError(f"{self.path} is damaged or is not an export of Fieldscope; fetch it again") from error
         except OSError as error:
             raise CacheError(f"can't read {self.path}: {error.strerror or error}") from error
 
@@ -140,11 +140,11 @@ class Archive:
         try:
             header = ArchiveHeader.model_validate_json(line)
         except ValidationError as error:
-            raise CacheError(f"{self.path} is damaged or no export of Fieldscope; fetch it again") from error
+            raise CacheError(f"{self.path} is damaged or is not an export of Fieldscope; fetch it again") from error
         if header.version != VERSION:
             raise CacheError(
                 f"{self.path} has export format {header.version}, this Fieldscope reads {VERSION}: use the Fieldscope "
-                "that wrote it, or export it anew"
+                "that wrote it, or repeat the export"
             )
         if header.size_bytes > self.limits.max_bytes:
             raise CacheError(

@@ -37,7 +37,7 @@ _BATCH = 1000  # entries that are read or written at once
 
 _ADVICE = {
     "readonly": "make the file and its folder writable, or only read it with --cache replay",
-    "full": "free some space and give the same command again; answers so far are kept",
+    "full": "free some space and rerun the command; answers so far are kept",
     "locked": "another process keeps it locked; wait for it to end, or end it",
 }
 """What to do about an error of SQLite, by a word of its message."""
@@ -122,25 +122,25 @@ class SqliteStore:
 
     def share(self, before: str, model: str | None = None) -> Share:
         """How much was asked before a time (ISO 8601, UTC) of the models whose identity begins with `model` (of all,
-        where None). What does not say when it was asked counts as old."""
+        where None). An entry without a date counts as old."""
         with self._read_lock, self._reporting():
             query = f"SELECT {_SHARE} FROM entries WHERE {_CHOSEN}"
             return Share(*self._reader.execute(query, {"before": before, "model": model}).fetchone())
 
     def remove_share(self, before: str, model: str | None = None) -> int:
-        """Remove what `share` counts, and say how many entries that were."""
+        """Remove what `share` counts and return the number of entries."""
         with self._lock, self._reporting():
             statement = f"DELETE FROM entries WHERE {_CHOSEN}"
             return self._connection.execute(statement, {"before": before, "model": model}).rowcount
 
     def remove(self, keys: Iterable[str]) -> int:
-        """Remove the entries of these keys, and say how many there were."""
+        """Remove the entries of these keys and return their number."""
         with self._lock, self._reporting(), self._transaction():
             removed = self._connection.executemany("DELETE FROM entries WHERE key = ?", ((key,) for key in keys))
             return removed.rowcount
 
     def compact(self) -> int:
-        """Give the room of removed entries back to the disk, and say how many bytes that were. Waits for others."""
+        """Free the disk space of removed entries and return the number of bytes. Waits for other processes."""
         before = self._size()
         with self._lock, self._reporting():
             self._connection.execute("VACUUM")
@@ -148,7 +148,7 @@ class SqliteStore:
         return max(0, before - self._size())
 
     def faults(self) -> list[str]:
-        """What SQLite finds wrong with the file itself: nothing, if all is well."""
+        """The faults that SQLite finds in the file; none if it is sound."""
         with self._read_lock, self._reporting():
             rows = self._reader.execute("PRAGMA integrity_check(20)").fetchall()
         return [str(row[0]) for row in rows if row[0] != "ok"]
@@ -160,7 +160,7 @@ class SqliteStore:
 
     def _open(self) -> sqlite3.Connection:
         """A connection. On a read-only disk SQLite can't lay out the files beside a log, and reads without them where
-        it is told that the file will not change."""
+        the address says that the file does not change."""
         address = self.path.absolute().as_uri()
         with self._reporting():
             if not self._read_only:
@@ -230,7 +230,7 @@ class SqliteStore:
         return True
 
     def _write_ahead(self) -> None:
-        """Switch the log on. SQLite does not wait here for another process that writes, whatever its timeout: we do."""
+        """Turn on the write-ahead log. SQLite itself does not wait here for another process that writes."""
         deadline = time.monotonic() + self._busy_timeout
         while True:
             try:

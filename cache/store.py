@@ -81,7 +81,7 @@ class CacheStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the store; nothing that was committed is lost."""
+        """Close the store; everything that was committed is kept."""
         ...
 
 
@@ -148,9 +148,9 @@ class MemoryStore:
         by_model: dict[str, list[tuple[int, str | None]]] = {}
         for entry in self._entries.values():
             texts = (entry.key, entry.request, entry.response, entry.provenance)
-            told: dict[str, Any] = json.loads(entry.provenance)
+            provenance: dict[str, Any] = json.loads(entry.provenance)
             size = sum(len(text.encode()) for text in texts)
-            by_model.setdefault(told["model"], []).append((size, told.get("asked_at")))
+            by_model.setdefault(provenance["model"], []).append((size, provenance.get("asked_at")))
         models = {}
         for model, entries in by_model.items():
             dates = [date for _, date in entries if date]

@@ -1,1 +1,1 @@
-"""What every room speaks: errors, records and fingerprints. It imports no other room."""
+"""Errors, records, fingerprints and files, which all other folders use. It imports none of them."""

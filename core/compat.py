@@ -1,8 +1,8 @@
 """What the libraries underneath need before they can be imported.
 
 PyPI's torchvision wheel is built for CUDA. Beside a CPU build of torch its compiled part can't load, and then the
-import of torchvision itself fails, because it registers shapes for two operators, `nms` and `qnms`, that nobody
-defined. Nothing here calls them: CLIP's and LLaVA's preprocessing is pure tensor code. So where the compiled part
+import of torchvision itself fails, because it registers shapes for two operators, `nms` and `qnms`, that are not
+defined. Fieldscope never calls them: CLIP's and LLaVA's preprocessing is pure tensor code. So where the compiled part
 can't load, the two are declared with their signatures and no implementation, and the import goes through.
 """
 

@@ -19,10 +19,15 @@ FieldscopeError                 anything that Fieldscope raises on purpose: one 
     ├── LMMServerError          the server failed, status 5xx (can pass)
     ├── LMMRequestError         the server refuses this request, other status 4xx (can't pass)
     │   └── ContextLengthError  the prompt is longer than the model's context
-    └── LMMResponseError        an answer that is no answer: garbage, empty, or without what was asked for
+    └── LMMResponseError        an unusable answer: garbled, empty, or without the requested parts
 """
 
 from __future__ import annotations
+
+
+def first_line(error: BaseException, longest: int = 200) -> str:
+    """The beginning of an error's text, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:longest]
 
 
 class FieldscopeError(Exception):
@@ -42,7 +47,7 @@ class StrategyError(ConfigError):
 
 
 class VocabularyError(ConfigError):
-    """Words that a bundled model has never seen; it would answer with invention."""
+    """Words that a bundled model has never seen, so that its answers would be invented."""
 
 
 class ImageError(FieldscopeError):
@@ -98,15 +103,15 @@ class LMMServerError(LMMError):
 
 
 class LMMRequestError(LMMError):
-    """The server refuses this request (status 4xx but for those that can pass)."""
+    """The server refuses this request (a status 4xx that does not pass)."""
 
 
 class ContextLengthError(LMMRequestError):
-    """The prompt, with the answer that it allows, is longer than the model's context. Another of its kind is, too."""
+    """The prompt and its answer are longer than the model's context. Repeating the call does not help."""
 
 
 class LMMResponseError(LMMError):
-    """An answer that is no answer: garbage, empty, or without what was asked for."""
+    """An unusable answer: garbled, empty, or without the requested parts."""
 
 
 class FieldscopeWarning(UserWarning):

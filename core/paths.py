@@ -1,4 +1,4 @@
-"""Where Fieldscope keeps what it can make again, and sentences that do not say where."""
+"""The cache folder, and sentences without folder names."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def cache_folder() -> Path:
 
 
 def without_folders(sentence: str) -> str:
-    """A sentence that others read: of each absolute path in it only the last name is left."""
+    """A sentence for other users: each absolute path in it is cut to its last name."""
     return _BARE.sub(r"\1", _QUOTED.sub(r"\1\2\1", sentence))

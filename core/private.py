@@ -1,4 +1,4 @@
-"""What is for its user alone: files 0600 and folders 0700, whatever the umask says, and addresses without keys."""
+"""Private files (0600) and folders (0700), independent of the umask, and addresses without keys."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ _FILE, _FOLDER = 0o600, 0o700
 
 
 def private_folder(path: Path) -> None:
-    """Make a folder, with those above it that are missing; one that is there already is closed to others. Raises
-    `OSError`."""
+    """Create a folder and its missing parents. An existing folder is closed to other users. Raises `OSError`."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing or [path]:
@@ -22,7 +21,7 @@ def private_folder(path: Path) -> None:
 
 
 def private_file(path: Path) -> None:
-    """Make an empty file unless there is one, and close it to others. Raises `OSError`.
+    """Create an empty file unless it exists, and close it to other users. Raises `OSError`.
 
     A database that SQLite opens afterwards keeps its log under the same permissions.
     """
@@ -32,7 +31,7 @@ def private_file(path: Path) -> None:
 
 
 def close_to_others(path: Path) -> None:
-    """Close a file, or a folder with all that is in it, to others: what an older version wrote. Links are not
+    """Close a file, or a folder with its whole content, that an older version wrote to other users. Links are not
     followed."""
     _close(path, _FOLDER if path.is_dir() else _FILE)
     for above, folders, files in os.walk(path):
@@ -44,8 +43,8 @@ def close_to_others(path: Path) -> None:
 
 @contextmanager
 def writing_privately() -> Iterator[None]:
-    """Whatever this process makes meanwhile is for its user alone, in all threads and all libraries. For a process
-    that is one service and nothing else."""
+    """Files that this process creates in the block are private, in all threads and libraries. Only for a process that
+    is one service and nothing else."""
     before = os.umask(0o077)
     try:
         yield
@@ -54,7 +53,7 @@ def writing_privately() -> Iterator[None]:
 
 
 def shown_address(url: str) -> str:
-    """A server's address as it may be printed and written: without user, password and query, where keys stand."""
+    """A server's address without user, password and query, which may hold keys."""
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
@@ -64,7 +63,7 @@ def shown_address(url: str) -> str:
 
 
 def _close(path: Path, mode: int) -> None:
-    """Take others' permissions from a path, where it is there and the user's own; never from a folder like /tmp."""
+    """Remove other users' permissions from a path that the user owns; never from a folder like /tmp."""
     with suppress(OSError):
         now = path.lstat()
         shared = stat.S_ISLNK(now.st_mode) or now.st_mode & stat.S_ISVTX or now.st_uid != os.geteuid()

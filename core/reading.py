@@ -1,4 +1,4 @@
-"""Files from elsewhere: read where they are files, and parsed within limits."""
+"""Reading untrusted files: regular files only, parsed within limits."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 
 def file_bytes(path: Path) -> bytes:
-    """The content of a file. Raises OSError, also for a pipe or a device, whose content may never end."""
+    """The content of a file. Raises `OSError`, also for a pipe or a device, which may never end."""
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.read_bytes()
 
 
 def load_json(text: str | bytes) -> Any:
-    """What a JSON document from elsewhere holds. Raises `ValueError` also where it is nested too deep to be read, and
-    for NaN and Infinity, which are no JSON."""
+    """The value of an untrusted JSON document. Raises `ValueError`, also for nesting that is too deep to read, and for
+    NaN and Infinity, which are not JSON."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as cause:

@@ -1,4 +1,4 @@
-"""The records that every room speaks: what is asked, of which image, with which prior, in which order."""
+"""The records that all folders share: queries, candidates with their priors, and rankings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Turn(BaseModel):
-    """One round of a dialogue about the picture that is looked for."""
+    """One round of a dialogue about the image that the user looks for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,7 +35,7 @@ class Query(BaseModel):
 
 
 Prior = Literal["fused", "query"]
-"""Of an image that was searched for by descriptions too: its similarity to query and descriptions, or to the query."""
+"""Which similarity an image found through descriptions has as its prior: to query and descriptions, or to the query."""
 
 
 @dataclass(frozen=True)
@@ -70,5 +70,4 @@ class ImageSource(Protocol):
 
 
 class HashSource:
-    """Base of an `ImageSource` that knows every hash by heart: it is asked without a thread, which costs more than the
-    answer."""
+    """Base of an `ImageSource` that has all hashes in memory, so that callers need no thread to read one."""

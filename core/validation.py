@@ -1,4 +1,4 @@
-"""Turning what pydantic and YAML find wrong with a user's file into one line that names the file and the key."""
+"""One line for a fault in a user's file, which names the file and the key."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def validated(
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The sentence for a name that does not exist: the nearest one that does, and all that there are."""
+    """The sentence for an unknown name: the nearest known one, and all known ones."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,3 +1,3 @@
-"""From a folder of pictures to candidates: collections, encoders and indexes. Import the modules themselves."""
+"""From a folder of images to candidates: collections, encoders, scorers and indexes. Import the modules themselves."""
 
 __all__: list[str] = []

@@ -1,7 +1,6 @@
-"""What the images of a library show, in words: captions beside the index, as texts and as the encoder's vectors.
+"""Captions of a library's images, as texts and as the encoder's vectors.
 
-They lie in the folder `captions` of the library, which is an index of its own: checked by checksum and against the
-encoder, and replaced in one step.
+They are in the library's folder `captions`, an index of its own with the same checks, which is replaced in one step.
 """
 
 from __future__ import annotations
@@ -52,11 +51,11 @@ class Captions:
 def write_captions(
     folder: Path, captions: Mapping[str, str], encoder: Encoder, progress: Report | None = None
 ) -> Captions:
-    """Save captions by image id beside the index in `folder`, in place of those that were there.
+    """Save captions by image id beside the index in `folder`, and replace the old ones.
 
-    A caption belongs to its image as it was indexed: one that is indexed anew after a change has none. Blank captions
-    are left out. Raises `IndexMismatchError` where the index is none, damaged or another encoder's, and `ConfigError`
-    for an image that it does not hold, and where no caption is left.
+    A caption belongs to its image as it was indexed: an image that changed and was indexed again has none. Blank
+    captions are left out. Raises `IndexMismatchError` where the index is missing, damaged or another encoder's, and
+    `ConfigError` for an image that it does not hold, and where no caption is left.
     """
     manifest = read_manifest(folder)
     require_encoder(folder, manifest, encoder)
@@ -100,7 +99,7 @@ def read_captions(folder: Path, encoder: Encoder) -> Captions | None:
             raise TypeError("a caption is no text")
     except (IndexMismatchError, KeyError, TypeError, ValueError) as error:
         raise IndexMismatchError(
-            f"the captions in {str(folder / _FOLDER)!r} can't be used; remove that folder, and make them again with"
+            f"the captions in {str(folder / _FOLDER)!r} can't be used; remove that folder and make them again with"
             " `fieldscope caption`"
         ) from error
     fresh = [row for row, (image_id, _, stamp) in enumerate(entries) if now.get(image_id) == stamp]

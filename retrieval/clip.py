@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from fieldscope.core.compat import prepare_torchvision
-from fieldscope.core.errors import ConfigError
+from fieldscope.core.errors import ConfigError, first_line
 from fieldscope.core.fingerprint import fingerprint, fingerprint_files
 from fieldscope.core.validation import unknown_name
 from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors
@@ -89,7 +89,7 @@ class ClipEncoder:
             tokenize = open_clip.get_tokenizer(model_name)
         except Exception as error:  # open_clip, transformers and the hub client raise all kinds of things
             raise ConfigError(
-                f"can't load CLIP {name!r} ({_first_line(error)}); give MODEL:PRETRAINED as open_clip lists them, or a"
+                f"can't load CLIP {name!r} ({first_line(error)}); give MODEL:PRETRAINED as open_clip lists them, or a"
                 " folder with open_clip_config.json, weights and tokenizer"
             ) from error
         identity = {
@@ -200,7 +200,3 @@ def _tokenizer_sha256(folder: Path) -> str | None:
     """SHA-256 of a local folder's tokenizer; None for a model whose configuration names its tokenizer."""
     files = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
     return fingerprint_files(files) if files else None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:300]

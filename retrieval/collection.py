@@ -1,4 +1,4 @@
-"""Image collections over files: pictures by id, opened safely, decoded once for both their pixels and their hash."""
+"""Image collections over files: images by id, opened safely, decoded once for both their pixels and their hash."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Collection(ImageSource, Protocol):
     def __len__(self) -> int: ...
 
     def skipped(self) -> Mapping[str, str]:
-        """What lies beside the images and is none of them, by its name as an id, with the reason."""
+        """Other files beside the images, by their names as ids, with the reason."""
         ...
 
     def stamp(self, image_id: str) -> str:
@@ -78,14 +78,14 @@ class FolderCollection(DecodingCollection):
     """The image files under a folder, whatever they are called; an id is the path below it, with slashes.
 
     Links are followed to what lies in the folder, and each folder is listed once. All other files, hidden ones and
-    links to elsewhere are `skipped`. A file that lies or links outside of the folder is refused when it is asked for.
+    links to elsewhere are `skipped`. A file that lies or links outside of the folder can't be loaded.
     Raises `ConfigError` where `root` is no folder.
     """
 
     def __init__(self, root: Path, limits: ImageLimits = DEFAULT_LIMITS) -> None:
         super().__init__(limits)
         if not root.is_dir():
-            raise ConfigError(f"{str(root)!r} is no folder; give a folder of images")
+            raise ConfigError(f"{str(root)!r} is not a folder; give a folder of images")
         self.root = root.resolve()
 
     @cached_property
@@ -111,14 +111,14 @@ class FolderCollection(DecodingCollection):
         return self._listing[1]
 
     def path(self, image_id: str) -> Path:
-        """The file of an id, with links followed. Raises `BrokenImageError` for whatever is not inside the folder."""
+        """The file of an id, with links followed. Raises `BrokenImageError` for a file outside of the folder."""
         relative = PurePosixPath(image_id)
         if relative.as_posix() != image_id or relative.is_absolute() or is_hidden(relative):
             raise BrokenImageError(f"{image_id!r} is no image id of {str(self.root)!r}; ids are paths below it")
         try:
             path = (self.root / relative).resolve(strict=True)
         except (OSError, RuntimeError, ValueError) as error:  # missing, unreadable, a loop of links, a NUL
-            raise BrokenImageError(f"{image_id!r} is not to be found in {str(self.root)!r}; check the file") from error
+            raise BrokenImageError(f"{image_id!r} is missing from {str(self.root)!r}; check the file") from error
         if not path.is_relative_to(self.root):
             raise BrokenImageError(f"{image_id!r} links outside of {str(self.root)!r}; copy the file there instead")
         if reason := why_skipped(relative, path, self.root):
@@ -136,7 +136,7 @@ class FolderCollection(DecodingCollection):
 
 
 class FilesCollection(DecodingCollection):
-    """Image files that somebody chose one by one, each under the id that `files` gives it."""
+    """Image files that a user named one by one, each under the id that `files` gives it."""
 
     def __init__(self, files: Mapping[str, Path], limits: ImageLimits = DEFAULT_LIMITS) -> None:
         super().__init__(limits)

@@ -10,34 +10,34 @@ import numpy as np
 
 from fieldscope.core.errors import IndexMismatchError
 from fieldscope.retrieval.encoder import Vectors
-from fieldscope.retrieval.index import StoredIndex, check_queries, check_vectors
+from fieldscope.retrieval.index import FlatIndex, check_queries, check_vectors
 
 
-class FaissIndex(StoredIndex):
+class FaissIndex(FlatIndex):
     """FAISS's flat inner-product index: exact, and fast on millions of vectors.
 
     It is saved as plain vectors, since a flat index is nothing else, and FAISS's own files need not be trusted. FAISS
     holds them; a copy beside it would double the memory.
     """
 
-    def __init__(self, ids: Sequence[str], vectors: Vectors, encoder_fingerprint: str = "") -> None:
-        super().__init__(ids, vectors, encoder_fingerprint)
+    def __init__(self, ids: Sequence[str], vectors: Vectors) -> None:
+        super().__init__(ids, vectors)
         self._index = faiss.IndexFlatIP(vectors.shape[1])
         self._index.add(np.ascontiguousarray(vectors))
 
     @classmethod
-    def of_blocks(cls, ids: Sequence[str], blocks: Iterable[Vectors], dim: int, encoder_fingerprint: str) -> Self:
+    def of_blocks(cls, ids: Sequence[str], blocks: Iterable[Vectors], dim: int) -> Self:
         """An index of vectors that come some at a time, shape (any, dim) each, in the order of the ids, so that not all
         of them lie in memory beside it. The ids must differ. Raises `IndexMismatchError` as the constructor does."""
-        made = cls((), np.empty((0, dim), dtype=np.float32), encoder_fingerprint)
+        index = cls((), np.empty((0, dim), dtype=np.float32))
         for block in blocks:
             check_queries(block, dim)
-            check_vectors(ids[made._index.ntotal : made._index.ntotal + len(block)], block)
-            made._index.add(np.ascontiguousarray(block))
-        if made._index.ntotal != len(ids):
-            raise IndexMismatchError(f"{len(ids)} ids came with {made._index.ntotal} vectors")
-        made.ids = tuple(ids)
-        return made
+            check_vectors(ids[index._index.ntotal : index._index.ntotal + len(block)], block)
+            index._index.add(np.ascontiguousarray(block))
+        if index._index.ntotal != len(ids):
+            raise IndexMismatchError(f"{len(ids)} ids came with {index._index.ntotal} vectors")
+        index.ids = tuple(ids)
+        return index
 
     @property
     def vectors(self) -> Vectors:

@@ -1,4 +1,4 @@
-"""Which files are pictures that are opened, told by their content, and why the others are not."""
+"""Which files are supported images, by their content, and why others are not."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _RAW_SUFFIXES = frozenset(
 
 
 def why_no_picture(path: Path) -> str | None:
-    """Why a file is no picture that is opened; None where it begins like one, whatever it is called."""
+    """Why a file is not a supported image; None where it begins like one, whatever its name."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return "no regular file"

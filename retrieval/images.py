@@ -1,4 +1,4 @@
-"""Opening pictures that somebody else made: bounded in bytes and pixels, upright, and always RGB."""
+"""Opening untrusted images: bounded in bytes and pixels, upright, and always RGB."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _broken(label: str, reason: str) -> BrokenImageError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings from Pillow about sizes (our own limit speaks) or damaged metadata (we do without)."""
+    """No warnings from Pillow about sizes, which we limit ourselves, or about damaged metadata, which is unused."""
     with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -155,7 +155,7 @@ def _grey(values: NDArray[np.float64]) -> PILImage.Image:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what a lower library said, without the address of the buffer that Pillow names."""
+    """The first line of a library's error, without the buffer address that Pillow adds."""
     if isinstance(error, UnidentifiedImageError):
         return "not a picture in " + ", ".join(FORMATS)
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -5,15 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Protocol
 
 import numpy as np
 
 from fieldscope.core.errors import ConfigError, IndexMismatchError
 from fieldscope.core.registry import Registry
-from fieldscope.retrieval.encoder import Encoder, Vectors
-from fieldscope.retrieval.manifest import read_index, write_index
+from fieldscope.retrieval.encoder import Vectors
 
 
 class Index(Protocol):
@@ -40,16 +38,15 @@ INDEXES: Registry[Callable[[Sequence[str], Vectors], Index]] = Registry("index",
 """Each makes an index of ids and their vectors, shape (len(ids), dim)."""
 
 
-class StoredIndex(ABC):
-    """What the built-in indexes share: ids and vectors of one encoder, kept in a folder from which each of them loads.
+class FlatIndex(ABC):
+    """What the built-in indexes share: all vectors, found by their ids.
 
     Raises `IndexMismatchError` for vectors that are not finite float32 of shape (len(ids), dim), or repeated ids.
     """
 
-    def __init__(self, ids: Sequence[str], vectors: Vectors, encoder_fingerprint: str = "") -> None:
+    def __init__(self, ids: Sequence[str], vectors: Vectors) -> None:
         check_vectors(ids, vectors)
         self.ids: Sequence[str] = tuple(ids)
-        self.encoder_fingerprint = encoder_fingerprint
 
     @property
     @abstractmethod
@@ -65,7 +62,7 @@ class StoredIndex(ABC):
         return {image_id: row for row, image_id in enumerate(self.ids)}
 
     def vectors_of(self, ids: Sequence[str]) -> Vectors:
-        """Shape (len(ids), dim). Raises `ConfigError` for an id that it does not hold."""
+        """Shape (len(ids), dim). Raises `ConfigError` for an id that the index does not hold."""
         if missing := next((image_id for image_id in ids if image_id not in self._rows), None):
             raise ConfigError(f"image {missing!r} is none of the {len(self)} in the index; index it first")
         return np.stack([self._row(self._rows[image_id]) for image_id in ids])
@@ -73,28 +70,12 @@ class StoredIndex(ABC):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def save(self, folder: Path, *, encoder_name: str = "", attributes: Mapping[str, Any] | None = None) -> None:
-        write_index(
-            folder,
-            self.ids,
-            self.vectors,
-            self.encoder_fingerprint,
-            encoder_name=encoder_name,
-            attributes=attributes,
-        )
 
-    @classmethod
-    def load(cls, folder: Path, encoder: Encoder) -> Self:
-        """The index in `folder`. Raises `IndexMismatchError` where it is damaged, or another encoder's."""
-        manifest, vectors = read_index(folder, encoder)
-        return cls(manifest.ids, vectors, manifest.encoder_fingerprint)
-
-
-class ExactIndex(StoredIndex):
+class ExactIndex(FlatIndex):
     """All inner products, in NumPy: exact, with no dependency, good for some 100,000 vectors."""
 
-    def __init__(self, ids: Sequence[str], vectors: Vectors, encoder_fingerprint: str = "") -> None:
-        super().__init__(ids, vectors, encoder_fingerprint)
+    def __init__(self, ids: Sequence[str], vectors: Vectors) -> None:
+        super().__init__(ids, vectors)
         self._vectors = vectors
 
     @property

@@ -1,5 +1,5 @@
-"""A library: an indexed collection, searched by text, image plus change, or dialogue. Building one can be stopped and
-taken up at any time."""
+"""A library: an indexed collection, searched by text, image plus change, or dialogue. An interrupted build continues
+where it stopped."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def open_library(folder: Path, encoder: Encoder) -> Library:
 
 
 def read_skipped(folder: Path) -> dict[str, str]:
-    """What the index in `folder` does not hold of the images that it was made from, with the reason.
+    """The images that the index in `folder` left out, with the reason.
 
     Empty where that is not recorded there.
     """
@@ -238,7 +238,7 @@ def _build(
 
 
 def _indexed(folder: Path, encoder: Encoder) -> Iterator[Encoded]:
-    """What the index in `folder` holds already; nothing where there is none, or one that is damaged."""
+    """What the index in `folder` holds; nothing where it is missing or damaged."""
     try:
         manifest = read_manifest(folder)
     except IndexMismatchError:

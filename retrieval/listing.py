@@ -1,4 +1,4 @@
-"""What a folder of images holds: every file below it, once, and why those that are no images are skipped."""
+"""Every file below a folder, once, and why files that are not images are skipped."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fieldscope.retrieval.formats import SUFFIXES, why_no_picture
 
 
 def walk(root: Path) -> Iterator[tuple[PurePosixPath, str | None]]:
-    """Every file below `root`, with the reason where it is skipped; of hidden folders and of links to folders that are
-    not followed only their names."""
+    """Every file below `root`, with the reason where it is skipped. Hidden folders, and links to folders that are not
+    followed, are listed by name only."""
     pending = deque([(PurePosixPath(), root)])
     listed: dict[Path, PurePosixPath] = {}
     links: deque[tuple[PurePosixPath, Path]] = deque()
@@ -64,7 +64,7 @@ def _is_inside(path: Path, root: Path) -> bool:
 
 
 def why_skipped(relative: PurePosixPath, path: Path, root: Path) -> str | None:
-    """Why a file is none of the images; None for one that is called like a picture or begins like one."""
+    """Why a file is not an image; None for one that has an image's name or begins like an image."""
     if relative.suffix.lower() in SUFFIXES:
         return None
     return why_no_picture(path) if _is_inside(path, root) else "a link to a file outside of this folder; copy it here"

@@ -1,4 +1,4 @@
-"""A small memory of what was read last, bounded in bytes."""
+"""A memory of the last used values, bounded in bytes."""
 
 from __future__ import annotations
 

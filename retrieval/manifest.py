@@ -1,7 +1,7 @@
 """An index on disk: `manifest.json`, which says what is there, beside the vectors themselves.
 
 The manifest is replaced last and in one step, and names the vectors by their checksum: a process that dies while it
-saves leaves the index as it was. Any index type opens the same folder.
+saves leaves the index as it was.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fieldscope.core.errors import ConfigError, IndexMismatchError
 from fieldscope.core.files import replace_file, replacing
 from fieldscope.core.fingerprint import fingerprint
+from fieldscope.core.reading import file_bytes
 from fieldscope.retrieval.encoder import CorrectedEncoder, Encoder, Vectors
 
 FORMAT = 1
@@ -34,7 +35,7 @@ _REBUILD = "build it again with `fieldscope index`"
 
 
 class Manifest(BaseModel):
-    """What an index folder holds. `attributes` are whatever the folder's owner wants to find there again, as JSON."""
+    """What an index folder holds. `attributes` are further facts of the folder's owner, as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,7 +60,7 @@ def write_index(
     encoder_name: str = "",
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save vectors, shape (len(ids), dim), in place of the index that `folder` held.
+    """Save vectors, shape (len(ids), dim), and replace the index in `folder`.
 
     `encoder_name` is what people call the encoder. Raises `ConfigError` where the disk refuses.
     """
@@ -92,7 +93,7 @@ def read_manifest(folder: Path) -> Manifest:
     """What the index in `folder` says of itself. Raises `IndexMismatchError` where there is none, or a damaged one."""
     path = folder / "manifest.json"
     try:
-        body = json.loads(_regular(path).read_bytes())
+        body = json.loads(file_bytes(path))
         if body.pop("format") != FORMAT:
             raise IndexMismatchError(f"{str(folder)!r} is an index of another Fieldscope version; {_REBUILD}")
         if body.pop("checksum") != fingerprint(body):
@@ -128,7 +129,7 @@ def read_index(folder: Path, encoder: Encoder) -> tuple[Manifest, Vectors]:
 
 def _read_vectors(path: Path, manifest: Manifest, dim: int) -> Vectors:
     try:
-        if _sha256(_regular(path)) != manifest.vectors_sha256:
+        if _sha256(path) != manifest.vectors_sha256:
             raise IndexMismatchError(f"{str(path)!r} is damaged (its checksum does not match); {_REBUILD}")
         stored = np.lib.format.open_memmap(path, mode="r")  # what its header claims is compared with the file's size
     except FileNotFoundError as error:
@@ -180,8 +181,8 @@ def _rebuild_command(folder: Path, manifest: Manifest) -> str:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Be the only process that writes an index into `folder`, which is made where there is none: wait while another
-    one does, and remove what a killed one has left half written. Raises `ConfigError` where the disk refuses."""
+    """Be the only process that writes an index into `folder`, which is created if it is missing. Waits for another
+    process, and removes partial files of a killed one. Raises `ConfigError` where the disk refuses."""
     with ExitStack() as held:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -192,7 +193,7 @@ def claimed(folder: Path) -> Iterator[None]:
                 _LOG.warning("another process is writing to %s; waiting for it", folder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError:
-                pass  # a file system without locks: two writers are then the user's care
+                pass  # a file system without locks: then the user must avoid two writers
             for left in (path for below in (folder, folder / "captions") for path in below.glob(".*")):
                 if _HALF_WRITTEN.fullmatch(left.name):
                     left.unlink(missing_ok=True)
@@ -201,7 +202,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what the file system refuses into a `ConfigError` that names the folder."""
+    """Turn errors of the file system into a `ConfigError` that names the folder."""
     try:
         yield
     except OSError as error:
@@ -210,13 +211,8 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _regular(path: Path) -> Path:
-    """The path of a file that ends; reading a pipe would wait for ever."""
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "no regular file")
-    return path
-
-
 def _sha256(path: Path) -> str:
+    if path.exists() and not path.is_file():  # reading a pipe might never end
+        raise OSError(errno.EINVAL, "not a regular file")
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

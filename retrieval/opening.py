@@ -1,4 +1,4 @@
-"""Collections by what a user names: folders, image files, Parquet files; and again by what an index or run kept."""
+"""Collections from a user's paths (folders, image files, Parquet files), and from the locators in indexes and runs."""
 
 from __future__ import annotations
 

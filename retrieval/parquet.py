@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image as PILImage
 
-from fieldscope.core.errors import BrokenImageError, ConfigError
+from fieldscope.core.errors import BrokenImageError, ConfigError, first_line
 from fieldscope.retrieval.collection import DecodingCollection, file_stamp
 from fieldscope.retrieval.images import DEFAULT_LIMITS, ImageLimits, open_image
 from fieldscope.retrieval.lru import ByteLru
@@ -75,7 +75,7 @@ class ParquetCollection(DecodingCollection):
             for group in range(file.num_row_groups):
                 ids = file.read_row_group(group, columns=[self.id_column])[self.id_column].cast(pa.string())
                 if ids.null_count:
-                    raise ConfigError(f"{str(path)!r} has rows without {self.id_column!r}; every image needs an id")
+                    raise ConfigError(f"{str(path)!r} has rows without {self.id_column!r}; give every image an id")
                 for row, image_id in enumerate(ids.to_pylist()):
                     cell = _Cell(path, group, row)
                     if self._cells.setdefault(image_id, cell) is not cell:
@@ -99,13 +99,13 @@ class ParquetCollection(DecodingCollection):
         }
 
     def faults(self) -> Faults:
-        """What is wrong with the images, without decoding one. Raises `ConfigError` for files that can't be read."""
+        """Faults of the images, without decoding one. Raises `ConfigError` for files that can't be read."""
         without: list[str] = []
         digests: dict[str, set[bytes]] = {image_id: set() for image_id in self._repeated}
         rows: dict[Path, dict[int, dict[int, str]]] = {path: {} for path in self.paths}
         for image_id, cell in self._cells.items():
-            for each in (cell, *self._repeated.get(image_id, ())):
-                rows[each.path].setdefault(each.group, {})[each.row] = image_id
+            for path, group, row in (cell, *self._repeated.get(image_id, ())):
+                rows[path].setdefault(group, {})[row] = image_id
         for path, groups in rows.items():
             with _reading(path), pq.ParquetFile(path) as file:
                 for group, names in groups.items():
@@ -119,7 +119,7 @@ class ParquetCollection(DecodingCollection):
                             without.append(image_id)
                         elif data and image_id in digests:
                             digests[image_id].add(hashlib.sha256(data).digest())
-        return Faults(tuple(without), tuple(image_id for image_id, found in digests.items() if len(found) > 1))
+        return Faults(tuple(without), tuple(image_id for image_id, images in digests.items() if len(images) > 1))
 
     def stamp(self, image_id: str) -> str:
         cell = self._cell(image_id)
@@ -148,7 +148,7 @@ class ParquetCollection(DecodingCollection):
             value = self._row_group(cell)[cell.row].as_py()
         except (OSError, IndexError, pa.ArrowException) as error:
             raise BrokenImageError(
-                f"{image_id!r} can't be read from {str(cell.path)!r} ({_first_line(error)}); check the file"
+                f"{image_id!r} can't be read from {str(cell.path)!r} ({first_line(error)}); check the file"
             ) from error
         data = value.get("bytes") if isinstance(value, dict) else value
         if not data:
@@ -170,13 +170,13 @@ class ParquetCollection(DecodingCollection):
 def missing_parts(paths: Sequence[Path]) -> list[str]:
     """The names of files that are missing among these, by the numbers in their own names:
     `test-00000-of-00003.parquet` has two others beside it. At most 1,000 are named."""
-    found: dict[tuple[str, str], set[int]] = {}
+    numbers_of: dict[tuple[str, str], set[int]] = {}
     for path in paths:
         if part := _PART.fullmatch(path.name):
-            found.setdefault((part["stem"], part["total"]), set()).add(int(part["number"]))
+            numbers_of.setdefault((part["stem"], part["total"]), set()).add(int(part["number"]))
     names = (
         f"{stem}-{number:0{len(total)}}-of-{total}.parquet"
-        for (stem, total), numbers in found.items()
+        for (stem, total), numbers in numbers_of.items()
         for number in range(int(total))
         if number not in numbers
     )
@@ -188,7 +188,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"{str(path)!r} can't be read as Parquet ({_first_line(error)}); check the file") from error
+        raise ConfigError(f"{str(path)!r} can't be read as Parquet ({first_line(error)}); check the file") from error
 
 
 def _may_lack_bytes(group: pq.RowGroupMetaData, column: str) -> bool:
@@ -224,7 +224,3 @@ def _check_schema(path: Path, schema: pa.Schema, image_column: str, id_column: s
         kind = kind.value_type
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise ConfigError(f"column {id_column!r} of {str(path)!r} holds {kind}, not whole numbers or text")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

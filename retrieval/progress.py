@@ -1,4 +1,4 @@
-"""Telling whoever waits how far the work is."""
+"""Progress reports, and a bar that shows them."""
 
 from __future__ import annotations
 

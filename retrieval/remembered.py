@@ -1,4 +1,4 @@
-"""A first stage that does not search again for what it has found."""
+"""A first stage that repeats no search."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fieldscope.retrieval.library import Library
 
 @dataclass(frozen=True)
 class RememberedSearch:
-    """A library for one query, each of whose searches is made once. It keeps all that was found."""
+    """A library for one query, which makes each search once and keeps its candidates."""
 
     library: Library
-    _found: dict[tuple[object, ...], list[Candidate]] = field(default_factory=dict, init=False, repr=False)
+    _candidates: dict[tuple[object, ...], list[Candidate]] = field(default_factory=dict, init=False, repr=False)
 
     def search(
         self,
@@ -26,6 +26,6 @@ class RememberedSearch:
     ) -> list[Candidate]:
         """As `Library.search`."""
         key = (query, k, tuple(descriptions), caption_weight, prior)
-        if key not in self._found:
-            self._found[key] = self.library.search(query, k, descriptions, caption_weight, prior)
-        return list(self._found[key])
+        if key not in self._candidates:
+            self._candidates[key] = self.library.search(query, k, descriptions, caption_weight, prior)
+        return list(self._candidates[key])

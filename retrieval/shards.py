@@ -1,4 +1,4 @@
-"""Vectors that a build in progress has finished, kept so that the next process does not encode them again."""
+"""Finished vectors of an unfinished build, kept so that the next process does not encode them again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DAMAGED = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, MemoryError),
     *(zipfile.BadZipFile, zlib.error, NotImplementedError, IndexMismatchError),
 )
-"""What reading a file raises that is no shard, or a hostile one."""
+"""Errors of reading a file that is not a shard, or is a hostile one."""
 
 
 class Encoded(NamedTuple):
@@ -64,5 +64,5 @@ class Shards:
                 yield Encoded(image_id, stamp, vector)
 
     def clear(self) -> None:
-        """Forget them, once an index holds them."""
+        """Remove the shards once an index has their vectors."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -12,7 +12,7 @@ from fieldscope.core.types import ImageSource
 
 @dataclass(frozen=True)
 class LMMOptions:
-    """What a user chose about a model; a back end reads what it uses.
+    """What a user chose about a model, under the names of the command line's settings; a back end reads what it uses.
 
     `images` has the pictures of requests. `max_side` is in pixels, `request_timeout` in seconds for one attempt of a
     call, `attempts` the most attempts, and `concurrency` the most calls at once.

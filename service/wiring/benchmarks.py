@@ -1,4 +1,4 @@
-"""Benchmarks by the name or path that a user gives, each with what finds its candidates."""
+"""Benchmarks by name or path, each with the retriever that finds its candidates."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Workload:
     `encoder` is the fingerprint of the first stage's CLIP where this process ran it; `own` says whether the pictures
     are FieldNotes' by construction. `found` are the ids of all images where candidates are searched for in a user's
     collection, and `has_images` whether its image files are there: embeddings alone serve strategies that do not look.
-    A `recording` answers in the place of models.
+    A `recording` answers instead of models.
     """
 
     benchmark: Benchmark

@@ -1,4 +1,4 @@
-"""The bundled models: where they lie, who they are, and the words that they know. Nothing is loaded."""
+"""The bundled models: their folders, identities and vocabularies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOREIGN = (
     "the bundled models know FieldNotes' world only, and these images are from outside of it, so the ranking means "
     "little; name other models with --clip and --lmm"
 )
-"""The flag of a result that rests on a bundled model's view of pictures that it was not made for."""
+"""The flag of a result for which a bundled model judged images that it was not trained on."""
 
 
 BUNDLED_DTYPE = "float32"
@@ -39,7 +39,7 @@ _SHOWN_WORDS = 12
 
 
 def bundled_folder(kind: Kind) -> Path:
-    """Where a bundled model lies. Raises `ConfigError` where this installation came without it."""
+    """The folder of a bundled model. Raises `ConfigError` where this installation came without it."""
     from fieldscope.fieldnotes import vocabulary
 
     folder = vocabulary.MODELS / kind
@@ -90,14 +90,14 @@ def require_known_words(texts: Iterable[str], *kinds: Kind) -> None:
 
 
 def bundled_identity() -> str:
-    """Who the bundled LMM is, without loading it."""
+    """The bundled LMM's identity, without loading it."""
     from fieldscope.agent.lmm.identity import local_identity
 
     return local_identity(bundled_folder("lmm"), BUNDLED_DTYPE)
 
 
 def bundled_measure() -> Measure | None:
-    """How many tokens the bundled LMM reads, by its tokenizer alone; None where that is not there."""
+    """Counts the tokens of a prompt for the bundled LMM, by its tokenizer alone; None where that is missing."""
     from tokenizers import Tokenizer
 
     folder = bundled_folder("lmm")

@@ -1,7 +1,8 @@
-"""FieldNotes as the command line uses it: searchable collections, and its benchmarks."""
+"""FieldNotes: its searchable collections and benchmarks."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import IndexMismatchError
@@ -46,8 +47,8 @@ def pictures(split: str) -> FilesCollection:
 
 
 def retrieval_benchmark(split: str, settings: Settings, task: str = "") -> tuple[Benchmark, Library]:
-    """FieldNotes, or its task "composed" or "dialogue": every query over the whole collection; what is found is looked
-    for in the library."""
+    """FieldNotes, or its task "composed" or "dialogue": every query over the whole collection, and the library that is
+    searched."""
     from fieldscope.eval.types import Benchmark, QueryMeta
     from fieldscope.fieldnotes.collection import read_split
 
@@ -77,21 +78,6 @@ def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder
     return load_inquire_rerank(folder, split, name="fieldnotes-rerank"), encoder
 
 
-def open_retrieval(request: BenchmarkRequest) -> Workload:
-    """The benchmark "fieldnotes"."""
-    return _searched(request, "")
-
-
-def open_composed(request: BenchmarkRequest) -> Workload:
-    """The benchmark "fieldnotes-composed"."""
-    return _searched(request, "composed")
-
-
-def open_dialogue(request: BenchmarkRequest) -> Workload:
-    """The benchmark "fieldnotes-dialogue"."""
-    return _searched(request, "dialogue")
-
-
 def open_rerank(request: BenchmarkRequest) -> Workload:
     """The benchmark "fieldnotes-rerank"."""
     benchmark, encoder = rerank_benchmark(request.split or "test", request.settings)
@@ -101,6 +87,12 @@ def open_rerank(request: BenchmarkRequest) -> Workload:
 def _searched(request: BenchmarkRequest, task: str) -> Workload:
     benchmark, library = retrieval_benchmark(request.split or "test", request.settings, task)
     return Workload(benchmark, library, library.encoder.fingerprint, own=True)
+
+
+open_retrieval = partial(_searched, task="")
+open_composed = partial(_searched, task="composed")
+open_dialogue = partial(_searched, task="dialogue")
+"""The benchmarks "fieldnotes", "fieldnotes-composed" and "fieldnotes-dialogue"."""
 
 
 def _pictures(data: Split) -> FilesCollection:

@@ -1,4 +1,4 @@
-"""INQUIRE as the command line uses it: fetched from the hub, or its whole collection made searchable."""
+"""INQUIRE: from the hub, from files, or with its whole collection made searchable."""
 
 from __future__ import annotations
 
@@ -58,15 +58,16 @@ def open_fullrank(request: BenchmarkRequest) -> Workload:
     have no embedding and a warning for each oddity. Raises `BenchmarkError`."""
     from fieldscope.eval.benchmarks.inquire_fullrank import load_inquire_fullrank
 
-    found = load_inquire_fullrank(Path(request.argument), request.split, request.settings.clip)
-    _warned(found.benchmark)
-    if found.missing:
-        note(f"{found.missing:,} relevant images have no embedding in {found.embeddings.folder}; they count as missed")
-    library, searched = _searchable(found, request.settings) if request.search else (None, None)
-    return Workload(found.benchmark, library, searched, found=found.ids, has_images=found.has_images)
+    fullrank = load_inquire_fullrank(Path(request.argument), request.split, request.settings.clip)
+    _warned(fullrank.benchmark)
+    if fullrank.missing:
+        folder = fullrank.embeddings.folder
+        note(f"{fullrank.missing:,} relevant images have no embedding in {folder}; they count as missed")
+    library, encoder = _searchable(fullrank, request.settings) if request.search else (None, None)
+    return Workload(fullrank.benchmark, library, encoder, found=fullrank.ids, has_images=fullrank.has_images)
 
 
-def _searchable(found: Fullrank, settings: Settings) -> tuple[Library, str]:
+def _searchable(fullrank: Fullrank, settings: Settings) -> tuple[Library, str]:
     """The embeddings in FAISS, searched with the user's CLIP, and the fingerprint of both.
 
     Raises `IndexMismatchError` where the CLIP is not the one that made them, `VocabularyError` where the bundled CLIP
@@ -76,10 +77,10 @@ def _searchable(found: Fullrank, settings: Settings) -> tuple[Library, str]:
     from fieldscope.retrieval.library import Library
 
     if settings.clip is None:
-        require_known_words((query.text for query in found.benchmark.queries), "clip")
-    encoder, embeddings = load_encoder(settings), found.embeddings
+        require_known_words((query.text for query in fullrank.benchmark.queries), "clip")
+    encoder, embeddings = load_encoder(settings), fullrank.embeddings
     embeddings.require(encoder, settings.clip or "bundled")
-    digest = hashlib.sha256("\n".join(found.ids).encode())
+    digest = hashlib.sha256("\n".join(fullrank.ids).encode())
     with progress("reading the embeddings") as report:
 
         def blocks() -> Iterator[Vectors]:
@@ -90,7 +91,7 @@ def _searchable(found: Fullrank, settings: Settings) -> tuple[Library, str]:
                 done += len(block)
                 report(done, len(embeddings))
 
-        index = FaissIndex.of_blocks(found.ids, blocks(), embeddings.dim, encoder.fingerprint)
-    return Library(index, encoder, {}, ids=found.ids), fingerprint(
+        index = FaissIndex.of_blocks(fullrank.ids, blocks(), embeddings.dim)
+    return Library(index, encoder, {}, ids=fullrank.ids), fingerprint(
         {"clip": encoder.fingerprint, "embeddings": digest.hexdigest()}
     )

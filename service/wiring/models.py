@@ -1,4 +1,4 @@
-"""From settings to models, stores and the graph's dependencies: the only place that knows what `bundled` means."""
+"""From settings to models and stores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, cast
 
 from fieldscope.core.errors import ConfigError, LMMError, LMMRequestError, LMMServerError
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from fieldscope.retrieval.scorer import Scorer
 
 _NO_MODEL_LIST = {404, 405, 501}
-_PATIENCE = 3.0  # seconds that a service waits for its server before it starts without
-_warned: set[tuple[str, str]] = set()  # servers and models of which it was said that they tell nothing
+_PATIENCE = 3.0  # seconds that a service waits for its server before it starts without it
+_warned: set[tuple[str, str]] = set()  # servers and models that a warning was given about
 
 
 def load_encoder(settings: Settings) -> Encoder:
@@ -64,8 +64,8 @@ def is_lmm_of(identity: str, settings: Settings) -> bool:
 def require_server(settings: Settings) -> int | None:
     """How many tokens the model's context has, where a server is named and says so.
 
-    Raises `LMMError` before any work where it is not there, or serves another model. Replay asks no server. One that
-    keeps no list of models is given the benefit of the doubt.
+    Raises `LMMError` before any work where it does not answer, or serves another model. A replay asks no server. A
+    server without a list of models is accepted.
     """
     if settings.asks_server and settings.cache_mode != "replay":
         return asyncio.run(probe_server(settings))
@@ -77,11 +77,11 @@ async def open_lmm(
     settings: Settings,
     images: ImageSource,
     lmm: LMM | None = None,
-    doors: Iterable[Callable[[LMM], LMM]] = (),
+    wrappers: Iterable[Callable[[LMM], LMM]] = (),
     may_be_away: bool = False,
 ) -> AsyncIterator[CachedLMM]:
     """The LMM over the response cache, closed in the end; `lmm` stands in for the one that the settings name, and
-    whatever goes past the cache to it goes through `doors`. Where the work is interrupted or fails, calls
+    calls that the cache does not answer go through `wrappers`. Where the work is interrupted or fails, calls
     in flight have some seconds, so that answers that were paid for are kept.
 
     A server is asked what it tells of the model, which belongs to the model's identity; one that `may_be_away` is asked
@@ -98,8 +98,8 @@ async def open_lmm(
             with suppress(*(LMMError, TimeoutError) if may_be_away else ()):
                 async with asyncio.timeout(_PATIENCE if may_be_away else None):
                     await identify()
-        for door in doors:
-            model = door(model)
+        for wrap in wrappers:
+            model = wrap(model)
         cached = CachedLMM(model, store, settings.cache_mode, identify)
         try:
             yield cached
@@ -107,7 +107,7 @@ async def open_lmm(
             await cached.settle(running.GRACE * running.FOR_CALLS)
             raise
         finally:
-            await cached.settle(0.0)  # what a deadline gave up is not waited for
+            await cached.settle(0.0)  # calls that a deadline gave up are not waited for
             await cached.aclose()
             if cached.inherited:
                 note(
@@ -170,17 +170,8 @@ def _open_backend(name: str, argument: str, images: ImageSource, settings: Setti
     from fieldscope.agent.lmm.backends import LMMS, LMMOptions
 
     _prepare_libraries(downloads=False)
-    options = LMMOptions(
-        images,
-        settings.model,
-        settings.revision,
-        settings.api_key,
-        settings.max_side,
-        settings.concurrency,
-        settings.request_timeout,
-        settings.attempts,
-    )
-    return LMMS.load(name)(argument, options)
+    chosen = {option.name: getattr(settings, option.name) for option in fields(LMMOptions) if option.name != "images"}
+    return LMMS.load(name)(argument, LMMOptions(images, **chosen))
 
 
 def _named(settings: Settings) -> str:
@@ -227,8 +218,8 @@ def _identifier(model: LMM, settings: Settings) -> Callable[[], Awaitable[None]]
         if settings.revision is None and not facts.keys() & set(WEIGHTS) and server not in _warned:
             _warned.add(server)
             warn(
-                f"{model.url} does not tell which weights it serves as {model.model}; if they may change under that "
-                "name, name them with --revision, so that answers of one are not taken for the other's"
+                f"{model.url} does not report which weights it serves as {model.model}; if they may change under that "
+                "name, tell them apart with --revision, so that remembered answers stay with their own weights"
             )
 
     return identify
@@ -253,7 +244,7 @@ def _prepare_libraries(downloads: bool) -> None:
     """Settings that torch and transformers read when they are imported; the user's own stay.
 
     Threads that wait for work shall sleep: by default they spin, and beside any other load on the machine that makes
-    small models several times slower. The libraries' own progress bars are for downloads that somebody watches.
+    small models several times slower. The libraries' own progress bars are shown for downloads in a terminal only.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not (downloads and sys.stderr.isatty()):

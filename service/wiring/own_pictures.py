@@ -1,4 +1,4 @@
-"""Telling FieldNotes' own pictures, which the bundled models know, from all others, by their pixels."""
+"""Recognises FieldNotes' own images, which the bundled models know, by their pixels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from fieldscope.core.types import ImageSource
 
 LARGEST = 5000
-"""FieldNotes has fewer pictures than this, so a larger collection is not looked at."""
+"""FieldNotes has fewer images than this, so a larger collection is not compared."""
 
 
 def all_fieldnotes(images: ImageSource, ids: Iterable[str]) -> bool:
     """Whether every picture that can be read is one of FieldNotes'.
 
-    They are compared with those that FieldNotes has rendered into the cache folder: where it has rendered none, every
-    picture is foreign. Stops at the first that is.
+    They are compared with those that FieldNotes has rendered into the cache folder. Where it has rendered none, every
+    image is foreign. Stops at the first foreign one.
     """
     ids = list(ids)
     own = known_hashes() if len(ids) <= LARGEST else frozenset()

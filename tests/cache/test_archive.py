@@ -120,13 +120,13 @@ def test_an_altered_line_is_noticed_though_the_file_is_sound(file: Path) -> None
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b"not json\n", "no export of Fieldscope"),
-        (b"[" * 100_000 + b"\n", "no export of Fieldscope"),
-        (b"", "no export of Fieldscope"),
-        (header(format="pickle"), "no export of Fieldscope"),
-        (header(size_bytes=-1), "no export of Fieldscope"),
-        (header(sha256="x"), "no export of Fieldscope"),
-        (header(surprise=1), "no export of Fieldscope"),
+        (b"not json\n", "not an export of Fieldscope"),
+        (b"[" * 100_000 + b"\n", "not an export of Fieldscope"),
+        (b"", "not an export of Fieldscope"),
+        (header(format="pickle"), "not an export of Fieldscope"),
+        (header(size_bytes=-1), "not an export of Fieldscope"),
+        (header(sha256="x"), "not an export of Fieldscope"),
+        (header(surprise=1), "not an export of Fieldscope"),
         (header(version=9), "format 9, this Fieldscope reads 1"),
         (header(size_bytes=1 << 50), "at most 4,294,967,296 are read"),
     ],
@@ -152,7 +152,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     long = made_up(tmp_path / "long", header(size_bytes=10), b"0" * 99 + b"\n" + b"1\n" * 5_000_000)
     assert "altered or cut off" in refused(long)
     endless = made_up(tmp_path / "endless", b"0" * 50_000_000)
-    assert "no export of Fieldscope" in refused(endless)
+    assert "not an export of Fieldscope" in refused(endless)
 
 
 def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ LAYOUTS: dict[str, Layout] = {
 def test_every_layout_finds_the_same_images(tables: Path, layout: str) -> None:
     LAYOUTS[layout](tables / "embeddings")
     found = load_inquire_fullrank(tables)
-    index = FaissIndex.of_blocks(found.ids, found.embeddings.blocks(), found.embeddings.dim, "somebody's")
+    index = FaissIndex.of_blocks(found.ids, found.embeddings.blocks(), found.embeddings.dim)
     for row in range(len(PATHS)):
         scores, ids = index.search(vectors()[row : row + 1], 6)
         assert ids[0][0] == found.ids[row]

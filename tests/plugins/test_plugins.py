@@ -134,11 +134,11 @@ def test_a_benchmark_a_back_end_and_a_store_on_the_command_line(program: Program
         line = ("eval", "colours:the", "--lmm", "colour-lmm:big", "--strategy", "yes-no", "--out", tmp_path / out)
         return told(program("-m", "fieldscope", *line, "--json", *more, FIELDSCOPE_STORE=f"json-store:{store}"))
 
-    (first,) = evaluate("first")["strategies"]
-    assert first["metrics"]["AP@50"] == 1.0  # the model put the wrong priors right
+    (first,) = evaluate("first")["runs"]
+    assert first["metrics"]["mAP@50"] == 1.0  # the model put the wrong priors right
     entries = json.loads(store.read_text()).values()
     assert {json.loads(entry["provenance"])["model"] for entry in entries} == {"colours:big"} and len(entries) == 9
-    (second,) = evaluate("second", "--replay")["strategies"]
+    (second,) = evaluate("second", "--replay")["runs"]
     assert second["metrics"] == first["metrics"]
 
 

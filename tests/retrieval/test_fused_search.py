@@ -33,7 +33,7 @@ def library(clip: ClipEncoder) -> Library:
     vectors = np.random.default_rng(1).standard_normal((len(IDS), clip.dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     spoken = np.stack([clip.encode_query(inputs_of(text(caption))) for caption in CAPTIONS.values()])
-    return Library(FaissIndex(IDS, vectors, clip.fingerprint), clip, {}, Captions(CAPTIONS, spoken), IDS)
+    return Library(FaissIndex(IDS, vectors), clip, {}, Captions(CAPTIONS, spoken), IDS)
 
 
 def expected(scores: Vectors, leave_out: str | None = None) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def test_without_captions_their_weight_means_nothing(library: Library) -> None:
 @pytest.mark.parametrize("kind", [ExactIndex, FaissIndex])
 def test_an_index_hands_out_single_vectors(kind: type[ExactIndex] | type[FaissIndex]) -> None:
     vectors = np.eye(3, dtype=np.float32)
-    index = kind(["a", "b", "c"], vectors, "e")
+    index = kind(["a", "b", "c"], vectors)
     np.testing.assert_array_equal(index.vectors_of(["b"])[0], vectors[1])
     with pytest.raises(ConfigError, match="'d' is none of the 3"):
         index.vectors_of(["d"])

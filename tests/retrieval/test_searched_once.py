@@ -71,7 +71,7 @@ def test_a_text_is_encoded_once(library: Library, encoder: Counting) -> None:
     library.search(QUERY, 5, ["a red crab", "a crab"])
     library.search(QUERY.model_copy(update={"reference_image": "3.png"}), 5)
     assert library.search(told, 3) != library.search(QUERY, 3)
-    assert encoder.texts == [QUERY.text, "a red crab", "a crab", QUERY.text]
+    assert encoder.texts == [QUERY.text, "a red crab", "a crab", f"{QUERY.text}, in the rain"]
 
 
 def test_a_search_is_made_once(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
