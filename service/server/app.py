@@ -143,7 +143,7 @@ class _Elsewhere:
 
 def _viewer(settings: ServerSettings) -> FastAPI:
     """The viewer over the runs folder, and below `/served` over what was served."""
-    from fieldscope.service.viewer.runs.shelf import Shelf
+    from fieldscope.service.viewer.runs.run_list import RunList
     from fieldscope.service.viewer.server import viewer_router
     from fieldscope.service.viewer.site import Site
 
@@ -153,8 +153,8 @@ def _viewer(settings: ServerSettings) -> FastAPI:
         folder.mkdir(parents=True, exist_ok=True)
     viewer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=_NONE_OF_ITS_OWN)
     add_handlers(viewer)
-    viewer.include_router(viewer_router(Site(Shelf(traces, store=store), live=True)), prefix=catalog.SERVED)
-    viewer.include_router(viewer_router(Site(Shelf(settings.runs_folder, store=store), live=True, try_it=True)))
+    viewer.include_router(viewer_router(Site(RunList(traces, store=store), live=True)), prefix=catalog.SERVED)
+    viewer.include_router(viewer_router(Site(RunList(settings.runs_folder, store=store), live=True, try_it=True)))
     return viewer
 
 

@@ -20,7 +20,7 @@ from fieldscope.core.fingerprint import fingerprint
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.pictures import Pictures, Size
 from fieldscope.service.viewer.runs.annotations import as_csv
-from fieldscope.service.viewer.runs.shelf import Shelf, stamp
+from fieldscope.service.viewer.runs.run_list import RunList, stamp
 from fieldscope.service.viewer.site import Site
 from fieldscope.service.wiring.feedback import progress
 
@@ -70,7 +70,7 @@ def export(site: Site, folder: Path, *, originals: bool = False) -> Exported:
     pages = list(_addresses(site))
     found: set[str] = set()
     chunks = [
-        _Pages(site.shelf.root, site.shelf.images, site.shelf.store, folder, tuple(pages[at : at + _CHUNK]))
+        _Pages(site.run_list.root, site.run_list.images, site.run_list.store, folder, tuple(pages[at : at + _CHUNK]))
         for at in range(0, len(pages), _CHUNK)
     ]
     with _workers(len(pages)) as spread, progress("writing pages") as report:
@@ -78,10 +78,10 @@ def export(site: Site, folder: Path, *, originals: bool = False) -> Exported:
         for done, pictures in enumerate(spread(_write_pages, chunks), start=1):
             found |= pictures
             report(min(done * _CHUNK, len(pages)), len(pages))
-    for run in site.shelf.runs():
+    for run in site.run_list.runs():
         if run.problem is None:
             _write(folder / addresses.annotations_file(run.key), as_csv(run).encode())
-    _write_pictures(site.shelf, folder, sorted(found), originals)
+    _write_pictures(site.run_list, folder, sorted(found), originals)
     return Exported(len(pages), len(found))
 
 
@@ -102,7 +102,7 @@ def _claim(folder: Path, identity: str) -> None:
 def _identity(site: Site, originals: bool) -> str:
     """What decides how the files come out: the runs as they are, their marks, the viewer itself."""
     runs = {}
-    for run in site.shelf.runs():
+    for run in site.run_list.runs():
         marks = "" if run.problem else as_csv(run)
         runs[run.key] = [str(run.folder.resolve()), repr(stamp(run.folder)), marks]
     viewer = {
@@ -110,14 +110,14 @@ def _identity(site: Site, originals: bool) -> str:
         for path in sorted(_HERE.rglob("*"))
         if path.suffix in (".py", ".html", ".css", ".js", ".svg")
     }
-    shelf = [str(site.shelf.images), str(site.shelf.store)]
-    return fingerprint({"runs": runs, "viewer": viewer, "shelf": shelf, "originals": originals})
+    run_list = [str(site.run_list.images), str(site.run_list.store)]
+    return fingerprint({"runs": runs, "viewer": viewer, "run_list": run_list, "originals": originals})
 
 
 def _addresses(site: Site) -> Iterator[str]:
     """All pages, and for runs that can't be shown those that say why."""
     yield from site.addresses()
-    yield from (addresses.run_page(run.key) for run in site.shelf.runs() if run.problem is not None)
+    yield from (addresses.run_page(run.key) for run in site.run_list.runs() if run.problem is not None)
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def _leave_interrupts() -> None:
 
 @lru_cache(maxsize=1)
 def _site(root: Path, images: Path | None, store: Path | None) -> Site:
-    return Site(Shelf(root, images, store), live=False)
+    return Site(RunList(root, images, store), live=False)
 
 
 def _write_pages(chunk: _Pages) -> set[str]:
@@ -170,8 +170,8 @@ def _write_pages(chunk: _Pages) -> set[str]:
     return found
 
 
-def _write_pictures(shelf: Shelf, folder: Path, found: Sequence[str], originals: bool) -> None:
-    pictures = Pictures(shelf)
+def _write_pictures(run_list: RunList, folder: Path, found: Sequence[str], originals: bool) -> None:
+    pictures = Pictures(run_list)
 
     def write(address: str) -> None:
         path = folder / address

@@ -20,7 +20,7 @@ from fieldscope.core.private import private_file, private_folder
 from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.opening import reopen_collection
 from fieldscope.service.viewer.addresses import unslug
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 
 Size = Literal["thumbnails", "pictures"]
 
@@ -39,11 +39,11 @@ class Picture:
 
 
 class Pictures:
-    """The pictures of all runs on a shelf, by the key of their collection and the slug of their id. Safe to use from
+    """The pictures of all runs in the list, by the key of their collection and the slug of their id. Safe to use from
     several threads."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, run_list: RunList) -> None:
+        self._run_list = run_list
         self._collections: dict[str, Collection] = {}
         self._stamps: dict[tuple[str, str], str] = {}
         self._searching = threading.Lock()
@@ -77,7 +77,7 @@ class Pictures:
     def _collection(self, key: str) -> Collection | None:
         with self._searching:
             if key not in self._collections:
-                for run in self._shelf.runs():
+                for run in self._run_list.runs():
                     if not isinstance(run.collection, str):
                         self._collections.setdefault(run.collection_key, run.collection)
             return self._collections.get(key)

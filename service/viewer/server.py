@@ -61,8 +61,8 @@ def create_viewer(site: Site) -> FastAPI:
 def viewer_router(site: Site) -> APIRouter:
     """The site's routes. The last one takes every address that is left, so other routes come before this router."""
     router = APIRouter(include_in_schema=False)
-    pictures = Pictures(site.shelf)
-    reading = threading.Lock()  # what a shelf has open is shared
+    pictures = Pictures(site.run_list)
+    reading = threading.Lock()  # what a run list has open is shared
 
     def answer(page: Page, headers: dict[str, str] | None = None) -> Response:
         return Response(

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache, partial
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from functools import partial
 
 from fieldscope.core.paths import without_folders
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.addresses import INDEX, unslug
-from fieldscope.service.viewer.comparisons import comparable
+from fieldscope.service.viewer.comparison.comparable import comparable
 from fieldscope.service.viewer.page import NoPage, Page
 from fieldscope.service.viewer.pages import annotations as marks
 from fieldscope.service.viewer.pages import compare, compare_query, image, prompts, query, run, runs, try_it
+from fieldscope.service.viewer.rendering import environment
 from fieldscope.service.viewer.runs.annotations import with_marks
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
-from fieldscope.service.viewer.words import FILTERS
+from fieldscope.service.viewer.runs.run_list import RunList
 
 
 class Site:
-    """All pages of a shelf. `live` says that a server is behind them, which takes annotations."""
+    """All pages of a list of runs. `live` says that a server is behind them, which takes annotations."""
 
-    def __init__(self, shelf: Shelf, *, live: bool, try_it: bool = False) -> None:
-        self.shelf = shelf
+    def __init__(self, run_list: RunList, *, live: bool, try_it: bool = False) -> None:
+        self.run_list = run_list
         self.live = live
         self.try_it = try_it
 
@@ -32,18 +30,18 @@ class Site:
         """The page at an address below the root. Raises `NoPage`."""
         match address.split("/"):
             case [""] | ["index.html"]:
-                return runs.page(self.shelf)
+                return runs.page(self.run_list)
             case ["try.html"] if self.try_it:
                 return try_it.page()
             case ["runs", key, "index.html"]:
-                return run.page(self.run(key), self.shelf)
+                return run.page(self.run(key), self.run_list)
             case ["runs", key, "prompts.html"]:
                 return prompts.page(self.run(key))
             case ["runs", key, "annotations.html"]:
                 return marks.page(self.run(key))
             case ["runs", key, "queries", name, "index.html"]:
                 found = self.run(key)
-                return query.page(found, self.query(found, name), self.shelf)
+                return query.page(found, self.query(found, name), self.run_list)
             case ["runs", key, "queries", name, "images", file] if file.endswith(".html"):
                 found = self.run(key)
                 query_id = self.query(found, name)
@@ -58,9 +56,9 @@ class Site:
 
     def run(self, key: str) -> Run:
         """Raises `NoPage` where there is no such run, or it can't be shown."""
-        found = self.shelf.run(key)
+        found = self.run_list.run(key)
         if found is None:
-            raise NoPage(f"there is no run {key!r} below {self.shelf.root.name!r}")
+            raise NoPage(f"there is no run {key!r} below {self.run_list.root.name!r}")
         if found.problem:
             raise NoPage(found.problem)
         return found
@@ -91,7 +89,7 @@ class Site:
         """Every page but the live ones: each run with its queries and images, every two comparable runs in both
         orders, and where there are more than two all that are comparable together."""
         yield INDEX
-        shown = [each for each in self.shelf.runs() if each.problem is None]
+        shown = [each for each in self.run_list.runs() if each.problem is None]
         for each in shown:
             yield addresses.run_page(each.key)
             yield addresses.prompts_page(each.key)
@@ -108,15 +106,18 @@ class Site:
 
     def warm(self) -> None:
         """Make now what would make the first pages slow: templates are compiled, and the lists of runs worked out."""
-        for name in _templates().list_templates():
-            _templates().get_template(name)
-        for address in (INDEX, *(addresses.run_page(each.key) for each in self.shelf.runs() if each.problem is None)):
+        for name in environment().list_templates():
+            environment().get_template(name)
+        for address in (
+            INDEX,
+            *(addresses.run_page(each.key) for each in self.run_list.runs() if each.problem is None),
+        ):
             self.page(address)
 
     def render(self, page: Page) -> str:
         """A page as HTML. Whatever it shows is escaped."""
         link = partial(addresses.relative, page=page.address)
-        template = _templates().get_template(page.template)
+        template = environment().get_template(page.template)
         return template.render(page=page, link=link, to=addresses, live=self.live, try_it=self.try_it, **page.context)
 
     def missing(self, address: str, sentence: str, status: int = 404) -> Page:
@@ -129,14 +130,3 @@ class Site:
             [("Runs", INDEX)],
             status=status,
         )
-
-
-@cache
-def _templates() -> Environment:
-    """All sites of a process have the same."""
-    environment = Environment(
-        loader=PackageLoader("fieldscope.service.viewer"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(FILTERS)
-    return environment

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_pla
 
 from fieldscope.eval.measures.run_comparison import contrast
 from fieldscope.eval.runs.scored import read_scored
-from fieldscope.service.viewer.report.page import render_page
+from fieldscope.service.viewer.comparison.html import render_page
 from tests.eval.fabricated import fabricate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

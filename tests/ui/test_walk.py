@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from fieldscope.agent.trace_view import verdicts_by_image
 from fieldscope.eval.runs.annotations import read_annotations
 from fieldscope.service.viewer import addresses
-from fieldscope.service.viewer.comparisons import comparable
+from fieldscope.service.viewer.comparison.comparable import comparable
 from tests.ui.conftest import QUERIES, STRATEGIES, Arrive, Place, Visitor
 from tests.ui.truths import chance, one_of_each, percent
 

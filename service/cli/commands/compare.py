@@ -17,14 +17,14 @@ from fieldscope.service.cli.options import json_option
 from fieldscope.service.wiring.feedback import progress, warn
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    import rich.table
 
     from fieldscope.eval.measures.run_comparison import Contrast
     from fieldscope.eval.runs.scored import ScoredRun
-    from fieldscope.service.viewer.report.sheets import Sheet
+    from fieldscope.service.viewer.comparison.presentation import Table
 
 _LISTED = 3
-"""So many queries are listed of those that a pair won, and of those that it lost; of at most so many pairs."""
+"""The number of queries listed as won, and as lost, by a pair; lists are left out where there are more pairs."""
 
 _SERVED = re.compile(r"openai:(?P<model>.+?)(@.*)?#png(<=\d+)?(#.*)?")
 _file = click.Path(path_type=Path, dir_okay=False)
@@ -37,18 +37,18 @@ _file = click.Path(path_type=Path, dir_okay=False)
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="As in a run's metrics.json, again for each; the first is the main one.  [default: AP@50, nDCG@50, MRR]",
+    help="A metric of metrics.json. Repeat for more; the first is the main one.  [default: AP@50, nDCG@50, MRR]",
 )
 @click.option(
     "--prices",
     "price_file",
     type=_file,
     metavar="FILE",
-    help="What tokens cost. YAML with input_per_million, output_per_million and currency, or with these below the name "
-    "of each model.",
+    help="Prices of tokens: YAML with input_per_million, output_per_million and currency, once for all models or below "
+    "each model's name.",
 )
 @click.option("--markdown", type=_file, metavar="FILE", help="Write the report as Markdown.")
-@click.option("--html", type=_file, metavar="FILE", help="Write the report as one page with figures, to open anywhere.")
+@click.option("--html", type=_file, metavar="FILE", help="Write the report as one HTML page with charts.")
 @json_option
 def compare(
     runs: tuple[Path, ...],
@@ -58,18 +58,19 @@ def compare(
     html: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare finished runs over the same queries, every two of them.
+    """Compare every two of several finished runs over the same queries.
 
-    A RUN is a run's folder, or the output folder of `fieldscope eval` with all runs in it. Tells what B changes against
-    A, query by query, with the p of a paired randomisation test (as it is, and by Holm's correction for all pairs) and
-    a bootstrap interval; where it changes it; what each run costs; and how small a difference could have been found.
+    A RUN is a run's folder, or the output folder of `fieldscope eval`, which stands for all runs in it. Shows what run
+    B changes against run A, query by query and by group of queries, with a bootstrap interval and the p value of a
+    paired randomisation test (also adjusted for all pairs by Holm); what each run costs; and which differences the
+    test is able to detect.
     """
     from fieldscope.eval.measures.run_comparison import METRICS, contrast
     from fieldscope.eval.runs.scored import names_of, read_scored, run_folders
 
     folders = run_folders(runs)
     if len(folders) < 2:
-        raise ConfigError(f"{folders[0]} is the only run there; name two or more different runs")
+        raise ConfigError(f"{folders[0]} is the only run there. Name two or more different runs.")
     with progress("reading") as report:
         read: list[ScoredRun] = []
         for folder, name in zip(folders, names_of(folders), strict=True):
@@ -79,31 +80,33 @@ def compare(
     if price_file:
         read, currency = _priced(read, price_file)
     with progress("comparing") as report:
-        found = contrast(read, tuple(dict.fromkeys(metrics)) or METRICS, currency, report)
+        comparison = contrast(read, tuple(dict.fromkeys(metrics)) or METRICS, currency, report)
     if markdown:
-        from fieldscope.service.viewer.report.markdown import render_markdown
+        from fieldscope.service.viewer.comparison.markdown import render_markdown
 
-        _write(markdown, render_markdown(found))
+        _write(markdown, render_markdown(comparison))
     if html:
-        from fieldscope.service.viewer.report.page import render_page
+        from fieldscope.service.viewer.comparison.html import render_page
 
-        _write(html, render_page(found))
+        _write(html, render_page(comparison))
     if as_json:
-        from fieldscope.service.viewer.report.rows import payload
+        from fieldscope.service.viewer.comparison.rows import payload
 
-        show_json(payload(found))
+        show_json(payload(comparison))
     else:
-        _show(found, [file for file in (markdown, html) if file])
+        _show(comparison, [file for file in (markdown, html) if file])
 
 
 def _priced(runs: Sequence[ScoredRun], file: Path) -> tuple[list[ScoredRun], str | None]:
-    """The runs with what their tokens cost, and the currency. A run without a model costs nothing; where none has one,
-    there is nothing to price."""
+    """The runs with the cost of their tokens, and the currency, None where no run has a model. A run without a model
+    costs nothing."""
     from fieldscope.eval.prices import load_price
 
     prices = {run.lmm: load_price(file, _model_name(run.lmm)) for run in runs if run.lmm is not None}
     if len(currencies := sorted({price.currency for price in prices.values()})) > 1:
-        raise ConfigError(f"{file}: the runs' prices are in {' and '.join(currencies)}; give them in one currency")
+        raise ConfigError(
+            f"{file}: the runs' prices are in {' and '.join(currencies)}. Give all of them in one currency."
+        )
     priced = [
         replace(run, money=prices[run.lmm].of(run.spent.prompt_tokens, run.spent.completion_tokens) if run.lmm else 0.0)
         for run in runs
@@ -112,51 +115,51 @@ def _priced(runs: Sequence[ScoredRun], file: Path) -> tuple[list[ScoredRun], str
 
 
 def _model_name(identity: str) -> str:
-    """The name by which a price file knows a model: that under which it is served, or `bundled`."""
+    """The name of a model in a price file: the name under which it is served, or `bundled`."""
     served = _SERVED.fullmatch(identity)
     return served["model"] if served else "bundled"
 
 
-def _show(found: Contrast, written: Sequence[Path]) -> None:
-    from fieldscope.service.viewer.report import wording
-    from fieldscope.service.viewer.report.sheets import EXPLAINED, groups_sheet, pairs_sheet, queries_sheet, runs_sheet
+def _show(comparison: Contrast, written: Sequence[Path]) -> None:
+    from fieldscope.service.viewer.comparison import presentation
 
-    show(_table(runs_sheet(found)))
-    show(*(_table(pairs_sheet(found, metric)) for metric in found.metrics))
-    few = len(found.pairs) <= _LISTED
-    if few and "supercategory" in found.pairs[0].groups:
-        show(_table(groups_sheet(found, "supercategory")))
-    for pair in found.pairs if few else ():
-        for what, queries in (("won", pair.won(found.main)), ("lost", pair.lost(found.main))):
-            if queries:
-                title = f"{pair.b.name} against {pair.a.name}: {what} most in {found.main}, percent"
-                show(_table(queries_sheet(found, pair, queries[:_LISTED], title)))
-                show(f"to see why: {wording.trace_command(pair, queries[0])}", "")
-    show(EXPLAINED, "", *wording.findings(found))
+    show(_table(presentation.quality_table(comparison)), _table(presentation.cost_table(comparison.runs, comparison)))
+    show(*(_table(presentation.pairs_table(comparison, metric)) for metric in comparison.metrics))
+    few = len(comparison.pairs) <= _LISTED
+    if few and "supercategory" in comparison.pairs[0].groups:
+        show(_table(presentation.groups_table(comparison, "supercategory")))
+    for pair in comparison.pairs if few else ():
+        lists = presentation.lists_of(comparison, pair, ("won", "lost"))
+        for what, queries in lists.items():
+            show(_table(presentation.queries_table(comparison, pair, queries[:_LISTED], f"the first of {what}")))
+            show(f"to see why: {presentation.trace_command(pair, queries[0])}", "")
+    show(presentation.EXPLAINED, "", *presentation.findings(comparison))
     if written:
         show(f"Written: {', '.join(map(str, written))}")
     else:
-        show("All queries and groups are in --html FILE, --markdown FILE and --json")
-    for note in found.notes:
-        warn(note)
+        show("--html FILE, --markdown FILE and --json show all queries and groups.")
+    for sentence in comparison.notes:
+        warn(sentence)
 
 
-def _table(sheet: Sheet) -> Table:
+def _table(table: Table) -> rich.table.Table:
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
-    table = Table(title=plain(sheet.title), box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.title_justify = table.caption_justify = "left"
-    table.caption = plain(sheet.below, "dim") if sheet.below else None
-    for place, column in enumerate(sheet.columns):
-        table.add_column(plain(column), justify="left" if place < sheet.texts else "right", overflow="fold")
-    for row in sheet.rows:
-        table.add_row(*map(plain, row))
-    return table
+    made = RichTable(title=plain(table.title), box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    made.title_justify = made.caption_justify = "left"
+    made.caption = plain(table.note, "dim") if table.note else None
+    shown = [place for place, column in enumerate(table.columns) if column.kind in ("words", "numbers")]
+    for place in shown:
+        column = table.columns[place]
+        made.add_column(plain(column.name), justify="left" if column.kind == "words" else "right", overflow="fold")
+    for row in table.rows:
+        made.add_row(*(plain(row[place].text) for place in shown))
+    return made
 
 
 def _write(file: Path, text: str) -> None:
-    """The whole file, or the old one as it was."""
+    """Write the whole file; after an error the old one is as it was."""
     partial = file.with_name(f".{file.name}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -165,4 +168,4 @@ def _write(file: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise ConfigError(f"can't write {file} ({error.strerror}); choose another place") from error
+        raise ConfigError(f"can't write {file} ({error.strerror}). Choose another place.") from error

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fieldscope.service.viewer.report.charts import Side, Tick, side_of, ticks
+from fieldscope.service.viewer.charts.axes import Tick, ticks
+from fieldscope.service.viewer.formats import Side, percent, shorten, side_of
 from fieldscope.service.viewer.runs.digest import QueryDigest
 
 MOST = 200
@@ -96,8 +97,8 @@ def before_after(digests: Sequence[QueryDigest]) -> Changes | None:
             before=at(digest.prior_scores["AP@50"]),
             after=at(digest.scores["AP@50"]),
             side=side_of(gain),
-            title=f"{query_id}: {100 * digest.prior_scores['AP@50']:.1f} before, {100 * digest.scores['AP@50']:.1f} "
-            f"after · {_short(digest.text)}",
+            title=f"{query_id}: {percent(digest.prior_scores['AP@50'])} before, {percent(digest.scores['AP@50'])} "
+            f"after · {shorten(digest.text, 80)}",
         )
         for place, (gain, query_id, digest) in enumerate(shown)
     )
@@ -137,7 +138,7 @@ def cost_bars(digests: Sequence[QueryDigest]) -> Costs | None:
             height=tall(digest.calls),
             unknown=tall(digest.unknown),
             title=f"{digest.query_id}: {digest.calls:,} calls, {digest.prompt_tokens + digest.completion_tokens:,} "
-            f"tokens, {digest.unknown:,} unknown · {_short(digest.text)}",
+            f"tokens, {digest.unknown:,} unknown · {shorten(digest.text, 80)}",
         )
         for place, digest in enumerate(shown)
     )
@@ -151,7 +152,3 @@ def cost_bars(digests: Sequence[QueryDigest]) -> Costs | None:
         mean=bottom - tall(sum(digest.calls for digest in digests) / len(digests)),
         total=len(costly),
     )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:79]}…"

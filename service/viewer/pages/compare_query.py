@@ -11,11 +11,7 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts.slopes import ROW
-from fieldscope.service.viewer.metrics import MAIN
-from fieldscope.service.viewer.page import Page
-from fieldscope.service.viewer.runs.digest import QueryDigest
-from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.sidebyside import (
+from fieldscope.service.viewer.comparison.one_query import (
     DEPTH,
     Prompts,
     Told,
@@ -26,7 +22,11 @@ from fieldscope.service.viewer.sidebyside import (
     prompts_of,
     told,
 )
-from fieldscope.service.viewer.sides import Side, sides
+from fieldscope.service.viewer.comparison.sides import Side, sides
+from fieldscope.service.viewer.page import Page
+from fieldscope.service.viewer.runs.digest import QueryDigest
+from fieldscope.service.viewer.runs.metrics import MAIN
+from fieldscope.service.viewer.runs.run import Run
 
 SAID = 4
 """So many verdicts are shown of an image at once."""

@@ -17,9 +17,9 @@ from fieldscope.prompts.prompt import Prompt
 from fieldscope.service.viewer.addresses import INDEX, prompts_page, run_page
 from fieldscope.service.viewer.page import Page
 from fieldscope.service.viewer.runs.exchange import Exchange, UsedPrompt, exchanges, used_prompts
+from fieldscope.service.viewer.runs.prompt_text import Piece, template_pieces
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.worddiff import Kind, word_diff
-from fieldscope.service.viewer.wording import Piece, template_pieces
+from fieldscope.service.viewer.word_diff import Kind, word_diff
 
 _QUERIES = 6  # that examples are taken from
 _EXAMPLES = 4  # of each prompt

@@ -14,15 +14,15 @@ from fieldscope.agent.trace_view import error_counts, first_shown_wins, matchups
 from fieldscope.agent.trace_why import Part, extremes, why
 from fieldscope.agent.types import RerankResult
 from fieldscope.service.viewer import addresses
-from fieldscope.service.viewer.charts.rankflow import rank_flow
-from fieldscope.service.viewer.comparisons import companions
-from fieldscope.service.viewer.grid import Shown, answers, images
+from fieldscope.service.viewer.charts.rank_flow import rank_flow
+from fieldscope.service.viewer.comparison.comparable import companions
 from fieldscope.service.viewer.page import Page
-from fieldscope.service.viewer.rounds import Round, rounds
 from fieldscope.service.viewer.runs.exchange import Exchange, exchanges
+from fieldscope.service.viewer.runs.ranking import Shown, answers, images
 from fieldscope.service.viewer.runs.rebuilt import asked_predicates
+from fieldscope.service.viewer.runs.rounds import Round, rounds
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 
 AT_FIRST = 24
 """How many tiles show before somebody asks for all."""
@@ -63,8 +63,8 @@ class Compared:
     stopped: str | None
 
 
-def page(run: Run, query_id: str, shelf: Shelf) -> Page:
-    """The page of a finished query. Other runs on the shelf are only named, for comparison. Raises `ConfigError` where
+def page(run: Run, query_id: str, run_list: RunList) -> Page:
+    """The page of a finished query. Other runs in the list are only named, for comparison. Raises `ConfigError` where
     its result can't be read."""
     result = run.result(query_id)
     address = addresses.query_page(run.key, query_id)
@@ -99,7 +99,7 @@ def page(run: Run, query_id: str, shelf: Shelf) -> Page:
         "rounds": thought,
         "calls": _calls(run, result),
         "rank_of": {ranked.image_id: ranked.rank for ranked in result.ranking},
-        "companions": [each for each in companions(run, shelf) if each.ranked(query_id)],
+        "companions": [each for each in companions(run, run_list) if each.ranked(query_id)],
         "compared_at": lambda keys: addresses.compare_query_page(keys, query_id),
         "questions": {name: predicate.question for name, predicate in asked_predicates(result).items()},
         "pictures": run.pictures,

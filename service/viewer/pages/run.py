@@ -10,13 +10,13 @@ from fieldscope.eval.dialogues import HITS, by_round, dialogues
 from fieldscope.eval.measures.paired import EVEN
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts import bars as charts
-from fieldscope.service.viewer.comparisons import companions
-from fieldscope.service.viewer.metrics import MAIN_MEAN, METRICS, Mean
-from fieldscope.service.viewer.overview import Standing, expected, means_of, standings, totals
+from fieldscope.service.viewer.comparison.comparable import companions
 from fieldscope.service.viewer.page import Page
 from fieldscope.service.viewer.runs.digest import QueryDigest
+from fieldscope.service.viewer.runs.metrics import MAIN_MEAN, METRICS, Mean
+from fieldscope.service.viewer.runs.overview import Standing, expected, means_of, standings, totals
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 
 _ROUNDS = "rounds of the dialogue"
 _LISTED = 5  # queries that were hurt most, and that were helped most
@@ -33,8 +33,8 @@ class Group:
     standing: Standing | None
 
 
-def page(run: Run, shelf: Shelf) -> Page:
-    """A run that can be shown. Others on the shelf are only named, for comparison."""
+def page(run: Run, run_list: RunList) -> Page:
+    """A run that can be shown. Others in the list are only named, for comparison."""
     digests = list(run.digests.values())
     groups = {digest.query_id: run.groups(digest.query_id) for digest in digests}
     names = _group_names(groups)
@@ -57,7 +57,7 @@ def page(run: Run, shelf: Shelf) -> Page:
             "helped": _most(digests, 1),
             "changes": charts.before_after(digests),
             "costs": charts.cost_bars(digests),
-            "companions": companions(run, shelf),
+            "companions": companions(run, run_list),
             "definition": run.strategy_line.definition if run.strategy_line else {},
             "told": run.metrics or {},
         },

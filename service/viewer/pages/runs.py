@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from fieldscope.eval.measures.run_comparison import front
 from fieldscope.eval.runs.scored import names_of
 from fieldscope.service.viewer import addresses
-from fieldscope.service.viewer.comparisons import comparable
-from fieldscope.service.viewer.metrics import MAIN_MEAN, METRICS
-from fieldscope.service.viewer.overview import Standing, Totals, expected, standings, totals
+from fieldscope.service.viewer.charts.scatter import Scatter, scatter
+from fieldscope.service.viewer.comparison.comparable import comparable
 from fieldscope.service.viewer.page import Page
-from fieldscope.service.viewer.report.charts import Scatter, scatter
+from fieldscope.service.viewer.runs.metrics import MAIN_MEAN, METRICS
+from fieldscope.service.viewer.runs.overview import Standing, Totals, expected, standings, totals
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 
 _WORTH_A_CHART = 3  # runs
 _SHOWN_TOGETHER = 24  # runs whose names still fit into a chart
@@ -45,9 +45,9 @@ class Task:
     queries: int
 
 
-def page(shelf: Shelf) -> Page:
-    """Every run below the shelf's folder, also those that can't be shown, which say why."""
-    runs = shelf.runs()
+def page(run_list: RunList) -> Page:
+    """Every run below the folder of runs, also those that can't be shown, which say why."""
+    runs = run_list.runs()
     tasks: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if run.manifest is not None:
@@ -58,7 +58,7 @@ def page(shelf: Shelf) -> Page:
         template="runs.html",
         title="Runs",
         context={
-            "folder": shelf.root.resolve().name,
+            "folder": run_list.root.resolve().name,
             "found": len(runs),
             "tasks": [_task(name, split, several) for (name, split), several in sorted(tasks.items())],
             "unreadable": [run for run in runs if run.manifest is None],

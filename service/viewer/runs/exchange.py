@@ -15,9 +15,9 @@ from fieldscope.agent.lmm.yes_no import YES_NO
 from fieldscope.agent.types import Asked, RerankResult
 from fieldscope.core.errors import PromptError
 from fieldscope.prompts.prompt import Prompt, load_prompt
+from fieldscope.service.viewer.runs.prompt_text import Wording, wording
 from fieldscope.service.viewer.runs.rebuilt import rebuilt
 from fieldscope.service.viewer.runs.run import Call, Run
-from fieldscope.service.viewer.wording import Wording, wording
 
 Source = Literal["cache", "proven", "likely", "none"]
 """Where a request is from: the response cache; made again from the run's prompts, and its key is the one on record;

@@ -16,18 +16,17 @@ from hypothesis import strategies as st
 from fieldscope.agent.trace_diff import diff
 from fieldscope.agent.trace_why import why
 from fieldscope.agent.types import RerankResult
-from fieldscope.eval.measures.run_comparison import contrast
+from fieldscope.eval.measures.run_comparison import METRICS, Pair, contrast
 from fieldscope.eval.runs.scored import read_scored
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts.slopes import ROW, slopes
-from fieldscope.service.viewer.effects import Pair, effects
-from fieldscope.service.viewer.metrics import METRICS
+from fieldscope.service.viewer.comparison.effects import compare_sides, scored_runs
+from fieldscope.service.viewer.comparison.one_query import prompts_of
+from fieldscope.service.viewer.comparison.sides import common, letter, sides
 from fieldscope.service.viewer.page import NoPage, Page
 from fieldscope.service.viewer.pages import compare, compare_query
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.sidebyside import prompts_of
-from fieldscope.service.viewer.sides import common, letter, sides
 from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import SCRIPT, Made
@@ -105,21 +104,24 @@ def test_what_each_query_gains_is_what_the_runs_files_say(small_shelf: Made) -> 
 def test_the_statistics_are_those_of_the_command_line(small_shelf: Made) -> None:
     names = ("clip", "predicates", "agent")
     found = sides(opened(small_shelf, *names))
-    measured = effects(found, common(found).scored)
+    measured = compare_sides(scored_runs(found, common(found)))
     expected = contrast([read_scored(small_shelf.run(name), name) for name in names])
     assert [(pair.a.name, pair.b.name) for pair in measured.pairs] == [(p.a.name, p.b.name) for p in expected.pairs]
     for own, theirs in zip(measured.pairs, expected.pairs, strict=True):
-        for value, mean in METRICS.items():
-            effect, wanted = own.effects[value], theirs.effects[mean.replace("mAP", "AP")]
+        for metric in METRICS:
+            effect, wanted = own.effects[metric], theirs.effects[metric]
             assert effect.p_holm == wanted.p_holm
             assert vars(effect.test) == pytest.approx(vars(wanted.test))
-        assert (own.won, own.tied, own.lost) == (theirs.won("AP@50"), theirs.tied("AP@50"), theirs.lost("AP@50"))
+            for outcome in ("won", "tied", "lost"):
+                assert getattr(own, outcome)(metric) == getattr(theirs, outcome)(metric)
 
 
 def test_lists_begin_with_the_largest_difference(small_shelf: Made) -> None:
-    a, b = sides(opened(small_shelf, "clip", "agent"))
-    pair = Pair(a, b, {}, {"best": 0.5, "good": 0.1, "same": 1e-15, "bad": -0.1, "worst": -0.4})
-    assert (pair.won, pair.tied, pair.lost) == (["best", "good"], ["same"], ["worst", "bad"])
+    found = sides(opened(small_shelf, "clip", "agent"))
+    a, b = scored_runs(found, common(found))
+    gains = {"best": 0.5, "good": 0.1, "same": 1e-15, "bad": -0.1, "worst": -0.4}
+    pair = Pair(a, b, {}, {}, {"AP@50": gains})
+    assert (pair.won("AP@50"), pair.tied("AP@50"), pair.lost("AP@50")) == (["best", "good"], ["same"], ["worst", "bad"])
 
 
 def test_of_many_runs_each_is_tested_against_the_first(small: Made) -> None:
@@ -127,7 +129,7 @@ def test_of_many_runs_each_is_tested_against_the_first(small: Made) -> None:
     for name in names[2:]:
         shelves.copied(small, "agent", name)
     page = compare.page(opened(small, *names))
-    assert [(pair.a.letter, pair.b.letter) for pair in page.context["measured"].pairs] == [("A", c) for c in "BCDEF"]
+    assert [(pair.a.name, pair.b.name) for pair in page.context["measured"].pairs] == [("clip", n) for n in names[1:]]
     assert len(page.context["charts"]) == compare.DRAWN - 1
     assert "Charts and lists of the other runs" in rendered(small, page)
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from fieldscope.agent.trace_why import why
 from fieldscope.agent.types import Comparison, RankedCandidate, RerankResult, Synthesis, TraceEvent, Verdict
-from fieldscope.service.viewer.charts.rankflow import HEAD, emphasised, rank_flow, spread, stages
+from fieldscope.service.viewer.charts.rank_flow import HEAD, emphasised, rank_flow, spread, stages
 from fieldscope.service.viewer.pages import query
 from fieldscope.service.viewer.pages.query import highlighted
-from fieldscope.service.viewer.rounds import rounds
+from fieldscope.service.viewer.runs.rounds import rounds
 from fieldscope.service.viewer.runs.run import Run
 from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves

@@ -14,14 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldscope.eval.measures.paired import EVEN, bootstrap_interval, randomisation_p
-from fieldscope.service.viewer import addresses, metrics, words
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer import formats as words
 from fieldscope.service.viewer.charts import bars as charts
-from fieldscope.service.viewer.overview import means_of, standings, totals
 from fieldscope.service.viewer.page import Page
 from fieldscope.service.viewer.pages import run as run_page
+from fieldscope.service.viewer.runs import metrics
 from fieldscope.service.viewer.runs.digest import QueryDigest
+from fieldscope.service.viewer.runs.overview import means_of, standings, totals
 from fieldscope.service.viewer.runs.run import Run, _Manifest
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import Made
@@ -216,7 +218,7 @@ def test_a_copy_offers_exactly_the_comparisons_that_it_has(small_shelf: Made) ->
 
 
 def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path) -> None:
-    site = Site(Shelf(tmp_path), live=False)
+    site = Site(RunList(tmp_path), live=False)
     page = Html(site.render(site.page("")))
     assert "There is no run below" in page.text
     assert "fieldscope eval fieldnotes-rerank" in page.text

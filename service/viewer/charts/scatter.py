@@ -1,4 +1,4 @@
-"""The geometry of the report's figures, in pixels of their own view boxes; the page draws them."""
+"""Runs by cost and quality as a scatter plot: geometry in units of its view box; the templates draw it."""
 
 from __future__ import annotations
 
@@ -7,52 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fieldscope.eval.measures.paired import EVEN
-from fieldscope.eval.measures.run_comparison import Contrast, Effect, Pair, cost_of, per_query
-from fieldscope.service.viewer.report import wording
+from fieldscope.service.viewer.charts.axes import Tick, ticks
+from fieldscope.service.viewer.formats import compact, percent
 
-Side = Literal["better", "worse", "even"]
 Anchor = Literal["start", "end", "middle"]
 
 WIDTH = 960.0
-_LETTER = 7.0  # of a label, in the mean
+_LETTER = 7.0  # average width of a label's letter
 _LINE = 15.0
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A mark on an axis."""
-
-    at: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One query's difference. `row` is its place in the list below the chart."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    side: Side
-    title: str
-    row: int
-
-
-@dataclass(frozen=True)
-class Bars:
-    """Every query's difference, best first, with the mean and its interval."""
-
-    width: float
-    height: float
-    left: float
-    bars: tuple[Bar, ...]
-    ticks: tuple[Tick, ...]
-    zero: float
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -86,80 +48,6 @@ class Scatter:
     cost: str
 
 
-@dataclass(frozen=True)
-class Whisker:
-    """A difference with its interval, within a cell of a table."""
-
-    low: float
-    mid: float
-    high: float
-    side: Side
-
-
-def whiskers(effects: Sequence[Effect], width: float = 180.0) -> tuple[list[Whisker], float]:
-    """Differences of one table on one scale, and where its zero lies. What is no finding is even."""
-    low = min([0.0, *(effect.test.low for effect in effects)])
-    high = max([0.0, *(effect.test.high for effect in effects)])
-    span = max(high - low, EVEN)
-
-    def at(value: float) -> float:
-        return 6 + (width - 12) * (value - low) / span
-
-    drawn = [
-        Whisker(
-            at(e.test.low), at(e.test.difference), at(e.test.high), side_of(e.test.difference if e.significant else 0)
-        )
-        for e in effects
-    ]
-    return drawn, at(0.0)
-
-
-def difference_bars(found: Contrast, pair: Pair) -> Bars:
-    """What B gains in the main metric, query by query."""
-    left, right, top, height, bottom = 48.0, 8.0, 10.0, 240.0, 10.0
-    gains = pair.differences[found.main]
-    test = pair.effects[found.main].test
-    marks = ticks(min(0.0, *gains.values(), test.low), max(0.0, *gains.values(), test.high))
-    low, high = marks[0], marks[-1]
-
-    def at(value: float) -> float:
-        return top + height * (high - value) / (high - low)
-
-    step = (WIDTH - left - right) / len(gains)
-    gap = min(2.0, step / 5)
-    listed = {query: row for row, query in enumerate([*pair.won(found.main), *pair.lost(found.main)])}
-    bars = tuple(
-        Bar(
-            x=left + place * step + gap / 2,
-            y=at(max(gain, 0.0)),
-            width=step - gap,
-            height=abs(at(gain) - at(0.0)),
-            side=side_of(gain),
-            title=f"{query}: {pair.a.text(query)} ({wording.points(gain)})",
-            row=listed[query],
-        )
-        for place, (query, gain) in enumerate(gains.items())
-        if query in listed
-    )
-    labels = tuple(Tick(at(mark), f"{100 * mark:+g}" if mark else "0") for mark in marks)
-    return Bars(
-        WIDTH, top + height + bottom, left, bars, labels, at(0.0), at(test.difference), at(test.low), at(test.high)
-    )
-
-
-def cost_quality(found: Contrast) -> Scatter:
-    """Runs by what a query costs and by the main metric."""
-    cost = found.main_cost
-    return scatter(
-        [run.name for run in found.runs],
-        [cost_of(run, cost) / len(run.requests) for run in found.runs],
-        [run.mean(per_query(found.main)) for run in found.runs],
-        [run.name in found.fronts[cost] for run in found.runs],
-        quality=found.main,
-        cost=found.currency or cost,
-    )
-
-
 def scatter(
     names: Sequence[str],
     costs: Sequence[float],
@@ -189,7 +77,7 @@ def scatter(
             label_y=label[1],
             anchor=label[2],
             on_front=best,
-            title=f"{name}: {quality} {wording.percent(value)}, {_short(spent)} {cost} a query",
+            title=f"{name}: {quality} {percent(value)}, {compact(spent)} {cost} a query",
         )
         for name, place, label, best, spent, value in zip(
             names, places, labels, on_front, costs, qualities, strict=True
@@ -203,29 +91,12 @@ def scatter(
         left=left,
         bottom=top + height,
         dots=dots,
-        across=tuple(Tick(at, _short(value)) for value, at in marks),
+        across=tuple(Tick(at, compact(value)) for value, at in marks),
         up=tuple(Tick(up(rung), f"{100 * rung:g}") for rung in rungs),
         steps=steps,
         free=free,
         cost=cost,
     )
-
-
-def side_of(gain: float) -> Side:
-    """Whether a gain is one."""
-    if abs(gain) <= EVEN:
-        return "even"
-    return "better" if gain > 0 else "worse"
-
-
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Some `about` round numbers at equal steps that hold everything from `low` to `high`; two at least."""
-    span = high - low if high - low > EVEN else max(abs(high), 0.1)
-    rough = span / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * (1 - EVEN))
-    first, last = math.floor(low / step + EVEN), math.ceil(high / step - EVEN)
-    return [round(number * step, 12) for number in range(first, max(last, first + 1) + 1)]
 
 
 def _cost_axis(
@@ -284,11 +155,3 @@ def _labels(places: Sequence[tuple[float, float]], names: Sequence[str]) -> list
 
 def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _short(value: float) -> str:
-    """A cost in a few characters: 0, 0.004, 12, 3.4k, 5M."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"

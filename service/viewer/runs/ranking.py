@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fieldscope.agent.trace_view import verdicts_by_image
 from fieldscope.agent.types import Predicate, RankedCandidate, RerankResult, Verdict
-from fieldscope.service.viewer.rounds import Round
+from fieldscope.service.viewer.runs.rounds import Round
 
 
 class Cell(NamedTuple):

@@ -8,7 +8,7 @@ from itertools import permutations
 
 from fieldscope.eval.runs.scored import names_of
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def comparable(runs: Sequence[Run]) -> Iterator[list[Run]]:
             yield several
 
 
-def companions(run: Run, shelf: Shelf) -> list[Companion]:
+def companions(run: Run, run_list: RunList) -> list[Companion]:
     """The comparisons of a run with each other one, which leads, and with all of them."""
     found = []
-    for several in comparable(shelf.runs()):
+    for several in comparable(run_list.runs()):
         keys = [other.key for other in several]
         if keys[-1] == run.key or (len(keys) > 2 and run.key in keys):
             names = dict(zip(keys, names_of([other.folder for other in several]), strict=True))

@@ -13,11 +13,11 @@ from fieldscope.service.viewer.runs.run import Run, open_run
 
 MANIFEST = "manifest.json"
 _FILES = (MANIFEST, "results.jsonl", "metrics.json", "qrels.trec", "inputs.jsonl", "collection.json", "images.jsonl")
-_DEEPEST = 4  # folders below the shelf's
+_DEEPEST = 4  # folders below the first one
 _OPEN = 64  # runs in memory
 
 
-class Shelf:
+class RunList:
     """The runs below `root`, which may be a run's folder itself. A run's key is its path below `root`, as a slug.
 
     `images` is where the pictures lie if not where the runs say; `store` the response cache with requests and answers.

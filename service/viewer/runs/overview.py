@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fieldscope.eval.measures.paired import EVEN
-from fieldscope.service.viewer.metrics import METRICS, Column, Mean, means
 from fieldscope.service.viewer.runs.digest import QueryDigest
+from fieldscope.service.viewer.runs.metrics import METRICS, Column, Mean, means
 from fieldscope.service.viewer.runs.run import Run
 
 

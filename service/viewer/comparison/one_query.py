@@ -11,8 +11,8 @@ from fieldscope.agent.trace_why import Part, Why, extremes, why
 from fieldscope.agent.types import Predicate, RerankResult, Verdict
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.service.viewer.charts.slopes import Slope, slopes
-from fieldscope.service.viewer.sides import Side
-from fieldscope.service.viewer.worddiff import Kind, word_diff
+from fieldscope.service.viewer.comparison.sides import Side
+from fieldscope.service.viewer.word_diff import Kind, word_diff
 
 DEPTH = 200
 """So many places of a ranking are shown."""
