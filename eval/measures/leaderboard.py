@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from fieldscope.eval.runs.scored import ScoredRun
 
-_FILE = Path(__file__).with_name("published.yaml")
+_FILE = Path(__file__).with_name("leaderboard.yaml")
 
 
 class Published(BaseModel):
@@ -118,7 +118,7 @@ def _apart(run: ScoredRun, theirs: Iterable[Published]) -> str | None:
 
 @cache
 def published() -> tuple[Published, ...]:
-    """Every ranking in `published.yaml`."""
+    """Every ranking in `leaderboard.yaml`."""
     return TypeAdapter(tuple[Published, ...]).validate_python(yaml.safe_load(_FILE.read_text(encoding="utf-8")))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +31,19 @@ EVEN = 1e-12
 _BLOCK = 4096
 _TOGETHER = 8
 """So many queries' signs are looked up at once, by a random byte."""
+
+
+Column = tuple[float, ...]
+"""A value for each query."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over queries, between `low` and `high` with a confidence of 95 %."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -57,27 +71,40 @@ class Paired:
         return self.p < SIGNIFICANT
 
 
-def compare(a: Mapping[str, float], b: Mapping[str, float], seed: int = 0) -> Paired:
+def compare(a: Mapping[str, float], b: Mapping[str, float]) -> Paired:
     """Compare two runs, query id to metric. Raises ValueError unless both have the same queries, and at least one."""
     if not a or a.keys() != b.keys():
-        raise ValueError("a paired test wants two runs over the same queries, and at least one")
-    values_a = np.array([a[query] for query in sorted(a)])
-    values_b = np.array([b[query] for query in sorted(a)])
-    differences = values_b - values_a
-    even = np.abs(differences) <= EVEN
-    low, high = bootstrap_interval(differences, seed=seed)
-    return Paired(
-        queries=len(a),
-        mean_a=float(values_a.mean()),
-        mean_b=float(values_b.mean()),
-        difference=float(differences.mean()),
-        low=low,
-        high=high,
-        p=randomisation_p(differences, seed=seed),
-        wins=int((~even & (differences > 0)).sum()),
-        ties=int(even.sum()),
-        losses=int((~even & (differences < 0)).sum()),
-    )
+        raise ValueError("a paired test needs two runs over the same queries, and at least one")
+    queries = sorted(a)
+    (test,) = paired_tests([(tuple(a[query] for query in queries), tuple(b[query] for query in queries))])
+    return test
+
+
+def paired_tests(cases: Sequence[tuple[Column, Column]]) -> list[Paired]:
+    """Compare columns A and B of several cases over the same queries, at least one. The bootstrap draws the queries
+    once for all cases; each result is what it would be alone."""
+    gains = [tuple(after - before for before, after in zip(*case, strict=True)) for case in cases]
+    return [
+        Paired(
+            queries=len(gain),
+            mean_a=float(np.mean(a)),
+            mean_b=float(np.mean(b)),
+            difference=float(np.mean(gain)),
+            low=low,
+            high=high,
+            p=_p_of(gain),
+            wins=sum(change > EVEN for change in gain),
+            ties=sum(abs(change) <= EVEN for change in gain),
+            losses=sum(change < -EVEN for change in gain),
+        )
+        for (a, b), gain, (low, high) in zip(cases, gains, _intervals(tuple(gains)), strict=True)
+    ]
+
+
+def means(columns: Sequence[Column]) -> list[Mean]:
+    """The means of columns over the same queries, at least one, with their bootstrap intervals."""
+    intervals = _intervals(tuple(columns))
+    return [Mean(sum(column) / len(column), low, high) for column, (low, high) in zip(columns, intervals, strict=True)]
 
 
 def randomisation_p(differences: ArrayLike, draws: int = DRAWS, seed: int = 0) -> float:
@@ -146,16 +173,8 @@ def bootstrap_interval(
     differences: ArrayLike, level: float = 0.95, draws: int = 9_999, seed: int = 0
 ) -> tuple[float, float]:
     """The percentile bootstrap interval of the mean difference over queries. `differences` has shape (queries,)."""
-    values = _finite(differences)
-    chance = np.random.default_rng(seed)
-    means = np.concatenate(
-        [
-            values[chance.integers(0, values.size, size=(min(_BLOCK, draws - start), values.size))].mean(axis=1)
-            for start in range(0, draws, _BLOCK)
-        ]
-    )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    (interval,) = bootstrap_intervals([differences], level, draws, seed)
+    return interval
 
 
 def bootstrap_intervals(
@@ -163,17 +182,31 @@ def bootstrap_intervals(
 ) -> list[tuple[float, float]]:
     """`bootstrap_interval` of several columns over the same queries, each as it would be alone: the queries are drawn
     once for all, which is most of the work."""
-    values = np.stack([_finite(column) for column in columns], axis=1)
-    queries = len(values)
+    values = [_finite(column) for column in columns]
+    if not values:
+        return []
+    queries = len(values[0])
     chance = np.random.default_rng(seed)
-    means = []
+    means: list[list[NDArray[np.float64]]] = [[] for _ in values]
     for start in range(0, draws, _BLOCK):
         drawn = min(_BLOCK, draws - start)
         chosen = chance.integers(0, queries, size=(drawn, queries)) + queries * np.arange(drawn)[:, None]
-        counts = np.bincount(chosen.ravel(), minlength=drawn * queries).reshape(drawn, queries)
-        means.append(counts @ values / queries)
-    bounds = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return [(float(low), float(high)) for low, high in bounds.T]
+        counts = np.bincount(chosen.ravel(), minlength=drawn * queries).reshape(drawn, queries).astype(np.float64)
+        for column, own in zip(values, means, strict=True):
+            own.append(counts @ column / queries)
+    bounds = [np.quantile(np.concatenate(own), [(1 - level) / 2, (1 + level) / 2]) for own in means]
+    return [(float(low), float(high)) for low, high in bounds]
+
+
+@lru_cache(maxsize=2048)
+def _p_of(gains: Column) -> float:
+    """Worked out once, since several pages and tables show the same test."""
+    return randomisation_p(gains)
+
+
+@lru_cache(maxsize=256)
+def _intervals(columns: tuple[Column, ...]) -> list[tuple[float, float]]:
+    return bootstrap_intervals(columns)
 
 
 def _too_few(queries: int, level: float) -> bool:

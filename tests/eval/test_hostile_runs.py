@@ -12,7 +12,7 @@ import pytest
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.measures.leaderboard import boards
-from fieldscope.eval.measures.run_comparison import contrast
+from fieldscope.eval.measures.run_comparison import compare_runs
 from fieldscope.eval.runs.finished import read_finished, read_judgments, read_metric, read_results
 from fieldscope.eval.runs.inputs import read_inputs
 from fieldscope.eval.runs.recording import recorded_lines
@@ -172,4 +172,4 @@ def test_hostile_ids_are_compared_as_they_are(tmp_path: Path) -> None:
     ids = {"../../etc/passwd": 0.5, "\x1b[2J\u202e": 0.25, "x" * 5_000: 0.1}
     qrels = {query: {"../1": 1, "\x1b]0;": 0} for query in ids}
     a, b = (read_scored(fabricate(tmp_path / name, ids, qrels=qrels)) for name in "ab")
-    assert list(contrast([a, b]).pairs[0].differences["AP@50"]) == sorted(ids)
+    assert list(compare_runs([a, b]).pairs[0].differences["AP@50"]) == sorted(ids)

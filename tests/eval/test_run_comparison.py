@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.measures.paired import compare, holm
-from fieldscope.eval.measures.run_comparison import Contrast, contrast, front
+from fieldscope.eval.measures.run_comparison import ScoredComparison, compare_runs, front
 from fieldscope.eval.runs.finished import read_metric
 from fieldscope.eval.runs.scored import names_of, read_scored, require_same_task, run_folders
 from tests.eval.fabricated import TEXTS, Scores, fabricate
@@ -21,8 +21,8 @@ B: Scores = {"q1": 0.8, "q2": 0.5, "q3": 0.6}
 C: Scores = {"q1": 1.0, "q2": 0.6, "q3": 1.0}
 
 
-def of(folder: Path, **runs: Scores) -> Contrast:
-    return contrast([read_scored(fabricate(folder / name, scores), name) for name, scores in runs.items()])
+def of(folder: Path, **runs: Scores) -> ScoredComparison:
+    return compare_runs([read_scored(fabricate(folder / name, scores), name) for name, scores in runs.items()])
 
 
 def test_two_runs_by_hand(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_groups_are_tests_of_their_own(tmp_path: Path) -> None:
     before = fabricate(tmp_path / "a", dict.fromkeys(queries, 0.5), groups=groups)
     scores = {q: 0.5 + (0.1 if int(q[1:]) % 2 else 0) for q in queries}
     after = fabricate(tmp_path / "b", scores, groups=groups)
-    (pair,) = contrast([read_scored(before), read_scored(after)]).pairs
+    (pair,) = compare_runs([read_scored(before), read_scored(after)]).pairs
     assert set(pair.groups) == {"supercategory"}  # the one category tells no queries apart
     odd, even = pair.groups["supercategory"]["odd"]["AP@50"], pair.groups["supercategory"]["even"]["AP@50"]
     assert (odd.test.queries, even.test.queries) == (10, 9)
@@ -81,7 +81,7 @@ def test_queries_without_positives_are_left_out_and_told(tmp_path: Path) -> None
         metrics = json.loads(file.read_text())
         metrics["per_query"]["q2"] = {"positives": 0, "AP@50": None, "nDCG@50": None, "RR": None}
         file.write_text(json.dumps(metrics))
-    found = contrast([read_scored(tmp_path / name) for name in "ab"])
+    found = compare_runs([read_scored(tmp_path / name) for name in "ab"])
     assert found.queries == 2
     assert "1 of 3 queries have nothing relevant to find and are left out" in found.notes
 
@@ -95,7 +95,7 @@ def test_other_queries_are_refused_and_named(tmp_path: Path) -> None:
         require_same_task([fewer, one])
     other = read_scored(fabricate(tmp_path / "c", A, texts={**TEXTS, "q3": "a stork"}))
     with pytest.raises(ConfigError, match="different queries: q3 does not ask for the same"):
-        contrast([one, one, other])
+        compare_runs([one, one, other])
 
 
 def test_other_qrels_are_refused_and_named(tmp_path: Path) -> None:
@@ -103,20 +103,20 @@ def test_other_qrels_are_refused_and_named(tmp_path: Path) -> None:
     qrels = {query: {"1": 1, "2": 0} for query in A} | {"q2": {"1": 1, "2": 1, "an image": 1}}
     other = read_scored(fabricate(tmp_path / "b", A, qrels=qrels))
     with pytest.raises(ConfigError, match=r"different qrels: q2 \(in q2 the images 2, an image\)"):
-        contrast([one, other])
+        compare_runs([one, other])
 
 
 def test_many_differences_are_counted(tmp_path: Path) -> None:
     one = read_scored(fabricate(tmp_path / "a", {f"q{n}": 0.5 for n in range(9)}))
     other = read_scored(fabricate(tmp_path / "b", {"q0": 0.5}))
     with pytest.raises(ConfigError, match="q1, q2, q3 and 5 more only in"):
-        contrast([one, other])
+        compare_runs([one, other])
 
 
 def test_unknown_metrics_are_named(tmp_path: Path) -> None:
     run = read_scored(fabricate(tmp_path / "a", A))
     with pytest.raises(ConfigError, match=r"unknown metric 'AP@51' \(did you mean 'AP@50'\?\)"):
-        contrast([run, run], ["AP@51"])
+        compare_runs([run, run], ["AP@51"])
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "metrics.json", "results.jsonl", "qrels.trec"])
@@ -141,7 +141,7 @@ def test_fronts(tmp_path: Path) -> None:
     free = read_scored(fabricate(tmp_path / "free", A))
     dear = read_scored(fabricate(tmp_path / "dear", B, calls=5))
     good = read_scored(fabricate(tmp_path / "good", C, calls=2))
-    found = contrast([free, dear, good])
+    found = compare_runs([free, dear, good])
     assert found.fronts == {cost: ["free", "good"] for cost in ("calls", "tokens", "seconds")}
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
-from fieldscope.eval.measures.run_comparison import contrast
+from fieldscope.eval.measures.run_comparison import compare_runs
 from fieldscope.eval.runs.scored import read_scored
 from fieldscope.fieldnotes.rerank import SCHEMA
 from fieldscope.service.viewer.charts.axes import ticks
@@ -191,7 +191,7 @@ def test_nothing_that_a_data_set_says_is_markup(tmp_path: Path) -> None:
     groups = {query: {"supercategory": f"<u>{query}"} for query in scores}
     folders = [fabricate(tmp_path / name, scores, texts=texts, groups=groups) for name in ("a", "b b")]
     runs = [read_scored(folder, f"<i>{folder.name}") for folder in folders]
-    found = contrast(runs)
+    found = compare_runs(runs)
     page = Page(render_page(found))
     assert not {"script", "i", "u"} & set(page.tags)
     assert NASTY.replace("\x1b", "\\x1b") in " ".join(page.texts)
@@ -206,7 +206,7 @@ def test_every_row_of_a_markdown_table_has_its_columns(tmp_path: Path) -> None:
     texts = {"q|1": NASTY, "q`2": "a | b"}
     folders = [fabricate(tmp_path / "a", scores, texts=texts)]
     folders.append(fabricate(tmp_path / "b", {query: 1 - score for query, score in scores.items()}, texts=texts))
-    lines = render_markdown(contrast([read_scored(folder) for folder in folders])).splitlines()
+    lines = render_markdown(compare_runs([read_scored(folder) for folder in folders])).splitlines()
     width = None
     for line in lines:
         if not line.startswith("|"):

@@ -19,7 +19,7 @@ from fieldscope.service.wiring.feedback import progress, warn
 if TYPE_CHECKING:
     import rich.table
 
-    from fieldscope.eval.measures.run_comparison import Contrast
+    from fieldscope.eval.measures.run_comparison import ScoredComparison
     from fieldscope.eval.runs.scored import ScoredRun
     from fieldscope.service.viewer.comparison.presentation import Table
 
@@ -65,7 +65,7 @@ def compare(
     paired randomisation test (also adjusted for all pairs by Holm); what each run costs; and which differences the
     test is able to detect.
     """
-    from fieldscope.eval.measures.run_comparison import METRICS, contrast
+    from fieldscope.eval.measures.run_comparison import METRICS, compare_runs
     from fieldscope.eval.runs.scored import names_of, read_scored, run_folders
 
     folders = run_folders(runs)
@@ -80,7 +80,7 @@ def compare(
     if price_file:
         read, currency = _priced(read, price_file)
     with progress("comparing") as report:
-        comparison = contrast(read, tuple(dict.fromkeys(metrics)) or METRICS, currency, report)
+        comparison = compare_runs(read, tuple(dict.fromkeys(metrics)) or METRICS, currency, report)
     if markdown:
         from fieldscope.service.viewer.comparison.markdown import render_markdown
 
@@ -120,9 +120,10 @@ def _model_name(identity: str) -> str:
     return served["model"] if served else "bundled"
 
 
-def _show(comparison: Contrast, written: Sequence[Path]) -> None:
+def _show(comparison: ScoredComparison, written: Sequence[Path]) -> None:
     from fieldscope.service.viewer.comparison import presentation
 
+    show(f"{presentation.title(comparison)}.", "")
     show(_table(presentation.quality_table(comparison)), _table(presentation.cost_table(comparison.runs, comparison)))
     show(*(_table(presentation.pairs_table(comparison, metric)) for metric in comparison.metrics))
     few = len(comparison.pairs) <= _LISTED
@@ -146,6 +147,8 @@ def _table(table: Table) -> rich.table.Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
 
+    from fieldscope.service.viewer.comparison import presentation
+
     made = RichTable(title=plain(table.title), box=SIMPLE_HEAD, padding=0, pad_edge=False)
     made.title_justify = made.caption_justify = "left"
     made.caption = plain(table.note, "dim") if table.note else None
@@ -154,7 +157,7 @@ def _table(table: Table) -> rich.table.Table:
         column = table.columns[place]
         made.add_column(plain(column.name), justify="left" if column.kind == "words" else "right", overflow="fold")
     for row in table.rows:
-        made.add_row(*(plain(row[place].text) for place in shown))
+        made.add_row(*(plain(presentation.with_interval(row[place])) for place in shown))
     return made
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from fieldscope.eval.measures.run_comparison import Contrast, Pair
+from fieldscope.eval.measures.run_comparison import ScoredComparison, ScoredPair
 from fieldscope.service.viewer.comparison import presentation
-from fieldscope.service.viewer.comparison.presentation import Cell, Column, Table
+from fieldscope.service.viewer.comparison.presentation import Cell, Column, Table, with_interval
 from fieldscope.service.wiring.feedback import spelled
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&!$])")
 
 
-def render_markdown(comparison: Contrast) -> str:
+def render_markdown(comparison: ScoredComparison) -> str:
     """The whole report: runs, pairs, groups, and for each pair the queries that were won, lost and tied."""
     tables = [
         presentation.quality_table(comparison),
@@ -37,11 +38,11 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", spelled(" ".join(text.split())))
 
 
-def _listed(sentences: list[str]) -> str:
+def _listed(sentences: Sequence[str]) -> str:
     return "\n".join(f"- {escape(sentence)}" for sentence in sentences)
 
 
-def _queries(comparison: Contrast, pair: Pair) -> list[str]:
+def _queries(comparison: ScoredComparison, pair: ScoredPair) -> list[str]:
     lists = presentation.lists_of(comparison, pair).items()
     tables = [presentation.queries_table(comparison, pair, queries, what) for what, queries in lists]
     return [f"## {escape(presentation.versus(pair))}, query by query", *(b for table in tables for b in _table(table))]
@@ -64,7 +65,7 @@ def _line(cells: list[str]) -> str:
 
 
 def _cell(column: Column, cell: Cell) -> str:
-    return _code(cell.text) if column.kind == "code" else escape(cell.text)
+    return _code(cell.text) if column.kind == "code" else escape(with_interval(cell))
 
 
 def _code(command: str) -> str:

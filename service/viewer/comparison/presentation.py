@@ -6,14 +6,14 @@ The terminal, Markdown, the HTML report and the viewer's pages all show these; e
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fieldscope.eval.measures.run_comparison import Contrast, Effect, Pair, per_query
+from fieldscope.eval.measures.paired import Mean
+from fieldscope.eval.measures.run_comparison import Effect, ScoredComparison, ScoredPair
 from fieldscope.eval.runs.scored import ScoredRun
 from fieldscope.service.viewer.charts.whiskers import Whisker, change_of, whiskers
-from fieldscope.service.viewer.formats import Side, amount, count, kind_name, p_value, percent, side_of, signed
-from fieldscope.service.viewer.runs.metrics import Mean
+from fieldscope.service.viewer.formats import Side, amount, count, kind_name, p_value, percent, plural, side_of, signed
 from fieldscope.service.viewer.runs.overview import Totals
 from fieldscope.service.wiring.feedback import program, spelled
 
@@ -46,7 +46,7 @@ class Cell:
     strong: bool = False
     interval: str = ""
     drawn: Whisker | None = None
-    of: ScoredRun | Pair | str | None = None
+    of: ScoredRun | ScoredPair | str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,31 +67,33 @@ class Table:
     note: str = ""
 
 
-def title(comparison: Contrast) -> str:
+def with_interval(cell: Cell) -> str:
+    """A cell as text alone."""
+    return f"{cell.text} [{cell.interval}]" if cell.interval else cell.text
+
+
+def title(comparison: ScoredComparison) -> str:
     """What was compared."""
     benchmark, split = comparison.runs[0].benchmark
-    return f"{benchmark} ({split}): {len(comparison.runs)} runs compared over {count(comparison.queries)} queries"
+    queries = plural(comparison.queries, "query", "queries")
+    return f"{benchmark} ({split}): {len(comparison.runs)} runs compared over {queries}"
 
 
-def versus(pair: Pair) -> str:
+def versus(pair: ScoredPair) -> str:
     """The names of a pair."""
     return f"{pair.b.name} against {pair.a.name}"
 
 
-def best_run(comparison: Contrast) -> ScoredRun:
-    """The run with the best mean of the main metric, the first of equals."""
-    return max(comparison.runs, key=lambda run: run.mean(per_query(comparison.main)))
-
-
-def findings(comparison: Contrast) -> list[str]:
-    """A sentence for the best run, and one about its difference to each of the others, in the main metric."""
-    best, main = best_run(comparison), comparison.main
-    pairs = [pair for pair in comparison.pairs if best in (pair.a, pair.b)]
-    leader = f"{best.name} has the best {main}: {percent(best.mean(per_query(main)))}."
+def findings(comparison: ScoredComparison) -> list[str]:
+    """A sentence for the run with the best mean of the main metric, and one for its difference to each other run."""
+    main = comparison.main
+    mean, best = _best(comparison)
+    pairs = [pair for pair in comparison.pairs if best is pair.a or best is pair.b]
+    leader = f"{best.name} has the best {main}: {percent(mean)}."
     return [leader, *(finding(comparison, pair) for pair in pairs)]
 
 
-def finding(comparison: Contrast, pair: Pair) -> str:
+def finding(comparison: ScoredComparison, pair: ScoredPair) -> str:
     """Which run of a pair is better in the main metric, and how sure that is; the better run comes first."""
     effect, main = pair.effects[comparison.main], comparison.main
     low, high, gain = effect.test.low, effect.test.high, effect.test.difference
@@ -106,28 +108,19 @@ def finding(comparison: Contrast, pair: Pair) -> str:
     return f"{better} and {other} can't be told apart: {percent(gain)} points of {main} may be chance ({certainty})."
 
 
-def quality_table(comparison: Contrast, means: Mapping[str, Mapping[str, Mean]] | None = None) -> Table:
-    """The mean metrics of each run. `means`, by run and metric, adds their intervals."""
-
-    def cell(run: ScoredRun, metric: str) -> Cell:
-        mean = means[run.name][metric] if means else None
-        interval = f"{percent(mean.low)}–{percent(mean.high)}" if mean else ""
-        return Cell(percent(run.mean(per_query(metric))), interval=interval)
-
-    best = best_run(comparison)
-    return Table(
-        f"Quality: means over {count(comparison.queries)} queries, percent",
-        (Column("run", "words"), *map(Column, comparison.metrics)),
-        tuple(
-            (Cell(run.name, of=run, strong=run is best), *(cell(run, metric) for metric in comparison.metrics))
-            for run in comparison.runs
-        ),
-        note="Brackets and small numbers are 95 % intervals." if means else "",
-    )
+def quality_table(comparison: ScoredComparison) -> Table:
+    """The mean metrics of each run with their intervals."""
+    _, best = _best(comparison)
+    rows = [
+        (Cell(run.name, of=run, strong=run is best), *(_mean(comparison.means[m][place]) for m in comparison.metrics))
+        for place, run in enumerate(comparison.runs)
+    ]
+    name = f"Quality: means over {plural(comparison.queries, 'query', 'queries')}, in percent"
+    return Table(name, (Column("run", "words"), *map(Column, comparison.metrics)), tuple(rows))
 
 
 def cost_table(
-    runs: Sequence[ScoredRun], comparison: Contrast | None = None, totals: Sequence[Totals] | None = None
+    runs: Sequence[ScoredRun], comparison: ScoredComparison | None = None, totals: Sequence[Totals] | None = None
 ) -> Table:
     """What each run spent. A `comparison` adds money and the front of quality and cost, `totals` (one for each run)
     the questions that the cache answered and those that were never asked."""
@@ -158,10 +151,10 @@ def cost_table(
     return Table("Cost", (Column("run", "words"), *map(Column, columns)), tuple(rows), note)
 
 
-def pairs_table(comparison: Contrast, metric: str) -> Table:
-    """What each run B changes against run A in one metric."""
+def pairs_table(comparison: ScoredComparison, metric: str, *, detects: bool = True) -> Table:
+    """What each run B changes against run A in one metric. `detects` adds the differences that the tests can detect,
+    which take a while to work out."""
     effects = [pair.effects[metric] for pair in comparison.pairs]
-    measured = any(effect.detectable is not None for effect in effects)
     rows = tuple(
         (
             Cell(versus(pair), of=pair),
@@ -169,16 +162,16 @@ def pairs_table(comparison: Contrast, metric: str) -> Table:
             Cell(p_value(effect.test.p)),
             _holm(effect),
             _outcome(effect),
-            *([_points(effect.detectable)] if measured else []),
+            *([Cell(percent(effect.detectable))] if detects else []),
         )
         for pair, effect, drawn in zip(comparison.pairs, effects, whiskers(effects), strict=True)
     )
-    columns = (Column("runs", "words"), *_EFFECT, Column("p"), Column("Holm"), _OUTCOME)
-    detects = (Column("detects"),) if measured else ()
-    return Table(f"{metric}: B against A, points", (*columns, *detects), rows)
+    columns = (Column("B against A", "words"), *_EFFECT, Column("p"), Column("Holm"), _OUTCOME)
+    columns += (Column("detects"),) if detects else ()
+    return Table(f"{metric}: B against A, in points", columns, rows)
 
 
-def groups_table(comparison: Contrast, kind: str, pairs: Sequence[Pair] | None = None) -> Table:
+def groups_table(comparison: ScoredComparison, kind: str, pairs: Sequence[ScoredPair] | None = None) -> Table:
     """What each run B changes against run A, by group of one kind, in all metrics; of some `pairs`, or of all."""
     pairs = comparison.pairs if pairs is None else pairs
     main, *others = comparison.metrics
@@ -198,7 +191,7 @@ def groups_table(comparison: Contrast, kind: str, pairs: Sequence[Pair] | None =
     )
     name = kind_name(kind)
     columns = (
-        *([Column("runs", "words")] if len(pairs) > 1 else []),
+        *([Column("B against A", "words")] if len(pairs) > 1 else []),
         Column(name, "words"),
         Column("queries"),
         *_EFFECT,
@@ -206,19 +199,20 @@ def groups_table(comparison: Contrast, kind: str, pairs: Sequence[Pair] | None =
         _OUTCOME,
         *map(Column, others),
     )
-    return Table(f"{main} by {name}: B against A, points", columns, rows)
+    return Table(f"{main} by {name}: B against A, in points", columns, rows)
 
 
-def queries_table(comparison: Contrast, pair: Pair, queries: Sequence[str], what: str) -> Table:
+def queries_table(comparison: ScoredComparison, pair: ScoredPair, queries: Sequence[str], what: str) -> Table:
     """Single queries: the main metric of both runs in percent, what B gains in each metric in points, and the command
     that shows both traces."""
-    main = per_query(comparison.main)
+    a, b = comparison.runs.index(pair.a), comparison.runs.index(pair.b)
+    values = {query: comparison.values[query][comparison.main] for query in queries}
     rows = tuple(
         (
             Cell(query, of=query),
             Cell(pair.a.text(query)),
-            Cell(percent(pair.a.values[query][main])),
-            Cell(percent(pair.b.values[query][main])),
+            Cell(percent(values[query][a])),
+            Cell(percent(values[query][b])),
             *(_gain(pair.differences[metric][query]) for metric in comparison.metrics),
             Cell(trace_command(pair, query)),
         )
@@ -231,7 +225,7 @@ def queries_table(comparison: Contrast, pair: Pair, queries: Sequence[str], what
 
 
 def lists_of(
-    comparison: Contrast, pair: Pair, outcomes: Sequence[str] = ("won", "lost", "tied")
+    comparison: ScoredComparison, pair: ScoredPair, outcomes: Sequence[str] = ("won", "lost", "tied")
 ) -> dict[str, list[str]]:
     """The queries that B won, lost and tied in the main metric, below a heading; without empty lists."""
     main = comparison.main
@@ -239,7 +233,7 @@ def lists_of(
     return {f"{len(lists[name])} {name} in {main}": lists[name] for name in outcomes if lists[name]}
 
 
-def trace_command(pair: Pair, query: str) -> str:
+def trace_command(pair: ScoredPair, query: str) -> str:
     """What to type to see both traces of a query side by side."""
     quoted = (shlex.quote(str(part)) for part in (pair.a.folder, query, "--diff", pair.b.folder))
     return spelled(f"{program()} trace {' '.join(quoted)}")
@@ -247,6 +241,16 @@ def trace_command(pair: Pair, query: str) -> str:
 
 _EFFECT = (Column("B − A"), Column("", "drawn"), Column("95 % interval"))
 _OUTCOME = Column("won/tied/lost")
+
+
+def _best(comparison: ScoredComparison) -> tuple[float, ScoredRun]:
+    """The best mean of the main metric, and its run, the first of equals."""
+    means = [mean.value for mean in comparison.means[comparison.main]]
+    return max(means), comparison.runs[means.index(max(means))]
+
+
+def _mean(mean: Mean) -> Cell:
+    return Cell(percent(mean.value), interval=f"{percent(mean.low)}–{percent(mean.high)}")
 
 
 def _effect_cells(effect: Effect, drawn: Whisker) -> tuple[Cell, ...]:
@@ -259,10 +263,6 @@ def _change(effect: Effect) -> Cell:
 
 def _gain(gain: float) -> Cell:
     return Cell(signed(gain), side_of(gain))
-
-
-def _points(share: float | None) -> Cell:
-    return Cell(percent(share))
 
 
 def _holm(effect: Effect) -> Cell:

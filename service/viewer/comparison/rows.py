@@ -1,14 +1,14 @@
-"""A contrast for programs: rows that a data frame takes as they are."""
+"""A comparison of runs for programs: rows that a data frame takes as they are."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
-from fieldscope.eval.measures.run_comparison import Contrast, Effect, per_query
+from fieldscope.eval.measures.run_comparison import Effect, ScoredComparison, per_query
 
 
-def payload(found: Contrast) -> dict[str, Any]:
+def payload(found: ScoredComparison) -> dict[str, Any]:
     """Everything as one JSON-able object, in rows that a data frame takes as they are.
 
     Metrics and differences are fractions, not percent. `pairs` has a row for each pair and metric, `groups` one for

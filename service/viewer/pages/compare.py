@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fieldscope.eval.measures.paired import EVEN
-from fieldscope.eval.measures.run_comparison import METRICS, Pair
+from fieldscope.eval.measures.run_comparison import Pair, ScoredComparison
 from fieldscope.eval.runs.scored import ScoredRun
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts.gains import gains_chart
 from fieldscope.service.viewer.comparison import presentation
-from fieldscope.service.viewer.comparison.effects import EVERY_TWO, compare_sides, run_means, scored_runs
+from fieldscope.service.viewer.comparison.effects import EVERY_TWO, compare_sides, scored_runs
+from fieldscope.service.viewer.comparison.presentation import Table
 from fieldscope.service.viewer.comparison.sides import Common, Side, common, sides
 from fieldscope.service.viewer.formats import kind_name
 from fieldscope.service.viewer.page import Page
@@ -47,7 +48,7 @@ def page(runs: Sequence[Run]) -> Page:
     side_of_run = {side.name: side for side in found}
     scored = scored_runs(found, shared)
     measured = compare_sides(scored) if shared.scored else None
-    against = [pair for pair in measured.pairs if pair.a is scored[0]] if measured else []
+    against = measured.against(scored[0]) if measured else []
     costs = [totals([side.run.digests[query] for query in shared.queries]) for side in found]
     kind, groups = _groups(found, shared.queries)
     return Page(
@@ -67,8 +68,8 @@ def page(runs: Sequence[Run]) -> Page:
             },
             "drawn": against[: DRAWN - 1],
             "presentation": presentation,
-            "quality": presentation.quality_table(measured, run_means(scored)) if measured else None,
-            "differences": [presentation.pairs_table(measured, metric) for metric in METRICS] if measured else [],
+            "quality": presentation.quality_table(measured) if measured else None,
+            "differences": _differences(measured) if measured else [],
             "cost": presentation.cost_table(scored, totals=costs),
             "every_two": len(found) <= EVERY_TWO,
             "listed": LISTED,
@@ -86,6 +87,10 @@ def page(runs: Sequence[Run]) -> Page:
         styles=("compare.css",),
         scripts=("compare.js",),
     )
+
+
+def _differences(measured: ScoredComparison) -> list[Table]:
+    return [presentation.pairs_table(measured, metric, detects=False) for metric in measured.metrics]
 
 
 def _address(named: object, sides_by_name: Mapping[str, Side]) -> str | None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fieldscope.eval.dialogues import HITS, by_round, dialogues
-from fieldscope.eval.measures.paired import EVEN
+from fieldscope.eval.measures.paired import EVEN, Mean
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts import bars as charts
 from fieldscope.service.viewer.comparison.comparable import companions
 from fieldscope.service.viewer.page import Page
 from fieldscope.service.viewer.runs.digest import QueryDigest
-from fieldscope.service.viewer.runs.metrics import MAIN_MEAN, METRICS, Mean
+from fieldscope.service.viewer.runs.metrics import MAIN_MEAN, METRICS
 from fieldscope.service.viewer.runs.overview import Standing, expected, means_of, standings, totals
 from fieldscope.service.viewer.runs.run import Run
 from fieldscope.service.viewer.runs.run_list import RunList

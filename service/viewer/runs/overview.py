@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fieldscope.eval.measures.paired import EVEN
+from fieldscope.eval.measures.paired import EVEN, Column, Mean, means
 from fieldscope.service.viewer.runs.digest import QueryDigest
-from fieldscope.service.viewer.runs.metrics import METRICS, Column, Mean, means
+from fieldscope.service.viewer.runs.metrics import METRICS
 from fieldscope.service.viewer.runs.run import Run
 
 

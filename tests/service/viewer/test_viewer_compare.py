@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fieldscope.agent.trace_diff import diff
 from fieldscope.agent.trace_why import why
 from fieldscope.agent.types import RerankResult
-from fieldscope.eval.measures.run_comparison import METRICS, Pair, contrast
+from fieldscope.eval.measures.run_comparison import METRICS, Pair, compare_runs
 from fieldscope.eval.runs.scored import read_scored
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.service.viewer import addresses
@@ -105,7 +105,7 @@ def test_the_statistics_are_those_of_the_command_line(small_shelf: Made) -> None
     names = ("clip", "predicates", "agent")
     found = sides(opened(small_shelf, *names))
     measured = compare_sides(scored_runs(found, common(found)))
-    expected = contrast([read_scored(small_shelf.run(name), name) for name in names])
+    expected = compare_runs([read_scored(small_shelf.run(name), name) for name in names])
     assert [(pair.a.name, pair.b.name) for pair in measured.pairs] == [(p.a.name, p.b.name) for p in expected.pairs]
     for own, theirs in zip(measured.pairs, expected.pairs, strict=True):
         for metric in METRICS:

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fieldscope.eval.measures import paired
 from fieldscope.eval.measures.paired import EVEN, bootstrap_interval, randomisation_p
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer import formats as words
 from fieldscope.service.viewer.charts import bars as charts
 from fieldscope.service.viewer.page import Page
 from fieldscope.service.viewer.pages import run as run_page
-from fieldscope.service.viewer.runs import metrics
 from fieldscope.service.viewer.runs.digest import QueryDigest
 from fieldscope.service.viewer.runs.overview import means_of, standings, totals
 from fieldscope.service.viewer.runs.run import Run, _Manifest
@@ -119,14 +119,14 @@ def test_totals_add_up() -> None:
 
 def test_statistics_are_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     column, gains = (0.25, 0.125, 0.75), (0.25, -0.5, 0.75, 0.125)
-    (mean,) = metrics.means([column])
+    (mean,) = paired.means([column])
     assert (mean.low, mean.high) == pytest.approx(bootstrap_interval(column))
-    p = metrics.chance(gains)
-    assert p == randomisation_p(gains)
-    monkeypatch.delattr(metrics, "bootstrap_intervals")
-    monkeypatch.delattr(metrics, "randomisation_p")
-    assert metrics.means([column]) == [mean]
-    assert metrics.chance(gains) == p
+    tests = paired.paired_tests([((0.0,) * 4, gains)])
+    assert tests[0].p == randomisation_p(gains)
+    monkeypatch.delattr(paired, "bootstrap_intervals")
+    monkeypatch.delattr(paired, "randomisation_p")
+    assert paired.means([column]) == [mean]
+    assert paired.paired_tests([((0.0,) * 4, gains)]) == tests
 
 
 def test_the_means_of_a_finished_run_leave_out_queries_without_positives() -> None:
