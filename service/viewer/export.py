@@ -1,4 +1,4 @@
-"""The site as a folder of files that opens from the file system, so that a run can be published."""
+"""Exports the site as a folder of files, which a browser opens without a server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fieldscope.service.wiring.feedback import progress
 Pool = TypeVar("Pool", bound=Executor)
 
 MARKER = "fieldscope-export.json"
-"""The file that says that a folder is an export, and of what. Whatever is older than it is to be written again."""
+"""The file that marks a folder as an export and identifies its content. Files older than it are written again."""
 
 _HERE = Path(__file__).parent
 _CHUNK = 50  # pages that a process writes at once: those of one query share what was read of it
@@ -39,7 +39,7 @@ _PICTURE = re.compile(r'"(?:\.\./)*((thumbnails|pictures)/([0-9a-z]+)/([\w.~-]+)
 
 @dataclass(frozen=True)
 class Exported:
-    """How much lies in the folder."""
+    """The number of pages and images in the folder."""
 
     pages: int
     pictures: int
@@ -47,7 +47,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Pages:
-    """Pages to write, for whichever process does it."""
+    """Pages for a process to write."""
 
     root: Path
     images: Path | None
@@ -57,12 +57,12 @@ class _Pages:
 
 
 def export(site: Site, folder: Path, *, originals: bool = False) -> Exported:
-    """Write every page of the site with its styles, scripts and pictures into `folder`. Large pictures are thumbnails
-    there unless `originals` says otherwise.
+    """Write every page of the site with its styles, scripts and images into `folder`. Large images are exported as
+    thumbnails unless `originals` is set.
 
-    Each file is written whole or not at all. The same call goes on where an earlier one stopped; after a change of the
-    runs, or of the viewer, everything is written anew, and pages that lead to nothing any more stay where they are.
-    Raises `ConfigError`, with nothing written, for a folder that holds anything but an export.
+    Each file is written completely or not at all. A repeated call continues where an earlier one stopped; after a
+    change of the runs or the viewer, it writes everything again. Obsolete pages are not deleted. Raises `ConfigError`,
+    with nothing written, for a folder that contains anything but an export.
     """
     _claim(folder, _identity(site, originals))
     for path in sorted((_HERE / "static").iterdir()):
@@ -86,21 +86,23 @@ def export(site: Site, folder: Path, *, originals: bool = False) -> Exported:
 
 
 def _claim(folder: Path, identity: str) -> None:
-    """Make the folder ours, or go on in it."""
+    """Mark the folder as this export, new or continued."""
     marker = folder / MARKER
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not marker.is_file() and any(folder.iterdir()):
-            raise ConfigError(f"{folder} holds something else than an export; choose another folder")
-        told = f"{json.dumps({'export': identity})}\n".encode()
-        if not marker.is_file() or marker.read_bytes() != told:
-            _write(marker, told)
+            raise ConfigError(f"{folder} is not empty and is no export. Choose another folder.")
+        content = f"{json.dumps({'export': identity})}\n".encode()
+        if not marker.is_file() or marker.read_bytes() != content:
+            _write(marker, content)
     except OSError as error:
-        raise ConfigError(f"can't write to {folder}: {error.strerror}") from error
+        raise ConfigError(
+            f"can't write to {folder}: {error.strerror}. Choose another folder, or make room on the disk."
+        ) from error
 
 
 def _identity(site: Site, originals: bool) -> str:
-    """What decides how the files come out: the runs as they are, their marks, the viewer itself."""
+    """A fingerprint of what the files are made from: the runs, their marks, and the viewer itself."""
     runs = {}
     for run in site.run_list.runs():
         marks = "" if run.problem else as_csv(run)
@@ -115,14 +117,14 @@ def _identity(site: Site, originals: bool) -> str:
 
 
 def _addresses(site: Site) -> Iterator[str]:
-    """All pages, and for runs that can't be shown those that say why."""
+    """All pages; runs that can't be shown have a page that says why."""
     yield from site.addresses()
     yield from (addresses.run_page(run.key) for run in site.run_list.runs() if run.problem is not None)
 
 
 @contextmanager
 def _workers(pages: int) -> Iterator[Callable[[Callable[[_Pages], set[str]], Sequence[_Pages]], Iterator[set[str]]]]:
-    """A `map` over as many processes as there are cores, or in this one where there is little to do."""
+    """A `map` over one process per core, or within this process for few pages."""
     if pages <= _FEW:
         yield map
         return
@@ -134,7 +136,7 @@ def _workers(pages: int) -> Iterator[Callable[[Callable[[_Pages], set[str]], Seq
 
 @contextmanager
 def _cancelling(pool: Pool) -> Iterator[Pool]:
-    """What was not begun when somebody interrupts is not done any more."""
+    """Cancel pending work on an interruption."""
     try:
         yield pool
     finally:
@@ -152,7 +154,7 @@ def _site(root: Path, images: Path | None, store: Path | None) -> Site:
 
 
 def _write_pages(chunk: _Pages) -> set[str]:
-    """Write those pages that are not there yet, and say which pictures they show."""
+    """Write the missing pages, and return the addresses of the images that all of them show."""
     site = _site(chunk.root, chunk.images, chunk.store)
     found: set[str] = set()
     for address in chunk.addresses:
@@ -186,7 +188,7 @@ def _write_pictures(run_list: RunList, folder: Path, found: Sequence[str], origi
 
 
 def _is_written(path: Path, folder: Path) -> bool:
-    """Whether a file is there since the export began."""
+    """Whether a file was written by this export."""
     try:
         return path.stat().st_mtime_ns >= (folder / MARKER).stat().st_mtime_ns
     except OSError:

@@ -1,4 +1,4 @@
-"""Thumbnails and pictures: made once from a run's own collections, and kept in the user's cache folder."""
+"""Thumbnails and large images, made once from the runs' collections and kept in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -26,21 +26,20 @@ Size = Literal["thumbnails", "pictures"]
 
 _LONGEST_SIDE: dict[Size, int] = {"thumbnails": 160, "pictures": 1024}
 _QUALITY: dict[Size, int] = {"thumbnails": 82, "pictures": 90}
-_AT_ONCE = 2  # pictures that are decoded: each may take 150 MB for a moment
+_AT_ONCE = 2  # images being decoded; each may take 150 MB
 _decoding = threading.BoundedSemaphore(_AT_ONCE)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as WebP. `found` is false where it stands for one that can't be shown."""
+    """An image as WebP. `found` is false for a placeholder."""
 
     webp: bytes
     found: bool
 
 
 class Pictures:
-    """The pictures of all runs in the list, by the key of their collection and the slug of their id. Safe to use from
-    several threads."""
+    """The images of all runs in the list, by the key of their collection and the slug of their id. Thread-safe."""
 
     def __init__(self, run_list: RunList) -> None:
         self._run_list = run_list
@@ -49,11 +48,11 @@ class Pictures:
         self._searching = threading.Lock()
 
     def picture(self, size: Size, collection: str, name: str) -> Picture:
-        """A picture in this size at most. One that is missing, broken, or in no run's collection is a placeholder."""
+        """An image in this size at most; a placeholder if it is missing, broken, or in no run's collection."""
         try:
             images = self._collection(collection)
             if images is not None:
-                # To list the ids of millions of images takes long, and only names that can't be read need it.
+                # Listing the ids of millions of images takes long, and only names that are hashes need it.
                 image_id = unslug(name, images.ids() if name.startswith("~~") else ())
                 if image_id is not None:
                     images = self._fresh(collection, images, image_id)
@@ -63,9 +62,9 @@ class Pictures:
         return Picture(_placeholder(), False)
 
     def _fresh(self, key: str, images: Collection, image_id: str) -> Collection:
-        """The collection, opened again where it may remember the picture as it was before its file changed.
+        """The collection, opened again if the image's file changed.
 
-        Raises `ImageError`, or `ConfigError` where the collection is gone.
+        Raises `ImageError`, or `ConfigError` if the collection no longer exists.
         """
         stamp = images.stamp(image_id)
         with self._searching:
@@ -84,7 +83,7 @@ class Pictures:
 
 
 def shown(size: Size, collection: str, images: Collection, image_id: str) -> bytes:
-    """An image of a collection (whose key is `collection`) in this size at most, as WebP; made once and kept. Raises
+    """An image of the collection with the key `collection` in this size at most, as WebP; made once and kept. Raises
     `ImageError`."""
     stamp = images.stamp(image_id)
     name = sha256(f"{image_id}\0{stamp}".encode("utf-8", "surrogatepass")).hexdigest()[:40]
@@ -113,7 +112,7 @@ def _webp(image: PILImage.Image, quality: int) -> bytes:
 
 @cache
 def _placeholder() -> bytes:
-    """A grey card with a cross: there is no picture here."""
+    """A grey card with a cross, for a missing image."""
     image = PILImage.new("RGB", (160, 120), "#d8d8d4")
     draw = ImageDraw.Draw(image)
     draw.rectangle((1, 1, 158, 118), outline="#8a8a86", width=2)
@@ -123,7 +122,7 @@ def _placeholder() -> bytes:
 
 
 def _keep(path: Path, data: bytes) -> None:
-    """Remember, if the disk lets us: what is kept only saves time."""
+    """Keep the data to save time later; errors of the disk do not matter."""
     try:
         private_folder(path.parent)
         partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")

@@ -1,4 +1,4 @@
-"""The site: from an address to a page, from a page to HTML. It is served live, or written to a folder."""
+"""The site: finds the page at an address and renders it as HTML. It is served live, or exported to a folder."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class Site:
             case ["compare", names, "queries", file] if file.endswith(".html"):
                 several = self.compared(names)
                 return compare_query.page(several, self.query(several[0], file.removesuffix(".html")))
-        raise NoPage("there is no such page")
+        raise NoPage("there is no such page. Start at the list of runs.")
 
     def run(self, key: str) -> Run:
         """Raises `NoPage` where there is no such run, or it can't be shown."""
         found = self.run_list.run(key)
         if found is None:
-            raise NoPage(f"there is no run {key!r} below {self.run_list.root.name!r}")
+            raise NoPage(f"there is no run {key!r} below {self.run_list.root.name!r}. Check the list of runs.")
         if found.problem:
             raise NoPage(found.problem)
         return found
@@ -67,7 +67,7 @@ class Site:
         """The query id of a slug. Raises `NoPage`."""
         query_id = unslug(name, run.digests)
         if query_id is None or query_id not in run.digests:
-            raise NoPage(f"{run.name} has no finished query {query_id or name!r}")
+            raise NoPage(f"{run.name} has no finished query {query_id or name!r}. Choose one from the run's page.")
         return query_id
 
     def image(self, run: Run, query_id: str, name: str) -> str:
@@ -75,19 +75,20 @@ class Site:
         ranked = [each.image_id for each in run.result(query_id).ranking]
         image_id = unslug(name, ranked)
         if image_id is None or image_id not in ranked:
-            raise NoPage(f"{run.name} has no image {image_id or name!r} in its ranking of {query_id!r}")
+            missing = f"{run.name} has no image {image_id or name!r} in its ranking of {query_id!r}"
+            raise NoPage(f"{missing}. Choose one from the query's page.")
         return image_id
 
     def compared(self, names: str) -> list[Run]:
         """The runs of a comparison. Raises `NoPage` unless there are several, each once, of the same queries."""
         keys = addresses.compared(names)
         if len(keys) < 2 or len(set(keys)) < len(keys):
-            raise NoPage("a comparison is between two or more different runs")
+            raise NoPage("a comparison needs two or more different runs. Select them in the list of runs.")
         return [self.run(key) for key in keys]
 
     def addresses(self) -> Iterator[str]:
-        """Every page but the live ones: each run with its queries and images, every two comparable runs in both
-        orders, and where there are more than two all that are comparable together."""
+        """Every page except the live ones: each run with its queries and images, every two comparable runs in both
+        orders, and all comparable runs together if there are more than two."""
         yield INDEX
         shown = [each for each in self.run_list.runs() if each.problem is None]
         for each in shown:
@@ -105,7 +106,7 @@ class Site:
             yield from (addresses.compare_query_page(keys, query_id) for query_id in common)
 
     def warm(self) -> None:
-        """Make now what would make the first pages slow: templates are compiled, and the lists of runs worked out."""
+        """Prepare what would slow down the first pages: compile the templates, and read the runs."""
         for name in environment().list_templates():
             environment().get_template(name)
         for address in (
@@ -121,11 +122,11 @@ class Site:
         return template.render(page=page, link=link, to=addresses, live=self.live, try_it=self.try_it, **page.context)
 
     def missing(self, address: str, sentence: str, status: int = 404) -> Page:
-        """The page that says why another one is not there."""
+        """The page that says why another page is missing."""
         return Page(
             address,
             "missing.html",
-            "Not here",
+            "Not found",
             {"sentence": without_folders(sentence)},
             [("Runs", INDEX)],
             status=status,

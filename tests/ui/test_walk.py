@@ -260,7 +260,7 @@ def test_nothing_is_marked_in_a_copy(visitor: Visitor, export_of_runs: Place) ->
     page = visitor.goes(export_of_runs, addresses.image_page("agent", QUERY, image_id))
     assert page.locator("form[method=post]").count() == 0
     page = visitor.goes(export_of_runs, addresses.annotations_page("agent"))
-    expect(page.locator(".sentence")).to_contain_text("Nothing is marked")
+    expect(page.locator(".sentence")).to_contain_text("has no marks yet")
 
 
 def test_what_is_missing_says_so(visitor: Visitor, live: Place) -> None:

@@ -1,4 +1,4 @@
-"""The geometry of a run's charts, in pixels of their own view boxes; the templates draw them."""
+"""A run's charts: geometry in units of their view boxes; the templates draw them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fieldscope.service.viewer.formats import Side, percent, shorten, side_of
 from fieldscope.service.viewer.runs.digest import QueryDigest
 
 MOST = 200
-"""A chart shows up to so many queries; of more, those that matter most to it."""
+"""The largest number of queries in a chart; of more, the most important ones are shown."""
 
 WIDTH = 1080.0
 _LEFT, _RIGHT, _TOP = 44.0, 10.0, 12.0
@@ -33,8 +33,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """Queries from the one hurt most to the one helped most. `total` counts also those that are not drawn; `size` is a
-    mark's radius; `labelled` says that ids fit below."""
+    """Queries from hurt most to helped most. `total` also counts those that are not drawn; `size` is a mark's radius;
+    `labelled` says that ids fit below."""
 
     width: float
     height: float
@@ -62,7 +62,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Costs:
-    """Queries from the one that took most calls on; `mean` is where their mean lies."""
+    """Queries by calls, most first; `mean` is the height of their mean."""
 
     width: float
     height: float
@@ -75,7 +75,7 @@ class Costs:
 
 
 def before_after(digests: Sequence[QueryDigest]) -> Changes | None:
-    """AP@50 in the first stage's order and in the run's; None where nothing could be scored."""
+    """AP@50 in the first stage's order and in the run's; None if no query could be scored."""
     gained = sorted(
         ((digest.gain, digest.query_id, digest) for digest in digests if digest.gain is not None),
         key=lambda each: each[:2],
@@ -116,7 +116,7 @@ def before_after(digests: Sequence[QueryDigest]) -> Changes | None:
 
 
 def cost_bars(digests: Sequence[QueryDigest]) -> Costs | None:
-    """Calls by query; None where nothing was asked."""
+    """Calls by query; None if there were none."""
     costly = sorted(digests, key=lambda digest: (-digest.calls, digest.query_id))
     if not costly or not costly[0].calls:
         return None

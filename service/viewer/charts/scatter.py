@@ -102,7 +102,7 @@ def scatter(
 def _cost_axis(
     costs: Sequence[float], start: float, end: float
 ) -> tuple[dict[float, float], list[tuple[float, float]], float | None]:
-    """Where each cost lies, the marks with their places, and where a lane for what is free ends."""
+    """The place of each cost, the ticks with their places, and the end of a lane for runs without cost."""
     paid = [cost for cost in costs if cost > 0]
     if not paid or max(paid) < 20 * min(paid):
         marks = ticks(0.0, max(paid, default=1.0))
@@ -127,7 +127,7 @@ def _cost_axis(
 
 
 def _labels(places: Sequence[tuple[float, float]], names: Sequence[str]) -> list[tuple[float, float, Anchor]]:
-    """A place for each name beside its dot, clear of the other dots and names where there is one."""
+    """A place for each name beside its dot, clear of other dots and names if possible."""
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
     found = []
     for own, ((x, y), name) in enumerate(zip(places, names, strict=True)):

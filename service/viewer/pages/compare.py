@@ -1,4 +1,4 @@
-"""Runs over the same queries next to each other: what each gains, where, and at what cost."""
+"""Runs over the same queries compared: what each gains, on which queries, and at what cost."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from fieldscope.service.viewer.runs.overview import totals
 from fieldscope.service.viewer.runs.run import Run
 
 LISTED = 3
-"""So many of the queries that a run hurt most, and of those that it helped most, stand at the top."""
+"""The number of queries listed as hurt most, and as helped most."""
 
 DRAWN = 4
-"""So many runs have a chart and lists against the first; further ones have them on the pages of two."""
+"""The number of runs, with the first one, that have a chart and lists; others have them on their pair's page."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A query: what each run made of it. Gains and outcomes are those of every other run against the first; all three
-    are empty where it could not be scored."""
+    """A query with the score of each run, and gain and outcome of each other run against the first. All three are empty
+    if the query could not be scored."""
 
     query_id: str
     text: str
@@ -42,7 +42,7 @@ class Row:
 
 
 def page(runs: Sequence[Run]) -> Page:
-    """Two or more runs; the first is the one that the others are compared with."""
+    """The page of two or more runs; the others are compared with the first."""
     found = sides(runs)
     shared = common(found)
     side_of_run = {side.name: side for side in found}
@@ -110,7 +110,7 @@ def _title(found: Sequence[Side]) -> str:
 
 
 def _groups(found: Sequence[Side], queries: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """The coarsest kind of group that tells queries apart, and each query's own; none where the runs name no such."""
+    """The kind of group with the fewest groups, at least two, and the group of each query; empty if there is none."""
     named = {query: next((own for side in found if (own := side.run.groups(query))), {}) for query in queries}
     kinds = {
         kind: {query: groups[kind] for query, groups in named.items() if kind in groups}

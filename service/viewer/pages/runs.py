@@ -1,4 +1,4 @@
-"""The first page: every run, by benchmark and split."""
+"""The first page: all runs, by benchmark and split."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHOWN_TOGETHER = 24  # runs whose names still fit into a chart
 
 @dataclass(frozen=True)
 class Row:
-    """A run with its figures. `of` is how many queries it has in all, where it is not finished and its folder says."""
+    """A run with its figures. `of` is the number of queries of an unfinished run, if its folder says."""
 
     run: Run
     standings: Mapping[str, Standing]
@@ -32,8 +32,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Task:
-    """The runs of one benchmark and split. `together` are the keys of all that can be compared at once, `available`
-    those of every comparison that a copy on disk has. `chart` has `charted` runs over the same `queries` queries."""
+    """The runs of one benchmark and split. `together` has the keys of all comparable runs, `available` those of every
+    comparison that an exported copy has. `chart` has `charted` runs over the same `queries` queries."""
 
     benchmark: str
     split: str
@@ -46,7 +46,7 @@ class Task:
 
 
 def page(run_list: RunList) -> Page:
-    """Every run below the folder of runs, also those that can't be shown, which say why."""
+    """The page of all runs below the folder; runs that can't be shown say why."""
     runs = run_list.runs()
     tasks: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
@@ -91,7 +91,7 @@ def _row(run: Run) -> Row:
 
 
 def _same_queries(rows: Sequence[Row]) -> list[Row]:
-    """The most runs that are over the same queries and could be scored."""
+    """The largest set of scored runs over the same queries."""
     alike: dict[frozenset[str], list[Row]] = {}
     for row in rows:
         if row.standings:

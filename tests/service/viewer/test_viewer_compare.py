@@ -268,7 +268,7 @@ def test_what_runs_do_not_share_is_told_and_left_out(small: Made) -> None:
     cases = {
         "half": ("half is not finished: 2 queries are ranked so far", 2, 2),
         "other": (f"{first} was asked for something else in these runs and is not compared", 3, 3),
-        "judged": (f"{first} was judged otherwise in these runs and is not scored here", 4, 3),
+        "judged": (f"{first} was judged differently in these runs and is not scored here", 4, 3),
     }
     for name, (sentence, queries, scored) in cases.items():
         page = compare.page(opened(small, "clip", name))
@@ -278,7 +278,7 @@ def test_what_runs_do_not_share_is_told_and_left_out(small: Made) -> None:
         assert sentence in Read(rendered(small, page)).words
     page = compare_query.page(opened(small, "clip", "other"), first)
     assert "asks for something else" in page.context["sentences"][0]
-    assert "There is nothing to compare this query with" in rendered(small, page)
+    assert "so there is nothing to compare" in rendered(small, page)
 
 
 def test_without_judgments_rankings_are_compared_all_the_same(small: Made) -> None:
@@ -292,7 +292,7 @@ def test_without_judgments_rankings_are_compared_all_the_same(small: Made) -> No
     assert "clip and agent do not say which images match, so nothing can be scored" in words
     words = Read(rendered(small, compare_query.page(runs, next(iter(runs[0].digests))))).words
     assert "Lost the most ranks" in words
-    assert "Not both of these runs keep their prompts" in words
+    assert "At least one of these runs does not keep its prompts" in words
 
 
 def test_runs_of_nothing_in_common(small: Made, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_an_old_run_has_all_pages(small: Made, name: str) -> None:
     query_id = next(iter(run.digests))
     for ranked in run.result(query_id).ranking[:3]:
         page = shown(small, name, query_id, ranked.image_id)
-        assert "this run does not say where its images lie" in page
+        assert "this run does not say where its images are" in page
         assert "<img" not in page[page.index("<main") :]
 
 
@@ -251,7 +251,7 @@ def test_another_model_is_not_passed_off_as_the_one_on_record(small: Made) -> No
     query_id = next(iter(run.digests))
     verdict = run.result(query_id).verdicts[0]
     assert [e.source for e in exchanges(run, run.result(query_id), [verdict])] == ["likely"]
-    assert "its key differs from the one on record" in words(shown(small, "predicates", query_id, verdict.image_id))
+    assert "its key differs from the recorded one" in words(shown(small, "predicates", query_id, verdict.image_id))
 
 
 # The chart
@@ -312,7 +312,7 @@ def test_a_fused_answer_and_its_prior_are_the_score() -> None:
     alone = contributions(why(result_of(ranked, **asked), "i"), "p_yes")
     assert not alone.sums
     assert alone.total is None
-    assert "P(yes) itself" in alone.sentence
+    assert "of this strategy is P(yes)" in alone.sentence
 
 
 def test_without_an_answer_there_is_nothing_to_draw() -> None:

@@ -124,7 +124,7 @@ def test_an_old_run_shows_prompts_by_their_fingerprints(small: Made) -> None:
     path.write_text(path.read_text().replace(prompt.fingerprint, "f" * 64))
     page = words(shown(small, "predicates"))
     assert "f" * 64 in page
-    assert "Its words are not to be had." in page
+    assert "The text of this prompt is not available." in page
 
 
 def test_what_is_hostile_is_words(hostile_shelf: Made) -> None:

@@ -220,7 +220,7 @@ def test_a_copy_offers_exactly_the_comparisons_that_it_has(small_shelf: Made) ->
 def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path) -> None:
     site = Site(RunList(tmp_path), live=False)
     page = Html(site.render(site.page("")))
-    assert "There is no run below" in page.text
+    assert "has no runs yet" in page.text
     assert "fieldscope eval fieldnotes-rerank" in page.text
 
 
@@ -286,7 +286,7 @@ def test_the_query_that_was_hurt_most_is_listed_first() -> None:
 
 def test_a_run_without_truth_shows_no_scores() -> None:
     page = _page([digest("a", None, None, calls=5)], judgments=None)
-    assert "Nothing is known here of which images match" in page.text
+    assert "This run has no judgments" in page.text
     assert "Hurt most" not in page.text
     assert "before and after" not in page.text
     assert page.row("a")[2:5] == ["–", "–", "–"]

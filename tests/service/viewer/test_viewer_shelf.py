@@ -173,7 +173,7 @@ def test_a_result_that_was_edited_changes_the_figures_and_the_page(small: Made, 
     assert again.result(query).query_text == text[::-1]
     other = first.digests[unread].text
     edited(small.run("agent") / "results.jsonl", other.encode(), other[::-1].encode())
-    with pytest.raises(ConfigError, match="changed while the page was made; load it again"):
+    with pytest.raises(ConfigError, match="changed while the page was made; reload the page"):
         first.result(unread)
 
 
