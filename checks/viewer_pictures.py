@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 if TYPE_CHECKING:
-    from fieldscope.service.viewer.runs.shelf import Shelf
+    from fieldscope.service.viewer.runs.run_list import RunList
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 1400
@@ -39,11 +39,11 @@ def pictures(runs: Path, b: str | None) -> None:
     """Take the three pictures."""
     from playwright.sync_api import sync_playwright
 
-    from fieldscope.service.viewer.runs.shelf import Shelf
+    from fieldscope.service.viewer.runs.run_list import RunList
     from fieldscope.service.wiring.settings import Settings
     from tests.ui.conftest import FLAGS, served
 
-    shelf = Shelf(runs, store=Settings().store_path)
+    shelf = RunList(runs, store=Settings().store_path)
     wanted = story(shelf, b)
     with served(shelf) as place, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
@@ -60,10 +60,10 @@ def pictures(runs: Path, b: str | None) -> None:
         browser.close()
 
 
-def story(shelf: Shelf, b: str | None) -> list[Wanted]:
+def story(shelf: RunList, b: str | None) -> list[Wanted]:
     """What the pictures show."""
     from fieldscope.service.viewer import addresses
-    from fieldscope.service.viewer.comparisons import comparable
+    from fieldscope.service.viewer.comparison.comparable import comparable
 
     together = max(comparable(shelf.runs()), key=len)
     first, second = together[0], next((run for run in together if run.key == b), together[-1])

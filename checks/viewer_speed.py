@@ -49,7 +49,7 @@ def measure(folder: Path, queries: int = 160, candidates: int = 100, predicates:
     made = shelves.big(folder, queries, candidates, predicates)
     site = Site(made.shelf(), live=True)
     began = time.process_time()
-    a, b = site.shelf.runs()
+    a, b = site.run_list.runs()
     queries_read = len(a.digests) + len(b.digests)
     reading = time.process_time() - began
     print(f"reading {queries_read} queries, once: {reading:.1f} s")

@@ -1,1 +1,1 @@
-"""Is this model fit to rank with? Known pictures and questions, one check for each thing that silently ruins it."""
+"""Checks whether a model is fit for ranking: one module a check, each with known images and questions."""

@@ -1,4 +1,4 @@
-"""Putting a question to the model as the strategies do, and reading what came back."""
+"""Asks the model as the strategies do, and reads its answers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart, Toke
 from fieldscope.agent.lmm.choice import LETTERS, choose
 from fieldscope.agent.lmm.yes_no import YES_NO, p_yes, word
 from fieldscope.prompts.prompt import load_prompt
-from fieldscope.service.doctor.pictures import Drawn
+from fieldscope.service.doctor.images import Drawn
 
 _DOUBT = 0.2
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One answer. `p` is P(yes), in [0, 1]: from the log-probabilities, 0 or 1 by the text where none came, None where
-    neither can be read; `reason` says why log-probabilities can't. `error` says why there is no answer at all."""
+    """One answer. `p` is P(yes), in [0, 1]: from the log-probabilities, or 0 or 1 by the text if there are none; None
+    if neither can be read. `reason` says why the log-probabilities can't be read, `error` why there is no answer."""
 
     p: float | None = None
     text: str = ""
@@ -34,15 +34,15 @@ class Reading:
         return float(self.text != other.text)
 
     def strays(self, other: Reading) -> float:
-        """The same for two answers to one request. A text that says the other thing although P(yes) leaves no doubt
-        was drawn by chance: the server has a temperature of its own."""
+        """How far two answers to one request differ, in [0, 1]. 1 if their texts contradict each other although P(yes)
+        is clear: then the server samples at a temperature of its own."""
         sure = self.p is not None and abs(self.p - 0.5) > _DOUBT
         drawn = sure and {_said(self.text), _said(other.text)} == {"positive", "negative"}
         return 1.0 if drawn else self.apart(other)
 
 
 class Asker:
-    """The model, the pictures, and how many log-probabilities (0 to 20) it is asked for. Counts its `calls`."""
+    """The model, its images, and how many log-probabilities (0 to 20) are requested. Counts its `calls`."""
 
     def __init__(self, lmm: LMM, images: Drawn) -> None:
         self.lmm = lmm
@@ -52,17 +52,17 @@ class Asker:
         self._predicate, self._pair, self._set = map(load_prompt, ("ask_predicate", "compare_pair", "compare_set"))
 
     async def yes_no(self, question: str, *image_ids: str) -> Reading:
-        """A yes/no question about a picture."""
+        """Ask a yes/no question about an image."""
         return await self.read(await self.question(question, *image_ids))
 
     async def question(self, question: str, *image_ids: str) -> LMMRequest:
-        """The request for it."""
+        """The request of a yes/no question."""
         text = TextPart(text=self._predicate.render(question=question))
         shown = await image_parts(self.images, image_ids)
         return LMMRequest(messages=messages(self._predicate, *shown, text), top_logprobs=self.top_logprobs)
 
     async def read(self, request: LMMRequest) -> Reading:
-        """Ask, and read P(yes)."""
+        """Send a request, and read P(yes)."""
         self.calls += 1
         answer = await ask(self.lmm, request)
         if answer.response is None:
@@ -74,8 +74,8 @@ class Asker:
         return Reading({"positive": 1.0, "negative": 0.0, "neither": None}[_said(text)], text)
 
     async def best(self, description: str, image_ids: Sequence[str]) -> tuple[int | None, str | None]:
-        """Which of two to four pictures it takes for the best match, by its place; else None, and the error if the
-        call failed."""
+        """The place of the image, of two to four, that the model takes for the best match. None if its answer can't be
+        read; the second value is the error of a failed call."""
         prompt = self._pair if len(image_ids) == 2 else self._set
         content: list[TextPart | ImagePart] = []
         for letter, image in zip(LETTERS, await image_parts(self.images, image_ids), strict=False):

@@ -1,4 +1,4 @@
-"""The whole examination, check by check."""
+"""Runs all checks on a model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from fieldscope.retrieval.progress import Report
 from fieldscope.service.doctor.asker import Asker
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.form import check_form
+from fieldscope.service.doctor.images import Drawn
 from fieldscope.service.doctor.lineup import NAME as LINEUP
 from fieldscope.service.doctor.lineup import check_lineup
 from fieldscope.service.doctor.logprobs import grant, judge_logprobs, judge_top_logprobs
-from fieldscope.service.doctor.pictures import Drawn
 from fieldscope.service.doctor.prefix import check_prefix
 from fieldscope.service.doctor.probes import fieldnotes, shapes
 from fieldscope.service.doctor.server import check_server
@@ -29,9 +29,9 @@ _CHECKS = 12
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found, check by check: of which model, with which set of pictures, in how many calls and seconds.
+    """The findings about the model `identity`, made with the set of images `probe`, in `calls` and `seconds`.
 
-    Where the server does not answer there is that finding alone, and no set of pictures.
+    If the server does not answer, that is the only finding, and `probe` is None.
     """
 
     identity: str
@@ -47,13 +47,13 @@ class Examination:
 
 
 async def examine(settings: Settings, report: Report) -> Examination:
-    """Ask the model of these settings, past the response cache.
+    """Examine the model of these settings without the response cache.
 
-    A server is asked about plain shapes first, and about FieldNotes' animals where it is lost among those; the bundled
-    LMM knows the animals only. Raises `ConfigError` where there is no model to ask.
+    A server is asked about plain shapes, and about FieldNotes' animals if it fails on shapes; the bundled LMM knows
+    only the animals. Raises `ConfigError` if no model is configured.
     """
     probe = shapes() if settings.lmm_url else fieldnotes()
-    pictures = Drawn(probe.pictures)
+    images = Drawn(probe.images)
     started = time.perf_counter()
     findings: list[Finding] = []
 
@@ -61,8 +61,8 @@ async def examine(settings: Settings, report: Report) -> Examination:
         findings.extend(found)
         report(len(findings), _CHECKS)
 
-    async with open_bare_lmm(settings, pictures) as lmm:
-        asker = Asker(lmm, pictures)
+    async with open_bare_lmm(settings, images) as lmm:
+        asker = Asker(lmm, images)
         report(0, _CHECKS)
 
         def done(name: str | None) -> Examination:
@@ -81,7 +81,7 @@ async def examine(settings: Settings, report: Report) -> Examination:
         if is_seen(sight):
             add(await check_lineup(asker, probe))
         else:
-            add(Finding(LINEUP, "unknown", "a single picture is not seen", "see image seen"))
+            add(Finding(LINEUP, "unknown", "the model does not see a single image", "see the check 'image seen'"))
         first = looks[0]
         add(await check_structure(asker, probe, *([first.known.right] if first.right.error is None else [])))
         repeats = await check_repeats(asker, looks)

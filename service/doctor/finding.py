@@ -1,4 +1,4 @@
-"""What a check found: the state, what was seen, what it means for a ranking, and what to change."""
+"""The result of a check: its state, the observation, what it means for a ranking, and what to change."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ State = Literal["ok", "warn", "fail", "unknown"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's result. `unknown` is a thing that could not be told, and no fault. `change` is empty where all is
-    well."""
+    """One check's result. `unknown` means that the check could not decide; it is no fault. `change` is empty if nothing
+    needs to change."""
 
     name: str
     state: State

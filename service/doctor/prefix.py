@@ -1,4 +1,4 @@
-"""Is a picture read once, however many questions follow? (prompt-prefix caching)"""
+"""Does the server read an image once for all questions about it (prompt-prefix caching)?"""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from fieldscope.agent.lmm.openai import OpenAILMM
 from fieldscope.core.errors import FieldscopeError
 from fieldscope.service.doctor.asker import Asker
 from fieldscope.service.doctor.finding import Finding
-from fieldscope.service.doctor.pictures import mosaic
+from fieldscope.service.doctor.images import mosaic
 from fieldscope.service.doctor.probes import Probe
 
 NAME = "prefix caching"
 _PICTURES = 3
 _SIDE = 672
-_ONCE = "a picture is read once, however many questions follow"
-_SLOWER = "every question of an image costs as much as the first: the ranking is the same, and slower"
-_FLAGS = "serve with --enable-prefix-caching; short prompts need small blocks (--block-size)"
+_ONCE = "an image is read once for all questions about it"
+_SLOWER = "every question about an image costs as much as the first; the ranking is the same, but slower"
+_FLAGS = "serve with --enable-prefix-caching, and with small blocks (--block-size) if prompts are short"
 
 
 async def check_prefix(asker: Asker, probe: Probe) -> Finding:
-    """Two questions about each of a few new pictures: how many of its tokens does the server find in its cache?
+    """Ask two questions about each of a few new images, and read how many tokens the server found in its cache.
 
-    Where it does not count them the time is shown, and nothing follows from it: a busy machine takes its own time.
+    If the server does not count them, the time is shown but decides nothing, because the machine may be busy.
     """
     lmm = asker.lmm
     if not isinstance(lmm, OpenAILMM):
@@ -33,23 +33,26 @@ async def check_prefix(asker: Asker, probe: Probe) -> Finding:
     firsts, seconds = [], []
     try:
         for _ in range(_PICTURES):
-            picture = asker.images.add(mosaic(_SIDE))
-            firsts.append(await _measure(asker, lmm, await asker.question(first_question, picture)))
-            seconds.append(await _measure(asker, lmm, await asker.question(second_question, picture)))
+            image = asker.images.add(mosaic(_SIDE))
+            firsts.append(await _measure(asker, lmm, await asker.question(first_question, image)))
+            seconds.append(await _measure(asker, lmm, await asker.question(second_question, image)))
     except FieldscopeError as error:
-        return Finding(NAME, "unknown", str(error), "a new picture of this size could not be asked about")
+        return Finding(NAME, "unknown", str(error), "no question about a new image of this size was answered")
     counted = [tokens for _, tokens, _ in seconds if tokens is not None]
     if counted:
         gained = int(median(counted)) - int(median(tokens or 0 for _, tokens, _ in firsts))
         whole = int(median(tokens for _, _, tokens in seconds))
-        seen = f"the second question finds {max(gained, 0)} more of its {whole} tokens cached than the first"
+        seen = f"of {whole} tokens, {max(gained, 0)} more are cached for the second question than for the first"
         if gained > 0:
             return Finding(NAME, "ok", seen, _ONCE)
         return Finding(NAME, "warn", seen, _SLOWER, _FLAGS)
     first, second = (median(taken for taken, *_ in each) for each in (firsts, seconds))
-    seen = f"no count; the second question takes {second / first:.0%} of the first one's {1000 * first:.0f} ms"
-    meaning = "the time alone does not show whether a picture is kept: it depends on what else the machine does"
-    return Finding(NAME, "unknown", seen, meaning, "serve with --enable-prompt-tokens-details, and vLLM counts them")
+    seen = "the server does not count cached tokens; the second question takes "
+    seen += f"{second / first:.0%} of the first one's {1000 * first:.0f} ms"
+    meaning = "the time alone does not show whether the image is cached, because it depends on the machine's load"
+    return Finding(
+        NAME, "unknown", seen, meaning, "serve with --enable-prompt-tokens-details, so that vLLM counts cached tokens"
+    )
 
 
 async def _measure(asker: Asker, lmm: OpenAILMM, request: LMMRequest) -> tuple[float, int | None, int]:

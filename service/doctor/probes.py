@@ -1,4 +1,4 @@
-"""Pictures with known answers to questions: plain shapes for any model, FieldNotes' animals for the bundled one."""
+"""Images with known answers: plain shapes for any model, FieldNotes' animals for the bundled one."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from PIL import Image as PILImage
 
 from fieldscope.fieldnotes.render import render
 from fieldscope.fieldnotes.scene import Group, Scene
-from fieldscope.service.doctor.pictures import blank, circle, dots, square, triangle
+from fieldscope.service.doctor.images import blank, circle, dots, square, triangle
 
 BLANK = "blank"
-"""The id of the empty picture, in every set."""
+"""The id of the blank image in every set."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """A question, the picture of which the answer is yes, and one of which it is no."""
+    """A question, the image for which the answer is yes, and one for which it is no."""
 
     question: str
     right: str
@@ -26,18 +26,18 @@ class Known:
 
 @dataclass(frozen=True)
 class Probe:
-    """A set of `pictures` by id, known answers about them, and a `lineup`: four descriptions, each of one picture."""
+    """A set of images by id, known answers about them, and a `lineup`: four descriptions, each with its image."""
 
     name: str
-    pictures: Mapping[str, PILImage.Image]
+    images: Mapping[str, PILImage.Image]
     known: tuple[Known, ...]
     lineup: tuple[tuple[str, str], ...]
 
 
 def shapes() -> Probe:
-    """Shapes, colours and numbers. Every picture is right for one question and wrong for another, so that a model that
+    """Shapes, colours and numbers. Every image is right for one question and wrong for another, so that a model that
     always says yes, or always no, is wrong half of the time."""
-    pictures = {
+    images = {
         "red circle": circle("red"),
         "blue square": square("blue"),
         "green triangle": triangle("green"),
@@ -55,11 +55,11 @@ def shapes() -> Probe:
         Known("are there exactly three black dots?", "three dots", "two dots"),
     )
     lineup = tuple((f"a {name}", name) for name in ("red circle", "blue square", "green triangle", "yellow circle"))
-    return Probe("shapes", pictures, known, lineup)
+    return Probe("shapes", images, known, lineup)
 
 
 def fieldnotes() -> Probe:
-    """The same in FieldNotes' pictures and words, which are all that the bundled LMM knows."""
+    """The same with FieldNotes' images and words, the only ones that the bundled LMM knows."""
     scenes = {
         "two crabs": Scene("beach", "clear", (Group("crab", "red", 2),)),
         "owl": Scene("forest", "clear", (Group("owl", "white", 1),)),
@@ -82,5 +82,5 @@ def fieldnotes() -> Probe:
         ("a black fox in the snow", "black fox"),
         ("three yellow ducks at a pond", "ducks"),
     )
-    pictures = {name: render(scene) for name, scene in scenes.items()}
-    return Probe("fieldnotes", {**pictures, BLANK: blank()}, known, lineup)
+    images = {name: render(scene) for name, scene in scenes.items()}
+    return Probe("fieldnotes", {**images, BLANK: blank()}, known, lineup)

@@ -1,4 +1,4 @@
-"""Is the server there, does it serve the model, and does it answer at all?"""
+"""Does the server run, serve the model, and answer?"""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fieldscope.service.doctor.probes import Probe
 from fieldscope.service.wiring.models import check_served
 
 NAME = "server"
-_MEANING = "nothing else can be told without a server that answers under this name"
+_MEANING = "without a server that answers for this model, nothing else can be checked"
 
 
 async def check_server(asker: Asker, probe: Probe) -> Finding:
-    """One picture, else words alone: a server that takes no pictures is one that answers."""
+    """Ask about one image, or without an image if that fails: a server that refuses images does answer."""
     lmm = asker.lmm
     if not isinstance(lmm, OpenAILMM):
         return Finding(NAME, "ok", "the bundled LMM, in this process", "no server is needed")
@@ -28,10 +28,12 @@ async def check_server(asker: Asker, probe: Probe) -> Finding:
     if reading.error is not None:
         reading = await asker.yes_no(first.question)
     if reading.error is not None:
-        change = "do what the message says; the server's log may say more. FIELDSCOPE_API_KEY holds the key, if any"
-        return Finding(NAME, "fail", f"{lmm.url} serves {lmm.model}, but: {reading.error}", _MEANING, change)
+        change = "follow the message, and look into the server's log. If the server needs a key, set FIELDSCOPE_API_KEY"
+        return Finding(
+            NAME, "fail", f"{lmm.url} serves {lmm.model}, but a question failed: {reading.error}", _MEANING, change
+        )
     if not listed:
-        seen = f"{lmm.url} answers, and has no list of models that can be read"
-        meaning = "the model's name is taken on trust: some servers answer under any name"
-        return Finding(NAME, "warn", seen, meaning, "check that the name is that of the model you mean")
+        seen = f"{lmm.url} answers, but its list of models can't be read"
+        meaning = "the model's name can't be verified; some servers answer for any name"
+        return Finding(NAME, "warn", seen, meaning, "check that --model names the model you want")
     return Finding(NAME, "ok", f"{lmm.url} serves {lmm.model}, and it answers", "the model can be asked")

@@ -1,4 +1,4 @@
-"""How are yes and no spelled, and how much of the probability is on them?"""
+"""How does the model spell yes and no, and how much of the probability do they get?"""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ _WORTH_NAMING = 0.005
 
 
 def judge_spellings(readings: Sequence[Reading]) -> Finding:
-    """Over the alternatives of many answers."""
+    """Judge the alternatives of many answers."""
     answered = [reading for reading in readings if reading.error is None]
     given = [reading for reading in answered if reading.alternatives]
     if not given:
         texts = ", ".join(sorted({repr(reading.text[:20]) for reading in answered})[:_SHOWN]) or "nothing"
-        return Finding(NAME, "unknown", f"no log-probabilities came; the texts are {texts}", "see log-probabilities")
+        return Finding(
+            NAME,
+            "unknown",
+            f"the server returned no log-probabilities; the texts are {texts}",
+            "see the check 'log-probabilities'",
+        )
     spelled: defaultdict[str, float] = defaultdict(float)
     said: defaultdict[str, float] = defaultdict(float)
     for reading in given:
@@ -33,16 +38,16 @@ def judge_spellings(readings: Sequence[Reading]) -> Finding:
                 spelled[alternative.token] += share
     mass = sum(spelled.values())
     unreadable = sum(reading.p is None for reading in given)
-    seen = f"{_list(spelled) or 'none'}; {min(mass, 1.0):.0%} of the probability is on them"
+    seen = f"{_list(spelled) or 'none'}; {min(mass, 1.0):.0%} of the probability in total"
     if unreadable == 0 and mass >= _ENOUGH:
-        return Finding(NAME, "ok", seen, "all of these count, whatever their case and the space before them")
-    seen += f", instead {_list({token: share for token, share in said.items() if token not in spelled})}"
+        return Finding(NAME, "ok", seen, "all of these count as yes or no, whatever their case and leading spaces")
+    seen += f"; other tokens: {_list({token: share for token, share in said.items() if token not in spelled})}"
     reasons = Counter(reading.reason for reading in given if reading.p is None)
     why = f": {reasons.most_common(1)[0][0]}" if reasons else ""
-    meaning = f"{unreadable} of {len(given)} answers can't be read as yes or no, and would be unknown{why}"
+    meaning = f"{unreadable} of {len(given)} answers can't be read as yes or no and would be unknown{why}"
     change = (
-        "switch thinking off (extra_body with chat_template_kwargs in the strategy), or say where the answer starts "
-        "(answer_after, with max_tokens for both); else word the prompt so that the answer begins with yes or no"
+        "turn thinking off (extra_body with chat_template_kwargs in the strategy), or say where the answer starts "
+        "(answer_after, with a larger max_tokens), or reword the prompt so that the answer begins with yes or no"
     )
     return Finding(NAME, "fail" if unreadable > len(given) / 2 else "warn", seen, meaning, change)
 

@@ -1,4 +1,4 @@
-"""Is a JSON schema honoured?"""
+"""Does the server enforce a JSON schema?"""
 
 from __future__ import annotations
 
@@ -19,34 +19,36 @@ NAME = "JSON schema"
 _ANSWERS = 3
 _MAX_TOKENS = 96
 _SHOWN = 60
-_MEANING = "thinking about a query, predicates and joint answers need JSON of a given shape"
+_MEANING = "synthesis, predicates and joint answers need JSON of a given schema"
 
 
-async def check_structure(asker: Asker, probe: Probe, *pictures: str) -> Finding:
-    """A plain question whose answer only the schema makes JSON; where that fails, one that asks for JSON in words.
+async def check_structure(asker: Asker, probe: Probe, *images: str) -> Finding:
+    """Ask a plain question with a schema; if that fails, one whose prompt asks for JSON.
 
-    What is shown is beside the point: `pictures` are whatever the model takes.
+    `images` are the ids of images that the model accepts, if any; their content does not matter.
     """
     questions = [known.question for known in probe.known[:_ANSWERS]]
-    plain = await _answer(asker, pictures, "ask_predicate", question=questions[0])
+    plain = await _answer(asker, images, "ask_predicate", question=questions[0])
     if _fits(plain):
-        return Finding(NAME, "ok", f"a plain question is answered with {_short(plain)}", f"{_MEANING}; it is enforced")
+        return Finding(
+            NAME, "ok", f"a plain question is answered with {_short(plain)}", f"{_MEANING}; the server enforces it"
+        )
     if _holds(plain):
-        seen = f"it stands among other text: {_short(plain)}"
-        change = "switch off what the server adds to the answer; the object is found among other text all the same"
-        return Finding(NAME, "warn", seen, f"{_MEANING}; other programs could not read it", change)
+        seen = f"the JSON is surrounded by other text: {_short(plain)}"
+        change = "turn off what the server adds to answers; Fieldscope finds the JSON in the text"
+        return Finding(NAME, "warn", seen, f"{_MEANING}; other programs may not be able to read it", change)
     listed = " ".join(f"{number}. {question}" for number, question in enumerate(questions, start=1))
-    asked = await _answer(asker, pictures, "ask_joint", questions=listed)
-    change = "use a server with guided decoding, such as vLLM, with its structured outputs left on"
+    asked = await _answer(asker, images, "ask_joint", questions=listed)
+    change = "use a server with guided decoding, such as vLLM with structured outputs"
     if _holds(asked):
-        seen = f"followed where the words ask for JSON, else {_short(plain)}"
-        return Finding(NAME, "warn", seen, f"{_MEANING}; this model writes it by itself, at times wrongly", change)
-    return Finding(NAME, "fail", f"{_short(asked)} in place of an object with {_ANSWERS} answers", _MEANING, change)
+        seen = f"JSON only if the prompt asks for it, else {_short(plain)}"
+        return Finding(NAME, "warn", seen, f"{_MEANING}; this model writes it unaided, and may make mistakes", change)
+    return Finding(NAME, "fail", f"{_short(asked)} instead of an object with {_ANSWERS} answers", _MEANING, change)
 
 
-async def _answer(asker: Asker, pictures: Sequence[str], prompt_name: str, **values: str) -> str:
+async def _answer(asker: Asker, images: Sequence[str], prompt_name: str, **values: str) -> str:
     prompt = load_prompt(prompt_name)
-    shown = await image_parts(asker.images, pictures)
+    shown = await image_parts(asker.images, images)
     request = LMMRequest(
         messages=messages(prompt, *shown, TextPart(text=prompt.render(**values))),
         max_tokens=_MAX_TOKENS,
@@ -58,7 +60,7 @@ async def _answer(asker: Asker, pictures: Sequence[str], prompt_name: str, **val
 
 
 def _schema() -> dict[str, object]:
-    """That of joint answers, for exactly so many."""
+    """The schema of joint answers, with the number of answers fixed."""
     schema = AnswersAnswer.model_json_schema()
     schema["properties"]["answers"] |= {"minItems": _ANSWERS, "maxItems": _ANSWERS}
     return schema
@@ -72,7 +74,7 @@ def _fits(text: str) -> bool:
 
 
 def _holds(text: str) -> bool:
-    """Whether it can be read, as the strategies read it."""
+    """Whether a strategy could read the text."""
     try:
         return len(read_json(text, AnswersAnswer).answers) == _ANSWERS
     except ValueError:

@@ -1,6 +1,6 @@
-"""How many questions a second, one at a time and many at once?
+"""How many questions a second does the server answer, one at a time and many at once?
 
-Speed is shown and decides nothing: a busy machine is slow, and its model ranks as well as ever. Calls that fail decide.
+Only failed calls are a fault. Speed is shown without a judgment, because it depends on the machine's load.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 from fieldscope.service.doctor.asker import Asker
 from fieldscope.service.doctor.finding import Finding
-from fieldscope.service.doctor.pictures import mosaic
+from fieldscope.service.doctor.images import mosaic
 from fieldscope.service.doctor.probes import Probe
 
 NAME = "throughput"
 CALLS = {1: 8, 8: 32, 32: 96}
-"""Calls in flight at once, and how many calls each is measured with at most."""
+"""Calls in flight at once -> the largest number of calls that measure it."""
 
 PATIENCE = 10.0
-"""Seconds after which no further call of a measurement begins."""
+"""Seconds after which a measurement starts no further call."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,18 @@ class _Rate:
 
 
 async def check_throughput(asker: Asker, probe: Probe) -> Finding:
-    """A new picture for every question, so that nothing is cached. The speed is shown, and decides nothing: it depends
-    on what else the machines do."""
+    """Measure with a new image for every question, so that nothing is cached."""
     question = probe.known[0].question
     rates = {at_once: await _measure(asker, question, at_once, calls) for at_once, calls in CALLS.items()}
     seen = "; ".join(f"{rate.per_second:.1f} calls/s with {at_once} at once" for at_once, rate in rates.items())
     failed = [rate for rate in rates.values() if rate.failed]
     if failed:
         lost, calls = sum(rate.failed for rate in failed), sum(rate.calls for rate in rates.values())
-        meaning = f"{lost} of {calls} calls failed ({failed[0].error}); those that stay failed are unknown"
+        meaning = f"{lost} of {calls} calls failed ({failed[0].error}); after several attempts, they are unknown"
         return Finding(NAME, "warn", seen, meaning, "use a lower --concurrency")
     most = max(rates)
     alone, many = rates[min(rates)].per_second, rates[most].per_second
-    meaning = f"1,000 calls about new pictures take {_span(1000 / max(many, alone))}"
+    meaning = f"1,000 calls about new images take {_span(1000 / max(many, alone))}"
     return Finding(NAME, "ok", seen, f"{meaning}; {most} at once are {many / alone:.1f} times as fast as one at a time")
 
 

@@ -140,8 +140,8 @@ class _Fallback:
 
 
 def _viewer(settings: ServerSettings) -> FastAPI:
-    """The viewer of the runs folder, and below `/served` of the served calls."""
-    from fieldscope.service.viewer.runs.shelf import Shelf
+    """The viewer over the runs folder, and below `/served` over what was served."""
+    from fieldscope.service.viewer.runs.run_list import RunList
     from fieldscope.service.viewer.server import viewer_router
     from fieldscope.service.viewer.site import Site
 
@@ -151,8 +151,8 @@ def _viewer(settings: ServerSettings) -> FastAPI:
         folder.mkdir(parents=True, exist_ok=True)
     viewer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=_NO_TELEMETRY)
     add_handlers(viewer)
-    viewer.include_router(viewer_router(Site(Shelf(traces, store=store), live=True)), prefix=catalog.SERVED)
-    viewer.include_router(viewer_router(Site(Shelf(settings.runs_folder, store=store), live=True, try_it=True)))
+    viewer.include_router(viewer_router(Site(RunList(traces, store=store), live=True)), prefix=catalog.SERVED)
+    viewer.include_router(viewer_router(Site(RunList(settings.runs_folder, store=store), live=True, try_it=True)))
     return viewer
 
 

@@ -1,6 +1,6 @@
-"""Where each page lies below the site's root. The same for live and exported pages, so every link is a relative one.
+"""The address of each page below the site's root, the same for live and exported pages; all links are relative.
 
-Ids become file names by `slug`, which is reversible but for very long ids; those are found by asking for their slug.
+Ids become file names by `slug`, which is reversible except for very long ids; those are found by comparing slugs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def slug(text: str) -> str:
 
 
 def unslug(name: str, ids: Iterable[str]) -> str | None:
-    """The id with this slug: by reading it, or where it is too long for that, the one among `ids` that has it."""
+    """The id with this slug; `ids` are searched if the slug is a hash. None if there is none."""
     if name.startswith("~~"):
         return next((each for each in ids if slug(each) == name), None)
     text = unquote(name.replace("~", "%"))
@@ -43,12 +43,12 @@ def prompts_page(run: str) -> str:
 
 
 def annotations_page(run: str) -> str:
-    """What people marked in a run."""
+    """The marks of a run."""
     return f"runs/{run}/annotations.html"
 
 
 def annotations_file(run: str) -> str:
-    """The same as CSV."""
+    """The marks of a run as CSV."""
     return f"runs/{run}/annotations.csv"
 
 
@@ -63,7 +63,7 @@ def image_page(run: str, query_id: str, image_id: str) -> str:
 
 
 def compare_page(runs: Sequence[str]) -> str:
-    """Runs next to each other; the first is the one that differences are to."""
+    """A comparison of runs; the others are compared with the first."""
     return f"compare/{_SEPARATOR.join(runs)}/{INDEX}"
 
 
@@ -73,17 +73,17 @@ def compare_query_page(runs: Sequence[str], query_id: str) -> str:
 
 
 def compared(name: str) -> tuple[str, ...]:
-    """The keys in the name of a comparison's folder."""
+    """The keys of the runs in the name of a comparison's folder."""
     return tuple(name.split(_SEPARATOR))
 
 
 def thumbnail(collection: str, image_id: str) -> str:
-    """A small picture; `collection` is its key."""
+    """A small image; `collection` is the key of its collection."""
     return f"thumbnails/{collection}/{slug(image_id)}.webp"
 
 
 def picture(collection: str, image_id: str) -> str:
-    """A picture at its own size, or as large as a page needs it."""
+    """A large image."""
     return f"pictures/{collection}/{slug(image_id)}.webp"
 
 
@@ -93,5 +93,5 @@ def static(name: str) -> str:
 
 
 def relative(address: str, page: str) -> str:
-    """An address as the page that lies at another one links to it."""
+    """An address relative to the page at another address."""
     return "../" * page.count("/") + address

@@ -1,4 +1,4 @@
-"""The site as a folder of files that opens from the file system, so that a run can be published."""
+"""Exports the site as a folder of files, which a browser opens without a server."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from fieldscope.core.fingerprint import fingerprint
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.pictures import Pictures, Size
 from fieldscope.service.viewer.runs.annotations import as_csv
-from fieldscope.service.viewer.runs.shelf import Shelf, stamp
+from fieldscope.service.viewer.runs.run_list import RunList, stamp
 from fieldscope.service.viewer.site import Site
 from fieldscope.service.wiring.feedback import progress
 
 Pool = TypeVar("Pool", bound=Executor)
 
 MARKER = "fieldscope-export.json"
-"""The file that says that a folder is an export, and of what. Whatever is older than it is to be written again."""
+"""The file that marks a folder as an export and identifies its content. Files older than it are written again."""
 
 _HERE = Path(__file__).parent
 _CHUNK = 50  # pages that a process writes at once: those of one query share what was read of it
@@ -40,7 +40,7 @@ _PICTURE = re.compile(r'"(?:\.\./)*((thumbnails|pictures)/([0-9a-z]+)/([\w.~-]+)
 
 @dataclass(frozen=True)
 class Exported:
-    """How much lies in the folder."""
+    """The number of pages and images in the folder."""
 
     pages: int
     pictures: int
@@ -48,7 +48,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Pages:
-    """Pages to write, for whichever process does it."""
+    """Pages for a process to write."""
 
     root: Path
     images: Path | None
@@ -58,12 +58,12 @@ class _Pages:
 
 
 def export(site: Site, folder: Path, *, originals: bool = False) -> Exported:
-    """Write every page of the site with its styles, scripts and pictures into `folder`. Large pictures are thumbnails
-    there unless `originals` says otherwise.
+    """Write every page of the site with its styles, scripts and images into `folder`. Large images are exported as
+    thumbnails unless `originals` is set.
 
-    Each file is written whole or not at all. The same call goes on where an earlier one stopped; after a change of the
-    runs, or of the viewer, everything is written anew, and pages that lead to nothing any more stay where they are.
-    Raises `ConfigError`, with nothing written, for a folder that holds anything but an export.
+    Each file is written completely or not at all. A repeated call continues where an earlier one stopped; after a
+    change of the runs or the viewer, it writes everything again. Obsolete pages are not deleted. Raises `ConfigError`,
+    with nothing written, for a folder that contains anything but an export.
     """
     _claim(folder, _identity(site, originals))
     for path in sorted((_HERE / "static").iterdir()):
@@ -71,7 +71,7 @@ def export(site: Site, folder: Path, *, originals: bool = False) -> Exported:
     pages = list(_addresses(site))
     found: set[str] = set()
     chunks = [
-        _Pages(site.shelf.root, site.shelf.images, site.shelf.store, folder, tuple(pages[at : at + _CHUNK]))
+        _Pages(site.run_list.root, site.run_list.images, site.run_list.store, folder, tuple(pages[at : at + _CHUNK]))
         for at in range(0, len(pages), _CHUNK)
     ]
     with _workers(len(pages)) as spread, progress("writing pages") as report:
@@ -79,31 +79,33 @@ def export(site: Site, folder: Path, *, originals: bool = False) -> Exported:
         for done, pictures in enumerate(spread(_write_pages, chunks), start=1):
             found |= pictures
             report(min(done * _CHUNK, len(pages)), len(pages))
-    for run in site.shelf.runs():
+    for run in site.run_list.runs():
         if run.problem is None:
             replace_file(folder / addresses.annotations_file(run.key), as_csv(run).encode())
-    _write_pictures(site.shelf, folder, sorted(found), originals)
+    _write_pictures(site.run_list, folder, sorted(found), originals)
     return Exported(len(pages), len(found))
 
 
 def _claim(folder: Path, identity: str) -> None:
-    """Make the folder ours, or go on in it."""
+    """Mark the folder as this export, new or continued."""
     marker = folder / MARKER
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not marker.is_file() and any(folder.iterdir()):
-            raise ConfigError(f"{folder} holds something else than an export; choose another folder")
-        told = f"{json.dumps({'export': identity})}\n".encode()
-        if not marker.is_file() or marker.read_bytes() != told:
-            replace_file(marker, told)
+            raise ConfigError(f"{folder} is not empty and is no export. Choose another folder.")
+        content = f"{json.dumps({'export': identity})}\n".encode()
+        if not marker.is_file() or marker.read_bytes() != content:
+            replace_file(marker, content)
     except OSError as error:
-        raise ConfigError(f"can't write to {folder}: {error.strerror}") from error
+        raise ConfigError(
+            f"can't write to {folder}: {error.strerror}. Choose another folder, or make room on the disk."
+        ) from error
 
 
 def _identity(site: Site, originals: bool) -> str:
-    """What decides how the files come out: the runs as they are, their marks, the viewer itself."""
+    """A fingerprint of what the files are made from: the runs, their marks, and the viewer itself."""
     runs = {}
-    for run in site.shelf.runs():
+    for run in site.run_list.runs():
         marks = "" if run.problem else as_csv(run)
         runs[run.key] = [str(run.folder.resolve()), repr(stamp(run.folder)), marks]
     viewer = {
@@ -111,19 +113,19 @@ def _identity(site: Site, originals: bool) -> str:
         for path in sorted(_HERE.rglob("*"))
         if path.suffix in (".py", ".html", ".css", ".js", ".svg")
     }
-    shelf = [str(site.shelf.images), str(site.shelf.store)]
-    return fingerprint({"runs": runs, "viewer": viewer, "shelf": shelf, "originals": originals})
+    run_list = [str(site.run_list.images), str(site.run_list.store)]
+    return fingerprint({"runs": runs, "viewer": viewer, "run_list": run_list, "originals": originals})
 
 
 def _addresses(site: Site) -> Iterator[str]:
-    """All pages, and for runs that can't be shown those that say why."""
+    """All pages; runs that can't be shown have a page that says why."""
     yield from site.addresses()
-    yield from (addresses.run_page(run.key) for run in site.shelf.runs() if run.problem is not None)
+    yield from (addresses.run_page(run.key) for run in site.run_list.runs() if run.problem is not None)
 
 
 @contextmanager
 def _workers(pages: int) -> Iterator[Callable[[Callable[[_Pages], set[str]], Sequence[_Pages]], Iterator[set[str]]]]:
-    """A `map` over as many processes as there are cores, or in this one where there is little to do."""
+    """A `map` over one process per core, or within this process for few pages."""
     if pages <= _FEW:
         yield map
         return
@@ -135,7 +137,7 @@ def _workers(pages: int) -> Iterator[Callable[[Callable[[_Pages], set[str]], Seq
 
 @contextmanager
 def _cancelling(pool: Pool) -> Iterator[Pool]:
-    """What was not begun when somebody interrupts is not done any more."""
+    """Cancel pending work on an interruption."""
     try:
         yield pool
     finally:
@@ -149,11 +151,11 @@ def _leave_interrupts() -> None:
 
 @lru_cache(maxsize=1)
 def _site(root: Path, images: Path | None, store: Path | None) -> Site:
-    return Site(Shelf(root, images, store), live=False)
+    return Site(RunList(root, images, store), live=False)
 
 
 def _write_pages(chunk: _Pages) -> set[str]:
-    """Write those pages that are not there yet, and say which pictures they show."""
+    """Write the missing pages, and return the addresses of the images that all of them show."""
     site = _site(chunk.root, chunk.images, chunk.store)
     found: set[str] = set()
     for address in chunk.addresses:
@@ -171,8 +173,8 @@ def _write_pages(chunk: _Pages) -> set[str]:
     return found
 
 
-def _write_pictures(shelf: Shelf, folder: Path, found: Sequence[str], originals: bool) -> None:
-    pictures = Pictures(shelf)
+def _write_pictures(run_list: RunList, folder: Path, found: Sequence[str], originals: bool) -> None:
+    pictures = Pictures(run_list)
 
     def write(address: str) -> None:
         path = folder / address
@@ -187,7 +189,7 @@ def _write_pictures(shelf: Shelf, folder: Path, found: Sequence[str], originals:
 
 
 def _is_written(path: Path, folder: Path) -> bool:
-    """Whether a file is there since the export began."""
+    """Whether a file was written by this export."""
     try:
         return path.stat().st_mtime_ns >= (folder / MARKER).stat().st_mtime_ns
     except OSError:

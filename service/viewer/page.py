@@ -1,4 +1,4 @@
-"""A page before it is HTML: what its template shows, and where it lies."""
+"""A page before it is rendered: its address, template and content."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fieldscope.core.errors import FieldscopeError
 
 
 class NoPage(FieldscopeError):
-    """There is no such page. Says what is missing in a sentence."""
+    """There is no such page. The message says what is missing, and what to do."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a template shows. `crumbs` lead from the first page here: (words, address) of those above."""
+    """The content of a template. `crumbs` are (words, address) of the pages above, from the first page on."""
 
     address: str
     template: str

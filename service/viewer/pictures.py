@@ -1,4 +1,4 @@
-"""Thumbnails and pictures: made once from a run's own collections, and kept in the user's cache folder."""
+"""Thumbnails and large images, made once from the runs' collections and kept in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -20,40 +20,39 @@ from fieldscope.core.paths import cache_folder
 from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.opening import reopen_collection
 from fieldscope.service.viewer.addresses import unslug
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 
 Size = Literal["thumbnails", "pictures"]
 
 _LONGEST_SIDE: dict[Size, int] = {"thumbnails": 160, "pictures": 1024}
 _QUALITY: dict[Size, int] = {"thumbnails": 82, "pictures": 90}
-_AT_ONCE = 2  # pictures that are decoded: each may take 150 MB for a moment
+_AT_ONCE = 2  # images being decoded; each may take 150 MB
 _decoding = threading.BoundedSemaphore(_AT_ONCE)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as WebP. `found` is false where it stands for one that can't be shown."""
+    """An image as WebP. `found` is false for a placeholder."""
 
     webp: bytes
     found: bool
 
 
 class Pictures:
-    """The pictures of all runs on a shelf, by the key of their collection and the slug of their id. Safe to use from
-    several threads."""
+    """The images of all runs in the list, by the key of their collection and the slug of their id. Thread-safe."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, run_list: RunList) -> None:
+        self._run_list = run_list
         self._collections: dict[str, Collection] = {}
         self._stamps: dict[tuple[str, str], str] = {}
         self._searching = threading.Lock()
 
     def picture(self, size: Size, collection: str, name: str) -> Picture:
-        """A picture in this size at most. One that is missing, broken, or in no run's collection is a placeholder."""
+        """An image in this size at most; a placeholder if it is missing, broken, or in no run's collection."""
         try:
             images = self._collection(collection)
             if images is not None:
-                # To list the ids of millions of images takes long, and only names that can't be read need it.
+                # Listing the ids of millions of images takes long, and only names that are hashes need it.
                 image_id = unslug(name, images.ids() if name.startswith("~~") else ())
                 if image_id is not None:
                     images = self._fresh(collection, images, image_id)
@@ -63,9 +62,9 @@ class Pictures:
         return Picture(_placeholder(), False)
 
     def _fresh(self, key: str, images: Collection, image_id: str) -> Collection:
-        """The collection, opened again where it may remember the picture as it was before its file changed.
+        """The collection, opened again if the image's file changed.
 
-        Raises `ImageError`, or `ConfigError` where the collection is gone.
+        Raises `ImageError`, or `ConfigError` if the collection no longer exists.
         """
         stamp = images.stamp(image_id)
         with self._searching:
@@ -77,14 +76,14 @@ class Pictures:
     def _collection(self, key: str) -> Collection | None:
         with self._searching:
             if key not in self._collections:
-                for run in self._shelf.runs():
+                for run in self._run_list.runs():
                     if not isinstance(run.collection, str):
                         self._collections.setdefault(run.collection_key, run.collection)
             return self._collections.get(key)
 
 
 def shown(size: Size, collection: str, images: Collection, image_id: str) -> bytes:
-    """An image of a collection (whose key is `collection`) in this size at most, as WebP; made once and kept. Raises
+    """An image of the collection with the key `collection` in this size at most, as WebP; made once and kept. Raises
     `ImageError`."""
     stamp = images.stamp(image_id)
     name = sha256(f"{image_id}\0{stamp}".encode("utf-8", "surrogatepass")).hexdigest()[:40]
@@ -113,7 +112,7 @@ def _webp(image: PILImage.Image, quality: int) -> bytes:
 
 @cache
 def _placeholder() -> bytes:
-    """A grey card with a cross: there is no picture here."""
+    """A grey card with a cross, for a missing image."""
     image = PILImage.new("RGB", (160, 120), "#d8d8d4")
     draw = ImageDraw.Draw(image)
     draw.rectangle((1, 1, 158, 118), outline="#8a8a86", width=2)

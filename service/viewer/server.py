@@ -34,23 +34,20 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""What every answer of the viewer says to the browser: nothing from elsewhere runs, and nobody else may frame it."""
+"""The headers of every response: no code from elsewhere runs, and no other site may embed a page."""
 
 _LARGEST_FORM = 100_000  # bytes: a note of the longest kind, in which every character is three bytes and escaped
 _READ = ["GET", "HEAD"]
 
 
 def create_viewer(site: Site) -> FastAPI:
-    """The viewer as an application of its own. It answers to loopback names only, so that no page from elsewhere can
-    reach it under a name of its own (DNS rebinding)."""
+    """The viewer as an application. It answers to loopback host names only, which prevents DNS rebinding."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.include_router(viewer_router(site))
     app.add_middleware(LoopbackOnly)
 
     def failed(request: Request, error: Exception) -> Response:
-        sentence = (
-            f"This page could not be made: unexpected {type(error).__name__}. Please report what the terminal says."
-        )
+        sentence = f"This page failed: unexpected {type(error).__name__}. Please report the message in the terminal."
         page = site.missing(request.url.path.lstrip("/"), sentence, status=500)
         return Response(site.render(page), page.status, HEADERS, "text/html")
 
@@ -59,10 +56,10 @@ def create_viewer(site: Site) -> FastAPI:
 
 
 def viewer_router(site: Site) -> APIRouter:
-    """The site's routes. The last one takes every address that is left, so other routes come before this router."""
+    """The site's routes. The last one matches every address, so add other routes before this router."""
     router = APIRouter(include_in_schema=False)
-    pictures = Pictures(site.shelf)
-    reading = threading.Lock()  # what a shelf has open is shared
+    pictures = Pictures(site.run_list)
+    reading = threading.Lock()  # what a run list has open is shared
 
     def answer(page: Page, headers: dict[str, str] | None = None) -> Response:
         return Response(
@@ -80,7 +77,7 @@ def viewer_router(site: Site) -> APIRouter:
     def static(name: str) -> Response:
         path = STATIC / name
         if path.parent != STATIC or not os.path.isfile(path):  # noqa: PTH113 - Path's raises for a name that is too long
-            return answer(site.missing(f"static/{name}", "there is no such file"))
+            return answer(site.missing(f"static/{name}", "there is no such file. Reload the page."))
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         return Response(path.read_bytes(), headers={**HEADERS, "Cache-Control": "no-cache"}, media_type=kind)
 
@@ -88,7 +85,7 @@ def viewer_router(site: Site) -> APIRouter:
     def picture(size: str, collection: str, name: str) -> Response:
         sizes: dict[str, Size] = {"thumbnails": "thumbnails", "pictures": "pictures"}
         if size not in sizes:
-            return answer(site.missing(f"{size}/{collection}/{name}.webp", "there is no such page"))
+            return answer(site.missing(f"{size}/{collection}/{name}.webp", "there is no such image. Reload the page."))
         got = pictures.picture(sizes[size], collection, name)
         headers = {**HEADERS, "Cache-Control": "private, max-age=3600" if got.found else "no-store"}
         return Response(got.webp, 200 if got.found else 404, headers, "image/webp")
@@ -107,12 +104,18 @@ def viewer_router(site: Site) -> APIRouter:
     async def mark(request: Request, key: str, query: str, file: str) -> Response:
         address = f"runs/{key}/queries/{query}/images/{file}"
         if not site.live or not file.endswith(".html"):
-            return answer(site.missing(address, "nothing can be marked here", status=405))
+            return answer(site.missing(address, "this page takes no marks. Use fieldscope view.", status=405))
         if not _same_origin(request):
-            return answer(site.missing(address, "marks are taken from this site's own pages only", status=403))
+            return answer(
+                site.missing(
+                    address,
+                    "marks are accepted only from this site's own pages. Reload the page and mark again.",
+                    status=403,
+                )
+            )
         form = await _form(request)
         if form is None:
-            return answer(site.missing(address, "this form is too large; make the note shorter", status=413))
+            return answer(site.missing(address, "this form is too large. Shorten the note.", status=413))
 
         def write() -> None:
             with reading:
@@ -137,7 +140,7 @@ def viewer_router(site: Site) -> APIRouter:
 
 
 class LoopbackOnly:
-    """Refuses requests to any name but this machine's own."""
+    """Refuses requests to host names that are not loopback names."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -146,7 +149,7 @@ class LoopbackOnly:
         if scope["type"] == "http":
             hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
             if len(hosts) != 1 or not is_loopback(hosts[0]):
-                sentence = "The viewer is for this machine: open it as http://localhost, with its port.\n"
+                sentence = "The viewer answers on this machine only. Open it as http://localhost, with its port.\n"
                 await PlainTextResponse(sentence, 421, HEADERS)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
@@ -162,8 +165,8 @@ def is_loopback(host: str) -> bool:
 
 
 def _same_origin(request: Request) -> bool:
-    """Whether a page of this site sent it. Where pages tell no referrer a browser's Origin is `null`, and what it says
-    in Sec-Fetch-Site counts, which no script can write."""
+    """Whether a page of this site sent the request. Sec-Fetch-Site, which scripts can't set, decides; a browser's
+    Origin is `null` for pages without referrer."""
     fetched_by = request.headers.get("sec-fetch-site")
     if fetched_by is not None:
         return fetched_by == "same-origin"
@@ -171,7 +174,7 @@ def _same_origin(request: Request) -> bool:
 
 
 async def _form(request: Request) -> dict[str, str] | None:
-    """The fields of a URL-encoded form, none for what is no such form; None where it is too large."""
+    """The fields of a URL-encoded form, empty if the body is no form; None if it is too large."""
     body = b""
     async for chunk in request.stream():
         body += chunk

@@ -1,30 +1,28 @@
-"""The site: from an address to a page, from a page to HTML. It is served live, or written to a folder."""
+"""The site: finds the page at an address and renders it as HTML. It is served live, or exported to a folder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache, partial
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from functools import partial
 
 from fieldscope.core.paths import without_folders
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.addresses import INDEX, unslug
-from fieldscope.service.viewer.comparisons import comparable
+from fieldscope.service.viewer.comparison.comparable import comparable
 from fieldscope.service.viewer.page import NoPage, Page
 from fieldscope.service.viewer.pages import annotations as marks
 from fieldscope.service.viewer.pages import compare, compare_query, image, prompts, query, run, runs, try_it
+from fieldscope.service.viewer.rendering import environment
 from fieldscope.service.viewer.runs.annotations import with_marks
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
-from fieldscope.service.viewer.words import FILTERS
+from fieldscope.service.viewer.runs.run_list import RunList
 
 
 class Site:
-    """All pages of a shelf. `live` says that a server is behind them, which takes annotations."""
+    """All pages of a list of runs. `live` says that a server is behind them, which takes annotations."""
 
-    def __init__(self, shelf: Shelf, *, live: bool, try_it: bool = False) -> None:
-        self.shelf = shelf
+    def __init__(self, run_list: RunList, *, live: bool, try_it: bool = False) -> None:
+        self.run_list = run_list
         self.live = live
         self.try_it = try_it
 
@@ -32,18 +30,18 @@ class Site:
         """The page at an address below the root. Raises `NoPage`."""
         match address.split("/"):
             case [""] | ["index.html"]:
-                return runs.page(self.shelf)
+                return runs.page(self.run_list)
             case ["try.html"] if self.try_it:
                 return try_it.page()
             case ["runs", key, "index.html"]:
-                return run.page(self.run(key), self.shelf)
+                return run.page(self.run(key), self.run_list)
             case ["runs", key, "prompts.html"]:
                 return prompts.page(self.run(key))
             case ["runs", key, "annotations.html"]:
                 return marks.page(self.run(key))
             case ["runs", key, "queries", name, "index.html"]:
                 found = self.run(key)
-                return query.page(found, self.query(found, name), self.shelf)
+                return query.page(found, self.query(found, name), self.run_list)
             case ["runs", key, "queries", name, "images", file] if file.endswith(".html"):
                 found = self.run(key)
                 query_id = self.query(found, name)
@@ -54,13 +52,13 @@ class Site:
             case ["compare", names, "queries", file] if file.endswith(".html"):
                 several = self.compared(names)
                 return compare_query.page(several, self.query(several[0], file.removesuffix(".html")))
-        raise NoPage("there is no such page")
+        raise NoPage("there is no such page. Start at the list of runs.")
 
     def run(self, key: str) -> Run:
         """Raises `NoPage` where there is no such run, or it can't be shown."""
-        found = self.shelf.run(key)
+        found = self.run_list.run(key)
         if found is None:
-            raise NoPage(f"there is no run {key!r} below {self.shelf.root.name!r}")
+            raise NoPage(f"there is no run {key!r} below {self.run_list.root.name!r}. Check the list of runs.")
         if found.problem:
             raise NoPage(found.problem)
         return found
@@ -69,7 +67,7 @@ class Site:
         """The query id of a slug. Raises `NoPage`."""
         query_id = unslug(name, run.digests)
         if query_id is None or query_id not in run.digests:
-            raise NoPage(f"{run.name} has no finished query {query_id or name!r}")
+            raise NoPage(f"{run.name} has no finished query {query_id or name!r}. Choose one from the run's page.")
         return query_id
 
     def image(self, run: Run, query_id: str, name: str) -> str:
@@ -77,21 +75,22 @@ class Site:
         ranked = [each.image_id for each in run.result(query_id).ranking]
         image_id = unslug(name, ranked)
         if image_id is None or image_id not in ranked:
-            raise NoPage(f"{run.name} has no image {image_id or name!r} in its ranking of {query_id!r}")
+            missing = f"{run.name} has no image {image_id or name!r} in its ranking of {query_id!r}"
+            raise NoPage(f"{missing}. Choose one from the query's page.")
         return image_id
 
     def compared(self, names: str) -> list[Run]:
         """The runs of a comparison. Raises `NoPage` unless there are several, each once, of the same queries."""
         keys = addresses.compared(names)
         if len(keys) < 2 or len(set(keys)) < len(keys):
-            raise NoPage("a comparison is between two or more different runs")
+            raise NoPage("a comparison needs two or more different runs. Select them in the list of runs.")
         return [self.run(key) for key in keys]
 
     def addresses(self) -> Iterator[str]:
-        """Every page but the live ones: each run with its queries and images, every two comparable runs in both
-        orders, and where there are more than two all that are comparable together."""
+        """Every page except the live ones: each run with its queries and images, every two comparable runs in both
+        orders, and all comparable runs together if there are more than two."""
         yield INDEX
-        shown = [each for each in self.shelf.runs() if each.problem is None]
+        shown = [each for each in self.run_list.runs() if each.problem is None]
         for each in shown:
             yield addresses.run_page(each.key)
             yield addresses.prompts_page(each.key)
@@ -107,36 +106,28 @@ class Site:
             yield from (addresses.compare_query_page(keys, query_id) for query_id in common)
 
     def warm(self) -> None:
-        """Make now what would make the first pages slow: templates are compiled, and the lists of runs worked out."""
-        for name in _templates().list_templates():
-            _templates().get_template(name)
-        for address in (INDEX, *(addresses.run_page(each.key) for each in self.shelf.runs() if each.problem is None)):
+        """Prepare what would slow down the first pages: compile the templates, and read the runs."""
+        for name in environment().list_templates():
+            environment().get_template(name)
+        for address in (
+            INDEX,
+            *(addresses.run_page(each.key) for each in self.run_list.runs() if each.problem is None),
+        ):
             self.page(address)
 
     def render(self, page: Page) -> str:
         """A page as HTML. Whatever it shows is escaped."""
         link = partial(addresses.relative, page=page.address)
-        template = _templates().get_template(page.template)
+        template = environment().get_template(page.template)
         return template.render(page=page, link=link, to=addresses, live=self.live, try_it=self.try_it, **page.context)
 
     def missing(self, address: str, sentence: str, status: int = 404) -> Page:
-        """The page that says why another one is not there."""
+        """The page that says why another page is missing."""
         return Page(
             address,
             "missing.html",
-            "Not here",
+            "Not found",
             {"sentence": without_folders(sentence)},
             [("Runs", INDEX)],
             status=status,
         )
-
-
-@cache
-def _templates() -> Environment:
-    """All sites of a process have the same."""
-    environment = Environment(
-        loader=PackageLoader("fieldscope.service.viewer"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(FILTERS)
-    return environment

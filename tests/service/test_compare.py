@@ -17,9 +17,9 @@ from click.testing import Result
 from fieldscope.eval.measures.run_comparison import compare_runs
 from fieldscope.eval.runs.scored import read_scored
 from fieldscope.fieldnotes.rerank import SCHEMA
-from fieldscope.service.viewer.report.charts import ticks
-from fieldscope.service.viewer.report.markdown import render_markdown
-from fieldscope.service.viewer.report.page import render_page
+from fieldscope.service.viewer.charts.axes import ticks
+from fieldscope.service.viewer.comparison.html import render_page
+from fieldscope.service.viewer.comparison.markdown import render_markdown
 from tests.eval.fabricated import fabricate
 from tests.service.conftest import CRABS, FOX, OWL, RELEVANT, TURTLE, Run, World
 

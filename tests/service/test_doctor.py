@@ -172,7 +172,7 @@ def animal(image: PILImage.Image) -> str:
 
 @cache
 def animals() -> dict[str, str]:
-    return {fingerprint_pixels(picture): name for name, picture in ANIMALS.pictures.items()}
+    return {fingerprint_pixels(picture): name for name, picture in ANIMALS.images.items()}
 
 
 def written(text: str, body: dict[str, Any], again: int, counts: bool, logprobs: Any = None) -> str:
@@ -221,15 +221,15 @@ def test_a_healthy_server_passes(run: Run, server: Server) -> None:
 FAULTS = {
     "no log-probabilities": (Fake(cap=0), "log-probabilities", "without|no log-prob"),
     "log-probabilities refused": (Fake(cap=0, refuses=True), "log-probabilities", "max allowed: 0"),
-    "half for all": (Fake(blind=0.5), "image seen", "0.50 for the right picture, 0.50 for a wrong one"),
+    "half for all": (Fake(blind=0.5), "image seen", "0.50 for the right image, 0.50 for a wrong one"),
     "yes to all": (Fake(blind=0.97), "image seen", "0.97 for a blank one"),
     "the best one alone": (Fake(cap=1), "top log-probabilities", "1 of 20"),
     "capped at three": (Fake(cap=3), "top log-probabilities", "3 of 20"),
     "more than five refused": (Fake(cap=5, refuses=True), "top log-probabilities", "5 of 20.*max allowed: 5"),
-    "schema ignored": (Fake(schema=False), "JSON schema", "in place of an object with 3 answers"),
+    "schema ignored": (Fake(schema=False), "JSON schema", "instead of an object with 3 answers"),
     "one picture at most": (Fake(most=1), "several images", "two pictures: .*At most 1"),
     "two pictures at most": (Fake(most=2), "several images", "two pictures are taken, four: .*At most 2"),
-    "order turned round": (Fake(turned=True), "several images", "two in 0 of 4"),
+    "order turned round": (Fake(turned=True), "several images", "in 0 of 4 requests"),
     "other answers on repeat": (Fake(on_repeat=0.3), "same on repeat", "by at most 0.2"),
     "a temperature of its own": (Fake(drawn=True), "same on repeat", "at most 1.000"),
     "other answers in company": (Fake(in_company=0.3), "same in a batch", "by at most 0.3"),
@@ -282,7 +282,7 @@ def test_without_a_count_the_time_says_nothing_about_prefix_caching(
     monkeypatch.setattr(OpenAILMM, "exchange", timed)
     result, findings = examined(run, server, Fake(counts=False))
     assert result.exit_code == 0
-    assert "no count" in findings["prefix caching"]["seen"]
+    assert "does not count" in findings["prefix caching"]["seen"]
     assert f"{second:.0%} of the first" in findings["prefix caching"]["seen"]
     assert findings["prefix caching"]["state"] == "unknown"
 
@@ -430,7 +430,7 @@ def test_the_animals_are_asked_about_in_words_that_the_bundled_model_knows() -> 
 @pytest.mark.parametrize("probe", [shapes(), ANIMALS], ids=lambda probe: probe.name)
 def test_a_model_that_always_says_the_same_can_not_pass(probe: Any) -> None:
     """Every question has a picture of either answer, and every description has a picture of its own."""
-    ids = set(probe.pictures)
+    ids = set(probe.images)
     assert all(known.right != known.wrong and {known.right, known.wrong} <= ids for known in probe.known)
     assert len({picture for _, picture in probe.lineup} & ids) == 4
-    assert len({fingerprint_pixels(picture) for picture in probe.pictures.values()}) == len(ids)
+    assert len({fingerprint_pixels(picture) for picture in probe.images.values()}) == len(ids)

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_pla
 
 from fieldscope.eval.measures.run_comparison import compare_runs
 from fieldscope.eval.runs.scored import read_scored
-from fieldscope.service.viewer.report.page import render_page
+from fieldscope.service.viewer.comparison.html import render_page
 from tests.eval.fabricated import fabricate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -88,12 +88,12 @@ def _look(page: Page) -> None:
         assert box["width"] > 500
         assert box["height"] > 150
     assert page.locator("#runs circle").count() == 3
-    bars = page.locator("#queries svg rect.better, #queries svg rect.worse")
+    bars = page.locator("#queries svg rect.fill-better, #queries svg rect.fill-worse")
     assert bars.count() > 100
-    assert page.locator("#runs tbody tr").count() == 3
-    assert page.locator("#pairs tbody tr").count() == 3 * (1 + 3)
+    assert page.locator("#runs tbody tr").count() == 2 * 3  # quality, and cost
+    assert page.locator("#pairs tbody tr").count() == 3 * 3
     assert page.locator("#pairs .whisker").first.is_visible()
-    groups = page.locator("details.pair").first.get_by_role("cell", name="Behavior", exact=True)
+    groups = page.locator("details.pair").first.get_by_role("rowheader", name="Behavior", exact=True)
     assert groups.first.is_visible()
     # A bar leads to its query, also where the list is folded.
     page.locator("#queries svg a").first.click()

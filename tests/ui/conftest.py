@@ -29,7 +29,7 @@ from fieldscope.core.paths import cache_folder
 from fieldscope.service.cli.main import cli
 from fieldscope.service.viewer.export import export
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 from fieldscope.service.viewer.server import create_viewer
 from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
@@ -53,7 +53,7 @@ Kind = Literal["live", "export"]
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> RunList:
     """Four strategies over four queries. It counts for no one's ledger of test scores."""
     folder = tmp_path_factory.mktemp("ui")
     only = folder / "queries.txt"
@@ -65,11 +65,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
         wanted = ["eval", "fieldnotes-rerank", "--strategy", *STRATEGIES, "--only", str(only), "--out", str(root)]
         made = aside(lambda: CliRunner().invoke(cli, wanted))
     assert made.exit_code == 0, made.output
-    return Shelf(root, store=CACHE / "responses.sqlite")
+    return RunList(root, store=CACHE / "responses.sqlite")
 
 
 @pytest.fixture(scope="session")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> RunList:
     """A run whose every text is hostile."""
     folder = tmp_path_factory.mktemp("ui-hostile")
     return aside(lambda: shelves.hostile(folder)).shelf()
@@ -87,7 +87,7 @@ class Place:
 
     kind: Kind
     root: str
-    shelf: Shelf
+    shelf: RunList
 
     def url(self, address: str, state: dict[str, str] | None = None) -> str:
         """A page of the site in a state."""
@@ -101,7 +101,7 @@ class Place:
 
 
 @contextmanager
-def served(shelf: Shelf) -> Iterator[Place]:
+def served(shelf: RunList) -> Iterator[Place]:
     """The shelf behind a server of this process."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         server = Server(Config(create_viewer(Site(shelf, live=True)), log_level="warning"))
@@ -115,20 +115,20 @@ def served(shelf: Shelf) -> Iterator[Place]:
         thread.join()
 
 
-def exported(shelf: Shelf, folder: Path) -> Place:
+def exported(shelf: RunList, folder: Path) -> Place:
     """The shelf as files."""
     export(Site(shelf, live=False), folder, originals=True)
     return Place("export", f"{folder.as_uri()}/", shelf)
 
 
 @pytest.fixture(scope="session")
-def live(runs: Shelf) -> Iterator[Place]:
+def live(runs: RunList) -> Iterator[Place]:
     with served(runs) as place:
         yield place
 
 
 @pytest.fixture(scope="session")
-def export_of_runs(runs: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def export_of_runs(runs: RunList, tmp_path_factory: pytest.TempPathFactory) -> Place:
     return exported(runs, tmp_path_factory.mktemp("ui-export") / "site")
 
 

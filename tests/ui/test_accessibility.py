@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 from tests.ui.conftest import Arrive, Place, Scheme, Visitor, served
 from tests.ui.truths import one_of_each
 
@@ -52,6 +52,6 @@ def test_no_serious_violation(arrive: Arrive, place: Place, scheme: Scheme) -> N
     assert violations(arrive, place, scheme) == []
 
 
-def test_none_on_a_hostile_run(arrive: Arrive, hostile: Shelf) -> None:
+def test_none_on_a_hostile_run(arrive: Arrive, hostile: RunList) -> None:
     with served(hostile) as place:
         assert violations(arrive, place, "light") == []

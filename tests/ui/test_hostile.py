@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from fieldscope.service.viewer import addresses
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 from fieldscope.service.viewer.site import Site
 from tests.service.viewer.shelves import LONG, SCRIPT
 from tests.ui.conftest import Arrive, Place, Visitor, exported, served
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.ui, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(params=["live", "export"])
-def evil(request: pytest.FixtureRequest, hostile: Shelf, tmp_path: Path) -> Iterator[Place]:
+def evil(request: pytest.FixtureRequest, hostile: RunList, tmp_path: Path) -> Iterator[Place]:
     if request.param == "export":
         yield exported(hostile, tmp_path / "site")
         return

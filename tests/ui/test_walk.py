@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from fieldscope.agent.trace_view import verdicts_by_image
 from fieldscope.eval.runs.annotations import read_annotations
 from fieldscope.service.viewer import addresses
-from fieldscope.service.viewer.comparisons import comparable
+from fieldscope.service.viewer.comparison.comparable import comparable
 from tests.ui.conftest import QUERIES, STRATEGIES, Arrive, Place, Visitor
 from tests.ui.truths import chance, one_of_each, percent
 
@@ -260,7 +260,7 @@ def test_nothing_is_marked_in_a_copy(visitor: Visitor, export_of_runs: Place) ->
     page = visitor.goes(export_of_runs, addresses.image_page("agent", QUERY, image_id))
     assert page.locator("form[method=post]").count() == 0
     page = visitor.goes(export_of_runs, addresses.annotations_page("agent"))
-    expect(page.locator(".sentence")).to_contain_text("Nothing is marked")
+    expect(page.locator(".sentence")).to_contain_text("has no marks yet")
 
 
 def test_what_is_missing_says_so(visitor: Visitor, live: Place) -> None:

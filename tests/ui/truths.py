@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from fieldscope.agent.types import RankedCandidate
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 from fieldscope.service.viewer.site import Site
 
 
-def one_of_each(shelf: Shelf) -> Iterator[tuple[str, str]]:
+def one_of_each(shelf: RunList) -> Iterator[tuple[str, str]]:
     """(name, address) of every kind of page, those that look unlike each other twice."""
     runs = shelf.runs()
     asking = next((run for run in runs if run.key == "agent"), runs[0])

@@ -26,7 +26,7 @@ def test_the_doctor_finds_nothing_wrong(server: Server) -> None:
     )
     assert {name: found[name]["state"] for name in well} == dict.fromkeys(well, "ok"), found
     assert found["top log-probabilities"]["seen"] == "20 of 20"
-    assert "tokens cached" in found["prefix caching"]["seen"]
+    assert "more are cached" in found["prefix caching"]["seen"]
 
 
 def test_a_name_that_it_does_not_serve_is_one_line(server: Server) -> None:

@@ -15,13 +15,13 @@ from fieldscope.service.cli.tables.table import new_table
 from fieldscope.service.wiring.feedback import warn
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    import rich.table
 
     from fieldscope.eval.measures.run_comparison import ScoredComparison
-    from fieldscope.service.viewer.report.sheets import Sheet
+    from fieldscope.service.viewer.comparison.presentation import Table
 
 _LISTED = 3
-"""How many queries are listed of those that a pair won, and of those that it lost; and of how many pairs at most."""
+"""The number of queries listed as won, and as lost, by a pair; lists are left out where there are more pairs."""
 
 
 @click.command()
@@ -31,11 +31,11 @@ _LISTED = 3
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="A metric of metrics.json; may be repeated. The first is the main one.  [default: AP@50, nDCG@50, MRR]",
+    help="A metric of metrics.json. Repeat for more; the first is the main one.  [default: AP@50, nDCG@50, MRR]",
 )
 @price_option("What the runs' tokens cost.")
 @file_option("--markdown", help_text="Write the report as Markdown.")
-@file_option("--html", help_text="Write the report as one HTML page with figures.")
+@file_option("--html", help_text="Write the report as one HTML page with charts.")
 @json_option
 def compare(
     runs: tuple[Path, ...],
@@ -45,57 +45,62 @@ def compare(
     html: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare finished runs over the same queries, every two of them.
+    """Compare every two of several finished runs over the same queries.
 
-    RUN is a run's folder, or the output folder of `fieldscope eval` for all runs in it. Shows how B differs from A
-    query by query, with the p of a paired randomisation test (plain, and with Holm's correction for all pairs) and a
-    bootstrap interval; on which queries; what each run costs; and how small a difference the test could have found.
+    A RUN is a run's folder, or the output folder of `fieldscope eval`, which stands for all runs in it. Shows what run
+    B changes against run A, query by query and by group of queries, with a bootstrap interval and the p value of a
+    paired randomisation test (also adjusted for all pairs by Holm); what each run costs; and which differences the
+    test is able to detect.
     """
     from fieldscope.service.workflows.compare import compare_finished
 
-    found = compare_finished(runs, metrics, price_file)
+    comparison = compare_finished(runs, metrics, price_file)
     if markdown:
-        from fieldscope.service.viewer.report.markdown import render_markdown
+        from fieldscope.service.viewer.comparison.markdown import render_markdown
 
-        write_text(markdown, render_markdown(found))
+        write_text(markdown, render_markdown(comparison))
     if html:
-        from fieldscope.service.viewer.report.page import render_page
+        from fieldscope.service.viewer.comparison.html import render_page
 
-        write_text(html, render_page(found))
+        write_text(html, render_page(comparison))
     if as_json:
-        from fieldscope.service.viewer.report.rows import payload
+        from fieldscope.service.viewer.comparison.rows import payload
 
-        show_json(payload(found))
+        show_json(payload(comparison))
     else:
-        _show(found, [file for file in (markdown, html) if file])
+        _show(comparison, [file for file in (markdown, html) if file])
 
 
-def _show(found: ScoredComparison, written: Sequence[Path]) -> None:
-    from fieldscope.service.viewer.report import wording
-    from fieldscope.service.viewer.report.sheets import EXPLAINED, groups_sheet, pairs_sheet, queries_sheet, runs_sheet
+def _show(comparison: ScoredComparison, written: Sequence[Path]) -> None:
+    from fieldscope.service.viewer.comparison import presentation
 
-    show(_table(runs_sheet(found)))
-    show(*(_table(pairs_sheet(found, metric)) for metric in found.metrics))
-    few = len(found.pairs) <= _LISTED
-    if few and "supercategory" in found.pairs[0].groups:
-        show(_table(groups_sheet(found, "supercategory")))
-    for pair in found.pairs if few else ():
-        for what, queries in (("won", pair.won(found.main)), ("lost", pair.lost(found.main))):
-            if queries:
-                title = f"{pair.b.name} against {pair.a.name}: {what} most in {found.main}, percent"
-                show(_table(queries_sheet(found, pair, queries[:_LISTED], title)))
-                show(f"to see why: {wording.trace_command(pair, queries[0])}", "")
-    show(EXPLAINED, "", *wording.findings(found))
+    show(f"{presentation.title(comparison)}.", "")
+    show(_table(presentation.quality_table(comparison)), _table(presentation.cost_table(comparison.runs, comparison)))
+    show(*(_table(presentation.pairs_table(comparison, metric)) for metric in comparison.metrics))
+    few = len(comparison.pairs) <= _LISTED
+    if few and "supercategory" in comparison.pairs[0].groups:
+        show(_table(presentation.groups_table(comparison, "supercategory")))
+    for pair in comparison.pairs if few else ():
+        lists = presentation.lists_of(comparison, pair, ("won", "lost"))
+        for what, queries in lists.items():
+            show(_table(presentation.queries_table(comparison, pair, queries[:_LISTED], f"the first of {what}")))
+            show(f"to see why: {presentation.trace_command(pair, queries[0])}", "")
+    show(presentation.EXPLAINED, "", *presentation.findings(comparison))
     if written:
         show(f"Written: {', '.join(map(str, written))}")
     else:
-        show("--html FILE, --markdown FILE and --json have all queries and groups")
-    for note in found.notes:
-        warn(note)
+        show("--html FILE, --markdown FILE and --json show all queries and groups.")
+    for sentence in comparison.notes:
+        warn(sentence)
 
 
-def _table(sheet: Sheet) -> Table:
-    table = new_table(*sheet.columns, texts=sheet.texts, title=sheet.title, caption=sheet.below, narrow=True)
-    for row in sheet.rows:
-        table.add_row(*map(plain, row))
-    return table
+def _table(table: Table) -> rich.table.Table:
+    from fieldscope.service.viewer.comparison.presentation import with_interval
+
+    shown = [place for place, column in enumerate(table.columns) if column.kind in ("words", "numbers")]
+    words = sum(table.columns[place].kind == "words" for place in shown)
+    names = [table.columns[place].name for place in shown]
+    rich_table = new_table(*names, texts=words, title=table.title, caption=table.note, narrow=True)
+    for row in table.rows:
+        rich_table.add_row(*(plain(with_interval(row[place])) for place in shown))
+    return rich_table

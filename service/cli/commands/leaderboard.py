@@ -38,7 +38,7 @@ def leaderboard(runs: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _markdown(board: Board) -> str:
-    from fieldscope.service.viewer.report.markdown import escape
+    from fieldscope.service.viewer.comparison.markdown import escape
 
     title = f"{board.benchmark} ({board.split}){', published' if board.foreign else ''}"
     lines = ["| | ranking | AP | nDCG | MRR | calls | source |", "| ---: | :--- | ---: | ---: | ---: | ---: | :--- |"]

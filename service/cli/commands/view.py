@@ -14,7 +14,7 @@ from fieldscope.service.cli.console import show
 from fieldscope.service.wiring.feedback import note, progress, warn
 
 if TYPE_CHECKING:
-    from fieldscope.service.viewer.runs.shelf import Shelf
+    from fieldscope.service.viewer.runs.run_list import RunList
 
 PORT = 8600
 
@@ -49,44 +49,44 @@ def view(runs: Path, out: Path | None, originals: bool, images: Path | None, por
     are needed, and only this machine can connect.
     """
     if originals and out is None:
-        raise click.UsageError("--originals needs --export; served pages always have the full-size images")
-    from fieldscope.service.viewer.runs.shelf import Shelf
+        raise click.UsageError("--originals belongs to --export; served pages have them anyway")
+    from fieldscope.service.viewer.runs.run_list import RunList
     from fieldscope.service.wiring.settings import Settings
 
     if images is not None and not images.exists():
-        raise ConfigError(f"{str(images)!r} does not exist; name the folder or the Parquet file of the images")
-    shelf = Shelf(runs, images, Settings().store_path)
+        raise ConfigError(f"{str(images)!r} does not exist; give the folder of the images, or their Parquet file")
+    run_list = RunList(runs, images, Settings().store_path)
     if out is not None:
-        _export(shelf, out, originals)
+        _export(run_list, out, originals)
     else:
-        _serve(shelf, port)
+        _serve(run_list, port)
 
 
-def _read(shelf: Shelf) -> None:
-    """Read all runs once, so that the first page is shown at once."""
-    keys = shelf.folders()
+def _read(run_list: RunList) -> None:
+    """Read what the lists show once, and remember it; so the first page comes at once."""
+    keys = run_list.folders()
     with progress("reading runs") as report:
         for done, key in enumerate(keys):
             report(done, len(keys))
-            run = shelf.run(key)
+            run = run_list.run(key)
             if run is not None and run.problem:
                 warn(run.problem)
         if keys:
             report(len(keys), len(keys))
     if not keys:
-        note(f"There is no run in {shelf.root} yet. Make one with `fieldscope eval`.")
+        note(f"there is no run below {run_list.root} yet; `fieldscope eval` makes them")
 
 
-def _export(shelf: Shelf, out: Path, originals: bool) -> None:
+def _export(run_list: RunList, out: Path, originals: bool) -> None:
     from fieldscope.service.viewer.export import export
     from fieldscope.service.viewer.site import Site
 
-    _read(shelf)
-    done = export(Site(shelf, live=False), out, originals=originals)
-    show(f"{done.pages:,} pages and {done.pictures:,} images are in {out}; open {out / 'index.html'}")
+    _read(run_list)
+    done = export(Site(run_list, live=False), out, originals=originals)
+    show(f"{done.pages:,} pages and {done.pictures:,} pictures are in {out}; open {out / 'index.html'}")
 
 
-def _serve(shelf: Shelf, port: int) -> None:
+def _serve(run_list: RunList, port: int) -> None:
     from uvicorn import Config, Server
 
     from fieldscope.service.server.connections import LARGEST_HEAD, BoundedConnection
@@ -94,8 +94,8 @@ def _serve(shelf: Shelf, port: int) -> None:
     from fieldscope.service.viewer.site import Site
 
     with _listening(port) as listener:
-        _read(shelf)
-        site = Site(shelf, live=True)
+        _read(run_list)
+        site = Site(run_list, live=True)
         site.warm()
         show(f"The viewer is at http://127.0.0.1:{listener.getsockname()[1]} until Ctrl-C")
         # The browser keeps connections open; the end must not wait for them.

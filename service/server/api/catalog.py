@@ -26,7 +26,7 @@ from fieldscope.service.server.api.errors import RESPONSES, ApiError, responses
 from fieldscope.service.viewer.addresses import run_page
 from fieldscope.service.viewer.pictures import shown
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList as ViewedRuns
 
 SERVED = "/served"
 """Where the application mounts the viewer of served calls."""
@@ -261,8 +261,8 @@ def _strategy_view(strategy: Strategy, default: str) -> StrategyView:
 
 
 @lru_cache(maxsize=1)
-def _shelf(folder: Path) -> Shelf:
-    return Shelf(folder)
+def _shelf(folder: Path) -> ViewedRuns:
+    return ViewedRuns(folder)
 
 
 def _run_view(run: Run) -> RunView:

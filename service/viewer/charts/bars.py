@@ -1,15 +1,16 @@
-"""The geometry of a run's charts, in pixels of their own view boxes; the templates draw them."""
+"""A run's charts: geometry in units of their view boxes; the templates draw them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fieldscope.service.viewer.report.charts import Side, Tick, side_of, ticks
+from fieldscope.service.viewer.charts.axes import Tick, ticks
+from fieldscope.service.viewer.formats import Side, percent, shorten, side_of
 from fieldscope.service.viewer.runs.digest import QueryDigest
 
 MOST = 200
-"""A chart shows up to so many queries; of more, those that matter most to it."""
+"""The largest number of queries in a chart; of more, the most important ones are shown."""
 
 WIDTH = 1080.0
 _LEFT, _RIGHT, _TOP = 44.0, 10.0, 12.0
@@ -32,8 +33,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """Queries from the one hurt most to the one helped most. `total` counts also those that are not drawn; `size` is a
-    mark's radius; `labelled` says that ids fit below."""
+    """Queries from hurt most to helped most. `total` also counts those that are not drawn; `size` is a mark's radius;
+    `labelled` says that ids fit below."""
 
     width: float
     height: float
@@ -61,7 +62,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Costs:
-    """Queries from the one that took most calls on; `mean` is where their mean lies."""
+    """Queries by calls, most first; `mean` is the height of their mean."""
 
     width: float
     height: float
@@ -74,7 +75,7 @@ class Costs:
 
 
 def before_after(digests: Sequence[QueryDigest]) -> Changes | None:
-    """AP@50 in the first stage's order and in the run's; None where nothing could be scored."""
+    """AP@50 in the first stage's order and in the run's; None if no query could be scored."""
     gained = sorted(
         ((digest.gain, digest.query_id, digest) for digest in digests if digest.gain is not None),
         key=lambda each: each[:2],
@@ -96,8 +97,8 @@ def before_after(digests: Sequence[QueryDigest]) -> Changes | None:
             before=at(digest.prior_scores["AP@50"]),
             after=at(digest.scores["AP@50"]),
             side=side_of(gain),
-            title=f"{query_id}: {100 * digest.prior_scores['AP@50']:.1f} before, {100 * digest.scores['AP@50']:.1f} "
-            f"after · {_short(digest.text)}",
+            title=f"{query_id}: {percent(digest.prior_scores['AP@50'])} before, {percent(digest.scores['AP@50'])} "
+            f"after · {shorten(digest.text, 80)}",
         )
         for place, (gain, query_id, digest) in enumerate(shown)
     )
@@ -115,7 +116,7 @@ def before_after(digests: Sequence[QueryDigest]) -> Changes | None:
 
 
 def cost_bars(digests: Sequence[QueryDigest]) -> Costs | None:
-    """Calls by query; None where nothing was asked."""
+    """Calls by query; None if there were none."""
     costly = sorted(digests, key=lambda digest: (-digest.calls, digest.query_id))
     if not costly or not costly[0].calls:
         return None
@@ -137,7 +138,7 @@ def cost_bars(digests: Sequence[QueryDigest]) -> Costs | None:
             height=tall(digest.calls),
             unknown=tall(digest.unknown),
             title=f"{digest.query_id}: {digest.calls:,} calls, {digest.prompt_tokens + digest.completion_tokens:,} "
-            f"tokens, {digest.unknown:,} unknown · {_short(digest.text)}",
+            f"tokens, {digest.unknown:,} unknown · {shorten(digest.text, 80)}",
         )
         for place, digest in enumerate(shown)
     )
@@ -151,7 +152,3 @@ def cost_bars(digests: Sequence[QueryDigest]) -> Costs | None:
         mean=bottom - tall(sum(digest.calls for digest in digests) / len(digests)),
         total=len(costly),
     )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:79]}…"

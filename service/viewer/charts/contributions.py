@@ -1,4 +1,4 @@
-"""Why an image is at its rank, as a chart: a bar for each part of its score, in log-odds."""
+"""The parts of an image's score as a chart of bars, in log-odds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ WIDTH = 1000.0
 _MARGIN = 0.02  # of the span of values, on both sides
 _EXACT = 1e-6
 
-_SUMS = "Each bar begins where the one above ends; together they are the score, in log-odds of a match."
-_ALONE = "The bars show what each answer says by itself, in log-odds; this strategy does not add them up."
-_NOTHING = "No question about this image has an answer, so there is nothing but the prior that put it here."
+_SUMS = "Each bar starts where the one above ends. Their sum is the score, in log-odds of a match."
+_ALONE = "Each bar shows one answer on its own, in log-odds. This strategy does not add them up."
+_NOTHING = "No question about this image has an answer, so the prior decides its rank."
 _METHODS = {
-    "prior": "This strategy asks no model: its score is the prior as it is.",
-    "p_yes": "This strategy's score is P(yes) itself. The bar shows it in log-odds.",
-    "agreement": "This strategy's score counts the questions with the expected answer; what a last look confirms goes "
-    "to the top. The bars show what each answer says by itself, in log-odds.",
+    "prior": "This strategy asks no model: the score is the prior.",
+    "p_yes": "The score of this strategy is P(yes). The bar shows it in log-odds.",
+    "agreement": "This strategy counts the questions with the expected answer; images confirmed by a final check go to "
+    "the top. Each bar shows one answer on its own, in log-odds.",
 }
 
 

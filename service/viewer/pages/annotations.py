@@ -1,4 +1,4 @@
-"""All marks that people made in a run."""
+"""All marks of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fieldscope.service.viewer.runs.run import Run
 
 
 def page(run: Run) -> Page:
-    """The list, the latest mark first."""
+    """The list of marks, latest first."""
     rows = list(marked(run))
     counts = Counter((row.annotation.predicate is None, row.annotation.mark) for row in rows)
     return Page(

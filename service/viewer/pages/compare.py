@@ -1,4 +1,4 @@
-"""Runs over the same queries next to each other: what each gains, where, and at what cost."""
+"""Runs over the same queries compared: what each gains, on which queries, and at what cost."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fieldscope.eval.measures.paired import EVEN
-from fieldscope.eval.measures.run_comparison import Pair, RunComparison
+from fieldscope.eval.measures.run_comparison import Pair, ScoredComparison
+from fieldscope.eval.runs.scored import ScoredRun
 from fieldscope.service.viewer import addresses
-from fieldscope.service.viewer.charts.slopes import Gains, gains_chart
-from fieldscope.service.viewer.effects import EVERY_TWO, effects
-from fieldscope.service.viewer.metrics import MAIN, METRICS
-from fieldscope.service.viewer.overview import totals
+from fieldscope.service.viewer.charts.gains import gains_chart
+from fieldscope.service.viewer.comparison import presentation
+from fieldscope.service.viewer.comparison.effects import EVERY_TWO, compare_sides, scored_runs
+from fieldscope.service.viewer.comparison.presentation import Table
+from fieldscope.service.viewer.comparison.sides import Common, Side, common, sides
+from fieldscope.service.viewer.formats import kind_name
 from fieldscope.service.viewer.page import Page
-from fieldscope.service.viewer.report.charts import Whisker, whiskers
-from fieldscope.service.viewer.report.wording import kind_name, p_value
+from fieldscope.service.viewer.runs.metrics import MAIN
+from fieldscope.service.viewer.runs.overview import totals
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.sides import Common, Side, common, sides
 
 LISTED = 3
-"""So many of the queries that a run hurt most, and of those that it helped most, stand at the top."""
+"""The number of queries listed as hurt most, and as helped most."""
 
 DRAWN = 4
-"""So many runs have a chart and lists against the first; further ones have them on the pages of two."""
+"""The number of runs, with the first one, that have a chart and lists; others have them on their pair's page."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A query: what each run made of it. Gains and outcomes are those of every other run against the first; all three
-    are empty where it could not be scored."""
+    """A query with the score of each run, and gain and outcome of each other run against the first. All three are empty
+    if the query could not be scored."""
 
     query_id: str
     text: str
@@ -40,12 +42,13 @@ class Row:
 
 
 def page(runs: Sequence[Run]) -> Page:
-    """Two or more runs; the first is the one that the others are compared with."""
+    """The page of two or more runs; the others are compared with the first."""
     found = sides(runs)
     shared = common(found)
-    measured = effects(found, shared.scored) if shared.scored else None
-    against = measured.against(found[0]) if measured else []
-    texts = {query: found[0].run.digests[query].text for query in shared.queries}
+    side_of_run = {side.name: side for side in found}
+    scored = scored_runs(found, shared)
+    measured = compare_sides(scored) if shared.scored else None
+    against = measured.against(scored[0]) if measured else []
     costs = [totals([side.run.digests[query] for query in shared.queries]) for side in found]
     kind, groups = _groups(found, shared.queries)
     return Page(
@@ -54,25 +57,28 @@ def page(runs: Sequence[Run]) -> Page:
         title=_title(found),
         context={
             "sides": found,
+            "side_of_run": side_of_run,
             "shared": shared,
-            "metrics": METRICS,
             "main": MAIN,
             "measured": measured,
             "against": against,
-            "charts": {pair.b.letter: _chart(pair, texts) for pair in against[: DRAWN - 1]},
+            "charts": {
+                pair.b.name: gains_chart(pair.differences[MAIN], pair.effects[MAIN], pair.a.text)
+                for pair in against[: DRAWN - 1]
+            },
             "drawn": against[: DRAWN - 1],
-            "whiskers": _whiskers(measured),
+            "presentation": presentation,
+            "quality": presentation.quality_table(measured) if measured else None,
+            "differences": _differences(measured) if measured else [],
+            "cost": presentation.cost_table(scored, totals=costs),
             "every_two": len(found) <= EVERY_TWO,
             "listed": LISTED,
-            "texts": texts,
-            "costs": costs,
-            "most_tokens": max(1, *(cost.usage.tokens for cost in costs)),
+            "texts": {query: found[0].run.digests[query].text for query in shared.queries},
             "kind": kind_name(kind),
             "groups": sorted(set(groups.values())),
             "rows": _rows(found, shared, groups),
-            "asked": any(side.run.digests[query].calls for side in found for query in shared.queries),
-            "p_value": p_value,
-            "together": lambda pair: addresses.compare_page([pair.a.run.key, pair.b.run.key]),
+            "asked": any(cost.usage.calls for cost in costs),
+            "address_of": lambda named: _address(named, side_of_run),
             "led_by": lambda side: addresses.compare_page([side.run.key, *(r.key for r in runs if r is not side.run)]),
             # Pages of one folder: their short addresses keep a page with many links small.
             "query_link": lambda query: f"queries/{addresses.slug(query)}.html",
@@ -83,25 +89,28 @@ def page(runs: Sequence[Run]) -> Page:
     )
 
 
+def _differences(measured: ScoredComparison) -> list[Table]:
+    return [presentation.pairs_table(measured, metric, detects=False) for metric in measured.metrics]
+
+
+def _address(named: object, sides_by_name: Mapping[str, Side]) -> str | None:
+    """The page about what a cell names: a run, or two of more runs."""
+    match named:
+        case ScoredRun(name=name):
+            return sides_by_name[name].address
+        case Pair(a=a, b=b) if len(sides_by_name) > 2:
+            return addresses.compare_page([sides_by_name[a.name].run.key, sides_by_name[b.name].run.key])
+    return None
+
+
 def _title(found: Sequence[Side]) -> str:
     if len(found) == 2:
         return f"{found[1].name} against {found[0].name}"
     return f"{', '.join(side.name for side in found[1:-1])} and {found[-1].name} against {found[0].name}"
 
 
-def _chart(pair: Pair[Side], texts: Mapping[str, str]) -> Gains:
-    return gains_chart(pair.differences[MAIN], pair.effects[MAIN], texts.__getitem__)
-
-
-def _whiskers(measured: RunComparison[Side] | None) -> dict[str, tuple[list[Whisker], float]]:
-    """For each metric the pairs' differences on one scale, and where its zero lies."""
-    if measured is None:
-        return {}
-    return {metric: whiskers([pair.effects[metric] for pair in measured.pairs]) for metric in METRICS}
-
-
 def _groups(found: Sequence[Side], queries: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """The coarsest kind of group that tells queries apart, and each query's own; none where the runs name no such."""
+    """The kind of group with the fewest groups, at least two, and the group of each query; empty if there is none."""
     named = {query: next((own for side in found if (own := side.run.groups(query))), {}) for query in queries}
     kinds = {
         kind: {query: groups[kind] for query, groups in named.items() if kind in groups}

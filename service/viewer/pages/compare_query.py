@@ -1,4 +1,4 @@
-"""A query in several runs next to each other: where the rankings differ, and what made them differ."""
+"""A query in several runs: where the rankings differ, and why."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts.slopes import ROW
-from fieldscope.service.viewer.metrics import MAIN
-from fieldscope.service.viewer.page import Page
-from fieldscope.service.viewer.runs.digest import QueryDigest
-from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.sidebyside import (
+from fieldscope.service.viewer.comparison.one_query import (
     DEPTH,
     Prompts,
     Told,
@@ -26,21 +22,25 @@ from fieldscope.service.viewer.sidebyside import (
     prompts_of,
     told,
 )
-from fieldscope.service.viewer.sides import Side, sides
+from fieldscope.service.viewer.comparison.sides import Side, sides
+from fieldscope.service.viewer.page import Page
+from fieldscope.service.viewer.runs.digest import QueryDigest
+from fieldscope.service.viewer.runs.metrics import MAIN
+from fieldscope.service.viewer.runs.run import Run
 
 SAID = 4
-"""So many verdicts are shown of an image at once."""
+"""The number of verdicts shown for an image."""
 
 TOPS = ("10", "20", "all")
-"""How much of the rankings shows."""
+"""The choices of how many ranks are shown."""
 
 _QUOTED = 80  # characters of another query
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run made of the query. `gain` is its score minus the first run's; both are None where the runs could not
-    be scored alike."""
+    """A run's score of the query. `gain` is its score minus the first run's; both are None if the runs have different
+    judgments or none."""
 
     side: Side
     digest: QueryDigest
@@ -50,8 +50,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Against:
-    """B against the first run: which image fell and which rose furthest, and which did of the matches, where these are
-    known. `prompts` is None where a run does not keep their texts."""
+    """Run B against the first run: the images that sank and rose furthest, of all images and of the matches. `prompts`
+    is None if a run does not keep their texts."""
 
     side: Side
     diff: Diff
@@ -64,7 +64,7 @@ class Against:
 
 
 def page(runs: Sequence[Run], query_id: str) -> Page:
-    """A query that the first of the runs has ranked."""
+    """The page of a query that the first run has ranked."""
     found = sides(runs)
     results, sentences = _results(found, query_id)
     diffs = _diffs(results, sentences)
@@ -105,12 +105,12 @@ def page(runs: Sequence[Run], query_id: str) -> Page:
 
 
 def _names(found: Sequence[Side]) -> list[str]:
-    """The others, then the first."""
+    """The names of the other runs, then the first."""
     return [", ".join(side.name for side in found[1:]), found[0].name]
 
 
 def _results(found: Sequence[Side], query_id: str) -> tuple[dict[Side, RerankResult], list[str]]:
-    """What can be shown, and a sentence for each run that can't."""
+    """The results, and a sentence for each run whose result can't be shown."""
     results, sentences = {}, []
     for side in found:
         if query_id not in side.run.digests:
@@ -124,7 +124,7 @@ def _results(found: Sequence[Side], query_id: str) -> tuple[dict[Side, RerankRes
 
 
 def _diffs(results: Mapping[Side, RerankResult], sentences: list[str]) -> dict[Side, Diff]:
-    """Every other run against the first. One that asks for something else is told in a sentence."""
+    """Every other run against the first. `sentences` gets one for each run that asks for something else."""
     if not results:
         return {}
     (_, own), *others = results.items()
@@ -175,11 +175,11 @@ def _against(results: Mapping[Side, RerankResult], diffs: Mapping[Side, Diff]) -
 
 
 def _wordings(side: Side) -> tuple[Prompt, ...] | None:
-    """The run's prompts; None where its folder does not keep their texts."""
+    """The run's prompts; None if its folder does not have their texts."""
     strategy = side.run.strategy_in_full
     return strategy.prompts if strategy else None
 
 
 def _pictures(found: Sequence[Side]) -> str | None:
-    """The key of the collection with the pictures; None where no run's is to be had."""
+    """The key of the collection with the images; None if no run has it."""
     return next((side.run.pictures for side in found if side.run.pictures is not None), None)

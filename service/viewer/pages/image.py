@@ -1,4 +1,4 @@
-"""An image in a query's ranking: what was asked about it, what came back, and why it is where it is."""
+"""An image in a query's ranking: questions, answers, and the reasons for its rank."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Truth = Literal["match", "no match", "not judged"]
 
 @dataclass(frozen=True)
 class Question:
-    """A predicate and what became of it: the verdict that counts, and others about the same. `counts` is false for a
-    predicate that a refinement gave up."""
+    """A predicate with the verdict that counts, and others about it. `counts` is false for a predicate that a
+    refinement dropped."""
 
     predicate: Predicate
     exchange: Exchange
@@ -32,8 +32,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Order:
-    """One showing of a matchup's images. `p_best` is along the matchup's images, empty without an answer; `best` is the
-    image that was taken for the best."""
+    """One order of a matchup's images. `p_best` has a value for each of the matchup's images, none without an answer;
+    `best` is the most probable one."""
 
     exchange: Exchange
     shown: tuple[str, ...]
@@ -42,7 +42,7 @@ class Order:
 
 
 def page(run: Run, query_id: str, image_id: str) -> Page:
-    """The page of an image. Raises `ConfigError` for a result that can't be read."""
+    """The page of an image. Raises `ConfigError` if the result can't be read."""
     result = run.result(query_id)
     found = why(result, image_id)
     place = result.ranking.index(found.ranked)
@@ -84,8 +84,7 @@ def page(run: Run, query_id: str, image_id: str) -> Page:
 
 
 def _questions(result: RerankResult, verdicts: Sequence[Verdict], known: dict[int, Exchange]) -> list[Question]:
-    """Those that count in the result's order, then those that were given up; of one predicate the verdict that counts
-    leads."""
+    """Predicates that count, in the result's order, then those that were dropped."""
     predicates = asked_predicates(result)
     counting = {predicate.id for predicate in result.predicates}
     leads = verdicts_by_image(result).get(verdicts[0].image_id, {}) if verdicts else {}

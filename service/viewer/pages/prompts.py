@@ -1,4 +1,4 @@
-"""The prompts that a run used: their words, what they became in some of its calls, and how they differ."""
+"""The prompts of a run: their texts, examples of calls, and differences."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from fieldscope.prompts.prompt import Prompt
 from fieldscope.service.viewer.addresses import INDEX, prompts_page, run_page
 from fieldscope.service.viewer.page import Page
 from fieldscope.service.viewer.runs.exchange import Exchange, UsedPrompt, exchanges, used_prompts
+from fieldscope.service.viewer.runs.prompt_text import Piece, template_pieces
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.worddiff import Kind, word_diff
-from fieldscope.service.viewer.wording import Piece, template_pieces
+from fieldscope.service.viewer.word_diff import Kind, word_diff
 
 _QUERIES = 6  # that examples are taken from
 _EXAMPLES = 4  # of each prompt
@@ -31,7 +31,7 @@ _SELDOM = {
     "compare.reference": b'"comparisons":[{',
     "explain.prompt": b'"reasons":[{',
 }
-"""What `results.jsonl` has in the line of a query that used the prompt, of those that few queries may have used."""
+"""For prompts that few queries use: what the line of such a query in `results.jsonl` contains."""
 
 _IMAGES = (0, 4, 40)  # places in a ranking that examples are about
 _LONGEST_DIFFERENCES = 200_000  # characters of all differences, so that a page stays small
@@ -51,7 +51,7 @@ _SCHEMAS: dict[str, type[BaseModel]] = {
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt as it was sent in one call of a query; `image_id` where the call was about a ranked image."""
+    """A prompt as it was sent in a call of a query; `image_id` is set if the call was about a ranked image."""
 
     exchange: Exchange
     result: RerankResult
@@ -60,7 +60,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Described:
-    """A prompt with its words, where somebody here knows them. `places` are the strategy's settings that name it."""
+    """A prompt with its text, if available. `places` are the strategy's settings that name it."""
 
     used: UsedPrompt
     places: tuple[str, ...]
@@ -72,7 +72,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two prompts, and what is different in their words; None where that would be too long to show."""
+    """Two prompts and the differences of their texts; `template` is None if they are too long to show."""
 
     a: Prompt
     b: Prompt
@@ -115,7 +115,7 @@ def _described(used: UsedPrompt, places: Mapping[str, str], examples: Sequence[E
 
 
 def _places(settings: BaseModel | None, above: str = "") -> Iterator[tuple[str, str]]:
-    """Where in a strategy a prompt is named: (dotted setting, the prompt's name)."""
+    """The settings of a strategy that name a prompt: (dotted setting, prompt name)."""
     for name in type(settings).model_fields if settings is not None else ():
         value = getattr(settings, name)
         if isinstance(value, Prompt):
@@ -125,7 +125,7 @@ def _places(settings: BaseModel | None, above: str = "") -> Iterator[tuple[str, 
 
 
 def _examples(run: Run, places: Mapping[str, str]) -> dict[str, list[Example]]:
-    """Prompt -> some of its calls, no two with the same words, from queries spread over the run."""
+    """Prompt -> some of its calls with different texts, from queries spread over the run."""
     found: dict[str, list[Example]] = {}
     for query_id in _spread(list(run.digests), _QUERIES):
         _add_examples(run, query_id, found)
@@ -136,7 +136,7 @@ def _examples(run: Run, places: Mapping[str, str]) -> dict[str, list[Example]]:
 
 
 def _add_examples(run: Run, query_id: str, found: dict[str, list[Example]]) -> None:
-    """One of each prompt, or two where another query has given some, so that they are not all of one query."""
+    """Add one example of each prompt, or two if other queries gave some, so that not all are from one query."""
     try:
         result = run.result(query_id)
     except ConfigError:
@@ -154,7 +154,7 @@ def _add_examples(run: Run, query_id: str, found: dict[str, list[Example]]) -> N
 
 
 def _queries_with(run: Run, marks: Iterable[bytes]) -> Iterator[str]:
-    """The first query of a run whose line in `results.jsonl` has each of these, where one has."""
+    """For each mark, the first query whose line in `results.jsonl` contains it, if any."""
     path = run.folder / "results.jsonl"
     try:
         with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as lines:
@@ -166,7 +166,7 @@ def _queries_with(run: Run, marks: Iterable[bytes]) -> Iterator[str]:
 
 
 def _telling(result: RerankResult) -> Iterator[Asked]:
-    """Questions of every kind: the calls, and some about images near the head, further down, and far away."""
+    """Questions of every kind, with images near the top, further down, and far down."""
     images = {result.ranking[place].image_id for place in _IMAGES if place < len(result.ranking)}
     yield from (call for call in result.calls if call.request_key)
     yield from (verdict for verdict in result.verdicts if verdict.request_key and verdict.image_id in images)
@@ -184,14 +184,14 @@ def _about(asked: Asked) -> str | None:
 
 
 def _spread(items: Sequence[str], count: int) -> list[str]:
-    """So many of them, from the first to the last at even distances."""
+    """`count` of the items at even distances, including the first and the last."""
     if len(items) <= count:
         return list(items)
     return [items[round(place * (len(items) - 1) / (count - 1))] for place in range(count)]
 
 
 def _differences(prompts: Sequence[Prompt]) -> list[Difference]:
-    """Every two prompts, as long as there is room."""
+    """The differences of every two prompts, until they are too long in total."""
     found, room = [], _LONGEST_DIFFERENCES
     for a, b in combinations(prompts, 2):
         room -= sum(len(text) for prompt in (a, b) for text in (prompt.system, prompt.template))

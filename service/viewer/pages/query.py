@@ -1,4 +1,4 @@
-"""A query of a run: what was asked for, how it was understood, what was found, and what moved which image."""
+"""A query of a run: the request, its synthesis, the ranking, and what moved which image."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from fieldscope.agent.trace_view import error_counts, first_shown_wins, matchups
 from fieldscope.agent.trace_why import Part, extremes, why
 from fieldscope.agent.types import RerankResult
 from fieldscope.service.viewer import addresses
-from fieldscope.service.viewer.charts.rankflow import rank_flow
-from fieldscope.service.viewer.comparisons import companions
-from fieldscope.service.viewer.grid import Shown, answers, images
+from fieldscope.service.viewer.charts.rank_flow import rank_flow
+from fieldscope.service.viewer.comparison.comparable import companions
 from fieldscope.service.viewer.page import Page
-from fieldscope.service.viewer.rounds import Round, rounds
 from fieldscope.service.viewer.runs.exchange import Exchange, exchanges
+from fieldscope.service.viewer.runs.ranking import Shown, answers, images
 from fieldscope.service.viewer.runs.rebuilt import asked_predicates
+from fieldscope.service.viewer.runs.rounds import Round, rounds
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 
 AT_FIRST = 24
-"""How many tiles show before somebody asks for all."""
+"""The number of tiles shown at first."""
 
 MOVERS = 6
-"""How many images are told of those that rose most, and of those that sank most."""
+"""The number of images listed as risen most, and as sunk most."""
 
 _TITLE = 80  # characters
 _CALLS = 60  # calls about no candidate that are shown in full, unless they are long
@@ -45,7 +45,7 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Mover:
-    """An image that moved far, and the part of its score that did most for it; None where others moved past it."""
+    """An image that moved far, and the part of its score that contributed most; None if only others moved."""
 
     shown: Shown
     part: Part | None
@@ -53,7 +53,8 @@ class Mover:
 
 @dataclass(frozen=True)
 class Compared:
-    """The comparisons in sum. `both` counts groups answered in two orders, `agree` those with the same best in both."""
+    """A summary of the comparisons. `both` counts groups answered in two orders, `agree` those with the same best
+    image."""
 
     asked: int
     groups: int
@@ -63,9 +64,9 @@ class Compared:
     stopped: str | None
 
 
-def page(run: Run, query_id: str, shelf: Shelf) -> Page:
-    """The page of a finished query. Other runs on the shelf are only named, for comparison. Raises `ConfigError` where
-    its result can't be read."""
+def page(run: Run, query_id: str, run_list: RunList) -> Page:
+    """The page of a finished query, with links to comparisons with other runs. Raises `ConfigError` if its result can't
+    be read."""
     result = run.result(query_id)
     address = addresses.query_page(run.key, query_id)
     link = partial(addresses.relative, page=address)
@@ -99,7 +100,7 @@ def page(run: Run, query_id: str, shelf: Shelf) -> Page:
         "rounds": thought,
         "calls": _calls(run, result),
         "rank_of": {ranked.image_id: ranked.rank for ranked in result.ranking},
-        "companions": [each for each in companions(run, shelf) if each.ranked(query_id)],
+        "companions": [each for each in companions(run, run_list) if each.ranked(query_id)],
         "compared_at": lambda keys: addresses.compare_query_page(keys, query_id),
         "questions": {name: predicate.question for name, predicate in asked_predicates(result).items()},
         "pictures": run.pictures,
@@ -120,7 +121,7 @@ def page(run: Run, query_id: str, shelf: Shelf) -> Page:
 
 
 def highlighted(text: str, words: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
-    """The text in pieces, each with the numbers (from 1) of those `words` that it is part of. The pieces sum to it."""
+    """The text in pieces, each with the numbers (from 1) of the `words` that it is part of."""
     marks: list[tuple[int, ...]] = [()] * len(text)
     for number, wanted in enumerate(words, start=1):
         spaced = r"\s+".join(map(re.escape, wanted.split()))
@@ -132,7 +133,7 @@ def highlighted(text: str, words: Sequence[str]) -> list[tuple[str, tuple[int, .
 
 
 def _left_out(thought: Sequence[Round]) -> Iterator[tuple[str, str]]:
-    """Questions that were never asked about a candidate, and why."""
+    """Questions that were not asked about candidates, and why."""
     for each in thought:
         for question in each.decomposed.left_out if each.decomposed else ():
             yield question, ""
@@ -141,7 +142,7 @@ def _left_out(thought: Sequence[Round]) -> Iterator[tuple[str, str]]:
 
 
 def _movers(result: RerankResult, shown: Sequence[Shown]) -> dict[str, list[Mover]]:
-    """Those that rose most and those that sank most, the farthest first; of equals the better ranked first."""
+    """The images that rose most and sank most, largest move first, then by rank."""
     rose = sorted((each for each in shown if each.moved > 0), key=lambda each: -each.moved)[:MOVERS]
     sank = sorted((each for each in shown if each.moved < 0), key=lambda each: each.moved)[:MOVERS]
     return {"rose": [_mover(result, each) for each in rose], "sank": [_mover(result, each) for each in sank]}
@@ -154,8 +155,8 @@ def _mover(result: RerankResult, shown: Shown) -> Mover:
 
 
 def _calls(run: Run, result: RerankResult) -> list[Exchange]:
-    """The calls about no candidate alone, as many as there is room for. Joint answers come last, since the pages of
-    their images have them, too."""
+    """The calls that are not about a single candidate, up to a total length. Joint answers come last, because the pages
+    of their images show them, too."""
     calls = sorted(result.calls, key=lambda call: call.stage == "joint")
     found: list[Exchange] = []
     room = _ROOM

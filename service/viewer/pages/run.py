@@ -1,4 +1,4 @@
-"""One run: how it did as a whole and by group, query by query, what it cost, and how it was made."""
+"""One run: quality as a whole, by group and by query, cost, and configuration."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fieldscope.eval.dialogues import HITS, by_round, dialogues
 from fieldscope.eval.measures.paired import EVEN, Mean
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts import bars as charts
-from fieldscope.service.viewer.comparisons import companions
-from fieldscope.service.viewer.metrics import MAIN_MEAN, METRICS
-from fieldscope.service.viewer.overview import Standing, expected, means_of, standings, totals
+from fieldscope.service.viewer.comparison.comparable import companions
 from fieldscope.service.viewer.page import Page
 from fieldscope.service.viewer.runs.digest import QueryDigest
+from fieldscope.service.viewer.runs.metrics import MAIN_MEAN, METRICS
+from fieldscope.service.viewer.runs.overview import Standing, expected, means_of, standings, totals
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 
 _ROUNDS = "rounds of the dialogue"
 _LISTED = 5  # queries that were hurt most, and that were helped most
@@ -24,8 +24,8 @@ _LISTED = 5  # queries that were hurt most, and that were helped most
 
 @dataclass(frozen=True)
 class Group:
-    """Some queries. `means` are as `metrics.json` has them; `standing` is where the main metric stands, None where the
-    run does not say which queries these are, or none of them could be scored."""
+    """A group of queries. `means` are from `metrics.json`; `standing` is that of the main metric, None if the run does
+    not say which queries are in the group, or none could be scored."""
 
     name: str
     queries: int | None
@@ -33,8 +33,8 @@ class Group:
     standing: Standing | None
 
 
-def page(run: Run, shelf: Shelf) -> Page:
-    """A run that can be shown. Others on the shelf are only named, for comparison."""
+def page(run: Run, run_list: RunList) -> Page:
+    """The page of a run, with links to comparisons with other runs."""
     digests = list(run.digests.values())
     groups = {digest.query_id: run.groups(digest.query_id) for digest in digests}
     names = _group_names(groups)
@@ -57,7 +57,7 @@ def page(run: Run, shelf: Shelf) -> Page:
             "helped": _most(digests, 1),
             "changes": charts.before_after(digests),
             "costs": charts.cost_bars(digests),
-            "companions": companions(run, shelf),
+            "companions": companions(run, run_list),
             "definition": run.strategy_line.definition if run.strategy_line else {},
             "told": run.metrics or {},
         },
@@ -68,29 +68,28 @@ def page(run: Run, shelf: Shelf) -> Page:
 
 
 def _most(digests: Sequence[QueryDigest], sign: int) -> list[QueryDigest]:
-    """The queries whose AP@50 lost (-1) or gained (1) most, the largest change first."""
+    """The queries whose AP@50 fell (-1) or rose (1) most, largest change first."""
     moved = [(sign * digest.gain, digest) for digest in digests if digest.gain is not None]
     moved = [each for each in moved if each[0] > EVEN]
     return [digest for _, digest in sorted(moved, key=lambda each: (-each[0], each[1].query_id))[:_LISTED]]
 
 
 def _everything(run: Run) -> list[tuple[str, Mean, float | None]]:
-    """Every metric of a finished run with its interval, and what it was in the first stage's order where that is
-    known."""
+    """Every metric of a finished run with its interval, and its value in the first stage's order if known."""
     if run.metrics is None:
         return []
     before = standings(run.digests.values())
     found = []
     for metric, mean in means_of(run.metrics["per_query"]).items():
         if metric in HITS and run.metrics.get("by_round"):
-            continue  # these are not of queries but of dialogues, and those of earlier versions of rounds
+            continue  # these values are of dialogues, not of queries
         name = f"m{metric}" if metric.startswith("AP@") else METRICS.get(metric, metric)
         found.append((name, mean, before[name].before if name in before else None))
     return found
 
 
 def _kinds(run: Run, digests: Sequence[QueryDigest]) -> dict[str, list[Group]]:
-    """Kind of group -> its groups, of those kinds that `metrics.json` tells apart."""
+    """Kind of group -> its groups, for the kinds in `metrics.json`."""
     if run.metrics is None:
         return {}
     told: dict[str, Mapping[str, Any]] = {"supercategory": run.metrics.get("by_supercategory", {})}
@@ -114,10 +113,10 @@ def _group(name: str, values: Mapping[str, float | None], members: Sequence[Quer
 
 
 def _rounds(run: Run) -> list[Group]:
-    """The dialogues after each number of rounds, each with the query that stands for it then (`eval/dialogues.py`).
+    """The dialogues after each number of rounds (`eval/dialogues.py`).
 
-    They are taken from the queries where the run has them, because earlier versions scored only the dialogues that have
-    exactly so many rounds: the means in their `metrics.json` are of those.
+    They are computed from the queries if the run has them, because the means in an older `metrics.json` leave out
+    shorter dialogues.
     """
     told = (run.metrics or {}).get("by_round", {})
     if not told or run.inputs is None:
@@ -133,7 +132,7 @@ def _rounds(run: Run) -> list[Group]:
 
 
 def _group_names(groups: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
-    """Kind of group -> names in use, of the kinds that tell queries apart."""
+    """Kind of group -> its names, for kinds with at least two."""
     found: dict[str, set[str]] = {}
     for own in groups.values():
         for kind, name in own.items():

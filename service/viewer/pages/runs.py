@@ -1,4 +1,4 @@
-"""The first page: every run, by benchmark and split."""
+"""The first page: all runs, by benchmark and split."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from fieldscope.eval.measures.run_comparison import front
 from fieldscope.eval.runs.read import names_of
 from fieldscope.service.viewer import addresses
-from fieldscope.service.viewer.comparisons import comparable
-from fieldscope.service.viewer.metrics import MAIN_MEAN, METRICS
-from fieldscope.service.viewer.overview import Standing, Totals, expected, standings, totals
+from fieldscope.service.viewer.charts.scatter import Scatter, scatter
+from fieldscope.service.viewer.comparison.comparable import comparable
 from fieldscope.service.viewer.page import Page
-from fieldscope.service.viewer.report.charts import Scatter, scatter
+from fieldscope.service.viewer.runs.metrics import MAIN_MEAN, METRICS
+from fieldscope.service.viewer.runs.overview import Standing, Totals, expected, standings, totals
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 
 _WORTH_A_CHART = 3  # runs
 _SHOWN_TOGETHER = 24  # runs whose names still fit into a chart
@@ -22,7 +22,7 @@ _SHOWN_TOGETHER = 24  # runs whose names still fit into a chart
 
 @dataclass(frozen=True)
 class Row:
-    """A run with its figures. `of` is how many queries it has in all, where it is not finished and its folder says."""
+    """A run with its figures. `of` is the number of queries of an unfinished run, if its folder says."""
 
     run: Run
     standings: Mapping[str, Standing]
@@ -32,8 +32,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Task:
-    """The runs of one benchmark and split. `together` are the keys of all that can be compared at once, `available`
-    those of every comparison that a copy on disk has. `chart` has `charted` runs over the same `queries` queries."""
+    """The runs of one benchmark and split. `together` has the keys of all comparable runs, `available` those of every
+    comparison that an exported copy has. `chart` has `charted` runs over the same `queries` queries."""
 
     benchmark: str
     split: str
@@ -45,9 +45,9 @@ class Task:
     queries: int
 
 
-def page(shelf: Shelf) -> Page:
-    """Every run below the shelf's folder, also those that can't be shown, which say why."""
-    runs = shelf.runs()
+def page(run_list: RunList) -> Page:
+    """The page of all runs below the folder; runs that can't be shown say why."""
+    runs = run_list.runs()
     tasks: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if run.manifest is not None:
@@ -58,7 +58,7 @@ def page(shelf: Shelf) -> Page:
         template="runs.html",
         title="Runs",
         context={
-            "folder": shelf.root.resolve().name,
+            "folder": run_list.root.resolve().name,
             "found": len(runs),
             "tasks": [_task(name, split, several) for (name, split), several in sorted(tasks.items())],
             "unreadable": [run for run in runs if run.manifest is None],
@@ -91,7 +91,7 @@ def _row(run: Run) -> Row:
 
 
 def _same_queries(rows: Sequence[Row]) -> list[Row]:
-    """The most runs that are over the same queries and could be scored."""
+    """The largest set of scored runs over the same queries."""
     alike: dict[frozenset[str], list[Row]] = {}
     for row in rows:
         if row.standings:

@@ -1,4 +1,4 @@
-"""Try it: a query over a collection of the service, its stages as they happen, and the ranking. Served live only."""
+"""Try it: a query over a collection of the service, the progress of its stages, and the ranking. Live only."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.page import Page
 
 BUDGETS = (50, 200, 1000)
-"""Questions to the model that may be chosen as the most to spend."""
+"""The choices of the largest number of questions to the model."""
 
 
 def page() -> Page:
-    """The form; what it can choose from, and all that follows, the script asks the service for."""
+    """The page with the form; its script requests everything else from the service."""
     return Page(
         address=addresses.TRY,
         template="try_it.html",

@@ -1,4 +1,4 @@
-"""Marks on a run's verdicts and images: what can be marked on a page, taking a mark in, and all of them as CSV."""
+"""Marks on a run's verdicts and images: what can be marked, saving a mark, and all marks as CSV."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Markable:
-    """A verdict, or the image as a whole where `predicate` is None, with the mark that it has."""
+    """A verdict, or the image as a whole if `predicate` is None, with its mark."""
 
     predicate: Predicate | None
     verdict: Verdict | None
@@ -34,13 +34,13 @@ class Markable:
 
     @property
     def name(self) -> str:
-        """What a form calls it."""
+        """Its name in a form."""
         return self.predicate.id if self.predicate else ""
 
 
 @dataclass(frozen=True)
 class Marked:
-    """A mark in a list. What the run's results do not have any more is None."""
+    """A mark in a list. Values that the run's results no longer have are None."""
 
     annotation: Annotation
     query_text: str | None
@@ -49,7 +49,7 @@ class Marked:
 
 
 def markable(run: Run, result: RerankResult, image_id: str) -> list[Markable]:
-    """What can be marked about an image in a query's ranking: itself, and every answer about it."""
+    """What can be marked on an image's page: the image, and every answer about it."""
     known = {each.target: each for each in read_annotations(run.folder)}
     verdicts = verdicts_by_image(result).get(image_id, {})
     rows = [Markable(None, None, None, known.get(Target(result.query_id, image_id, None)))]
@@ -62,7 +62,7 @@ def markable(run: Run, result: RerankResult, image_id: str) -> list[Markable]:
 
 
 def with_marks(page: Page, run: Run, query_id: str, image_id: str) -> Page:
-    """An image's page with what `annotate.html` shows on it."""
+    """An image's page with its marks, for `annotate.html`."""
     rows = markable(run, run.result(query_id), image_id)
     context = {**page.context, "annotate": {"rows": rows, "longest": LONGEST_NOTE, "take_back": TAKE_BACK}}
     scripts, styles = (*page.scripts, "annotate.js"), (*page.styles, "annotate.css")
@@ -70,18 +70,18 @@ def with_marks(page: Page, run: Run, query_id: str, image_id: str) -> Page:
 
 
 def take(run: Run, query_id: str, image_id: str, form: Mapping[str, str]) -> None:
-    """Put on the disk what somebody marked: `predicate` (none for the image), what it `said` when the page was made,
-    the `mark` and a `note`. Raises `ConfigError` with a sentence for a form that is none of this page's."""
+    """Save a mark. The form has the `predicate` (empty for the image), what the verdict `said` on the page, the `mark`
+    and a `note`. Raises `ConfigError` for a form that does not fit the page."""
     name, mark, note = form.get("predicate", ""), form.get("mark", ""), form.get("note", "").strip()
     row = next((row for row in markable(run, run.result(query_id), image_id) if row.name == name), None)
     if row is None:
-        raise ConfigError("there is no such answer to mark on this page; go back and load it again")
+        raise ConfigError("this page has no such answer. Go back and reload it.")
     if (row.said or "") != form.get("said", ""):
-        raise ConfigError("the run was made anew and this answer is another now; go back and load the page again")
+        raise ConfigError("the run was repeated and this answer has changed. Go back and reload the page.")
     if mark not in ("right", "wrong", TAKE_BACK):
-        raise ConfigError("a mark is right or wrong; go back and choose one")
+        raise ConfigError("a mark is either right or wrong. Go back and choose one.")
     if len(note) > LONGEST_NOTE:
-        raise ConfigError(f"a note has at most {LONGEST_NOTE:,} characters; go back and make it shorter")
+        raise ConfigError(f"a note has at most {LONGEST_NOTE:,} characters. Go back and shorten it.")
     annotate(
         run.folder,
         Annotation(
@@ -96,7 +96,7 @@ def take(run: Run, query_id: str, image_id: str, form: Mapping[str, str]) -> Non
 
 
 def marked(run: Run) -> Iterator[Marked]:
-    """All marks of a run, the latest first."""
+    """All marks of a run, latest first."""
     for annotation in reversed(read_annotations(run.folder)):
         digest = run.digests.get(annotation.query_id)
         result = _result(run, annotation.query_id)
@@ -111,7 +111,7 @@ def marked(run: Run) -> Iterator[Marked]:
 
 
 def as_csv(run: Run) -> str:
-    """All marks of a run as CSV, the latest first. A text that a spreadsheet would run begins with a `'`."""
+    """All marks of a run as CSV, latest first. A text that a spreadsheet would run as a formula starts with a `'`."""
     stream = io.StringIO()
     writer = csv.writer(stream)
     writer.writerow(COLUMNS)

@@ -1,4 +1,4 @@
-"""What the lists of a run say about each query: scores before and after, and cost. Taken once from `results.jsonl`."""
+"""Scores and cost of each query, for the lists of a run. Worked out once from `results.jsonl`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fieldscope.eval.measures.metrics import average_precision, ndcg, reciprocal
 
 FORMAT = 3
 
-_HUGE = re.compile(rb"[:\[,]\s*-?[0-9]{40}")  # a number that no run writes, and that no page could draw
+_HUGE = re.compile(rb"[:\[,]\s*-?[0-9]{40}")  # a number that no run writes and no chart can draw
 
 
 class QueryDigest(BaseModel):
@@ -62,7 +62,7 @@ class QueryDigest(BaseModel):
 
     @property
     def gain(self) -> float | None:
-        """AP@50 against the first stage's order; None where there is nothing to find."""
+        """The change of AP@50 from the first stage's order; None if the query could not be scored."""
         return self.scores["AP@50"] - self.prior_scores["AP@50"] if self.scores else None
 
 
@@ -76,8 +76,8 @@ class _Digests(BaseModel):
 
 
 def digests(folder: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> dict[str, QueryDigest]:
-    """Query id -> digest, in the order of the ids; of a query that was asked again the last one. Damaged and cut-off
-    lines are left out. What was found is kept in the user's cache folder, by the content of results and judgments.
+    """Query id -> digest, sorted by id; the last one of a repeated query. Damaged and incomplete lines are left out.
+    Digests are kept in the user's cache folder under a hash of results and judgments.
 
     Raises `OSError` where `results.jsonl` can't be read.
     """
@@ -106,7 +106,7 @@ def _read(stream: BinaryIO, content: _Hash, judgments: Mapping[str, Mapping[str,
             if line.endswith(b"\n") and not _HUGE.search(line):
                 yield _digest(line, start, judgments)
         except (ValueError, OverflowError, LookupError, TypeError, AttributeError):
-            pass  # no result of this version: whoever opens it is told so
+            pass  # not a result of this version; opening the query says so
         start += len(line)
 
 
@@ -152,12 +152,12 @@ def _scores(order: list[str], judged: Mapping[str, int] | None) -> dict[str, flo
 
 
 def _in_order(query_id: str) -> list[str | int]:
-    """For sorting: numbers within an id by their size."""
+    """The sort key of a query id: its numbers count as numbers."""
     return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", query_id))]
 
 
 def _kept_at(results: str, judgments: Mapping[str, Mapping[str, int]] | None) -> Path:
-    """Where the digests of results with this hash, scored against these judgments, are kept."""
+    """The file for digests of results with this hash, scored against these judgments."""
     name = fingerprint({"results": results, "judgments": judgments})
     return cache_folder() / "viewer" / "digests" / f"{name[:32]}.json"
 

@@ -1,4 +1,4 @@
-"""A question to a model as the pages show it: what was sent, with which prompt, and what came back."""
+"""A call as pages show it: the request, its prompt, and the response."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fieldscope.agent.lmm.yes_no import YES_NO
 from fieldscope.agent.types import Asked, RerankResult
 from fieldscope.core.errors import PromptError
 from fieldscope.prompts.prompt import Prompt, load_prompt
+from fieldscope.service.viewer.runs.prompt_text import Wording, wording
 from fieldscope.service.viewer.runs.rebuilt import rebuilt
 from fieldscope.service.viewer.runs.run import Call, Run
-from fieldscope.service.viewer.wording import Wording, wording
 
 Source = Literal["cache", "proven", "likely", "none"]
-"""Where a request is from: the response cache; made again from the run's prompts, and its key is the one on record;
-made again, and its key is another; or it is not to be had."""
+"""The source of a request: the response cache; rebuilt from the run's prompts with the recorded key (`proven`);
+rebuilt with a different key (`likely`); or not available (`none`)."""
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """A token that might have begun the answer, with its probability. `side` is what it counts for: yes or no in a
-    yes/no question, None else."""
+    """A possible first token of the answer, with its probability. `side` is yes or no in a yes/no question if the
+    token counts as one of them, else None."""
 
     token: str
     logprob: float
@@ -48,7 +48,7 @@ class Exchange:
 
     @property
     def alternatives(self) -> list[Alternative]:
-        """The tokens that the model weighed for its answer, the most probable first."""
+        """The alternatives for the answer's token, most probable first."""
         binary = self.wording is not None and self.wording.prompt.answer == "yes_no"
         sides: dict[str, Literal["yes", "no"]] = {"positive": "yes", "negative": "no"}
         return [
@@ -64,7 +64,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class UsedPrompt:
-    """A prompt that a run used. `prompt` is None where nobody here has its words any more."""
+    """A prompt that a run used. `prompt` is None if its text is not available."""
 
     name: str
     fingerprint: str
@@ -72,14 +72,14 @@ class UsedPrompt:
 
 
 def used_prompts(run: Run) -> list[UsedPrompt]:
-    """The prompts of a run: as its folder has them, else those of this version with the same fingerprints."""
+    """The prompts of a run, from its folder, or from this version if the fingerprints are the same."""
     if run.strategy_in_full is not None:
         return [UsedPrompt(each.name, each.fingerprint, each) for each in run.strategy_in_full.prompts]
     return [UsedPrompt(name, told, _shipped(name, told)) for name, told in run.configuration.strategy.prompts.items()]
 
 
 def exchanges(run: Run, result: RerankResult, questions: Sequence[Asked]) -> list[Exchange]:
-    """What was sent for each of these questions, and what came back."""
+    """The request and response of each of these questions."""
     calls = run.calls(question.request_key for question in questions)
     prompts = [used.prompt for used in used_prompts(run) if used.prompt is not None]
     return [_exchange(run, result, question, calls.get(question.request_key or ""), prompts) for question in questions]

@@ -1,7 +1,7 @@
-"""Requests made again from what a run keeps, for calls that are not in the response cache.
+"""Rebuilds requests from a run's folder, for calls that are not in the response cache.
 
-A run's folder has the prompts, the settings and the hashes of the images, which is all that a request is made of; the
-key on record tells whether it is the very one that was sent.
+The folder has the prompts, the settings and the hashes of the images, which determine a request. A rebuilt request with
+the recorded key is exactly what was sent.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from fieldscope.service.viewer.runs.run import Run
 
 
 def rebuilt(run: Run, result: RerankResult, asked: Asked) -> tuple[LMMRequest, bool] | None:
-    """The request of a question, and whether its key is that on record. None for one that can't be made again; a call
-    about no candidate is such a one, too, unless its key fits, since there might have been other rounds and repairs."""
+    """The request of a question, and whether its key is the recorded one. None if it can't be rebuilt; a call that is
+    not about a candidate must have the recorded key, because other rounds and repairs make similar requests."""
     strategy = run.strategy_in_full
     if strategy is None or asked.request_key is None:
         return None
@@ -54,7 +54,7 @@ class _Rebuilder:
         )
 
     def requests(self, asked: Asked) -> Iterator[LMMRequest]:
-        """What the request may have been."""
+        """The possible requests."""
         match asked:
             case Verdict(joint=True):
                 yield from self._joint(asked)
@@ -119,13 +119,13 @@ class _Rebuilder:
         return next((call.text for call in self._result.calls if call.stage == "caption"), "")
 
     def _earlier(self) -> Iterator[str]:
-        """Everything that the request was once taken to ask for."""
+        """Every earlier description of the query."""
         for event in self._result.trace:
             if event.kind == "synthesized":
                 yield from map(str, event.data.get("descriptions", ()))
 
     def _wanting(self) -> Iterator[str]:
-        """Everything that was once found wanting."""
+        """Every reason for a refinement."""
         for event in self._result.trace:
             if event.kind == "refined":
                 yield str(event.data.get("because", ""))
@@ -141,13 +141,13 @@ class _Rebuilder:
 
 
 def _model(run: Run, result: RerankResult) -> str:
-    """The identity of the model that was asked."""
+    """The identity of the run's model."""
     started = next((event.data.get("model") for event in result.trace if event.kind == "started"), None)
     return str(started or run.configuration.lmm or "")
 
 
 def asked_predicates(result: RerankResult) -> dict[str, Predicate]:
-    """Every predicate by its id, those among them that a refinement gave up."""
+    """Every predicate by its id, including those that a refinement dropped."""
     found = {predicate.id: predicate for predicate in result.predicates}
     for event in result.trace:
         new = event.data.get("new") if event.kind == "decomposed" else None

@@ -1,4 +1,4 @@
-"""One run as the viewer sees it. What its folder lacks is None here, with a sentence where somebody would miss it."""
+"""One run as the viewer reads it. What its folder lacks is None, with a sentence for the user where it matters."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.opening import open_collection, reopen_collection
 from fieldscope.service.viewer.runs.digest import QueryDigest, digests
 
-NEWER = "was written by another version of Fieldscope, which this one can't read; open it with that version"
+NEWER = "was written by another version of Fieldscope and can't be read; open it with that version"
 
 
 @dataclass
 class Run:
-    """A run's folder. `key` names it in addresses, `name` for people.
+    """A run's folder. `key` is its name in addresses, `name` its name on pages.
 
-    `problem` says in a sentence why it can't be shown as a whole; None where it can. Then `manifest` is there, and
-    `digests` has every finished query. `metrics` are what `metrics.json` holds, None before the run is finished.
+    `problem` is a sentence that says why the run can't be shown. If it is None, `manifest` is present and `digests` has
+    every finished query. `metrics` is the content of `metrics.json`, None until the run is finished.
     """
 
     key: str
@@ -68,7 +68,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all its queries were ranked and scored."""
+        """Whether all queries are ranked and scored."""
         return self.metrics is not None
 
     @property
@@ -77,24 +77,24 @@ class Run:
         return self.configuration.strategy.name
 
     def groups(self, query_id: str) -> Mapping[str, str]:
-        """Kind of group -> the query's own; empty where the run does not say."""
+        """Kind of group -> the query's group; empty if the run does not say."""
         groups = (self.metrics or {}).get("groups", {}).get(query_id, {})
         return {kind: name for kind, name in groups.items() if name}
 
     def relevant(self, query_id: str) -> frozenset[str] | None:
-        """The images that were judged to be matches; None where the truth is not known."""
+        """The images that are judged a match; None without judgments."""
         if self.judgments is None or query_id not in self.judgments:
             return None
         return frozenset(image_id for image_id, judgment in self.judgments[query_id].items() if judgment > 0)
 
     def result(self, query_id: str) -> RerankResult:
-        """A query's result. Raises `ConfigError` where it is of another version, or gone."""
+        """A query's result. Raises `ConfigError` if it is of another version, or deleted."""
         digest = self.digests[query_id]
         return _read_result(self.folder / RESULTS, digest.start, digest.size, digest.sha256)
 
     @cached_property
     def inputs(self) -> Inputs | None:
-        """What the run is made from; None where its folder does not say."""
+        """The inputs of the run; None if its folder has none."""
         try:
             return read_inputs(self.folder)
         except ConfigError:
@@ -102,13 +102,12 @@ class Run:
 
     @cached_property
     def strategy_line(self) -> StrategyLine | None:
-        """The strategy in full, with its prompts and its calibration."""
+        """The complete strategy with prompts and calibration, as the folder has it."""
         return self.inputs.strategy if self.inputs else None
 
     @cached_property
     def strategy_in_full(self) -> Strategy | None:
-        """The strategy with its settings and prompts; None where the run does not say, or not in this version's
-        words."""
+        """The strategy with its settings and prompts; None if the run does not have them in this version's format."""
         try:
             return self.strategy_line.strategy() if self.strategy_line else None
         except ConfigError:
@@ -116,44 +115,43 @@ class Run:
 
     @cached_property
     def collection(self) -> Collection | str:
-        """The images, or a sentence that says why they are not to be had."""
+        """The images, or a sentence that says why they are not available."""
         try:
             if self.images is not None:
                 return open_collection([self.images])
             return reopen_collection(load_json((self.folder / COLLECTION).read_bytes()))
         except (OSError, ValueError, AttributeError):
-            return "this run does not say where its images lie; name their folder with --images"
+            return "this run does not say where its images are; give their folder with --images"
         except FieldscopeError as error:
             reason = without_folders(str(error))
-            return f"its images are not where the run says ({reason}); name their folder with --images"
+            return f"the images are not where the run says ({reason}); give their folder with --images"
 
     @cached_property
     def collection_key(self) -> str:
-        """What tells its images from another collection's in addresses."""
+        """The key of its images' collection in addresses."""
         found = self.collection
         return "none" if isinstance(found, str) else fingerprint(found.locator())[:12]
 
     @property
     def pictures(self) -> str | None:
-        """The key of its images; None where they are not to be had."""
+        """The key of its images; None if they are not available."""
         return None if isinstance(self.collection, str) else self.collection_key
 
     @property
     def no_pictures(self) -> str | None:
-        """A sentence that says why the images are not to be had; None where they are."""
+        """A sentence that says why the images are not available; None if they are."""
         return self.collection if isinstance(self.collection, str) else None
 
     @cached_property
     def hashes(self) -> Mapping[str, str]:
-        """Image id -> hash of its pixels, of the images that the model was asked about; what can't be read is left
-        out."""
+        """Image id -> hash of its pixels, for images that the model was asked about; unreadable lines are left out."""
         try:
             return readable_hashes((self.folder / IMAGES).read_bytes().splitlines())
         except OSError:
             return {}
 
     def calls(self, request_keys: Iterable[str | None]) -> dict[str, Call]:
-        """Request and response of each call that the response cache has, by its key."""
+        """The calls that the response cache has, by their keys."""
         if self.store is None or not self.store.is_file():
             return {}
         from fieldscope.agent.lmm.cached import entry_fault
@@ -166,13 +164,13 @@ class Run:
                     if key is not None and (entry := store.get(key)) is not None and entry_fault(entry) is None:
                         found[key] = Call(*map(json.loads, (entry.request, entry.response, entry.provenance)))
         except (CacheError, ValueError):
-            pass  # a cache that is damaged, or another program's: the pages say which answers it does not have
+            pass  # the cache is damaged, or of another program; pages say which answers are missing
         return found
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call as the response cache keeps it: `LMMRequest` and `LMMResponse` as JSON, and where they came from."""
+    """A call in the response cache: `LMMRequest` and `LMMResponse` as JSON, and their provenance."""
 
     request: Mapping[str, Any]
     response: Mapping[str, Any]
@@ -180,7 +178,7 @@ class Call:
 
 
 def open_run(key: str, name: str, folder: Path, images: Path | None, store: Path | None) -> Run:
-    """A run's folder, read without writing to it. What is wrong with it is the run's `problem`, never an error."""
+    """Read a run's folder. Faults become the run's `problem`, never an error."""
     manifest, problem = _manifest(folder)
     metrics = _metrics(folder)
     judgments = _judgments(folder) if manifest else None
@@ -221,7 +219,7 @@ def _metrics(folder: Path) -> Mapping[str, Any] | None:
 
 
 def _judgments(folder: Path) -> Mapping[str, Mapping[str, int]] | None:
-    """As they were scored against, or before that as the run's inputs have them."""
+    """The judgments of the scores, or of the run's inputs before it is scored."""
     try:
         return read_judgments(folder)
     except ConfigError:
@@ -239,7 +237,7 @@ def _read_result(path: Path, start: int, size: int, sha256: str) -> RerankResult
             stream.seek(start)
             line = stream.read(size)
         if hashlib.sha256(line).hexdigest() != sha256:
-            raise ConfigError("this query's results changed while the page was made; load it again")
+            raise ConfigError("this query's result changed while the page was made; reload the page")
         return RerankResult.model_validate_json(line)
     except (OSError, ValidationError) as error:
         raise ConfigError(f"this query {NEWER}") from error

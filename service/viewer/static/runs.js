@@ -25,17 +25,17 @@
 
   /* What to say, and where the comparison lies; no address where there is none. */
   function chosen() {
-    if (ticked.length === 0) return ["Tick two or more runs to compare them."];
-    if (ticked.length === 1) return ["Tick another run of the same benchmark to compare the two."];
+    if (ticked.length === 0) return ["Select two or more runs to compare them."];
+    if (ticked.length === 1) return ["Select another run of the same benchmark to compare the two."];
     const tasks = new Set(ticked.map((key) => boxes.get(key).closest(".task")));
-    if (tasks.size > 1) return ["These runs are of different benchmarks or splits; tick runs of one table."];
-    if (live) return [`Differences will be to ${nameOf(ticked[0])}.`, address(ticked)];
+    if (tasks.size > 1) return ["These runs are of different benchmarks or splits. Select runs of one table."];
+    if (live) return [`Differences are measured against ${nameOf(ticked[0])}.`, address(ticked)];
     const [task] = tasks;
     const available = task.dataset.available.split(" ").map((keys) => keys.split("+"));
     const same = available.filter((keys) => keys.length === ticked.length && keys.every((key) => ticked.includes(key)));
     const found = same.find((keys) => keys.join() === ticked.join()) ?? same[0];
-    if (found) return [`Differences will be to ${nameOf(found[0])}.`, address(found)];
-    return ["This copy has no comparison of just these; it has every two, and all together."];
+    if (found) return [`Differences are measured against ${nameOf(found[0])}.`, address(found)];
+    return ["This exported copy has no comparison of exactly these runs. It compares every two runs, and all of them."];
   }
 
   function nameOf(key) {

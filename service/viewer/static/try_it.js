@@ -31,7 +31,7 @@
     const headers = { ...options.headers, ...(key() ? { "X-API-Key": key() } : {}) };
     const response = await fetch(address, { ...options, headers });
     if (response.ok) return response;
-    let sentence = `the service answers ${response.status}`;
+    let sentence = `the service answered with status ${response.status}`;
     try {
       sentence = (await response.json()).error.message;
     } catch {
@@ -126,7 +126,7 @@
     synthesized(data) {
       const rows = make("dl", { class: "pairs" });
       const row = (name, text) => text && rows.append(make("dt", {}, name), words(text, "dd"));
-      if (data.round) row("thought again", `round ${data.round}`);
+      if (data.round) row("refined", `round ${data.round}`);
       row("thought", data.thought);
       data.descriptions.forEach((text, at) => row(at ? "" : "descriptions", text));
       row("in the query’s own words", data.fallback && `no usable answer: ${data.fallback}`);
@@ -149,7 +149,7 @@
       looked.planned += data.images ?? 0;
       if (!$("progress", body("verify"))) {
         body("verify").append(
-          make("progress", { max: 1, value: 0, "aria-label": "Pictures looked at" }),
+          make("progress", { max: 1, value: 0, "aria-label": "Images verified" }),
           make("p", { class: "small soft", "data-counts": "" }),
           make("div", { class: "strip" }),
         );
@@ -164,8 +164,8 @@
       const bar = $("progress", body("verify"));
       bar.max = Math.max(looked.planned, looked.images);
       bar.value = looked.images;
-      const unknown = looked.unknown ? `, ${looked.unknown} without an answer` : "";
-      const cached = looked.cached ? `, ${looked.cached} of them known before` : "";
+      const unknown = looked.unknown ? `; ${looked.unknown} failed` : "";
+      const cached = looked.cached ? `, ${looked.cached} of them from the cache` : "";
       $("[data-counts]", body("verify")).textContent = `${counted(looked.answers, "answer", "answers")}${cached}${unknown}`;
       const strip = $(".strip", body("verify"));
       if (![...strip.children].some((shown) => shown.dataset.of === data.image_id)) {
@@ -173,11 +173,11 @@
         small.dataset.of = data.image_id;
         strip.append(small);
       }
-      mark("verify", "working", `${counted(strip.children.length, "picture", "pictures")} so far`);
+      mark("verify", "working", `${counted(strip.children.length, "image", "images")} so far`);
     },
     assessed(data) {
       finish("verify");
-      if (data.wanting) body("verify").append(words(`${data.wanting}${data.again ? " So it is thought over." : ""}`, "p"));
+      if (data.wanting) body("verify").append(words(`${data.wanting}${data.again ? " So the query is refined." : ""}`, "p"));
     },
     paired(data) {
       finish("verify");
@@ -193,12 +193,12 @@
       finish("verify", "compare");
       for (const name of ["verify", "compare"]) {
         const shown = stage(name);
-        if (!shown.hidden && shown.dataset.state === "waiting") mark(name, "waiting", data.ended ? "not reached" : "nothing to settle");
+        if (!shown.hidden && shown.dataset.state === "waiting") mark(name, "waiting", data.ended ? "not reached" : "not needed");
       }
       const asked = [counted(data.answered, "answer", "answers")];
       if (data.unknown) asked.push(`${data.unknown} unknown`);
       if (data.not_asked) asked.push(`${data.not_asked} not asked`);
-      if (data.ended) asked.push(`the budget ended in ${data.ended}`);
+      if (data.ended) asked.push(`the budget ran out in ${data.ended}`);
       mark("rank", "done", asked.join(", "));
     },
   };
@@ -225,7 +225,7 @@
     const list = make("ul", { class: "questions small" });
     for (const verdict of result.verdicts) {
       const asked = predicates.find((predicate) => predicate.id === verdict.predicate);
-      const said = verdict.state === "answered" ? `${Math.round(100 * verdict.p_expected)} % as it must be` : verdict.state.replace("_", " ");
+      const said = verdict.state === "answered" ? `${Math.round(100 * verdict.p_expected)} % as expected` : verdict.state.replace("_", " ");
       list.append(make("li", {}, words(asked?.question ?? verdict.predicate), " ", make("span", { class: "chip" }, said)));
     }
     return make("details", {}, make("summary", { class: "small" }, "answers"), list);
@@ -256,12 +256,12 @@
     }
     const { usage } = reply;
     const trace = make("a", { href: `v1/traces/${encodeURIComponent(reply.trace_id)}/page` }, "Open the trace");
-    const cost = `${counted(usage.calls, "question", "questions")} to the model, ${usage.cached} of them known before, ${counted(usage.total_tokens, "token", "tokens")}, ${usage.seconds.toFixed(1)}\u00a0s. `;
+    const cost = `${counted(usage.calls, "question", "questions")} to the model, ${usage.cached} of them from the cache, ${counted(usage.total_tokens, "token", "tokens")}, ${usage.seconds.toFixed(1)}\u00a0s. `;
     const summary = $("[data-summary]");
-    summary.replaceChildren(`The best ${reply.results.length} of ${reply.candidates}. ${cost}`, trace, " with every picture and every answer.");
+    summary.replaceChildren(`The best ${reply.results.length} of ${reply.candidates}. ${cost}`, trace, " with every image and every answer.");
     for (const flag of reply.flags) summary.append(" ", words(flag, "span", { class: "chip worse" }));
     $("#found").hidden = false;
-    $("#status").textContent = `The ranking is there: ${reply.results.length} pictures.`;
+    $("#status").textContent = `The ranking is complete: ${reply.results.length} images.`;
   }
 
   /* Asking */
@@ -274,7 +274,7 @@
     const strategy = strategyNow();
     if (!strategy) return;
     const { cost } = strategy;
-    const asks = strategy.asks ? ` It asks ${cost.at_most ? "at most" : "about"} ${counted(cost.calls, "question", "questions")} for ${cost.candidates} pictures.` : " It asks no model.";
+    const asks = strategy.asks ? ` It asks ${cost.at_most ? "at most" : "about"} ${counted(cost.calls, "question", "questions")} for ${cost.candidates} images.` : " It asks no model.";
     $("[data-about]").textContent = strategy.description.trim() + asks;
   }
 
@@ -323,10 +323,10 @@
         else show[kind]?.(data);
         over ||= kind === "result";
       }
-      if (!over) throw new Error("the service ended before the ranking was there; try again");
+      if (!over) throw new Error("the service stopped before the ranking was complete. Try again.");
     } catch (error) {
       if (mine !== running) return;
-      problem(error.name === "AbortError" ? "stopped; what was answered so far is known the next time" : error.message);
+      problem(error.name === "AbortError" ? "Stopped. Answers so far are kept in the cache." : error.message);
     } finally {
       if (mine === running) {
         running = null;
@@ -350,7 +350,7 @@
       choices(form.collection, searchable, Fieldscope.state("collection"));
       choices(form.strategy, strategies.map((each) => each.name), Fieldscope.state("strategy"));
       describe();
-      if (!searchable.length) throw new Error("no collection here can be searched; the service wants one, and a CLIP");
+      if (!searchable.length) throw new Error("No collection can be searched. Start the service with a collection and an encoder.");
       $("#key").hidden = true;
       $("#problem").hidden = true;
       if (form.q.value.trim()) search();
@@ -375,6 +375,6 @@
     $("#key input").value = "";
     start();
   });
-  Fieldscope.keys({ "/": ["To the query", () => form.q.focus()] });
+  Fieldscope.keys({ "/": ["to the query field", () => form.q.focus()] });
   start();
 })();

@@ -151,7 +151,7 @@ window.Fieldscope = (() => {
     dialog.setAttribute("aria-labelledby", "help-title");
     const title = document.createElement("h2");
     title.id = "help-title";
-    title.textContent = "Keys of this page";
+    title.textContent = "Keyboard shortcuts";
     const list = document.createElement("dl");
     list.className = "pairs";
     for (const [names, words] of described) {
@@ -181,7 +181,7 @@ window.Fieldscope = (() => {
     if (has("a[data-previous]")) keys({ "k ArrowLeft": ["previous", () => press("a[data-previous]")] });
     if (has("a[data-up]")) keys({ u: ["up: the page above", () => press("a[data-up]")] });
     if (has(".truth")) {
-      keys({ t: ["show or hide the truth: what people judged", () => truth(!truth())] });
+      keys({ t: ["show or hide the human judgments", () => truth(!truth())] });
       const button = document.querySelector("[data-toggle-truth]");
       button.hidden = false;
       button.addEventListener("click", () => truth(!truth()));

@@ -22,7 +22,7 @@ from fieldscope.service.server.api.errors import ApiError
 from fieldscope.service.server.api.servedrun import ServedRun, Setting
 from fieldscope.service.server.api.traces import TraceStore
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 from fieldscope.service.viewer.site import Site
 from tests.agent.oracle import paint
 from tests.waiting import PATIENCE
@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> Iterator[TraceStore]:
 
 
 def runs_in(folder: Path) -> list[Run]:
-    return Shelf(folder).runs()
+    return RunList(folder).runs()
 
 
 def test_a_trace_is_found_at_once_and_after_a_restart(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_the_viewer_opens_a_trace_and_does_not_pretend_to_know_the_truth(tmp_pat
     assert isinstance(run.collection, FolderCollection) and run.collection.root == images.root
     assert read_inputs(run.folder).strategy.strategy() == YES_NO.strategy
     assert read_inputs(runs["agent"].folder).strategy.calibration == AGENT.calibration
-    site = Site(Shelf(tmp_path / "traces"), live=True)
+    site = Site(RunList(tmp_path / "traces"), live=True)
     assert "a crab" in site.render(site.page(address))
 
 

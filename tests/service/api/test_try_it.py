@@ -11,7 +11,7 @@ import pytest
 
 from fieldscope.service.server.app import create_app
 from fieldscope.service.viewer.page import NoPage
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 from fieldscope.service.viewer.server import STATIC
 from fieldscope.service.viewer.site import Site
 from tests.agent.oracle import oracle_of
@@ -32,15 +32,15 @@ class Markup(HTMLParser):
 
 def test_the_page_is_there_only_where_there_is_a_service(tmp_path: Path) -> None:
     with pytest.raises(NoPage):
-        Site(Shelf(tmp_path), live=True).page("try.html")
-    live = Site(Shelf(tmp_path), live=True, try_it=True)
+        Site(RunList(tmp_path), live=True).page("try.html")
+    live = Site(RunList(tmp_path), live=True, try_it=True)
     text = live.render(live.page("try.html"))
-    assert "try.html" not in Site(Shelf(tmp_path), live=False).addresses()
+    assert "try.html" not in Site(RunList(tmp_path), live=False).addresses()
     assert "<h1>Try it</h1>" in text
 
 
 def test_it_keeps_to_the_strict_policy_and_is_labelled(tmp_path: Path) -> None:
-    live = Site(Shelf(tmp_path), live=True, try_it=True)
+    live = Site(RunList(tmp_path), live=True, try_it=True)
     text = live.render(live.page("try.html"))
     tags = Markup(text).tags
     assert not [attrs for _, attrs in tags if any(name == "style" or name.startswith("on") for name in attrs)]

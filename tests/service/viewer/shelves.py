@@ -46,7 +46,7 @@ from fieldscope.eval.runs.inputs import input_lines
 from fieldscope.eval.runs.ledger import Ledger
 from fieldscope.eval.types import Benchmark, QueryMeta
 from fieldscope.retrieval.collection import FolderCollection
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 from tests.agent.oracle import draw_cases, oracle_of, paint
 
 STRATEGIES = ("clip", "predicates", "agent")
@@ -64,8 +64,8 @@ class Made:
     images: Path
     store: Path
 
-    def shelf(self) -> Shelf:
-        return Shelf(self.root, store=self.store)
+    def shelf(self) -> RunList:
+        return RunList(self.root, store=self.store)
 
     def run(self, name: str) -> Path:
         return self.root / name

@@ -118,7 +118,7 @@ def test_a_form_is_taken_and_taken_back(small: Made) -> None:
         ({"predicate": "p-none", "mark": "right"}, "no such answer"),
         ({"mark": "perhaps"}, "right or wrong"),
         ({}, "right or wrong"),
-        ({"said": "holds", "mark": "right"}, "another now"),
+        ({"said": "holds", "mark": "right"}, "has changed"),
         ({"mark": "right", "note": "x" * (LONGEST_NOTE + 1)}, "at most 4,000 characters"),
     ],
 )

@@ -16,18 +16,17 @@ from hypothesis import strategies as st
 from fieldscope.agent.trace_diff import diff
 from fieldscope.agent.trace_why import why
 from fieldscope.agent.types import RerankResult
-from fieldscope.eval.measures.run_comparison import Pair, compare_runs
+from fieldscope.eval.measures.run_comparison import METRICS, Pair, compare_runs
 from fieldscope.eval.runs.scored import read_scored
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts.slopes import ROW, slopes
-from fieldscope.service.viewer.effects import effects
-from fieldscope.service.viewer.metrics import METRICS
+from fieldscope.service.viewer.comparison.effects import compare_sides, scored_runs
+from fieldscope.service.viewer.comparison.one_query import prompts_of
+from fieldscope.service.viewer.comparison.sides import common, letter, sides
 from fieldscope.service.viewer.page import NoPage, Page
 from fieldscope.service.viewer.pages import compare, compare_query
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.sidebyside import prompts_of
-from fieldscope.service.viewer.sides import common, letter, sides
 from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import SCRIPT, Made
@@ -105,22 +104,24 @@ def test_what_each_query_gains_is_what_the_runs_files_say(small_shelf: Made) -> 
 def test_the_statistics_are_those_of_the_command_line(small_shelf: Made) -> None:
     names = ("clip", "predicates", "agent")
     found = sides(opened(small_shelf, *names))
-    measured = effects(found, common(found).scored)
+    measured = compare_sides(scored_runs(found, common(found)))
     expected = compare_runs([read_scored(small_shelf.run(name), name) for name in names])
     assert [(pair.a.name, pair.b.name) for pair in measured.pairs] == [(p.a.name, p.b.name) for p in expected.pairs]
     for own, theirs in zip(measured.pairs, expected.pairs, strict=True):
-        for value, mean in METRICS.items():
-            effect, wanted = own.effects[value], theirs.effects[mean.replace("mAP", "AP")]
+        for metric in METRICS:
+            effect, wanted = own.effects[metric], theirs.effects[metric]
             assert effect.p_holm == wanted.p_holm
             assert vars(effect.test) == pytest.approx(vars(wanted.test))
-        for side in ("won", "tied", "lost"):
-            assert getattr(own, side)("AP@50") == getattr(theirs, side)("AP@50")
+            for outcome in ("won", "tied", "lost"):
+                assert getattr(own, outcome)(metric) == getattr(theirs, outcome)(metric)
 
 
 def test_lists_begin_with_the_largest_difference(small_shelf: Made) -> None:
-    a, b = sides(opened(small_shelf, "clip", "agent"))
-    pair = Pair(a, b, {}, {}, {"AP": {"best": 0.5, "good": 0.1, "same": 1e-15, "bad": -0.1, "worst": -0.4}})
-    assert (pair.won("AP"), pair.tied("AP"), pair.lost("AP")) == (["best", "good"], ["same"], ["worst", "bad"])
+    found = sides(opened(small_shelf, "clip", "agent"))
+    a, b = scored_runs(found, common(found))
+    gains = {"best": 0.5, "good": 0.1, "same": 1e-15, "bad": -0.1, "worst": -0.4}
+    pair = Pair(a, b, {}, {}, {"AP@50": gains})
+    assert (pair.won("AP@50"), pair.tied("AP@50"), pair.lost("AP@50")) == (["best", "good"], ["same"], ["worst", "bad"])
 
 
 def test_of_many_runs_each_is_tested_against_the_first(small: Made) -> None:
@@ -128,7 +129,7 @@ def test_of_many_runs_each_is_tested_against_the_first(small: Made) -> None:
     for name in names[2:]:
         shelves.copied(small, "agent", name)
     page = compare.page(opened(small, *names))
-    assert [(pair.a.letter, pair.b.letter) for pair in page.context["measured"].pairs] == [("A", c) for c in "BCDEF"]
+    assert [(pair.a.name, pair.b.name) for pair in page.context["measured"].pairs] == [("clip", n) for n in names[1:]]
     assert len(page.context["charts"]) == compare.DRAWN - 1
     assert "Charts and lists of the other runs" in rendered(small, page)
 
@@ -267,7 +268,7 @@ def test_what_runs_do_not_share_is_told_and_left_out(small: Made) -> None:
     cases = {
         "half": ("half is not finished: 2 queries are ranked so far", 2, 2),
         "other": (f"{first} was asked for something else in these runs and is not compared", 3, 3),
-        "judged": (f"{first} was judged otherwise in these runs and is not scored here", 4, 3),
+        "judged": (f"{first} was judged differently in these runs and is not scored here", 4, 3),
     }
     for name, (sentence, queries, scored) in cases.items():
         page = compare.page(opened(small, "clip", name))
@@ -277,7 +278,7 @@ def test_what_runs_do_not_share_is_told_and_left_out(small: Made) -> None:
         assert sentence in Read(rendered(small, page)).words
     page = compare_query.page(opened(small, "clip", "other"), first)
     assert "asks for something else" in page.context["sentences"][0]
-    assert "There is nothing to compare this query with" in rendered(small, page)
+    assert "so there is nothing to compare" in rendered(small, page)
 
 
 def test_without_judgments_rankings_are_compared_all_the_same(small: Made) -> None:
@@ -291,7 +292,7 @@ def test_without_judgments_rankings_are_compared_all_the_same(small: Made) -> No
     assert "clip and agent do not say which images match, so nothing can be scored" in words
     words = Read(rendered(small, compare_query.page(runs, next(iter(runs[0].digests))))).words
     assert "Lost the most ranks" in words
-    assert "Not both of these runs keep their prompts" in words
+    assert "At least one of these runs does not keep its prompts" in words
 
 
 def test_runs_of_nothing_in_common(small: Made, tmp_path: Path) -> None:

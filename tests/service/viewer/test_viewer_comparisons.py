@@ -6,7 +6,7 @@ import re
 from itertools import permutations
 
 from fieldscope.service.viewer import addresses
-from fieldscope.service.viewer.comparisons import companions, comparable
+from fieldscope.service.viewer.comparison.comparable import companions, comparable
 from fieldscope.service.viewer.runs.run import Run
 from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves

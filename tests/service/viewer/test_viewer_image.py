@@ -22,13 +22,13 @@ from fieldscope.agent.types import Asked, Predicate, RankedCandidate, Reason, Re
 from fieldscope.cache.sqlite import SqliteStore
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts.contributions import WIDTH, contributions
+from fieldscope.service.viewer.formats import chance
 from fieldscope.service.viewer.pages import image
 from fieldscope.service.viewer.runs.exchange import exchanges
 from fieldscope.service.viewer.runs.rebuilt import rebuilt
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 from fieldscope.service.viewer.site import Site
-from fieldscope.service.viewer.words import chance
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import Made
 
@@ -42,14 +42,14 @@ fusion: {method: posterior, prior_weight: 1.0}
 
 
 def open_run(made: Made, name: str, store: Path | None = None) -> Run:
-    run = Shelf(made.root, store=store).run(addresses.slug(name))
+    run = RunList(made.root, store=store).run(addresses.slug(name))
     assert run is not None
     return run
 
 
 def shown(made: Made, name: str, query_id: str, image_id: str, store: Path | None = None) -> str:
     """The HTML of an image's page."""
-    site = Site(Shelf(made.root, store=store), live=False)
+    site = Site(RunList(made.root, store=store), live=False)
     return site.render(site.page(addresses.image_page(addresses.slug(name), query_id, image_id)))
 
 
@@ -144,7 +144,7 @@ def test_comparisons_are_told_in_both_orders(small_shelf: Made) -> None:
         assert dict(zip(matchup.images, order.p_best, strict=True)) == dict(
             zip(comparison.shown, comparison.probabilities, strict=True)
         )
-    said = words(Site(Shelf(small_shelf.root), live=False).render(page))
+    said = words(Site(RunList(small_shelf.root), live=False).render(page))
     assert ("the orders agree" in said) == any(m.agree is True for m, _ in page.context["matchups"])
     assert f"A: this · B: {first.shown[1]}" in said
     assert f"A: {first.shown[1]} · B: this" in said
@@ -165,7 +165,7 @@ def test_an_old_run_has_all_pages(small: Made, name: str) -> None:
     query_id = next(iter(run.digests))
     for ranked in run.result(query_id).ranking[:3]:
         page = shown(small, name, query_id, ranked.image_id)
-        assert "this run does not say where its images lie" in page
+        assert "this run does not say where its images are" in page
         assert "<img" not in page[page.index("<main") :]
 
 
@@ -200,7 +200,7 @@ def test_pages_are_small(tmp_path: Path) -> None:
     made = shelves.big(tmp_path, queries=2, runs=1)
     run = open_run(made, "agent")
     query_id = next(iter(run.digests))
-    site = Site(Shelf(made.root), live=False)
+    site = Site(RunList(made.root), live=False)
     for ranked in run.result(query_id).ranking[::5]:
         page = site.render(image.page(run, query_id, ranked.image_id))
         assert len(page.encode()) < 60_000
@@ -251,7 +251,7 @@ def test_another_model_is_not_passed_off_as_the_one_on_record(small: Made) -> No
     query_id = next(iter(run.digests))
     verdict = run.result(query_id).verdicts[0]
     assert [e.source for e in exchanges(run, run.result(query_id), [verdict])] == ["likely"]
-    assert "its key differs from the one on record" in words(shown(small, "predicates", query_id, verdict.image_id))
+    assert "its key differs from the recorded one" in words(shown(small, "predicates", query_id, verdict.image_id))
 
 
 # The chart
@@ -312,7 +312,7 @@ def test_a_fused_answer_and_its_prior_are_the_score() -> None:
     alone = contributions(why(result_of(ranked, **asked), "i"), "p_yes")
     assert not alone.sums
     assert alone.total is None
-    assert "P(yes) itself" in alone.sentence
+    assert "of this strategy is P(yes)" in alone.sentence
 
 
 def test_without_an_answer_there_is_nothing_to_draw() -> None:

@@ -17,9 +17,9 @@ from fieldscope.prompts.prompt import Prompt, list_prompts, load_prompt
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.pages import prompts
 from fieldscope.service.viewer.runs.exchange import exchanges
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.prompt_text import wording
+from fieldscope.service.viewer.runs.run_list import RunList
 from fieldscope.service.viewer.site import Site
-from fieldscope.service.viewer.wording import wording
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import Made
 
@@ -27,7 +27,7 @@ SHIPPED = [load_prompt(name) for name in list_prompts()]
 
 
 def shown(made: Made, name: str, stored: bool = True) -> str:
-    site = Site(Shelf(made.root, store=made.store if stored else None), live=False)
+    site = Site(RunList(made.root, store=made.store if stored else None), live=False)
     return site.render(site.page(addresses.prompts_page(addresses.slug(name))))
 
 
@@ -79,7 +79,7 @@ def test_every_prompt_is_told_in_full(small_shelf: Made, stored: bool) -> None:
 
 @pytest.mark.parametrize("stored", [True, False])
 def test_examples_are_what_was_sent(small_shelf: Made, stored: bool) -> None:
-    run = Shelf(small_shelf.root, store=small_shelf.store if stored else None).run("agent")
+    run = RunList(small_shelf.root, store=small_shelf.store if stored else None).run("agent")
     assert run is not None
     page = prompts.page(run)
     by_name = {each.used.name: each for each in page.context["prompts"]}
@@ -124,7 +124,7 @@ def test_an_old_run_shows_prompts_by_their_fingerprints(small: Made) -> None:
     path.write_text(path.read_text().replace(prompt.fingerprint, "f" * 64))
     page = words(shown(small, "predicates"))
     assert "f" * 64 in page
-    assert "Its words are not to be had." in page
+    assert "The text of this prompt is not available." in page
 
 
 def test_what_is_hostile_is_words(hostile_shelf: Made) -> None:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from fieldscope.agent.trace_why import why
 from fieldscope.agent.types import Comparison, RankedCandidate, RerankResult, Synthesis, TraceEvent, Verdict
-from fieldscope.service.viewer.charts.rankflow import HEAD, emphasised, rank_flow, spread, stages
+from fieldscope.service.viewer.charts.rank_flow import HEAD, emphasised, rank_flow, spread, stages
 from fieldscope.service.viewer.pages import query
 from fieldscope.service.viewer.pages.query import highlighted
-from fieldscope.service.viewer.rounds import rounds
+from fieldscope.service.viewer.runs.rounds import rounds
 from fieldscope.service.viewer.runs.run import Run
 from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
@@ -278,7 +278,7 @@ def test_calls_that_would_make_the_page_heavy_are_counted(small: shelves.Made, t
 def test_a_strategy_without_a_model_says_so(small: shelves.Made) -> None:
     _, _, page = look(small, "clip")
     assert "asks no model" in page.words
-    assert "No image moved" in page.words
+    assert "No image changed its rank" in page.words
     assert not page.find("svg", class_="flow")
     assert not page.find("a", data_tab="flow")
 
@@ -297,7 +297,7 @@ def test_queries_lead_to_each_other_in_the_order_of_the_run(small: shelves.Made)
 def test_a_run_that_does_not_say_where_its_images_lie_has_placeholders(small: shelves.Made) -> None:
     shelves.copied(small, "predicates", "old", shelves.bare)
     _, result, page = look(small, "old")
-    assert page.words.count("does not say where its images lie") == 1
+    assert page.words.count("does not say where its images are") == 1
     tiles = page.find("li", class_="tile")
     assert not [image for tile in tiles for image in tile.find("img")]
     assert tiles[0].find(class_="no-picture")[0].words in result.ranking[0].image_id

@@ -17,14 +17,15 @@ from fieldscope.agent.usage import Usage
 from fieldscope.eval.measures import paired
 from fieldscope.eval.measures.paired import EVEN, bootstrap_interval, randomisation_p
 from fieldscope.eval.runs.read import Manifest
-from fieldscope.service.viewer import addresses, words
+from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer import formats as words
 from fieldscope.service.viewer.charts import bars as charts
-from fieldscope.service.viewer.overview import means_of, standings, totals
 from fieldscope.service.viewer.page import Page
 from fieldscope.service.viewer.pages import run as run_page
 from fieldscope.service.viewer.runs.digest import QueryDigest
+from fieldscope.service.viewer.runs.overview import means_of, standings, totals
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import Made
@@ -219,9 +220,9 @@ def test_a_copy_offers_exactly_the_comparisons_that_it_has(small_shelf: Made) ->
 
 
 def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path) -> None:
-    site = Site(Shelf(tmp_path), live=False)
+    site = Site(RunList(tmp_path), live=False)
     page = Html(site.render(site.page("")))
-    assert "There is no run below" in page.text
+    assert "has no runs yet" in page.text
     assert "fieldscope eval fieldnotes-rerank" in page.text
 
 
@@ -287,7 +288,7 @@ def test_the_query_that_was_hurt_most_is_listed_first() -> None:
 
 def test_a_run_without_truth_shows_no_scores() -> None:
     page = _page([digest("a", None, None, calls=5)], judgments=None)
-    assert "Nothing is known here of which images match" in page.text
+    assert "This run has no judgments" in page.text
     assert "Hurt most" not in page.text
     assert "before and after" not in page.text
     assert page.row("a")[2:5] == ["–", "–", "–"]

@@ -17,7 +17,7 @@ from PIL import Image as PILImage
 from fieldscope.core.paths import cache_folder
 from fieldscope.eval.runs.annotations import NAME, read_annotations
 from fieldscope.service.viewer import addresses
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 from fieldscope.service.viewer.server import HEADERS, create_viewer, is_loopback
 from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
@@ -28,7 +28,7 @@ OWN = {"Sec-Fetch-Site": "same-origin"}
 
 
 @asynccontextmanager
-async def client(shelf: Shelf, live: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+async def client(shelf: RunList, live: bool = True) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(create_viewer(Site(shelf, live=live)))
     async with httpx.AsyncClient(transport=transport, base_url=HERE) as http:
         yield http
@@ -48,7 +48,7 @@ def a_picture(made: Made, image_id: str, size: Callable[[str, str], str] = addre
     return f"/{size(found.collection_key, image_id)}"
 
 
-def pages_of(shelf: Shelf) -> Iterator[str]:
+def pages_of(shelf: RunList) -> Iterator[str]:
     """Every kind of page, and some of those there are many of."""
     for number, address in enumerate(Site(shelf, live=False).addresses()):
         if "/images/" not in address or number % 7 == 0:
@@ -131,7 +131,7 @@ async def test_runs_that_are_not_whole_show_a_sentence(small: Made, change: Call
 
 
 async def test_an_empty_folder_shows_a_sentence(tmp_path: Path) -> None:
-    async with client(Shelf(tmp_path)) as http:
+    async with client(RunList(tmp_path)) as http:
         answer = await http.get("/")
     assert answer.status_code == 200
     assert "sentence" in answer.text

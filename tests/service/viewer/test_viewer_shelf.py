@@ -13,13 +13,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from jinja2 import Environment
 
-import fieldscope.service.viewer.site as site_module
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer import addresses, rendering
 from fieldscope.service.viewer.addresses import slug, unslug
-from fieldscope.service.viewer.comparisons import comparable
+from fieldscope.service.viewer.comparison.comparable import comparable
 from fieldscope.service.viewer.page import NoPage
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import Made
@@ -77,12 +76,12 @@ def test_the_runs_below_a_folder(small: Made) -> None:
         "predicates": "predicates",
     }
     assert shelf.run("agent") is None
-    alone = Shelf(small.run("predicates"))
+    alone = RunList(small.run("predicates"))
     assert list(alone.folders()) == ["predicates"]
 
 
 def test_the_first_pages_of_a_warm_site_compile_nothing(small: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    site_module._templates.cache_clear()
+    rendering.environment.cache_clear()
     site = Site(small.shelf(), live=True, try_it=True)
     site.warm()
     monkeypatch.setattr(Environment, "compile", None)
@@ -94,12 +93,12 @@ def test_a_site_over_damaged_runs_gets_warm_all_the_same(small: Made, tmp_path: 
     shelves.damaged(small.run("clip"))
     shelves.begun(small.run("agent"))
     Site(small.shelf(), live=True).warm()
-    Site(Shelf(tmp_path), live=True).warm()
+    Site(RunList(tmp_path), live=True).warm()
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no folder"):
-        Shelf(tmp_path / "none")
+        RunList(tmp_path / "none")
 
 
 def test_a_digest_says_what_the_results_say(small: Made) -> None:
@@ -174,7 +173,7 @@ def test_a_result_that_was_edited_changes_the_figures_and_the_page(small: Made, 
     assert again.result(query).query_text == text[::-1]
     other = first.digests[unread].text
     edited(small.run("agent") / "results.jsonl", other.encode(), other[::-1].encode())
-    with pytest.raises(ConfigError, match="changed while the page was made; load it again"):
+    with pytest.raises(ConfigError, match="changed while the page was made; reload the page"):
         first.result(unread)
 
 
@@ -225,7 +224,7 @@ def test_a_run_from_before_it_said_what_it_is_made_from(small: Made) -> None:
     assert run is not None
     assert (run.problem, run.inputs, run.strategy_line, run.collection_key) == (None, None, None, "none")
     assert "--images" in str(run.collection)
-    named = Shelf(small.root, images=small.images).run("agent")
+    named = RunList(small.root, images=small.images).run("agent")
     assert named is not None
     assert not isinstance(named.collection, str)
 
@@ -240,7 +239,7 @@ def test_a_call_is_found_in_the_response_cache(small: Made, tmp_path: Path) -> N
     assert call.response["text"] == verdict.answer
     assert call.provenance["model"] == "oracle"
     assert run.calls(["0" * 64]) == {}
-    elsewhere = Shelf(small.root, store=tmp_path / "none.sqlite").run("agent")
+    elsewhere = RunList(small.root, store=tmp_path / "none.sqlite").run("agent")
     assert elsewhere is not None
     assert elsewhere.calls([verdict.request_key]) == {}
     assert not (tmp_path / "none.sqlite").exists()

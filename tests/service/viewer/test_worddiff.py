@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldscope.service.viewer.worddiff import word_diff
+from fieldscope.service.viewer.word_diff import word_diff
 
 words = st.lists(st.sampled_from(["a", "crab", "on", "the", "reef", " ", "  ", "\n", ",", "?", "é", "{{ query }}"]))
 texts = st.one_of(st.text(max_size=200), words.map(" ".join), words.map("".join))

@@ -20,7 +20,7 @@ from fieldscope.core.types import Candidate, Query
 from fieldscope.service.doctor import steadiness, throughput
 from fieldscope.service.doctor.examine import examine
 from fieldscope.service.doctor.finding import Finding
-from fieldscope.service.doctor.pictures import Drawn
+from fieldscope.service.doctor.images import Drawn
 from fieldscope.service.doctor.probes import shapes
 from fieldscope.service.wiring.settings import Settings
 from tests.agent.lmm.conftest import Server

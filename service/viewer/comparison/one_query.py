@@ -1,4 +1,4 @@
-"""One query in several runs: rankings in columns, how far images moved and why, predicates and prompts side by side."""
+"""One query in several runs: rankings in columns, how far images moved and why, predicates and prompts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fieldscope.agent.trace_why import Part, Why, extremes, why
 from fieldscope.agent.types import Predicate, RerankResult, Verdict
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.service.viewer.charts.slopes import Slope, slopes
-from fieldscope.service.viewer.sides import Side
-from fieldscope.service.viewer.worddiff import Kind, word_diff
+from fieldscope.service.viewer.comparison.sides import Side
+from fieldscope.service.viewer.word_diff import Kind, word_diff
 
 DEPTH = 200
-"""So many places of a ranking are shown."""
+"""The number of ranks shown."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """An image at its rank in one run. `image` is its number on the page; `moved` is by how many ranks it is higher
-    than in the first run, None where that has it not, and for the first run itself; `match` is what people judged."""
+    """An image at its rank in one run. `image` is its number on the page; `moved` is the number of ranks that it is
+    higher than in the first run, None in the first run and for images that it lacks; `match` is the human judgment."""
 
     rank: int
     image: int
@@ -33,7 +33,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Column:
-    """A run's ranking from the top down, and the `lines` from the column before it (none for the first)."""
+    """A run's ranking from the top, and the `lines` from the previous column (none for the first)."""
 
     side: Side
     places: tuple[Place, ...]
@@ -42,8 +42,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Told:
-    """An image in two runs: how it moved, why each has it where it is, and what decided it in B. `before` is A's
-    verdict about the same question."""
+    """An image in two runs: how it moved, the reasons for its rank in each, and what decided its rank in B. `before` is
+    A's verdict on the same question."""
 
     image: Image
     why_a: Why | None
@@ -54,7 +54,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Held:
-    """Of how many images a predicate holds, of those about which it was answered."""
+    """For how many images a predicate holds, of those with an answer."""
 
     held: int
     answered: int
@@ -62,7 +62,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Asked:
-    """A predicate, and by letter of the run what came of it where it was asked."""
+    """A predicate, and its outcome in each run that asked it, by the run's letter."""
 
     predicate: Predicate
     runs: Mapping[str, Held]
@@ -70,7 +70,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Wording:
-    """One part of two prompts in pieces: A's are the `same` and the `out` ones, B's the `same` and the `in` ones."""
+    """One part of two prompts in pieces: `same` and `out` make up A's text, `same` and `in` make up B's."""
 
     part: str
     pieces: tuple[tuple[Kind, str], ...]
@@ -78,7 +78,7 @@ class Wording:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Two prompts for the same purpose, None where a run has none. `wordings` are empty where they are the same."""
+    """Two prompts for the same purpose, None if a run has none. `wordings` is empty if they are the same."""
 
     a: Prompt | None
     b: Prompt | None
@@ -103,7 +103,7 @@ class Whys:
 
 
 def columns(results: Mapping[Side, RerankResult], query_id: str) -> list[Column]:
-    """The rankings next to each other, lines between neighbours."""
+    """The rankings in columns, with lines between neighbouring columns."""
     first, *_ = results
     at_first = {ranked.image_id: ranked.rank for ranked in results[first].ranking}
     numbers: dict[str, int] = {}
@@ -129,7 +129,7 @@ def columns(results: Mapping[Side, RerankResult], query_id: str) -> list[Column]
 
 
 def furthest(images: Iterable[Image]) -> tuple[Image | None, Image | None]:
-    """The image that fell furthest from A to B, and the one that rose furthest; of equals the one with most weight."""
+    """The images that sank and rose furthest from A to B; the one with most weight among equals."""
     moved = [image for image in images if image.moved]
     fell = min((i for i in moved if (i.moved or 0) < 0), key=lambda i: (i.moved or 0, -i.gap), default=None)
     rose = max((i for i in moved if (i.moved or 0) > 0), key=lambda i: (i.moved or 0, i.gap), default=None)
@@ -137,8 +137,8 @@ def furthest(images: Iterable[Image]) -> tuple[Image | None, Image | None]:
 
 
 def told(a: Side, b: Side, image: Image, whys: Whys) -> Told:
-    """An image in both runs. What decided it is what counts most against it in B where that has it lower, else what
-    counts most for it, and nothing where that points the other way."""
+    """An image in both runs. Its rank in B was decided by the strongest part against it if it is lower there, else by
+    the strongest part for it; by nothing if that part points the other way."""
     why_a, why_b = whys.of(a, image, first=True), whys.of(b, image, first=False)
     decided = before = None
     if why_b is not None and image.moved:
@@ -153,7 +153,7 @@ def told(a: Side, b: Side, image: Image, whys: Whys) -> Told:
 
 
 def predicates(results: Mapping[Side, RerankResult]) -> list[tuple[tuple[Side, ...], list[Asked]]]:
-    """Predicates by the runs that asked them: those of every run first, then those of some, in the runs' order."""
+    """Predicates by the runs that asked them: first those of all runs, then those of some, in the runs' order."""
     texts: dict[tuple[str, str], Predicate] = {}
     held: dict[tuple[str, str], dict[str, Held]] = {}
     for side, result in results.items():
@@ -173,8 +173,7 @@ def predicates(results: Mapping[Side, RerankResult]) -> list[tuple[tuple[Side, .
 
 
 def prompts_of(a: Sequence[Prompt], b: Sequence[Prompt]) -> list[Prompts]:
-    """The prompts of two runs by their names; those with names of their own by what they get and how they are answered.
-    Those that differ come first."""
+    """The prompts of two runs, matched by name, else by variables and kind of answer. Different ones come first."""
     pairs = [*_coupled(a, b)]
     return sorted((Prompts(one, other, _wordings(one, other)) for one, other in pairs), key=lambda p: not p.wordings)
 

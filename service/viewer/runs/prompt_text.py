@@ -1,4 +1,4 @@
-"""Which prompt a request was made with, and which of its words the prompt has and which were put into it."""
+"""Which prompt a request was made with, and which parts of its text are values of the prompt's variables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fieldscope.prompts.prompt import Prompt
 
 @dataclass(frozen=True)
 class Piece:
-    """Some words of a text: a prompt's own, or those that stand in the place of a `variable`."""
+    """A part of a text: the prompt's own, or the value of a `variable`."""
 
     text: str
     variable: str | None = None
@@ -19,24 +19,24 @@ class Piece:
 
 @dataclass(frozen=True)
 class Wording:
-    """A rendered prompt. The texts of its `pieces` are what was sent."""
+    """A rendered prompt. Its `pieces` make up the text that was sent."""
 
     prompt: Prompt
     pieces: tuple[Piece, ...]
 
     @property
     def text(self) -> str:
-        """What was sent."""
+        """The text that was sent."""
         return "".join(piece.text for piece in self.pieces)
 
 
 def template_pieces(prompt: Prompt) -> tuple[Piece, ...]:
-    """The template itself; what stands for a variable is its name."""
+    """The pieces of the template itself, with variables as their names."""
     return tuple(Piece(words, words if place % 2 else None) for place, words in enumerate(prompt.pieces) if words)
 
 
 def wording(request: LMMRequest, prompts: Iterable[Prompt]) -> Wording | None:
-    """The prompt with the most words of its own that may have made this request; None where none may."""
+    """The prompt that this request fits, the one with most text of its own if there are several; None if none fits."""
     asked = next((message for message in request.messages if message.role == "user"), None)
     texts = [part.text for part in asked.content if isinstance(part, TextPart)] if asked else []
     system = "\n".join(m.content[0].text for m in request.messages[:1]
@@ -54,7 +54,7 @@ def _own_words(found: Wording) -> int:
 
 
 def _pieces(prompt: Prompt, text: str) -> tuple[Piece, ...] | None:
-    """The text between the template's own words, which must come in their order; None where they don't."""
+    """The text split at the template's own parts, in their order; None if it does not fit."""
     first, *rest = prompt.pieces
     if not rest:
         return (Piece(text),) if text == first else None

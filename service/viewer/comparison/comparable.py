@@ -1,4 +1,4 @@
-"""Which runs can be compared, and in which order: differences are to the first."""
+"""Which runs can be compared, and in which order: the first is the one that the others are compared with."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from itertools import permutations
 
 from fieldscope.eval.runs.read import names_of
 from fieldscope.service.viewer.runs.run import Run
-from fieldscope.service.viewer.runs.shelf import Shelf
+from fieldscope.service.viewer.runs.run_list import RunList
 
 
 @dataclass(frozen=True)
 class Companion:
-    """A comparison that a run is in: the names of the others there, and all runs in their order."""
+    """A comparison with a run in it: the names of the others, and all runs in their order."""
 
     names: Sequence[str]
     runs: Sequence[Run]
@@ -30,7 +30,7 @@ class Companion:
 
 def comparable(runs: Sequence[Run]) -> Iterator[list[Run]]:
     """Runs of one benchmark and split that can be shown: every two in both orders, and all of them where there are
-    more. What asks least leads, because what the others ask more is to be worth it."""
+    more. The run with the fewest calls comes first."""
     tasks: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if run.problem is None:
@@ -43,10 +43,10 @@ def comparable(runs: Sequence[Run]) -> Iterator[list[Run]]:
             yield several
 
 
-def companions(run: Run, shelf: Shelf) -> list[Companion]:
-    """The comparisons of a run with each other one, which leads, and with all of them."""
+def companions(run: Run, run_list: RunList) -> list[Companion]:
+    """The comparisons of a run with each other run, which comes first, and with all of them."""
     found = []
-    for several in comparable(shelf.runs()):
+    for several in comparable(run_list.runs()):
         keys = [other.key for other in several]
         if keys[-1] == run.key or (len(keys) > 2 and run.key in keys):
             names = dict(zip(keys, names_of([other.folder for other in several]), strict=True))
@@ -55,5 +55,5 @@ def companions(run: Run, shelf: Shelf) -> list[Companion]:
 
 
 def _calls(run: Run) -> float:
-    """In the mean of its queries."""
+    """The mean number of calls of its queries."""
     return sum(digest.calls for digest in run.digests.values()) / len(run.digests)

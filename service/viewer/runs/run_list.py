@@ -12,20 +12,20 @@ from fieldscope.eval.runs.read import FILES, is_run
 from fieldscope.service.viewer.addresses import slug
 from fieldscope.service.viewer.runs.run import Run, open_run
 
-_DEEPEST = 4  # folders below the shelf's
+_DEEPEST = 4  # folders below the first one
 _OPEN = 64  # runs in memory
 
 
-class Shelf:
+class RunList:
     """The runs below `root`, which may be a run's folder itself. A run's key is its path below `root`, as a slug.
 
-    `images` is where the pictures lie if not where the runs say; `store` the response cache with requests and answers.
-    Raises `ConfigError` where there is no such folder.
+    `images` is the folder of the images if it is not where the runs say, `store` the response cache. Raises
+    `ConfigError` if `root` is no folder.
     """
 
     def __init__(self, root: Path, images: Path | None = None, store: Path | None = None) -> None:
         if not root.is_dir():
-            raise ConfigError(f"{str(root)!r} is no folder; give the one that `fieldscope eval` wrote")
+            raise ConfigError(f"{str(root)!r} is no folder. Give the folder that `fieldscope eval` wrote.")
         self.root = root
         self.images = images
         self.store = store
@@ -36,7 +36,7 @@ class Shelf:
         return {slug(self._name(folder)): folder for folder in sorted(self._below(self.root, 0))}
 
     def run(self, key: str) -> Run | None:
-        """The run of this key, read again where its files have changed; None where there is none."""
+        """The run with this key, read again if its files have changed; None if there is none."""
         folder = self.folders().get(key)
         return None if folder is None else self._read(key, folder)
 
@@ -45,7 +45,7 @@ class Shelf:
         return [self._read(key, folder) for key, folder in self.folders().items()]
 
     def _read(self, key: str, folder: Path) -> Run:
-        """A run as its files are now; those that did not change are not opened again."""
+        """A run as its files are now; an unchanged run is not opened again."""
         now = stamp(folder)
         known = self._open.get(key)
         if known is None or known[0] != now:
@@ -69,7 +69,7 @@ class Shelf:
 
 
 def stamp(folder: Path) -> tuple[object, ...]:
-    """What changes when a run's files do. Whoever edits or copies a file can set its time of modification, but not the
+    """A value that changes with a run's files. Editing or copying can set a file's time of modification, but not the
     time of its last change (`st_ctime`)."""
     stamps: list[object] = []
     for name in FILES:

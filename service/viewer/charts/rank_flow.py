@@ -1,5 +1,4 @@
-"""The picture of how a ranking came about: every image's rank from stage to stage, as lines. Geometry only; the
-template draws it."""
+"""Every image's rank from stage to stage, as lines: geometry only; the template draws it."""
 
 from __future__ import annotations
 
@@ -11,10 +10,10 @@ from fieldscope.agent.trace_view import stage_costs
 from fieldscope.agent.types import RerankResult
 
 HEAD = 10
-"""How many of the best are emphasised."""
+"""The number of best images emphasised."""
 
 MOVERS = 5
-"""How many of those that rose most, and of those that sank most, are emphasised."""
+"""The number of images emphasised as risen most, and as sunk most."""
 
 WIDTH = 980.0
 _TOP, _BOTTOM = 46.0, 22.0
@@ -28,7 +27,7 @@ _TICKS = (1, 2, 3, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's name and where each image stood after it (1 is best)."""
+    """A stage's name and the rank of each image after it (1 is best)."""
 
     name: str
     ranks: Mapping[str, int]
@@ -36,9 +35,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Line:
-    """An image's way. `path` is SVG; `kind` is `head`, `rose` or `sank` for an emphasised one, else empty.
+    """An image's line. `path` is SVG; `kind` is `head`, `rose` or `sank` if it is emphasised, else empty.
 
-    `start` and `end` are the heights at which it begins and ends, `from_label` and `to_label` those of its labels.
+    `start` and `end` are the heights of its ends, `from_label` and `to_label` those of its labels.
     """
 
     image_id: str
@@ -53,13 +52,13 @@ class Line:
 
     @property
     def moved(self) -> int:
-        """By how many ranks it rose (negative: fell)."""
+        """The number of ranks that it rose (negative: sank)."""
         return self.prior_rank - self.rank
 
 
 @dataclass(frozen=True)
 class Flow:
-    """What the picture shows, in the units of its view box. Emphasised lines come last, to lie on top."""
+    """The chart, in units of its view box. Emphasised lines come last, on top."""
 
     width: float
     height: float
@@ -69,10 +68,10 @@ class Flow:
 
 
 def stages(result: RerankResult) -> tuple[Stage, ...]:
-    """The first stage's order, and what each later stage made of it.
+    """The first stage's order, and the order after each later stage.
 
-    Where a result does not tell its stages apart, all of them together are one step to the final order; where nothing
-    was asked, the first stage's order is the only one.
+    If a result does not separate its stages, they are one step to the final order; if nothing was asked, there is only
+    the first stage's order.
     """
     ranks: Mapping[str, int] = {ranked.image_id: ranked.prior_rank for ranked in result.ranking}
     found = [Stage("prior", ranks)]
@@ -92,7 +91,7 @@ _NAMES = {"verify": "after verification", "compare": "after comparison"}
 
 
 def rank_flow(result: RerankResult) -> Flow | None:
-    """The picture's geometry; None where there is only one order to show, or no image."""
+    """The chart; None if there is only one order, or no image."""
     steps = stages(result)
     if len(steps) < 2 or not result.ranking:
         return None
@@ -132,7 +131,7 @@ def rank_flow(result: RerankResult) -> Flow | None:
 
 
 def emphasised(result: RerankResult) -> dict[str, str]:
-    """Image id -> why it stands out: it is at the head, or it is among those that rose or sank most."""
+    """Image id -> why it is emphasised: it is at the top, or rose or sank most."""
     by_move = sorted(result.ranking, key=lambda ranked: (ranked.prior_rank - ranked.rank, -ranked.rank))
     sank = {r.image_id: "sank" for r in by_move[:MOVERS] if r.rank > r.prior_rank}
     rose = {r.image_id: "rose" for r in by_move[-MOVERS:] if r.rank < r.prior_rank}
@@ -140,8 +139,8 @@ def emphasised(result: RerankResult) -> dict[str, str]:
 
 
 def spread(heights: Sequence[float], gap: float, tall: float) -> list[float]:
-    """Rising heights moved apart until neighbours are `gap` from each other, as little as that needs, and none below
-    the picture's end unless there are too many for it."""
+    """Increasing heights, moved apart as little as possible until neighbours are `gap` apart, and above the chart's
+    lower end unless there are too many."""
     apart: list[float] = []
     for height in heights:
         apart.append(max(height, apart[-1] + gap) if apart else height)
@@ -155,7 +154,7 @@ def spread(heights: Sequence[float], gap: float, tall: float) -> list[float]:
 
 
 class _Scale:
-    """From ranks to heights. The head has most of the room, because it is what counts."""
+    """From ranks to heights. The top ranks get most of the space, because they matter most."""
 
     def __init__(self, last: int) -> None:
         self.last = last

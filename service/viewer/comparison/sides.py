@@ -1,4 +1,4 @@
-"""Runs next to each other: what each is called there, what they have in common, and what a reader must know of them."""
+"""Runs next to each other: their names, what they have in common, and what a reader must know about them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fieldscope.eval.runs.read import names_of
 from fieldscope.service.viewer import addresses
+from fieldscope.service.viewer.formats import plural
 from fieldscope.service.viewer.runs.digest import QueryDigest
 from fieldscope.service.viewer.runs.run import Run
 
@@ -61,7 +62,7 @@ def common(found: Sequence[Side]) -> Common:
         *_unfinished(found),
         *_alone(found, set(everyone)),
         *_left_out(sorted(set(everyone) - set(same)), "asked for something else", "are not compared"),
-        *_left_out(sorted(set(same) - set(judged)), "judged otherwise", "are not scored here"),
+        *_left_out(sorted(set(same) - set(judged)), "judged differently", "are not scored here"),
         *_unscored(found, judged, scored),
         *(sentence for side in found for sentence in _faults(side, same)),
     ]
@@ -79,11 +80,11 @@ def _tasks(first: Side, others: Iterable[Side]) -> Iterator[str]:
         if (own.name, own.split) != (its.name, its.split):
             yield (
                 f"{first.name} is a run of {own.name} ({own.split}) and {other.name} one of {its.name} ({its.split}): "
-                "only the queries that they share are compared"
+                "only shared queries are compared"
             )
         elif own.fingerprint and its.fingerprint and own.fingerprint != its.fingerprint:
             yield (
-                f"{first.name} and {other.name} began from other queries, candidates, priors or judgments of "
+                f"{first.name} and {other.name} have different queries, candidates, priors or judgments of "
                 f"{own.name} ({own.split})"
             )
 
@@ -92,15 +93,15 @@ def _unfinished(found: Sequence[Side]) -> Iterator[str]:
     for side in found:
         if not side.run.finished:
             ranked = len(side.run.digests)
-            told = f"{ranked} {'query is' if ranked == 1 else 'queries are'} ranked so far"
-            yield f"{side.name} is not finished: {told}"
+            queries = plural(ranked, "query is", "queries are")
+            yield f"{side.name} is not finished: {queries} ranked so far"
 
 
 def _alone(found: Sequence[Side], everyone: set[str]) -> Iterator[str]:
     for side in found:
         if alone := [query for query in side.run.digests if query not in everyone]:
-            what = "1 query" if len(alone) == 1 else f"{len(alone)} queries"
-            yield f"{side.name} has {what} that another run has not ranked, left out here: {_some(alone)}"
+            queries = plural(len(alone), "query", "queries")
+            yield f"{side.name} has {queries} that another run has not ranked; they are left out here: {_some(alone)}"
 
 
 def _left_out(queries: Sequence[str], how: str, so: str) -> Iterator[str]:
@@ -114,17 +115,17 @@ def _unscored(found: Sequence[Side], judged: Sequence[str], scored: Sequence[str
     if blind := [side.name for side in found if side.run.judgments is None]:
         yield (
             f"{' and '.join(blind)} {'does' if len(blind) == 1 else 'do'} not say which images match, so nothing can "
-            "be scored; rankings can be compared all the same, query by query"
+            "be scored; the rankings can still be compared, query by query"
         )
     elif unscored := len(judged) - len(scored):
         what = "1 query has" if unscored == 1 else f"{unscored} queries have"
-        yield f"{what} nothing relevant to find and {'is' if unscored == 1 else 'are'} left out of the metrics"
+        yield f"{what} no relevant image and {'is' if unscored == 1 else 'are'} left out of the metrics"
 
 
 def _faults(side: Side, queries: Sequence[str]) -> Iterator[str]:
     digests = [side.run.digests[query] for query in queries]
     if unknown := sum(digest.unknown for digest in digests):
-        yield f"{side.name}: {unknown:,} of {sum(digest.calls for digest in digests):,} calls gave no answer"
+        yield f"{side.name}: {unknown:,} of {sum(digest.calls for digest in digests):,} calls failed"
     if ended := sum(digest.ended is not None for digest in digests):
         yield f"{side.name}: a budget ended the work on {ended:,} of {len(digests):,} queries"
 

@@ -1,4 +1,4 @@
-"""A comparison of runs, for programs: rows that a data frame takes as they are."""
+"""A comparison of runs for programs: rows that a data frame takes as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor's own pictures: drawn here, kept in memory."""
+"""The doctor's own images, drawn here and kept in memory."""
 
 from __future__ import annotations
 
@@ -23,70 +23,70 @@ _CELLS = 16
 class Drawn:
     """An image source in memory."""
 
-    def __init__(self, pictures: Mapping[str, PILImage.Image]) -> None:
-        self._pictures = dict(pictures)
+    def __init__(self, images: Mapping[str, PILImage.Image]) -> None:
+        self._images = dict(images)
         self._hashes: dict[str, str] = {}
 
     def load(self, image_id: str) -> PILImage.Image:
-        """The picture. Raises `BrokenImageError` for one that was never drawn."""
-        if image_id not in self._pictures:
-            raise BrokenImageError(f"{image_id!r} is none of the doctor's pictures")
-        return self._pictures[image_id]
+        """The image. Raises `BrokenImageError` for an unknown id."""
+        if image_id not in self._images:
+            raise BrokenImageError(f"{image_id!r} is not one of the doctor's images. Add it first.")
+        return self._images[image_id]
 
     def pixel_hash(self, image_id: str) -> str:
         if image_id not in self._hashes:
             self._hashes[image_id] = fingerprint_pixels(self.load(image_id))
         return self._hashes[image_id]
 
-    def show(self, pictures: Mapping[str, PILImage.Image]) -> None:
-        """Keep more pictures, under ids that were not used yet or for the same picture."""
-        self._pictures |= pictures
+    def show(self, images: Mapping[str, PILImage.Image]) -> None:
+        """Keep more images under new ids."""
+        self._images |= images
 
-    def add(self, picture: PILImage.Image) -> str:
-        """Keep another picture; its id."""
-        image_id = f"picture {len(self._pictures)}"
-        self._pictures[image_id] = picture
+    def add(self, image: PILImage.Image) -> str:
+        """Keep another image and return its id."""
+        image_id = f"image {len(self._images)}"
+        self._images[image_id] = image
         return image_id
 
 
 def circle(colour: str) -> PILImage.Image:
     """A large disc on white."""
-    picture = blank()
-    ImageDraw.Draw(picture).ellipse(_BOX, fill=colour)
-    return picture
+    image = blank()
+    ImageDraw.Draw(image).ellipse(_BOX, fill=colour)
+    return image
 
 
 def square(colour: str) -> PILImage.Image:
     """A large square on white."""
-    picture = blank()
-    ImageDraw.Draw(picture).rectangle(_BOX, fill=colour)
-    return picture
+    image = blank()
+    ImageDraw.Draw(image).rectangle(_BOX, fill=colour)
+    return image
 
 
 def triangle(colour: str) -> PILImage.Image:
     """A large triangle on white, standing on its base."""
     left, top, right, bottom = _BOX
-    picture = blank()
-    ImageDraw.Draw(picture).polygon([(SIDE // 2, top), (right, bottom), (left, bottom)], fill=colour)
-    return picture
+    image = blank()
+    ImageDraw.Draw(image).polygon([(SIDE // 2, top), (right, bottom), (left, bottom)], fill=colour)
+    return image
 
 
 def dots(number: int) -> PILImage.Image:
     """Black dots in a row on white, far apart."""
-    picture = blank()
-    draw = ImageDraw.Draw(picture)
+    image = blank()
+    draw = ImageDraw.Draw(image)
     for place in range(number):
         x, y = SIDE * (2 * place + 1) // (2 * number), SIDE // 2
         draw.ellipse((x - _DOT, y - _DOT, x + _DOT, y + _DOT), fill="black")
-    return picture
+    return image
 
 
 def blank() -> PILImage.Image:
-    """White, and nothing else."""
+    """A white image."""
     return PILImage.new("RGB", (SIDE, SIDE), "white")
 
 
 def mosaic(side: int = SIDE) -> PILImage.Image:
-    """Coloured cells, by chance: a picture that no server has seen before, in this examination or another."""
+    """Random coloured cells: an image that no server can have cached."""
     cells = PILImage.frombytes("RGB", (_CELLS, _CELLS), os.urandom(3 * _CELLS * _CELLS))
     return cells.resize((side, side), PILImage.Resampling.NEAREST)

@@ -1,4 +1,4 @@
-"""The rounds in which a query was thought out: what each found wanting, and what the next one changed."""
+"""The rounds of a query: what each round found missing, and what the next one changed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fieldscope.agent.types import RerankResult, TraceEvent
 
 
 class _Said(BaseModel):
-    """What a trace event says, as far as the page shows it."""
+    """The part of a trace event that the page shows."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Synthesized(_Said):
-    """What was thought out. `kept` says why what was thought before stays."""
+    """The synthesis. `kept` says why an earlier one was kept."""
 
     caption: str = ""
     descriptions: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class Synthesized(_Said):
 
 
 class Retrieved(_Said):
-    """The candidates, and how many of them no earlier round had."""
+    """The number of candidates, and of those that are new in this round."""
 
     candidates: int = 0
     given: bool = False
@@ -60,7 +60,7 @@ class Planned(_Said):
 
 
 class Assessed(_Said):
-    """What was found, and what is wanting. `contradicted` is a share of images."""
+    """The state after a round, and what is missing. `contradicted` is a share of images."""
 
     confirmed: int = 0
     contradicted: float = 0.0
@@ -78,7 +78,7 @@ class Refined(_Said):
 
 @dataclass
 class Round:
-    """One round. What did not happen in it is None."""
+    """One round. Steps that did not happen are None."""
 
     synthesized: Synthesized | None = None
     retrieved: Retrieved | None = None
@@ -90,7 +90,7 @@ class Round:
 
     @property
     def questions(self) -> int:
-        """How many were sent in all its waves."""
+        """The number of questions in all waves."""
         return sum(wave.questions for wave in self.waves)
 
 
@@ -101,7 +101,7 @@ _KINDS: dict[str, type[_Said]] = {
 
 
 def rounds(result: RerankResult) -> list[Round]:
-    """The rounds in their order, from the trace. Events that this version does not know are passed over."""
+    """The rounds in order, from the trace. Unknown events are ignored."""
     found = [Round()]
     for event in result.trace:
         said = _said(event)

@@ -1,4 +1,4 @@
-"""A ranking as grid and matrix show it: a tile or a row for each image, a cell or a column for each predicate."""
+"""A ranking for the grid and the matrix: a tile or row for each image, a column for each predicate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fieldscope.agent.trace_view import verdicts_by_image
 from fieldscope.agent.types import Predicate, RankedCandidate, RerankResult, Verdict
-from fieldscope.service.viewer.rounds import Round
+from fieldscope.service.viewer.runs.rounds import Round
 
 
 class Cell(NamedTuple):
@@ -22,8 +22,8 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Shown:
-    """An image of the ranking. `match` says that it was judged to be one; `doubted` that its reason speaks against its
-    verdict. `unknown` and `not_asked` count questions about it without an answer."""
+    """An image of the ranking. `match` says that it is judged a match, `doubted` that its reason contradicts its
+    verdict. `unknown` and `not_asked` count questions without an answer."""
 
     ranked: RankedCandidate
     address: str
@@ -35,13 +35,13 @@ class Shown:
 
     @property
     def moved(self) -> int:
-        """By how many ranks it rose (negative: fell)."""
+        """The number of ranks that it rose (negative: sank)."""
         return self.ranked.prior_rank - self.ranked.rank
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A predicate and what came of it: images by what was said of them, and P(expected) of the reference image."""
+    """A predicate and the number of images by outcome, and P(expected) of the reference image."""
 
     predicate: Predicate
     holds: int
@@ -74,7 +74,7 @@ def images(result: RerankResult, relevant: frozenset[str] | None, address: Calla
 
 
 def answers(shown: Sequence[Shown], result: RerankResult, thought: Sequence[Round]) -> list[Answers]:
-    """What came of every predicate. Counts are taken from the matrix, so that the two say the same."""
+    """The outcomes of every predicate, counted in the matrix, so that both agree."""
     holds = {name: p for each in thought if each.checked for name, p in each.checked.holds.items()}
     found = []
     for at, predicate in enumerate(result.predicates):

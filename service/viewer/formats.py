@@ -1,4 +1,4 @@
-"""Numbers and states as the pages write them: the templates' filters."""
+"""Numbers and states as text, for pages, reports and the terminal; `FILTERS` has them for the templates."""
 
 from __future__ import annotations
 
@@ -6,13 +6,24 @@ import json
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from markupsafe import Markup
 
 from fieldscope.core.paths import without_folders
-from fieldscope.service.viewer.report.charts import side_of
-from fieldscope.service.viewer.report.wording import kind_name
+from fieldscope.eval.measures.paired import EVEN
+from fieldscope.service.viewer.addresses import slug
+
+Side = Literal["better", "worse", "even"]
+
+_KINDS = {"iconic_group": "iconic group", "scientific_name": "scientific name"}
+
+
+def side_of(gain: float) -> Side:
+    """Whether a gain is better, worse, or no change beyond rounding."""
+    if abs(gain) <= EVEN:
+        return "even"
+    return "better" if gain > 0 else "worse"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -33,6 +44,34 @@ def decimal(value: float | None, digits: int = 2) -> str:
 def count(value: int | None) -> str:
     """A whole number with separators."""
     return "–" if value is None else f"{value:,}"
+
+
+def compact(value: float) -> str:
+    """A number in a few characters: 0, 0.004, 12, 3.4k, 5M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def amount(money: float) -> str:
+    """An amount of money; small amounts have more digits."""
+    return f"{money:,.2f}" if money >= 1 or money == 0 else f"{money:.3g}"
+
+
+def p_value(p: float) -> str:
+    """A p value as papers quote it."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def kind_name(kind: str) -> str:
+    """A kind of group in words."""
+    return _KINDS.get(kind, kind)
+
+
+def shorten(text: str, length: int) -> str:
+    """The text, cut to at most `length` characters."""
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
 
 
 def moved(ranks: int) -> str:
@@ -109,4 +148,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "json": as_json, "chance": chance,
     "identity": identity, "breakable": breakable, "day": day, "hour": hour,
     "without_folders": without_folders, "duration": duration, "plural": plural, "side": side_of, "kind": kind_name,
+    "slug": slug,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A run in a few figures: its metrics with intervals and against the first stage's order, and what it cost."""
+"""A run in a few figures: metrics with intervals, the gain over the first stage's order, and costs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from fieldscope.agent.usage import Usage
 from fieldscope.eval.measures.paired import EVEN, Column, Mean, means
-from fieldscope.service.viewer.metrics import METRICS
 from fieldscope.service.viewer.runs.digest import QueryDigest
+from fieldscope.service.viewer.runs.metrics import METRICS
 from fieldscope.service.viewer.runs.run import Run
 
 
 @dataclass(frozen=True)
 class Standing:
-    """The mean of a metric over `queries`, what it was in the first stage's order, and what it gained."""
+    """The mean of a metric over `queries`, its value in the first stage's order, and the gain."""
 
     queries: int
     now: Mean
@@ -24,8 +24,9 @@ class Standing:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over queries. `helped`, `hurt` and `even` count those that could be scored by what AP@50 gained on the
-    first stage; `ended` those on which a budget ended the work."""
+    """Sums over queries. `helped`, `hurt` and `even` count scored queries by their gain in AP@50 over the first stage,
+    `ended` those on which the budget ran out. `seconds` is the time of the answers when they were first given, summed
+    over calls."""
 
     queries: int
     scored: int
@@ -37,7 +38,7 @@ class Totals:
 
 
 def standings(digests: Iterable[QueryDigest], metrics: Sequence[str] = tuple(METRICS)) -> dict[str, Standing]:
-    """The mean's name -> where it stands, over the queries that could be scored; empty where none could."""
+    """Name of the mean -> its standing, over the scored queries; empty if there are none."""
     scored = [digest for digest in digests if digest.scores]
     if not scored:
         return {}
@@ -53,7 +54,7 @@ def standings(digests: Iterable[QueryDigest], metrics: Sequence[str] = tuple(MET
 
 
 def means_of(per_query: Mapping[str, Mapping[str, float | None]]) -> dict[str, Mean]:
-    """Metric -> mean with its interval, of the values per query that `metrics.json` has."""
+    """Metric -> mean with its interval, from the values per query in `metrics.json`."""
     scored = [values for values in per_query.values() if values.get("positives")]
     names = [name for name in (scored[0] if scored else ()) if name != "positives"]
     columns: dict[str, Column] = {}
@@ -65,7 +66,7 @@ def means_of(per_query: Mapping[str, Mapping[str, float | None]]) -> dict[str, M
 
 
 def totals(digests: Sequence[QueryDigest]) -> Totals:
-    """What these queries add up to."""
+    """The sums over these queries."""
     gains = [digest.gain for digest in digests if digest.gain is not None]
     return Totals(
         queries=len(digests),
@@ -79,5 +80,5 @@ def totals(digests: Sequence[QueryDigest]) -> Totals:
 
 
 def expected(run: Run) -> int | None:
-    """How many queries a run that is not finished has in all; None where its folder does not say."""
+    """The number of queries of an unfinished run; None if its folder does not say."""
     return None if run.inputs is None else sum(line.query is not None for line in run.inputs.queries)
