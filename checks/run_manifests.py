@@ -16,7 +16,7 @@ OWNERS = (Path("eval/runs"), Path("retrieval/manifest.py"))
 def violations(root: Path) -> list[str]:
     """A line for each place that names the file outside its owners."""
     return [
-        f"{file}:{line} names {NAME}. Use fieldscope.eval.runs.read for a run, fieldscope.retrieval.manifest for an index."
+        f"{file}:{line} names {NAME}. Use fieldscope.eval.runs.read (runs) or fieldscope.retrieval.manifest (indexes)."
         for folder in FOLDERS
         for path in sorted((root / folder).rglob("*.py"))
         if not any((file := path.relative_to(root)).is_relative_to(owner) for owner in OWNERS)

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from fieldscope.agent.usage import Usage
+from fieldscope.eval.conclusion import cost_entry
 from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
 from fieldscope.eval.types import Means, RunSummary
 
@@ -19,7 +19,7 @@ _ROUNDS = {"hits@10": "found so far", "recall@10": "of each round alone"}
 
 def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     """The runs of one benchmark as one JSON-able object. Metrics are fractions between 0 and 1, or None where no
-    query could be scored; full retrieval adds the first stage's recall. `unknown` counts the calls that gave no answer,
+    query could be scored; full retrieval adds the first stage's recall. `unknown` counts the calls that failed,
     `ended` the queries on which a budget ended the work, by stage, `scored_on_test` the runs in which the strategy was
     scored on test; dialogues add `by_round`."""
     return {
@@ -32,7 +32,7 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
                 "by_supercategory": {group: dict(means) for group, means in summary.by_supercategory.items()},
                 **_breakdowns(summary),
                 **_by_round(summary),
-                "cost": _cost(summary.cost),
+                "cost": cost_entry(summary.cost),
                 "unknown": summary.unknown,
                 "ended": dict(summary.ended),
                 "scored_on_test": summary.scored_on_test,
@@ -44,21 +44,11 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
 
 
 def tables(summaries: Sequence[RunSummary]) -> list[Table]:
-    """Everything a person wants to see of the runs of one benchmark, within 80 columns."""
+    """The tables of one benchmark's runs, within 80 columns."""
     groups = [group_table(summaries)] if summaries[0].by_supercategory else []
     tasks = [task_table(summaries)] if _task_metrics(summaries[0]) else []
     rounds = [round_table(summaries, metric) for metric in _ROUNDS] if summaries[0].by_round else []
     return [overview_table(summaries), quality_table(summaries), *tasks, *rounds, *groups, cost_table(summaries)]
-
-
-def _cost(cost: Usage) -> dict[str, Any]:
-    return {
-        "calls": cost.calls,
-        "prompt_tokens": cost.prompt_tokens,
-        "completion_tokens": cost.completion_tokens,
-        "cache_hits": cost.cached,
-        "seconds": cost.wall,
-    }
 
 
 def overview_table(summaries: Sequence[RunSummary]) -> Table:
@@ -117,7 +107,7 @@ def task_table(summaries: Sequence[RunSummary]) -> Table:
 
 
 def round_table(summaries: Sequence[RunSummary], metric: str) -> Table:
-    """Runs by the number of rounds of a dialogue, in one of the metrics that dialogues are told in, in percent."""
+    """Runs by the number of rounds of a dialogue, in one of the metrics of dialogues, in percent."""
     rounds = summaries[0].by_round
     table = _table(f"{metric} by round ({_ROUNDS[metric]}), percent", map(str, rounds))
     for summary in summaries:
@@ -126,7 +116,7 @@ def round_table(summaries: Sequence[RunSummary], metric: str) -> Table:
 
 
 def cost_table(summaries: Sequence[RunSummary]) -> Table:
-    """What the runs cost; `unknown` counts calls that gave no answer."""
+    """What the runs cost; `unknown` counts calls that failed."""
     table = _table("cost", ["calls", "tokens in", "tokens out", "cached", "unknown", "seconds"])
     for summary in summaries:
         cost = summary.cost
@@ -136,11 +126,11 @@ def cost_table(summaries: Sequence[RunSummary]) -> Table:
 
 
 def warnings(summaries: Sequence[RunSummary], failed: Sequence[RunSummary] = ()) -> list[str]:
-    """One line for each thing that a reader of the table must know; of the runs that `failed` for want of answers an
-    error tells."""
+    """One line for each thing that a reader of the table must know; runs that
+    `failed` are left out, since an error reports them."""
     lines = [
-        f"{unanswered(summary)}; what they would have said counts for nothing. "
-        f"The reasons are in {summary.out / 'results.jsonl'}; the same command asks them again"
+        f"{unanswered(summary)}. The affected images keep their first-stage position. The errors are in "
+        f"{summary.out / 'results.jsonl'}; rerun this command to ask again."
         for summary in summaries
         if summary.unknown and summary not in failed
     ]
@@ -152,10 +142,10 @@ def warnings(summaries: Sequence[RunSummary], failed: Sequence[RunSummary] = ())
 
 
 def unanswered(summary: RunSummary) -> str:
-    """How many of a run's calls gave no answer."""
+    """How many of a run's calls failed."""
     return (
-        f"{summary.strategy}: {summary.unknown:,} of {summary.asked:,} calls gave no answer "
-        f"({summary.unknown_share:.1%})"
+        f"{summary.strategy}: {summary.unknown:,} of {summary.asked:,} calls failed "
+        f"({100 * summary.unknown_share:.1f} %)"
     )
 
 

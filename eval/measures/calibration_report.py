@@ -115,7 +115,7 @@ def _of_matches(results: Mapping[str, RerankResult], key: AnswerKey, calibrated:
 
 
 def _default_posterior(result: RerankResult) -> dict[str, float]:
-    """P(match) of every image from priors and verdicts, as a model that nobody has looked at is believed."""
+    """P(match) of every image from priors and verdicts, under the default calibration."""
     by_prior = sorted(result.ranking, key=lambda each: each.prior_rank)
     state = RerankState(
         query=Query(id=result.query_id, text=result.query_text),

@@ -102,8 +102,8 @@ def draw_agreement(names: Sequence[str], found: Sequence[Agreement], path: Path)
         for a, b in ((each.a, each.b), (each.b, each.a)):
             row, column = names.index(a), names.index(b)
             kappas[row][column] = math.nan if each.kappa is None else each.kappa
-            told = "-" if each.equal is None else f"{kappas[row][column]:.2f}\n{each.equal:.0%}".replace("nan", "-")
-            axes.text(column, row, told, ha="center", va="center", fontsize="small")
+            label = "-" if each.equal is None else f"{kappas[row][column]:.2f}\n{each.equal:.0%}".replace("nan", "-")
+            axes.text(column, row, label, ha="center", va="center", fontsize="small")
     axes.imshow(kappas, vmin=-1, vmax=1, cmap="RdYlGn", alpha=0.6)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), names)

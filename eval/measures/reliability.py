@@ -8,7 +8,7 @@ equal mass hold equally many claims each (Nixon et al. 2019, "Measuring calibrat
 1904.01685), which tells more where most probabilities lie near 0 and 1. The Brier score is the mean squared error
 (Brier 1950), and unlike the others it is not 0 for claiming the base rate of everything.
 
-Claims about one query hang together, so intervals are from a bootstrap over queries.
+Claims about one query depend on each other, so intervals are from a bootstrap over queries.
 """
 
 from __future__ import annotations

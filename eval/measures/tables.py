@@ -158,7 +158,7 @@ def _write(path: Path, kind: Format, schema: pa.Schema, runs: Iterable[Iterable[
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise ConfigError(f"can't write {path} ({error.strerror or error}); choose another place") from error
+        raise ConfigError(f"can't write {path} ({error.strerror or error}); choose another path") from error
     return count
 
 

@@ -280,10 +280,12 @@ def read_metric(folder: Path, metric: str) -> dict[str, float]:
     per_query = read_metrics(folder).per_query
     known = sorted({name for values in per_query.values() for name in values} - {"positives"})
     if metric not in known:
-        raise ConfigError(f"{folder} has no metric {metric!r}; it has {', '.join(known)}")
+        raise ConfigError(f"{folder} has no metric {metric!r}. Use one of {', '.join(known)}.")
     scores = {query: value for query, values in per_query.items() if (value := values.get(metric)) is not None}
     if not scores:
-        raise ConfigError(f"{folder}: no query has anything to find, so there is nothing to compare")
+        raise ConfigError(
+            f"{folder}: no query has anything to find, so there is nothing to compare. Use a split with judgments."
+        )
     return scores
 
 

@@ -4,7 +4,7 @@
   was scored on this benchmark's test split.
 - `inputs.jsonl`: the things themselves: strategy, calibration, queries, candidates, judgments (see `inputs.py`).
 - `results.jsonl`: one `RerankResult` a line, written query by query; the last line of a query counts.
-- `collection.json`: where the images lie, for whoever wants to look at them.
+- `collection.json`: where the images are, for the viewer.
 - `images.jsonl`: id and pixel hash of every image that the model was asked about, so that replay needs no pixels.
 - `run.trec`, `qrels.trec`, `metrics.json`: written when all queries are finished.
 """
@@ -81,7 +81,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"can't make the folder {path}: {error.strerror}") from error
+            raise ConfigError(f"can't make the folder {path}: {error.strerror}. Choose another one.") from error
         self._results = JsonLines(path / RESULTS)
         try:
             self._images = JsonLines(path / IMAGES)
@@ -109,7 +109,9 @@ class RunFolder:
         """
         for image_id, sha256 in hashes.items():
             if self._hashes.get(image_id, sha256) != sha256:
-                raise ConfigError(f"image {image_id} changed since the run in {self.path} began; choose another folder")
+                raise ConfigError(
+                    f"image {image_id} changed since the run in {self.path} began. Choose another folder."
+                )
         fresh = {image_id: sha256 for image_id, sha256 in hashes.items() if image_id not in self._hashes}
         # Images first: a query that counts as finished has its hashes on the disk.
         self._images.append(HashedImage(image_id=i, sha256=sha).model_dump_json() for i, sha in fresh.items())
@@ -147,13 +149,13 @@ class RunFolder:
             ) from error
         found = manifest.configuration
         if found.get("lmm") != wanted.get("lmm") and may_be(found.get("lmm"), wanted.get("lmm")):
-            # It began before servers were asked what they tell. From now on it is of this model and of no other.
+            # It began before servers were asked to identify their model. From now on it is of this model only.
             found = {**found, "lmm": wanted["lmm"]}
         if different := sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)):
             models = f": it asked {found.get('lmm')}, this is {wanted.get('lmm')}" if "lmm" in different else ""
             raise ConfigError(
-                f"{self.path} holds a run of another configuration (other {', '.join(different)}){models}; "
-                "choose another folder, or remove that one"
+                f"{self.path} holds a run of another configuration (other {', '.join(different)}){models}. "
+                "Choose another folder, or remove that one."
             )
         return manifest.model_copy(update={"configuration": found})
 
@@ -252,9 +254,7 @@ def _replace(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise ConfigError(
-            f"can't write {path}: {error.strerror}; make room, and give the same command again"
-        ) from error
+        raise ConfigError(f"can't write {path}: {error.strerror}; make room, then rerun this command.") from error
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -20,7 +20,7 @@ from fieldscope.retrieval.encoder import query_text
 TOKENS_PER_IMAGE = 600
 CHARACTERS_PER_TOKEN = 4
 ANSWER_TOKENS = {"caption": 40, "synthesize": 250, "refine": 250, "decompose": 200, "joint": 200, "explain": 40}
-"""What is taken for granted of a model that nobody has measured; other answers are as long as they may be."""
+"""Assumed of a model without measurements; other answers are as long as they may be."""
 
 _SHOWN = 60  # characters of a query in a message
 
@@ -29,7 +29,7 @@ Measure = Callable[[str, str, int], float]
 
 
 def rule_of_thumb(system: str, text: str, images: int) -> float:
-    """A `Measure` for a model that nobody knows anything about."""
+    """A `Measure` for a model that was never measured."""
     return TOKENS_PER_IMAGE * images + (len(system) + len(text)) / CHARACTERS_PER_TOKEN
 
 
@@ -131,8 +131,8 @@ def require_context(strategies: Iterable[Strategy], queries: Sequence[Query], co
                     raise ContextLengthError(
                         f"the model's context has {context:,} tokens, and the stage {stage!r} of {strategy.name} needs "
                         f"more: at least {read:,} for the prompt about {_shortened(query.text)!r}, and up to "
-                        f"{written:,} for its answer; serve the model with a larger context (vLLM: --max-model-len), "
-                        "or lower the stage's max_tokens"
+                        f"{written:,} for its answer. Serve the model with a larger context (vLLM: --max-model-len), "
+                        "or lower the stage's max_tokens."
                     )
 
 

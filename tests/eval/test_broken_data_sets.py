@@ -44,7 +44,7 @@ def test_the_whole_is_taken_and_a_part_of_it_points_to_the_folder(rows: Rows, wr
     first = write_parquet(rows[:8], "set/test-00000-of-00002-7f84a2e3c6e8f5c4.parquet")
     write_parquet(rows[8:], "set/test-00001-of-00002-7f84a2e3c6e8f5c5.parquet")
     assert len(load_inquire_rerank(first.parent).queries) == 5
-    with pytest.raises(BenchmarkError, match="give the folder"):
+    with pytest.raises(BenchmarkError, match="Give the folder"):
         load_inquire_rerank(first)
 
 

@@ -238,11 +238,11 @@ def test_what_was_not_answered_is_left_out() -> None:
 @pytest.mark.parametrize("split", ["test", "all", "Test", "", "testvalidation"])
 def test_no_other_split_can_decide_a_setting(split: str) -> None:
     results = {"q0": judged_result("q0", {"a": 0.2, "b": 0.9})}
-    with pytest.raises(ConfigError, match="never fitted on the split"):
+    with pytest.raises(ConfigError, match="may not be fitted on the split"):
         require_selection_split(split)
-    with pytest.raises(ConfigError, match="never fitted on the split"):
+    with pytest.raises(ConfigError, match="may not be fitted on the split"):
         heads(bench(split, "q0"), results)
-    with pytest.raises(ConfigError, match="never fitted on the split"):
+    with pytest.raises(ConfigError, match="may not be fitted on the split"):
         calibrate(bench(split, "q0"), results, KEY)
 
 

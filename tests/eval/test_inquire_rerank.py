@@ -113,7 +113,7 @@ def test_all_missing_columns_are_named(rows: Rows, write_parquet: Any) -> None:
         ({"query": "  "}, "row 3: the query is empty"),
         ({"query": None}, "row 3: the query is empty"),
         ({"inat24_image_id": None}, "row 3: inat24_image_id is empty"),
-        ({"inat24_image_id": 2}, "row 3: image 2 is twice in the query"),
+        ({"inat24_image_id": 2}, "row 3: image 2 occurs twice in the query"),
     ],
 )
 def test_a_bad_value_is_named_with_its_row(
