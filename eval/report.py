@@ -69,7 +69,7 @@ def quality_table(summaries: Sequence[RunSummary]) -> Table:
     """Runs by metrics, in percent, each with its difference in points to the first run; below it, for full retrieval,
     what the first stage found."""
     first = summaries[0]
-    base = {name: first.metrics[name] for name in HEADLINE if name != "nDCG@10"}  # the overview's; there is no room
+    base = {name: first.metrics[name] for name in HEADLINE if name != "nDCG@10"}  # the overview's; they fill the width
     of = f"{first.scored} {'query' if first.scored == 1 else 'queries'}"
     table = _table(f"{first.benchmark} ({first.split}), {of}, percent", list(base))
     for summary in summaries:

@@ -28,7 +28,7 @@ Said = dict[str, list[tuple[float, bool]]]
 
 
 @dataclass(frozen=True)
-class Trust:
+class ClaimReliability:
     """How reliable one kind of claim is. `subject` is a kind of predicate, all verdicts together, or the match: that
     the image is relevant, before comparisons, and `RANKED` with them, as the ranking has it. `source` is what it was
     held against. `after` is None where the run had no calibration, or it is not at hand."""
@@ -39,9 +39,9 @@ class Trust:
     after: Reliability | None
 
 
-def trust(
+def claim_reliability(
     results: Mapping[str, RerankResult], key: AnswerKey, calibrated: bool, calibration: Calibration | None = None
-) -> list[Trust]:
+) -> list[ClaimReliability]:
     """The reliability of P(expected) by kind of predicate and of P(match); empty where nothing is claimed of which the
     truth is known.
 
@@ -65,19 +65,19 @@ def trust(
     return [*_of_verdicts(kinds, key, calibration), *_of_matches(results, key, calibrated)]
 
 
-def _of_verdicts(kinds: Mapping[str, Said], key: AnswerKey, calibration: Calibration | None) -> list[Trust]:
+def _of_verdicts(kinds: Mapping[str, Said], key: AnswerKey, calibration: Calibration | None) -> list[ClaimReliability]:
     found = []
     together: tuple[Said, Said] = defaultdict(list), defaultdict(list)
     for kind in sorted(kinds, key=lambda kind: (kind == "query", kind)):
         before = kinds[kind]
         after = _tempered(before, _weight(kind, calibration)) if calibration else None
-        found.append(_trust(kind, key.source(kind), before, after))
+        found.append(_measured(kind, key.source(kind), before, after))
         for all_of_them, said in zip(together, (before, after or {}), strict=True):
             for query_id, rows in said.items():
                 all_of_them[query_id] += rows
     if len(found) > 1:
         sources = sorted({each.source for each in found})
-        found.append(_trust(VERDICTS, " and ".join(sources), together[0], together[1] if calibration else None))
+        found.append(_measured(VERDICTS, " and ".join(sources), together[0], together[1] if calibration else None))
     return found
 
 
@@ -92,7 +92,7 @@ def _tempered(said: Said, weight: float) -> Said:
     }
 
 
-def _of_matches(results: Mapping[str, RerankResult], key: AnswerKey, calibrated: bool) -> list[Trust]:
+def _of_matches(results: Mapping[str, RerankResult], key: AnswerKey, calibrated: bool) -> list[ClaimReliability]:
     before: Said = {}
     after: Said = {}
     ranked: Said = {}
@@ -108,9 +108,9 @@ def _of_matches(results: Mapping[str, RerankResult], key: AnswerKey, calibrated:
         for said, p_match in ((before, plain), (after, verified), (ranked, claimed)):
             if p_match:
                 said[result.query_id] = [(p, image_id in relevant) for image_id, p in p_match.items()]
-    found = [_trust(MATCH, RELEVANCE, before, after if calibrated else None)] if before else []
+    found = [_measured(MATCH, RELEVANCE, before, after if calibrated else None)] if before else []
     if any("comparisons" in each.contributions for result in results.values() for each in result.ranking):
-        found.append(_trust(RANKED, RELEVANCE, *((before, ranked) if calibrated else (ranked, None))))
+        found.append(_measured(RANKED, RELEVANCE, *((before, ranked) if calibrated else (ranked, None))))
     return found
 
 
@@ -128,5 +128,5 @@ def _default_posterior(result: RerankResult) -> dict[str, float]:
     return {each.image_id: float(p) for each, p in zip(by_prior, belief.p_match, strict=True)}
 
 
-def _trust(subject: str, source: str, before: Said, after: Said | None) -> Trust:
-    return Trust(subject, source, reliability(claims(before)), reliability(claims(after)) if after else None)
+def _measured(subject: str, source: str, before: Said, after: Said | None) -> ClaimReliability:
+    return ClaimReliability(subject, source, reliability(claims(before)), reliability(claims(after)) if after else None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldscope.eval.measures.agreement import Agreement
-from fieldscope.eval.measures.calibration_report import Trust
+from fieldscope.eval.measures.calibration_report import ClaimReliability
 from fieldscope.eval.measures.studies import BudgetStudy, ComparisonStudy
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def draw_comparison(studies: Sequence[ComparisonStudy], path: Path, metric: str)
     _save(figure, path)
 
 
-def draw_reliability(found: Sequence[Trust], path: Path, title: str) -> None:
+def draw_reliability(found: Sequence[ClaimReliability], path: Path, title: str) -> None:
     """A reliability diagram for each kind of claim, before and after calibration, with intervals: the share that held
     over the mean probability, in bins of equal mass. On the diagonal, probabilities mean what they say."""
     columns = min(len(found), 4)

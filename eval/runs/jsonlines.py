@@ -56,7 +56,7 @@ class JsonLines:
             with suppress(OSError):
                 self._file.truncate(whole)
             raise ConfigError(
-                f"can't write {self._path}: {error.strerror}; make room, then rerun this command."
+                f"can't write {self._path}: {error.strerror}; free some disk space, then rerun this command."
             ) from error
 
     def close(self) -> None:

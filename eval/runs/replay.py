@@ -36,7 +36,9 @@ class RecordedImages(HashSource):
         self._errors = errors or {}
 
     def load(self, image_id: str) -> PILImage.Image:
-        raise BrokenImageError(f"image {image_id!r}: a recording keeps hashes and no pixels")
+        raise BrokenImageError(
+            f"image {image_id!r}: a recording keeps hashes and no pixels. Open the benchmark itself."
+        )
 
     def pixel_hash(self, image_id: str) -> str:
         """As it was recorded; raises `BrokenImageError` for an image that could not be read then either."""

@@ -254,7 +254,9 @@ def _replace(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise ConfigError(f"can't write {path}: {error.strerror}; make room, then rerun this command.") from error
+        raise ConfigError(
+            f"can't write {path}: {error.strerror}; free some disk space, then rerun this command."
+        ) from error
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -231,7 +231,7 @@ def test_what_was_not_answered_is_left_out() -> None:
     found = calibrate(bench("val", "q0"), {"q0": missing}, KEY)
     assert found.pass_rates["colour"] < 0.5  # a "no" for d would have made the fit, not its absence
     nothing = whole.model_copy(update={"verdicts": ()})
-    with pytest.raises(ConfigError, match="nothing to fit to"):
+    with pytest.raises(ConfigError, match="needs relevant and irrelevant candidates"):
         calibrate(bench("val", "q0"), {"q0": nothing}, KEY)
 
 

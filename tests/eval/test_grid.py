@@ -135,7 +135,7 @@ def test_seeds_go_where_something_is_drawn(members: Load) -> None:
         ("base: yes-no\nverify.wave: [64, 64.0]\n", "are the same strategy"),
         (
             f"base: yes-no\nverify.top_k: {list(range(1, MOST + 2))}\n",
-            "makes 1,001 strategies. Vary fewer settings; 1,000",
+            "makes 1,001 strategies, more than 1,000",
         ),
         ("[", "not valid YAML"),
     ],

@@ -312,7 +312,7 @@ async def test_runs_that_do_not_belong_together(
     fewer = replace(bench, queries=bench.queries[1:])
     await make_run(fewer, CachedLMM(lmm, store), tmp_path / "c", "yes-no")
     folders = [tmp_path / name for name in "abc"]
-    with pytest.raises(ConfigError, match="different models. Export them separately"):
+    with pytest.raises(ConfigError, match=r"different models\. Export them separately"):
         list(recorded_lines(folders[:2], store))
     with pytest.raises(ConfigError, match="different benchmarks"):
         list(recorded_lines([folders[0], folders[2]], store))

@@ -196,8 +196,8 @@ def test_a_strategy_without_weights_is_refused(run: Run, sets: Path, thinker: Wo
     result = run("calibrate", sets, "--strategy", "yes-no")
     assert result.exit_code == 1
     assert (
-        result.stderr
-        == "error: strategy 'yes-no' has nothing to fit: its fusion is 'p_yes'. Name a strategy whose fusion is 'posterior'.\n"
+        result.stderr == "error: strategy 'yes-no' has nothing to fit: its fusion is 'p_yes'. Name a strategy "
+        "whose fusion is 'posterior'.\n"
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fieldscope.eval.measures.agreement import Agreement
     from fieldscope.eval.measures.audit import Audit, Confusion, Sunk
-    from fieldscope.eval.measures.calibration_report import Trust
+    from fieldscope.eval.measures.calibration_report import ClaimReliability
     from fieldscope.eval.measures.reliability import Estimate
     from fieldscope.eval.runs.annotations import Annotation
     from fieldscope.eval.types import Qrels
@@ -55,7 +55,7 @@ def reliability(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None
     of P(expected) by kind of predicate, and of P(match). RUN is a run's folder, or an output folder of `fieldscope
     eval`.
     """
-    from fieldscope.eval.measures.calibration_report import trust
+    from fieldscope.eval.measures.calibration_report import claim_reliability
     from fieldscope.eval.measures.figure import draw_reliability, write_data
     from fieldscope.service.workflows.audit import answer_key, calibration_of, identity, open_runs
 
@@ -63,7 +63,7 @@ def reliability(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None
     tables: list[Table | str] = []
     for run in open_runs(runs):
         calibrated = run.calibration is not None
-        found = trust(run.results, answer_key(run), calibrated, calibration_of(run))
+        found = claim_reliability(run.results, answer_key(run), calibrated, calibration_of(run))
         if not found:
             warn(f"{run.name} claims nothing with a probability whose truth is known; it is left out")
             continue
@@ -154,7 +154,7 @@ def agreement(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
         show(_agreement_table(names, found), *figure)
 
 
-def _reliability_table(name: str, found: Sequence[Trust]) -> Table:
+def _reliability_table(name: str, found: Sequence[ClaimReliability]) -> Table:
     columns = ("claims", "hold", "ECE", "ECE after", "equal mass", "Brier")
     table = _table(f"{name}: calibration errors and Brier scores before and after calibration, percent", "of", *columns)
     for each in found:
