@@ -100,28 +100,28 @@ def find_embeddings(folders: Sequence[Path], clip: str | None) -> Path:
     Raises `BenchmarkError` where there are none, or where it is open which to take.
     """
     places = [folder / below for folder in folders for below in ("", *_PLACES)]
-    found: dict[Path, Path] = {
-        each.resolve(): each
+    folders_by_path: dict[Path, Path] = {
+        folder.resolve(): folder
         for place in places
         if place.is_dir()
-        for each in (place, *(sorted(place.iterdir()) if place.name in {"embs", "embeddings"} else ()))
-        if _kind(each)
+        for folder in (place, *(sorted(place.iterdir()) if place.name in {"embs", "embeddings"} else ()))
+        if _kind(folder)
     }
-    if not found:
+    if not folders_by_path:
         raise BenchmarkError(
             f"{str(folders[0])!r} has no embeddings. Put them into {str(folders[0] / 'embeddings')!r}: embeddings.npy "
             "with ids.csv, INQUIRE's own folders, or an index that `fieldscope index` made."
         )
-    if len(found) == 1:
-        return next(iter(found.values()))
-    made = [each for each in found.values() if clip in _PUBLISHED.get(each.name, ())]
-    if len(made) != 1:
-        names = ", ".join(sorted(each.name for each in found.values()))
+    if len(folders_by_path) == 1:
+        return next(iter(folders_by_path.values()))
+    fitting = [folder for folder in folders_by_path.values() if clip in _PUBLISHED.get(folder.name, ())]
+    if len(fitting) != 1:
+        names = ", ".join(sorted(folder.name for folder in folders_by_path.values()))
         raise BenchmarkError(
             f"{str(folders[0])!r} has embeddings of several models ({names}), and none of them is known "
             f"to be made by --clip {clip or 'bundled'}. Keep only the ones that are."
         )
-    return made[0]
+    return fitting[0]
 
 
 def open_embeddings(folder: Path) -> Embeddings:
@@ -169,22 +169,22 @@ def _kind(folder: Path) -> str | None:
     return "library" if is_index(folder) and any(folder.glob("vectors-*.npy")) else None
 
 
-def _checked(found: Embeddings) -> Embeddings:
-    dims = {array.shape[1] for array in found.arrays}
+def _checked(embeddings: Embeddings) -> Embeddings:
+    dims = {array.shape[1] for array in embeddings.arrays}
     if len(dims) > 1:
         raise BenchmarkError(
-            f"{str(found.folder)!r} holds vectors of several lengths ({sorted(dims)}). Keep those of one model."
+            f"{str(embeddings.folder)!r} holds vectors of several lengths ({sorted(dims)}). Keep those of one model."
         )
-    if not found.columns:
+    if not embeddings.columns:
         raise BenchmarkError(
-            f"{str(found.folder)!r} does not name its images. Add one of the columns {', '.join(ID_COLUMNS)} and "
+            f"{str(embeddings.folder)!r} does not name its images. Add one of the columns {', '.join(ID_COLUMNS)} and "
             f"{', '.join(PATH_COLUMNS)}"
         )
-    if (rows := _rows_of(found.columns)) != len(found):
+    if (rows := _rows_of(embeddings.columns)) != len(embeddings):
         raise BenchmarkError(
-            f"{str(found.folder)!r} has {len(found):,} vectors, and names {rows:,} images. Fetch them again."
+            f"{str(embeddings.folder)!r} has {len(embeddings):,} vectors, and names {rows:,} images. Fetch them again."
         )
-    return found
+    return embeddings
 
 
 def _rows_of(columns: Mapping[str, Sequence[str]]) -> int:
@@ -231,9 +231,9 @@ def _parquet(path: Path) -> dict[str, Sequence[str]]:
     try:
         with pq.ParquetFile(path) as file:
             columns = {name: header([name])[0] for name in file.schema_arrow.names}
-            wanted = [name for name, plain in columns.items() if plain in (*ID_COLUMNS, *PATH_COLUMNS)]
-            table = file.read(columns=wanted)
-            return {columns[name]: table.column(name).cast(pa.string()).to_pylist() for name in wanted}
+            known = [name for name, plain in columns.items() if plain in (*ID_COLUMNS, *PATH_COLUMNS)]
+            table = file.read(columns=known)
+            return {columns[name]: table.column(name).cast(pa.string()).to_pylist() for name in known}
     except (OSError, pa.ArrowException) as error:
         raise BenchmarkError(f"{str(path)!r} can't be read as Parquet. Fetch it again.") from error
 

@@ -101,20 +101,21 @@ def load_inquire_rerank(path: Path, split: str | None = None, name: str | None =
             " are not followed. Store the images in the Parquet files themselves."
         )
     digits = max(3, len(str(len(rows) - 1)))
-    species = binomials({row.species for found in rows.values() for row in found.values()})
-    named = {f"q{number:0{digits}}": list(found.values()) for number, found in enumerate(rows.values())}
+    species = binomials({row.species for of_query in rows.values() for row in of_query.values()})
+    named = {f"q{number:0{digits}}": list(of_query.values()) for number, of_query in enumerate(rows.values())}
     return Benchmark(
         name=name or path.resolve().stem,
         split=split,
-        queries=tuple(Query(id=query_id, text=found[0].query) for query_id, found in named.items()),
-        qrels={query_id: {row.image_id: row.relevant for row in found} for query_id, found in named.items()},
+        queries=tuple(Query(id=query_id, text=of_query[0].query) for query_id, of_query in named.items()),
+        qrels={query_id: {row.image_id: row.relevant for row in of_query} for query_id, of_query in named.items()},
         images=images,
         candidate_sets={
-            query_id: tuple(Candidate(row.image_id, row.prior) for row in found) for query_id, found in named.items()
+            query_id: tuple(Candidate(row.image_id, row.prior) for row in of_query)
+            for query_id, of_query in named.items()
         },
         meta={
-            query_id: replace(found[0].meta, scientific_name=names_species(found[0].query, species))
-            for query_id, found in named.items()
+            query_id: replace(of_query[0].meta, scientific_name=names_species(of_query[0].query, species))
+            for query_id, of_query in named.items()
         },
         oddities=(
             *(
@@ -151,14 +152,14 @@ def named_splits(path: Path) -> frozenset[str]:
 
 def _files_of_split(path: Path, split: str | None) -> tuple[str, list[Path]]:
     splits = _by_split(path)
-    wanted = wanted_split(split, splits)
+    chosen = wanted_split(split, splits)
     if set(splits) == {WHOLE}:
         files = splits[WHOLE]
     else:
-        require_split(path, wanted, splits)
-        files = splits[wanted]
+        require_split(path, chosen, splits)
+        files = splits[chosen]
     _require_all_parts(path, files)
-    return wanted, files
+    return chosen, files
 
 
 def _by_split(path: Path) -> dict[str, list[Path]]:
@@ -187,8 +188,8 @@ def _require_all_parts(path: Path, files: Sequence[Path]) -> None:
 def _split_of(file: Path, root: Path) -> str:
     names = [file.name] if file == root else [file.name, *(part.name for part in file.relative_to(root).parents)]
     for name in names:
-        if found := _SPLIT_OF_NAME.match(name):
-            return canonical(found[1])
+        if match := _SPLIT_OF_NAME.match(name):
+            return canonical(match[1])
     return WHOLE
 
 
@@ -227,9 +228,11 @@ def _check_schema(file: Path, schema: pa.Schema) -> None:
             "again."
         )
     for column, kind in {"image": _IMAGE, **_KINDS}.items():
-        found = schema.field(column).type
-        if not any(accepts(_plain(found)) for accepts in kind.accepted):
-            raise BenchmarkError(f"{file}: column {column} holds {found}, not {kind.name}. Fetch the file again.")
+        kind_in_file = schema.field(column).type
+        if not any(accepts(_plain(kind_in_file)) for accepts in kind.accepted):
+            raise BenchmarkError(
+                f"{file}: column {column} holds {kind_in_file}, not {kind.name}. Fetch the file again."
+            )
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -147,17 +147,17 @@ class RunFolder:
             raise ConfigError(
                 f"{path} is damaged or of another version of Fieldscope. Choose another folder."
             ) from error
-        found = manifest.configuration
-        if found.get("lmm") != wanted.get("lmm") and may_be(found.get("lmm"), wanted.get("lmm")):
+        own = manifest.configuration
+        if own.get("lmm") != wanted.get("lmm") and may_be(own.get("lmm"), wanted.get("lmm")):
             # It began before servers were asked to identify their model. From now on it is of this model only.
-            found = {**found, "lmm": wanted["lmm"]}
-        if different := sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)):
-            models = f": it asked {found.get('lmm')}, this is {wanted.get('lmm')}" if "lmm" in different else ""
+            own = {**own, "lmm": wanted["lmm"]}
+        if different := sorted(key for key in own.keys() | wanted.keys() if own.get(key) != wanted.get(key)):
+            models = f": it asked {own.get('lmm')}, this is {wanted.get('lmm')}" if "lmm" in different else ""
             raise ConfigError(
                 f"{self.path} holds a run of another configuration (other {', '.join(different)}){models}. "
                 "Choose another folder, or remove that one."
             )
-        return manifest.model_copy(update={"configuration": found})
+        return manifest.model_copy(update={"configuration": own})
 
     def _with_versions(self, manifest: Manifest) -> Manifest:
         """The manifest with this process' versions on record."""

@@ -51,14 +51,14 @@ class ScoredRun:
 
     def mean(self, metric: str) -> float:
         """Over the queries that have something to find. Raises `ConfigError` where one of them has no such metric."""
-        found = [values[metric] for values in self.values.values() if metric in values]
-        if len(found) < len(self.values):
+        scores = [values[metric] for values in self.values.values() if metric in values]
+        if len(scores) < len(self.values):
             raise ConfigError(
                 f"{self.folder} does not have the metric {metric!r} for every query. Rerun the command that made the "
                 "run; "
                 "it scores the run again without asking the model."
             )
-        return sum(found) / len(found)
+        return sum(scores) / len(scores)
 
 
 def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
