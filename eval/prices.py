@@ -34,5 +34,5 @@ def load_price(file: Path, model: str) -> Price:
         raise ConfigError(f"{file}: {unknown_name('model', model, table)}")
     price = table[model]
     if not isinstance(price, dict):
-        raise ConfigError(f"{file}: {model!r} must be a mapping with input_per_million and output_per_million")
+        raise ConfigError(f"{file}: {model!r} must be a mapping. Give it input_per_million and output_per_million.")
     return validated(Price, price, f"{file}, {model}", ConfigError)

@@ -1,4 +1,4 @@
-"""What a running evaluation tells whoever watches."""
+"""The progress of a running evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fieldscope.agent.usage import Usage
 
 
 class Progress(Protocol):
-    """Told of every strategy in turn: `begin`, `advance` for each finished query, `end` (also after a failure)."""
+    """Hears of each strategy: `begin`, `advance` for each finished query, `end` (also after a failure)."""
 
     def begin(self, strategy: str, queries: int, finished: int, cost: Usage) -> None:
         """A strategy starts; `finished` of its `queries`, at `cost`, were read back from an earlier process."""
@@ -24,12 +24,12 @@ class Progress(Protocol):
         ...
 
     def end(self) -> None:
-        """The strategy has come to its end."""
+        """The strategy has ended."""
         ...
 
 
 class Silent:
-    """Tells nobody."""
+    """Shows nothing."""
 
     def begin(self, strategy: str, queries: int, finished: int, cost: Usage) -> None: ...
 

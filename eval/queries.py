@@ -28,12 +28,12 @@ class Selection:
         left_out = _named(self.without, queries) if self.without else set()
         chosen = tuple(query for query in queries if query.id in kept - left_out)
         if not chosen:
-            raise ConfigError(f"no query is left of {len(queries)}; check {self.only or self.without}")
+            raise ConfigError(f"none of the {len(queries)} queries is left. Check {self.only or self.without}.")
         return chosen
 
     @property
     def suffix(self) -> str:
-        """What tells the folder of these runs from that of all queries; empty where nothing is chosen."""
+        """What distinguishes the folder of these runs from that of all queries; empty where nothing is chosen."""
         lists = (("only", self.only), ("without", self.without))
         return "".join(f"-{word}-{path.stem}" for word, path in lists if path)
 
@@ -54,9 +54,9 @@ def _named(path: Path, queries: Sequence[Query]) -> set[str]:
         elif wanted:
             near = difflib.get_close_matches(_plain(wanted), [*by_text, *ids], n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ConfigError(f"{path}, line {number}: {wanted!r} is no query's id or text{hint}")
+            raise ConfigError(f"{path}, line {number}: {wanted!r} is not the id or text of a query{hint}")
     if not found:
-        raise ConfigError(f"{path} names no query; write ids or texts, one a line")
+        raise ConfigError(f"{path} names no query. Write query ids or texts, one a line.")
     return found
 
 

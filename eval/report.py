@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fieldscope.agent.usage import Usage
+from fieldscope.eval.conclusion import cost_entry
 from fieldscope.eval.types import RunSummary
 
 
 def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     """The runs of one benchmark as one JSON-able object. Metrics are fractions between 0 and 1, or None where no
-    query could be scored; full retrieval adds the first stage's recall. `unknown` counts the calls that gave no answer,
+    query could be scored; full retrieval adds the first stage's recall. `unknown` counts the calls that failed,
     `ended` the queries on which a budget ended the work, by stage, `scored_on_test` the runs in which the strategy was
     scored on test; dialogues add `by_round`."""
     return {
@@ -24,7 +24,7 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
                 "by_supercategory": {group: dict(means) for group, means in summary.by_supercategory.items()},
                 **_breakdowns(summary),
                 **_by_round(summary),
-                "cost": _cost(summary.cost),
+                "cost": cost_entry(summary.cost),
                 "unknown": summary.unknown,
                 "ended": dict(summary.ended),
                 "scored_on_test": summary.scored_on_test,
@@ -35,22 +35,12 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     }
 
 
-def _cost(cost: Usage) -> dict[str, Any]:
-    return {
-        "calls": cost.calls,
-        "prompt_tokens": cost.prompt_tokens,
-        "completion_tokens": cost.completion_tokens,
-        "cache_hits": cost.cached,
-        "seconds": cost.wall,
-    }
-
-
 def warnings(summaries: Sequence[RunSummary], failed: Sequence[RunSummary] = ()) -> list[str]:
-    """One line for each thing that a reader of the table must know; of the runs that `failed` for want of answers an
-    error tells."""
+    """One line for each thing that a reader of the table must know; runs that
+    `failed` are left out, since an error reports them."""
     lines = [
-        f"{unanswered(summary)}; what they would have said counts for nothing. "
-        f"The reasons are in {summary.out / 'results.jsonl'}; the same command asks them again"
+        f"{unanswered(summary)}. The affected images keep their first-stage position. The errors are in "
+        f"{summary.out / 'results.jsonl'}; rerun this command to ask again."
         for summary in summaries
         if summary.unknown and summary not in failed
     ]
@@ -62,10 +52,10 @@ def warnings(summaries: Sequence[RunSummary], failed: Sequence[RunSummary] = ())
 
 
 def unanswered(summary: RunSummary) -> str:
-    """How many of a run's calls gave no answer."""
+    """How many of a run's calls failed."""
     return (
-        f"{summary.strategy}: {summary.unknown:,} of {summary.asked:,} calls gave no answer "
-        f"({summary.unknown_share:.1%})"
+        f"{summary.strategy}: {summary.unknown:,} of {summary.asked:,} calls failed "
+        f"({100 * summary.unknown_share:.1f} %)"
     )
 
 

@@ -48,8 +48,8 @@ class Benchmark:
     """Queries, judgments and images of one split.
 
     `candidate_sets` gives each query's candidates for a rerank benchmark; None makes it full retrieval, where the
-    agent finds its own candidates. `oddities` are sentences about what is odd in its files and was put right or taken
-    as it is. Raises `BenchmarkError` where the parts do not fit together.
+    agent finds its own candidates. `oddities` are sentences about what is odd in its files, corrected or not. Raises
+    `BenchmarkError` where the parts do not fit together.
     """
 
     name: str
@@ -64,12 +64,14 @@ class Benchmark:
     def __post_init__(self) -> None:
         ids = [query.id for query in self.queries]
         if not ids:
-            raise BenchmarkError(f"{self.name} ({self.split}) has no queries")
+            raise BenchmarkError(f"{self.name} ({self.split}) has no queries. Check its files.")
         if len(set(ids)) < len(ids):
-            raise BenchmarkError(f"{self.name} ({self.split}) names a query id twice")
+            raise BenchmarkError(f"{self.name} ({self.split}) names a query id twice. Correct its files.")
         for wanted, where in ((self.qrels, "judgments"), (self.candidate_sets, "candidates")):
             if wanted is not None and (missing := [query for query in ids if query not in wanted]):
-                raise BenchmarkError(f"{self.name} ({self.split}) has no {where} for {', '.join(missing[:5])}")
+                raise BenchmarkError(
+                    f"{self.name} ({self.split}) has no {where} for {', '.join(missing[:5])}. Correct its files."
+                )
 
     @cached_property
     def rounds(self) -> Mapping[str, int]:
@@ -123,7 +125,7 @@ class RunSummary:
     """One strategy on one benchmark: means over the scored queries, overall and per supercategory, and the cost.
 
     `scored` counts the queries that have a positive, `asked` the calls that the rankings rest on and `unknown` those of
-    them that gave no answer; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
+    them that failed; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
     warnings that hold for every query, and of stages that were lost on some. `by_round` are a dialogue benchmark's
     means after each number of rounds, over so many `dialogues`. `breakdowns` are means by the other kinds of group:
     category, iconic_group, scientific_name (yes or no). `scored_on_test` counts the runs in which the strategy was
@@ -149,5 +151,5 @@ class RunSummary:
 
     @property
     def unknown_share(self) -> float:
-        """The share of calls that gave no answer, between 0 and 1."""
+        """The share of calls that failed, between 0 and 1."""
         return self.unknown / self.asked if self.asked else 0.0

@@ -1,4 +1,4 @@
-"""Image embeddings that somebody computed: NumPy files and the names of their rows, opened without loading them.
+"""Image embeddings computed elsewhere: NumPy files and the names of their rows, opened without loading them.
 
 Three layouts, each a folder:
 
@@ -30,7 +30,7 @@ PATH_COLUMNS = ("image_path", "inat24_file_name", "file_name", "path")
 _PLACES = ("embeddings", "embs", "inat24/embs", "inat24/embeddings")
 _BLOCK = 16_384
 _UNIT = 0.01
-"""Vectors whose length is so near to 1 are taken as they are: half precision rounds by less."""
+"""Vectors whose length differs from 1 by at most this are not normalised: half precision rounds by less."""
 
 _PUBLISHED = {
     "bioclip": ("hf-hub:imageomics/bioclip",),
@@ -76,7 +76,7 @@ class Embeddings:
         if encoder.dim != self.dim:
             raise IndexMismatchError(
                 f"the embeddings in {str(self.folder)!r} have length {self.dim}, and those of the CLIP {name!r} "
-                f"{encoder.dim}; name with --clip the model that made them"
+                f"{encoder.dim}. Name the model that made them with --clip."
             )
 
     def blocks(self) -> Iterator[Vectors]:
@@ -89,7 +89,7 @@ class Embeddings:
                 block = np.array(array[start : start + _BLOCK], dtype=np.float32)
                 lengths = np.linalg.norm(block, axis=1, keepdims=True)
                 if not np.isfinite(lengths).all():
-                    raise BenchmarkError(f"{str(self.folder)!r} holds vectors that are not finite; fetch them again")
+                    raise BenchmarkError(f"{str(self.folder)!r} holds vectors that are not finite. Fetch them again.")
                 off = (np.abs(lengths - 1) > _UNIT) & (lengths > 0)
                 yield np.where(off, block / np.where(off, lengths, 1), block).astype(np.float32, copy=False)
 
@@ -100,28 +100,28 @@ def find_embeddings(folders: Sequence[Path], clip: str | None) -> Path:
     Raises `BenchmarkError` where there are none, or where it is open which to take.
     """
     places = [folder / below for folder in folders for below in ("", *_PLACES)]
-    found: dict[Path, Path] = {
-        each.resolve(): each
+    folders_by_path: dict[Path, Path] = {
+        folder.resolve(): folder
         for place in places
         if place.is_dir()
-        for each in (place, *(sorted(place.iterdir()) if place.name in {"embs", "embeddings"} else ()))
-        if _kind(each)
+        for folder in (place, *(sorted(place.iterdir()) if place.name in {"embs", "embeddings"} else ()))
+        if _kind(folder)
     }
-    if not found:
+    if not folders_by_path:
         raise BenchmarkError(
-            f"{str(folders[0])!r} has no embeddings; put them into {str(folders[0] / 'embeddings')!r}: embeddings.npy "
-            "with ids.csv, INQUIRE's own folders, or what `fieldscope index` makes"
+            f"{str(folders[0])!r} has no embeddings. Put them into {str(folders[0] / 'embeddings')!r}: embeddings.npy "
+            "with ids.csv, INQUIRE's own folders, or an index that `fieldscope index` made."
         )
-    if len(found) == 1:
-        return next(iter(found.values()))
-    made = [each for each in found.values() if clip in _PUBLISHED.get(each.name, ())]
-    if len(made) != 1:
-        names = ", ".join(sorted(each.name for each in found.values()))
+    if len(folders_by_path) == 1:
+        return next(iter(folders_by_path.values()))
+    fitting = [folder for folder in folders_by_path.values() if clip in _PUBLISHED.get(folder.name, ())]
+    if len(fitting) != 1:
+        names = ", ".join(sorted(folder.name for folder in folders_by_path.values()))
         raise BenchmarkError(
-            f"{str(folders[0])!r} has embeddings of several models ({names}), and it is not known which of them "
-            f"--clip {clip or 'bundled'} made; leave only those in place"
+            f"{str(folders[0])!r} has embeddings of several models ({names}), and none of them is known "
+            f"to be made by --clip {clip or 'bundled'}. Keep only the ones that are."
         )
-    return made[0]
+    return fitting[0]
 
 
 def open_embeddings(folder: Path) -> Embeddings:
@@ -142,18 +142,20 @@ def open_embeddings(folder: Path) -> Embeddings:
     mapped = tuple(map(_mapped, arrays))
     parts = [_parquet(table) for table in tables]
     if not parts:
-        raise BenchmarkError(f"{str(folder)!r} has no metadata/*.parquet, which say whose vectors these are")
+        raise BenchmarkError(
+            f"{str(folder)!r} has no metadata/*.parquet, which name the images of the vectors. Fetch them."
+        )
     if len(arrays) == len(tables):
         if len(arrays) > 1 and [_shard(array)[0] for array in arrays] != [_shard(table)[0] for table in tables]:
             raise BenchmarkError(
-                f"{str(folder)!r}: the numbers of img_emb/*.npy and of metadata/*.parquet differ, so it is open whose "
-                "vectors are whose; fetch the missing files"
+                f"{str(folder)!r}: the numbers of img_emb/*.npy and of metadata/*.parquet differ, so the images of the "
+                "vectors are unknown. Fetch the missing files."
             )
         for array, vectors, table, part in zip(arrays, mapped, tables, parts, strict=True):
             if len(vectors) != _rows_of(part):
                 raise BenchmarkError(
-                    f"{array.name} has {len(vectors):,} vectors, and {table.name} beside it {_rows_of(part):,} rows; "
-                    "fetch them again"
+                    f"{array.name} has {len(vectors):,} vectors, and {table.name} beside it {_rows_of(part):,} rows. "
+                    "Fetch them again."
                 )
     shared = [name for name in parts[0] if all(name in part for part in parts)]
     return _checked(Embeddings(folder, {n: [v for part in parts for v in part[n]] for n in shared}, mapped))
@@ -167,18 +169,22 @@ def _kind(folder: Path) -> str | None:
     return "library" if is_index(folder) and any(folder.glob("vectors-*.npy")) else None
 
 
-def _checked(found: Embeddings) -> Embeddings:
-    dims = {array.shape[1] for array in found.arrays}
+def _checked(embeddings: Embeddings) -> Embeddings:
+    dims = {array.shape[1] for array in embeddings.arrays}
     if len(dims) > 1:
-        raise BenchmarkError(f"{str(found.folder)!r} holds vectors of several lengths ({sorted(dims)})")
-    if not found.columns:
         raise BenchmarkError(
-            f"{str(found.folder)!r} does not name its images; the columns that do are {', '.join(ID_COLUMNS)} and "
+            f"{str(embeddings.folder)!r} holds vectors of several lengths ({sorted(dims)}). Keep those of one model."
+        )
+    if not embeddings.columns:
+        raise BenchmarkError(
+            f"{str(embeddings.folder)!r} does not name its images. Add one of the columns {', '.join(ID_COLUMNS)} and "
             f"{', '.join(PATH_COLUMNS)}"
         )
-    if (rows := _rows_of(found.columns)) != len(found):
-        raise BenchmarkError(f"{str(found.folder)!r} has {len(found):,} vectors, and names {rows:,} images")
-    return found
+    if (rows := _rows_of(embeddings.columns)) != len(embeddings):
+        raise BenchmarkError(
+            f"{str(embeddings.folder)!r} has {len(embeddings):,} vectors, and names {rows:,} images. Fetch them again."
+        )
+    return embeddings
 
 
 def _rows_of(columns: Mapping[str, Sequence[str]]) -> int:
@@ -189,10 +195,12 @@ def _mapped(path: Path) -> NDArray[np.floating]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise BenchmarkError(f"{str(path)!r} can't be read as an array of numbers; fetch it again") from error
+        raise BenchmarkError(f"{str(path)!r} can't be read as an array of numbers. Fetch it again.") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.size or array.dtype.kind != "f":
         what = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
-        raise BenchmarkError(f"{str(path)!r} holds {what}, not a row of floating-point numbers for each image")
+        raise BenchmarkError(
+            f"{str(path)!r} holds {what}, not a row of floating-point numbers for each image. Fetch it again."
+        )
     return array
 
 
@@ -200,18 +208,21 @@ def _named(folder: Path) -> dict[str, Sequence[str]]:
     """The columns of `ids.csv`, or the lines of `ids.txt`; a first line that names no column is an image's."""
     path = next((path for name in ("ids.csv", "ids.txt") if (path := folder / name).is_file()), None)
     if path is None:
-        raise BenchmarkError(f"{str(folder)!r} has no ids.csv or ids.txt, which say whose vectors these are")
+        raise BenchmarkError(
+            f"{str(folder)!r} has no ids.csv or ids.txt, which name the images of the vectors. Add one."
+        )
     if path.suffix == ".txt":
         return {"": [line for _, (line,) in read_rows(path, delimiter=None)]}
     rows = [row for _, row in read_rows(path)]
     names = header(rows[0]) if rows else []
     if known := [name for name in names if name in (*ID_COLUMNS, *PATH_COLUMNS)]:
         if any(len(row) != len(names) for row in rows):
-            raise BenchmarkError(f"{str(path)!r}: not every line has {len(names)} values")
+            raise BenchmarkError(f"{str(path)!r}: not every line has {len(names)} values. Correct the file.")
         return {name: [row[names.index(name)] for row in rows[1:]] for name in known}
     if any(len(row) != 1 for row in rows):
         raise BenchmarkError(
-            f"{str(path)!r} names none of the columns {', '.join((*ID_COLUMNS, *PATH_COLUMNS))} in its first line"
+            f"{str(path)!r} names none of the columns {', '.join((*ID_COLUMNS, *PATH_COLUMNS))} in its first line. Add "
+            "one."
         )
     return {"": [row[0] for row in rows]}
 
@@ -220,11 +231,11 @@ def _parquet(path: Path) -> dict[str, Sequence[str]]:
     try:
         with pq.ParquetFile(path) as file:
             columns = {name: header([name])[0] for name in file.schema_arrow.names}
-            wanted = [name for name, plain in columns.items() if plain in (*ID_COLUMNS, *PATH_COLUMNS)]
-            table = file.read(columns=wanted)
-            return {columns[name]: table.column(name).cast(pa.string()).to_pylist() for name in wanted}
+            known = [name for name, plain in columns.items() if plain in (*ID_COLUMNS, *PATH_COLUMNS)]
+            table = file.read(columns=known)
+            return {columns[name]: table.column(name).cast(pa.string()).to_pylist() for name in known}
     except (OSError, pa.ArrowException) as error:
-        raise BenchmarkError(f"{str(path)!r} can't be read as Parquet; fetch it again") from error
+        raise BenchmarkError(f"{str(path)!r} can't be read as Parquet. Fetch it again.") from error
 
 
 def _shard(path: Path) -> tuple[int, str]:

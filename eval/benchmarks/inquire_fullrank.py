@@ -64,7 +64,7 @@ def load_inquire_fullrank(
     path: Path, split: str | None = None, clip: str | None = None, name: str | None = None
 ) -> Fullrank:
     """A split of INQUIRE-Fullrank; without `split` the test split. `clip` is the name of the CLIP that queries will be
-    encoded with, by which published embeddings are told apart.
+    encoded with, by which published embeddings are distinguished.
 
     Raises `BenchmarkError` for tables of another shape, an unknown split, missing or unreadable embeddings, and
     embeddings that hold none of the relevant images.
@@ -72,7 +72,7 @@ def load_inquire_fullrank(
     folder = _tables(path)
     if folder is None:
         raise BenchmarkError(
-            f"{path} has no {_QUERIES}*.csv beside {ANNOTATIONS}; fetch both from INQUIRE's repository"
+            f"{path} has no {_QUERIES}*.csv beside {ANNOTATIONS}. Fetch both from INQUIRE's repository."
         )
     files = {canonical(file.stem.removeprefix(_QUERIES)): file for file in sorted(folder.glob(f"{_QUERIES}*.csv"))}
     split = wanted_split(split, files)
@@ -82,10 +82,12 @@ def load_inquire_fullrank(
     places = (folder, folder.resolve().parent)
     embeddings = open_embeddings(find_embeddings(places, clip))
     ids, paths, by_path = _named(embeddings, positives)
-    qrels = {query.id: {_called(each, by_path): 1 for each in positives.get(query.id, ())} for query, _ in queries}
+    qrels = {
+        query.id: {_called(positive, by_path): 1 for positive in positives.get(query.id, ())} for query, _ in queries
+    }
     known = frozenset(ids)
-    species = binomials(_species(each.path) for found in positives.values() for each in found)
-    relevant = (each.path for found in positives.values() for each in found)
+    species = binomials(_species(positive.path) for of_query in positives.values() for positive in of_query)
+    relevant = (positive.path for of_query in positives.values() for positive in of_query)
     images = _Images(_root(places, [*islice(relevant, _PROBED), *islice(paths.values(), _PROBED)]), paths)
     stem = path.resolve().name
     benchmark = Benchmark(
@@ -112,7 +114,7 @@ class _Images(DecodingCollection):
     def _open(self, image_id: str) -> PILImage.Image:
         path = self._paths.get(image_id)
         if self.root is None or path is None:
-            raise BrokenImageError(f"{image_id!r} has no file; put iNat24's images beside the tables, as inat24/train")
+            raise BrokenImageError(f"{image_id!r} has no file. Put iNat24's images beside the tables, as inat24/train")
         return open_image(self.root.path(path), self.limits, name=image_id)
 
 
@@ -129,33 +131,33 @@ def _tables(path: Path) -> Path | None:
 
 def _queries(path: Path) -> list[tuple[Query, QueryMeta]]:
     """Queries with their groups, in the file's order."""
-    found: dict[str, tuple[Query, QueryMeta]] = {}
+    queries: dict[str, tuple[Query, QueryMeta]] = {}
     for line, (query_id, text, supercategory, category, iconic_group) in read_table(
         path, ("query_id", "query_text"), ("supercategory", "category", "iconic_group")
     ):
         key = query_id.strip()
         if not key or not text.strip():
-            raise BenchmarkError(f"{str(path)!r}, line {line}: the query has no id or no text")
-        if key in found:
-            raise BenchmarkError(f"{str(path)!r}, line {line}: the query id {key!r} is there twice")
+            raise BenchmarkError(f"{str(path)!r}, line {line}: the query has no id or no text. Correct the file.")
+        if key in queries:
+            raise BenchmarkError(f"{str(path)!r}, line {line}: the query id {key!r} occurs twice. Correct the file.")
         meta = QueryMeta(supercategory.strip(), category.strip(), iconic_group.strip())
-        found[key] = (Query(id=key, text=text), meta)
-    return list(found.values())
+        queries[key] = (Query(id=key, text=text), meta)
+    return list(queries.values())
 
 
 def _positives(path: Path) -> dict[str, list[_Positive]]:
     """Query id -> its relevant images."""
-    found: dict[str, list[_Positive]] = {}
+    positives: dict[str, list[_Positive]] = {}
     for line, (query_id, image_id, image_path) in read_table(path, ("query_id", "image_id", "image_path")):
         if not image_id.strip() or not image_path.strip():
-            raise BenchmarkError(f"{str(path)!r}, line {line}: the image has no id or no path")
-        found.setdefault(query_id.strip(), []).append(_Positive(image_id.strip(), _file(image_path)))
-    return found
+            raise BenchmarkError(f"{str(path)!r}, line {line}: the image has no id or no path. Correct the file.")
+        positives.setdefault(query_id.strip(), []).append(_Positive(image_id.strip(), _file(image_path)))
+    return positives
 
 
 def _oddities(path: Path, positives: Mapping[str, Sequence[_Positive]]) -> Iterator[str]:
     paths: dict[str, set[str]] = {}
-    for positive in (each for found in positives.values() for each in found):
+    for positive in (relevant for of_query in positives.values() for relevant in of_query):
         paths.setdefault(positive.image_id, set()).add(positive.path)
     for image_id, named in paths.items():
         if len(named) > 1:
@@ -174,8 +176,8 @@ def _named(
 
     The first column that names relevant images decides: ids as the annotations have them, else paths.
     """
-    every = [each for found in positives.values() for each in found]
-    annotated_ids, annotated_paths = {each.image_id for each in every}, {each.path for each in every}
+    every = [positive for of_query in positives.values() for positive in of_query]
+    annotated_ids, annotated_paths = {positive.image_id for positive in every}, {positive.path for positive in every}
     columns = embeddings.columns
     paths = next(
         (
@@ -190,14 +192,14 @@ def _named(
     if ids is None and paths is None:
         raise BenchmarkError(
             f"none of the {len(annotated_ids):,} relevant images is among the {len(embeddings):,} in "
-            f"{str(embeddings.folder)!r}; its images must be named by image_id or image_path as {ANNOTATIONS} does"
+            f"{str(embeddings.folder)!r}. Name its images by image_id or image_path as {ANNOTATIONS} does"
         )
     chosen = ids if ids is not None else [_stem(path) for path in paths or ()]
     if len(set(chosen)) < len(chosen):
         raise BenchmarkError(
-            f"{str(embeddings.folder)!r} names two images alike; give each an image_id of its own in ids.csv"
+            f"{str(embeddings.folder)!r} names two images alike. Give each an image_id of its own in ids.csv."
         )
-    known = dict(zip(chosen, paths, strict=True)) if paths else {each.image_id: each.path for each in every}
+    known = dict(zip(chosen, paths, strict=True)) if paths else {positive.image_id: positive.path for positive in every}
     return chosen, known, ids is None
 
 

@@ -71,8 +71,8 @@ def _write(rows: Any, path: Path, expected: int, progress: Report | None) -> Non
 def _unfetched(source: str, split: str, error: Exception) -> BenchmarkError:
     reason = (str(error) or type(error).__name__).splitlines()[0][:200]
     return BenchmarkError(
-        f"the split {split!r} of {source} can't be fetched ({reason}); try again, or put a copy of its Parquet files "
-        "into a folder and give that"
+        f"the split {split!r} of {source} can't be fetched ({reason}). Try again, or put a copy of its Parquet files "
+        "into a folder and give that."
     )
 
 
@@ -82,6 +82,6 @@ def _library() -> Any:
         return importlib.import_module("datasets")
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "INQUIRE-Rerank is fetched with the library datasets, which is not installed; run `pip install datasets`, "
-            "or give a folder with a copy of the Parquet files"
+            "INQUIRE-Rerank is fetched with the library datasets, which is not installed. Run `pip install datasets`, "
+            "or give a folder with a copy of the Parquet files."
         ) from error

@@ -86,32 +86,36 @@ def load_inquire_rerank(path: Path, split: str | None = None, name: str | None =
             spellings.setdefault(words, {})[row.query] = None
             candidates = rows.setdefault(words, {})
             if row.image_id in candidates:
-                raise BenchmarkError(f"{file}, row {number}: image {row.image_id} is twice in the query {row.query!r}")
+                raise BenchmarkError(
+                    f"{file}, row {number}: image {row.image_id} occurs twice in the query {row.query!r}. Fetch the "
+                    "file again."
+                )
             candidates[row.image_id] = row
     if not rows:
-        raise BenchmarkError(f"{path} holds no rows for the split {split!r}")
+        raise BenchmarkError(f"{path} holds no rows for the split {split!r}. Fetch it again, or name another split.")
     images = ParquetCollection(files, image_column="image", id_column="inat24_image_id")
     faults = images.faults()
     if faults.without_bytes:
         raise BenchmarkError(
             f"{path}: {len(faults.without_bytes):,} images have no bytes, such as {faults.without_bytes[0]}, and paths"
-            " are not followed; store the images in the Parquet files themselves"
+            " are not followed. Store the images in the Parquet files themselves."
         )
     digits = max(3, len(str(len(rows) - 1)))
-    species = binomials({row.species for found in rows.values() for row in found.values()})
-    named = {f"q{number:0{digits}}": list(found.values()) for number, found in enumerate(rows.values())}
+    species = binomials({row.species for of_query in rows.values() for row in of_query.values()})
+    named = {f"q{number:0{digits}}": list(of_query.values()) for number, of_query in enumerate(rows.values())}
     return Benchmark(
         name=name or path.resolve().stem,
         split=split,
-        queries=tuple(Query(id=query_id, text=found[0].query) for query_id, found in named.items()),
-        qrels={query_id: {row.image_id: row.relevant for row in found} for query_id, found in named.items()},
+        queries=tuple(Query(id=query_id, text=of_query[0].query) for query_id, of_query in named.items()),
+        qrels={query_id: {row.image_id: row.relevant for row in of_query} for query_id, of_query in named.items()},
         images=images,
         candidate_sets={
-            query_id: tuple(Candidate(row.image_id, row.prior) for row in found) for query_id, found in named.items()
+            query_id: tuple(Candidate(row.image_id, row.prior) for row in of_query)
+            for query_id, of_query in named.items()
         },
         meta={
-            query_id: replace(found[0].meta, scientific_name=names_species(found[0].query, species))
-            for query_id, found in named.items()
+            query_id: replace(of_query[0].meta, scientific_name=names_species(of_query[0].query, species))
+            for query_id, of_query in named.items()
         },
         oddities=(
             *(
@@ -148,22 +152,22 @@ def named_splits(path: Path) -> frozenset[str]:
 
 def _files_of_split(path: Path, split: str | None) -> tuple[str, list[Path]]:
     splits = _by_split(path)
-    wanted = wanted_split(split, splits)
+    chosen = wanted_split(split, splits)
     if set(splits) == {WHOLE}:
         files = splits[WHOLE]
     else:
-        require_split(path, wanted, splits)
-        files = splits[wanted]
+        require_split(path, chosen, splits)
+        files = splits[chosen]
     _require_all_parts(path, files)
-    return wanted, files
+    return chosen, files
 
 
 def _by_split(path: Path) -> dict[str, list[Path]]:
     if not path.exists():
-        raise BenchmarkError(f"{path} does not exist; give a Parquet file or a folder of them")
+        raise BenchmarkError(f"{path} does not exist. Give a Parquet file or a folder of them.")
     files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
     if not files:
-        raise BenchmarkError(f"{path} holds no Parquet files")
+        raise BenchmarkError(f"{path} holds no Parquet files. Give a folder that does.")
     splits: dict[str, list[Path]] = {}
     for file in files:
         splits.setdefault(_split_of(file, path), []).append(file)
@@ -173,18 +177,19 @@ def _by_split(path: Path) -> dict[str, list[Path]]:
 def _require_all_parts(path: Path, files: Sequence[Path]) -> None:
     if missing := missing_parts(files):
         more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
-        where = f"give the folder {str(path.parent)!r}" if path.is_file() else "fetch them"
+        where = f"Give the folder {str(path.parent)!r}." if path.is_file() else "Fetch the missing files."
         raise BenchmarkError(
-            f"{path} is a part of a data set: {', '.join(missing[:5])}{more} missing, and figures over a part are not "
-            f"those of the whole; {where}"
+            f"{path} is only a part of a data set ({', '.join(missing[:5])}{more} missing), and its figures would not "
+            "be "
+            f"those of the whole. {where}"
         )
 
 
 def _split_of(file: Path, root: Path) -> str:
     names = [file.name] if file == root else [file.name, *(part.name for part in file.relative_to(root).parents)]
     for name in names:
-        if found := _SPLIT_OF_NAME.match(name):
-            return canonical(found[1])
+        if match := _SPLIT_OF_NAME.match(name):
+            return canonical(match[1])
     return WHOLE
 
 
@@ -194,13 +199,13 @@ def _rows(file: Path) -> Iterator[_Row]:
         query, relevant, prior, image_id, supercategory, category, iconic_group, species = values
         where = f"{file}, row {number}"
         if not query or not query.strip():
-            raise BenchmarkError(f"{where}: the query is empty")
+            raise BenchmarkError(f"{where}: the query is empty. Fetch the file again.")
         if relevant not in (0, 1):
-            raise BenchmarkError(f"{where}: relevant is {relevant}, not 0 or 1")
+            raise BenchmarkError(f"{where}: relevant is {relevant}, not 0 or 1. Fetch the file again.")
         if prior is None or not math.isfinite(prior):
-            raise BenchmarkError(f"{where}: clip_score is {prior}, not a finite number")
+            raise BenchmarkError(f"{where}: clip_score is {prior}, not a finite number. Fetch the file again.")
         if image_id in (None, ""):
-            raise BenchmarkError(f"{where}: inat24_image_id is empty")
+            raise BenchmarkError(f"{where}: inat24_image_id is empty. Fetch the file again.")
         meta = QueryMeta(supercategory or "", category or "", iconic_group or "")
         yield _Row(query, str(image_id), int(relevant), float(prior), meta, species or "")
 
@@ -213,16 +218,21 @@ def _read(file: Path, columns: Sequence[str] = tuple(_KINDS)) -> pa.Table:
             return parquet.read(columns=list(columns))
     except (OSError, pa.ArrowException) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise BenchmarkError(f"{file} can't be read as Parquet ({reason}); fetch it again") from error
+        raise BenchmarkError(f"{file} can't be read as Parquet ({reason}). Fetch it again.") from error
 
 
 def _check_schema(file: Path, schema: pa.Schema) -> None:
     if missing := [column for column in COLUMNS if column not in schema.names]:
-        raise BenchmarkError(f"{file} lacks {', '.join(missing)}; INQUIRE-Rerank's columns are {', '.join(COLUMNS)}")
+        raise BenchmarkError(
+            f"{file} lacks {', '.join(missing)}. INQUIRE-Rerank's columns are {', '.join(COLUMNS)}; fetch the file "
+            "again."
+        )
     for column, kind in {"image": _IMAGE, **_KINDS}.items():
-        found = schema.field(column).type
-        if not any(accepts(_plain(found)) for accepts in kind.accepted):
-            raise BenchmarkError(f"{file}: column {column} holds {found}, not {kind.name}")
+        kind_in_file = schema.field(column).type
+        if not any(accepts(_plain(kind_in_file)) for accepts in kind.accepted):
+            raise BenchmarkError(
+                f"{file}: column {column} holds {kind_in_file}, not {kind.name}. Fetch the file again."
+            )
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -1,4 +1,4 @@
-"""The names of splits: which one a user means, and which one is taken where nobody says."""
+"""The names of splits: which one a user means, and the default."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ def wanted_split(split: str | None, available: Collection[str]) -> str:
 def require_split(path: Path, split: str, available: Collection[str]) -> None:
     """Raise `BenchmarkError` where the files at `path` do not have this split."""
     if split not in available:
-        raise BenchmarkError(f"{path} has no split {split!r}; it has {', '.join(sorted(available))}")
+        raise BenchmarkError(f"{path} has no split {split!r}. Use one of {', '.join(sorted(available))}.")

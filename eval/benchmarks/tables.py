@@ -37,9 +37,13 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     rows = read_rows(path)
     names = header(next(rows, (1, []))[1])
     if missing := [column for column in columns if column not in names]:
-        raise BenchmarkError(f"{str(path)!r} lacks {', '.join(missing)}; its columns are {', '.join(names) or 'none'}")
+        raise BenchmarkError(
+            f"{str(path)!r} lacks {', '.join(missing)}; its columns are {', '.join(names) or 'none'}. Add them."
+        )
     places = [names.index(c) if c in names else None for c in (*columns, *optional)]
     for number, row in rows:
         if len(row) != len(names):
-            raise BenchmarkError(f"{str(path)!r}, line {number}: {len(row)} values under {len(names)} headings")
+            raise BenchmarkError(
+                f"{str(path)!r}, line {number}: {len(row)} values under {len(names)} headings. Correct the file."
+            )
         yield number, ["" if place is None else row[place] for place in places]

@@ -238,12 +238,12 @@ class _Tally:
 
 
 def _total(kinds: Sequence[Confusion]) -> Confusion:
-    told = _Tally()
+    total = _Tally()
     for row in kinds:
-        for name in vars(told):
-            setattr(told, name, getattr(told, name) + (getattr(row, name) or 0))
+        for name in vars(total):
+            setattr(total, name, getattr(total, name) + (getattr(row, name) or 0))
     sources = sorted({row.source for row in kinds})
-    return told.row(ALL, " and ".join(sources), any(row.refused is None for row in kinds))
+    return total.row(ALL, " and ".join(sources), any(row.refused is None for row in kinds))
 
 
 def _about_subjects(

@@ -24,12 +24,12 @@ VERDICTS = "all verdicts"
 MATCH = "match"
 RANKED = "match as ranked"
 
-Said = dict[str, list[tuple[float, bool]]]
+ByQuery = dict[str, list[tuple[float, bool]]]
 """Query id -> (probability, whether it held)."""
 
 
 @dataclass(frozen=True)
-class Trust:
+class ClaimReliability:
     """How reliable one kind of claim is. `subject` is a kind of predicate, all verdicts together, or the match: that
     the image is relevant, before comparisons, and `RANKED` with them, as the ranking has it. `source` is what it was
     held against. `after` is None where the run had no calibration, or it is not at hand."""
@@ -40,9 +40,9 @@ class Trust:
     after: Reliability | None
 
 
-def trust(
+def claim_reliability(
     results: Mapping[str, RerankResult], key: AnswerKey, calibrated: bool, calibration: Calibration | None = None
-) -> list[Trust]:
+) -> list[ClaimReliability]:
     """The reliability of P(expected) by kind of predicate and of P(match); empty where nothing is claimed of which the
     truth is known.
 
@@ -52,7 +52,7 @@ def trust(
     left out: where all claims hold, none can be too high. `calibrated` says whether the run had a calibration, and
     `calibration` is that one, where it is at hand.
     """
-    kinds: dict[str, Said] = defaultdict(lambda: defaultdict(list))
+    kinds: dict[str, ByQuery] = defaultdict(lambda: defaultdict(list))
     for result in results.values():
         predicates = {predicate.id: predicate for predicate in result.predicates}
         for image_id, verdicts in verdicts_by_image(result).items():
@@ -66,68 +66,72 @@ def trust(
     return [*_of_verdicts(kinds, key, calibration), *_of_matches(results, key, calibrated)]
 
 
-def _of_verdicts(kinds: Mapping[str, Said], key: AnswerKey, calibration: Calibration | None) -> list[Trust]:
-    found = []
-    together: tuple[Said, Said] = defaultdict(list), defaultdict(list)
+def _of_verdicts(
+    kinds: Mapping[str, ByQuery], key: AnswerKey, calibration: Calibration | None
+) -> list[ClaimReliability]:
+    reliabilities = []
+    together: tuple[ByQuery, ByQuery] = defaultdict(list), defaultdict(list)
     for kind in sorted(kinds, key=lambda kind: (kind == "query", kind)):
         before = kinds[kind]
         after = _tempered(before, _weight(kind, calibration)) if calibration else None
-        found.append(_trust(kind, key.source(kind), before, after))
-        for all_of_them, said in zip(together, (before, after or {}), strict=True):
-            for query_id, rows in said.items():
+        reliabilities.append(_measured(kind, key.source(kind), before, after))
+        for all_of_them, claims_of in zip(together, (before, after or {}), strict=True):
+            for query_id, rows in claims_of.items():
                 all_of_them[query_id] += rows
-    if len(found) > 1:
-        sources = sorted({each.source for each in found})
-        found.append(_trust(VERDICTS, " and ".join(sources), together[0], together[1] if calibration else None))
-    return found
+    if len(reliabilities) > 1:
+        sources = sorted({of_kind.source for of_kind in reliabilities})
+        reliabilities.append(
+            _measured(VERDICTS, " and ".join(sources), together[0], together[1] if calibration else None)
+        )
+    return reliabilities
 
 
 def _weight(kind: str, calibration: Calibration) -> float:
     return calibration.whole_weight if kind == "query" else 1.0 / calibration.temperature
 
 
-def _tempered(said: Said, weight: float) -> Said:
+def _tempered(claims_of: ByQuery, weight: float) -> ByQuery:
     return {
         query_id: list(zip(tempered([p for p, _ in rows], weight).tolist(), (held for _, held in rows), strict=True))
-        for query_id, rows in said.items()
+        for query_id, rows in claims_of.items()
     }
 
 
-def _of_matches(results: Mapping[str, RerankResult], key: AnswerKey, calibrated: bool) -> list[Trust]:
-    before: Said = {}
-    after: Said = {}
-    ranked: Said = {}
+def _of_matches(results: Mapping[str, RerankResult], key: AnswerKey, calibrated: bool) -> list[ClaimReliability]:
+    before: ByQuery = {}
+    after: ByQuery = {}
+    ranked: ByQuery = {}
     for result in results.values():
         relevant = key.relevant(result.query_id)
-        claimed = {each.image_id: each.p_match for each in result.ranking if each.p_match is not None}
+        claimed = {shown.image_id: shown.p_match for shown in result.ranking if shown.p_match is not None}
         verified = {
-            each.image_id: sigmoid(sum(each.contributions.values()) - each.contributions.get("comparisons", 0.0))
-            for each in result.ranking
-            if each.contributions
+            shown.image_id: sigmoid(sum(shown.contributions.values()) - shown.contributions.get("comparisons", 0.0))
+            for shown in result.ranking
+            if shown.contributions
         }
         plain = _default_posterior(result) if calibrated else verified or claimed
-        for said, p_match in ((before, plain), (after, verified), (ranked, claimed)):
+        for claims_of, p_match in ((before, plain), (after, verified), (ranked, claimed)):
             if p_match:
-                said[result.query_id] = [(p, image_id in relevant) for image_id, p in p_match.items()]
-    found = [_trust(MATCH, RELEVANCE, before, after if calibrated else None)] if before else []
-    if any("comparisons" in each.contributions for result in results.values() for each in result.ranking):
-        found.append(_trust(RANKED, RELEVANCE, *((before, ranked) if calibrated else (ranked, None))))
-    return found
+                claims_of[result.query_id] = [(p, image_id in relevant) for image_id, p in p_match.items()]
+    reliabilities = [_measured(MATCH, RELEVANCE, before, after if calibrated else None)] if before else []
+    if any("comparisons" in shown.contributions for result in results.values() for shown in result.ranking):
+        reliabilities.append(_measured(RANKED, RELEVANCE, *((before, ranked) if calibrated else (ranked, None))))
+    return reliabilities
 
 
 def _default_posterior(result: RerankResult) -> dict[str, float]:
-    """P(match) of every image from priors and verdicts, as a model that nobody has looked at is believed."""
-    by_prior = sorted(result.ranking, key=lambda each: each.prior_rank)
+    """P(match) of every image from priors and verdicts, under the default calibration."""
+    by_prior = sorted(result.ranking, key=lambda candidate: candidate.prior_rank)
     state = RerankState(
         query=Query(id=result.query_id, text=result.query_text),
-        candidates=tuple(Candidate(each.image_id, each.prior) for each in by_prior),
+        candidates=tuple(Candidate(candidate.image_id, candidate.prior) for candidate in by_prior),
         predicates=result.predicates,
         verdicts=result.verdicts,
     )
     deps = Resources(FilesCollection({}), calibration=UNCALIBRATED)  # its weights come before any strategy's
     belief = believe(state, deps, Strategy(name="defaults", fusion=Fusion(method="prior")))
-    return {each.image_id: float(p) for each, p in zip(by_prior, belief.p_match, strict=True)}
+    return {candidate.image_id: float(p) for candidate, p in zip(by_prior, belief.p_match, strict=True)}
 
 
-def _trust(subject: str, source: str, before: Said, after: Said | None) -> Trust:
-    return Trust(subject, source, reliability(claims(before)), reliability(claims(after)) if after else None)
+def _measured(subject: str, source: str, before: ByQuery, after: ByQuery | None) -> ClaimReliability:
+    return ClaimReliability(subject, source, reliability(claims(before)), reliability(claims(after)) if after else None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldscope.eval.measures.agreement import Agreement
-from fieldscope.eval.measures.calibration_report import Trust
+from fieldscope.eval.measures.calibration_report import ClaimReliability
 from fieldscope.eval.measures.studies import BudgetStudy, ComparisonStudy
 
 if TYPE_CHECKING:
@@ -62,18 +62,18 @@ def draw_comparison(studies: Sequence[ComparisonStudy], path: Path, metric: str)
     _save(figure, path)
 
 
-def draw_reliability(found: Sequence[Trust], path: Path, title: str) -> None:
+def draw_reliability(claims: Sequence[ClaimReliability], path: Path, title: str) -> None:
     """A reliability diagram for each kind of claim, before and after calibration, with intervals: the share that held
     over the mean probability, in bins of equal mass. On the diagonal, probabilities mean what they say."""
-    columns = min(len(found), 4)
-    rows = math.ceil(len(found) / columns)
+    columns = min(len(claims), 4)
+    rows = math.ceil(len(claims) / columns)
     figure = _figure(2.6 * columns, 2.7 * rows + 0.6)
     figure.suptitle(title, fontsize="medium")
-    for place, each in enumerate(found, start=1):
+    for place, claim in enumerate(claims, start=1):
         axes = figure.add_subplot(rows, columns, place)
         axes.plot([0, 1], [0, 1], linestyle=":", color="grey")
         errors = []
-        for label, measured, colour in (("before", each.before, "tab:orange"), ("after", each.after, "tab:blue")):
+        for label, measured, colour in (("before", claim.before, "tab:orange"), ("after", claim.after, "tab:blue")):
             if measured is None:
                 continue
             bins = measured.mass_bins
@@ -83,7 +83,7 @@ def draw_reliability(found: Sequence[Trust], path: Path, title: str) -> None:
                 [b.mean_p for b in bins], [h.value for h in held], spread, label=label, color=colour, marker=".", lw=1
             )
             errors.append(f"{measured.ece.value:.3f}")
-        axes.set_title(f"{each.subject} ({each.before.claims:,})\nECE {' → '.join(errors)}", fontsize="small")
+        axes.set_title(f"{claim.subject} ({claim.before.claims:,})\nECE {' → '.join(errors)}", fontsize="small")
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         if place == 1:
             axes.legend(loc="upper left", fontsize="small")
@@ -92,18 +92,22 @@ def draw_reliability(found: Sequence[Trust], path: Path, title: str) -> None:
     _save(figure, path)
 
 
-def draw_agreement(names: Sequence[str], found: Sequence[Agreement], path: Path) -> None:
+def draw_agreement(names: Sequence[str], agreements: Sequence[Agreement], path: Path) -> None:
     """The matrix of Cohen's kappa, run by run, with the share of equal verdicts below each."""
     size = 2.0 + 1.1 * len(names)
     figure = _figure(size, size)
     axes = figure.add_subplot()
     kappas = [[1.0 if a == b else math.nan for b in names] for a in names]
-    for each in found:
-        for a, b in ((each.a, each.b), (each.b, each.a)):
+    for agreement in agreements:
+        for a, b in ((agreement.a, agreement.b), (agreement.b, agreement.a)):
             row, column = names.index(a), names.index(b)
-            kappas[row][column] = math.nan if each.kappa is None else each.kappa
-            told = "-" if each.equal is None else f"{kappas[row][column]:.2f}\n{each.equal:.0%}".replace("nan", "-")
-            axes.text(column, row, told, ha="center", va="center", fontsize="small")
+            kappas[row][column] = math.nan if agreement.kappa is None else agreement.kappa
+            label = (
+                "-"
+                if agreement.equal is None
+                else f"{kappas[row][column]:.2f}\n{agreement.equal:.0%}".replace("nan", "-")
+            )
+            axes.text(column, row, label, ha="center", va="center", fontsize="small")
     axes.imshow(kappas, vmin=-1, vmax=1, cmap="RdYlGn", alpha=0.6)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), names)

@@ -1,4 +1,4 @@
-"""One's own runs in one table with what others published on the same benchmark, and never with anything else."""
+"""Runs in one table with the rankings that others published on the same benchmark."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Published(BaseModel):
 @dataclass(frozen=True)
 class Row:
     """A ranking on a board: means over queries from 0 to 1, AP and nDCG over the best 100. `calls` is None where it was
-    published, and nobody told."""
+    published."""
 
     name: str
     ap: float
@@ -106,11 +106,13 @@ def _apart(run: ScoredRun, theirs: Iterable[Published]) -> str | None:
     for row in theirs:
         if len(run.values) != row.queries:
             return (
-                f"{run.name} can't stand beside the published rows: it has {len(run.values)} of {row.queries} queries"
+                f"{run.name} is not comparable with the published rows: it has {len(run.values)} of {row.queries} "
+                "queries"
             )
         if sizes != [row.candidates]:
             return (
-                f"{run.name} can't stand beside the published rows: they are over {row.candidates} candidates for each "
+                f"{run.name} is not comparable with the published rows: they are over {row.candidates} candidates for "
+                "each "
                 f"query, and it has {' to '.join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))}"
             )
     return None
@@ -139,7 +141,7 @@ def _best_first(rows: Iterable[Row]) -> tuple[Row, ...]:
 def _notes(runs: Sequence[ScoredRun]) -> tuple[str, ...]:
     notes = []
     if len({run.task for run in runs}) > 1 or len({frozenset(run.values) for run in runs}) > 1:
-        notes.append("these runs are not over the same queries and judgments, so their figures do not compare")
+        notes.append("these runs are not over the same queries and judgments, so their figures are not comparable")
     for run in runs:
         if run.scored_on_test > 1:
             notes.append(f"{run.name} was scored on test {run.scored_on_test} times")

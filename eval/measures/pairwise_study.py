@@ -110,7 +110,7 @@ def summed_up(start: str, studies: Mapping[str, HeadStudy], benchmark: Benchmark
             all_pairs[query_id] = _ndcg(study.all_pairs, judgments)
             chosen[query_id] = _ndcg(study.scheduled, judgments)
     if not before:
-        raise ConfigError("none of the queries has anything relevant to find; take more queries")
+        raise ConfigError("none of the queries has a relevant image. Use more queries (--queries).")
     return comparison_study(
         start,
         before,

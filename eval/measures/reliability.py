@@ -8,7 +8,7 @@ equal mass hold equally many claims each (Nixon et al. 2019, "Measuring calibrat
 1904.01685), which tells more where most probabilities lie near 0 and 1. The Brier score is the mean squared error
 (Brier 1950), and unlike the others it is not 0 for claiming the base rate of everything.
 
-Claims about one query hang together, so intervals are from a bootstrap over queries.
+Claims about one query depend on each other, so intervals are from a bootstrap over queries.
 """
 
 from __future__ import annotations
@@ -82,32 +82,32 @@ class Reliability:
 
 def claims(rows: Mapping[str, list[tuple[float, bool]]]) -> Claims:
     """Claims from query id to (probability, whether it held)."""
-    flat = [(p, held, number) for number, said in enumerate(rows.values()) for p, held in said]
+    flat = [(p, held, number) for number, of_query in enumerate(rows.values()) for p, held in of_query]
     p, held, query = zip(*flat, strict=True) if flat else ((), (), ())
     return Claims(np.array(p, dtype=np.float64), np.array(held, dtype=np.bool_), np.array(query, dtype=np.int64))
 
 
-def reliability(found: Claims, bins: int = BINS, draws: int = DRAWS, seed: int = 0) -> Reliability:
+def reliability(measured: Claims, bins: int = BINS, draws: int = DRAWS, seed: int = 0) -> Reliability:
     """Measure claims. The edges of bins of equal mass stay those of all claims in every draw of the bootstrap.
 
     Raises ValueError without a claim.
     """
-    if not found.p.size:
+    if not measured.p.size:
         raise ValueError("there is no claim to measure")
-    numbers, query = np.unique(found.query, return_inverse=True)
+    numbers, query = np.unique(measured.query, return_inverse=True)
     queries = len(numbers)
     # The first row is the claims themselves, the others say how often a draw took each query.
     drawn = np.random.default_rng(seed).multinomial(queries, np.full(queries, 1.0 / queries), size=draws)
     weights = np.concatenate([np.ones((1, queries)), drawn])
     count = weights @ np.bincount(query, minlength=queries)
-    error = weights @ np.bincount(query, (found.p - found.held) ** 2, minlength=queries)
-    ece, equal = _binned(found, query, weights, np.arange(bins + 1) / bins)
-    ece_mass, mass = _binned(found, query, weights, equal_mass(found.p, bins))
+    error = weights @ np.bincount(query, (measured.p - measured.held) ** 2, minlength=queries)
+    ece, equal = _binned(measured, query, weights, np.arange(bins + 1) / bins)
+    ece_mass, mass = _binned(measured, query, weights, equal_mass(measured.p, bins))
     return Reliability(
-        claims=found.p.size,
+        claims=measured.p.size,
         queries=queries,
-        mean_p=float(found.p.mean()),
-        held=float(found.held.mean()),
+        mean_p=float(measured.p.mean()),
+        held=float(measured.held.mean()),
         ece=ece,
         ece_mass=ece_mass,
         brier=_estimate(error / count),
@@ -129,10 +129,12 @@ def tempered(p: ArrayLike, weight: float) -> Floats:
     return np.asarray(expit(weight * logit(np.asarray(p, dtype=np.float64))))
 
 
-def _binned(found: Claims, query: NDArray[np.intp], weights: Floats, edges: Floats) -> tuple[Estimate, tuple[Bin, ...]]:
+def _binned(
+    measured: Claims, query: NDArray[np.intp], weights: Floats, edges: Floats
+) -> tuple[Estimate, tuple[Bin, ...]]:
     """The calibration error, and the bins with claims, between `edges`; `weights` (draws, queries)."""
     bins, queries = len(edges) - 1, weights.shape[1]
-    place = np.maximum(np.searchsorted(edges, found.p, side="left") - 1, 0)
+    place = np.maximum(np.searchsorted(edges, measured.p, side="left") - 1, 0)
     cell = query * bins + place
 
     def sums(values: ArrayLike) -> Floats:
@@ -140,15 +142,15 @@ def _binned(found: Claims, query: NDArray[np.intp], weights: Floats, edges: Floa
         added = np.bincount(cell, np.asarray(values, dtype=np.float64), minlength=queries * bins)
         return np.asarray(weights @ added.reshape(queries, bins))
 
-    count, claimed, held = sums(np.ones(found.p.size)), sums(found.p), sums(found.held)
+    count, claimed, held = sums(np.ones(measured.p.size)), sums(measured.p), sums(measured.held)
     ece = _estimate(np.abs(claimed - held).sum(axis=1) / count.sum(axis=1))
-    made = []
+    filled = []
     for b in np.flatnonzero(count[0]):
         drawn = count[:, b] > 0
         share = _estimate(held[drawn, b] / count[drawn, b])
         mean = float(claimed[0, b] / count[0, b])
-        made.append(Bin(float(edges[b]), float(edges[b + 1]), int(count[0, b]), mean, share))
-    return ece, tuple(made)
+        filled.append(Bin(float(edges[b]), float(edges[b + 1]), int(count[0, b]), mean, share))
+    return ece, tuple(filled)
 
 
 def _estimate(values: Floats) -> Estimate:

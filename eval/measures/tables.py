@@ -153,7 +153,7 @@ def _write(path: Path, kind: Format, schema: pa.Schema, runs: Iterable[Iterable[
             for rows in runs:
                 count += write(list(rows))
     except OSError as error:
-        raise ConfigError(f"can't write {path} ({error.strerror or error}); choose another place") from error
+        raise ConfigError(f"can't write {path} ({error.strerror or error}); choose another path") from error
     return count
 
 

@@ -15,7 +15,7 @@ RELEVANCE = "relevance"
 
 
 class Truth(Protocol):
-    """Whoever knows what an image shows."""
+    """A source of truth about images."""
 
     @property
     def source(self) -> str:
@@ -23,13 +23,13 @@ class Truth(Protocol):
         ...
 
     def holds(self, predicate: Predicate, image_id: str) -> bool | None:
-        """Whether the image is as the predicate says, with the answer that it expects; None where nobody knows."""
+        """Whether the image is as the predicate says, with the answer that it expects; None where that is unknown."""
         ...
 
 
 @dataclass(frozen=True)
 class AnswerKey:
-    """Judgments, and where there is one, somebody who knows what the images show. What people marked goes before both.
+    """Judgments and, where there is one, a source of truth about the images. People's marks override both.
 
     The whole query holds of the relevant images and of no others. Of its parts, relevance says less: all hold of a
     relevant image, and of another at least one fails, but not which. So without a `truth` nothing is known about the
@@ -64,5 +64,5 @@ class AnswerKey:
         return relevant if relevant or predicate.kind == "query" else None
 
     def marked(self, query_id: str, predicate: Predicate, image_id: str) -> bool | None:
-        """Whether a person found that the predicate holds of the image; None where nobody marked its verdict."""
+        """Whether a person found that the predicate holds of the image; None where its verdict has no mark."""
         return self.marks.get(Target(query_id, image_id, predicate.id))

@@ -1,7 +1,7 @@
-"""What people say of a run's verdicts and images: `annotations.jsonl` in its folder, a line for each mark.
+"""People's marks on a run's verdicts and images: `annotations.jsonl` in its folder, a line for each mark.
 
-Nothing in the file is ever rewritten. The last line about a verdict or an image counts, and one without a mark takes
-back what was said before.
+The file is only added to. The last line about a verdict or an image counts, and one without a mark takes back those
+before it.
 """
 
 from __future__ import annotations

@@ -45,7 +45,9 @@ class StrategyLine(Line):
                 prompt.render(**dict.fromkeys(prompt.variables, ""))
         except (ValidationError, FieldscopeError, KeyError) as error:
             name = str(self.definition.get("name", "a strategy"))[:64]
-            raise ConfigError(f"{name} is no strategy of this version of Fieldscope; give its file") from error
+            raise ConfigError(
+                f"{name} can't be read by this version of Fieldscope. Give the strategy's file."
+            ) from error
         return strategy
 
 
@@ -133,32 +135,36 @@ def read_inputs(folder: Path) -> Inputs:
         strategy, benchmark, *queries = lines
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{folder} does not say what its run is made from ({NAME} is missing or damaged); give the command that "
-            "made it once more, which asks nothing again"
+            f"the inputs of the run in {folder} are unknown ({NAME} is missing or damaged). Rerun the command that "
+            "made "
+            "it; it repeats no call."
         ) from error
     asked = tuple(line for line in queries if isinstance(line, QueryLine))
     if not (isinstance(strategy, StrategyLine) and isinstance(benchmark, BenchmarkLine) and len(asked) == len(queries)):
-        raise ConfigError(f"{path} is damaged; give the command that made the run once more")
+        raise ConfigError(f"{path} is damaged. Rerun the command that made the run.")
     return Inputs(strategy, benchmark, asked)
 
 
 def make_benchmark(line: BenchmarkLine, queries: Iterable[QueryLine], images: ImageSource) -> Benchmark:
     """The benchmark over other images of the same ids. Raises `BenchmarkError` unless it is the one it says it is."""
-    told = tuple(queries)
+    lines = tuple(queries)
     sets: Mapping[str, tuple[Candidate, ...]] = {
         each.id: tuple(Candidate(image_id, prior) for image_id, prior in each.candidates)
-        for each in told
+        for each in lines
         if each.candidates is not None
     }
     benchmark = Benchmark(
         name=line.name,
         split=line.split,
-        queries=tuple(each.query for each in told if each.query is not None),
-        qrels={each.id: each.judgments for each in told if each.judgments is not None},
+        queries=tuple(each.query for each in lines if each.query is not None),
+        qrels={each.id: each.judgments for each in lines if each.judgments is not None},
         images=images,
         candidate_sets=sets if line.rerank else None,
-        meta={each.id: each.meta for each in told if each.meta is not None},
+        meta={each.id: each.meta for each in lines if each.meta is not None},
     )
     if benchmark.fingerprint != line.fingerprint:
-        raise BenchmarkError(f"{line.name} ({line.split}) is not as it was recorded: queries or judgments were altered")
+        raise BenchmarkError(
+            f"{line.name} ({line.split}) is not as it was recorded: queries or judgments were altered. Make the run "
+            "again."
+        )
     return benchmark

@@ -22,15 +22,15 @@ class JsonLines:
         try:
             self._file = path.open("a+b", buffering=0)  # so that nothing is left to write when a full disk is closed
         except OSError as error:
-            raise ConfigError(f"can't write {path}: {error.strerror}") from error
+            raise ConfigError(f"can't write {path}: {error.strerror}. Choose another folder.") from error
         try:
             # The lock dies with the process, so a killed one leaves nothing to clean up.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._file.close()
-            raise ConfigError(f"another process is writing {path}; wait for it or choose another folder") from error
+            raise ConfigError(f"another process is writing {path}. Wait for it, or choose another folder.") from error
         except OSError:
-            pass  # A file system without locks: two writers are then the user's care.
+            pass  # A file system without locks: the user must then avoid two writers.
 
     def recover(self) -> list[bytes]:
         """The complete lines without their ends, oldest first. A last line that was cut off by a kill is dropped."""
@@ -56,7 +56,7 @@ class JsonLines:
             with suppress(OSError):
                 self._file.truncate(whole)
             raise ConfigError(
-                f"can't write {self._path}: {error.strerror}; make room, and give the same command again"
+                f"can't write {self._path}: {error.strerror}; free some disk space, then rerun this command."
             ) from error
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """How often a strategy was scored on a test split: a ledger in the user's cache folder that is only ever added to.
 
-Whoever scores a strategy on test, changes it and scores it again fits it to the test split, a little more each time. No
-program can forbid that, but it can count, so that a reader of a table sees it.
+Scoring a strategy on test, changing it and scoring it again fits it to the test split, a little more each time. A
+program can't forbid that, but it can count, so that a reader of a table sees it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class Ledger:
             return self._read(scoring) if split in SELECTION_SPLITS else self._add(scoring)
         except OSError as error:
             raise ConfigError(
-                f"can't keep count of test scores in {self.path} ({error.strerror}); mend that, or name another cache "
-                "folder in FIELDSCOPE_CACHE, and give the same command again: nothing is lost"
+                f"can't record the test score in {self.path} ({error.strerror}). Make the file writable, or name "
+                "another "
+                "cache folder in FIELDSCOPE_CACHE, then rerun this command; nothing is lost."
             ) from error
 
     def _read(self, scoring: _Scoring) -> int:
@@ -79,8 +80,8 @@ class Ledger:
 def scored_notes(summaries: Iterable[RunSummary]) -> list[str]:
     """A line for each run whose strategy was scored on test more than once."""
     return [
-        f"{summary.strategy} was scored on {summary.benchmark}'s test split {summary.scored_on_test} times; what is "
-        "chosen by test scores is fitted to them"
+        f"{summary.strategy} was scored on {summary.benchmark}'s test split {summary.scored_on_test} times. Choose "
+        "settings on a validation split; what is chosen by test scores is fitted to them."
         for summary in summaries
         if summary.scored_on_test > 1
     ]

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -184,17 +184,14 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 def read_manifest(folder: Path) -> Manifest:
     """Raises `OtherVersionError` for another format, `ConfigError` where the file is missing or damaged."""
-    path = folder / MANIFEST
-    try:
-        content = load_json(file_bytes(path))
-        if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+    with _reading(folder, MANIFEST) as content:
+        fields = load_json(content)
+        if isinstance(fields, dict) and fields.get("format", FORMAT) != FORMAT:
             raise OtherVersionError(
                 f"{folder} was written by another version of Fieldscope. Open it with that version."
             )
-        manifest = Manifest.model_validate(content)
+        manifest = Manifest.model_validate(fields)
         RunSetup.model_validate(manifest.configuration)
-    except (OSError, ValueError) as error:
-        raise no_run(folder, path) from error
     return manifest
 
 
@@ -222,21 +219,15 @@ def read_finished(folder: Path, name: str | None = None) -> FinishedRun:
 
 def read_results(folder: Path) -> dict[str, RerankResult]:
     """Query id -> result, the last one where a query was asked again. Raises `ConfigError`."""
-    path = folder / RESULTS
-    try:
-        results = [RerankResult.model_validate_json(line) for line in file_bytes(path).splitlines()]
-    except (OSError, ValidationError) as error:
-        raise no_run(folder, path) from error
+    with _reading(folder, RESULTS) as content:
+        results = [RerankResult.model_validate_json(line) for line in content.splitlines()]
     return {result.query_id: result for result in results}
 
 
 def read_hashes(folder: Path) -> dict[str, str]:
     """Image id -> pixel hash, of the images that the model was asked about. Raises `ConfigError`."""
-    path = folder / IMAGES
-    try:
-        images = [HashedImage.model_validate_json(line) for line in file_bytes(path).splitlines()]
-    except (OSError, ValidationError) as error:
-        raise ConfigError(f"{path} is missing or damaged. Make the run again, in another folder.") from error
+    with _reading(folder, IMAGES) as content:
+        images = [HashedImage.model_validate_json(line) for line in content.splitlines()]
     return {image.image_id: image.sha256 for image in images}
 
 
@@ -252,24 +243,18 @@ def readable_hashes(lines: Iterable[bytes]) -> dict[str, str]:
 
 def read_judgments(folder: Path) -> dict[str, dict[str, int]]:
     """Query id -> image id -> judgment, of the queries that have any. Raises `ConfigError`."""
-    path = folder / QRELS
     qrels: dict[str, dict[str, int]] = {}
-    try:
-        for line in file_bytes(path).decode().splitlines():
+    with _reading(folder, QRELS) as content:
+        for line in content.decode().splitlines():
             query, _, image, judgment = line.split()
             qrels.setdefault(unquote(query), {})[unquote(image)] = int(judgment)
-    except (OSError, ValueError) as error:
-        raise no_run(folder, path) from error
     return qrels
 
 
 def read_metrics(folder: Path) -> Metrics:
     """How a run was scored. Raises `ConfigError`."""
-    path = folder / METRICS
-    try:
-        return Metrics.model_validate_json(file_bytes(path))
-    except (OSError, ValidationError) as error:
-        raise no_run(folder, path) from error
+    with _reading(folder, METRICS) as content:
+        return Metrics.model_validate_json(content)
 
 
 def read_metric(folder: Path, metric: str) -> dict[str, float]:
@@ -280,11 +265,22 @@ def read_metric(folder: Path, metric: str) -> dict[str, float]:
     per_query = read_metrics(folder).per_query
     known = sorted({name for values in per_query.values() for name in values} - {"positives"})
     if metric not in known:
-        raise ConfigError(f"{folder} has no metric {metric!r}; it has {', '.join(known)}")
+        raise ConfigError(f"{folder} has no metric {metric!r}. Use one of {', '.join(known)}.")
     scores = {query: value for query, values in per_query.items() if (value := values.get(metric)) is not None}
     if not scores:
-        raise ConfigError(f"{folder}: no query has anything to find, so there is nothing to compare")
+        raise ConfigError(
+            f"{folder}: no query has anything to find, so there is nothing to compare. Use a split with judgments."
+        )
     return scores
+
+
+@contextmanager
+def _reading(folder: Path, name: str) -> Iterator[bytes]:
+    """The content of a file of a run folder. Raises `ConfigError` where the file or its content can't be read."""
+    try:
+        yield file_bytes(folder / name)
+    except (OSError, ValueError) as error:
+        raise no_run(folder, folder / name) from error
 
 
 def no_run(folder: Path, path: Path) -> ConfigError:

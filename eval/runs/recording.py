@@ -144,24 +144,26 @@ def read_recording(archive: Archive) -> Iterator[RecordedLine]:
         try:
             yield _LINE.validate_json(line)
         except ValidationError as error:
-            raise CacheError(f"{archive.path}, line {number}: no line of a recording; export it anew") from error
+            raise CacheError(f"{archive.path}, line {number}: not a line of a recording. Export it again.") from error
 
 
 def read_entries(archive: Archive) -> Iterator[Entry]:
     """The calls of a portable file as entries of a response cache. Raises `CacheError`, for an entry that is not what
-    it says it is, too: under another call's key it would answer a question that nobody asked of that model."""
+    it says it is, too: under another call's key it would answer a question that it was not the answer to."""
     for line in read_recording(archive):
         if isinstance(line, ResponseLine):
             entry = line.entry()
             if fault := entry_fault(entry):
-                raise CacheError(f"{archive.path}: response {entry.key[:12]} is not to be trusted ({fault})")
+                raise CacheError(
+                    f"{archive.path}: response {entry.key[:12]} was altered ({fault}). Export the recording again."
+                )
             yield entry
 
 
 def _read_run(folder: Path, known: Mapping[str, RerankResult] | None) -> _Run:
     results = read_results(folder) if known is None else known
     if not results:
-        raise ConfigError(f"{folder} has no finished query; finish the run with the command that began it")
+        raise ConfigError(f"{folder} has no finished query. Finish the run with the command that began it.")
     return _Run(folder, read_inputs(folder), read_manifest(folder).configuration, results, read_hashes(folder))
 
 
@@ -173,12 +175,14 @@ def _require_one_setting(runs: Sequence[_Run]) -> None:
         for name, before, same in (
             ("benchmark", first, run.configuration.get("benchmark") == first.configuration.get("benchmark")),
             ("benchmark", first, run.inputs.benchmark == first.inputs.benchmark),
-            ("queries", first, run.inputs.queries == first.inputs.queries),
+            ("querie", first, run.inputs.queries == first.inputs.queries),
             ("encoder", first, run.configuration.get("encoder") == first.configuration.get("encoder")),
             ("model", asking, run.model in (None, asking.model)),
         ):
             if not same:
-                raise ConfigError(f"{before.folder} and {run.folder} have another {name} each; export them apart")
+                raise ConfigError(
+                    f"{before.folder} and {run.folder} were made with different {name}s. Export them separately."
+                )
 
 
 def _images(runs: Sequence[_Run]) -> Iterator[ImageLine]:
@@ -188,7 +192,7 @@ def _images(runs: Sequence[_Run]) -> Iterator[ImageLine]:
         for image_id, sha256 in run.hashes.items():
             if hashes.setdefault(image_id, sha256) != sha256:
                 raise ConfigError(
-                    f"image {image_id} is not the same in {run.folder} as in other runs; export them apart"
+                    f"image {image_id} is not the same in {run.folder} as in other runs. Export them separately."
                 )
         for result in run.results.values():
             for image_id, question in _shown(result):
@@ -217,7 +221,9 @@ def _searches(runs: Sequence[_Run]) -> Iterator[SearchLine]:
                 if event.kind != "retrieved" or event.data.get("given") is not False:
                     continue
                 if "search" not in event.data:
-                    raise ConfigError(f"{run.folder} is of an earlier version and kept no candidates; make it anew")
+                    raise ConfigError(
+                        f"{run.folder} is of an earlier version that kept no candidates. Make the run again."
+                    )
                 key, k = event.data["search"], event.data["k"]
                 if (key, k) not in seen:
                     seen.add((key, k))
@@ -251,6 +257,7 @@ def _calls(runs: Sequence[_Run], store: CacheStore) -> Iterator[ResponseLine | F
                     missing.append(f"{key[:12]} of query {result.query_id} in {run.folder}")
     if missing:
         raise CacheError(
-            f"{len(missing):,} of {len(seen):,} responses are not in the response cache any more, the first is "
-            f"{missing[0]}; name with FIELDSCOPE_CACHE the cache that the runs were made with, or make them anew"
+            f"{len(missing):,} of {len(seen):,} responses are no longer in the response cache, the first is "
+            f"{missing[0]}. "
+            "Name the cache of these runs in FIELDSCOPE_CACHE, or make them again."
         )

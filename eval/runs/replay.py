@@ -1,4 +1,4 @@
-"""A recording instead of a model, a first stage and pictures: what was recorded is answered, all else ends the run."""
+"""A recording instead of a model, a first stage and images: it answers what was recorded and nothing else."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from fieldscope.eval.runs.recording import FailureLine, ImageLine, RecordedLine,
 from fieldscope.eval.types import Benchmark
 
 UNRECORDED = "unrecorded"
-"""Stands for the hash of an image that the model was never asked about, so that a question about it is what is
-missing, and is told in full."""
+"""Stands for the hash of an image that the model was never asked about, so that the missing question
+is reported in full."""
 
 
 class RecordedImages(HashSource):
@@ -36,7 +36,9 @@ class RecordedImages(HashSource):
         self._errors = errors or {}
 
     def load(self, image_id: str) -> PILImage.Image:
-        raise BrokenImageError(f"image {image_id!r}: a recording keeps hashes and no pixels")
+        raise BrokenImageError(
+            f"image {image_id!r}: a recording keeps hashes and no pixels. Open the benchmark itself."
+        )
 
     def pixel_hash(self, image_id: str) -> str:
         """As it was recorded; raises `BrokenImageError` for an image that could not be read then either."""
@@ -46,7 +48,7 @@ class RecordedImages(HashSource):
 
 
 class RecordedLMM:
-    """An `LMM` that answers what was recorded of the model `identity`. What failed then fails again."""
+    """An `LMM` that answers what was recorded of the model `identity`. Errors of the recorded run are raised again."""
 
     def __init__(self, identity: str, responses: Mapping[str, str], failures: Mapping[str, str]) -> None:
         self._identity = identity
@@ -59,7 +61,7 @@ class RecordedLMM:
 
     async def generate(self, request: LMMRequest) -> LMMResponse:
         """Raises `CacheMissError` for a call that was never recorded."""
-        # A run that was taken up again may have begun before its server was asked what it tells of the model.
+        # A resumed run may have begun before the server was asked to identify its model.
         keys = [request.key(identity) for identity in dict.fromkeys((self._identity, named_identity(self._identity)))]
         key = next((key for key in keys if key in self._responses or key in self._failures), keys[0])
         response = self._responses.get(key)
@@ -70,14 +72,16 @@ class RecordedLMM:
         try:
             return LMMResponse.model_validate_json(response).model_copy(update={"cached": True})
         except ValidationError as error:
-            raise CacheError(f"response {key[:12]} of the recording can't be read; export it anew") from error
+            raise CacheError(
+                f"response {key[:12]} of the recording can't be read. Export the recording again."
+            ) from error
 
     async def aclose(self) -> None:
         """Nothing to release."""
 
 
 class RecordedSearches:
-    """A `Retriever` that finds what was found. A search may want fewer images than the one that was recorded."""
+    """A `Retriever` that returns recorded results. A search may ask for fewer images than the recorded one."""
 
     def __init__(self, searches: Mapping[str, Mapping[int, tuple[Candidate, ...]]]) -> None:
         self._searches = searches
@@ -97,8 +101,9 @@ class RecordedSearches:
             wording = f" and the descriptions {'; '.join(descriptions)!r}" if descriptions else ""
             raise CacheMissError(
                 f"replay: the search for the {k} images nearest to query {query.id} ({query.text!r}){wording} was "
-                f"never recorded (at most {max(recorded, default=0)} were wanted); record it with models, or search "
-                "for fewer"
+                f"never recorded (at most {max(recorded, default=0)} images were searched). Record it with models, or "
+                "search "
+                "for fewer images."
             )
         return recorded[min(enough)][:k]
 
@@ -154,7 +159,7 @@ class Recording:
         the same for all."""
         budgets = {run.budget_of(whose) for run in self.runs if run.strategy.prompts}
         if len(budgets) > 1:
-            raise ConfigError("the recorded runs had different budgets; name one with --max-calls or --max-tokens")
+            raise ConfigError("the recorded runs had different budgets. Name one with --max-calls or --max-tokens.")
         return next(iter(budgets), Budget())
 
 
@@ -193,7 +198,7 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
             case BenchmarkLine():
                 benchmark = line
     if benchmark is None or not runs:
-        raise CacheError("a recording without a benchmark or without runs; export it anew")
+        raise CacheError("the recording has no benchmark or no runs. Export it again.")
     made = make_benchmark(benchmark, queries, RecordedImages(hashes, errors))
     model = next((run.configuration["lmm"] for run in runs if run.configuration.get("lmm")), None)
     return Recording(
@@ -208,7 +213,9 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
 def _recorded(run: RunLine) -> RecordedRun:
     strategy, said = run.strategy.strategy(), run.configuration.get("strategy")
     if not isinstance(said, dict) or strategy.fingerprint != said.get("fingerprint"):
-        raise ConfigError(f"strategy {strategy.name!r} is not as it was recorded, or of another version; give its file")
+        raise ConfigError(
+            f"strategy {strategy.name!r} is not as it was recorded, or of another version. Give its file."
+        )
     return RecordedRun(
         strategy=strategy,
         calibration=run.strategy.calibration,

@@ -1,6 +1,6 @@
-"""New weights, another calibration, another reading of the answers: a finished run ranked again, without the graph.
+"""A finished run ranked again, without the graph: with other weights, another calibration, another reading of answers.
 
-What was asked is taken as it is. A strategy that would have asked something else is for a replay (`replay.py`).
+The questions stay those of the run. A strategy that asks others needs a replay (`replay.py`).
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def require_same_questions(strategy: Strategy, prompts: Mapping[str, str], folde
     asked = set(prompts.values())
     if foreign := [prompt.name for prompt in strategy.prompts if prompt.fingerprint not in asked]:
         raise ConfigError(
-            f"strategy {strategy.name!r} asks with the prompt {foreign[0]!r}, and the run in {folder} did not, so it "
-            "can't be re-scored; run it with `fieldscope eval`, or with --replay where its calls are recorded"
+            f"strategy {strategy.name!r} asks with the prompt {foreign[0]!r}, and the run in {folder} did not. "
+            "Run it with `fieldscope eval`, or with --replay where its calls are recorded."
         )
 
 
 class Rescorer:
-    """A `Reranker` that asks nothing: it ranks a run's queries anew, from their verdicts and comparisons.
+    """A `Reranker` that asks nothing: it ranks a run's queries again, from their verdicts and comparisons.
 
     Verdicts on the whole query count where the strategy asks for them, others where it asks predicates; comparisons
     where it compares. With `responses` the answers are read again, as a new version may read them otherwise.
@@ -75,7 +75,7 @@ class Rescorer:
         """Where the query stood before its ranking. Nothing in it is checked again: it was when it was read."""
         strategy = self.strategy
         predicates = {p.id: p for p in before.predicates if self._asks(p)}
-        # Questions that nobody sent are filled in by the ranking; those that a budget refused have its words.
+        # The ranking adds the questions that were never sent; those that a budget refused have an error.
         verdicts = [
             verdict
             for verdict in before.verdicts
@@ -95,7 +95,7 @@ class Rescorer:
             verdicts=tuple(verdicts),
             comparisons=comparisons,
             calls=before.calls if strategy.prompts else (),
-            trace=tuple(self._told(event) for event in before.trace if event.kind not in _LATER),
+            trace=tuple(self._restarted(event) for event in before.trace if event.kind not in _LATER),
             ended=before.ended,
         )
 
@@ -108,7 +108,7 @@ class Rescorer:
         beside = predicate.id.partition("-")[0] == "query"
         return verify.whole_query is not None if beside else verify.by_predicates
 
-    def _told(self, event: TraceEvent) -> TraceEvent:
+    def _restarted(self, event: TraceEvent) -> TraceEvent:
         """The events of the run, begun by this strategy."""
         if event.kind != "started":
             return event
@@ -142,11 +142,11 @@ class Rescorer:
             if question.state == "unknown":
                 return None
             raise CacheError(
-                f"response {key[:12]} is not in the response cache, so it can't be read again; name the run's cache "
-                "with FIELDSCOPE_CACHE, or leave --reread out"
+                f"response {key[:12]} is not in the response cache, so it can't be read again. Name the run's cache "
+                "in FIELDSCOPE_CACHE, or leave --reread out."
             )
         try:
-            said = LMMResponse.model_validate_json(response)
+            answer = LMMResponse.model_validate_json(response)
         except ValidationError as error:
-            raise CacheError(f"cache entry {key[:12]} can't be read: ask again with the cache on refresh") from error
-        return Answer("answered", said.model_copy(update={"cached": True}), request_key=key)
+            raise CacheError(f"cache entry {key[:12]} can't be read. Ask again with --cache refresh.") from error
+        return Answer("answered", answer.model_copy(update={"cached": True}), request_key=key)

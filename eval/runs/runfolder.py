@@ -4,7 +4,7 @@
   was scored on this benchmark's test split.
 - `inputs.jsonl`: the things themselves: strategy, calibration, queries, candidates, judgments (see `inputs.py`).
 - `results.jsonl`: one `RerankResult` a line, written query by query; the last line of a query counts.
-- `collection.json`: where the images lie, for whoever wants to look at them.
+- `collection.json`: where the images are, for the viewer.
 - `images.jsonl`: id and pixel hash of every image that the model was asked about, so that replay needs no pixels.
 - `run.trec`, `qrels.trec`, `metrics.json`: written when all queries are finished.
 """
@@ -81,7 +81,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"can't make the folder {path}: {error.strerror}") from error
+            raise ConfigError(f"can't make the folder {path}: {error.strerror}. Choose another one.") from error
         self._results = JsonLines(path / RESULTS)
         try:
             self._images = JsonLines(path / IMAGES)
@@ -109,7 +109,9 @@ class RunFolder:
         """
         for image_id, sha256 in hashes.items():
             if self._hashes.get(image_id, sha256) != sha256:
-                raise ConfigError(f"image {image_id} changed since the run in {self.path} began; choose another folder")
+                raise ConfigError(
+                    f"image {image_id} changed since the run in {self.path} began. Choose another folder."
+                )
         fresh = {image_id: sha256 for image_id, sha256 in hashes.items() if image_id not in self._hashes}
         # Images first: a query that counts as finished has its hashes on the disk.
         self._images.append(HashedImage(image_id=i, sha256=sha).model_dump_json() for i, sha in fresh.items())
@@ -145,17 +147,17 @@ class RunFolder:
             raise ConfigError(
                 f"{path} is damaged or of another version of Fieldscope. Choose another folder."
             ) from error
-        found = manifest.configuration
-        if found.get("lmm") != wanted.get("lmm") and may_be(found.get("lmm"), wanted.get("lmm")):
-            # It began before servers were asked what they tell. From now on it is of this model and of no other.
-            found = {**found, "lmm": wanted["lmm"]}
-        if different := sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)):
-            models = f": it asked {found.get('lmm')}, this is {wanted.get('lmm')}" if "lmm" in different else ""
+        own = manifest.configuration
+        if own.get("lmm") != wanted.get("lmm") and may_be(own.get("lmm"), wanted.get("lmm")):
+            # It began before servers were asked to identify their model. From now on it is of this model only.
+            own = {**own, "lmm": wanted["lmm"]}
+        if different := sorted(key for key in own.keys() | wanted.keys() if own.get(key) != wanted.get(key)):
+            models = f": it asked {own.get('lmm')}, this is {wanted.get('lmm')}" if "lmm" in different else ""
             raise ConfigError(
-                f"{self.path} holds a run of another configuration (other {', '.join(different)}){models}; "
-                "choose another folder, or remove that one"
+                f"{self.path} holds a run of another configuration (other {', '.join(different)}){models}. "
+                "Choose another folder, or remove that one."
             )
-        return manifest.model_copy(update={"configuration": found})
+        return manifest.model_copy(update={"configuration": own})
 
     def _with_versions(self, manifest: Manifest) -> Manifest:
         """The manifest with this process' versions on record."""
@@ -246,5 +248,5 @@ def _replace(path: Path, text: str) -> None:
         replace_file(path, text, durable=True)
     except OSError as error:
         raise ConfigError(
-            f"can't write {path}: {error.strerror}; make room, and give the same command again"
+            f"can't write {path}: {error.strerror}; free some disk space, then rerun this command."
         ) from error

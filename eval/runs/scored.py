@@ -18,7 +18,7 @@ _NEEDED = {"benchmark", "split", "strategy", "cost", "asked", "unknown", "ended"
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """One finished run. `name` tells it from those beside it, `folder` is where it lies as the user named it.
+    """One finished run. `name` distinguishes it from those beside it, `folder` is its path as the user gave it.
 
     `requests` are what was asked for (text, reference image, dialogue) and `judgments` what counts as found, by query.
     `values` are the metrics per query, of those that have something to find; `groups` the kinds of groups with the
@@ -51,13 +51,14 @@ class ScoredRun:
 
     def mean(self, metric: str) -> float:
         """Over the queries that have something to find. Raises `ConfigError` where one of them has no such metric."""
-        found = [values[metric] for values in self.values.values() if metric in values]
-        if len(found) < len(self.values):
+        scores = [values[metric] for values in self.values.values() if metric in values]
+        if len(scores) < len(self.values):
             raise ConfigError(
-                f"{self.folder} does not have the metric {metric!r} for every query; give the command that made the "
-                "run once more, which scores it and asks nothing"
+                f"{self.folder} does not have the metric {metric!r} for every query. Rerun the command that made the "
+                "run; "
+                "it scores the run again without asking the model."
             )
-        return sum(found) / len(found)
+        return sum(scores) / len(scores)
 
 
 def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
@@ -72,7 +73,9 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         if scores.get("positives")
     }
     if not values:
-        raise ConfigError(f"{folder}: no query has anything to find, so there is nothing to compare")
+        raise ConfigError(
+            f"{folder}: no query has anything to find, so there is nothing to compare. Use a split with judgments."
+        )
     return ScoredRun(
         name=name or metrics.strategy,
         folder=folder,
@@ -103,19 +106,20 @@ def require_same_task(runs: Sequence[ScoredRun]) -> None:
             if alone := [query for query in own.requests if query not in theirs.requests]:
                 raise ConfigError(
                     f"{first.folder} and {other.folder} are runs over different queries: "
-                    f"{_some(alone)} only in {own.folder}; compare runs of one benchmark, split and --limit"
+                    f"{_some(alone)} only in {own.folder}. Compare runs of one benchmark, split and --limit."
                 )
         if changed := [query for query, request in first.requests.items() if other.requests[query] != request]:
             raise ConfigError(
                 f"{first.folder} and {other.folder} are runs over different queries: {_some(changed)} "
-                f"{'does' if len(changed) == 1 else 'do'} not ask for the same; compare runs of one benchmark and split"
+                f"{'does' if len(changed) == 1 else 'do'} not ask for the same. Compare runs of one benchmark and "
+                "split."
             )
         judged = [query for query in first.requests if _marks(first, query) != _marks(other, query)]
         if judged:
             images = sorted(image for image, _ in _marks(first, judged[0]) ^ _marks(other, judged[0]))
             raise ConfigError(
                 f"{first.folder} and {other.folder} have different qrels: {_some(judged)} (in {judged[0]} the images "
-                f"{_some(list(dict.fromkeys(images)))}); compare runs that were scored against the same judgments"
+                f"{_some(list(dict.fromkeys(images)))}). Compare runs that were scored against the same judgments."
             )
 
 

@@ -36,15 +36,18 @@ NEIGHBOURS = 3
 def require_selection_split(split: str) -> None:
     """Raise `ConfigError` for a split that may not decide a setting: the test split, and files that name no split."""
     if split not in SELECTION_SPLITS:
-        raise ConfigError(f"settings are never fitted on the split {split!r}; use one of {', '.join(SELECTION_SPLITS)}")
+        raise ConfigError(
+            f"settings may not be fitted on the split {split!r}. Use one of {', '.join(SELECTION_SPLITS)}."
+        )
 
 
 def verification(strategy: Strategy) -> Strategy:
     """The part of a strategy that comes before its comparisons, with every question asked; the first stage alone
-    where it verifies nothing. Raises `ConfigError` for a strategy that a calibration is nothing to."""
+    where it verifies nothing. Raises `ConfigError` for a strategy that does not use a calibration."""
     if strategy.fusion.method != "posterior":
         raise ConfigError(
-            f"strategy {strategy.name!r} has nothing to fit: its fusion is {strategy.fusion.method!r}, not 'posterior'"
+            f"strategy {strategy.name!r} has nothing to fit: its fusion is {strategy.fusion.method!r}. Name a strategy "
+            "whose fusion is 'posterior'."
         )
     if strategy.verify is None:
         return Strategy(name=strategy.name, retrieve=strategy.retrieve, fusion=Fusion(method="prior"))
@@ -54,7 +57,7 @@ def verification(strategy: Strategy) -> Strategy:
             "refine": None,
             "compare": None,
             "explain": None,
-            # Only the verdicts are wanted. A posterior would depend on what was fitted before.
+            # Only the verdicts are needed. A posterior would depend on what was fitted before.
             "fusion": Fusion(method="agreement"),
         }
     )
@@ -101,12 +104,12 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
         compared.append(_compared(query, log_odds_after, comparisons))
     spread = fit_spread(gaps)
     position_bias = float(np.mean([duel.position_bias for duel in duels])) if duels else 0.0
-    told = list(results.values())
+    finished = list(results.values())
     return Calibration(
         key=key,
         benchmark=benchmark.name,
         split=benchmark.split,
-        queries=len(told),
+        queries=len(finished),
         temperature=fit.temperature,
         whole_weight=fit.whole_weight,
         doubt=fit.doubt,
@@ -117,9 +120,9 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
         comparison_weight=fit_comparison_weight(compared, spread, position_bias),
         position_bias=position_bias,
         consistency=float(np.mean([duel.consistent for duel in duels])) if duels else None,
-        pass_rates=_pass_rates(told),
-        predicates_per_word=predicates_per_word(told),
-        tokens=profile(told),
+        pass_rates=_pass_rates(finished),
+        predicates_per_word=predicates_per_word(finished),
+        tokens=profile(finished),
     )
 
 
@@ -181,7 +184,10 @@ def _judged(result: RerankResult, judgments: Mapping[str, int]) -> _Judged:
 def _fit(judged: Sequence[_Judged]) -> VerdictFit:
     relevant = [label for query in judged for label in query.relevant]
     if len(set(relevant)) < 2:
-        raise ConfigError("there is nothing to fit to: the answered candidates are all relevant, or none of them is")
+        raise ConfigError(
+            "a calibration needs relevant and irrelevant candidates with answers, and these are all alike. Use more "
+            "queries."
+        )
     widest = max(query.verdicts.shape[1] for query in judged)
     padded = [
         np.pad(query.verdicts, ((0, 0), (0, widest - query.verdicts.shape[1])), constant_values=np.inf)

@@ -26,7 +26,7 @@ Measure = Callable[[str, str, int], float]
 
 
 def rule_of_thumb(system: str, text: str, images: int) -> float:
-    """A `Measure` for a model that nobody knows anything about."""
+    """A `Measure` for a model that was never measured."""
     return TOKENS_PER_IMAGE * images + (len(system) + len(text)) / CHARACTERS_PER_TOKEN
 
 
@@ -127,8 +127,8 @@ def require_context(strategies: Iterable[Strategy], queries: Sequence[Query], co
                     raise ContextLengthError(
                         f"the model's context has {context:,} tokens, and the stage {stage!r} of {strategy.name} needs "
                         f"more: at least {read:,} for the prompt about {_shortened(query.text)!r}, and up to "
-                        f"{written:,} for its answer; serve the model with a larger context (vLLM: --max-model-len), "
-                        "or lower the stage's max_tokens"
+                        f"{written:,} for its answer. Serve the model with a larger context (vLLM: --max-model-len), "
+                        "or lower the stage's max_tokens."
                     )
 
 

@@ -57,7 +57,7 @@ class VerdictFit:
 
 def fit_verdicts(prior: Floats, verdicts: Floats, whole: Floats, relevant: ArrayLike) -> VerdictFit:
     """The fit to n judged candidates: `prior` (n,), `verdicts` (n, k) and `whole` (n,) as in `VerdictFit.log_odds`,
-    `relevant` (n,) 0 or 1. What belongs to verdicts that nobody gave stays at its default. Raises ValueError without a
+    `relevant` (n,) 0 or 1. Parameters without verdicts keep their defaults. Raises ValueError without a
     candidate."""
     sides = 2.0 * np.asarray(relevant, dtype=np.float64) - 1.0
     if not sides.size:

@@ -32,8 +32,8 @@ MOST = 1000
 """So many members a grid may have."""
 
 _LONGEST_NAME = 120  # a folder's name; file systems allow 255 bytes
-_TOLD = frozenset({"name", "description", "source"})  # what a strategy says of itself, and no setting
-_SETTINGS = tuple(key for key in Strategy.model_fields if key not in _TOLD)
+_DESCRIPTIVE = frozenset({"name", "description", "source"})  # not settings
+_SETTINGS = tuple(key for key in Strategy.model_fields if key not in _DESCRIPTIVE)
 
 
 class ModelRef(BaseModel):
@@ -79,21 +79,21 @@ def load_grid(path: Path) -> tuple[Member, ...]:
     than `MOST` members.
     """
     data = parse_yaml(read_document(path, ConfigError), str(path), ConfigError)
-    told = {key: value for key, value in data.items() if key in _File.model_fields}
-    if isinstance(models := told.get("model"), list):
-        told["model"] = [{"model": each} if isinstance(each, str) else each for each in models]
-    file = validated(_File, told, str(path), ConfigError)
+    own = {key: value for key, value in data.items() if key in _File.model_fields}
+    if isinstance(models := own.get("model"), list):
+        own["model"] = [{"model": model} if isinstance(model, str) else model for model in models]
+    file = validated(_File, own, str(path), ConfigError)
     lists: dict[str, Sequence[Any]] = {
-        key: _values(value, f"{path}: {key}") for key, value in data.items() if key not in told
+        key: _values(value, f"{path}: {key}") for key, value in data.items() if key not in own
     }
     _require_settings(lists, path)
     if file.model is not None:
-        _require_told_apart(file.model, path)
+        _require_distinct_models(file.model, path)
         lists["model"] = file.model
     if file.seed is not None:
         lists["seed"] = _values(list(file.seed), f"{path}: seed")
     if (size := prod(map(len, lists.values()))) > MOST:
-        raise ConfigError(f"{path} makes {size:,} strategies; {MOST:,} are allowed")
+        raise ConfigError(f"{path} makes {size:,} strategies, more than {MOST:,}. Vary fewer settings.")
     base = str(path.parent / file.base) if Path(file.base).suffix in {".yaml", ".yml"} else file.base
     name = load_strategy(base).name
     members = [_member(base, name, dict(zip(lists, chosen, strict=True)), path) for chosen in product(*lists.values())]
@@ -111,15 +111,16 @@ def pick(members: Sequence[Member], names: Sequence[str], path: Path) -> tuple[M
 
 
 def require_may_decide(members: Sequence[Member], split: str) -> None:
-    """Raise `ConfigError` where several members would be scored on a split that may not decide a setting: whoever sees
-    them ranked has chosen one. A single member was chosen before."""
+    """Raise `ConfigError` where several members would be scored on a split that may not decide a setting: a ranking of
+    them is a choice. A single member was chosen before."""
     if len(members) > 1:
         try:
             require_selection_split(split)
         except ConfigError as error:
             raise ConfigError(
-                f"{error}. A grid of {len(members)} strategies chooses by what it shows; name the one that you chose, "
-                "and no other, with --member"
+                f"{error} A grid of {len(members)} strategies is a choice among them; on another split, name only the "
+                "one that "
+                "you chose, with --member."
             ) from error
 
 
@@ -136,10 +137,10 @@ def ranked(summaries: Iterable[RunSummary]) -> list[RunSummary]:
 def _values(value: Any, where: str) -> list[Any]:
     """A list of different values. Raises `ConfigError` for anything else."""
     if not isinstance(value, list) or not value:
-        raise ConfigError(f"{where}: must be a list of values")
+        raise ConfigError(f"{where}: must be a list of values. Write `[a, b]`.")
     for spelling, times in Counter(map(_spelled, value)).items():
         if times > 1:
-            raise ConfigError(f"{where}: {spelling} is there {times} times")
+            raise ConfigError(f"{where}: {spelling} occurs {times} times. Name each value once.")
     return value
 
 
@@ -147,17 +148,17 @@ def _require_settings(varied: Mapping[str, Any], path: Path) -> None:
     for key in varied:
         if key.partition(".")[0] not in _SETTINGS:
             known = (*_File.model_fields, *_SETTINGS)
-            raise ConfigError(f"{path}: {unknown_name('key', key, known)}; a setting is named like verify.top_k")
+            raise ConfigError(f"{path}: {unknown_name('key', key, known)}; settings are named like verify.top_k")
     for one, other in combinations(varied, 2):
         if f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}."):
-            raise ConfigError(f"{path}: {one} and {other} set the same thing; name one of them")
+            raise ConfigError(f"{path}: {one} and {other} set the same thing. Name one of them.")
 
 
-def _require_told_apart(models: Sequence[ModelRef], path: Path) -> None:
+def _require_distinct_models(models: Sequence[ModelRef], path: Path) -> None:
     """The cache knows a served model by name and revision, so two of the same would share their answers."""
     for name, times in Counter(map(str, models)).items():
         if times > 1:
-            raise ConfigError(f"{path}: model: {name} is there {times} times; give each a revision of its own")
+            raise ConfigError(f"{path}: model: {name} occurs {times} times. Give each a revision of its own.")
 
 
 def _member(base: str, name: str, chosen: Mapping[str, Any], path: Path) -> Member:
@@ -170,7 +171,7 @@ def _member(base: str, name: str, chosen: Mapping[str, Any], path: Path) -> Memb
         if "seed" in chosen:
             strategy = load_strategy(base, own | _seeded(strategy, chosen["seed"]))
         if "model" in chosen and not strategy.prompts:
-            raise StrategyError("it asks no model, so there is none to vary")
+            raise StrategyError("it asks no model. Leave 'model' out of the grid.")
     except ConfigError as error:
         raise StrategyError(f"{path}, {name}: {error}") from error
     return Member(strategy, settings, chosen.get("model"))
@@ -192,14 +193,14 @@ def _seeded(strategy: Strategy, seed: int) -> dict[str, int]:
     sampling = [where for where, degree in warm.items() if isinstance(degree, int | float) and degree > 0]
     if not sampling:
         raise StrategyError(
-            "nothing in it is drawn at random (every answer is asked for at temperature 0), so seeds would repeat the "
-            "same run; leave 'seed' out, or give a stage a temperature in its extra_body"
+            "it draws nothing at random (every stage asks at temperature 0), so seeds would repeat the same run. Leave "
+            "'seed' out, or give a stage a temperature in its extra_body."
         )
     return {f"{where}.seed": seed for where in sampling}
 
 
-def _extra_bodies(told: Mapping[str, Any], where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for key, value in told.items():
+def _extra_bodies(settings: Mapping[str, Any], where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for key, value in settings.items():
         if isinstance(value, dict):
             if key == "extra_body":
                 yield f"{where}{key}", value
@@ -212,7 +213,9 @@ def _require_different(members: Sequence[Member], path: Path) -> None:
     for member in members:
         name = member.strategy.name
         if (twin := seen.setdefault((member.strategy.fingerprint, member.model), name)) != name:
-            raise ConfigError(f"{path}: {twin} and {name} are the same strategy")
+            raise ConfigError(
+                f"{path}: {twin} and {name} are the same strategy. Remove one of the settings that make no difference."
+            )
 
 
 def _named_apart(members: Sequence[Member]) -> tuple[Member, ...]:
@@ -245,7 +248,7 @@ def _name(base: str, settings: Mapping[str, Any]) -> str:
 
 
 def _spelled(value: Any) -> str:
-    """A value as text: what tells it from others."""
+    """A value as text that distinguishes it from others."""
     return value if isinstance(value, str) else "none" if value is None else json.dumps(value, default=str)
 
 

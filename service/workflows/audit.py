@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.calibration import Calibration
     from fieldscope.eval.measures.agreement import Agreement, Sides
     from fieldscope.eval.measures.audit import Audit, Confusion
-    from fieldscope.eval.measures.calibration_report import Trust
+    from fieldscope.eval.measures.calibration_report import ClaimReliability
     from fieldscope.eval.runs.annotations import Annotation
     from fieldscope.eval.runs.read import FinishedRun
     from fieldscope.eval.types import Qrels
@@ -32,7 +32,7 @@ class RunReliability:
     name: str
     benchmark: str
     split: str
-    claims: Sequence[Trust]
+    claims: Sequence[ClaimReliability]
     data: Row
 
     @property
@@ -56,12 +56,12 @@ def measure_reliability(paths: Sequence[Path], out: Path | None) -> list[RunReli
 
     Warns about runs that claim nothing, and raises `ConfigError` where that is all of them.
     """
-    from fieldscope.eval.measures.calibration_report import trust
+    from fieldscope.eval.measures.calibration_report import claim_reliability
 
     reports = []
     for run in open_runs(paths):
         calibrated = run.calibration is not None
-        claims = trust(run.results, answer_key(run), calibrated, _calibration_of(run))
+        claims = claim_reliability(run.results, answer_key(run), calibrated, _calibration_of(run))
         if claims:
             data = {**_identity(run), "calibrated": calibrated, "claims": [asdict(claim) for claim in claims]}
             reports.append(RunReliability(run.name, run.benchmark, run.split, claims, data))

@@ -23,10 +23,10 @@ def rank_published(file: Path, benchmark: Path, names: Sequence[str], split: str
     `out/<strategy>/`. Raises `BenchmarkError` for files of another kind, `ConfigError` for a strategy that asks more
     than the whole query about each image."""
     from fieldscope.agent.resources import Resources
+    from fieldscope.eval.benchmarks.inquire_answers import published_results
+    from fieldscope.eval.benchmarks.inquire_cache import answers_to, read_published_cache
     from fieldscope.eval.benchmarks.inquire_rerank import file_names
-    from fieldscope.eval.benchmarks.published_cache import answers_to, read_published_cache
     from fieldscope.eval.harness import evaluate
-    from fieldscope.eval.published import published_results
     from fieldscope.eval.runs.rescore import Rescorer
 
     strategies = load_strategies(names)

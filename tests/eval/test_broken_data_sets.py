@@ -36,7 +36,7 @@ def test_one_part_of_three_is_refused_and_the_others_are_named(rows: Rows, write
             file_names(given)
     write_parquet(rows[:2], "set/train-00000-of-00002.parquet")
     write_parquet(rows[8:16], "set/test-00001-of-00003.parquet")
-    with pytest.raises(BenchmarkError, match=r"data set: test-00002-of-00003\.parquet missing"):
+    with pytest.raises(BenchmarkError, match=r"data set \(test-00002-of-00003\.parquet missing"):
         load_inquire_rerank(path.parent, "test")
 
 
@@ -44,7 +44,7 @@ def test_the_whole_is_taken_and_a_part_of_it_points_to_the_folder(rows: Rows, wr
     first = write_parquet(rows[:8], "set/test-00000-of-00002-7f84a2e3c6e8f5c4.parquet")
     write_parquet(rows[8:], "set/test-00001-of-00002-7f84a2e3c6e8f5c5.parquet")
     assert len(load_inquire_rerank(first.parent).queries) == 5
-    with pytest.raises(BenchmarkError, match="give the folder"):
+    with pytest.raises(BenchmarkError, match="Give the folder"):
         load_inquire_rerank(first)
 
 
@@ -85,7 +85,7 @@ def test_rows_with_a_path_and_no_bytes_are_refused(
     table = pa.Table.from_pylist(rows)
     table = table.set_column(table.schema.get_field_index("image"), "image", images)
     pq.write_table(table, path, write_statistics=statistics, row_group_size=8)
-    with pytest.raises(BenchmarkError, match=r"images have no bytes, such as \d+.*store the images in the Parquet"):
+    with pytest.raises(BenchmarkError, match=r"images have no bytes, such as \d+.*Store the images in the Parquet"):
         load_inquire_rerank(path)
 
 

@@ -43,7 +43,7 @@ def result(query: str) -> RerankResult:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_one_sentence_and_closes() -> None:
     lines = JsonLines(Path("/dev/full"))
-    with pytest.raises(ConfigError, match=r"can't write /dev/full: No space left on device; make room"):
+    with pytest.raises(ConfigError, match=r"can't write /dev/full: No space left on device; free some disk space"):
         lines.append(["one", "two"])
     lines.close()  # with nothing left to write
 
@@ -54,7 +54,7 @@ def test_what_does_not_fit_leaves_no_half_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _APPEND, str(file)], env=environment, capture_output=True, text=True, check=True
     )
-    assert "can't write" in done.stdout and "make room" in done.stdout
+    assert "can't write" in done.stdout and "free some disk space" in done.stdout
     assert file.read_text().splitlines() == ["short", "after"]
 
 

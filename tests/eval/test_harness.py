@@ -22,8 +22,9 @@ from fieldscope.agent.usage import Usage
 from fieldscope.cache.sqlite import SqliteStore
 from fieldscope.core.errors import BrokenImageError, CacheMissError, ConfigError, LMMConnectionError, LMMError
 from fieldscope.core.types import Candidate, Query
-from fieldscope.eval.harness import PATIENCE, evaluate
+from fieldscope.eval.harness import evaluate
 from fieldscope.eval.measures.scoring import HEADLINE, score
+from fieldscope.eval.model_watch import PATIENCE
 from fieldscope.eval.types import Benchmark, RunSummary
 from tests.waiting import Crowd
 
@@ -234,7 +235,7 @@ async def test_names_that_can_name_no_folder_are_refused(bench: Benchmark, tmp_p
     with pytest.raises(ConfigError, match="same name"):
         await evaluate(bench, [agent, agent], tmp_path)
     bad = Agent(agent.resources, agent.strategy.model_copy(update={"name": "../clip"}))
-    with pytest.raises(ConfigError, match="can't name a run's folder"):
+    with pytest.raises(ConfigError, match="can't name a run folder"):
         await evaluate(bench, [bad], tmp_path)
     assert list(tmp_path.glob("clip*")) == []
 
@@ -289,7 +290,7 @@ async def test_a_dead_model_ends_the_run_and_keeps_what_was_finished(
     lmm = Flaky(make_lmm(bench.images), every=0)
     await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, limit=1)
     lmm.every = 1
-    with pytest.raises(LMMError, match=r"24 calls in a row gave no answer \(the server went away\)"):
+    with pytest.raises(LMMError, match=r"24 calls in a row failed \(the server went away\)"):
         await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, query_concurrency=1)
     assert PATIENCE <= len(lmm.requests) - 8 < 32
     lmm.every = 0
@@ -325,7 +326,7 @@ async def test_asking_again_in_vain_takes_nothing_away(bench: Benchmark, make_lm
 
 async def test_a_small_run_without_any_answer_is_an_error_too(bench: Benchmark, tmp_path: Path) -> None:
     lmm = ScriptedLMM(lambda _: LMMConnectionError("nobody is there"))
-    with pytest.raises(LMMError, match=r"8 calls in a row gave no answer \(nobody is there\)"):
+    with pytest.raises(LMMError, match=r"8 calls in a row failed \(nobody is there\)"):
         await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path, limit=1)
     assert json.loads((tmp_path / "yes-no" / "metrics.json").read_text())["unknown"] == 8
 
@@ -538,7 +539,7 @@ async def test_a_text_that_could_not_be_read_is_not_asked_for_again(bench: Bench
 async def test_texts_are_no_life_where_nothing_is_said_of_candidates(bench: Benchmark, tmp_path: Path) -> None:
     unsaid = [verdict(str(n), "unknown", error="no log-probabilities") for n in range(8)]
     canned = Canned(Call(stage="synthesize", text="{}", **asked()), *unsaid)
-    with pytest.raises(LMMError, match=r"8 calls in a row gave no answer \(no log-probabilities\)"):
+    with pytest.raises(LMMError, match=r"8 calls in a row failed \(no log-probabilities\)"):
         await evaluate(alone(bench), [canned], tmp_path)
     unread = Canned(Call(stage="caption", **asked("unknown", request_key=None)), verdict("1"))
     assert (await evaluate(alone(bench), [unread], tmp_path / "b"))[0].unknown == 1
@@ -558,7 +559,7 @@ async def test_a_model_that_died_ends_a_run_although_verdicts_come_from_the_cach
     bench: Benchmark, tmp_path: Path
 ) -> None:
     gone = [Call(stage="synthesize", **asked("unknown", error="the server went away")) for _ in range(10)]
-    with pytest.raises(LMMError, match=r"20 calls in a row gave no answer \(the server went away\)"):
+    with pytest.raises(LMMError, match=r"20 calls in a row failed \(the server went away\)"):
         await evaluate(bench, [Canned(*gone, verdict("1", cached=True))], tmp_path, query_concurrency=1)
 
 

@@ -107,7 +107,7 @@ def test_splits_come_from_the_names(by_id: Path, asked: str | None, expected: st
     bench = load_inquire_fullrank(by_id, asked).benchmark
     assert bench.queries[0].id == expected
     assert bench.meta["109"].iconic_group == "Birds" if expected == "109" else True
-    with pytest.raises(BenchmarkError, match="no split 'train'; it has test, validation"):
+    with pytest.raises(BenchmarkError, match=r"no split 'train'\. Use one of test, validation"):
         load_inquire_fullrank(by_id, "train")
 
 
@@ -170,7 +170,7 @@ def test_another_length_of_vector_says_which_option_to_give(by_id: Path) -> None
     class Encoder:
         fingerprint, dim = "1" * 64, 512
 
-    with pytest.raises(IndexMismatchError, match="have length 8, and those of the CLIP 'mine' 512; name with --clip"):
+    with pytest.raises(IndexMismatchError, match=r"have length 8, and those of the CLIP 'mine' 512\. Name the model"):
         load_inquire_fullrank(by_id).embeddings.require(Encoder(), "mine")  # type: ignore[arg-type]
 
 
@@ -275,7 +275,7 @@ def test_names_that_do_not_fit(tables: Path, names: list[list[str]], message: st
 
 
 def test_embeddings_that_are_not_there(tables: Path) -> None:
-    with pytest.raises(BenchmarkError, match="has no embeddings; put them into"):
+    with pytest.raises(BenchmarkError, match=r"has no embeddings\. Put them into"):
         load_inquire_fullrank(tables)
 
 
@@ -284,7 +284,7 @@ def test_embeddings_that_are_not_there(tables: Path) -> None:
     [
         ("inquire_queries_test.csv", [["id", "text"]], "lacks query_id, query_text; its columns are id, text"),
         ("inquire_queries_test.csv", [["query_id", "query_text"], ["3", " "]], "line 2: the query has no id or no"),
-        ("inquire_queries_test.csv", [["query_id", "query_text"], ["3", "a"], ["3", "b"]], "line 3: .* there twice"),
+        ("inquire_queries_test.csv", [["query_id", "query_text"], ["3", "a"], ["3", "b"]], "line 3: .* occurs twice"),
         ("inquire_queries_test.csv", [["query_id", "query_text"], ["3", "a", "b"]], "line 2: 3 values under 2"),
         ("inquire_queries_test.csv", [], "lacks query_id, query_text; its columns are none"),
         ("inquire_annotations.csv", [["query_id", "image_id"]], "lacks image_path"),
@@ -342,9 +342,9 @@ def test_a_list_chooses_queries(tmp_path: Path, only: str | None, without: str |
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a crap", r"line 1: 'a crap' is no query's id or text \(did you mean 'a crab'\?\)"),
+        ("a crap", r"line 1: 'a crap' is not the id or text of a query \(did you mean 'a crab'\?\)"),
         ("\n", "names no query"),
-        ("0\n1\n2\n3", "no query is left of 4"),
+        ("0\n1\n2\n3", "none of the 4 queries is left"),
     ],
 )
 def test_a_list_that_chooses_nothing(tmp_path: Path, text: str, message: str) -> None:

@@ -60,7 +60,7 @@ def test_splits_come_from_the_names(rows: Rows, write_parquet: Any) -> None:
         bench = load_inquire_rerank(folder, asked)
         assert bench.split == expected
         assert {query.text for query in bench.queries} == {row["query"] for row in halves[expected]}
-    with pytest.raises(BenchmarkError, match="no split 'train'; it has test, validation"):
+    with pytest.raises(BenchmarkError, match=r"no split 'train'\. Use one of test, validation"):
         load_inquire_rerank(folder, "train")
 
 
@@ -92,7 +92,7 @@ def test_the_fingerprint_changes_with_labels_priors_and_queries(rows: Rows, writ
 @pytest.mark.parametrize("column", COLUMNS)
 def test_a_missing_column_is_named(rows: Rows, write_parquet: Any, column: str) -> None:
     path = write_parquet([{key: value for key, value in row.items() if key != column} for row in rows])
-    with pytest.raises(BenchmarkError, match=f"lacks {column};"):
+    with pytest.raises(BenchmarkError, match=rf"lacks {column}\."):
         load_inquire_rerank(path)
 
 
@@ -113,7 +113,7 @@ def test_all_missing_columns_are_named(rows: Rows, write_parquet: Any) -> None:
         ({"query": "  "}, "row 3: the query is empty"),
         ({"query": None}, "row 3: the query is empty"),
         ({"inat24_image_id": None}, "row 3: inat24_image_id is empty"),
-        ({"inat24_image_id": 2}, "row 3: image 2 is twice in the query"),
+        ({"inat24_image_id": 2}, "row 3: image 2 occurs twice in the query"),
     ],
 )
 def test_a_bad_value_is_named_with_its_row(

@@ -12,7 +12,7 @@ from sklearn.metrics import brier_score_loss
 
 from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.types import Comparison, Predicate, RankedCandidate, RerankResult, Verdict
-from fieldscope.eval.measures.calibration_report import MATCH, RANKED, VERDICTS, Trust, trust
+from fieldscope.eval.measures.calibration_report import MATCH, RANKED, VERDICTS, ClaimReliability, claim_reliability
 from fieldscope.eval.measures.reliability import Claims, claims, equal_mass, reliability, tempered
 from fieldscope.eval.measures.truth import AnswerKey
 
@@ -152,12 +152,12 @@ JUDGMENTS = {"q": {"a": 1, "b": 0, "c": 0}}
 FITTED = Calibration(temperature=2.0, whole_weight=0.5)
 
 
-def by_subject(found: list[Trust]) -> dict[str, Trust]:
+def by_subject(found: list[ClaimReliability]) -> dict[str, ClaimReliability]:
     return {each.subject: each for each in found}
 
 
 def test_claims_of_a_run_by_hand() -> None:
-    found = by_subject(trust({"q": posterior_result()}, AnswerKey(JUDGMENTS, Truth()), True, FITTED))
+    found = by_subject(claim_reliability({"q": posterior_result()}, AnswerKey(JUDGMENTS, Truth()), True, FITTED))
     assert list(found) == ["colour", "query", VERDICTS, MATCH]
     colour, query, match = found["colour"], found["query"], found[MATCH]
     assert (colour.source, query.source, match.source) == ("oracle", "relevance", "relevance")
@@ -190,7 +190,9 @@ def test_claims_of_a_run_by_hand() -> None:
 
 
 def test_comparisons_are_a_claim_of_their_own() -> None:
-    found = by_subject(trust({"q": posterior_result(compared=2.0)}, AnswerKey(JUDGMENTS, Truth()), True, FITTED))
+    found = by_subject(
+        claim_reliability({"q": posterior_result(compared=2.0)}, AnswerKey(JUDGMENTS, Truth()), True, FITTED)
+    )
     match, ranked = found[MATCH], found[RANKED]
     assert match.after is not None and ranked.after is not None
     assert match.after.mean_p == pytest.approx(1 / (1 + math.exp(-0.75)))
@@ -199,24 +201,26 @@ def test_comparisons_are_a_claim_of_their_own() -> None:
 
 
 def test_without_a_calibration_there_is_no_after() -> None:
-    found = by_subject(trust({"q": posterior_result()}, AnswerKey(JUDGMENTS, Truth()), False))
+    found = by_subject(claim_reliability({"q": posterior_result()}, AnswerKey(JUDGMENTS, Truth()), False))
     assert all(each.after is None for each in found.values())
     assert found[MATCH].before.mean_p == pytest.approx(1 / (1 + math.exp(-0.75)))
     # It had one, but it is not here: what the ranking says needs no file.
-    lost = by_subject(trust({"q": posterior_result()}, AnswerKey(JUDGMENTS, Truth()), True))
+    lost = by_subject(claim_reliability({"q": posterior_result()}, AnswerKey(JUDGMENTS, Truth()), True))
     assert lost["colour"].after is None and lost[MATCH].after is not None
 
 
 def test_parts_need_a_truth_that_can_say_no() -> None:
-    found = trust({"q": posterior_result()}, AnswerKey(JUDGMENTS), False)
+    found = claim_reliability({"q": posterior_result()}, AnswerKey(JUDGMENTS), False)
     assert [each.subject for each in found] == ["query", MATCH]
 
 
 def test_a_ranking_by_p_yes_claims_it() -> None:
     bare = posterior_result()
     ranking = tuple(each.model_copy(update={"contributions": {}}) for each in bare.ranking)
-    found = by_subject(trust({"q": bare.model_copy(update={"ranking": ranking})}, AnswerKey(JUDGMENTS), False))
+    found = by_subject(
+        claim_reliability({"q": bare.model_copy(update={"ranking": ranking})}, AnswerKey(JUDGMENTS), False)
+    )
     assert found[MATCH].before.mean_p == pytest.approx((0.9 + 0.45 + 0.3) / 3)
     none = tuple(each.model_copy(update={"p_match": None}) for each in ranking)
     silent = bare.model_copy(update={"ranking": none, "verdicts": ()})
-    assert trust({"q": silent}, AnswerKey(JUDGMENTS), False) == []
+    assert claim_reliability({"q": silent}, AnswerKey(JUDGMENTS), False) == []

@@ -99,7 +99,7 @@ def test_what_a_reader_must_know_is_a_line_of_its_own() -> None:
     assert warnings([summary("clip", 0.5)]) == []
     faulty = summary("yes-no", 0.5, unknown=16, scored=14, flags=("foreign images",))
     lines = warnings([faulty, summary("yes-no-fused", 0.5, flags=("foreign images",))])
-    assert "16 of 1,600 calls gave no answer (1.0%)" in lines[0]
+    assert "16 of 1,600 calls failed (1.0 %)" in lines[0]
     assert "runs/yes-no/results.jsonl" in lines[0]
     assert "2 of 16 queries have nothing relevant" in lines[1]
     assert lines[2:] == ["foreign images"]

@@ -89,9 +89,9 @@ def test_queries_without_positives_are_left_out_and_told(tmp_path: Path) -> None
 def test_other_queries_are_refused_and_named(tmp_path: Path) -> None:
     one = read_scored(fabricate(tmp_path / "a", A))
     fewer = read_scored(fabricate(tmp_path / "b", {"q1": 0.5}))
-    with pytest.raises(ConfigError, match=r"different queries: q2, q3 only in .*/a;"):
+    with pytest.raises(ConfigError, match=r"different queries: q2, q3 only in .*/a\."):
         require_same_task([one, fewer])
-    with pytest.raises(ConfigError, match=r"different queries: q2, q3 only in .*/a;"):
+    with pytest.raises(ConfigError, match=r"different queries: q2, q3 only in .*/a\."):
         require_same_task([fewer, one])
     other = read_scored(fabricate(tmp_path / "c", A, texts={**TEXTS, "q3": "a stork"}))
     with pytest.raises(ConfigError, match="different queries: q3 does not ask for the same"):

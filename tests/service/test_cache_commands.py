@@ -158,7 +158,7 @@ def test_a_file_that_means_harm(run: Run, elsewhere: Path, world: World, tmp_pat
     other = next(line for line in lines[first:] if line["response"] != lines[first]["response"])
     forged = [*lines[:first], {**lines[first], "key": other["key"]}, *lines[first + 1 :]]
     write(elsewhere, forged)
-    assert "is not to be trusted (its key is not that of its request)" in failed(run("cache", "import", elsewhere))
+    assert "was altered (its key is not that of its request)" in failed(run("cache", "import", elsewhere))
     assert not (world.cache / "responses.sqlite").exists()
 
     def changed(kind: str, **values: Any) -> list[dict[str, Any]]:
@@ -167,13 +167,13 @@ def test_a_file_that_means_harm(run: Run, elsewhere: Path, world: World, tmp_pat
     write(elsewhere, changed("benchmark", name="../../up", fingerprint="0" * 64))
     assert "altered" in failed(run("eval", "--replay", elsewhere))
     write(elsewhere, changed("benchmark", rerank="\x1b[2J"))
-    assert "no line of a recording" in failed(run("eval", "--replay", elsewhere))
+    assert "not a line of a recording" in failed(run("eval", "--replay", elsewhere))
     definitions = [line["strategy"]["definition"] for line in lines if line.get("kind") == "run"]
     up = {"definition": {**definitions[0], "name": "../up"}}
     write(elsewhere, changed("run", strategy=up))
-    assert "is no strategy of this version" in failed(run("eval", "--replay", elsewhere))
+    assert "can't be read by this version" in failed(run("eval", "--replay", elsewhere))
     write(elsewhere, [*lines, {"kind": "run", "surprise": "\n" * 1000}])
-    assert "no line of a recording" in failed(run("eval", "--replay", elsewhere))
+    assert "not a line of a recording" in failed(run("eval", "--replay", elsewhere))
     assert not (tmp_path.parent / "up").exists()
 
 
@@ -188,7 +188,7 @@ def test_a_run_and_the_cache_replay_too(
     assert Path("again/agent/run.trec").read_bytes() == Path("made/agent/run.trec").read_bytes()
     (world.cache / "responses.sqlite").unlink()
     line = failed(run("eval", "--replay", "made/agent"))
-    assert "responses are not in the response cache any more" in line and "FIELDSCOPE_CACHE" in line
+    assert "responses are no longer in the response cache" in line and "FIELDSCOPE_CACHE" in line
 
 
 def test_replay_alone_is_the_cache_without_the_model(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:

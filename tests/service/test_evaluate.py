@@ -267,7 +267,7 @@ def test_unknown_answers_are_counted_and_too_many_are_an_error(
     assert told["unknown"] == 2
     assert (Path(told["out"]) / "metrics.json").is_file()
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"{'error' if code else 'warning'}: yes-no: 2 of 6 calls gave no answer (33.3%)")
+    assert line.startswith(f"{'error' if code else 'warning'}: yes-no: 2 of 6 calls failed (33.3 %)")
     assert ("--max-unknown" in line) == bool(code)
     again = run("eval", foreign, "--strategy", "yes-no", "--lmm", server.url, "--model", "vl", "--json", *allowed)
     assert payload(again)["runs"][0]["unknown"] == 0

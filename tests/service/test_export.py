@@ -100,7 +100,7 @@ def test_a_run_over_a_part_of_the_queries_stands_apart_and_is_told_why(run: Run,
     beside, alone = payload(run("leaderboard", of_four, "part", "--json"))["boards"]
     assert len(beside["rows"]) == 5
     assert [row["name"] for row in alone["rows"]] == ["part/yes-no"]
-    assert alone["notes"][0] == "part/yes-no can't stand beside the published rows: it has 3 of 4 queries"
+    assert alone["notes"][0] == "part/yes-no is not comparable with the published rows: it has 3 of 4 queries"
     own, theirs = payload(run("leaderboard", "part", "--json"))["boards"]
     assert ([row["name"] for row in own["rows"]], theirs["foreign"], len(theirs["rows"])) == (["yes-no"], True, 3)
     assert "other queries or candidates: not comparable" in theirs["notes"][0]

@@ -179,7 +179,7 @@ def test_no_test_split_is_opened(
     monkeypatch.delattr("fieldscope.eval.benchmarks.inquire_rerank.load_inquire_rerank")
     result = run("calibrate", sets, "--split", split)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"error: settings are never fitted on the split '{split}'")
+    assert result.stderr.startswith(f"error: settings may not be fitted on the split '{split}'")
     assert thinker.asked == []
 
 
@@ -195,7 +195,10 @@ def test_files_that_name_no_split_are_no_validation_split(run: Run, thinker: Wor
 def test_a_strategy_without_weights_is_refused(run: Run, sets: Path, thinker: World) -> None:
     result = run("calibrate", sets, "--strategy", "yes-no")
     assert result.exit_code == 1
-    assert result.stderr == "error: strategy 'yes-no' has nothing to fit: its fusion is 'p_yes', not 'posterior'\n"
+    assert (
+        result.stderr == "error: strategy 'yes-no' has nothing to fit: its fusion is 'p_yes'. Name a strategy "
+        "whose fusion is 'posterior'.\n"
+    )
 
 
 def test_a_damaged_file_is_named(run: Run, sets: Path, thinker: World) -> None:

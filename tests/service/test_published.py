@@ -63,4 +63,4 @@ def test_what_was_not_published_can_not_be_ranked(run: Run, copied: Path, tmp_pa
     assert result.exit_code == 1 and "asks other questions than were published" in result.stderr
     (tmp_path / "no.npy").write_bytes(b"nothing")
     result = run("published", tmp_path / "no.npy", copied, "-o", tmp_path / "o")
-    assert result.exit_code == 1 and "none of INQUIRE's caches" in result.stderr
+    assert result.exit_code == 1 and "not one of INQUIRE's caches" in result.stderr

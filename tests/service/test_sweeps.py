@@ -87,7 +87,7 @@ def test_a_test_split_is_refused_before_it_is_opened(
     for split in ("test", "Test", "all", "anything"):
         result = run("eval", sets, "--strategy-grid", grid(GRID), "--split", split)
         assert result.exit_code == 1
-        assert f"never fitted on the split '{split}'" in result.stderr
+        assert f"may not be fitted on the split '{split}'" in result.stderr
         assert "--member" in result.stderr
     two = [name for chosen in sorted(NAMES)[:2] for name in ("--member", chosen)]
     assert run("eval", sets, "--strategy-grid", grid(GRID), "--split", "test", *two).exit_code == 1

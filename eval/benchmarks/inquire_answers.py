@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fieldscope.agent.types import Predicate, RankedCandidate, RerankResult, Verdict
-from fieldscope.eval.benchmarks.published_cache import PublishedAnswers
+from fieldscope.eval.benchmarks.inquire_cache import PublishedAnswers
 from fieldscope.eval.types import Benchmark
 
 MISSING = "it is not among the published answers"

@@ -1,7 +1,7 @@
 """INQUIRE's published answers of LMMs (arXiv 2411.02537): NumPy files that hold a pickled dictionary.
 
 Its keys are an image's file name, `--` and the prompt; its values P(yes), or the chat completions of the GPT runs. A
-pickle can do anything to whoever opens it. So nothing of it is ever called: the few names that such a file may hold
+pickle can run any code when it is opened. So nothing in it is ever called: the few names that such a file may hold
 stand for plain records here, and any other name is refused.
 """
 
@@ -35,16 +35,21 @@ def read_published_cache(path: Path) -> dict[str, float | None]:
     """
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise BenchmarkError(f"{path} is larger than {MOST_BYTES:,} bytes; that is no cache of answers")
+            raise BenchmarkError(
+                f"{path} is larger than {MOST_BYTES:,} bytes, too large for a cache of answers. Name one of INQUIRE's "
+                "caches."
+            )
         with path.open("rb") as file:
             said = _dictionary(file)
     except BenchmarkError:
         raise
     except OSError as error:
-        raise BenchmarkError(f"{path} can't be read: {error.strerror or error}") from error
+        raise BenchmarkError(f"{path} can't be read: {error.strerror or error}. Check the file.") from error
     except _FAULTS as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BenchmarkError(f"{path} is none of INQUIRE's caches ({reason}); nothing in it was run") from error
+        raise BenchmarkError(
+            f"{path} is not one of INQUIRE's caches ({reason}). Nothing in it was executed; fetch the file again."
+        ) from error
     return {key: _p_of(value) for key, value in said.items()}
 
 
@@ -73,7 +78,9 @@ def answers_to(cache: Mapping[str, float | None], queries: Collection[str]) -> P
             if found:
                 templates[before, after] += count
     if not templates:
-        raise BenchmarkError("none of the queries is in the prompts of these answers; they are of another benchmark")
+        raise BenchmarkError(
+            "none of the queries occurs in the prompts of these answers. Name the answers to this benchmark."
+        )
     (before, after), _ = templates.most_common(1)[0]
     asked = {f"{before}{query}{after}": query for query in queries}
     split = {key: key.partition(SEPARATOR) for key in cache}
@@ -128,7 +135,7 @@ _STANDING_IN: Mapping[tuple[str, str], Any] = {
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _STANDING_IN:
-            raise pickle.UnpicklingError(f"it wants {module}.{name}")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
         return _STANDING_IN[module, name]
 
     def persistent_load(self, pid: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fieldscope.core.errors import BenchmarkError
-from fieldscope.eval.benchmarks.published_cache import answers_to, read_published_cache
+from fieldscope.eval.benchmarks.inquire_cache import answers_to, read_published_cache
 
 
 def saved(path: Path, value: Any) -> Path:
@@ -48,7 +48,7 @@ def test_queries_are_found_in_their_template_and_not_in_one_another(tmp_path: Pa
     assert found.template == ("show ", "? yes or no")
     assert dict(found.answers) == {("a", "a crab"): 0.9, ("a", "a crab on snow"): 0.1, ("b", "a crab"): 0.2}
     assert found.prompt("a fish") == "show a fish? yes or no"
-    with pytest.raises(BenchmarkError, match="another benchmark"):
+    with pytest.raises(BenchmarkError, match="Name the answers to this benchmark"):
         answers_to(cache, ["a beetle"])
 
 
@@ -64,7 +64,7 @@ def test_a_malicious_pickle_does_nothing(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     for value in (np.array(Hostile(mark), dtype=object), {"a--b": Hostile(mark)}, {Hostile(mark): 1.0}):
         path = saved(tmp_path / "evil.npy", value)
-        with pytest.raises(BenchmarkError, match="nothing in it was run"):
+        with pytest.raises(BenchmarkError, match="Nothing in it was executed"):
             read_published_cache(path)
     assert not mark.exists()
     np.load(path, allow_pickle=True)  # it would have
@@ -77,7 +77,7 @@ def test_no_other_name_is_looked_up(tmp_path: Path, call: str) -> None:
     body = f"c{module}\n{name}\n(S'x'\ntR.".encode()
     head = saved(tmp_path / "x.npy", np.array({"a--b": 1.0}, dtype=object)).read_bytes()
     (tmp_path / "x.npy").write_bytes(head[: head.index(b"\n") + 1] + body)
-    with pytest.raises(BenchmarkError, match=f"it wants {call}"):
+    with pytest.raises(BenchmarkError, match=f"it refers to {call}"):
         read_published_cache(tmp_path / "x.npy")
 
 
@@ -85,7 +85,7 @@ def test_no_other_name_is_looked_up(tmp_path: Path, call: str) -> None:
     "value", [np.arange(3.0), np.array([{"a--b": 1.0}], dtype=object), np.array("text", dtype=object), {"no key": 1.0}]
 )
 def test_other_files_are_no_caches(tmp_path: Path, value: Any) -> None:
-    with pytest.raises(BenchmarkError, match="none of INQUIRE's caches"):
+    with pytest.raises(BenchmarkError, match="not one of INQUIRE's caches"):
         read_published_cache(saved(tmp_path / "x.npy", value))
 
 
@@ -93,7 +93,7 @@ def test_damaged_files_are_no_caches(tmp_path: Path) -> None:
     whole = saved(tmp_path / "x.npy", {f"{n}--b": 0.5 for n in range(50)}).read_bytes()
     for text in (whole[:-40], whole[:60], b"", b"PK\x03\x04", pickle.dumps({"a--b": 1.0})):
         (tmp_path / "x.npy").write_bytes(text)
-        with pytest.raises(BenchmarkError, match="is none of"):
+        with pytest.raises(BenchmarkError, match="is not one of"):
             read_published_cache(tmp_path / "x.npy")
     with pytest.raises(BenchmarkError, match="can't be read"):
         read_published_cache(tmp_path / "gone.npy")

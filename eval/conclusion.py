@@ -1,0 +1,89 @@
+"""What a run comes to once all its queries are finished: its summary, and the files that only a whole run has."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from fieldscope.agent.types import RerankResult, lost_stage, unknown_flag
+from fieldscope.agent.usage import Usage
+from fieldscope.core.types import Run
+from fieldscope.eval.measures.scoring import score, shown_metrics
+from fieldscope.eval.runs.read import METRICS, QRELS
+from fieldscope.eval.runs.runfolder import RunFolder
+from fieldscope.eval.runs.trec import qrels_lines, run_lines
+from fieldscope.eval.types import Benchmark, Means, RunSummary
+
+
+def conclude(
+    benchmark: Benchmark, strategy: str, folder: RunFolder, results: Mapping[str, RerankResult], cost: Usage
+) -> RunSummary:
+    """Score a finished run, write `run.trec`, `qrels.trec` and `metrics.json`, and sum it up."""
+    scores = score(benchmark, results)
+    means, groups, breakdowns = scores.means(), scores.by_supercategory(), scores.breakdowns()
+    shown = shown_metrics(benchmark)
+
+    def headline(of: Means) -> Means:
+        return {name: of[name] for name in shown}
+
+    summary = RunSummary(
+        benchmark=benchmark.name,
+        split=benchmark.split,
+        strategy=strategy,
+        metrics=headline(means),
+        by_supercategory={group: headline(of) for group, of in groups.items()},
+        cost=cost,
+        out=folder.path,
+        queries=len(results),
+        scored=int((scores.positives > 0).sum()),
+        asked=sum(len(result.asked) for result in results.values()),
+        unknown=cost.unknown,
+        ended=dict(sorted(Counter(result.ended for result in results.values() if result.ended).items())),
+        flags=_common_flags(list(results.values())),
+        by_round=scores.by_round(),
+        breakdowns={kind: {group: headline(of) for group, of in own.items()} for kind, own in breakdowns.items()},
+    )
+    rankings = {q: tuple((ranked.image_id, ranked.score) for ranked in result.ranking) for q, result in results.items()}
+    folder.write("run.trec", run_lines(Run(strategy, rankings)))
+    folder.write(QRELS, qrels_lines({query_id: benchmark.judgments(query_id) for query_id in results}))
+    table = {
+        **{key: value for key, value in asdict(summary).items() if key not in ("out", "scored_on_test")},
+        "cost": cost_entry(cost),
+        "metrics": means,
+        "by_supercategory": groups,
+        "breakdowns": breakdowns,
+        "per_query": scores.per_query(),
+        "groups": {
+            query_id: dict(benchmark.meta[query_id].groups) for query_id in results if query_id in benchmark.meta
+        },
+    }
+    folder.write(METRICS, [json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False), "\n"])
+    return summary
+
+
+def cost_entry(cost: Usage) -> dict[str, Any]:
+    """A run's cost in `metrics.json` and in what `eval --json` prints; its seconds are the process's own."""
+    return {
+        "calls": cost.calls,
+        "prompt_tokens": cost.prompt_tokens,
+        "completion_tokens": cost.completion_tokens,
+        "cache_hits": cost.cached,
+        "seconds": cost.wall,
+    }
+
+
+def _common_flags(results: Sequence[RerankResult]) -> tuple[str, ...]:
+    """The warnings that hold for every query, and for stages that were lost on some, on how many and one reason. How
+    many answers are unknown is each query's own, even where equal."""
+    flags = [set(result.flags) - {unknown_flag(result.asked)} for result in results]
+    common = set.intersection(*flags)
+    lost: dict[str, list[str]] = {}
+    for own in flags:
+        for flag in own - common:
+            if stage := lost_stage(flag):
+                lost.setdefault(stage, []).append(flag)
+    some = [f"on {len(of_stage)} of {len(results)} queries {of_stage[0]}" for of_stage in lost.values()]
+    return (*sorted(common), *sorted(some))
