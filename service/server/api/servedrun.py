@@ -41,8 +41,8 @@ class Setting:
     def name(self) -> str:
         """The name of its folder, unique within a day."""
         calibration = self.calibration and self.calibration.model_dump(mode="json")
-        told = [self.strategy.fingerprint, self.lmm, self.encoder, calibration]
-        return f"{self.strategy.name[:100]}-{fingerprint(told)[:8]}"
+        parts = [self.strategy.fingerprint, self.lmm, self.encoder, calibration]
+        return f"{self.strategy.name[:100]}-{fingerprint(parts)[:8]}"
 
 
 class ServedRun:
@@ -103,7 +103,7 @@ class ServedRun:
         return True
 
     def _describe(self, setting: Setting, locator: Mapping[str, Any] | None) -> None:
-        """Say what was served. No two such folders are runs of one task, so each is a benchmark of its own."""
+        """Write strategy and manifest. No two such folders are runs of one task, so each is its own benchmark."""
         strategy, day, run = setting.strategy, self.path.parent.name, uuid4().hex
         calibration = setting.calibration and fingerprint(setting.calibration.model_dump(mode="json"))
         configuration = {
