@@ -126,7 +126,7 @@ def test_a_key_is_asked_for_sent_in_a_header_and_kept_in_the_tab(arrive: Arrive,
 
     page.route("**/v1/**", guard)
     page.goto(f"{root}try.html?q=crab&strategy=yes-no")
-    page.get_by_label("This service wants an API key").fill("secret")
+    page.get_by_label("This service needs an API key").fill("secret")
     assert refused
     refused.clear()
     page.get_by_role("button", name="Use it").click()
