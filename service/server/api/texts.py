@@ -52,12 +52,16 @@ class Judged:
         placed = {document: sigmoid(prior) for document, prior in zip(self.priors, spread, strict=True)} | self.p_yes
         return {document: placed[document] for document in self.documents if document in placed}
 
+    @property
+    def unplaced(self) -> list[str]:
+        """The texts that could not be judged, which rank last."""
+        return [document for document in self.documents if document not in self.p_yes and document not in self.priors]
+
     def flags(self) -> list[str]:
         """Warnings about texts without an answer."""
         verdicts = [verdict for verdict in self.verdicts if verdict.state != "not_asked"]
         silent = sum(verdict.state == "unknown" for verdict in verdicts)
-        judged = self.p_yes.keys() | self.priors.keys()
-        unplaced = [document for document in self.documents if document not in judged]
+        unplaced = self.unplaced
         warnings = []
         if silent:
             about = "texts" if silent == len(verdicts) else f"{silent} of {len(verdicts)} texts"
