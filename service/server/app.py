@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -63,27 +64,27 @@ def create_app(
     and `prepared` was opened before. Raises `ConfigError` as `require_keys` does.
     """
     keys = require_keys(settings)
-    recorder = metrics.Metrics(_version())
+    recorder = metrics.Metrics(version("fieldscope"))
     telemetry = telemetry or open_telemetry(settings, os.environ)
     observers = (recorder, telemetry) if telemetry else (recorder,)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with (
-            _private_files(),
-            telemetry or nullcontext(),
-            open_engine(settings, lmm, encoder, prepared, observers) as engine,
-            jobs.open_jobs(engine) as working,
-        ):
-            app.state.engine, app.state.jobs = engine, working
-            recorder.follow(engine.admission, working.store)
-            app.router.default = _Fallback(_viewer(settings))
-            yield
+        with writing_privately():
+            async with (
+                telemetry or nullcontext(),
+                open_engine(settings, lmm, encoder, prepared, observers) as engine,
+                jobs.open_jobs(engine) as working,
+            ):
+                app.state.engine, app.state.jobs = engine, working
+                recorder.follow(engine.admission, working.store)
+                app.router.default = _fallback(_viewer(settings))
+                yield
 
     app = FastAPI(
         title=TITLE,
         description=DESCRIPTION,
-        version=_version(),
+        version=version("fieldscope"),
         openapi_tags=TAGS,
         lifespan=lifespan,
         redirect_slashes=False,
@@ -108,13 +109,6 @@ def create_app(
     return app
 
 
-@asynccontextmanager
-async def _private_files() -> AsyncIterator[None]:
-    """Until the service ends, only its user can read what it writes."""
-    with writing_privately():
-        yield
-
-
 def require_keys(settings: ServerSettings) -> KeyFile:
     """The API keys. Raises `ConfigError` where other machines reach the service and there is no key."""
     keys = KeyFile(settings.keys_file)
@@ -126,17 +120,14 @@ def require_keys(settings: ServerSettings) -> KeyFile:
     return keys
 
 
-class _Fallback:
+def _fallback(viewer: ASGIApp) -> ASGIApp:
     """Addresses without an endpoint: the viewer's pages, except below the API's paths."""
 
-    def __init__(self, viewer: ASGIApp) -> None:
-        self._viewer = viewer
+    async def reply(scope: Scope, receive: Receive, send: Send) -> None:
+        is_page = scope["type"] == "http" and not f"{scope['path']}/".startswith(API)
+        await (viewer if is_page else error_response(404, "not_found", NOT_FOUND))(scope, receive, send)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not f"{scope['path']}/".startswith(API):
-            await self._viewer(scope, receive, send)
-            return
-        await error_response(404, "not_found", NOT_FOUND)(scope, receive, send)
+    return reply
 
 
 def _viewer(settings: ServerSettings) -> FastAPI:
@@ -170,12 +161,3 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schema["security"] = [{}, *({name: []} for name in _SECURITY)]
         app.openapi_schema = schema
     return app.openapi_schema
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("fieldscope")
-    except PackageNotFoundError:
-        return "0"

@@ -29,7 +29,7 @@ from fieldscope.service.wiring.settings import (
 )
 
 FILE = "fieldscope.toml"
-"""The name of a settings file that is found without being named: in the working folder, or in the user's own."""
+"""The name of the settings file that is read by default, in the working folder or in the user's folder."""
 
 PREFIX = "FIELDSCOPE_"
 DEFAULT = "default"

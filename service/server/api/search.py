@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fieldscope.agent.trace_view import verdicts_by_image
+from fieldscope.agent.types import Predicate
 from fieldscope.core.types import Turn
 from fieldscope.service.server.api.access import TRACE_ID
 from fieldscope.service.server.api.bodies import require_bounded
@@ -100,16 +101,6 @@ class RankedImage(BaseModel):
     verdicts: list[Answer] | None = None
 
 
-class Question(BaseModel):
-    """A question about the images, and the answer that a match must give."""
-
-    id: str
-    question: str
-    expected: Literal["yes", "no"]
-    kind: str
-    words: str
-
-
 class SearchUsage(TokenUsage):
     """Questions to the model, `cached` ones among them, their tokens, and the seconds that the ranking took."""
 
@@ -130,7 +121,7 @@ class SearchReply(BaseModel):
     strategy: str
     results: list[RankedImage]
     candidates: int
-    predicates: list[Question] | None = None
+    predicates: list[Predicate] | None = None
     ended: str | None
     flags: list[str]
     usage: SearchUsage
@@ -182,7 +173,7 @@ async def answer(engine: Engine, body: SearchBody, call: SearchCall, watch: Watc
         )
         for ranked in result.ranking[: body.top_n]
     ]
-    questions = [Question(**predicate.model_dump()) for predicate in result.predicates] if body.predicates else None
+    questions = list(result.predicates) if body.predicates else None
     return SearchReply(
         trace_id=result.query_id,
         collection=call.collection,

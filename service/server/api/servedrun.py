@@ -36,8 +36,8 @@ class Setting:
     def name(self) -> str:
         """The name of its folder, unique within a day."""
         calibration = self.calibration and self.calibration.model_dump(mode="json")
-        told = [self.strategy.fingerprint, self.lmm, self.encoder, calibration]
-        return f"{self.strategy.name[:100]}-{fingerprint(told)[:8]}"
+        parts = [self.strategy.fingerprint, self.lmm, self.encoder, calibration]
+        return f"{self.strategy.name[:100]}-{fingerprint(parts)[:8]}"
 
 
 class ServedRun:

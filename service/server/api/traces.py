@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -189,13 +189,13 @@ class TraceStore:
         self._written_since = 0
         oldest = (datetime.now(UTC).date() - timedelta(days=self._max_days)).isoformat()
         runs = sorted(
-            (path.parent for path in self.folder.glob("*/*/results.jsonl")),
+            (path.parent for path in self.folder.glob("[0-9]*-[0-9]*-[0-9]*/*/results.jsonl")),
             key=lambda path: (path.parent.name, path.stat().st_mtime_ns),
         )
         sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in runs}
         total, busy = sum(sizes.values()), {run.path for run in self._open.values()}
         for path in runs:
-            if path in busy or not _is_day(path.parent.name):
+            if path in busy:
                 continue
             if total <= self._max_bytes and path.parent.name >= oldest:
                 break
@@ -204,14 +204,6 @@ class TraceStore:
             total -= sizes[path]
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()
-
-
-def _is_day(name: str) -> bool:
-    try:
-        date.fromisoformat(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _unknown(trace_id: str) -> ApiError:

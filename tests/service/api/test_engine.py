@@ -270,7 +270,7 @@ async def test_a_budget_is_kept_and_told(world: World, opened: Any) -> None:
         reply = await service.rerank(query=CRABS, documents=ids(*ALL), strategy="yes-no-fused", budget={"max_calls": 3})
         assert len(order(reply)) == 12
         assert len(world.asked) == 3
-        assert "the stage 'verify'" in " ".join(reply.json()["meta"]["warnings"])
+        assert "stage 'verify'" in " ".join(reply.json()["meta"]["warnings"])
 
 
 async def test_without_a_clip_nothing_is_searched_and_the_lmm_ranks_alone(world: World, opened: Any) -> None:

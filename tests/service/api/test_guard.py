@@ -243,7 +243,7 @@ def test_only_a_salted_hash_is_kept_and_only_the_owner_reads_it(keys: KeyFile) -
 
 def test_names_are_told_apart(keys: KeyFile) -> None:
     keys.add("alice")
-    with pytest.raises(ConfigError, match="there is a key 'alice' already"):
+    with pytest.raises(ConfigError, match="a key called 'alice' exists"):
         keys.add("alice")
     with pytest.raises(ConfigError, match=r"unknown key 'alise'.*did you mean 'alice'"):
         keys.remove("alise")

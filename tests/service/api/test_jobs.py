@@ -126,7 +126,7 @@ async def test_a_call_that_fails_does_not_stop_the_others(service: Service, monk
     ("calls", "status", "says"),
     [
         ([], 422, "calls"),
-        ([{"url": "/v1/traces", "body": {}}], 422, "calls.0.url: '/v1/traces' is none of"),
+        ([{"url": "/v1/traces", "body": {}}], 422, "calls.0.url: '/v1/traces' is not one of"),
         ([{"body": {}}], 422, "missing field 'calls.0.url'"),
         ([CRAB, {"url": "/v1/search", "body": {"query": "crab", "top_k": 0}}], 422, "calls.1.body.top_k"),
         ([CRAB, {"url": "/v1/search", "body": {"query": "crab", "strategy": "agnet"}}], 400, "call 1: unknown"),

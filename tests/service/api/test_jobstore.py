@@ -31,7 +31,7 @@ def test_a_job_from_beginning_to_end(store: JobStore) -> None:
     job = store.add(CALLS)
     assert (job.state, job.calls, job.done, job.failed, job.started) == ("waiting", 2, 0, 0, None)
     store.begin(job.id)
-    store.tell(job.id, 0, "verified", {"wave": 1})
+    store.add_event(job.id, 0, "verified", {"wave": 1})
     store.reply(job.id, 0, "done", {"results": []})
     assert [call.number for call in store.waiting_calls(job.id)] == [1]
     store.reply(job.id, 1, "failed", {"error": {"code": "x"}})
@@ -54,7 +54,7 @@ def test_nothing_is_told_of_a_job_that_is_over(store: JobStore) -> None:
     store.begin(job.id)
     store.end(job.id, "cancelled")
     before = kinds(store, job.id)
-    store.tell(job.id, 0, "verified", {})
+    store.add_event(job.id, 0, "verified", {})
     store.reply(job.id, 0, "done", {})
     store.end(job.id, "done")
     store.hand_back(job.id)
@@ -141,7 +141,7 @@ def test_numbers_have_no_gaps_and_pages_have_all(
     for step in steps:
         match step:
             case "tell":
-                store.tell(job.id, 1, "verified", {"text": "'; DROP TABLE jobs; --"})
+                store.add_event(job.id, 1, "verified", {"text": "'; DROP TABLE jobs; --"})
             case "reply":
                 store.reply(job.id, 0, "done", {})
             case "begin":

@@ -141,7 +141,7 @@ async def test_only_what_can_be_judged_is_asked_about_and_all_of_nothing_is_a_re
     async with open_app(tmp_path, lmm) as client:
         places, (warning,) = await order(client, [""] * 9)
     assert places == list(range(9)) and lmm.requests == []
-    assert "document 4 has no words and no picture; and 4 more" in warning
+    assert "document 4 has no words and no image; and 4 more" in warning
 
 
 async def test_a_text_without_an_answer_stands_on_its_similarity_and_never_at_even_odds(tmp_path: Path) -> None:

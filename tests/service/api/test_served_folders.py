@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fieldscope.service.cli.console import Terminal
 from fieldscope.service.server.api.collections import open_collections
+from fieldscope.service.wiring.feedback import listening
 from tests.service.api.facts import COLLECTION, FactsEncoder, painted, settings_of
 
 pytestmark = pytest.mark.usefixtures("terminal")
+
+
+@pytest.fixture(autouse=True)
+def terminal() -> Iterator[None]:
+    """The command line's listener."""
+    with listening(Terminal()):
+        yield
 
 
 @pytest.mark.parametrize("encoder", [FactsEncoder(), None])

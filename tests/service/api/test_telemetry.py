@@ -21,8 +21,10 @@ from opentelemetry.trace import SpanKind, StatusCode
 import fieldscope.service.server.api.telemetry
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.core.errors import LMMRateLimitError
+from fieldscope.service.cli.console import Terminal
 from fieldscope.service.server.api.telemetry import Telemetry, open_telemetry
 from fieldscope.service.server.settings import ServerSettings
+from fieldscope.service.wiring.feedback import listening
 from tests.service.api.facts import settings_of
 from tests.service.api.whole import open_app
 from tests.waiting import PATIENCE
@@ -198,7 +200,8 @@ def test_without_the_variables_there_is_none(
 def test_what_is_not_spoken_is_said_once(
     environ: dict[str, str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert open_telemetry(settings_of(tmp_path), environ) is None
+    with listening(Terminal()):
+        assert open_telemetry(settings_of(tmp_path), environ) is None
     said = capsys.readouterr().err
     assert said.count("no telemetry is sent") == 1
     assert named in said
@@ -216,14 +219,15 @@ def test_a_missing_extra_is_said_in_one_line(
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert open_telemetry(settings_of(tmp_path), {ENDPOINT: "http://127.0.0.1:4318"}) is None
+    with listening(Terminal()):
+        assert open_telemetry(settings_of(tmp_path), {ENDPOINT: "http://127.0.0.1:4318"}) is None
     assert "extra `otel`" in " ".join(capsys.readouterr().err.split())
 
 
 def test_without_the_variables_nothing_is_imported_and_nothing_runs(tmp_path: Path) -> None:
     """Libraries that are there anyway import parts of the SDK of themselves, but none of them an exporter."""
     code = (
-        "import sys, threading, fieldscope.service.server.app as app\nfrom pathlib import Path\n"
+        "import sys, threading\nfrom pathlib import Path\nfrom fieldscope.service.server import app\n"
         f"app.create_app(app.ServerSettings(data=Path({str(tmp_path)!r})))\n"
         "print(threading.active_count(), 'opentelemetry.exporter' in sys.modules)"
     )
