@@ -43,6 +43,11 @@ class Settings:
     request_timeout: float = DEFAULT_REQUEST_TIMEOUT
     attempts: int = DEFAULT_ATTEMPTS
 
+    def __post_init__(self) -> None:
+        for name in ("lmm_url", "clip"):
+            if getattr(self, name) == "bundled":  # by its name, or by naming none
+                object.__setattr__(self, name, None)
+
     @property
     def backend(self) -> tuple[str, str]:
         """The registered LMM back end and its argument; a text that names no back end is a server's address."""
