@@ -71,8 +71,8 @@ class Program(click.Group):
                 ctx.exit(FAILED)
             reason = str(error).strip().splitlines() or [""]
             complain(
-                f"unexpected {type(error).__name__}: {reason[0][:300]}; please report it, with the traceback that {DEBUG}=1 "
-                "shows"
+                f"unexpected {type(error).__name__}: {reason[0][:300]}; please report it, with the traceback "
+                f"that {DEBUG}=1 shows"
             )
             ctx.exit(FAILED)
 

@@ -89,7 +89,7 @@ _LMM = (
     click.option(
         "--revision",
         metavar="TEXT",
-        help="The version of the model, if the server may change it under the same name.",
+        help="The version of the model, if it can change under the same name.",
     ),
     _MAX_SIDE,
     click.option(

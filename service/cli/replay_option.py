@@ -22,8 +22,8 @@ replay_option = click.option(
     OPTION,
     "replay",
     metavar="[FILE|RUN]",
-    help="Use recorded answers instead of a model: from a file of `fieldscope cache export`, or from the response cache "
-    "for a run's folder or for BENCHMARK. A file or run brings its benchmark and strategies with it.",
+    help="Use recorded answers instead of a model: from a file of `fieldscope cache export`, or from the response "
+    "cache for a run's folder or for BENCHMARK. A file or run brings its benchmark and strategies with it.",
 )
 
 

@@ -29,9 +29,7 @@ DATA = (
 )
 _ALL = (
     click.option("--host", metavar="HOST", help="The address to listen on.  [default: 127.0.0.1]"),
-    click.option(
-        "--port", type=click.IntRange(0, 65535), metavar="PORT", help="The port; 0 picks a free one.  [default: 8080]"
-    ),
+    click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="0 picks a free one.  [default: 8080]"),
     click.option(
         "--collection",
         "collections",
@@ -41,17 +39,13 @@ _ALL = (
     ),
     click.option("--lmm", metavar="URL", help="An OpenAI-compatible server, such as http://localhost:8000."),
     click.option("--model", metavar="NAME", help="The name under which the server serves the model."),
-    click.option(
-        "--revision", metavar="TEXT", help="The version of the model, if the server may change it under the same name."
-    ),
-    click.option(
-        "--concurrency", type=click.IntRange(min=1), metavar="N", help="How many calls to the LMM run at once."
-    ),
+    click.option("--revision", metavar="TEXT", help="The version of the model, if it can change."),
+    click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="How many calls run at once."),
     click.option(
         "--max-side",
         type=click.IntRange(min=1),
         metavar="PIXELS",
-        help="Scale larger images down before they are sent.",
+        help="Scale larger images down.",
     ),
     click.option(
         "--request-timeout",
@@ -82,9 +76,7 @@ _ALL = (
     ),
     *DATA,
     click.option("--runs", type=_FOLDER, metavar="FOLDER", help="The runs that the viewer shows at /."),
-    click.option(
-        "--grace", type=click.FloatRange(0, 3600), metavar="SECONDS", help="How long a shutdown waits for requests."
-    ),
+    click.option("--grace", type=click.FloatRange(0, 3600), metavar="SECONDS", help="How long a shutdown waits."),
     click.option(
         "--limit",
         "limits",

@@ -131,6 +131,4 @@ def _copy(ranking: RankedQuery, folder: Path, min_p: float | None) -> None:
     copies = copy_all(files, folder)
     note(f"Copied {len(copies)} of {len(ranking.result.ranking)} images to {folder}.")
     if len(files) < len(matches):
-        warn(
-            f"{len(matches) - len(files)} of {len(matches)} images were not copied: they have no file of their own, or it is gone."
-        )
+        warn(f"{len(matches) - len(files)} of {len(matches)} images have no file of their own, or it is gone.")
