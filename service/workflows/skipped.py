@@ -16,6 +16,11 @@ def skipped_lines(skipped: Mapping[str, str]) -> list[str]:
     return [f"skipped {len(skipped):,}:", *lines] if lines else []
 
 
+def skipped_data(skipped: Mapping[str, str]) -> list[dict[str, str]]:
+    """The images and their reasons for programs."""
+    return [{"image": image, "reason": reason} for image, reason in skipped.items()]
+
+
 def _listed(names: list[str]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,41 @@
+"""A folder of images made searchable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldscope.service.wiring.bundled import FOREIGN
+from fieldscope.service.wiring.feedback import keeping, progress, warn
+from fieldscope.service.wiring.models import load_encoder
+from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.settings import Settings
+
+if TYPE_CHECKING:
+    from fieldscope.retrieval.library import BuildReport
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What was built, and the warnings about it."""
+
+    build: BuildReport
+    flags: tuple[str, ...]
+
+
+def index_folder(folder: Path, out: Path, settings: Settings) -> Indexed:
+    """Encode the images in a folder, or in Parquet files there, into an index in `out`; images that were encoded before
+    are kept. Raises `ConfigError` where there is none, `IndexMismatchError` where `out` is of another CLIP."""
+    from fieldscope.retrieval.library import build_index
+    from fieldscope.retrieval.opening import open_collection
+
+    collection = open_collection([folder])
+    flags = () if settings.clip or all_fieldnotes(collection, collection.ids()) else (FOREIGN,)
+    for flag in flags:
+        warn(flag)
+    encoder = load_encoder(settings)
+    kept = f"what was encoded is kept in {out}, and the same command goes on there"
+    with keeping(kept), progress("encoding images") as report:
+        build = build_index(collection, encoder, out, encoder_name=settings.clip or "bundled", progress=report)
+    return Indexed(build, flags)
