@@ -1,4 +1,4 @@
-"""Candidates from images that somebody chose: each with the first stage's score, the unreadable ones apart."""
+"""Candidates from images that the user chose, with the first stage's scores; unreadable images apart."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def open_chosen(paths: Sequence[Path]) -> Chosen:
 
     for path in paths:
         if not str(path).isprintable():
-            raise ConfigError(f"{str(path)!r} has a name that can't be shown; rename it")
+            raise ConfigError(f"{str(path)!r} has a name with characters that can't be shown; rename it")
     there = [path for path in paths if path.exists()]
     missing = {path.as_posix(): f"{str(path)!r} does not exist; check the path" for path in paths if path not in there}
     images = open_collection(there or paths)
@@ -76,8 +76,8 @@ def score(chosen: Chosen, query: Query, encoder: Encoder | None) -> tuple[list[C
 def _scorer(query: Query, encoder: Encoder | None) -> Callable[[list[PILImage.Image]], list[float]]:
     if encoder is None:
         return lambda pictures: [0.0] * len(pictures)
-    wanted = encoder.encode_query(query)
-    return lambda pictures: [float(similarity) for similarity in encoder.encode_images(pictures) @ wanted]
+    vector = encoder.encode_query(query)
+    return lambda pictures: [float(similarity) for similarity in encoder.encode_images(pictures) @ vector]
 
 
 def _read(images: Collection, image_id: str) -> PILImage.Image | ImageError:

@@ -1,4 +1,4 @@
-"""A finished run ranked again under other strategies, into folders of their own."""
+"""A finished run ranked again under other strategies, into other folders."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 def rescore(run: Path, names: Sequence[str], fits: Path | None, reread: bool, out: Path) -> list[RunSummary]:
     """Rank a run again under strategies by name or file (none: its own), into `out/<strategy>/`.
 
-    `fits` is a file of calibrations, in the place of what was fitted before; with `reread` the answers in the response
-    cache are read again. Raises `ConfigError` for a strategy that asks what the run did not.
+    `fits` is a file of calibrations that replace the run's; with `reread` the answers in the response cache are read
+    again. Raises `ConfigError` for a strategy that asks what the run did not.
     """
     from fieldscope.agent.resources import Resources
     from fieldscope.eval.runs.finished import read_results
@@ -40,7 +40,9 @@ def rescore(run: Path, names: Sequence[str], fits: Path | None, reread: bool, ou
     from fieldscope.eval.runs.rescore import Rescorer, require_same_questions
 
     if not (run / "manifest.json").is_file():
-        raise ConfigError(f"{run} is no run's folder; name that of one strategy, below what `fieldscope eval` wrote")
+        raise ConfigError(
+            f"{run} is not a run's folder; name the folder of one strategy in the output of `fieldscope eval`"
+        )
     results = read_results(run)
     recording = make_recording(recorded_lines([run], None, {run: results}))
     (recorded,) = recording.runs
@@ -92,7 +94,7 @@ async def _evaluate(
 
 
 def _calibration(recording: Recording, strategy: Strategy, fits: Path | None) -> Calibration | None:
-    """What fits a strategy: from a file where one is named, else what the run had, or what was fitted since."""
+    """The calibration for a strategy: from the file if there is one, else the run's, else one fitted since."""
     from fieldscope.agent.calibration import calibration_key
 
     model = recording.lmm.identity if recording.lmm else None
@@ -101,8 +103,8 @@ def _calibration(recording: Recording, strategy: Strategy, fits: Path | None) ->
     if model is None or strategy.fusion.method != "posterior":
         return None
     key = calibration_key(model, strategy, recording.encoder)
-    if found := next((fit for fit in load_calibrations(fits) if fit.fits(key)), None):
-        return found
+    if fitting := next((fit for fit in load_calibrations(fits) if fit.fits(key)), None):
+        return fitting
     raise ConfigError(f"{fits} has no calibration for the model, prompts and first stage of {strategy.name!r}")
 
 
@@ -113,7 +115,7 @@ def _responses(stack: ExitStack) -> Responses:
 
     path = Settings().store_path
     if not path.exists():
-        raise CacheError(f"there is no response cache at {path}, so no answer can be read again; leave --reread out")
+        raise CacheError(f"there is no response cache at {path} to read answers from; leave --reread out")
     store = stack.enter_context(closing(SqliteStore(path)))
 
     def response(key: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What was left out of a collection, and why, in a few lines."""
+"""The images that were skipped, and why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _NAMED = 3
 
 
 def skipped_lines(skipped: Mapping[str, str]) -> list[str]:
-    """The count, and a line for each reason with the names of the first files. None where nothing was skipped."""
+    """The count, and a line for each reason with the names of the first files. No lines where nothing was skipped."""
     names: dict[str, list[str]] = {}
     for name, reason in skipped.items():
         names.setdefault(reason, []).append(name)

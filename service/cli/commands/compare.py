@@ -53,44 +53,44 @@ def compare(
     """
     from fieldscope.service.workflows.compare import compare_finished
 
-    found = compare_finished(runs, metrics, price_file)
+    comparison = compare_finished(runs, metrics, price_file)
     if markdown:
         from fieldscope.service.viewer.report.markdown import render_markdown
 
-        write_text(markdown, render_markdown(found))
+        write_text(markdown, render_markdown(comparison))
     if html:
         from fieldscope.service.viewer.report.page import render_page
 
-        write_text(html, render_page(found))
+        write_text(html, render_page(comparison))
     if as_json:
         from fieldscope.service.viewer.report.rows import payload
 
-        show_json(payload(found))
+        show_json(payload(comparison))
     else:
-        _show(found, [file for file in (markdown, html) if file])
+        _show(comparison, [file for file in (markdown, html) if file])
 
 
-def _show(found: Contrast, written: Sequence[Path]) -> None:
+def _show(comparison: Contrast, written: Sequence[Path]) -> None:
     from fieldscope.service.viewer.report import wording
     from fieldscope.service.viewer.report.sheets import EXPLAINED, groups_sheet, pairs_sheet, queries_sheet, runs_sheet
 
-    show(_table(runs_sheet(found)))
-    show(*(_table(pairs_sheet(found, metric)) for metric in found.metrics))
-    few = len(found.pairs) <= _LISTED
-    if few and "supercategory" in found.pairs[0].groups:
-        show(_table(groups_sheet(found, "supercategory")))
-    for pair in found.pairs if few else ():
-        for what, queries in (("won", pair.won(found.main)), ("lost", pair.lost(found.main))):
+    show(_table(runs_sheet(comparison)))
+    show(*(_table(pairs_sheet(comparison, metric)) for metric in comparison.metrics))
+    few = len(comparison.pairs) <= _LISTED
+    if few and "supercategory" in comparison.pairs[0].groups:
+        show(_table(groups_sheet(comparison, "supercategory")))
+    for pair in comparison.pairs if few else ():
+        for what, queries in (("won", pair.won(comparison.main)), ("lost", pair.lost(comparison.main))):
             if queries:
-                title = f"{pair.b.name} against {pair.a.name}: {what} most in {found.main}, percent"
-                show(_table(queries_sheet(found, pair, queries[:_LISTED], title)))
+                title = f"{pair.b.name} against {pair.a.name}: {what} most in {comparison.main}, percent"
+                show(_table(queries_sheet(comparison, pair, queries[:_LISTED], title)))
                 show(f"to see why: {wording.trace_command(pair, queries[0])}", "")
-    show(EXPLAINED, "", *wording.findings(found))
+    show(EXPLAINED, "", *wording.findings(comparison))
     if written:
         show(f"Written: {', '.join(map(str, written))}")
     else:
         show("--html FILE, --markdown FILE and --json have all queries and groups")
-    for note in found.notes:
+    for note in comparison.notes:
         warn(note)
 
 
