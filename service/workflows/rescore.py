@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from fieldscope.core.errors import CacheError, ConfigError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.service.wiring.bundled import FOREIGN
 from fieldscope.service.wiring.calibrations import find_calibration, load_calibrations
-from fieldscope.service.wiring.feedback import keeping
+from fieldscope.service.wiring.feedback import keeping, run_progress
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
 from fieldscope.service.workflows.replay import chosen_strategies, recorded_limit
@@ -70,11 +69,10 @@ async def _evaluate(
     out: Path,
 ) -> list[RunSummary]:
     from fieldscope.eval.harness import evaluate
-    from fieldscope.eval.progress import LiveProgress
     from fieldscope.eval.runs.inputs import input_lines
 
     limit, done = recorded_limit(recording), []
-    with LiveProgress() if sys.stderr.isatty() else nullcontext() as live:
+    with run_progress() as progress:
         for rescorer in rescorers:
             strategy, fit = rescorer.strategy, fitted[rescorer.strategy.name]
             model = recording.lmm.identity if recording.lmm and strategy.prompts else None
@@ -86,7 +84,7 @@ async def _evaluate(
                 limit=limit,
                 query_concurrency=1,
                 calibrations={strategy.name: fingerprint(fit.model_dump(mode="json"))} if fit else None,
-                progress=live,
+                progress=progress,
                 inputs={strategy.name: input_lines(recording.benchmark, strategy, fit)},
                 live=False,
             )
