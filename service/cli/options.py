@@ -80,9 +80,7 @@ def lmm_flags(url: str, *, defaults: bool) -> dict[str, Option]:
     return {
         "lmm": flag("lmm", url, "An OpenAI-compatible server, such as http://localhost:8000.", metavar="URL"),
         "model": flag("model", "model", "The name under which the server serves the model.", metavar="NAME"),
-        "revision": flag(
-            "revision", "revision", "The version of the model, if its name does not tell.", metavar="TEXT"
-        ),
+        "revision": flag("revision", "revision", "The model's version, if its name does not tell.", metavar="TEXT"),
         "max-side": flag("max-side", "max_side", max_side, DEFAULT_MAX_SIDE, type=COUNT, metavar="PIXELS"),
         "concurrency": flag(
             "concurrency", "concurrency", "How many calls run at once.", DEFAULT_CONCURRENCY, type=COUNT, metavar="N"

@@ -52,7 +52,7 @@ def caption_index(folder: Path, settings: Settings) -> Captioned:
         warn(flag)
     with progress("captioning images") as report:
         work = _caption_images(images, ids, settings, report)
-        kept = "captions so far are in the cache, and the same command finds them there"
+        kept = "captions so far are in the cache; rerun this command to continue"
         captions, failed = interruptible(work, kept)
     if not captions:
         raise LMMError(f"none of {len(ids)} images got a caption; the first: {next(iter(failed.values()))}")

@@ -35,7 +35,7 @@ def index_folder(folder: Path, out: Path, settings: Settings) -> Indexed:
     for flag in flags:
         warn(flag)
     encoder = load_encoder(settings)
-    kept = f"what was encoded is kept in {out}, and the same command goes on there"
+    kept = f"the images encoded so far are kept in {out}; rerun this command to continue"
     with keeping(kept), progress("encoding images") as report:
         build = build_index(collection, encoder, out, encoder_name=settings.clip or "bundled", progress=report)
     return Indexed(build, flags)

@@ -49,7 +49,7 @@ def rescore(run: Path, names: Sequence[str], fits: Path | None, reread: bool, ou
     for strategy in strategies:
         require_same_questions(strategy, {prompt.name: prompt.fingerprint for prompt in recorded.strategy.prompts}, run)
     flags = (FOREIGN,) if FOREIGN in recorded.flags else ()
-    with ExitStack() as stack, keeping(f"finished queries are kept in {out}, and the same command goes on there"):
+    with ExitStack() as stack, keeping(f"finished queries are kept in {out}; rerun this command to continue"):
         responses = _responses(stack) if reread else None
         images, model = recording.benchmark.images, recording.lmm
         fitted = {strategy.name: _calibration(recording, strategy, fits) for strategy in strategies}

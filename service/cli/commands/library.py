@@ -21,7 +21,7 @@ def index(folder: Path, out: Path, as_json: bool, settings: Settings) -> None:
     """Make a folder of images searchable.
 
     A CLIP encodes the images in FOLDER, or in Parquet files there, into the index. Encoded images are kept: after an
-    interruption the same command continues, and later it adds new images. An image is recognised by its content,
+    interruption, rerun the command to continue; later it adds new images. An image is recognised by its content,
     whatever its file is called. Other files, and images that can't be read, are listed with the reason, here and in
     skipped.json in the index.
     """
@@ -45,7 +45,7 @@ def caption(folder: Path, as_json: bool, settings: Settings) -> None:
     """Describe the images of an index in words.
 
     The LMM writes a caption for every image of INDEX, which `fieldscope index` made. Strategies with a caption weight
-    then compare queries with the captions, too. After an interruption the same command continues.
+    then compare queries with the captions, too. After an interruption, rerun the command to continue.
     """
     from fieldscope.service.workflows.caption import caption_index
 
