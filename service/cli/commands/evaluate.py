@@ -91,8 +91,8 @@ def evaluate(
     A grid runs on a validation split and is shown best first. On the test split only a single --member is allowed: the
     one that was chosen.
 
-    Finished queries in the output folder are kept: after an interruption, rerun the command to continue. If a budget runs
-    out, the query is ranked by the answers so far.
+    Finished queries in the output folder are kept: after an interruption, rerun the command to continue. If a budget
+    runs out, the query is ranked by the answers so far.
 
     --replay FILE needs no benchmark, model, server or images: it repeats recorded runs, or runs any strategy whose
     calls are all recorded. It stops at the first call that is not.
