@@ -33,97 +33,76 @@ strategy_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 
 split_option = click.option("--split", metavar="NAME", help="test, validation, ...  [default: test]")
-runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN ...", type=click.Path(path_type=Path))
 
 
-def folder_option(help_text: str, *names: str, **options: Any) -> Callable[[Any], Any]:
+Option = Callable[[Any], Any]
+
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+COUNT = click.IntRange(min=1)
+_SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+def folder_option(help_text: str, *names: str, **options: Any) -> Option:
     """`--out FOLDER`, or an option of other `names` that takes a folder."""
-    kind = click.Path(path_type=Path, file_okay=False)
-    return click.option(*(names or ("--out",)), type=kind, metavar="FOLDER", help=help_text, **options)
+    return click.option(*(names or ("--out",)), type=FOLDER, metavar="FOLDER", help=help_text, **options)
 
 
-def file_option(*names: str, help_text: str, **options: Any) -> Callable[[Any], Any]:
+def file_option(*names: str, help_text: str, **options: Any) -> Option:
     """An option that takes a file."""
-    kind = click.Path(path_type=Path, dir_okay=False)
-    return click.option(*names, type=kind, metavar="FILE", help=help_text, **options)
+    return click.option(*names, type=FILE, metavar="FILE", help=help_text, **options)
 
 
-def price_option(purpose: str) -> Callable[[Any], Any]:
+def count_option(*names: str, help_text: str, metavar: str = "N", **options: Any) -> Option:
+    """An option that takes a whole number from 1 on."""
+    return click.option(*names, type=COUNT, metavar=metavar, help=help_text, **options)
+
+
+def price_option(purpose: str) -> Option:
     """`--prices FILE`."""
-    text = (
-        f"{purpose} YAML with input_per_million, output_per_million and currency, or with these below the name of each "
-        "model."
-    )
-    return file_option("--prices", "price_file", help_text=text)
+    content = "YAML with input_per_million, output_per_million and currency, or with these below each model's name."
+    return file_option("--prices", "price_file", help_text=f"{purpose} {content}")
 
 
-runs_out = folder_option("The folder for the runs, with a folder for each strategy.", "-o", "--out", required=True)
+def lmm_flags(url: str, *, defaults: bool) -> dict[str, Option]:
+    """The flags about the LMM and its server, by their names. The one for the server's address sets the parameter
+    `url`; without `defaults` a flag that is not given is None."""
 
-_CLIP = click.option(
+    def flag(name: str, parameter: str, help_text: str, default: Any = None, **kind: Any) -> Option:
+        shown = {"default": default, "show_default": True} if defaults and default is not None else {}
+        return click.option(f"--{name}", parameter, help=help_text, **kind, **shown)
+
+    server = "An OpenAI-compatible server, such as http://localhost:8000, or another back end by its name."
+    timeout = "Time limit for one attempt of a call to the server, from the first to the last byte."
+    attempts = "At most N attempts for a call that timed out or met a temporary error."
+    cache = "on: ask only new questions. refresh: ask all again. replay: ask nothing. off: keep no answers."
+    max_side = "Scale larger images down before they are sent to the server."
+    return {
+        "lmm": flag("lmm", url, server, metavar="URL|NAME[:ARG]"),
+        "model": flag("model", "model", "The name under which the server serves the model.", metavar="NAME"),
+        "revision": flag("revision", "revision", "The model's version, if its name does not tell.", metavar="TEXT"),
+        "max-side": flag("max-side", "max_side", max_side, DEFAULT_MAX_SIDE, type=COUNT, metavar="PIXELS"),
+        "concurrency": flag(
+            "concurrency", "concurrency", "How many calls run at once.", DEFAULT_CONCURRENCY, type=COUNT, metavar="N"
+        ),
+        "request-timeout": flag(
+            "request-timeout", "request_timeout", timeout, DEFAULT_REQUEST_TIMEOUT, type=_SECONDS, metavar="SECONDS"
+        ),
+        "attempts": flag("attempts", "attempts", attempts, DEFAULT_ATTEMPTS, type=COUNT, metavar="N"),
+        "cache": flag("cache", "cache_mode", cache, "on", type=click.Choice(CACHE_MODES)),
+    }
+
+
+clip_option = click.option(
     "--clip",
     metavar="NAME[:ARG]",
     help="The first stage's CLIP: MODEL:PRETRAINED as open_clip names it, a folder, or an encoder of another "
     "package by its name.  [default: the bundled one]",
 )
-_SERVER = (
-    click.option(
-        "--lmm",
-        "lmm_url",
-        metavar="URL|NAME[:ARG]",
-        help="An OpenAI-compatible server, such as http://localhost:8000, or another back end by its name.",
-    ),
-    click.option("--model", metavar="NAME", help="The model to ask there."),
-)
-_MAX_SIDE = click.option(
-    "--max-side",
-    type=click.IntRange(min=1),
-    default=DEFAULT_MAX_SIDE,
-    show_default=True,
-    metavar="PIXELS",
-    help="Scale larger images down before they are sent to the server.",
-)
-_REQUEST_TIMEOUT = click.option(
-    "--request-timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=DEFAULT_REQUEST_TIMEOUT,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time limit for one attempt of a call to the server, from the first to the last byte.",
-)
-_LMM = (
-    *_SERVER,
-    click.option(
-        "--revision",
-        metavar="TEXT",
-        help="The version of the model, if the server may change it under the same name.",
-    ),
-    _MAX_SIDE,
-    click.option(
-        "--concurrency",
-        type=click.IntRange(min=1),
-        default=DEFAULT_CONCURRENCY,
-        show_default=True,
-        metavar="N",
-        help="How many calls run at once.",
-    ),
-    _REQUEST_TIMEOUT,
-    click.option(
-        "--attempts",
-        type=click.IntRange(min=1),
-        default=DEFAULT_ATTEMPTS,
-        show_default=True,
-        metavar="N",
-        help="At most N attempts for a call that timed out or met a temporary error.",
-    ),
-    click.option(
-        "--cache",
-        "cache_mode",
-        type=click.Choice(CACHE_MODES),
-        default="on",
-        show_default=True,
-        help="on: ask only new questions. refresh: ask all again. replay: ask nothing. off: keep no answers.",
-    ),
-)
+runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN ...", type=PATH)
+runs_out = folder_option("The folder for the runs, with a folder for each strategy.", "-o", "--out", required=True)
+_LMM = lmm_flags("lmm_url", defaults=True)
 _DRY_RUN = (
     click.option("--dry-run", is_flag=True, help="Print how many calls it would make, and make none."),
     price_option("With --dry-run: what the calls would cost."),
@@ -132,7 +111,7 @@ _DRY_RUN = (
 
 def clip_options(command: Function) -> Function:
     """`--clip`; the command gets `settings`."""
-    return _with_settings(command, _CLIP)
+    return _with_settings(command, clip_option)
 
 
 def model_options(command: Function) -> Function:
@@ -141,13 +120,13 @@ def model_options(command: Function) -> Function:
     A server's key is no option, since other users of a machine can see command lines: it comes from the environment,
     FIELDSCOPE_API_KEY or OPENAI_API_KEY.
     """
-    return _with_settings(command, *_LMM, _CLIP)
+    return _with_settings(command, *_LMM.values(), clip_option)
 
 
 def server_options(command: Function) -> Function:
     """`--lmm`, `--model`, `--max-side` and `--request-timeout`, for commands without a cache; the command gets
     `settings`."""
-    return _with_settings(command, *_SERVER, _MAX_SIDE, _REQUEST_TIMEOUT)
+    return _with_settings(command, *(_LMM[flag] for flag in ("lmm", "model", "max-side", "request-timeout")))
 
 
 def budget_options(command: Function) -> Function:
@@ -188,7 +167,7 @@ def dry_run_options(command: Function) -> Function:
 
 
 def _with_budget(command: Function, name: str, prefix: str, calls: str, tokens: str, deadline: str) -> Function:
-    number, seconds = click.IntRange(min=0), click.FloatRange(min=0, min_open=True)
+    number, seconds = click.IntRange(min=0), _SECONDS
     limits: tuple[tuple[str, str, click.ParamType[Any], str, str], ...] = (
         ("max_calls", "max-calls", number, "N", calls),
         ("max_tokens", "max-tokens", number, "N", tokens),

@@ -4,93 +4,51 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from fieldscope.service.wiring.settings import CACHE_MODES
+from fieldscope.service.cli.options import PATH, file_option, folder_option, lmm_flags
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
-
-CONFIG = click.option(
+CONFIG = file_option(
     "--config",
-    "config",
-    type=_FILE,
-    metavar="FILE",
-    help="Settings in TOML.  [default: fieldscope.toml here, or in the user's configuration folder]",
+    help_text="Settings in TOML.  [default: fieldscope.toml here, or in the user's configuration folder]",
 )
 DATA = (
-    click.option("--keys", type=_FILE, metavar="FILE", help="The file with the hashes of the API keys."),
-    click.option("--data", type=_FOLDER, metavar="FOLDER", help="The folder for uploaded images, traces and jobs."),
+    file_option("--keys", help_text="The file with the hashes of the API keys."),
+    folder_option("The folder for uploaded images, traces and jobs.", "--data"),
 )
+
+
+def _several(*names: str, metavar: str, help_text: str, **options: Any) -> Callable[[Any], Any]:
+    return click.option(*names, multiple=True, metavar=metavar, help=f"May be repeated. {help_text}", **options)
+
+
 _ALL = (
     click.option("--host", metavar="HOST", help="The address to listen on.  [default: 127.0.0.1]"),
-    click.option(
-        "--port", type=click.IntRange(0, 65535), metavar="PORT", help="The port; 0 picks a free one.  [default: 8080]"
-    ),
-    click.option(
+    click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="0 picks a free one.  [default: 8080]"),
+    _several(
         "--collection",
         "collections",
-        multiple=True,
         metavar="NAME=FOLDER",
-        help="A folder of images, or an index of `fieldscope index`. May be repeated.  [default: FieldNotes' images]",
+        help_text="A folder of images, or an index of `fieldscope index`.  [default: FieldNotes' images]",
     ),
-    click.option("--lmm", metavar="URL", help="An OpenAI-compatible server, such as http://localhost:8000."),
-    click.option("--model", metavar="NAME", help="The name under which the server serves the model."),
-    click.option(
-        "--revision", metavar="TEXT", help="The version of the model, if the server may change it under the same name."
-    ),
-    click.option(
-        "--concurrency", type=click.IntRange(min=1), metavar="N", help="How many calls to the LMM run at once."
-    ),
-    click.option(
-        "--max-side",
-        type=click.IntRange(min=1),
-        metavar="PIXELS",
-        help="Scale larger images down before they are sent.",
-    ),
-    click.option(
-        "--request-timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="SECONDS",
-        help="Time limit for one attempt of a call to the LMM's server.",
-    ),
-    click.option(
-        "--attempts", type=click.IntRange(min=1), metavar="N", help="At most N attempts for a call to the LMM's server."
-    ),
+    *lmm_flags("lmm", defaults=False).values(),
     click.option("--clip", metavar="NAME", help="MODEL:PRETRAINED, a folder, or none.  [default: the bundled one]"),
-    click.option("--cache", "cache_mode", type=click.Choice(CACHE_MODES), help="As for `fieldscope rerank`."),
-    click.option("--cache-file", type=_FILE, metavar="FILE", help="The response cache."),
+    file_option("--cache-file", help_text="The response cache."),
     click.option("--strategy", metavar="NAME", help="The strategy of requests that name none.  [default: agent]"),
-    click.option(
-        "--strategies",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="FILE|FOLDER",
-        help="Your own strategies. May be repeated.",
-    ),
-    click.option(
-        "--image-host",
-        "image_hosts",
-        multiple=True,
-        metavar="HOST",
-        help="A host to fetch images from. May be repeated.  [default: none]",
-    ),
+    _several("--strategies", metavar="FILE|FOLDER", help_text="Your own strategies.", type=PATH),
+    _several("--image-host", "image_hosts", metavar="HOST", help_text="Fetch images from HOST.  [default: none]"),
     *DATA,
-    click.option("--runs", type=_FOLDER, metavar="FOLDER", help="The runs that the viewer shows at /."),
-    click.option(
-        "--grace", type=click.FloatRange(0, 3600), metavar="SECONDS", help="How long a shutdown waits for requests."
-    ),
-    click.option(
+    folder_option("The runs that the viewer shows at /.", "--runs"),
+    click.option("--grace", type=click.FloatRange(0, 3600), metavar="SECONDS", help="How long a shutdown waits."),
+    _several(
         "--limit",
         "limits",
-        multiple=True,
         metavar="NAME=NUMBER",
-        help="A limit that `fieldscope config` lists, such as max_seconds=60. May be repeated.",
+        help_text="A limit that `fieldscope config` lists, such as max_seconds=60.",
     ),
 )
 

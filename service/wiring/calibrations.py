@@ -39,7 +39,7 @@ def find_calibration(model: str | None, strategy: Strategy, encoder: str | None)
 
 
 def _distance(calibration: Calibration, model: str) -> tuple[bool, int]:
-    """How far a calibration that fits is from having been made for just this."""
+    """How far a calibration that fits is from one that was made for exactly this model and these comparisons."""
     key = calibration.key
     return (True, 0) if key is None else (key.model != model, len(key.comparing))
 

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class Feedback(Protocol):
-    """Someone who listens to a workflow."""
+    """Who receives what a workflow says."""
 
     def warn(self, message: str) -> None:
         """One line about something that makes a result worth less."""
         ...
 
     def note(self, message: str) -> None:
-        """One line that is good to know."""
+        """One line of information."""
         ...
 
     def error(self, message: str) -> None:
@@ -46,7 +46,7 @@ class Feedback(Protocol):
 
 
 class Silent:
-    """Feedback that goes nowhere."""
+    """Feedback that is dropped."""
 
     def warn(self, message: str) -> None:
         pass
@@ -69,7 +69,7 @@ _listener: ContextVar[Feedback] = ContextVar("feedback", default=Silent())  # no
 
 @contextmanager
 def listening(feedback: Feedback) -> Iterator[None]:
-    """Send all that is said within to this listener."""
+    """Send all warnings, notes and progress of this context to `feedback`."""
     token = _listener.set(feedback)
     try:
         yield
@@ -83,7 +83,7 @@ def warn(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """One line that is good to know."""
+    """One line of information."""
     _listener.get().note(message)
 
 

@@ -22,7 +22,7 @@ FOR_CALLS = 0.8
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
 
-ANSWERS_KEPT = "answers so far are in the cache, and the same command finds them there"
+ANSWERS_KEPT = "answers so far are in the cache; rerun this command to continue"
 """What an interruption leaves of work that only asks a model."""
 
 T = TypeVar("T")

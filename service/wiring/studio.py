@@ -62,11 +62,11 @@ class StudioContext(BaseModel):
 
 
 class StudioInput(BaseModel):
-    """A query over FieldNotes' test pictures."""
+    """A query over FieldNotes' test images."""
 
     model_config = ConfigDict(frozen=True)
 
-    text: str = Field(description="What the pictures should show, in FieldNotes' words.")
+    text: str = Field(description="What the images should show, in FieldNotes' words.")
     id: str = Field(default="query", description="The query's name in the result.")
 
 
@@ -99,9 +99,9 @@ async def make_graph(runtime: ServerRuntime[Any]) -> StudioGraph:
         return await asyncio.to_thread(_build, (execution and execution.context) or {})
 
 
-def _build(given: Mapping[str, Any]) -> StudioGraph:
+def _build(values: Mapping[str, Any]) -> StudioGraph:
     # Names that begin with two underscores are the server's own.
-    chosen = {name: value for name, value in given.items() if not name.startswith("__")}
+    chosen = {name: value for name, value in values.items() if not name.startswith("__")}
     context = validated(StudioContext, chosen, "context", ConfigError)
     strategy = load_strategy(context.strategy)
 
@@ -109,7 +109,7 @@ def _build(given: Mapping[str, Any]) -> StudioGraph:
         with _server_errors():
             query = make_query(state.text).model_copy(update={"id": state.id})
             await asyncio.to_thread(require_query_words, query, strategy, Settings())
-            agent = Agent(await asyncio.to_thread(_deps, strategy), strategy)
+            agent = Agent(await asyncio.to_thread(_resources, strategy), strategy)
             result = await agent.rerank(query, budget=context.budget())
             return {"result": result.model_dump(mode="json")}  # so that a thread holds plain JSON
 
@@ -123,16 +123,16 @@ def _build(given: Mapping[str, Any]) -> StudioGraph:
 
 
 def _stages(strategy: Strategy) -> _Stages:
-    """The stages of a strategy, to look at and not to run: there are no models behind them."""
+    """The stages of a strategy, for the drawing: they have no models and can't run."""
     shown = Agent(Resources(images=FilesCollection({}), lmm=RecordedLMM("", {}, {})), strategy).graph
     return _Stages(**{name: value for name, value in vars(shown).items() if name != "__orig_class__"})
 
 
-def _deps(strategy: Strategy) -> Resources:
-    """What a run of a strategy needs, with the calibration that was fitted for it."""
+def _resources(strategy: Strategy) -> Resources:
+    """The resources of a run, with the calibration that fits its strategy."""
     with _LOADING:
-        deps, identity, encoder = _bundled()
-    return replace(deps, calibration=find_calibration(identity, strategy, encoder))
+        resources, identity, encoder = _bundled()
+    return replace(resources, calibration=find_calibration(identity, strategy, encoder))
 
 
 @cache
@@ -148,7 +148,7 @@ def _bundled() -> tuple[Resources, str, str]:
 
 @contextmanager
 def _server_errors() -> Iterator[None]:
-    """The server shows the words of Python's own errors, and hides those of all others."""
+    """Raise `RuntimeError` instead of errors of our own, whose messages the server would hide."""
     try:
         yield
     except FieldscopeError as error:

@@ -25,8 +25,8 @@ _AGE = re.compile(r"(\d{1,6})([hdw])")
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found in the cache: how many entries, why some can't be what they say they are (by key), why others are
-    what a model said and yet no answer, and what SQLite finds wrong with the file."""
+    """The number of entries; by key, why some do not match their checksums (`bad`) and why others are no usable answers
+    (`unusable`); and what SQLite finds wrong with the file."""
 
     entries: int
     bad: dict[str, str]
@@ -41,10 +41,10 @@ def cache_path() -> Path:
 
 def parse_age(text: str) -> timedelta:
     """`12h`, `30d` or `8w`. Raises ValueError for anything else."""
-    found = _AGE.fullmatch(text.strip())
-    if found is None:
+    age = _AGE.fullmatch(text.strip())
+    if age is None:
         raise ValueError(f"{text!r} is no age; write hours, days or weeks, such as 12h, 30d or 8w")
-    return int(found[1]) * _UNITS[found[2]]
+    return int(age[1]) * _UNITS[age[2]]
 
 
 def age_of(asked_at: str | None, now: datetime | None = None) -> str:
@@ -60,8 +60,8 @@ def age_of(asked_at: str | None, now: datetime | None = None) -> str:
 
 
 @contextmanager
-def opened() -> Iterator[SqliteStore | None]:
-    """The response cache, or None where there is none: looking makes none."""
+def open_cache() -> Iterator[SqliteStore | None]:
+    """The response cache; None where there is none, and none is made."""
     from fieldscope.cache.sqlite import SqliteStore
 
     path = cache_path()
@@ -76,7 +76,7 @@ def stats() -> StoreStats:
     """How much there is."""
     from fieldscope.cache.store import StoreStats
 
-    with opened() as store:
+    with open_cache() as store:
         return StoreStats(size_bytes=0, models={}) if store is None else store.stats()
 
 
@@ -87,7 +87,7 @@ def verify() -> Verified:
     bad: dict[str, str] = {}
     unusable: dict[str, str] = {}
     entries = 0
-    with opened() as store:
+    with open_cache() as store:
         if store is None:
             return Verified(0, {}, {}, [])
         total = store.stats().entries
@@ -138,7 +138,7 @@ def export_runs(runs: Sequence[Path], file: Path) -> ArchiveHeader:
     from fieldscope.cache.store import MemoryStore
     from fieldscope.eval.runs.recording import write_recording
 
-    with opened() as store:
+    with open_cache() as store:
         return write_recording(file, runs, store or MemoryStore())
 
 

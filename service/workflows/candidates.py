@@ -1,4 +1,4 @@
-"""Candidates from a user's own images: each with the first stage's score, unreadable images apart."""
+"""Candidates from images that the user chose, with the first stage's scores; unreadable images apart."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_chosen(paths: Sequence[Path]) -> Chosen:
 
     for path in paths:
         if not str(path).isprintable():
-            raise ConfigError(f"{str(path)!r} has a name that can't be shown; rename it")
+            raise ConfigError(f"{str(path)!r} has a name with characters that can't be shown; rename it")
     there = [path for path in paths if path.exists()]
     missing = {path.as_posix(): f"{str(path)!r} does not exist; check the path" for path in paths if path not in there}
     images = open_collection(there or paths)

@@ -1,14 +1,19 @@
-"""What the LMM says that each image of a library shows."""
+"""Captions: what the LMM says that each image of an index shows."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldscope.service.wiring.feedback import progress
+from fieldscope.core.errors import LMMError
+from fieldscope.service.wiring.bundled import FOREIGN
+from fieldscope.service.wiring.feedback import progress, warn
 from fieldscope.service.wiring.interruption import interruptible
-from fieldscope.service.wiring.models import open_lmm
+from fieldscope.service.wiring.models import load_encoder, open_lmm, require_server
+from fieldscope.service.wiring.own_pictures import all_fieldnotes
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,14 +25,40 @@ MAX_TOKENS = 512
 """As a strategy asks about a reference image by default, so that both find one answer in the cache."""
 
 
-def caption_images(
-    images: ImageSource, image_ids: Sequence[str], settings: Settings
-) -> tuple[dict[str, str], dict[str, str]]:
-    """A caption by image id, in the order of the ids, and for each image without one the reason. What was asked before
-    comes from the cache."""
+@dataclass(frozen=True)
+class Captioned:
+    """How many of an index's images have a caption, why the others (by id) have none, and the warnings."""
+
+    images: int
+    captioned: int
+    failed: Mapping[str, str]
+    flags: tuple[str, ...]
+
+
+def caption_index(folder: Path, settings: Settings) -> Captioned:
+    """Write a caption for every image of an index, and keep them with it. Answers of an earlier call are in the cache.
+
+    Raises `IndexMismatchError` for an index of another CLIP, and `LMMError` where no image gets a caption.
+    """
+    from fieldscope.retrieval.captions import write_captions
+    from fieldscope.retrieval.library import open_library
+
+    require_server(settings)
+    encoder = load_encoder(settings)
+    library = open_library(folder, encoder)
+    images, ids = library.collection, library.ids
+    flags = () if (settings.clip and settings.lmm_url) or all_fieldnotes(images, ids) else (FOREIGN,)
+    for flag in flags:
+        warn(flag)
     with progress("captioning images") as report:
-        work = _caption_images(images, image_ids, settings, report)
-        return interruptible(work, "captions so far are in the cache, and the same command finds them there")
+        work = _caption_images(images, ids, settings, report)
+        kept = "captions so far are in the cache; rerun this command to continue"
+        captions, failed = interruptible(work, kept)
+    if not captions:
+        raise LMMError(f"none of {len(ids)} images got a caption; the first: {next(iter(failed.values()))}")
+    with progress("encoding captions") as report:
+        write_captions(folder, captions, encoder, report)
+    return Captioned(len(ids), len(captions), failed, flags)
 
 
 async def _caption_images(

@@ -1,4 +1,4 @@
-"""Python's garbage collector, told to look less often."""
+"""Python's garbage collector, run less often."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _SELDOM = (100_000, 50, 50)  # Python's own: after 700 new objects, each generat
 
 @contextmanager
 def seldom_collecting() -> Iterator[None]:
-    """A replay keeps nearly all that it makes, in many small objects. To look through all of them again and again takes
-    a third of its time, and finds nothing. Where pictures and tensors come and go it is worth its time."""
+    """Collect less often. A replay keeps nearly all of its many small objects: looking through them again and again
+    takes a third of its time and frees nothing. Work with images and tensors should not use this."""
     before = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(*_SELDOM)

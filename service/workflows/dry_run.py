@@ -1,4 +1,4 @@
-"""What a command would ask and what it would cost, before any model is loaded or asked."""
+"""What a command would ask and what that would cost, without loading or asking a model."""
 
 from __future__ import annotations
 
@@ -145,13 +145,13 @@ def payload(outlooks: Sequence[Outlook]) -> dict[str, Any]:
 
 
 def _calibration(strategy: Strategy, settings: Settings) -> Calibration | None:
-    """What was measured of this model with these prompts. The first stage does not matter to what is asked."""
+    """A calibration of this model with these prompts, after whatever first stage."""
     from fieldscope.agent.calibration import calibration_key
 
     prompts = calibration_key("", strategy, None).prompts
     fitting = (
-        found
-        for found in all_calibrations()
-        if found.key and is_lmm_of(found.key.model, settings) and prompts.items() <= found.key.prompts.items()
+        fit
+        for fit in all_calibrations()
+        if fit.key and is_lmm_of(fit.key.model, settings) and prompts.items() <= fit.key.prompts.items()
     )
     return next(fitting, None) if prompts else None

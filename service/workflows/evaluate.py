@@ -155,7 +155,7 @@ def run_opened(opened: OpenEvaluation) -> EvaluatedRuns:
     """Run every strategy into its folder, the finished queries of an earlier run kept. Ctrl-C ends it, and says what
     is kept. Raises what `fieldscope.eval.harness.evaluate` raises."""
     replays = opened.workload.recording is not None or opened.contests[0].settings.cache_mode == "replay"
-    kept = f"finished queries are kept in {opened.out}, and the same command goes on there"
+    kept = f"finished queries are kept in {opened.out}; rerun this command to continue"
     with seldom_collecting() if replays else nullcontext():
         return interruptible(run_opened_async(opened), kept)
 

@@ -33,7 +33,7 @@ def rank_published(file: Path, benchmark: Path, names: Sequence[str], split: str
     for strategy in strategies:
         if strategy.verify is None or strategy.verify.by_predicates or strategy.compare:
             raise ConfigError(
-                f"strategy {strategy.name!r} asks other questions than were published; name one that asks the whole "
+                f"strategy {strategy.name!r} asks questions without published answers; name one that asks the whole "
                 "query about each image, such as yes-no or yes-no-fused"
             )
     loaded = open_rerank(benchmark, split)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fieldscope.agent.trace_view import verdicts_by_image, weakest
 from fieldscope.core.errors import ImageError
 from fieldscope.core.spreadsheet import cell
+from fieldscope.service.workflows.skipped import skipped_data
 
 if TYPE_CHECKING:
     from fieldscope.agent.types import RankedCandidate, RerankResult, Verdict
@@ -46,7 +47,7 @@ class RankedQuery:
             "models": self.models,
             "predicates": [predicate.model_dump(mode="json") for predicate in result.predicates],
             "ranking": [self.entry(ranked) for ranked in result.ranking[:top]],
-            "skipped": [{"image": image, "reason": reason} for image, reason in self.skipped.items()],
+            "skipped": skipped_data(self.skipped),
             "ended": result.ended,
             "flags": list(result.flags),
             "cost": {

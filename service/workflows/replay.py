@@ -1,4 +1,4 @@
-"""Replays: recorded runs in the place of a benchmark's files, a first stage, pictures and a model."""
+"""Replays: recorded runs instead of a benchmark's files, a first stage, images and a model."""
 
 from __future__ import annotations
 
@@ -100,12 +100,14 @@ def chosen_strategies(recording: Recording | None, names: Sequence[str], otherwi
     recorded = {run.strategy.name: run.strategy for run in recording.runs}
     if not names:
         if len(recorded) < len(recording.runs):
-            raise ConfigError("two recorded runs have strategies of one name; export them apart")
+            raise ConfigError("Two recorded runs have strategies of the same name. Export them separately.")
         return list(recorded.values())
     loaded = iter(load_strategies([name for name in names if name not in recorded]))
     chosen = [recorded[name] if name in recorded else next(loaded) for name in dict.fromkeys(names)]
     if len({strategy.name for strategy in chosen}) < len(chosen):
-        raise ConfigError("a strategy has the name of a recorded one; give it its own, it names the run's folder")
+        raise ConfigError(
+            "a strategy has the same name as a recorded one, and it names the run's folder; give it another name"
+        )
     return chosen
 
 
@@ -113,7 +115,7 @@ def recorded_limit(recording: Recording) -> int | None:
     """How many queries a replay goes through, None for all; says so where those are not all."""
     queries, every = recording.queries, len(recording.benchmark.queries)
     if not queries:
-        raise ConfigError("the recorded runs have not finished the first query; finish them, and export them again")
+        raise ConfigError("the recorded runs have no finished query; finish them and export them again")
     if queries < every:
-        note(f"the recording has the first {queries:,} of {every:,} queries")
+        note(f"The recording has the first {queries:,} of {every:,} queries.")
     return queries if queries < every else None

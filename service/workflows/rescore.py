@@ -1,11 +1,10 @@
-"""A finished run ranked again under other strategies, into folders of their own."""
+"""A finished run ranked again under other strategies, into other folders."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from fieldscope.core.errors import CacheError, ConfigError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.service.wiring.bundled import FOREIGN
 from fieldscope.service.wiring.calibrations import find_calibration, load_calibrations
-from fieldscope.service.wiring.feedback import keeping
+from fieldscope.service.wiring.feedback import keeping, run_progress
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
 from fieldscope.service.workflows.replay import chosen_strategies, recorded_limit
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
 def rescore(run: Path, names: Sequence[str], fits: Path | None, reread: bool, out: Path) -> list[RunSummary]:
     """Rank a run again under strategies by name or file (none: its own), into `out/<strategy>/`.
 
-    `fits` is a file of calibrations, in the place of what was fitted before; with `reread` the answers in the response
-    cache are read again. Raises `ConfigError` for a strategy that asks what the run did not.
+    `fits` is a file of calibrations that replace the run's; with `reread` the answers in the response cache are read
+    again. Raises `ConfigError` for a strategy that asks what the run did not.
     """
     from fieldscope.agent.resources import Resources
     from fieldscope.eval.runs.read import is_run, read_results
@@ -40,7 +39,9 @@ def rescore(run: Path, names: Sequence[str], fits: Path | None, reread: bool, ou
     from fieldscope.eval.runs.rescore import Rescorer, require_same_questions
 
     if not is_run(run):
-        raise ConfigError(f"{run} is no run's folder; name that of one strategy, below what `fieldscope eval` wrote")
+        raise ConfigError(
+            f"{run} is not a run's folder; name the folder of one strategy in the output of `fieldscope eval`"
+        )
     results = read_results(run)
     recording = make_recording(recorded_lines([run], None, {run: results}))
     (recorded,) = recording.runs
@@ -48,7 +49,7 @@ def rescore(run: Path, names: Sequence[str], fits: Path | None, reread: bool, ou
     for strategy in strategies:
         require_same_questions(strategy, {prompt.name: prompt.fingerprint for prompt in recorded.strategy.prompts}, run)
     flags = (FOREIGN,) if FOREIGN in recorded.flags else ()
-    with ExitStack() as stack, keeping(f"finished queries are kept in {out}, and the same command goes on there"):
+    with ExitStack() as stack, keeping(f"finished queries are kept in {out}; rerun this command to continue"):
         responses = _responses(stack) if reread else None
         images, model = recording.benchmark.images, recording.lmm
         fitted = {strategy.name: _calibration(recording, strategy, fits) for strategy in strategies}
@@ -68,11 +69,10 @@ async def _evaluate(
     out: Path,
 ) -> list[RunSummary]:
     from fieldscope.eval.harness import evaluate
-    from fieldscope.eval.progress import LiveProgress
     from fieldscope.eval.runs.inputs import input_lines
 
     limit, done = recorded_limit(recording), []
-    with LiveProgress() if sys.stderr.isatty() else nullcontext() as live:
+    with run_progress() as progress:
         for rescorer in rescorers:
             strategy, fit = rescorer.strategy, fitted[rescorer.strategy.name]
             model = recording.lmm.identity if recording.lmm and strategy.prompts else None
@@ -84,7 +84,7 @@ async def _evaluate(
                 limit=limit,
                 query_concurrency=1,
                 calibrations={strategy.name: fingerprint(fit.model_dump(mode="json"))} if fit else None,
-                progress=live,
+                progress=progress,
                 inputs={strategy.name: input_lines(recording.benchmark, strategy, fit)},
                 live=False,
             )
@@ -92,7 +92,7 @@ async def _evaluate(
 
 
 def _calibration(recording: Recording, strategy: Strategy, fits: Path | None) -> Calibration | None:
-    """What fits a strategy: from a file where one is named, else what the run had, or what was fitted since."""
+    """The calibration for a strategy: from the file if there is one, else the run's, else one fitted since."""
     from fieldscope.agent.calibration import calibration_key
 
     model = recording.lmm.identity if recording.lmm else None
@@ -101,8 +101,8 @@ def _calibration(recording: Recording, strategy: Strategy, fits: Path | None) ->
     if model is None or strategy.fusion.method != "posterior":
         return None
     key = calibration_key(model, strategy, recording.encoder)
-    if found := next((fit for fit in load_calibrations(fits) if fit.fits(key)), None):
-        return found
+    if fitting := next((fit for fit in load_calibrations(fits) if fit.fits(key)), None):
+        return fitting
     raise ConfigError(f"{fits} has no calibration for the model, prompts and first stage of {strategy.name!r}")
 
 
@@ -113,7 +113,7 @@ def _responses(stack: ExitStack) -> Responses:
 
     path = Settings().store_path
     if not path.exists():
-        raise CacheError(f"there is no response cache at {path}, so no answer can be read again; leave --reread out")
+        raise CacheError(f"there is no response cache at {path} to read answers from; leave --reread out")
     store = stack.enter_context(closing(SqliteStore(path)))
 
     def response(key: str) -> str | None:

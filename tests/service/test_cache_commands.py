@@ -123,7 +123,7 @@ def test_one_response_less(run: Run, elsewhere: Path) -> None:
     assert "never recorded" in failed(run("eval", "--replay", elsewhere, "--strategy", "true-false"))
     Path("mine.yaml").write_text("name: mine\nverify: {prompt: match_yes_no}\nfusion: {method: p_yes}\n")
     twice = run("eval", "--replay", elsewhere, "--strategy", "mine.yaml", "mine")
-    assert "has the name of a recorded one" in failed(twice)
+    assert "has the same name as a recorded one" in failed(twice)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_rescore(run: Run, exported: Path, world: World) -> None:
     assert "asks with the prompt 'match_true_false'" in failed(
         run("rescore", "made/mine", "--strategy", "true-false", "-o", "new")
     )
-    assert "is no run's folder" in failed(run("rescore", "made", "-o", "new"))
+    assert "is not a run's folder" in failed(run("rescore", "made", "-o", "new"))
     assert run("trace", "new/half", "q000").exit_code == 0
     (world.cache / "responses.sqlite").unlink()
     assert "leave --reread out" in failed(run("rescore", "made/agent", "-o", "more", "--reread"))

@@ -140,9 +140,7 @@ def test_an_interruption_says_what_is_kept(run: Run, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(fieldscope.service.workflows.evaluate, "run_opened_async", interrupt)
     result = run("eval", "fieldnotes-rerank", "--strategy", "clip", "--out", "here")
     assert result.exit_code == 130
-    assert (
-        result.stderr == "error: interrupted; finished queries are kept in here, and the same command goes on there\n"
-    )
+    assert result.stderr == "error: interrupted; finished queries are kept in here; rerun this command to continue\n"
 
 
 @pytest.mark.parametrize("line", ["strategies list --json", "strategies list", "version"])

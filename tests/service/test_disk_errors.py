@@ -26,7 +26,7 @@ def test_a_disk_that_takes_nothing_is_no_fault_to_report(
     monkeypatch.setattr(fieldscope.service.cli.commands.strategies, "_payload", fail)
     result = run("strategies", "list", "--json")
     assert result.exit_code == 1
-    told = f"can't write there/file ({os.strerror(number)}): make room, or choose a folder that can be written"
+    told = f"can't write there/file ({os.strerror(number)}). Check that the disk is not full and can be written"
     assert result.stderr == f"error: {told}\n"
 
 

@@ -310,7 +310,7 @@ def test_a_stopped_evaluation_goes_on(foreign: Path, server: Server, tmp_path: P
     interrupted.set()
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
-    kept = f"finished queries are kept in {tmp_path / 'o'}, and the same command goes on there"
+    kept = f"finished queries are kept in {tmp_path / 'o'}; rerun this command to continue"
     assert err.startswith(f"error: interrupted; {kept}. ")
     assert err.count("\n") == 1
     assert out == ""

@@ -121,7 +121,7 @@ def test_rerank_and_export(run: Run, indexed: Path, world: World, tmp_path: Path
     over = [row for row in rows if float(row["p_match"]) >= 0.5]
     assert len(list((tmp_path / "foxes").iterdir())) == len(over)
     assert (tmp_path / "foxes" / "000001.png").read_bytes() == Path(rows[0]["path"]).read_bytes()
-    assert "copied" in result.stderr and "warning" not in result.stderr
+    assert "Copied" in result.stderr and "warning" not in result.stderr
 
 
 def test_copies_never_replace_a_file(run: Run, indexed: Path, world: World, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_search_goes_on_where_the_images_are_gone(run: Run, indexed: Path, world
     result = run("search", "--index", indexed, "--query", FOX, "-k", "3", "--json")
     assert result.exit_code == 0
     assert [entry["path"] for entry in json.loads(result.stdout)["ranking"]] == [None] * 3
-    assert "the images are not where they were" in result.stderr
+    assert "The images are not where they were" in result.stderr
     reranked = run("search", "--index", indexed, "--query", FOX, "--rerank")
     assert reranked.exit_code == 1
     assert str(tmp_path / "field") in reranked.stderr

@@ -60,7 +60,7 @@ def test_published_answers_are_ranked_and_told_in_their_own_words(run: Run, copi
 def test_what_was_not_published_can_not_be_ranked(run: Run, copied: Path, tmp_path: Path) -> None:
     file = saved(tmp_path / "llava--cache.npy", {(0, QUERIES[0]): 0.5})
     result = run("published", file, copied, "--strategy", "agent", "-o", tmp_path / "o")
-    assert result.exit_code == 1 and "asks other questions than were published" in result.stderr
+    assert result.exit_code == 1 and "asks questions without published answers" in result.stderr
     (tmp_path / "no.npy").write_bytes(b"nothing")
     result = run("published", tmp_path / "no.npy", copied, "-o", tmp_path / "o")
     assert result.exit_code == 1 and "not one of INQUIRE's caches" in result.stderr

@@ -143,7 +143,7 @@ def test_an_image_and_a_change(run: Run, world: World, index: Path, encoder: Enc
     assert (said["query"], said["reference"], said["dialogue"]) == (CHANGE, "000005.png", [])
     by_both = searched(index, encoder, Query(id="q", text=CHANGE, reference_image="000005.png"))
     assert images_of(said) == list(by_both)[:5] and "000005.png" not in by_both
-    assert result.stderr.startswith("note: the bundled CLIP has never seen 'same', 'but'; it searches by")
+    assert result.stderr.startswith("note: The bundled CLIP does not know 'same', 'but'; it searches by")
     assert result.stderr.count("\n") == 1 and world.asked == []
     assert [row.split()[0] for row in run(*line).stdout.splitlines() if row.strip()[:1].isdigit()] == list("12345")
 

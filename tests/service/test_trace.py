@@ -100,7 +100,7 @@ def test_everything_about_a_ranking_is_told() -> None:
         *("a crab", "a red crab and no net", "is there a net?", "absence", "without a net", "is the crab red?"),
         *("2 × timed out", "the budget ran out in the stage compare", "separates_nothing p2", "it is red."),
         "≠ the reason says no, the verdict does not",
-        "agree in 1 of 2; whatever is shown first gets 62% of the say",
+        "agree in 1 of 2; the image shown first wins 62%",
     ):
         assert words in text
     assert "fallback" not in text
@@ -131,7 +131,7 @@ def test_a_fallback_a_reference_and_a_dialogue_are_told() -> None:
         "dialogue": (Turn(question="red?", answer="yes, red"),),
     }
     text = shown(render_trace(agentic(**request)))
-    assert "the request's own words stand in: not JSON" in text
+    assert "the query's own words are used instead: not JSON" in text
     assert "7.png" in text
     assert "red?  yes, red" in text
 

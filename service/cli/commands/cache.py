@@ -43,25 +43,25 @@ def stats(as_json: bool) -> None:
     """Show how many answers are kept, from which models, how large and how old they are, and where."""
     from fieldscope.service.workflows import cache as caching
 
-    path, found = caching.cache_path(), caching.stats()
+    path, kept = caching.cache_path(), caching.stats()
     if as_json:
         show_json(
             {
                 "path": str(path),
-                "entries": found.entries,
-                "size_bytes": found.size_bytes,
-                "by_model": found.by_model,
-                "models": {model: asdict(share) for model, share in found.models.items()},
+                "entries": kept.entries,
+                "size_bytes": kept.size_bytes,
+                "by_model": kept.by_model,
+                "models": {model: asdict(share) for model, share in kept.models.items()},
             }
         )
         return
     from fieldscope.service.cli.tables.table import new_table
 
     table = new_table("model", "answers", "MB", "oldest", "newest")
-    for model, share in sorted(found.models.items(), key=lambda item: -item[1].entries):
+    for model, share in sorted(kept.models.items(), key=lambda item: -item[1].entries):
         ages = (caching.age_of(share.oldest), caching.age_of(share.newest))
         table.add_row(plain(model), f"{share.entries:,}", f"{share.size_bytes / 1e6:,.1f}", *ages)
-    show(f"{found.entries:,} answers, {found.size_bytes / 1e6:,.1f} MB, in {path}", *([table] if found.entries else []))
+    show(f"{kept.entries:,} answers, {kept.size_bytes / 1e6:,.1f} MB, in {path}", *([table] if kept.entries else []))
 
 
 @cache.command()
@@ -74,22 +74,22 @@ def verify(as_json: bool) -> None:
     """
     from fieldscope.service.workflows import cache as caching
 
-    found = caching.verify()
+    verified = caching.verify()
     if as_json:
-        show_json({"path": str(caching.cache_path()), **asdict(found)})
+        show_json({"path": str(caching.cache_path()), **asdict(verified)})
     else:
-        show(f"{found.entries:,} answers read in {caching.cache_path()}, {len(found.bad):,} bad")
-        _list(found.bad)
-        if found.unusable:
-            show(f"{len(found.unusable):,} can't be used; the model is asked again when they are needed")
-            _list(found.unusable)
-    if found.file:
+        show(f"{verified.entries:,} answers read in {caching.cache_path()}, {len(verified.bad):,} bad")
+        _list(verified.bad)
+        if verified.unusable:
+            show(f"{len(verified.unusable):,} can't be used; the model is asked again when they are needed")
+            _list(verified.unusable)
+    if verified.file:
         raise CacheError(
-            f"the file {caching.cache_path()} is damaged ({found.file[0]}). Move it away to start a new one"
+            f"the file {caching.cache_path()} is damaged ({verified.file[0]}). Move it away to start a new one"
         )
-    if found.bad:
+    if verified.bad:
         raise CacheError(
-            f"{len(found.bad):,} of {found.entries:,} answers are bad. Remove them with "
+            f"{len(verified.bad):,} of {verified.entries:,} answers are bad. Remove them with "
             f"`{program()} cache prune --bad`; the model is asked again when they are needed"
         )
 
@@ -118,9 +118,9 @@ def prune(age: timedelta | None, model: str | None, bad: bool, dry_run: bool, ye
         raise click.UsageError("--json can't ask for confirmation; add --yes or --dry-run")
     pruning = caching.Pruning.older_than(age or timedelta(0), model)
     if bad:
-        found = caching.verify()
-        pruning = caching.Pruning(pruning.before, keys=[*found.bad, *found.unusable])
-    with caching.opened() as store:
+        verified = caching.verify()
+        pruning = caching.Pruning(pruning.before, keys=[*verified.bad, *verified.unusable])
+    with caching.open_cache() as store:
         share = pruning.share(store) if store else None
         removed = freed = 0
         if share is not None and share.entries and not as_json:

@@ -37,21 +37,21 @@ def doctor(context: click.Context, as_json: bool, settings: Settings) -> None:
     from fieldscope.service.doctor.examine import examine
 
     with progress("checks") as report:
-        found = interruptible(examine(settings, report), "a check starts from the beginning next time")
+        examination = interruptible(examine(settings, report), "a check starts from the beginning next time")
     if as_json:
         model = {"lmm": settings.lmm_url, "model": settings.model}
-        show_json({**model, "healthy": found.healthy, **asdict(found)})
-    elif found.probe is None:
-        complain(found.findings[-1].seen)
+        show_json({**model, "healthy": examination.healthy, **asdict(examination)})
+    elif examination.probe is None:
+        complain(examination.findings[-1].seen)
     else:
-        show(_table(found), _summary(found))
-    if not found.healthy:
+        show(_table(examination), _summary(examination))
+    if not examination.healthy:
         context.exit(1)
 
 
-def _table(found: Examination) -> Table:
+def _table(examination: Examination) -> Table:
     table = new_table("check", "", "what was seen, what it means, what to change", texts=3)
-    for finding in found.findings:
+    for finding in examination.findings:
         table.add_row(finding.name, plain(finding.state, _COLOURS[finding.state]), plain(finding.seen))
         table.add_row("", "", plain(finding.meaning, "dim"))
         if finding.change:
@@ -59,10 +59,10 @@ def _table(found: Examination) -> Table:
     return table
 
 
-def _summary(found: Examination) -> str:
-    count = {state: [finding.name for finding in found.findings if finding.state == state] for state in _COLOURS}
-    verdict = f"{len(count['ok'])} of {len(found.findings)} checks passed"
+def _summary(examination: Examination) -> str:
+    count = {state: [finding.name for finding in examination.findings if finding.state == state] for state in _COLOURS}
+    verdict = f"{len(count['ok'])} of {len(examination.findings)} checks passed"
     for state, words in (("fail", "failed"), ("warn", "could be better"), ("unknown", "unknown")):
         if count[state]:
             verdict += f"; {words}: {', '.join(count[state])}"
-    return f"{verdict} ({found.calls} calls, {found.seconds:.0f} s)"
+    return f"{verdict} ({examination.calls} calls, {examination.seconds:.0f} s)"

@@ -9,7 +9,10 @@ import click
 
 from fieldscope.service.cli.options import (
     budget_options,
+    count_option,
     dry_run_options,
+    file_option,
+    folder_option,
     json_option,
     model_options,
     run_budget_options,
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
 
 DEFAULT_STRATEGIES = ("clip", "yes-no", "yes-no-fused")
-_LIST = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command("eval", cls=ReplayableCommand)
@@ -33,25 +35,18 @@ _LIST = click.Path(path_type=Path, dir_okay=False)
     metavar="NAME|FILE ...",
     help=f"One or more strategies; differences are to the first.  [default: {' '.join(DEFAULT_STRATEGIES)}]",
 )
-@click.option(
+@file_option(
     "--strategy-grid",
     "grid",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Evaluate every combination in this grid file instead: YAML with a base strategy and lists of values for its "
-    "settings.",
+    help_text="Evaluate every combination in this grid file instead: YAML with a base strategy and lists of values for "
+    "its settings.",
 )
 @click.option("--member", "members", multiple=True, metavar="NAME ...", help="Evaluate only these members of the grid.")
 @click.option("--split", metavar="NAME", help="test, validation, ...  [default: test; of a grid: validation]")
-@click.option("--only", type=_LIST, metavar="FILE", help="Only the queries in this file: ids or texts, one a line.")
-@click.option("--without", type=_LIST, metavar="FILE", help="All queries except those in this file.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N queries.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="The folder for the runs, with a folder for each strategy.  [default: runs/BENCHMARK-SPLIT]",
-)
+@file_option("--only", help_text="Only the queries in this file: ids or texts, one a line.")
+@file_option("--without", help_text="All queries except those in this file.")
+@count_option("--limit", help_text="Only the first N queries.")
+@folder_option("The folder for the runs, with a folder for each strategy.  [default: runs/BENCHMARK-SPLIT]")
 @click.option(
     "--max-unknown",
     type=click.FloatRange(0, 1),
@@ -96,8 +91,8 @@ def evaluate(
     A grid runs on a validation split and is shown best first. On the test split only a single --member is allowed: the
     one that was chosen.
 
-    Finished queries in the output folder are kept: after an interruption, the same command continues. If a budget runs
-    out, the query is ranked by the answers so far.
+    Finished queries in the output folder are kept: after an interruption, rerun the command to continue. If a budget
+    runs out, the query is ranked by the answers so far.
 
     --replay FILE needs no benchmark, model, server or images: it repeats recorded runs, or runs any strategy whose
     calls are all recorded. It stops at the first call that is not.

@@ -48,8 +48,8 @@ def export(runs: tuple[Path, ...], out: Path, kind: Format | None, as_json: bool
     if single and kind not in (None, of_name):
         raise click.UsageError(f"{out} ends in .{of_name}, but --format says {kind}; change one of them")
     kind = kind or (of_name if single else None) or "parquet"
-    found = read_exported(run_folders(runs))
-    files = {out: export_rankings(found, out, kind)} if single else export_all(found, out, kind)
+    exported = read_exported(run_folders(runs))
+    files = {out: export_rankings(exported, out, kind)} if single else export_all(exported, out, kind)
     if as_json:
         show_json({"format": kind, "files": [{"path": str(path), "rows": rows} for path, rows in files.items()]})
     else:

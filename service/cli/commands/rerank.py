@@ -9,7 +9,14 @@ import click
 
 from fieldscope.service.cli.console import show, show_json
 from fieldscope.service.cli.multi_value_options import SpacedCommand
-from fieldscope.service.cli.options import budget_options, dry_run_options, json_option, model_options, strategy_option
+from fieldscope.service.cli.options import (
+    budget_options,
+    count_option,
+    dry_run_options,
+    json_option,
+    model_options,
+    strategy_option,
+)
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.skipped import skipped_lines
@@ -29,7 +36,7 @@ if TYPE_CHECKING:
     metavar="FOLDER|FILES ...",
     help="A folder of images, image files, or Parquet files.",
 )
-@click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Show only the best K. All images are ranked.")
+@count_option("--top-k", metavar="K", help_text="Show only the best K. All images are ranked.")
 @click.option("--scorer", metavar="NAME[:ARG]", help="What scores images first.  [default: similarity by the CLIP]")
 @strategy_option
 @budget_options

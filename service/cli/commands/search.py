@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from fieldscope.service.cli.console import show, show_json
-from fieldscope.service.cli.options import budget_options, file_option, json_option, model_options
+from fieldscope.service.cli.options import (
+    budget_options,
+    count_option,
+    file_option,
+    folder_option,
+    json_option,
+    model_options,
+)
 from fieldscope.service.wiring.feedback import note, warn
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
 from fieldscope.service.wiring.settings import DEFAULT_STRATEGY, Settings
@@ -30,30 +37,21 @@ _FIRST_STAGE = "clip"
     metavar="IMAGE",
     help="An image of the index, by its id or file. --query then says how the wanted images differ from it.",
 )
-@click.option(
+@file_option(
     "--dialogue",
     "dialogue_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="A list of rounds in JSON or YAML, each with a question and an answer. --query is the caption before them.",
+    help_text="A list of rounds in JSON or YAML, each a question and an answer. --query is the caption before them.",
 )
-@click.option(
+@count_option(
     "-k",
     "--top-k",
-    "top_k",
-    type=click.IntRange(min=1),
     metavar="K",
-    help=f"How many images to find.  [default: {SHOWN}; with --rerank as the strategy says, and {SHOWN} are shown]",
+    help_text=f"How many images to find.  [default: {SHOWN}; with --rerank as the strategy says, {SHOWN} shown]",
 )
 @click.option("--rerank", "reranking", is_flag=True, help="Let the LMM look at the images that were found.")
 @click.option("--strategy", "name", metavar="NAME|FILE", help=f"How to rerank.  [default: {DEFAULT_STRATEGY}]")
 @file_option("--csv", "csv_file", help_text="Also write the ranking as CSV.")
-@click.option(
-    "--copy-to",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Copy the files that were found into FOLDER. No file is overwritten.",
-)
+@folder_option("Copy the files that were found into FOLDER. No file is overwritten.", "--copy-to")
 @click.option(
     "--min-p",
     type=click.FloatRange(0, 1),
@@ -131,7 +129,4 @@ def _copy(ranking: RankedQuery, folder: Path, min_p: float | None) -> None:
     copies = copy_all(files, folder)
     note(f"Copied {len(copies)} of {len(ranking.result.ranking)} images to {folder}.")
     if len(files) < len(matches):
-        warn(
-            f"{len(matches) - len(files)} of {len(matches)} images were not copied: "
-            "they have no file of their own, or it is gone."
-        )
+        warn(f"{len(matches) - len(files)} of {len(matches)} images have no file of their own, or it is gone.")

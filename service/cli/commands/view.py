@@ -11,6 +11,7 @@ import click
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.cli.console import show
+from fieldscope.service.cli.options import folder_option
 from fieldscope.service.wiring.feedback import note, progress, warn
 
 if TYPE_CHECKING:
@@ -21,13 +22,7 @@ PORT = 8600
 
 @click.command()
 @click.argument("runs", metavar="[RUNS_FOLDER]", default="runs", type=click.Path(path_type=Path))
-@click.option(
-    "--export",
-    "out",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Write the pages into FOLDER instead of serving them. Open FOLDER/index.html.",
-)
+@folder_option("Write the pages into FOLDER instead of serving them. Open FOLDER/index.html.", "--export", "out")
 @click.option("--originals", is_flag=True, help="With --export: also write the full-size images.")
 @click.option(
     "--images",

@@ -32,13 +32,13 @@ def timeline(trace: Iterable[TraceEvent]) -> Table:
     numbered = list(enumerate(sorted(trace, key=lambda event: event.at)))
     for _, group in groupby(numbered, key=lambda one: (one[1].kind, one[0] if one[1].kind not in _TOGETHER else -1)):
         events = [event for _, event in group]
-        told = _told(events[0].data) if len(events) == 1 else _told(_summed(events))
-        table.add_row(f"{max(event.at for event in events):.3f}", plain(events[0].kind), plain(told))
+        details = events[0].data if len(events) == 1 else _summed(events)
+        table.add_row(f"{max(event.at for event in events):.3f}", plain(events[0].kind), plain(_text_of(details)))
     return table
 
 
 def _summed(events: Sequence[TraceEvent]) -> dict[str, Any]:
-    """States and numbers of many events added up; what is each event's own is left out."""
+    """States and numbers of many events added up; what only one event has is left out."""
     states: Counter[str] = Counter()
     sums: Counter[str] = Counter()
     for event in events:
@@ -52,12 +52,12 @@ def _summed(events: Sequence[TraceEvent]) -> dict[str, Any]:
     return {"events": len(events), **dict(sorted(states.items())), **sums}
 
 
-def _told(value: Any) -> str:
+def _text_of(value: Any) -> str:
     """An event's data in words; of a fingerprint the first 12 digits."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_told(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_text_of(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return " ".join(map(_told, value)) or "none"
+        return " ".join(map(_text_of, value)) or "none"
     if value is None or value == "":
         return "none"
     text = f"{value:.3g}" if isinstance(value, float) else str(value)

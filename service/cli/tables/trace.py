@@ -71,25 +71,25 @@ def header(result: RerankResult) -> Iterator[RenderableType]:
 
 
 def verdict_cell(verdict: Verdict | None) -> Text:
-    """P(expected) in percent, which is never quite 0 or 100; ? where it is unknown, · where nobody asked."""
+    """P(expected) in percent, which is never quite 0 or 100; ? where it is unknown, · where it was not asked."""
     if verdict is None or verdict.state == "not_asked":
         return Text("·", style="dim")
     if verdict.p_expected is None:
         return Text("?", style="yellow")
     percent = 100 * verdict.p_expected
-    told = "<1" if percent < 0.5 else ">99" if percent > 99.5 else f"{percent:.0f}"
-    return Text(told, style="green" if percent >= 50 else "red")
+    text = "<1" if percent < 0.5 else ">99" if percent > 99.5 else f"{percent:.0f}"
+    return Text(text, style="green" if percent >= 50 else "red")
 
 
-def comparisons_table(found: Sequence[Matchup]) -> Table:
+def comparisons_table(matched: Sequence[Matchup]) -> Table:
     """One row for each pair or set of images, with P(best) in both orders, both written along the images."""
     table = new_table()
     table.add_column("compared", overflow="fold")
     for name in ("P(best), shown so", "other order"):
         table.add_column(name, justify="right", overflow="fold")
     table.add_column("orders")
-    for matchup in found:
-        first, *others = (_told_probabilities(matchup, n) for n in range(len(matchup.comparisons)))
+    for matchup in matched:
+        first, *others = (_probabilities(matchup, n) for n in range(len(matchup.comparisons)))
         table.add_row(
             plain(" | ".join(matchup.images)),
             first,
@@ -110,7 +110,7 @@ def reason_lines(reason: Reason) -> Iterator[RenderableType]:
 
 
 def line(name: str, value: str, style: str = "") -> RenderableType:
-    """A name and somebody's words; further lines of the words stand below them."""
+    """A name and a text; further lines of the text stand below it."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(width=9, justify="right", style="bold")
     grid.add_column(overflow="fold")
@@ -140,7 +140,7 @@ def _thought(result: RerankResult) -> Iterator[RenderableType]:
     if synthesis is None:
         return
     if synthesis.fallback:
-        yield line("fallback", f"the request's own words stand in: {synthesis.fallback}", "yellow")
+        yield line("fallback", f"the query's own words are used instead: {synthesis.fallback}", "yellow")
     for name in ("thought", "core", "detailed", "comprehensive"):
         words = getattr(synthesis, name)
         if words:
@@ -170,7 +170,7 @@ def _verdicts(result: RerankResult, limit: int | None) -> Iterator[RenderableTyp
     """The ranking. More predicates than fit side by side go into tables of their own."""
     short = columns(result.predicates)
     ids = list(short)
-    said = verdicts_by_image(result)
+    by_image = verdicts_by_image(result)
     shown = result.ranking[:limit]
     title = "ranking, with P(expected) in percent (? unknown, · not asked)" if ids else "ranking"
     yield heading(title)
@@ -184,7 +184,7 @@ def _verdicts(result: RerankResult, limit: int | None) -> Iterator[RenderableTyp
         table.add_column("image", overflow="fold")
         for r in shown:
             interval = "-" if r.rank_low is None or r.rank_high is None else f"{r.rank_low}–{r.rank_high}"
-            verdicts = said.get(r.image_id, {})
+            verdicts = by_image.get(r.image_id, {})
             cells = (verdict_cell(verdicts.get(predicate)) for predicate in some)
             known = (str(r.rank), moved_by(r.prior_rank - r.rank), number(r.p_match), interval, number(r.prior, 3))
             table.add_row(*known, *cells, plain(r.image_id))
@@ -194,16 +194,16 @@ def _verdicts(result: RerankResult, limit: int | None) -> Iterator[RenderableTyp
 
 
 def _compared(result: RerankResult, limit: int | None) -> Iterator[RenderableType]:
-    found = matchups(result.comparisons)
-    if not found:
+    compared = matchups(result.comparisons)
+    if not compared:
         return
     yield heading("comparisons")
-    yield comparisons_table(found[:limit])
-    yield from _more(len(found[limit:]) if limit else 0, "comparisons")
-    both = [matchup.agree for matchup in found if matchup.agree is not None]
+    yield comparisons_table(compared[:limit])
+    yield from _more(len(compared[limit:]) if limit else 0, "comparisons")
+    both = [matchup.agree for matchup in compared if matchup.agree is not None]
     if both:
-        first = first_shown_wins(found)
-        bias = "" if first is None else f"; whatever is shown first gets {first:.0%} of the say"
+        first = first_shown_wins(compared)
+        bias = "" if first is None else f"; the image shown first wins {first:.0%}"
         yield line("orders", f"agree in {sum(both)} of {len(both)}{bias}")
 
 
@@ -237,7 +237,7 @@ def _movement(cost: StageCost) -> str:
     return f"{images}, furthest {furthest} {moved_by(cost.moved[furthest])}"
 
 
-def _told_probabilities(matchup: Matchup, n: int) -> Text:
+def _probabilities(matchup: Matchup, n: int) -> Text:
     comparison = matchup.comparisons[n]
     shares = matchup.p_best(comparison)
     if not shares:

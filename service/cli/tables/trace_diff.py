@@ -13,45 +13,45 @@ from fieldscope.service.cli.tables.ranking import moved_by
 from fieldscope.service.cli.tables.timeline import new_table
 from fieldscope.service.cli.tables.trace import SHOWN, heading, line, number, verdict_cell
 
-_TOLD = 4  # predicates that are told of an image
+_PREDICATES_SHOWN = 4  # predicates that are shown of an image
 
 
-def render_diff(found: Diff, limit: int | None = SHOWN) -> RenderableType:
+def render_diff(difference: Diff, limit: int | None = SHOWN) -> RenderableType:
     """What is different in B. Of the rankings the first `limit` ranks are shown, all where None."""
-    return Group(*_everything(found, limit))
+    return Group(*_everything(difference, limit))
 
 
-def _everything(found: Diff, limit: int | None) -> Iterator[RenderableType]:
-    yield line("query", f"{found.query_text}  (id {found.query_id})")
-    yield _sides(found)
+def _everything(difference: Diff, limit: int | None) -> Iterator[RenderableType]:
+    yield line("query", f"{difference.query_text}  (id {difference.query_id})")
+    yield _sides(difference)
     yield heading("predicates")
-    for name, predicates in (("both", found.common), ("only A", found.only_a), ("only B", found.only_b)):
+    for name, predicates in (("both", difference.common), ("only A", difference.only_a), ("only B", difference.only_b)):
         first, *others = [_question(predicate) for predicate in predicates] or ["none"]
         yield line(name, first)
         yield from (line("", question) for question in others)
     yield heading("rankings; moved says how B has its image against A")
-    yield from _rankings(found.images, limit)
-    if not found.disagreements:
+    yield from _rankings(difference.images, limit)
+    if not difference.disagreements:
         yield line("", "no image changes its rank")
         return
     yield heading("where they disagree most, with P(expected) in percent (? unknown, · not asked)")
-    yield _disagreements(found.disagreements)
+    yield _disagreements(difference.disagreements)
 
 
-def _sides(found: Diff) -> RenderableType:
+def _sides(difference: Diff) -> RenderableType:
     table = new_table()
     for name in ("", "A", "B"):
         table.add_column(name, overflow="fold")
     for name, a, b in zip(
-        ("strategy", "model", "calls", "ended", "warnings"), _told(found.a), _told(found.b), strict=True
+        ("strategy", "model", "calls", "ended", "warnings"), _side(difference.a), _side(difference.b), strict=True
     ):
         table.add_row(*map(plain, (name, a, b)))
-    for name, (of_a, of_b) in found.prompts.items():
+    for name, (of_a, of_b) in difference.prompts.items():
         table.add_row(*map(plain, (f"prompt {name}", _short(of_a), "the same" if of_a == of_b else _short(of_b))))
     return table
 
 
-def _told(side: Side) -> tuple[str, ...]:
+def _side(side: Side) -> tuple[str, ...]:
     return (
         f"{side.strategy} ({_short(side.strategy_fingerprint)})",
         _short(side.model),
@@ -101,6 +101,6 @@ def _disagreements(images: Sequence[Image]) -> RenderableType:
     for image in images:
         ranks = [f"rank {ranked.rank}" if ranked else "missing" for ranked in (image.a, image.b)]
         table.add_row(plain(image.image_id, "bold"), "", *ranks)
-        for said in image.said[:_TOLD]:
+        for said in image.said[:_PREDICATES_SHOWN]:
             table.add_row("", plain(_question(said)), verdict_cell(said.a), verdict_cell(said.b))
     return table

@@ -16,40 +16,40 @@ from fieldscope.service.cli.tables.trace import columns, comparisons_table, head
 from fieldscope.service.workflows.ranked_query import answer_of
 
 _BAR = 16  # characters of the longest bar
-_TOLD = 3  # parts that are told of a neighbour
+_PARTS_SHOWN = 3  # parts that are shown of a neighbour
 
 
-def render_why(result: RerankResult, found: Why) -> RenderableType:
+def render_why(result: RerankResult, explanation: Why) -> RenderableType:
     """One sentence, and below it everything that it rests on."""
-    return Group(*_everything(result, found))
+    return Group(*_everything(result, explanation))
 
 
-def _everything(result: RerankResult, found: Why) -> Iterator[RenderableType]:
-    ranked, short = found.ranked, columns(result.predicates)
-    yield plain(found.sentence, "bold")
+def _everything(result: RerankResult, explanation: Why) -> Iterator[RenderableType]:
+    ranked, short = explanation.ranked, columns(result.predicates)
+    yield plain(explanation.sentence, "bold")
     yield line("query", f"{result.query_text}  (id {result.query_id})")
     yield line("image", ranked.image_id)
     moved = moved_by(ranked.prior_rank - ranked.rank)
-    yield line("rank", f"{ranked.rank} of {found.of}; the prior had it at {ranked.prior_rank} ({moved})")
+    yield line("rank", f"{ranked.rank} of {explanation.of}; the prior had it at {ranked.prior_rank} ({moved})")
     if ranked.rank_low is not None and ranked.rank_high is not None:
         yield line("90 %", f"its rank lies between {ranked.rank_low} and {ranked.rank_high}")
     yield line("score", f"{ranked.score:.6g} (prior {ranked.prior:.6g}, P(match) {number(ranked.p_match, 4)})")
-    if found.reason is not None:
-        yield from reason_lines(found.reason)
-    if found.parts:
+    if explanation.reason is not None:
+        yield from reason_lines(explanation.reason)
+    if explanation.parts:
         yield heading(
             "the score in log-odds, which sum to it"
-            if found.exact
+            if explanation.exact
             else "what was asked, with the log-odds of P(expected)"
         )
-        yield _bars(found.parts, short)
-        yield from _calls(found.parts, short)
-    if found.matchups:
+        yield _bars(explanation.parts, short)
+        yield from _calls(explanation.parts, short)
+    if explanation.matchups:
         yield heading("compared with others")
-        yield comparisons_table(found.matchups)
-    for where, neighbour in (("above", found.above), ("below", found.below)):
+        yield comparisons_table(explanation.matchups)
+    for where, neighbour in (("above", explanation.above), ("below", explanation.below)):
         if neighbour is not None:
-            yield from _next_to(where, neighbour, found, short)
+            yield from _next_to(where, neighbour, explanation, short)
 
 
 def _bars(parts: tuple[Part, ...], short: Mapping[str, str]) -> RenderableType:
@@ -67,14 +67,11 @@ def _bars(parts: tuple[Part, ...], short: Mapping[str, str]) -> RenderableType:
         share = part.log_odds or 0.0
         bar = Text("█" * round(_BAR * (abs(share) / longest)), style="green" if share > 0 else "red")
         value = "-" if part.log_odds is None else f"{part.log_odds:+.2f}"
-        asked = part.predicate
-        told = (asked.question, asked.expected) if asked else ("", "")
-        said = (
-            (answer_of(part.verdict), number(part.verdict.p_expected if part.verdict else None)) if asked else ("", "")
-        )
-        table.add_row(
-            value, bar, *map(plain, (short.get(part.source, part.source), *told, *said, asked.words if asked else ""))
-        )
+        cells = [short.get(part.source, part.source)]
+        if predicate := part.predicate:
+            p_expected = number(part.verdict.p_expected if part.verdict else None)
+            cells += [predicate.question, predicate.expected, answer_of(part.verdict), p_expected, predicate.words]
+        table.add_row(value, bar, *map(plain, cells))
     return table
 
 
@@ -92,12 +89,12 @@ def _calls(parts: tuple[Part, ...], short: Mapping[str, str]) -> Iterator[Render
         yield line("", f"request {verdict.request_key or 'none'}", "dim")
 
 
-def _next_to(where: str, neighbour: Neighbour, found: Why, short: Mapping[str, str]) -> Iterator[RenderableType]:
-    questions = {part.source: part.predicate.question for part in found.parts if part.predicate}
+def _next_to(where: str, neighbour: Neighbour, explanation: Why, short: Mapping[str, str]) -> Iterator[RenderableType]:
+    questions = {part.source: part.predicate.question for part in explanation.parts if part.predicate}
     lead = f"{abs(neighbour.ahead):.3g} {'behind' if neighbour.ahead < 0 else 'ahead of'}"
     yield heading(f"just {where}, at rank {neighbour.rank}")
     yield line("image", neighbour.image_id)
     yield line("score", f"this image is {lead} it")
-    for difference in neighbour.differences[:_TOLD]:
+    for difference in neighbour.differences[:_PARTS_SHOWN]:
         source = difference.source
         yield line(f"{difference.log_odds:+.2f}", f"{short.get(source, source)} {questions.get(source, '')}".strip())

@@ -1,0 +1,45 @@
+"""A folder of images made searchable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldscope.service.wiring.bundled import FOREIGN
+from fieldscope.service.wiring.feedback import keeping, progress, warn
+from fieldscope.service.wiring.models import load_encoder
+from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.settings import Settings
+
+if TYPE_CHECKING:
+    from fieldscope.retrieval.library import BuildReport
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What was built, and the warnings about it."""
+
+    build: BuildReport
+    flags: tuple[str, ...]
+
+
+def index_folder(folder: Path, out: Path, settings: Settings, kind: str) -> Indexed:
+    """Encode the images in a folder, or in Parquet files there, into an index in `out`; images that were encoded before
+    are kept. `kind` is the name of a registered index.
+
+    Raises `ConfigError` where there is no image, and `IndexMismatchError` where `out` is of another CLIP.
+    """
+    from fieldscope.retrieval.library import build_index
+    from fieldscope.retrieval.opening import open_collection
+
+    collection = open_collection([folder])
+    flags = () if settings.clip or all_fieldnotes(collection, collection.ids()) else (FOREIGN,)
+    for flag in flags:
+        warn(flag)
+    encoder = load_encoder(settings)
+    kept = f"the images encoded so far are kept in {out}; rerun this command to continue"
+    name = settings.clip or "bundled"
+    with keeping(kept), progress("encoding images") as report:
+        build = build_index(collection, encoder, out, encoder_name=name, index_kind=kind, progress=report)
+    return Indexed(build, flags)
