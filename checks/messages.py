@@ -52,9 +52,7 @@ _VERB = re.compile(
     r"\s(?!asks\b)",
     re.IGNORECASE,
 )
-_CHOICES = re.compile(
-    r"did you mean|known are|^known\b|^(choose|one) |\S+ lists (them|all)|^available\b|^valid\b", re.IGNORECASE
-)
+_CHOICES = re.compile(r"did you mean|known\b|one of |\S+ lists (them|all)|available\b|valid\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

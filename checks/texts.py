@@ -126,9 +126,9 @@ class Sources:
                 return text
         if not any(name in parameters(function) for function in scope.functions):
             file, name_there = self.meaning(scope.file, name)
-            value = self.constants.get((file, name_there))
-            if value is not None and _is_text(value) and scope.depth < _DEEPEST:
-                return self.text(value, Scope(file, depth=scope.depth + 1))
+            constant = self.constants.get((file, name_there))
+            if constant is not None and _is_text(constant) and scope.depth < _DEEPEST:
+                return self.text(constant, Scope(file, depth=scope.depth + 1))
         return f"{{{name.strip('_').lower()}}}"
 
     def _of_call(self, call: ast.Call, scope: Scope) -> str:
