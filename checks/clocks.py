@@ -1,12 +1,12 @@
-"""The quick tests depend on no clock, read from their sources without running them.
+"""The quick tests depend on no clock. Their sources are read without running them.
 
-    sleeps      nothing sleeps: `time.sleep`, `threading.Timer`, and `asyncio.sleep` of anything but 0
-    clocks      nothing looks at a clock of `time`, nor at how long a reply took (`.elapsed`)
-    patience    whatever waits for an event has `PATIENCE` for it, and never a literal number below that
+    sleeps      no `time.sleep`, no `threading.Timer`, and no `asyncio.sleep` of anything but 0
+    clocks      no clock of `time`, and no time of a reply (`.elapsed`)
+    patience    waits for an event last `PATIENCE`, and never a literal number below that
 
-A busy machine breaks all three. Speed belongs to `checks/` and to the tests that `make test` leaves out.
+A test that breaks a rule fails on a busy machine. Measure speed in `checks/` and in tests that `make test` leaves out.
 
-Run as a script, it prints every violation as `file:line: reason` and exits with 1 where there is one.
+Run as a script, it prints every violation as `file:line: reason` and exits with 1 if there is one.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 from checks.imports import Violation
 
 MARKS = frozenset({"slow", "ui", "clients", "vllm", "studio"})
-"""Folders of `tests/`, and pytest's marks, of what `make test` leaves out."""
+"""Folders of `tests/`, and pytest's marks, that `make test` leaves out."""
 
 LEAST = 30.0
-"""Seconds; a literal number below that decides on a busy machine."""
+"""Seconds; a shorter literal timeout may fail on a busy machine."""
 
 _CLOCKS = frozenset({"time", "monotonic", "perf_counter", "process_time", "thread_time"})
 _WAITS = frozenset({"asyncio.timeout", "asyncio.wait_for", "wait", "join", "communicate", "result"})
@@ -41,8 +41,8 @@ def check_file(root: Path, path: Path) -> list[Violation]:
     if any(_names_marks(node) for node in tree.body):
         return []
     names = _imported(tree)
-    found = {(getattr(node, "lineno", 1), reason) for node in _quick(tree) if (reason := _reason(node, names))}
-    return [Violation(file, line, reason) for line, reason in sorted(found)]
+    reasons = {(getattr(node, "lineno", 1), reason) for node in _quick(tree) if (reason := _reason(node, names))}
+    return [Violation(file, line, reason) for line, reason in sorted(reasons)]
 
 
 def _is_left_out(root: Path, path: Path) -> bool:
@@ -67,7 +67,7 @@ def _is_mark(node: ast.AST) -> bool:
 
 
 def _quick(node: ast.AST) -> Iterator[ast.AST]:
-    """All that `make test` runs."""
+    """The nodes that `make test` runs."""
     yield node
     for child in ast.iter_child_nodes(node):
         if not _is_marked(child):
@@ -75,7 +75,7 @@ def _quick(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _imported(tree: ast.AST) -> dict[str, str]:
-    """What a name of the file means: a module, or something of one."""
+    """Imported name -> its full name: a module, or an object in one."""
     names: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -87,28 +87,28 @@ def _imported(tree: ast.AST) -> dict[str, str]:
 
 def _reason(node: ast.AST, names: dict[str, str]) -> str | None:
     if isinstance(node, ast.Attribute) and node.attr == "elapsed":
-        return "looks at how long something took; put the check of its speed into checks/"
+        return "measures time; move the check of the speed into checks/"
     meant = _meant(node, names)
     module, _, name = meant.rpartition(".")
     if meant in ("time.sleep", "threading.Timer"):
-        return f"{meant} waits for time; wait for an event (tests/waiting.py)"
+        return f"{meant} waits for time; wait for an event instead (tests/waiting.py)"
     if module == "time" and name.removesuffix("_ns") in _CLOCKS:
-        return f"{meant} looks at the clock; wait for an event, or put the check of a speed into checks/"
+        return f"{meant} reads the clock; wait for an event, or move the check of a speed into checks/"
     return _reason_of_call(node, _meant(node.func, names)) if isinstance(node, ast.Call) else None
 
 
 def _reason_of_call(call: ast.Call, called: str) -> str | None:
     if called in ("asyncio.sleep", "anyio.sleep") and [_number(argument) for argument in call.args] != [0]:
-        return f"{called} waits for time; wait for an event (tests/waiting.py)"
+        return f"{called} waits for time; wait for an event instead (tests/waiting.py)"
     if called in _WAITS or (isinstance(call.func, ast.Attribute) and call.func.attr in _WAITS):
         waits = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "timeout")]
         if any((number := _number(argument)) is not None and number < LEAST for argument in waits):
-            return "waits too short a time for a busy machine; wait for PATIENCE (tests/waiting.py)"
+            return "waits too short for a busy machine; wait for PATIENCE (tests/waiting.py)"
     return None
 
 
 def _meant(node: ast.AST, names: dict[str, str]) -> str:
-    """`time.sleep` for `sleep`, `t.sleep` and `time.sleep`, as the file's imports have it; "" for what has no name."""
+    """`time.sleep` for `sleep`, `t.sleep` and `time.sleep`, by the file's imports; "" for other expressions."""
     if isinstance(node, ast.Name):
         return names.get(node.id, "")
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:

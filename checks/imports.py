@@ -1,4 +1,4 @@
-"""The import rules of the house, read from the sources without running them.
+"""The import rules of the project. The sources are read without running them.
 
     layers    imports point down only: a layer imports itself and the layers that `LAYERS` lists for it
     circles   no modules import each other in a circle, and no folders do, inside functions or not
@@ -6,7 +6,7 @@
     light     a package's `__init__` imports nothing but the standard library when it is imported
     flat      no module lies in service/ itself
 
-Run as a script, it prints every violation as `file:line: reason` and exits with 1 where there is one.
+Run as a script, it prints every violation as `file:line: reason` and exits with 1 if there is one.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class Import:
-    """One import of a module by its absolute name. `at_import` is true where it runs as the file itself is imported."""
+    """One import of a module by its absolute name. `at_import` is true if it runs when the file itself is imported."""
 
     module: str
     line: int
@@ -98,13 +98,13 @@ def check_tree(root: Path) -> list[Violation]:
     files = [path for folder in sorted(_tops()) for path in sorted((root / folder).rglob("*.py"))]
     modules = {_module(root, path): path.relative_to(root).as_posix() for path in files}
     arrows = {path: imports_of(path.read_text(encoding="utf-8"), path.relative_to(root).as_posix()) for path in files}
-    found = [violation for path in files for violation in _check_file(root, path, arrows[path])]
-    found += _circles({path.relative_to(root).as_posix(): arrows[path] for path in files}, modules)
-    return sorted(dict.fromkeys(found), key=lambda violation: (violation.file, violation.line, violation.reason))
+    violations = [violation for path in files for violation in _check_file(root, path, arrows[path])]
+    violations += _circles({path.relative_to(root).as_posix(): arrows[path] for path in files}, modules)
+    return sorted(dict.fromkeys(violations), key=lambda violation: (violation.file, violation.line, violation.reason))
 
 
 def layer_of(file: str) -> str:
-    """The layer that a file, relative to the root, lies in; its first folder where it lies in none."""
+    """The layer of a file, relative to the root; its first folder if it is in no layer."""
     parts = file.split("/")
     two = "/".join(parts[:2])
     return two if two in LAYERS else parts[0]
@@ -113,7 +113,7 @@ def layer_of(file: str) -> str:
 def imports_of(source: str, file: str) -> list[Import]:
     """What a file imports, relative names resolved: statements, and calls of `import_module` and `__import__`.
 
-    Of `from package import module` the module is meant, as far as its name tells: `_resolved` decides."""
+    `from package import name` counts as `package.name`, which may be a module or an object in one."""
     package = [NAMESPACE, *file.split("/")[:-1]]
     if package[1:2] == [NAMESPACE]:
         package = package[1:]
@@ -165,34 +165,35 @@ def _is_type_checking(test: ast.expr) -> bool:
 def _check_file(root: Path, path: Path, imports: list[Import]) -> Iterator[Violation]:
     file = path.relative_to(root).as_posix()
     if file.startswith("service/") and file.count("/") == 1 and not file.endswith("/__init__.py"):
-        yield Violation(file, 1, "lies flat in service/; move it into one of its folders")
+        yield Violation(file, 1, "is directly in service/; move it into one of its folders")
     for one in imports:
         for reason in _reasons(file, one):
             yield Violation(file, one.line, reason)
 
 
-def _reasons(file: str, found: Import) -> Iterator[str]:
+def _reasons(file: str, imported: Import) -> Iterator[str]:
     layer = layer_of(file)
-    if found.top == NAMESPACE and file != _ENTRY:
-        target = layer_of("/".join([*found.module.split(".")[1:], ""]) if "." in found.module else "fieldscope/")
+    if imported.top == NAMESPACE and file != _ENTRY:
+        target = layer_of("/".join([*imported.module.split(".")[1:], ""]) if "." in imported.module else "fieldscope/")
         target = target if target in LAYERS or target in _tops() else "fieldscope"
         if target not in (layer, layer.partition("/")[0]) and target not in LAYERS[layer]:
             allowed = ", ".join(sorted(LAYERS[layer])) or "no other layer"
-            yield f"{layer} imports {target} ({found.module}); {layer} may import {allowed}"
-    if found.top in HEAVY and not any(fnmatch(file, pattern) for pattern in HEAVY[found.top]):
-        yield f"imports {found.module}; {found.top} may be imported only in {', '.join(HEAVY[found.top]) or 'no file'}"
-    if found.top in _tops() - {NAMESPACE}:
-        yield f"imports {found.module}; its name is {NAMESPACE}.{found.module}"
-    if file.endswith("/__init__.py") and found.at_import and found.top not in sys.stdlib_module_names:
-        yield f"imports {found.module}; a package's __init__ imports lazily (PEP 562) or nothing"
+            yield f"{layer} imports {target} ({imported.module}); {layer} may import {allowed}"
+    if imported.top in HEAVY and not any(fnmatch(file, pattern) for pattern in HEAVY[imported.top]):
+        files = ", ".join(HEAVY[imported.top]) or "no file"
+        yield f"imports {imported.module}; {imported.top} may be imported only in {files}"
+    if imported.top in _tops() - {NAMESPACE}:
+        yield f"imports {imported.module}; its name is {NAMESPACE}.{imported.module}"
+    if file.endswith("/__init__.py") and imported.at_import and imported.top not in sys.stdlib_module_names:
+        yield f"imports {imported.module}; a package's __init__ imports lazily (PEP 562) or nothing"
 
 
 def _circles(imports: Mapping[str, list[Import]], modules: Mapping[str, str]) -> Iterator[Violation]:
-    """Circles of modules, and of folders neither of which lies in the other."""
+    """Circles of modules, and circles of folders that are not within each other."""
     files: dict[str, set[str]] = defaultdict(set)
     folders: dict[str, set[str]] = defaultdict(set)
-    for file, found in imports.items():
-        for one in found:
+    for file, imported in imports.items():
+        for one in imported:
             target = modules.get(one.module) or modules.get(one.module.rpartition(".")[0])
             if target is None or target == file:
                 continue
@@ -207,7 +208,7 @@ def _circles(imports: Mapping[str, list[Import]], modules: Mapping[str, str]) ->
 
 
 def _components(arrows: Mapping[str, set[str]]) -> list[set[str]]:
-    """The sets of nodes that reach each other: those that stay when nodes without a way out or in are taken away."""
+    """The sets of nodes that reach each other."""
     reach = {node: _reached(node, arrows) for node in arrows}
     circles: list[set[str]] = []
     for node, reached in reach.items():

@@ -43,15 +43,16 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _VERB = re.compile(
-    r"(add|allow|ask|build|check|choose|close|compare|convert|copy|correct|create|define|delete|describe|download|enable|"
-    r"enlarge|evaluate|export|fetch|fill|find|finish|fit|fix|free|generate|give|go|import|include|increase|index|"
-    r"install|keep|leave|let|list|load|lower|make|move|name|omit|open|pass|pick|pip|point|put|raise|read|rebuild|record|"
-    r"reduce|reinstall|remove|rename|repair|repeat|replace|rerun|resize|restart|restore|retry|return|review|run|save|"
-    r"say|score|see|select|send|serve|set|shorten|show|shrink|spell|split|start|stop|store|supply|switch|take|try|turn|"
-    r"type|unset|update|upgrade|upload|use|verify|wait|write)\s(?!asks\b)",
+    r"(add|allow|ask|build|change|check|choose|close|compare|convert|copy|correct|create|define|delete|describe|download|"
+    r"drop|enable|enlarge|evaluate|export|fetch|fill|find|finish|fit|fix|free|generate|give|go|import|include|increase|"
+    r"index|install|keep|leave|let|list|load|lower|make|move|name|omit|open|pass|pick|pip|point|press|put|raise|rank|read|"
+    r"rebuild|reconnect|record|reduce|reinstall|reload|remove|rename|repair|repeat|replace|rerun|resize|restart|restore|"
+    r"retry|return|review|run|save|say|score|see|select|send|serve|set|shorten|show|shrink|spell|split|start|stop|store|"
+    r"submit|supply|switch|take|train|try|turn|type|uninstall|unset|update|upgrade|upload|use|vary|verify|wait|write)"
+    r"\s(?!asks\b)",
     re.IGNORECASE,
 )
-_CHOICES = re.compile(r"did you mean|known are|^known\b|^(choose|one) |^available\b|^valid\b", re.IGNORECASE)
+_CHOICES = re.compile(r"did you mean|known\b|one of |\S+ lists (them|all)|available\b|valid\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -162,15 +163,19 @@ def _said(sources: Sources, positions: dict[str, int], node: ast.AST, scope: Sco
         if scope.file != _FEEDBACK:
             for statement in node.body[1:] if ast.get_docstring(node) else node.body:
                 yield from _texts(statement, Scope(scope.file, (node, *scope.functions)))
-    elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None and _names_flags(node):
+    elif (
+        isinstance(node, ast.Assign | ast.AnnAssign)
+        and node.value is not None
+        and _names_flags(node, bool(scope.functions))
+    ):
         yield from _texts(ast.Expr(node.value), scope)
 
 
-def _names_flags(node: ast.Assign | ast.AnnAssign) -> bool:
+def _names_flags(node: ast.Assign | ast.AnnAssign, in_function: bool) -> bool:
+    """Whether a variable holds warnings. A module's constants `..._FLAGS` are those of a command line."""
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
     names = [target.id.lower() for target in targets if isinstance(target, ast.Name)]
-    several = _is_list(node.value) or not isinstance(node.value, ast.Constant | ast.JoinedStr)
-    return any(_FLAGS.search(name) and (several or not name.endswith("s")) for name in names)
+    return any(_FLAGS.search(name) and (in_function or not name.endswith("s")) for name in names)
 
 
 def _kind_of_call(
@@ -217,7 +222,9 @@ def _traced(sources: Sources, kind: str, value: ast.expr, scope: Scope, line: in
 def _texts(node: ast.AST, scope: Scope) -> Iterator[Said]:
     """The whole texts of warnings in a statement, and the constants that it names. A text that another variable holds
     is a part of a warning."""
-    if isinstance(node, ast.Assign | ast.AnnAssign) and not (_names_flags(node) or _is_list(node.value)):
+    if isinstance(node, ast.Assign | ast.AnnAssign) and not (
+        _names_flags(node, in_function=True) or _is_list(node.value)
+    ):
         return
     for child in ast.iter_child_nodes(node):
         match child:

@@ -1,4 +1,4 @@
-"""A service in a process of its own, for the checks that measure one."""
+"""A service in a separate process, for the checks that measure it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Running:
-    """Where it listens (`host:port`), and its process' number."""
+    """Its address (`host:port`) and its process id."""
 
     address: str
     pid: int
@@ -21,15 +21,15 @@ class Running:
 
 @contextmanager
 def running(*options: object) -> Iterator[Running]:
-    """`fieldscope serve` with the bundled models on a free port, until the block ends. Raises `SystemExit` where it
-    does not start, or does not end well."""
+    """`fieldscope serve` with the bundled models on a free port, until the block ends. Raises `SystemExit` if it
+    does not start, or ends with an error."""
     command = [sys.executable, "-m", "fieldscope", "serve", "--port", "0", *map(str, options)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
             if "http://" not in line:
-                raise SystemExit("the service did not start; try `fieldscope serve`")
+                raise SystemExit("the service did not start; run `fieldscope serve` to see why")
             yield Running(line.partition("http://")[2].split()[0], process.pid)
         finally:
             process.terminate()

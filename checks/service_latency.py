@@ -1,8 +1,8 @@
 """How much longer a cached rerank of 20 images takes over HTTP than as a call of the graph.
 
-Both are asked in turn, in one run: `fieldscope serve` in a process of its own, over a connection that stays open, and
-the same agent in this process, over the same response cache. Run as a script, it prints both medians and their
-difference, and exits with 1 where that is 5 ms or more.
+One run calls both in turn: `fieldscope serve` in a separate process, over a connection that stays open, and the same
+agent in this process, over the same response cache. Run as a script, it prints both medians and their difference, and
+exits with 1 if that is 5 ms or more.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def over_http(connection: http.client.HTTPConnection, body: bytes) -> float:
     connection.request("POST", "/v1/rerank", body, _HEADERS)
     reply = connection.getresponse()
     text = reply.read()
-    taken = time.perf_counter() - began
+    seconds = time.perf_counter() - began
     if reply.status != 200:
         raise SystemExit(text.decode())
-    return taken
+    return seconds
 
 
 async def directly(agent: Agent, candidates: list[Candidate]) -> float:
@@ -83,11 +83,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--strategy", default="yes-no-fused")
     parser.add_argument("--rounds", type=int, default=200)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        direct, over = asyncio.run(measure(asked.strategy, asked.rounds, Path(folder)))
+        direct, over = asyncio.run(measure(options.strategy, options.rounds, Path(folder)))
     added = over - direct
-    print(f"graph {direct:.2f} ms, service {over:.2f} ms, added {added:.2f} ms (medians of {asked.rounds})")
+    print(f"graph {direct:.2f} ms, service {over:.2f} ms, added {added:.2f} ms (medians of {options.rounds})")
     return 0 if added < ALLOWED_MS else 1
 
 

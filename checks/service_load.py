@@ -1,10 +1,10 @@
-"""Many clients at once, for minutes, at a service with the bundled models in a process of its own.
+"""Many clients at once, for minutes, on a service with the bundled models in a separate process.
 
-Each client reranks pictures of its own choice, some of them as data URLs, for a query of its own that the response
-cache soon knows, and in between for queries that nobody has asked before. Meanwhile the service's memory is read; in
-the end more clients come at once than it has places for. Run as a script, it prints what it saw, and exits with 1
-where a reply was no 200, an order was another than that of the graph called directly, the memory of the last quarter
-is on average more than 5 % away from that of the second, or the overflow was not told to come back, and served then.
+Each client reranks its own choice of images, some of them as data URLs, for its own query, which the response cache
+soon knows, and in between for new queries. Meanwhile the service's memory is measured. At the end more requests arrive
+at once than the queue holds. Run as a script, it prints the results, and exits with 1 if a reply's status was not 200,
+an order differs from that of the graph called directly, the mean memory of the last quarter differs by more than 5 %
+from that of the second, or the refused requests had no `Retry-After` or the service did not recover.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ DRIFT = 0.05
 _FRESH = 0.2  # of the requests
 _UPLOADED = 0.3  # of the requests have some of their pictures as data URLs
 _UPLOADS = 4
-_SAMPLES = 0.25  # seconds between two looks at the memory
+_SAMPLES = 0.25  # seconds between two measurements of the memory
 _OVERFLOW = 200  # at once; 8 places and a queue of 128 are the default
 _HEADERS = {"Content-Type": "application/json"}
 _PATIENCE = 120.0
@@ -52,7 +52,7 @@ _PATIENCE = 120.0
 
 @dataclass(frozen=True)
 class Asked:
-    """A request: the words, and the pictures' ids, in the order in which they were sent."""
+    """A request: the query's text and the images' ids, in the order in which they were sent."""
 
     query: str
     images: tuple[str, ...]
@@ -60,8 +60,8 @@ class Asked:
 
 @dataclass
 class Seen:
-    """What came of it all. `memory` is (seconds, bytes); `orders` are the replies, best first; `overflow` counts
-    statuses."""
+    """The results. `memory` is (seconds, bytes); `orders` are the replies, best first; `overflow` counts statuses;
+    `unannounced` counts refusals without `Retry-After`."""
 
     seconds: float
     statuses: Counter[int] = field(default_factory=Counter)
@@ -71,7 +71,7 @@ class Seen:
     fresh: int = 0
     wrong: int = 0
     overflow: Counter[int] = field(default_factory=Counter)
-    untold: int = 0
+    unannounced: int = 0
     recovered: bool = False
 
     def quarter(self, number: int) -> float:
@@ -81,26 +81,26 @@ class Seen:
 
     @property
     def drift(self) -> float:
-        """How far the last quarter's memory is from the second's, as a share of that."""
+        """The difference between the last and the second quarter's memory, as a share of the second."""
         return self.quarter(4) / self.quarter(2) - 1
 
     def faults(self, drift: float = DRIFT) -> list[str]:
-        """What is not as it should be; `drift` is what the memory may."""
-        told = {
+        """The failed checks; `drift` is the allowed drift of the memory."""
+        checks = {
             f"replies other than 200: {dict(self.statuses)}": set(self.statuses) != {200},
             f"{self.wrong} of {len(self.orders)} orders are not those of the graph": self.wrong > 0,
             f"memory went from {self.quarter(2) / 1e6:.0f} to {self.quarter(4) / 1e6:.0f} MB": abs(self.drift) > drift,
             f"an overflow was answered with {dict(self.overflow)}": set(self.overflow) != {200, 429},
-            f"{self.untold} refusals without Retry-After": self.untold > 0,
+            f"{self.unannounced} refusals without Retry-After": self.unannounced > 0,
             "the service did not recover": not self.recovered,
         }
-        return [sentence for sentence, holds in told.items() if holds]
+        return [sentence for sentence, failed in checks.items() if failed]
 
     def __str__(self) -> str:
         at_once = sorted(self.latencies)
         quarters = ", ".join(f"{self.quarter(number) / 1e6:.0f}" for number in (1, 2, 3, 4))
         return (
-            f"{len(at_once)} requests in {self.seconds:g} s, {self.fresh} of them never asked before; statuses "
+            f"{len(at_once)} requests in {self.seconds:g} s, {self.fresh} of them new queries; statuses "
             f"{dict(self.statuses)}\nlatency: median {statistics.median(at_once):.2f} s, "
             f"95 % below {at_once[int(0.95 * len(at_once))]:.2f} s\nmemory by quarters: {quarters} MB; the last is "
             f"{self.drift:+.1%} from the second\norders compared: {len(self.orders)}, different: {self.wrong}\n"
@@ -109,7 +109,7 @@ class Seen:
 
 
 class Client:
-    """One client: its own pictures and its own query, and now and then a new one."""
+    """One client with its own images and its own query, and sometimes a new query."""
 
     def __init__(self, number: int, pictures: FilesCollection) -> None:
         self._random = random.Random(number)
@@ -118,7 +118,7 @@ class Client:
         self._query = self._words()
 
     async def ask(self, http: httpx.AsyncClient, seen: Seen, until: float) -> None:
-        """Request after request, each with its pictures in another order."""
+        """Send requests one after the other, each with its images in a different order."""
         while time.monotonic() < until:
             fresh = self._random.random() < _FRESH
             asked = Asked(
@@ -135,7 +135,7 @@ class Client:
                 seen.orders.append((asked, order))
 
     def new(self, images: int) -> dict[str, Any]:
-        """The body of a request that nobody has made before."""
+        """The body of a new request."""
         return self._body(Asked(self._words(), tuple(self._images[:images])), 0)
 
     def _words(self) -> str:
@@ -151,7 +151,7 @@ class Client:
 
 
 async def load(service: Running, pictures: FilesCollection, clients: int, seconds: float, warm_up: float) -> Seen:
-    """Let the clients ask for so long, after a warm-up, then come all at once."""
+    """Run the clients for `seconds`, after a warm-up, then send many requests at once."""
     seen = Seen(seconds)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=clients)
     async with httpx.AsyncClient(base_url=f"http://{service.address}", limits=limits, timeout=_PATIENCE) as http:
@@ -165,13 +165,13 @@ async def load(service: Running, pictures: FilesCollection, clients: int, second
         replies = await asyncio.gather(*(http.post("/v1/rerank", json=body) for body in bodies))
         seen.overflow.update(reply.status_code for reply in replies)
         refused = [reply for reply in replies if reply.status_code == 429]
-        seen.untold = sum(not reply.headers.get("Retry-After", "").isdecimal() for reply in refused)
+        seen.unannounced = sum(not reply.headers.get("Retry-After", "").isdecimal() for reply in refused)
         seen.recovered = (await http.post("/v1/rerank", json=late.new(images=5))).status_code == 200
     return seen
 
 
 async def compare(seen: Seen, data: Path, cache: Path) -> None:
-    """Count the orders that the graph, called directly over the same answers, does not have."""
+    """Count the orders that differ from those of the graph, called directly over the same answers."""
     expected: dict[Asked, tuple[str, ...]] = {}
     async with open_engine(ServerSettings(data=data, cache_file=cache, cache_mode="replay")) as engine:
         for asked, order in seen.orders:
@@ -202,14 +202,14 @@ async def _watch(pid: int, began: float, seen: Seen) -> None:
 
 
 def _resident(pid: int) -> int:
-    """Bytes of a process that are in memory (Linux)."""
+    """The resident memory of a process in bytes (Linux)."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
 def measure(folder: Path, clients: int = CLIENTS, seconds: float = SECONDS, warm_up: float = 0.0) -> Seen:
-    """Load a service whose files lie in `folder`, and compare its orders. Before the memory is looked at, there may be
-    a warm-up, in which caches fill."""
+    """Load a service with its files in `folder`, and compare its orders. A warm-up before the measurement of the memory
+    lets caches fill."""
     images = pictures("test")
     cache = folder / "responses.sqlite"
     with running("--data", folder / "served", "--cache-file", cache) as service:
@@ -222,9 +222,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        seen = measure(Path(folder), asked.clients, asked.seconds)
+        seen = measure(Path(folder), options.clients, options.seconds)
     print(seen)
     for fault in seen.faults():
         print(f"FAULT: {fault}")

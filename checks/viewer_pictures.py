@@ -1,8 +1,8 @@
-"""The README's pictures of the viewer, taken of the runs below a folder.
+"""The README's screenshots of the viewer, of the runs below a folder.
 
-Of the runs of one task, B (the one named, else the one that asks most) is compared with the run that asks least; then
-the query that B hurt most is opened, and the image that lost the most ranks there. Needs Chromium and what
-`make test-ui` installs. The pictures go to `docs/`, with few colours, so that a clone stays small.
+Of the runs of one task, B (the one named, else the one with the most calls) is compared with the run with the fewest
+calls. Then the query that B hurt most is opened, and in it the image that lost the most ranks. Needs Chromium and the
+packages of `make test-ui`. The screenshots go to `docs/`, with few colours, so that a clone stays small.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ COLOURS = (256, 128, 64)  # as many as fit
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A picture of a page from its top down to the end of an element."""
+class Screenshot:
+    """A page from its top down to the end of an element."""
 
     name: str
     address: str
     until: str
 
 
-def pictures(runs: Path, b: str | None) -> None:
-    """Take the three pictures."""
+def take(runs: Path, b: str | None) -> None:
+    """Take the three screenshots."""
     from playwright.sync_api import sync_playwright
 
     from fieldscope.service.viewer.runs.run_list import RunList
@@ -44,24 +44,24 @@ def pictures(runs: Path, b: str | None) -> None:
     from tests.ui.conftest import FLAGS, served
 
     shelf = RunList(runs, store=Settings().store_path)
-    wanted = story(shelf, b)
+    screenshots = story(shelf, b)
     with served(shelf) as place, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
         page = browser.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme="light")
-        for each in wanted:
-            page.goto(place.url(each.address))
-            box = page.locator(each.until).first.bounding_box()
-            assert box is not None, each.until
+        for screenshot in screenshots:
+            page.goto(place.url(screenshot.address))
+            box = page.locator(screenshot.until).first.bounding_box()
+            assert box is not None, screenshot.until
             page.set_viewport_size({"width": WIDTH, "height": round(box["y"] + box["height"]) + 24})
             page.wait_for_load_state("networkidle")
-            path = ROOT / "docs" / f"{each.name}.png"
+            path = ROOT / "docs" / f"{screenshot.name}.png"
             path.write_bytes(small(page.screenshot()))
-            print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB, {each.address}")
+            print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB, {screenshot.address}")
         browser.close()
 
 
-def story(shelf: RunList, b: str | None) -> list[Wanted]:
-    """What the pictures show."""
+def story(shelf: RunList, b: str | None) -> list[Screenshot]:
+    """The pages that the screenshots show."""
     from fieldscope.service.viewer import addresses
     from fieldscope.service.viewer.comparison.comparable import comparable
 
@@ -69,19 +69,19 @@ def story(shelf: RunList, b: str | None) -> list[Wanted]:
     first, second = together[0], next((run for run in together if run.key == b), together[-1])
     pair = [first.key, second.key]
     common = [query for query in first.digests if query in second.digests]
-    lost = {query: second.digests[query].scores["AP@50"] - first.digests[query].scores["AP@50"] for query in common}
-    query = min(lost, key=lambda each: lost[each])
+    losses = {query: second.digests[query].scores["AP@50"] - first.digests[query].scores["AP@50"] for query in common}
+    query = min(losses, key=lambda query: losses[query])
     before = {ranked.image_id: ranked.rank for ranked in first.result(query).ranking}
     fell = max(second.result(query).ranking, key=lambda ranked: ranked.rank - before[ranked.image_id])
     return [
-        Wanted("viewer-runs", addresses.compare_page(pair), "figure.card"),
-        Wanted("viewer-query", addresses.query_page(second.key, query), ".tile:nth-child(16)"),
-        Wanted("viewer-image", addresses.image_page(second.key, query, fell.image_id), ".waterfall"),
+        Screenshot("viewer-runs", addresses.compare_page(pair), "figure.card"),
+        Screenshot("viewer-query", addresses.query_page(second.key, query), ".tile:nth-child(16)"),
+        Screenshot("viewer-image", addresses.image_page(second.key, query, fell.image_id), ".waterfall"),
     ]
 
 
 def small(png: bytes) -> bytes:
-    """The picture in as many colours as fit."""
+    """The image in as many colours as fit."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
     for colours in COLOURS:
         stream = io.BytesIO()
@@ -92,12 +92,12 @@ def small(png: bytes) -> bytes:
 
 
 def main() -> None:
-    """Take the pictures of the runs that are given."""
+    """Take the screenshots of the runs of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, help="what `fieldscope eval` wrote")
-    parser.add_argument("--b", help="the key of the run to look at, as its address has it")
-    given = parser.parse_args()
-    pictures(given.runs, given.b)
+    parser.add_argument("runs", type=Path, help="the output folder of `fieldscope eval`")
+    parser.add_argument("--b", help="the key of run B, as in its address")
+    options = parser.parse_args()
+    take(options.runs, options.b)
 
 
 if __name__ == "__main__":

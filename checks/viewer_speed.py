@@ -1,10 +1,9 @@
-"""How large and how quick the viewer's pages are over runs of 160 queries x 100 images x 6 predicates.
+"""The size and the speed of the viewer's pages over runs of 160 queries x 100 images x 6 predicates.
 
-Makes two such runs, opens pages of every kind, and prints how long the slowest of a kind took when it was first opened
-and when it was opened again (the best of three), and how large the largest is. What happens once a run, before the
-first page, is shown apart: its results are read for the lists. Times are the process' own. Exits with 1 where a page
-takes longer than 15 % of that reading, first or again, or is larger than 500 kB: a ratio within one run holds on a busy
-machine, too.
+Makes two such runs, opens pages of every kind, and prints for each kind the time of the slowest page when it is opened
+first and again (the best of three), and the size of the largest. The results are read once per run, before the first
+page; that time is printed separately. Times are CPU times. Exits with 1 if a page takes longer than 15 % of that
+reading, first or again, or is larger than 500 kB: a ratio within one run also holds on a busy machine.
 """
 
 from __future__ import annotations
@@ -74,19 +73,19 @@ def measure(folder: Path, queries: int = 160, candidates: int = 100, predicates:
         first = again = 0.0
         largest = 0
         for address in pages:
-            taken = []
+            times = []
             for _ in range(1 + TIMES):
                 _forget_results()
                 started = time.process_time()
                 html = site.render(site.page(address))
-                taken.append(time.process_time() - started)
+                times.append(time.process_time() - started)
                 largest = max(largest, len(html.encode()))
-            first, again = max(first, taken[0]), max(again, min(taken[1:]))
+            first, again = max(first, times[0]), max(again, min(times[1:]))
         yield Measured(kind, first, again, largest, SHARE * reading)
 
 
 def _forget_results() -> None:
-    """A query is read from the disk each time, as when somebody opens it first."""
+    """Each query is read from the disk again, as for a first visit."""
     from fieldscope.service.viewer.runs import run
 
     run._read_result.cache_clear()
@@ -96,13 +95,13 @@ def main() -> int:
     """Print a line for each kind of page. Returns the exit status."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FIELDSCOPE_CACHE"] = str(Path(folder) / "cache")
-        found = []
+        measurements = []
         print(f"{'page':16}{'first, ms':>10}{'again, ms':>10}{'kB':>8}")
-        for each in measure(Path(folder)):
-            found.append(each)
-            told = f"{each.kind:16}{1000 * each.first:10.0f}{1000 * each.again:10.0f}{each.size / 1000:8.0f}"
-            print(told if each.holds else f"{told}  too much")
-    return 0 if all(each.holds for each in found) else 1
+        for page in measure(Path(folder)):
+            measurements.append(page)
+            line = f"{page.kind:16}{1000 * page.first:10.0f}{1000 * page.again:10.0f}{page.size / 1000:8.0f}"
+            print(line if page.holds else f"{line}  too much")
+    return 0 if all(page.holds for page in measurements) else 1
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ from fieldscope.fieldnotes.queries import (
     Split,
     collect,
     is_novel,
+    judged,
     matching_scene,
     near_misses,
-    relevant_to,
 )
 from fieldscope.fieldnotes.sampling import new_seed, random_scene
-from fieldscope.fieldnotes.scene import SPECIES, Scene
+from fieldscope.fieldnotes.scene import Scene
 from fieldscope.fieldnotes.text_tasks import change_words, changes
 
 SIZES = {"validation": (30, 500), "test": (80, 1200)}
@@ -42,7 +42,7 @@ UNCHANGED = 2
 
 @dataclass(frozen=True)
 class _Draw:
-    """A reference, what a match must show, and the new fact with the words of the change."""
+    """A reference, the facts of a match, and the new fact with the words of the change."""
 
     reference: Scene
     spec: Spec
@@ -61,9 +61,7 @@ def classify_change(fact: Fact) -> tuple[str, str]:
             return "Context", CATEGORIES[fact.value]
         case "habitat" | "weather":
             return "Context", fact.kind.capitalize()
-        case "count":
-            return "Species", "Abundance"
-    return "Species", "Company"
+    return "Species", "Abundance" if fact.kind == "count" else "Company"
 
 
 def _draw(rng: random.Random, supercategory: str, novel: bool) -> _Draw:
@@ -88,23 +86,15 @@ def _around(draw: _Draw, rng: random.Random) -> list[Scene]:
 
 @cache
 def load_composed(split: str) -> Split:
-    """A split of the composed task, made anew from its name: always the same."""
+    """A split of the composed task, made from its name: always the same."""
     number, size = SIZES[split]
     name = f"composed-{split}"
     rng = random.Random(f"fieldnotes-{name}-1")
     draws = [_draw(rng, SUPERCATEGORIES[i % 4], novel=i // 4 % 2 == 0) for i in range(number)]
     scenes = collect([scene for draw in draws for scene in _around(draw, rng)], size, rng)
     ids = {scene.key(): image_id for image_id, scene in scenes.items()}
-    queries = tuple(
-        BenchmarkQuery(
-            f"c{i:03d}",
-            draw.text,
-            draw.spec,
-            *classify_change(draw.fact),
-            SPECIES[draw.spec.subject.species].iconic_group,
-            is_novel(draw.spec),
-            reference_image=ids[draw.reference.key()],
-        )
+    queries = (
+        BenchmarkQuery(f"c{i:03d}", draw.text, draw.spec, *classify_change(draw.fact), ids[draw.reference.key()])
         for i, draw in enumerate(draws)
     )
-    return Split(name, scenes, queries, {query.id: relevant_to(query.spec, scenes) for query in queries})
+    return judged(name, scenes, queries)

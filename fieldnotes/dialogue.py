@@ -20,12 +20,11 @@ from fieldscope.fieldnotes.queries import (
     classify,
     collect,
     draw_spec,
-    is_novel,
+    judged,
     matching_scene,
     near_misses,
-    relevant_to,
 )
-from fieldscope.fieldnotes.scene import SPECIES, Scene
+from fieldscope.fieldnotes.scene import Scene
 from fieldscope.fieldnotes.text_tasks import converse
 
 SIZES = {"validation": (30, 500), "test": (80, 1200)}
@@ -55,23 +54,15 @@ def _around(spec: Spec, rng: random.Random) -> Iterator[Scene]:
 
 @cache
 def load_dialogue(split: str) -> Split:
-    """A split of the dialogue task, made anew from its name: always the same. A query's id ends in its round."""
+    """A split of the dialogue task, made from its name: always the same. A query's id ends in its round."""
     number, size = SIZES[split]
     name = f"dialogue-{split}"
     rng = random.Random(f"fieldnotes-{name}-1")
     draws = [_draw(rng, SUPERCATEGORIES[i % 4], novel=i // 4 % 2 == 0) for i in range(number)]
     scenes = collect([scene for spec, _, _ in draws for scene in _around(spec, rng)], size, rng)
-    queries = tuple(
-        BenchmarkQuery(
-            f"d{i:03d}.{done}",
-            text,
-            spec,
-            *classify(spec),
-            SPECIES[spec.subject.species].iconic_group,
-            is_novel(spec),
-            dialogue=rounds[:done],
-        )
+    queries = (
+        BenchmarkQuery(f"d{i:03d}.{done}", text, spec, *classify(spec), dialogue=rounds[:done])
         for i, (spec, text, rounds) in enumerate(draws)
         for done in range(len(rounds) + 1)
     )
-    return Split(name, scenes, queries, {query.id: relevant_to(query.spec, scenes) for query in queries})
+    return judged(name, scenes, queries)

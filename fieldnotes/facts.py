@@ -44,10 +44,8 @@ class Fact:
 
     def answer(self, scene: Scene) -> bool:
         """The true answer to the fact's question about `scene`."""
-        if self.kind == "habitat":
-            return scene.habitat == self.value
-        if self.kind == "weather":
-            return scene.weather == self.value
+        if self.kind in ("habitat", "weather"):
+            return bool(getattr(scene, self.kind) == self.value)
         group = find(scene, self.species)
         if self.kind == "alone":
             return any(g.species != self.species for g in scene.groups)

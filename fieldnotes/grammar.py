@@ -52,6 +52,78 @@ THING = {
 BESIDE = ("next to", "beside", "near", "together with")
 ALONE = ("alone", "with no other animal")
 
+PLAIN = {"rain": "is it raining?", "fog": "is it foggy?", "night": "is it night?", "clear": "is it clear?"}
+_DOES = (
+    "is the {name} {does}?",
+    "{verb} {the} {does} here?",
+    "is there {some} {does}?",
+    "does the image show {some} {does}?",
+    "can you see {some} {does}?",
+    "is it true that the {name} is {does}?",
+)
+# A kind of fact -> the wordings of its question.
+QUESTIONS = {
+    "habitat": (
+        "was this photo taken {where}?",
+        "is this {where}?",
+        "is the scene {where}?",
+        "does the image show a place {where}?",
+        "was this picture taken {where}?",
+        "are we {where} here?",
+    ),
+    "weather": (
+        "was this photo taken {where}?",
+        "{plain}",
+        "is the scene {where}?",
+        "is this {where}?",
+        "was this picture taken {where}?",
+        "does the image show a scene {where}?",
+    ),
+    "subject": (
+        "is there {some}?",
+        "is there {some} in the image?",
+        "does the image show {some}?",
+        "can you see {some}?",
+        "does this picture contain {some}?",
+        "do you see any {plural}?",
+    ),
+    "colour": (
+        "is the {name} {value}?",
+        "{verb} {the} {value} in colour?",
+        "is there {a} {value} {name}?",
+        "does the image show {a} {value} {name}?",
+        "do you see {a} {value} {name}?",
+        "is the colour of the {name} {value}?",
+    ),
+    "count": (
+        "{be} there exactly {many}?",
+        "{be} there {many}?",
+        "does the image show exactly {many}?",
+        "can you count {many}?",
+        "is the number of {plural} {number}?",
+        "do you see exactly {many}?",
+    ),
+    "behaviour": _DOES,
+    "context": _DOES,
+    "absence": _DOES,
+    "alone": (
+        "is there any other animal than the {name}?",
+        "is there another animal besides the {name}?",
+        "do you see any other animal than the {name}?",
+        "does the image show an animal other than the {name}?",
+        "is there a second kind of animal?",
+        "is the {name} together with another animal?",
+    ),
+    "comparison": (
+        "are there more {plural} than {others}?",
+        "do you see more {plural} than {others}?",
+        "does the image show more {plural} than {others}?",
+        "is the number of {plural} greater than the number of {others}?",
+        "can you count more {plural} than {others}?",
+        "is it true that there are more {plural} than {others}?",
+    ),
+}
+
 
 def article(word: str) -> str:
     """ "an" before a vowel, else "a"."""
@@ -164,107 +236,27 @@ class Words:
         return f"more {kind.plural} than {SPECIES[fact.value].plural}"
 
     def question(self, fact: Fact) -> str:
-        """A yes/no question about one fact, one of at least six wordings."""
-        pick = self.pick
-        if fact.kind == "habitat":
-            place = pick(PLACES[fact.value])
-            return pick(
-                (
-                    f"was this photo taken {place}?",
-                    f"is this {place}?",
-                    f"is the scene {place}?",
-                    f"does the image show a place {place}?",
-                    f"was this picture taken {place}?",
-                    f"are we {place} here?",
-                )
-            )
-        if fact.kind == "weather":
-            weather = pick(WEATHER[fact.value])
-            plain = {"rain": "is it raining?", "fog": "is it foggy?", "night": "is it night?", "clear": "is it clear?"}
-            return pick(
-                (
-                    f"was this photo taken {weather}?",
-                    plain[fact.value],
-                    f"is the scene {weather}?",
-                    f"is this {weather}?",
-                    f"was this picture taken {weather}?",
-                    f"does the image show a scene {weather}?",
-                )
-            )
+        """A yes/no question about one fact, one of six wordings."""
+        if fact.kind in ("habitat", "weather"):
+            where = self.pick((PLACES if fact.kind == "habitat" else WEATHER)[fact.value])
+            return self.pick(QUESTIONS[fact.kind]).format(where=where, plain=PLAIN.get(fact.value))
         kind = SPECIES[fact.species]
-        name, some = kind.name, f"{article(kind.name)} {kind.name}"
-        the = pick((f"the {name}", f"the {kind.plural}" if kind.plural != name else f"the {name}"))
-        verb = "are" if the == f"the {kind.plural}" and kind.plural != name else "is"
-        if fact.kind == "subject":
-            return pick(
-                (
-                    f"is there {some}?",
-                    f"is there {some} in the image?",
-                    f"does the image show {some}?",
-                    f"can you see {some}?",
-                    f"does this picture contain {some}?",
-                    f"do you see any {kind.plural}?",
-                )
-            )
+        name, plural = kind.name, kind.plural
+        the = self.pick((f"the {name}", f"the {plural}"))
+        words = {"name": name, "plural": plural, "some": f"{article(name)} {name}", "the": the, "value": fact.value}
+        words["verb"] = "are" if the == f"the {plural}" and plural != name else "is"
         if fact.kind == "colour":
-            return pick(
-                (
-                    f"is the {name} {fact.value}?",
-                    f"{verb} {the} {fact.value} in colour?",
-                    f"is there {article(fact.value)} {fact.value} {name}?",
-                    f"does the image show {article(fact.value)} {fact.value} {name}?",
-                    f"do you see {article(fact.value)} {fact.value} {name}?",
-                    f"is the colour of the {name} {fact.value}?",
-                )
-            )
-        if fact.kind == "count":
-            n = int(fact.value)
-            many = f"{NUMBERS[n]} {name if n == 1 else kind.plural}"
-            be = "is" if n == 1 else "are"
-            return pick(
-                (
-                    f"{be} there exactly {many}?",
-                    f"{be} there {many}?",
-                    f"does the image show exactly {many}?",
-                    f"can you count {many}?",
-                    f"is the number of {kind.plural} {NUMBERS[n]}?",
-                    f"do you see exactly {many}?",
-                )
-            )
-        if fact.kind in ("behaviour", "context", "absence"):
-            does = self.pose(fact.species, fact.value) if fact.kind == "behaviour" else pick(ITEM[fact.value])
-            return pick(
-                (
-                    f"is the {name} {does}?",
-                    f"{verb} {the} {does} here?",
-                    f"is there {some} {does}?",
-                    f"does the image show {some} {does}?",
-                    f"can you see {some} {does}?",
-                    f"is it true that the {name} is {does}?",
-                )
-            )
-        if fact.kind == "alone":
-            return pick(
-                (
-                    f"is there any other animal than the {name}?",
-                    f"is there another animal besides the {name}?",
-                    f"do you see any other animal than the {name}?",
-                    f"does the image show an animal other than the {name}?",
-                    "is there a second kind of animal?",
-                    f"is the {name} together with another animal?",
-                )
-            )
-        other = SPECIES[fact.value].plural
-        return pick(
-            (
-                f"are there more {kind.plural} than {other}?",
-                f"do you see more {kind.plural} than {other}?",
-                f"does the image show more {kind.plural} than {other}?",
-                f"is the number of {kind.plural} greater than the number of {other}?",
-                f"can you count more {kind.plural} than {other}?",
-                f"is it true that there are more {kind.plural} than {other}?",
-            )
-        )
+            words["a"] = article(fact.value)
+        elif fact.kind == "count":
+            words |= {"number": NUMBERS[int(fact.value)], "be": "is" if fact.value == "1" else "are"}
+            words["many"] = f"{words['number']} {name if fact.value == '1' else plural}"
+        elif fact.kind == "behaviour":
+            words["does"] = self.pose(fact.species, fact.value)
+        elif fact.kind in ("context", "absence"):
+            words["does"] = self.pick(ITEM[fact.value])
+        elif fact.kind == "comparison":
+            words["others"] = SPECIES[fact.value].plural
+        return self.pick(QUESTIONS[fact.kind]).format(**words)
 
 
 CANON = Words()

@@ -8,7 +8,7 @@ from random import Random
 from fieldscope.fieldnotes.scene import Scene
 
 CANVAS = 448
-# Room kept above an animal (leaf, Z, post) and beneath it (shadow, motion strokes, post).
+# Space kept above an animal (leaf, Z, post) and beneath it (shadow, motion strokes, post).
 HEADROOM = 32
 FOOTROOM = 40
 SIDE = 6

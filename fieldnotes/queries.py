@@ -7,14 +7,13 @@ queries that name one ask for something that neither model has ever read or seen
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
-from typing import Any
 
 from fieldscope.core.types import Query, Turn
-from fieldscope.fieldnotes.facts import Fact, Part, Spec, find, held_out
+from fieldscope.fieldnotes.facts import Fact, Spec, find, held_out
 from fieldscope.fieldnotes.grammar import Words
 from fieldscope.fieldnotes.sampling import new_seed, other, random_scene, random_spec
 from fieldscope.fieldnotes.scene import COLOURS, COUNTS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS, Group, Scene
@@ -46,10 +45,13 @@ class BenchmarkQuery:
     spec: Spec
     supercategory: str
     category: str
-    iconic_group: str
-    novel: bool
     reference_image: str | None = None
     dialogue: tuple[Turn, ...] = ()
+
+    @property
+    def iconic_group(self) -> str:
+        """INQUIRE's group of the subject's species."""
+        return SPECIES[self.spec.subject.species].iconic_group
 
     @property
     def query(self) -> Query:
@@ -112,16 +114,6 @@ def _share(spec: Spec) -> float:
     return sum(spec.matches(scene) for scene in _sample()) / len(_sample())
 
 
-def _fits(group: Group, part: Part) -> bool:
-    return (
-        (not part.colour or group.colour == part.colour)
-        and (not part.count or group.count == part.count)
-        and (not part.pose or group.pose == part.pose)
-        and (not part.item or group.item == part.item)
-        and (not part.without or group.item != part.without)
-    )
-
-
 def matching_scene(spec: Spec, rng: random.Random) -> Scene:
     """A random scene that the query matches: what the query leaves open is drawn."""
     while True:
@@ -175,38 +167,27 @@ def _break(scene: Scene, fact: Fact, rng: random.Random) -> Scene | None:
         return None
     at = scene.groups.index(group)
     rest = [g for g in scene.groups if g is not group]
-    if fact.kind in ("subject", "comparison"):
-        if fact.kind == "comparison":
-            changed = replace(group, count=1)
-            bigger = [replace(g, count=2) for g in rest]
-            return replace(scene, groups=(changed, *bigger), seed=new_seed(rng))
+    if fact.kind == "comparison":
+        bigger = [replace(g, count=2) for g in rest]
+        return replace(scene, groups=(replace(group, count=1), *bigger), seed=new_seed(rng))
+    if fact.kind == "subject":
         changed = replace(group, species=other(rng, tuple(SPECIES), *[g.species for g in scene.groups]))
     elif fact.kind == "count":
         changed = replace(group, count=rng.choice([n for n in COUNTS if n != group.count and (at == 0 or n < 3)]))
     else:
-        name, domain = {
-            "colour": ("colour", COLOURS),
-            "behaviour": ("pose", POSES),
-            "context": ("item", ITEMS),
-            "absence": ("item", ITEMS),
-        }[fact.kind]
+        name, domain = {"colour": ("colour", COLOURS), "behaviour": ("pose", POSES)}.get(fact.kind, ("item", ITEMS))
         now = getattr(group, name)
         if fact.kind == "absence":
             changed = replace(group, item=fact.value)
         elif rest and getattr(rest[0], name) != now and rng.random() < 0.5:
-            swapped = _altered(rest[0], name, now)
-            changed = _altered(group, name, getattr(rest[0], name))
+            swapped = replace(rest[0], **{name: now})
+            changed = replace(group, **{name: getattr(rest[0], name)})
             pair = (changed, swapped) if at == 0 else (swapped, changed)
             return replace(scene, groups=pair, seed=new_seed(rng))
         else:
-            changed = _altered(group, name, other(rng, domain, now, *[getattr(g, name) for g in rest]))
+            changed = replace(group, **{name: other(rng, domain, now, *[getattr(g, name) for g in rest])})
     groups = tuple(changed if g is group else g for g in scene.groups)
     return replace(scene, groups=groups, seed=new_seed(rng))
-
-
-def _altered(group: Group, name: str, value: object) -> Group:
-    fields: dict[str, Any] = {**asdict(group), name: value}
-    return Group(**fields)
 
 
 def collect(scenes: Sequence[Scene], size: int, rng: random.Random) -> dict[str, Scene]:
@@ -220,14 +201,16 @@ def collect(scenes: Sequence[Scene], size: int, rng: random.Random) -> dict[str,
     return {str(i + 1): scene for i, scene in enumerate(unique)}
 
 
-def relevant_to(spec: Spec, scenes: Mapping[str, Scene]) -> frozenset[str]:
-    """The images of a collection that a query matches."""
-    return frozenset(image_id for image_id, scene in scenes.items() if spec.matches(scene))
+def judged(name: str, scenes: dict[str, Scene], queries: Iterable[BenchmarkQuery]) -> Split:
+    """A split whose relevant images are those that match."""
+    asked, images = tuple(queries), scenes.items()
+    relevant = {query.id: frozenset(i for i, scene in images if query.spec.matches(scene)) for query in asked}
+    return Split(name, scenes, asked, relevant)
 
 
 @cache
 def load_split(name: str) -> Split:
-    """A split, made anew from its name: always the same."""
+    """A split, made from its name: always the same."""
     number, size = SIZES[name]
     rng = random.Random(f"fieldnotes-{name}-1")
     specs: dict[str, Spec] = {}
@@ -241,16 +224,7 @@ def load_split(name: str) -> Split:
         scenes += near_misses(spec, rng)
         scenes += islice(near_misses(spec, rng), 4)
     by_id = collect(scenes, size, rng)
-    queries = tuple(
-        BenchmarkQuery(
-            f"{name[0]}{i:03d}",
-            text,
-            spec,
-            *classify(spec),
-            SPECIES[spec.subject.species].iconic_group,
-            is_novel(spec),
-        )
-        for i, (text, spec) in enumerate(specs.items())
+    queries = (
+        BenchmarkQuery(f"{name[0]}{i:03d}", text, spec, *classify(spec)) for i, (text, spec) in enumerate(specs.items())
     )
-    relevant = {query.id: relevant_to(query.spec, by_id) for query in queries}
-    return Split(name, by_id, queries, relevant)
+    return judged(name, by_id, queries)

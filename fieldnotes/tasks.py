@@ -122,11 +122,8 @@ def random_fact(scene: Scene, rng: random.Random, kind: str | None = None) -> Fa
     truth = rng.random() < 0.5
     absent = other(rng, tuple(SPECIES), *[g.species for g in scene.groups])
     group = rng.choice(scene.groups)
-    if kind == "habitat":
-        fact = Fact(kind, "", scene.habitat)
-        return fact if truth else wrong_value(fact, scene, rng)
-    if kind == "weather":
-        fact = Fact(kind, "", scene.weather)
+    if kind in ("habitat", "weather"):
+        fact = Fact(kind, "", getattr(scene, kind))
         return fact if truth else wrong_value(fact, scene, rng)
     if kind == "subject":
         return Fact(kind, group.species if truth else absent)
@@ -257,10 +254,9 @@ def ask_best(scenes: Sequence[Scene], spec: Spec, rng: random.Random, change: st
     return Segment(task, rng.choice(wordings).format(q=Words(rng).spec(spec)), best)
 
 
-def near_spec(scene: Scene, rng: random.Random, truth: bool | None = None) -> Spec:
+def near_spec(scene: Scene, rng: random.Random) -> Spec:
     """A query that the scene matches, or one that a counterfactual of it matches and the scene does not."""
-    truth = rng.random() < 0.5 if truth is None else truth
-    if truth:
+    if rng.random() < 0.5:
         return random_spec(scene, rng, 1, 7)
     for _ in range(40):
         changed = mutate(scene, rng)

@@ -97,9 +97,8 @@ class Request:
 
 def core(spec: Spec) -> str:
     """The core elements: animals and place, without their details."""
-    bare = replace(spec, subject=Part(spec.subject.species), weather="", alone=False)
-    if spec.companion:
-        bare = replace(bare, companion=Part(spec.companion.species))
+    companion = Part(spec.companion.species) if spec.companion else None
+    bare = replace(spec, subject=Part(spec.subject.species), companion=companion, weather="", alone=False)
     return CANON.spec(bare)
 
 
@@ -214,9 +213,9 @@ def change_words(said: str, rng: random.Random) -> str:
     return rng.choice(SAME).format(x=said)
 
 
-def composed_request(reference: Spec, rng: random.Random, seen: str = "") -> Request:
-    """A reference image's description and a change. `seen` is the description in words (else the canonical one)."""
-    text, said = (seen, CANON.speak(reference)[1]) if seen else CANON.speak(reference)
+def composed_request(reference: Spec, rng: random.Random) -> Request:
+    """A reference image's description and a change."""
+    text, said = CANON.speak(reference)
     spec, fact, operation, words = rng.choice(changes(reference, rng))
     facts = {f: said[f] for f in spec.facts() if f in said} | {fact: words}
     asked = rng.choice(COMPOSED).format(r=text, q=change_words(words, rng))
@@ -244,41 +243,27 @@ def ask(fact: Fact, words: Words, said: dict[Fact, str]) -> tuple[str, str]:
     """One round of a dialogue that reveals `fact`; the answer's words go into `said`."""
     name = fact.species
     question, answer = {
-        "subject": ("is another animal there?", f"{article(name or 'a')} {name}"),
-        "colour": (f"what colour is the {name}?", fact.value),
-        "count": (f"how many {SPECIES[name].plural if name else ''} are there?", ""),
-        "behaviour": (f"what is the {name} doing?", ""),
-        "context": (f"what is with the {name}?", ""),
-        "absence": (f"what is not with the {name}?", ""),
-        "alone": ("is another animal there?", "no"),
-        "habitat": ("where is it?", ""),
-        "weather": ("what is the weather?", ""),
-        "comparison": ("are there more of one?", CANON.phrase(fact) if fact.kind == "comparison" else ""),
+        "subject": ("is another animal there?", lambda: f"{article(name)} {name}"),
+        "colour": (f"what colour is the {name}?", lambda: fact.value),
+        "count": (f"how many {SPECIES[name].plural if name else ''} are there?", lambda: NUMBERS[int(fact.value)]),
+        "behaviour": (f"what is the {name} doing?", lambda: words.pose(name, fact.value)),
+        "context": (f"what is with the {name}?", lambda: words.pick(ITEM[fact.value])),
+        "absence": (f"what is not with the {name}?", lambda: words.pick(THING[fact.value])),
+        "alone": ("is another animal there?", lambda: "no"),
+        "habitat": ("where is it?", lambda: words.pick(PLACES[fact.value])),
+        "weather": ("what is the weather?", lambda: words.pick(WEATHER[fact.value])),
+        "comparison": ("are there more of one?", lambda: CANON.phrase(fact)),
     }[fact.kind]
-    if not answer:
-        answer = {
-            "count": lambda: NUMBERS[int(fact.value)],
-            "behaviour": lambda: words.pose(name, fact.value),
-            "context": lambda: words.pick(ITEM[fact.value]),
-            "absence": lambda: words.pick(THING[fact.value]),
-            "habitat": lambda: words.pick(PLACES[fact.value]),
-            "weather": lambda: words.pick(WEATHER[fact.value]),
-        }[fact.kind]()
-    said[fact] = answer
-    return question, answer
+    said[fact] = answer()
+    return question, said[fact]
 
 
-def random_reference(rng: random.Random) -> Spec:
-    """All that a caption says of a reference image."""
-    return describe(random_scene(rng, 0.35))
-
-
-def random_request(rng: random.Random, kind: str | None = None) -> Request:
+def random_request(rng: random.Random) -> Request:
     """A request of any kind about any scene."""
-    kind = kind or rng.choices(("query", "composed", "dialogue"), (0.35, 0.43, 0.22))[0]
+    kind = rng.choices(("query", "composed", "dialogue"), (0.35, 0.43, 0.22))[0]
     spec = random_spec(random_scene(rng, 0.5), rng, 1, 7)
     if kind == "composed":
-        return composed_request(random_reference(rng) if rng.random() < 0.5 else spec, rng)
+        return composed_request(describe(random_scene(rng, 0.35)) if rng.random() < 0.5 else spec, rng)
     return dialogue_request(spec, rng) if kind == "dialogue" else query_request(spec, rng)
 
 
@@ -287,7 +272,7 @@ def synthesize(request: Request, rng: random.Random) -> Segment:
 
 
 def synthesize_again(request: Request, rng: random.Random) -> Segment:
-    """The same request after an answer that was found wanting, which may or may not have been wrong."""
+    """The same request after an answer that was judged insufficient, which may or may not have been wrong."""
     earlier = request.spec
     if rng.random() < 0.6:
         earlier = random_spec(random_scene(rng), rng, 1, 6)

@@ -1,7 +1,7 @@
-"""What is true of a scene, asked in words: the grammar's questions read backwards.
+"""The true answer to a question about a scene: the grammar's questions mapped back to their facts.
 
-A question is known where the grammar can write it, in any of its wordings. Nothing is guessed from words alone: any
-other question has no answer here.
+A question is known if the grammar can write it, in any of its wordings. Nothing is guessed: any other question has no
+answer here.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from fieldscope.fieldnotes.grammar import Words
 from fieldscope.fieldnotes.scene import COLOURS, COUNTS, HABITATS, ITEMS, POSES, SPECIES, WEATHERS, Scene
 
 
-class _Told(Words):
-    """Chooses the wordings that it is told to, the first of all others, and notes among how many it chose."""
+class _Chosen(Words):
+    """Takes the given choices of wordings, and the first wording after these; counts the options of each choice."""
 
-    def __init__(self, told: Sequence[int]) -> None:
+    def __init__(self, choices: Sequence[int]) -> None:
         super().__init__()
-        self.told = told
-        self.among: list[int] = []
+        self.choices = choices
+        self.counts: list[int] = []
 
     def pick(self, options: Sequence[str]) -> str:
-        place = len(self.among)
-        self.among.append(len(options))
-        return options[self.told[place] if place < len(self.told) else 0]
+        place = len(self.counts)
+        self.counts.append(len(options))
+        return options[self.choices[place] if place < len(self.choices) else 0]
 
 
 def every_fact() -> Iterator[Fact]:
-    """All that can be asked of a scene."""
+    """Every fact that a question can be about."""
     for species in SPECIES:
         yield Fact("subject", species)
         yield Fact("alone", species)
@@ -48,43 +48,46 @@ def every_fact() -> Iterator[Fact]:
 
 def wordings(fact: Fact) -> frozenset[str]:
     """Every question that the grammar can write about a fact."""
-    found: set[str] = set()
-    told: list[int] | None = []
-    while told is not None:
-        words = _Told(told)
-        found.add(words.question(fact))
-        told = _next(told, words.among)
-    return frozenset(found)
+    questions: set[str] = set()
+    choices: list[int] | None = []
+    while choices is not None:
+        words = _Chosen(choices)
+        questions.add(words.question(fact))
+        choices = _next(choices, words.counts)
+    return frozenset(questions)
 
 
 def facts_asked(question: str) -> tuple[Fact, ...]:
-    """The facts that a question may be about, whatever its case and its white space; none where the grammar does not
-    write it. Several where wordings coincide, as those of what an animal carries and what it must not carry."""
+    """The facts that a question may be about, in any case and white space; none if the grammar does not write it.
+
+    There are several if wordings coincide, as for an item that an animal must carry and one that it must not."""
     return _facts_by_question().get(_normalised(question), ())
 
 
 def answer(question: str, scene: Scene) -> bool | None:
-    """The true answer about a scene; None for a question that the grammar does not write, and where the facts that it
-    may be about differ in their answers."""
+    """The true answer about a scene.
+
+    None for a question that the grammar does not write, or if the facts that it may be about have different answers.
+    """
     answers = {fact.answer(scene) for fact in facts_asked(question)}
     return answers.pop() if len(answers) == 1 else None
 
 
 @cache
 def _facts_by_question() -> Mapping[str, tuple[Fact, ...]]:
-    found: dict[str, list[Fact]] = {}
+    facts_by_question: dict[str, list[Fact]] = {}
     for fact in every_fact():
         for question in wordings(fact):
-            found.setdefault(_normalised(question), []).append(fact)
-    return {question: tuple(facts) for question, facts in found.items()}
+            facts_by_question.setdefault(_normalised(question), []).append(fact)
+    return {question: tuple(facts) for question, facts in facts_by_question.items()}
 
 
-def _next(told: Sequence[int], among: Sequence[int]) -> list[int] | None:
+def _next(choices: Sequence[int], counts: Sequence[int]) -> list[int] | None:
     """The choices after these, like the digits of a counter; None after the last."""
-    choices = [*told, *[0] * (len(among) - len(told))]
-    for place in reversed(range(len(among))):
-        if choices[place] + 1 < among[place]:
-            return [*choices[:place], choices[place] + 1]
+    digits = [*choices, *[0] * (len(counts) - len(choices))]
+    for place in reversed(range(len(counts))):
+        if digits[place] + 1 < counts[place]:
+            return [*digits[:place], digits[place] + 1]
     return None
 
 

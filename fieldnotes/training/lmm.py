@@ -295,7 +295,7 @@ def published_name(name: str) -> str:
 def write(model: Any, vocabulary: list[str], out: Path) -> None:
     """The folder that transformers and vLLM both load.
 
-    vLLM wants the vision tower as `vision_tower.vision_model.*`; transformers reads that too. The file is float16,
+    vLLM needs the vision tower as `vision_tower.vision_model.*`; transformers reads that too. The file is float16,
     the configuration says float32, so that both compute in float32 on a CPU.
     """
     from transformers import CLIPImageProcessor, LlavaProcessor

@@ -138,7 +138,7 @@ def test_importing_the_packages_imports_nothing_heavy() -> None:
 
 def test_a_module_that_lies_flat_in_the_service_is_caught(tmp_path: Path) -> None:
     (found,) = reasons(tmp_path, "service/wiring.py", "")
-    assert found.startswith("service/wiring.py:1: lies flat")
+    assert found.startswith("service/wiring.py:1: is directly in service/")
 
 
 def test_a_circle_of_modules_is_caught_even_inside_functions(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_placeholders_are_named_for_what_they_hold() -> None:
         ),
         ("warn('the file is empty; fill it')", "warning"),
         ("note('the file is empty; fill it')", "note"),
-        ("flags = ['the file is empty; fill it']", "warning"),
+        ("def read(): flags = ['the file is empty; fill it']", "warning"),
         ("def of_file_flags(): yield 'the file is empty; fill it'", "warning"),
         ("TEXT = 'the file is empty; fill it'\nraise ConfigError(TEXT)", "ConfigError"),
         ("def read():\n    text = 'the file is empty; fill it'\n    raise ConfigError(text)", "ConfigError"),
@@ -88,6 +88,7 @@ def test_a_text_is_followed_through_an_import() -> None:
         "raise ConfigError(f'call {number}: {error}')",
         "LOG.error('the file is empty')",
         "name = 'the file is empty'",
+        "SERVER_FLAGS = (('port', 'The port of the server.'),)",
     ],
 )
 def test_what_is_for_programmers_or_passed_on_is_no_message(source: str) -> None:
@@ -103,6 +104,7 @@ def test_what_is_for_programmers_or_passed_on_is_no_message(source: str) -> None
             "The server stopped",
             "Restart it and rerun this command.",
         ),
+        ("no job {id}; /v1/jobs lists them", "no job {id}", "/v1/jobs lists them"),
         ("no key yet: to make one, run `fieldscope keys add`", "no key yet", "to make one, run `fieldscope keys add`"),
         ("{path} is damaged (no header); fetch it again", "{path} is damaged (no header)", "fetch it again"),
         ("unknown key 'a' (did you mean 'b'?)", "unknown key 'a'", "did you mean 'b'?"),

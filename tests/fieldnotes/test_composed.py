@@ -11,7 +11,7 @@ from fieldscope.core.fingerprint import fingerprint
 from fieldscope.fieldnotes.collection import CHECKSUMS, read_split
 from fieldscope.fieldnotes.composed import FACTS, SIZES, UNCHANGED, classify_change, load_composed
 from fieldscope.fieldnotes.facts import Fact, describe
-from fieldscope.fieldnotes.queries import SUPERCATEGORIES, BenchmarkQuery, Split
+from fieldscope.fieldnotes.queries import SUPERCATEGORIES, BenchmarkQuery, Split, is_novel
 from fieldscope.fieldnotes.sampling import training_family
 from fieldscope.fieldnotes.scene import Scene
 from fieldscope.fieldnotes.vocabulary import unknown_words
@@ -80,7 +80,7 @@ def test_groups_are_even_and_half_is_novel(split: Split) -> None:
     groups = Counter(query.supercategory for query in split.queries)
     assert set(groups) == set(SUPERCATEGORIES)
     assert max(groups.values()) - min(groups.values()) <= 1
-    assert 2 * sum(query.novel for query in split.queries) >= len(split.queries)
+    assert 2 * sum(is_novel(query.spec) for query in split.queries) >= len(split.queries)
     two = sum(len(reference(split, query).groups) == 2 for query in split.queries)
     assert 0.1 <= two / len(split.queries) <= 0.4
 

@@ -29,7 +29,7 @@ from tests.service.conftest import SCENES, Run, World
 
 
 def query(id: str, text: str, spec: Spec, **more: Any) -> BenchmarkQuery:
-    return BenchmarkQuery(id, text, spec, "Context", "Weather", "Birds", False, **more)
+    return BenchmarkQuery(id, text, spec, "Context", "Weather", **more)
 
 
 ROUNDS = (Turn(question="what is the weather?", answer="at night"), Turn(question="where is it?", answer="in a forest"))

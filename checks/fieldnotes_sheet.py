@@ -1,6 +1,6 @@
-"""A picture of FieldNotes for the README: queries, a relevant image each, and near misses that differ in one thing.
+"""An image of FieldNotes for the README: queries, a relevant image each, and near misses that differ in one thing.
 
-python -m fieldscope.fieldnotes.sheet docs/fieldnotes.png
+python -m checks.fieldnotes_sheet docs/fieldnotes.png
 """
 
 from __future__ import annotations
