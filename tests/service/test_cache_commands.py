@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+import fieldscope.service.wiring.bundled
 import fieldscope.service.wiring.fieldnotes
 import fieldscope.service.wiring.models
 from fieldscope.agent.strategies.strategy import load_strategy
@@ -206,7 +207,7 @@ def test_the_bundled_model_has_its_name_without_being_loaded(monkeypatch: pytest
     identity = fieldscope.service.wiring.models.bundled_identity()
     assert identity.startswith("local:") and identity.endswith(":float32")
     calibration = json.loads(
-        (fieldscope.service.wiring.models.bundled_folder("lmm").parent / "calibration.json").read_bytes()
+        (fieldscope.service.wiring.bundled.bundled_folder("lmm").parent / "calibration.json").read_bytes()
     )
     assert identity in {each["key"]["model"] for each in calibration}, "it is the one that was fitted"
     assert BUNDLED_LMM is not refuse
