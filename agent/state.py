@@ -33,9 +33,9 @@ class RerankInput(_State):
 class RerankState(RerankInput):
     """`candidates` are in the order of their prior; what was asked grows in the order in which tasks were sent.
 
-    `wave` counts the waves of questions and of comparisons; `round` the rounds of refinement, and `wanting` is what the
-    last of them found wanting. `widened` is the window once a round has widened it. `misread` says that part of what
-    was thought out is untrue of the reference image. `ended` is the stage in which the budget ran out.
+    `wave` counts the waves of questions and of comparisons; `round` the rounds of refinement, and `fault` is what
+    was wrong when the last of them began. `widened` is the window once a round has widened it. `misread` says that part
+    of the synthesis is untrue of the reference image. `ended` is the stage in which the budget ran out.
     """
 
     synthesis: Synthesis | None = None
@@ -44,7 +44,7 @@ class RerankState(RerankInput):
     predicates: tuple[Predicate, ...] = ()
     wave: int = 0
     round: int = 0
-    wanting: str = ""
+    fault: str = ""
     widened: int | None = None
     misread: bool = False
     ended: str | None = None

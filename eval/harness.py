@@ -142,7 +142,7 @@ async def _run(
     finished = {result.query_id for result in read_back}
     cost = sum((replace(spent, cached=spent.calls) for spent in map(_cost, read_back)), Usage())
     if reranker.account is not None:
-        reranker.account.charge(cost.calls, cost.tokens)
+        reranker.account.carry_over(cost.calls, cost.tokens)
     pending = iter([query for query in queries if query.id not in finished])
     pulse = _Pulse(strategy, folder.results.values())
     writing = asyncio.Lock()

@@ -53,12 +53,12 @@ async def check(state: RerankState, context: Context) -> Next:
         "trace": (_event(state, said),),
     }
     if again:
-        update |= {"round": state.round + 1, "wanting": THE_CHANGE}
+        update |= {"round": state.round + 1, "fault": THE_CHANGE}
     return Next("synthesize" if again else "plan", update)
 
 
 def _of_the_change(predicate: Predicate, query: Query) -> bool:
-    """Whether a predicate comes from the change, as the request words it, or from nobody knows where."""
+    """Whether a predicate comes from the change, as the request words it, or has no known origin."""
     return not predicate.words or bool(own_words(predicate.words, query))
 
 

@@ -1,4 +1,4 @@
-"""compare: candidates side by side, in every order of a task. What fails is unknown, and favours nobody."""
+"""compare: candidates side by side, in every order of a task. A failed call is unknown, and favours no image."""
 
 from __future__ import annotations
 

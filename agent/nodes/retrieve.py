@@ -44,7 +44,7 @@ async def retrieve(state: RerankState, context: Context) -> dict[str, Any]:
             "found": [[candidate.image_id, candidate.prior] for candidate in found],
         }
     else:
-        raise ConfigError(f"query {state.query.id!r} has no candidates; give some, or an index to search")
+        raise ConfigError(f"query {state.query.id!r} has no candidates; give candidates, or an index to search")
     events = [TraceEvent(kind="retrieved", at=time.monotonic() - state.started, data=data)]
     if not state.round:
         events.insert(0, TraceEvent(kind="started", at=0.0, data=_setting(context)))

@@ -42,7 +42,7 @@ async def synthesize(state: RerankState, context: Context) -> dict[str, Any]:
         again = state.round > 0
         said, asked, error = await ask_structured(lmm, request, SynthesisAnswer, settings.repairs, stage, grows=again)
         calls = (*calls, *asked)
-    synthesis, kept = _settle(said, error, state, caption)
+    synthesis, kept = _next_synthesis(said, error, state, caption)
     data = {
         "round": state.round,
         **({"caption": caption} if query.reference_image is not None else {}),
@@ -73,11 +73,11 @@ async def caption_image(lmm: LMM, image_id: str, settings: Synthesize, images: I
 
 def _request(settings: Synthesize, state: RerankState, caption: str) -> LMMRequest:
     if state.round and state.synthesis:
-        return refinement_request(state.query, caption, state.synthesis.comprehensive, state.wanting, settings)
+        return refinement_request(state.query, caption, state.synthesis.comprehensive, state.fault, settings)
     return synthesis_request(state.query, caption, settings)
 
 
-def _settle(
+def _next_synthesis(
     said: SynthesisAnswer | None, error: str | None, state: RerankState, caption: str
 ) -> tuple[Synthesis, str | None]:
     """What the request is taken to ask for from now on, and why an earlier synthesis stays, where it does."""

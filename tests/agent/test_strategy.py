@@ -68,7 +68,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
             POSTERIOR + COMPARE.replace("mode: pair", "mode: walk"),
             "'agreement'",
         ),
-        (VALID.replace("match_yes_no", "compare_pair"), "is answered by 'letter' where 'yes_no' is read"),
+        (VALID.replace("match_yes_no", "compare_pair"), "declares the answer 'letter', but 'yes_no' is read"),
         (VALID.replace("verify:\n", "verify:\n  joint: {prompt: ask_joint}\n"), "joint asks every predicate"),
         ("name: [\n", "line [0-9]+: not valid YAML"),
         ("just words\n", "must be a YAML mapping"),

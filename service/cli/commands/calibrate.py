@@ -69,8 +69,8 @@ def _table(fitted: Calibration) -> Table:
     rows = {
         "temperature of verdicts": f"{fitted.temperature:.3f}",
         "weight of the whole query": f"{fitted.whole_weight:.3f}",
-        "odds that a match looks like none": f"{fitted.doubt:.4f}",
-        "odds that another looks like a match": f"{fitted.slip:.4f}",
+        "odds that a match looks like none": f"{fitted.miss_odds:.4f}",
+        "odds that another looks like a match": f"{fitted.false_alarm_odds:.4f}",
         "weight of the prior": f"{fitted.prior_weight:.3f}",
         "bias": f"{fitted.bias:+.3f}",
         "spread": f"{fitted.spread:.3f}",
