@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from fieldscope.agent.posterior import Belief, believe, latest
 from fieldscope.agent.query_text import mentions
 from fieldscope.agent.state import Next, RerankState
 from fieldscope.agent.strategies.settings import Refine
-from fieldscope.agent.types import TraceEvent
 
 _CLEAR = 0.8  # P beyond which a verdict counts as clear
 _FEW = 10  # answers below which a predicate is not judged
@@ -36,12 +34,12 @@ def assess(state: RerankState, context: Context) -> Next:
     fault = worst_fault(belief, state, refine)
     over = state.round >= refine.rounds or context.account.empty() is not None
     again = bool(fault) and not over
-    events = [_event("assessed", state, {**findings, "wanting": fault, "again": again})]
+    events = [state.event("assessed", {**findings, "wanting": fault, "again": again})]
     if not again:
         return Next(onward, {"trace": tuple(events)})
     window = strategy.verify.top_k if strategy.verify else None
     widened = math.ceil((state.widened or window) * refine.widen) if window else None
-    events.append(_event("refined", state, {"round": state.round + 1, "because": fault, "window": widened}))
+    events.append(state.event("refined", {"round": state.round + 1, "because": fault, "window": widened}))
     update: dict[str, Any] = {
         "round": state.round + 1,
         "fault": fault,
@@ -91,7 +89,3 @@ def _same_for_all(belief: Belief, k: int) -> bool:
     asked = belief.finished[:, k]
     known = belief.holds[asked, k]
     return int(asked.sum()) >= _FEW and bool(np.all(known > _CLEAR) or np.all(known < 1.0 - _CLEAR))
-
-
-def _event(kind: str, state: RerankState, data: dict[str, Any]) -> TraceEvent:
-    return TraceEvent(kind=kind, at=time.monotonic() - state.started, data=data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +18,7 @@ from fieldscope.agent.scheduling import WAVE, compared_head, doubts, expected_ga
 from fieldscope.agent.state import CompareTask, Next, RerankState
 from fieldscope.agent.strategies.settings import Compare
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Comparison, TraceEvent
+from fieldscope.agent.types import Comparison
 from fieldscope.core.errors import ConfigError
 
 Orders = tuple[tuple[str, ...], ...]
@@ -52,7 +51,7 @@ def pair(state: RerankState, context: Context) -> Next:
     if (refused := context.account.empty()) or not wave:
         unasked = [Comparison(shown=order, state="not_asked", error=refused) for orders in wave[:1] for order in orders]
         said = {"wave": state.wave, **({"stopped": refused} if wave else why)}
-        return Next("rank", {"comparisons": tuple(unasked), "trace": (_event(state, said),)})
+        return Next("rank", {"comparisons": tuple(unasked), "trace": (state.event("paired", said),)})
     description = comparison_text(state.query, state.synthesis)
     tasks = [
         CompareTask(
@@ -61,7 +60,7 @@ def pair(state: RerankState, context: Context) -> Next:
         for orders in wave
     ]
     said = {"wave": state.wave + 1, "calls": sum(len(orders) for orders in wave), **why}
-    update: dict[str, Any] = {"wave": state.wave + 1, "trace": (_event(state, said),)}
+    update: dict[str, Any] = {"wave": state.wave + 1, "trace": (state.event("paired", said),)}
     return Next("compare", update, tuple(tasks))
 
 
@@ -118,7 +117,3 @@ def _silent(comparisons: Sequence[Comparison]) -> set[str]:
     failed = Counter(image_id for c in comparisons if c.state == "unknown" for image_id in c.shown)
     answered = {image_id for c in comparisons if c.state == "answered" for image_id in c.shown}
     return {image_id for image_id, times in failed.items() if times >= _SILENT and image_id not in answered}
-
-
-def _event(state: RerankState, data: dict[str, Any]) -> TraceEvent:
-    return TraceEvent(kind="paired", at=time.monotonic() - state.started, data=data)

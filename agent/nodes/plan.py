@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
@@ -14,7 +13,7 @@ from fieldscope.agent.context import Context
 from fieldscope.agent.posterior import Belief, believe
 from fieldscope.agent.query_text import description
 from fieldscope.agent.state import Next, RerankState, VerifyTask
-from fieldscope.agent.types import Predicate, TraceEvent
+from fieldscope.agent.types import Predicate
 from fieldscope.prompts.prompt import Prompt
 
 
@@ -57,7 +56,7 @@ def plan(state: RerankState, context: Context) -> Next:
     update: dict[str, Any] = {
         "wave": state.wave + 1,
         "predicates": state.predicates,
-        "trace": (TraceEvent(kind="planned", at=time.monotonic() - state.started, data=planned),),
+        "trace": (state.event("planned", planned),),
     }
     return Next("verify", update, tuple(tasks))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import compared_head
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Asked, RankedCandidate, RerankResult, TraceEvent, Verdict, unknown_flag
+from fieldscope.agent.types import Asked, RankedCandidate, RerankResult, Verdict, unknown_flag
 
 DRAWS = 400
 """Rankings drawn from the posterior for the rank intervals."""
@@ -57,7 +56,7 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
     )
     counts = Counter(question.state for question in (*result.asked, *(v for v in verdicts if v.state == "not_asked")))
     ranked = {name: counts[name] for name in ("answered", "unknown", "not_asked")} | {"ended": result.ended}
-    event = TraceEvent(kind="ranked", at=time.monotonic() - state.started, data=ranked)
+    event = state.event("ranked", ranked)
     flagged = result.model_copy(update={"trace": (*state.trace, event), "flags": flags})
     return {"result": flagged, "trace": (event,)}
 

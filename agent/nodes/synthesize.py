@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from fieldscope.agent.call import ask, image_parts, one_line, spent
@@ -14,7 +13,7 @@ from fieldscope.agent.requests import caption_request, refinement_request, synth
 from fieldscope.agent.schemas import SynthesisAnswer
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.settings import Synthesize
-from fieldscope.agent.types import Call, Instruction, Synthesis, TraceEvent
+from fieldscope.agent.types import Call, Instruction, Synthesis
 from fieldscope.core.errors import ImageError
 from fieldscope.core.types import ImageSource, Query
 from fieldscope.retrieval.encoder import query_text
@@ -53,7 +52,7 @@ async def synthesize(state: RerankState, context: Context) -> dict[str, Any]:
         "kept": kept,
         **spent(calls),
     }
-    event = TraceEvent(kind="synthesized", at=time.monotonic() - state.started, data=data)
+    event = state.event("synthesized", data)
     return {"synthesis": synthesis, "caption": caption, "calls": calls, "trace": (event,)}
 
 

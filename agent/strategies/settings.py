@@ -253,7 +253,7 @@ class Verify(Stage):
         yield Calls("verify", self.prompt, images * questions, images=1, answer=answer, longest=answer)
 
     @model_validator(mode="after")
-    def _stages_of_it_fit(self) -> Self:
+    def _options_fit(self) -> Self:
         if self.whole is not None and not self.by_predicates:
             raise ValueError(
                 "`whole` needs a prompt that takes 'question', but this prompt takes 'query'; leave `whole` out"
