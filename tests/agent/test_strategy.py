@@ -64,7 +64,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         (VALID + "check: {}\n", "stage `check` needs stage `decompose`; add it"),
         (
             VALID.replace("verify:\n", "verify:\n  whole: match_yes_no\n"),
-            "this prompt takes 'query'; leave `whole` out",
+            "takes 'query'; leave `whole` out",
         ),
         (VALID + COMPARE, "comparisons need the fusion method 'posterior'"),
         (
