@@ -29,7 +29,7 @@ Showing = tuple[Sequence[int], Sequence[float]]
 
 
 @dataclass(frozen=True)
-class Settled:
+class MergedComparisons:
     """What is believed of n candidates' log-odds after their comparisons: `mean` (n,) and `covariance` (n, n)."""
 
     mean: Floats
@@ -42,9 +42,9 @@ class Settled:
         return self.mean[:, np.newaxis] - self.mean, np.sqrt(np.maximum(spread, 0.0))
 
 
-def settle(
+def merge_comparisons(
     mean: Floats, spread: float, showings: Iterable[Showing], *, weight: float = 1.0, position_bias: float = 0.0
-) -> Settled:
+) -> MergedComparisons:
     """The belief N(`mean`, `spread`^2 I) about n candidates after `showings` of any number of them.
 
     Each log-probability is its candidate's log-odds, plus a constant of the showing, plus noise of variance
@@ -64,4 +64,4 @@ def settle(
         pull[at] += weight * centre @ (observed - mean[at])
     covariance = spread**2 * np.linalg.inv(np.eye(n) + spread**2 * precision)
     covariance = (covariance + covariance.T) / 2.0
-    return Settled(mean + covariance @ pull, covariance)
+    return MergedComparisons(mean + covariance @ pull, covariance)

@@ -1,8 +1,8 @@
-"""Budgets: one account of calls, tokens and time at the door to the model.
+"""Budgets: one account of calls, tokens and time for the calls to the model.
 
 Once an account is empty every call is refused at once, before the model is asked, so a stage that runs out leaves
 "not asked" behind and the ranking stands on what is known. An answer from the cache counts like one from the model:
-a budget decides what is asked, and a run that is taken up again must ask the same.
+a budget decides what is asked, and a resumed run must ask the same.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Account:
         self.tokens = 0
         self._in_flight: Counter[Kind] = Counter()
         self._dearest: dict[Kind, int] = {}
-        self._settled = asyncio.Event()
+        self._charged = asyncio.Event()
         self._closed = False
         self._began: float | None = None
 
@@ -72,8 +72,8 @@ class Account:
 
     def calls_left(self, kind: Kind) -> float:
         """How many calls of a kind may still be made, with none in flight and each as dear as the dearest so far;
-        infinity without a limit. Whoever sends a wave cuts it to that, so that it does not depend on which call comes
-        to the door first; where tokens are limited the first call of a kind goes alone."""
+        infinity without a limit. A wave is cut to that before it is sent, so that the order of its calls does not
+        matter; where tokens are limited the first call of a kind goes alone."""
         limit, own = self.budget, float("inf")
         if limit.max_calls is not None:
             own = float(max(limit.max_calls - self.calls, 0))
@@ -84,14 +84,14 @@ class Account:
             return 0.0
         return min(own, self.parent.calls_left(kind)) if self.parent else own
 
-    def charge(self, calls: int, tokens: int) -> None:
-        """Take on what was spent before, by an earlier process of the same run."""
+    def carry_over(self, calls: int, tokens: int) -> None:
+        """Add what an earlier process of the same run spent."""
         for account in self._all():
             account.calls += calls
             account.tokens += tokens
 
-    async def book(self, kind: Kind) -> None:
-        """Book one call, which must be settled. Raises `BudgetError` where nothing is left."""
+    async def reserve(self, kind: Kind) -> None:
+        """Reserve one call, which must be charged once it has ended. Raises `BudgetError` where nothing is left."""
         while True:
             if reason := self.empty():
                 raise BudgetError(reason)
@@ -99,7 +99,7 @@ class Account:
             if short is None:
                 break
             if short._in_flight.total():
-                await short._settled.wait()
+                await short._charged.wait()
             else:
                 short._closed = True
         for account in self._all():
@@ -107,14 +107,14 @@ class Account:
             account.calls += 1
             account._in_flight[kind] += 1
 
-    def settle(self, kind: Kind, tokens: int) -> None:
-        """A booked call has come to its end, and took so many tokens."""
+    def charge(self, kind: Kind, tokens: int) -> None:
+        """Charge a reserved call that has ended, and took so many tokens."""
         for account in self._all():
             account.tokens += tokens
             account._in_flight[kind] -= 1
             account._dearest[kind] = max(account._dearest.get(kind, 0), tokens)
-            account._settled.set()
-            account._settled = asyncio.Event()
+            account._charged.set()
+            account._charged = asyncio.Event()
 
     def _all(self) -> Iterator[Account]:
         account: Account | None = self
@@ -155,14 +155,14 @@ class BudgetedLMM:
         kind = (len(request.images), request.max_tokens)
         tokens = 0
         async with self._until_the_deadline():
-            await self._account.book(kind)
+            await self._account.reserve(kind)
         try:
             async with self._until_the_deadline():
                 response = await self._lmm.generate(request)
             tokens = response.usage.prompt_tokens + response.usage.completion_tokens
             return response
         finally:
-            self._account.settle(kind, tokens)
+            self._account.charge(kind, tokens)
 
     @asynccontextmanager
     async def _until_the_deadline(self) -> AsyncIterator[None]:
@@ -180,4 +180,4 @@ class BudgetedLMM:
             raise BudgetError(self._account.empty() or "the deadline has passed") from error
 
     async def aclose(self) -> None:
-        """The model belongs to whoever opened it."""
+        """Does nothing: the model is closed by the code that opened it."""

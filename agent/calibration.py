@@ -43,11 +43,12 @@ def calibration_key(model: str, strategy: Strategy, encoder: str | None) -> Cali
 
 
 class Calibration(BaseModel):
-    """The fitted values; the defaults are for a model nobody has looked at yet.
+    """The fitted values; the defaults are for a model that was never measured.
 
     - `temperature` divides the log-odds that all predicates hold (above 1: the model is too sure of itself), and
-      `whole_weight` multiplies those of the verdict on the whole query; `doubt` are the odds that
-      a match's verdicts look like another image's, `slip` that another image's look like a match's;
+      `whole_weight` multiplies those of the verdict on the whole query; `miss_odds` are the
+      odds that a match's verdicts look like another image's, `false_alarm_odds` that another image's look like a
+      match's (a file calls them `doubt` and `slip`);
     - `prior_weight` is for the prior, standardised per query, and `bias` the log-odds of a match for an average
       candidate that satisfies every predicate with certainty one half; `spread` is how wrong those log-odds may be, as
       a standard deviation;
@@ -60,7 +61,9 @@ class Calibration(BaseModel):
     `split` and `benchmark` say where it was fitted, `queries` on how many.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
 
     key: CalibrationKey | None = None
     benchmark: str = ""
@@ -68,8 +71,8 @@ class Calibration(BaseModel):
     queries: int = 0
     temperature: float = Field(default=1.0, gt=0)
     whole_weight: float = Field(default=1.0, ge=0)
-    doubt: float = Field(default=0.001, ge=0)
-    slip: float = Field(default=0.03, ge=0)
+    miss_odds: float = Field(default=0.001, ge=0, validation_alias="doubt", serialization_alias="doubt")
+    false_alarm_odds: float = Field(default=0.03, ge=0, validation_alias="slip", serialization_alias="slip")
     prior_weight: float = Field(default=0.5, ge=0)
     bias: float = 0.0
     spread: float = Field(default=1.0, gt=0)
@@ -81,9 +84,9 @@ class Calibration(BaseModel):
     tokens: Mapping[str, float] = Field(default_factory=dict)
 
     def fits(self, key: CalibrationKey) -> bool:
-        """Whether it was fitted for this model, as far as its identity told then, this first stage and these prompts;
-        further prompts of comparisons are no harm, so that a strategy that only verifies shares the fit of one that
-        goes on to compare."""
+        """Whether it was fitted for this model, as far as its identity was known then, this first stage and these
+        prompts. It may have further prompts of comparisons, so that a strategy that only verifies shares the fit of
+        one that also compares."""
         return (
             self.key is not None
             and may_be(self.key.model, key.model)

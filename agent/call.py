@@ -1,4 +1,4 @@
-"""One question at the door: what fails is unknown, what the budget forbids is not asked, and neither is an answer."""
+"""Send one request to the model. A failed call is *unknown*, one that the budget forbids is *not asked*."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fieldscope.prompts.prompt import Prompt
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a request. `response` is there where `state` is `answered`; else `error` says why not, and
+    """What became of a request. `response` is set where `state` is `answered`; else `error` says why not, and
     `refused` whether the server refused the request itself."""
 
     state: State
@@ -58,7 +58,7 @@ async def ask(lmm: LMM, request: LMMRequest) -> Answer:
         refused = isinstance(error, LMMRequestError)
         key = request.key(lmm.identity)
         return Answer("unknown", error=one_line(error), request_key=key, refused=refused)
-    # Only now: the first answer of a server may be what tells who it is.
+    # The key is made after the answer, since the first answer of a server may be what identifies it.
     return Answer("answered", response, request_key=request.key(lmm.identity))
 
 
@@ -78,7 +78,7 @@ def messages(prompt: Prompt, *content: TextPart | ImagePart) -> tuple[Message, .
 
 
 def spent(questions: Sequence[Asked]) -> dict[str, Any]:
-    """What questions cost together, as a trace event tells it."""
+    """What questions cost together, as a trace event records it."""
     usage = Usage.of(questions)
     keys = [question.request_key for question in questions if question.state != "not_asked" and question.request_key]
     return {"calls": usage.calls, "cached": usage.cached, "tokens": usage.tokens, "requests": keys}

@@ -1,4 +1,4 @@
-"""A question whose answer is JSON: asked with its schema, always validated, and mended in a few rounds or given up."""
+"""A question whose answer is JSON: sent with its schema, always validated, and repaired in a few rounds or given up."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def ask_structured(
 ) -> Structured[AnswerT]:
     """Ask for a `schema`. An answer that can't be read is shown to the model with its error, at most `repairs` times.
 
-    A call that failed is not repeated: the door to the model has tried that already. Raises what `ask` raises, but no
+    A call that failed is not repeated: the model's client has tried that already. Raises what `ask` raises, but no
     `ContextLengthError` for a request that `grows` with what the model wrote, as every repair does.
     """
     request = request.model_copy(update={"json_schema": schema.model_json_schema()})

@@ -4,10 +4,11 @@ A match satisfies every predicate, so with independent verdicts P(all hold) is t
 log-odds, those of the answer about the whole query and the standardised prior are weighted and added: the first stage's
 score is fused and not thrown away, because a weak model alone can rank below it (MM-Embed, arXiv 2411.02571). The
 temperature is for all of an image's verdicts together and not for each, since their errors come together, too: a model
-that misjudges an animal misjudges all that is asked about it. And with a small probability they say nothing: a match
-is taken for something else, as where the request was misread (*doubt*), or something else for a match, as where the
-request says little that tells images apart (*slip*). So among images that all seem not to match, and among those that
-all seem to, the prior decides. Where none is confirmed, a misreading is the more likely.
+that misjudges an animal misjudges all that is asked about it. And with a small probability the verdicts say nothing:
+a match is taken for something else, for example because the request was misread (a *miss*), or something else for a
+match, for example because the request says little that separates images (a *false alarm*). So among images that all
+seem not to match, and among those that all seem to, the prior decides. Where none is confirmed, a misread request is
+more likely.
 
 A question without an answer counts with the share of this query's images that pass it: that changes no order among
 images that lack the same answers, and is neither a "no" nor a zero.
@@ -40,7 +41,7 @@ PSEUDO_ANSWERS = 4.0
 """How many answers the expected share weighs, against those that this query has got."""
 
 UNCONFIRMED = 200.0
-"""By how much the doubt grows where no candidate is more likely a match than not."""
+"""By how much the odds of a miss grow where no candidate is more likely a match than not."""
 
 _LEAST = 1e-12
 
@@ -49,15 +50,15 @@ _LEAST = 1e-12
 class Belief:
     """What is known of n candidates (in prior order) and k predicates.
 
-    `holds` (n, k) is the probability that a predicate holds, `settled` (n, k) whether nothing more is to be asked about
-    it: it has an answer, or asking failed. `whole` (k,) says which one is about the whole query. `prior` (n,) is the
-    prior's part of the log-odds, weighted. `cut_short` says that a budget ended the questions.
+    `holds` (n, k) is the probability that a predicate holds. `finished` (n, k) says whether a question has its answer
+    or failed, so that nothing more is asked. `whole` (k,) says which predicate is about the whole query. `prior` (n,)
+    is the prior's weighted part of the log-odds. `cut_short` says that a budget ended the questions.
     """
 
     candidates: tuple[Candidate, ...]
     predicates: tuple[Predicate, ...]
     holds: Floats
-    settled: NDArray[np.bool_]
+    finished: NDArray[np.bool_]
     pass_rates: Floats
     whole: NDArray[np.bool_]
     prior: Floats
@@ -85,11 +86,11 @@ class Belief:
 
     def contributions(self, i: int) -> dict[str, float]:
         """What the log-odds of candidate `i` are made of: base, prior, and each predicate's Shapley value. An answer
-        that is not there counts as its pass rate; the doubt is that of all answers."""
+        that is not there counts as its pass rate; the odds of a miss are those of all answers."""
         absent, present = self._terms(self.pass_rates), self._terms(self.holds[i])
 
         def worth(sums: Floats) -> Floats:
-            return tempered(self._evidence_of(*sums.T), self._doubt, self.calibration.slip)
+            return tempered(self._evidence_of(*sums.T), self._miss_odds, self.calibration.false_alarm_odds)
 
         shares = shapley(absent, present, worth).tolist()
         base = self.calibration.bias + float(worth(absent.sum(axis=0, keepdims=True))[0])
@@ -111,18 +112,18 @@ class Belief:
         return np.asarray(of_parts / self.calibration.temperature + self.calibration.whole_weight * whole)
 
     @cached_property
-    def _doubt(self) -> float:
-        """The calibration's; more where nobody is confirmed, for then the request may have been misread. Where a budget
-        ended the questions, somebody still might be."""
-        doubt = self.calibration.doubt
+    def _miss_odds(self) -> float:
+        """The calibration's odds, and higher ones where no candidate is confirmed: then the request may have been
+        misread. Where a budget ended the questions, a candidate might still be confirmed, and the odds stay."""
+        miss_odds = self.calibration.miss_odds
         if self.cut_short:
-            return doubt
-        evidence = tempered(self._evidence(self.holds), doubt, self.calibration.slip)
+            return miss_odds
+        evidence = tempered(self._evidence(self.holds), miss_odds, self.calibration.false_alarm_odds)
         confirmed = (self.calibration.bias + self.prior + evidence > 0).any()
-        return doubt if confirmed else doubt * UNCONFIRMED
+        return miss_odds if confirmed else miss_odds * UNCONFIRMED
 
     def _tempered(self, holds: Floats) -> Floats:
-        return tempered(self._evidence(holds), self._doubt, self.calibration.slip)
+        return tempered(self._evidence(holds), self._miss_odds, self.calibration.false_alarm_odds)
 
 
 def log_odds_of_all(holds: Floats) -> Floats:
@@ -147,12 +148,16 @@ def _log_odds(p: Floats) -> Floats:
     return np.asarray(np.log(within) - np.log1p(-within))
 
 
-def tempered(evidence: Floats, doubt: float, slip: float) -> Floats:
-    """(n,) log-odds, given those that the verdicts speak for, where the odds are `doubt` that a match's verdicts look
-    like any other image's, and `slip` that another image's look like a match's: they stay between log(doubt) and
-    -log(slip), or thereabouts."""
-    for_match = np.logaddexp(evidence, np.log(doubt)) - np.log1p(doubt) if doubt else evidence
-    against = np.logaddexp(0.0, evidence + np.log(slip)) - np.log1p(slip) if slip else 0.0
+def tempered(evidence: Floats, miss_odds: float, false_alarm_odds: float) -> Floats:
+    """(n,) log-odds after the verdicts, from the log-odds that the verdicts speak for.
+
+    `miss_odds` are the odds that a match's verdicts look like any other image's, `false_alarm_odds` that another
+    image's look like a match's. The result lies between about log(miss_odds) and -log(false_alarm_odds).
+    """
+    for_match = np.logaddexp(evidence, np.log(miss_odds)) - np.log1p(miss_odds) if miss_odds else evidence
+    against = (
+        np.logaddexp(0.0, evidence + np.log(false_alarm_odds)) - np.log1p(false_alarm_odds) if false_alarm_odds else 0.0
+    )
     return np.asarray(for_match - against)
 
 
@@ -165,12 +170,12 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
     rows = {candidate.image_id: i for i, candidate in enumerate(candidates)}
     columns = {predicate.id: k for k, predicate in enumerate(predicates)}
     answers = np.full((len(candidates), len(predicates)), np.nan)
-    settled = np.zeros(answers.shape, dtype=np.bool_)
+    finished = np.zeros(answers.shape, dtype=np.bool_)
     for verdict in latest(state.verdicts):
         if verdict.image_id not in rows or verdict.predicate not in columns or verdict.state == "not_asked":
             continue
         at = rows[verdict.image_id], columns[verdict.predicate]
-        settled[at] = True
+        finished[at] = True
         if verdict.p_expected is not None:
             answers[at] = verdict.p_expected
     rates = np.array([_pass_rate(answers[:, k], p, calibration) for k, p in enumerate(predicates)])
@@ -178,7 +183,7 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
         candidates=candidates,
         predicates=predicates,
         holds=np.where(np.isnan(answers), rates, answers) if predicates else answers,
-        settled=settled,
+        finished=finished,
         pass_rates=rates,
         whole=np.array([predicate.kind == "query" for predicate in predicates], dtype=np.bool_),
         prior=weight * np.array(standardise([candidate.prior for candidate in candidates]), dtype=np.float64),

@@ -27,7 +27,7 @@ def request_text(query: Query, caption: str = "") -> str:
 
 
 def description(query: Query, synthesis: Synthesis | None) -> str:
-    """All that is asked for as one text: as it was thought out, or where nobody did, in the request's own words."""
+    """All that is asked for as one text: as the synthesis has it, or without one in the request's own words."""
     return synthesis.comprehensive if synthesis else query_text(query)
 
 

@@ -27,9 +27,9 @@ def synthesis_request(query: Query, caption: str, settings: Synthesize) -> LMMRe
     return _request(settings.prompt, settings, schema=schema, request=request_text(query, caption))
 
 
-def refinement_request(query: Query, caption: str, earlier: str, wanting: str, settings: Synthesize) -> LMMRequest:
-    """The same in a later round: `earlier` is the description of the round before, `wanting` its fault."""
-    values = {"request": request_text(query, caption), "earlier": earlier, "wanting": wanting}
+def refinement_request(query: Query, caption: str, earlier: str, fault: str, settings: Synthesize) -> LMMRequest:
+    """The same in a later round: `earlier` is the description of the round before, `fault` what was wrong with it."""
+    values = {"request": request_text(query, caption), "earlier": earlier, "wanting": fault}
     return _request(settings.again, settings, schema=SynthesisAnswer.model_json_schema(), **values)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from fieldscope.agent.bradley_terry import Floats, Settled, settle
+from fieldscope.agent.bradley_terry import Floats, MergedComparisons, merge_comparisons
 from fieldscope.agent.posterior import Belief, believe
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
@@ -17,12 +17,14 @@ DEPTH = 10
 """The gain is expected in nDCG at this depth."""
 
 WAVE = 8
-"""How many groups are compared before it is looked again at what they taught."""
+"""How many groups are compared before the next wave is chosen from their answers."""
 
 _DRAWS = 64  # rankings that stand for what the ranking might be
 
 
-def settled(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[Belief, list[int], Settled | None]:
+def compared_head(
+    state: RerankState, resources: Resources, strategy: Strategy
+) -> tuple[Belief, list[int], MergedComparisons | None]:
     """The belief after the verdicts; the head, as indices into its candidates, best first; and what the comparisons
     make of the head, in that order. Where candidates are not compared the head is empty and the last is None."""
     belief = believe(state, resources, strategy)
@@ -38,10 +40,10 @@ def settled(state: RerankState, resources: Resources, strategy: Strategy) -> tup
     ]
     fitted, means = belief.calibration, belief.log_odds[head]
     weight, bias = fitted.comparison_weight, fitted.position_bias
-    return belief, head, settle(means, fitted.spread, showings, weight=weight, position_bias=bias)
+    return belief, head, merge_comparisons(means, fitted.spread, showings, weight=weight, position_bias=bias)
 
 
-def expected_gains(head: Settled, weight: float) -> Floats:
+def expected_gains(head: MergedComparisons, weight: float) -> Floats:
     """(n, n) by how much nDCG@10 is expected to change once a pair is compared in both orders; symmetric, 0 on the
     diagonal.
 
@@ -53,8 +55,8 @@ def expected_gains(head: Settled, weight: float) -> Floats:
     Averaging over rankings, and not taking the present one, keeps in play what a first comparison threw down.
     """
     gap, spread = head.difference()
-    told = spread**2 / np.sqrt(spread**2 + 1.0 / weight)  # standard deviation by which the answer will move the gap
-    exchanged = _normal_tail(np.abs(gap), told)
+    moved = spread**2 / np.sqrt(spread**2 + 1.0 / weight)  # standard deviation by which the answer will move the gap
+    exchanged = _normal_tail(np.abs(gap), moved)
     # MacKay (1992): the mean of a sigmoid over a normal distribution.
     match = 1.0 / (1.0 + np.exp(-head.mean / np.sqrt(1.0 + np.pi / 8.0 * np.diag(head.covariance))))
     one_matches = match[:, np.newaxis] * (1.0 - match) + match * (1.0 - match)[:, np.newaxis]
@@ -62,7 +64,7 @@ def expected_gains(head: Settled, weight: float) -> Floats:
     return np.asarray(_stakes(head) * exchanged * one_matches / ideal)
 
 
-def doubts(head: Settled) -> Floats:
+def doubts(head: MergedComparisons) -> Floats:
     """(n, n) the probability that two candidates are in the wrong order, at most 0.5."""
     gap, spread = head.difference()
     return _normal_tail(np.abs(gap), spread)
@@ -73,7 +75,7 @@ def next_groups(
 ) -> list[tuple[int, ...]]:
     """At most `most` groups of `size` candidates to compare next, those with the greatest expected gain first.
 
-    No two groups share a candidate, so that each is looked at again with all that a wave taught. A group grows from a
+    No two groups share a candidate, so that the next wave knows all that this one showed. A group grows from a
     pair by whatever adds the greatest gains with those already in it; where fewer candidates are left it stays smaller.
     Groups that are `done`, and pairs that gain nothing or less than `stop_below`, are left out. Indices rise within a
     group.
@@ -102,7 +104,7 @@ def _grown(group: list[int], gains: Floats, free: Collection[int], size: int) ->
     return tuple(sorted(group))
 
 
-def _stakes(head: Settled) -> Floats:
+def _stakes(head: MergedComparisons) -> Floats:
     """(n, n) the expected |discount_i - discount_j|, over rankings drawn from the belief; the same ones every time."""
     n = len(head.mean)
     factor = np.linalg.cholesky(head.covariance + 1e-9 * np.eye(n))

@@ -1,7 +1,7 @@
-"""The JSON that a model answers with: its shape, as a server is told it, and how it is read.
+"""The JSON that a model answers with: its schema, as a server gets it, and how it is read.
 
-What can't change the meaning is forgiven: the case of a yes, a no and a type, spaces, and a type of question nobody
-knows. All else is an error that a model can be shown: keys that are missing or unknown, empty descriptions, and more
+What can't change the meaning is forgiven: the case of a yes, a no and a type, spaces, and an unknown type of
+question. All else is an error that a model can be shown: keys that are missing or unknown, empty descriptions, and more
 entries or longer texts than any request needs.
 """
 

@@ -17,25 +17,34 @@ class _State(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class RerankInput(_State):
+class _Begun(_State):
+    """`started` is the monotonic clock's reading, in seconds, when the query began."""
+
+    started: float = Field(default_factory=time.monotonic)
+
+    def event(self, kind: str, data: dict[str, Any]) -> TraceEvent:
+        """A trace event that happens now."""
+        return TraceEvent(kind=kind, at=time.monotonic() - self.started, data=data)
+
+
+class RerankInput(_Begun):
     """What a run of the graph starts from. Without `given` candidates the retriever finds them.
 
     `top_k` bounds how many take part: retrieved ones (None: as many as the strategy says), or given ones, best prior
-    first (None: all). `started` is the monotonic clock's reading, in seconds, when the query began.
+    first (None: all).
     """
 
     query: Query
     given: tuple[Candidate, ...] | None = None
     top_k: int | None = Field(default=None, ge=1)
-    started: float = Field(default_factory=time.monotonic)
 
 
 class RerankState(RerankInput):
     """`candidates` are in the order of their prior; what was asked grows in the order in which tasks were sent.
 
-    `wave` counts the waves of questions and of comparisons; `round` the rounds of refinement, and `wanting` is what the
-    last of them found wanting. `widened` is the window once a round has widened it. `misread` says that part of what
-    was thought out is untrue of the reference image. `ended` is the stage in which the budget ran out.
+    `wave` counts the waves of questions and of comparisons; `round` the rounds of refinement, and `fault` is what
+    was wrong when the last of them began. `widened` is the window once a round has widened it. `misread` says that part
+    of the synthesis is untrue of the reference image. `ended` is the stage in which the budget ran out.
     """
 
     synthesis: Synthesis | None = None
@@ -44,7 +53,7 @@ class RerankState(RerankInput):
     predicates: tuple[Predicate, ...] = ()
     wave: int = 0
     round: int = 0
-    wanting: str = ""
+    fault: str = ""
     widened: int | None = None
     misread: bool = False
     ended: str | None = None
@@ -56,7 +65,7 @@ class RerankState(RerankInput):
     result: RerankResult | None = None
 
 
-class VerifyTask(_State):
+class VerifyTask(_Begun):
     """Questions about one image: all that a verify task can see. The first leads, so that a server that caches
     prefixes reads the image once; the others follow together. A `joint` task asks all of them in one call."""
 
@@ -64,17 +73,15 @@ class VerifyTask(_State):
     image_id: str
     joint: bool = False
     wave: int
-    started: float
 
 
-class CompareTask(_State):
+class CompareTask(_Begun):
     """Candidates to show together, in every one of `orders` (image ids in the order of showing)."""
 
     query: Query
     description: str
     orders: tuple[tuple[str, ...], ...]
     wave: int
-    started: float
 
 
 @dataclass(frozen=True)

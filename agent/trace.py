@@ -42,7 +42,9 @@ def result_from_json(line: str) -> RerankResult:
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(str(step) for step in fault["loc"])
-        raise ConfigError(f"not a rerank result of this version ({key or 'JSON'}: {fault['msg']})") from error
+        raise ConfigError(
+            f"not a rerank result of this version ({key or 'JSON'}: {fault['msg']}); rank the query again"
+        ) from error
 
 
 def trace_schema() -> dict[str, Any]:

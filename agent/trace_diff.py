@@ -11,7 +11,7 @@ from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError
 
 DISAGREEMENTS = 5
-"""How many images are told in detail."""
+"""How many images are shown in detail."""
 
 
 class Side(View):

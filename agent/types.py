@@ -1,4 +1,4 @@
-"""What the agent says: instructions, predicates, verdicts, comparisons, and a ranking with its reasons."""
+"""The agent's records: instructions, predicates, verdicts, comparisons, and a ranking with its reasons."""
 
 from __future__ import annotations
 
@@ -211,5 +211,5 @@ def lost_flag(stage: str, why: str, instead: str) -> str:
 
 def lost_stage(flag: str) -> str | None:
     """The stage that a warning says was lost; None for any other warning."""
-    said = _LOST.match(flag)
-    return said[1] if said else None
+    match = _LOST.match(flag)
+    return match[1] if match else None

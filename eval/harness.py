@@ -123,7 +123,7 @@ async def _run(
     cost = Usage.of(question for result in read_back for question in result.asked)
     cost = replace(cost, cached=cost.calls)
     if reranker.account is not None:
-        reranker.account.charge(cost.calls, cost.tokens)
+        reranker.account.carry_over(cost.calls, cost.tokens)
     pending = iter([query for query in queries if query.id not in finished])
     watch = ModelWatch(strategy, folder.results.values())
     writing = asyncio.Lock()

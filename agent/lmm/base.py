@@ -1,4 +1,4 @@
-"""The one door to a model: `LMM.generate(LMMRequest) -> LMMResponse`."""
+"""What a back end for a large multimodal model (LMM) has to offer, and the records that go in and out."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class LMMResponse(_Record):
 
 
 class LMM(Protocol):
-    """A large multimodal model behind the door."""
+    """A large multimodal model: one method that answers a request, an identity, and a way to close it."""
 
     @property
     def identity(self) -> str:

@@ -1,4 +1,4 @@
-"""Any LMM over a cache store: what was asked once is never asked again."""
+"""Any LMM over a `CacheStore`: an answered request is never sent again."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class CachedLMM:
         task.add_done_callback(lambda done: self._land(key, done))
         return await asyncio.shield(task)
 
-    async def settle(self, patience: float) -> None:
+    async def drain(self, patience: float) -> None:
         """Wait at most `patience` seconds for what is in flight, and give up what has no answer by then."""
         if self._in_flight:
             _, late = await asyncio.wait(self._in_flight.values(), timeout=patience)
@@ -224,9 +224,7 @@ def answer_fault(entry: Entry) -> str | None:
 
 
 def _unusable(entry: Entry, why: str) -> CacheError:
-    return CacheError(
-        f"the remembered answer {entry.key[:12]} {why}: give the command without --replay, which asks for it again"
-    )
+    return CacheError(f"the cached answer {entry.key[:12]} {why}; run the command without --replay to ask for it again")
 
 
 def _is_altered(entry: Entry, provenance: Mapping[str, Any]) -> bool:

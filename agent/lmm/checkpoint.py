@@ -36,9 +36,13 @@ def load_checkpoint(path: Path | str, device: str | None = None, dtype: str | No
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ConfigError(f"can't load a model from {path}: {first_line(error)}") from error
     if report["missing_keys"]:  # transformers would leave them random
-        raise ConfigError(f"the checkpoint {path} is incomplete: it lacks {min(report['missing_keys'])}")
+        raise ConfigError(
+            f"the checkpoint {path} is incomplete: it lacks {min(report['missing_keys'])}; copy or download it again"
+        )
     if not hasattr(processor, "image_processor") or not (processor.chat_template or processor.tokenizer.chat_template):
-        raise ConfigError(f"the checkpoint {path} needs an image processor and a chat template to be asked anything")
+        raise ConfigError(
+            f"the checkpoint {path} has no image processor or no chat template; use a checkpoint that has both"
+        )
     return model.to(target), processor, local_identity(folder, str(model.dtype).removeprefix("torch."))
 
 
@@ -53,4 +57,6 @@ def _folder(path: Path | str) -> Path:
     try:
         return Path(snapshot_download(str(path), allow_patterns=list(CHECKPOINT_FILES)))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is no folder, and no model that the hub hands out: {first_line(error)}") from error
+        raise ConfigError(
+            f"{path} is neither a folder nor a model of the hub ({first_line(error)}); check the path"
+        ) from error

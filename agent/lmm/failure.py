@@ -63,21 +63,21 @@ def failure_in(document: Any) -> LMMError | None:
         return None
     choices = document.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    told = document.get("error") or choice.get("error")
-    if not told and not choice and (document.get("object") == "error" or "detail" in document):
-        told = document
-    if not told:
+    fault = document.get("error") or choice.get("error")
+    if not fault and not choice and (document.get("object") == "error" or "detail" in document):
+        fault = document
+    if not fault:
         return None
-    status = _status(told)
-    said = f"the server answered 200, but with an error{f' ({status})' if status else ''}: {_words(told)}"
+    status = _status(fault)
+    said = f"the server answered 200, but with an error{f' ({status})' if status else ''}: {_words(fault)}"
     return LMMResponseError(said) if status is None else status_error(status, said)
 
 
-def _status(told: Any) -> int | None:
+def _status(fault: Any) -> int | None:
     """The status that an error names as a number, or in words."""
-    if not isinstance(told, dict):
+    if not isinstance(fault, dict):
         return None
-    named = [told.get(key) for key in ("code", "status", "status_code", "type")]
+    named = [fault.get(key) for key in ("code", "status", "status_code", "type")]
     for name in named:
         try:
             number = float(name)  # type: ignore[arg-type]  # whatever is no number is refused
@@ -89,8 +89,8 @@ def _status(told: Any) -> int | None:
     return next((status for words, status in _SPELLED.items() if words in spoken), None)
 
 
-def _words(told: Any) -> str:
+def _words(fault: Any) -> str:
     """What an error says, in its own words where it has some."""
-    if isinstance(told, dict):
-        told = told.get("message") or told.get("detail") or told.get("error") or told
-    return " ".join(str(told).split())[:240]
+    if isinstance(fault, dict):
+        fault = fault.get("message") or fault.get("detail") or fault.get("error") or fault
+    return " ".join(str(fault).split())[:240]

@@ -26,15 +26,15 @@ def server_identity(
     """The identity of a model behind a server: its name, the user's `revision`, how images are sent (PNG, at most
     `max_side` pixels a side), and the `facts` that the server tells of it (`fieldscope.agent.lmm.server_facts`)."""
     named = f"openai:{model}" + (f"@{revision}" if revision else "") + (f"#png<={max_side}" if max_side else "#png")
-    told = ",".join(f"{name}={value}" for name, value in (facts or {}).items())
-    return f"{named}#{told}" if told else named
+    known = ",".join(f"{name}={value}" for name, value in (facts or {}).items())
+    return f"{named}#{known}" if known else named
 
 
 def named_identity(identity: str) -> str:
     """The identity without what the server tells of the model, as Fieldscope had it before it asked for that; any
     other identity as it is."""
-    told = _TOLD.fullmatch(identity)
-    return told["named"] if told else identity
+    match = _TOLD.fullmatch(identity)
+    return match["named"] if match else identity
 
 
 def may_be(recorded: str | None, identity: str | None) -> bool:

@@ -63,9 +63,9 @@ def _validated(piece: str, schema: type[AnswerT]) -> tuple[AnswerT | None, str]:
 
 def _faults(error: ValidationError) -> str:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    told = []
+    shown = []
     for fault in faults[:_SHOWN_FAULTS]:
         place = ".".join(map(str, fault["loc"]))
-        told.append(f"{place}: {fault['msg']}" if place else fault["msg"])
-    more = f"; and {len(faults) - len(told)} more" if len(faults) > len(told) else ""
-    return "; ".join(told) + more
+        shown.append(f"{place}: {fault['msg']}" if place else fault["msg"])
+    more = f"; and {len(faults) - len(shown)} more" if len(faults) > len(shown) else ""
+    return "; ".join(shown) + more

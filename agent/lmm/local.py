@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 import torch
-import transformers  # its names are imported when they are first used, and want torchvision prepared by then
+import transformers  # its names are imported when they are first used, and need torchvision prepared by then
 from PIL import Image as PILImage
 
 from fieldscope.agent.lmm.backends import LMMOptions
@@ -49,7 +49,7 @@ class _Tokens:
 
 
 class LocalLMM:
-    """A model of transformers behind the door.
+    """A model that transformers runs in this process.
 
     Requests that arrive together and have one shape are answered as one batch of up to `max_batch`, in one worker
     thread; a request gets the same answer alone and in company (to float rounding). Log-probabilities are those of the

@@ -197,7 +197,7 @@ class OpenAILMM:
         """One attempt, read within it: an error that came with status 200 may pass as well."""
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(self._timeout):  # the client's own timeout starts anew with each byte
+            async with asyncio.timeout(self._timeout):  # the client's own timeout starts again with each byte
                 raw = await self._client.chat.completions.with_raw_response.create(**body)
         except (openai.OpenAIError, TimeoutError) as error:
             raise lmm_error(error, self.url, self._timeout, self._key) from error
@@ -297,8 +297,8 @@ def _server_url(base_url: str) -> str:
         usable = False
     if not usable:
         raise ConfigError(
-            f"{shown_address(base_url)!r} is no server address: write it like http://localhost:8000 (a key goes in "
-            "FIELDSCOPE_API_KEY)"
+            f"{shown_address(base_url)!r} is not the address of a server; write it like "
+            "http://localhost:8000 (a key goes in FIELDSCOPE_API_KEY)"
         )
     return base_url.rstrip("/") if parts.path.strip("/") else parts._replace(path="/v1").geturl()
 

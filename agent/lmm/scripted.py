@@ -1,4 +1,4 @@
-"""Canned or computed answers behind the door, for tests and for trying out a strategy without a model."""
+"""Canned or computed answers of an LMM, for tests and for trying out a strategy without a model."""
 
 from __future__ import annotations
 
@@ -54,4 +54,4 @@ class ScriptedLMM:
         for key, answer in script.items():
             if key in text:
                 return answer
-        raise LMMRequestError(f"the script has no answer to {text!r}")
+        raise LMMRequestError(f"the script has no answer to {text!r}; add one")

@@ -46,10 +46,10 @@ class _Version(BaseModel):
 def read_facts(models: str | None, version: str | None, model: str) -> dict[str, str]:
     """The facts in a model list (`/v1/models`) and in what tells the server's version (`/version`, as vLLM has it), in
     a fixed order; None and anything that is neither tell nothing."""
-    told = _entry(models, model)
-    meta = told.get("meta")
+    entry = _entry(models, model)
+    meta = entry.get("meta")
     nested = {name: meta.get(key) for name, key in _META.items()} if isinstance(meta, Mapping) else {}
-    values = {name: told.get(name, nested.get(name)) for name in (*WEIGHTS, *_OTHERS)} | {"version": _version(version)}
+    values = {name: entry.get(name, nested.get(name)) for name in (*WEIGHTS, *_OTHERS)} | {"version": _version(version)}
     return {name: fact for name, value in values.items() if (fact := _spelled(value))}
 
 

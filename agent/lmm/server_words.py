@@ -64,10 +64,10 @@ def context_length(body: str, model: str) -> int | None:
     try:
         models = json.loads(body)["data"]
         named = next(entry for entry in models if entry["id"] == model)
-        told = next(named[name] for name in _CONTEXT if named.get(name) is not None)
+        limit = next(named[name] for name in _CONTEXT if named.get(name) is not None)
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
         return None
-    return told if isinstance(told, int) and not isinstance(told, bool) and told > 0 else None
+    return limit if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0 else None
 
 
 def connection_advice(error: BaseException, url: str) -> tuple[str, bool]:

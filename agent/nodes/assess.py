@@ -1,9 +1,8 @@
-"""assess: is what was found good enough, and if not, what is wanting?"""
+"""assess: are the candidates good enough, and if not, what is wrong?"""
 
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import numpy as np
@@ -13,47 +12,46 @@ from fieldscope.agent.posterior import Belief, believe, latest
 from fieldscope.agent.query_text import mentions
 from fieldscope.agent.state import Next, RerankState
 from fieldscope.agent.strategies.settings import Refine
-from fieldscope.agent.types import TraceEvent
 
-_CLEAR = 0.8  # P beyond which a verdict is taken at its word
-_FEW = 10  # answers below which a predicate is given the benefit of the doubt
+_CLEAR = 0.8  # P beyond which a verdict counts as clear
+_FEW = 10  # answers below which a predicate is not judged
 _CONTRADICTED = 0.2  # share of images
 
 
 def assess(state: RerankState, context: Context) -> Next:
-    """Go on to the comparisons, or think again where something is wanting and rounds and budget are left."""
+    """Go on to the comparisons, or think again where there is a fault and rounds and budget are left."""
     strategy = context.strategy
     onward = "pair" if strategy.compare else "rank"
     refine = strategy.refine
     if refine is None or not state.predicates:
         return Next(onward)
     belief = believe(state, context.resources, strategy)
-    found = {
+    findings = {
         "confirmed": int((belief.p_match > 0.5).sum()),
         "contradicted": contradicted(state),
         "separates_nothing": [p.id for k, p in enumerate(belief.predicates) if _same_for_all(belief, k)],
     }
-    wanting = what_is_wanting(belief, state, refine)
+    fault = worst_fault(belief, state, refine)
     over = state.round >= refine.rounds or context.account.empty() is not None
-    again = bool(wanting) and not over
-    events = [_event("assessed", state, {**found, "wanting": wanting, "again": again})]
+    again = bool(fault) and not over
+    events = [state.event("assessed", {**findings, "wanting": fault, "again": again})]
     if not again:
         return Next(onward, {"trace": tuple(events)})
     window = strategy.verify.top_k if strategy.verify else None
     widened = math.ceil((state.widened or window) * refine.widen) if window else None
-    events.append(_event("refined", state, {"round": state.round + 1, "because": wanting, "window": widened}))
+    events.append(state.event("refined", {"round": state.round + 1, "because": fault, "window": widened}))
     update: dict[str, Any] = {
         "round": state.round + 1,
-        "wanting": wanting,
+        "fault": fault,
         "widened": widened,
         "trace": tuple(events),
     }
     return Next("synthesize", update)
 
 
-def what_is_wanting(belief: Belief, state: RerankState, refine: Refine) -> str:
-    """The gravest fault in words that a model can be told; empty where there is none."""
-    if nobody_passes(belief):
+def worst_fault(belief: Belief, state: RerankState, refine: Refine) -> str:
+    """The worst fault, in words for the model; empty where there is none."""
+    if separates_nothing(belief):
         return "a question does not tell the images apart."
     if contradicted(state) > _CONTRADICTED:
         return "the answers contradict each other."
@@ -80,7 +78,7 @@ def contradicted(state: RerankState) -> float:
     return against / len(said) if said else 0.0
 
 
-def nobody_passes(belief: Belief) -> bool:
+def separates_nothing(belief: Belief) -> bool:
     """Whether a predicate that was asked often enough holds of no image: its words may be at fault. Where the whole
     query holds of none, there may just be no match."""
     parts = [k for k, predicate in enumerate(belief.predicates) if predicate.kind != "query"]
@@ -88,10 +86,6 @@ def nobody_passes(belief: Belief) -> bool:
 
 
 def _same_for_all(belief: Belief, k: int) -> bool:
-    asked = belief.settled[:, k]
+    asked = belief.finished[:, k]
     known = belief.holds[asked, k]
     return int(asked.sum()) >= _FEW and bool(np.all(known > _CLEAR) or np.all(known < 1.0 - _CLEAR))
-
-
-def _event(kind: str, state: RerankState, data: dict[str, Any]) -> TraceEvent:
-    return TraceEvent(kind=kind, at=time.monotonic() - state.started, data=data)

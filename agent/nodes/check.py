@@ -8,7 +8,6 @@ itself. One that comes from the reference must hold there; the change must not.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from fieldscope.agent.call import image_parts, one_line, spent
@@ -16,7 +15,7 @@ from fieldscope.agent.context import Context
 from fieldscope.agent.nodes.verify import judge
 from fieldscope.agent.query_text import THE_CHANGE, own_words
 from fieldscope.agent.state import Next, RerankState
-from fieldscope.agent.types import Asked, Call, Predicate, TraceEvent, Verdict
+from fieldscope.agent.types import Asked, Call, Predicate, Verdict
 from fieldscope.core.errors import ImageError
 from fieldscope.core.types import Query
 
@@ -32,7 +31,7 @@ async def check(state: RerankState, context: Context) -> Next:
     try:
         (image,) = await image_parts(context.resources.images, [state.query.reference_image])
     except ImageError as error:
-        return Next("plan", {"trace": (_event(state, {"error": one_line(error)}),)})
+        return Next("plan", {"trace": (state.event("checked", {"round": state.round, "error": one_line(error)}),)})
     verdicts = await asyncio.gather(*(judge(lmm, predicate, image, settings) for predicate in parts))
     calls = tuple(_call(predicate, verdict) for predicate, verdict in zip(parts, verdicts, strict=True))
     holds = {verdict.predicate: verdict.p_expected for verdict in verdicts if verdict.p_expected is not None}
@@ -40,6 +39,7 @@ async def check(state: RerankState, context: Context) -> Next:
     unchanged = len(holds) == len(parts) > 0 and min(holds.values()) >= 0.5
     again = unchanged and state.round < (strategy.refine.rounds if strategy.refine else 0)
     said = {
+        "round": state.round,
         "holds": {name: round(p, 4) for name, p in holds.items()},
         "left_out": [predicate.question for predicate in untrue],
         "unchanged": unchanged,
@@ -50,22 +50,18 @@ async def check(state: RerankState, context: Context) -> Next:
         "predicates": tuple(p for p in state.predicates if p not in untrue),
         "misread": state.misread or bool(untrue),
         "calls": calls,
-        "trace": (_event(state, said),),
+        "trace": (state.event("checked", said),),
     }
     if again:
-        update |= {"round": state.round + 1, "wanting": THE_CHANGE}
+        update |= {"round": state.round + 1, "fault": THE_CHANGE}
     return Next("synthesize" if again else "plan", update)
 
 
 def _of_the_change(predicate: Predicate, query: Query) -> bool:
-    """Whether a predicate comes from the change, as the request words it, or from nobody knows where."""
+    """Whether a predicate comes from the change, as the request words it, or has no known origin."""
     return not predicate.words or bool(own_words(predicate.words, query))
 
 
 def _call(predicate: Predicate, verdict: Verdict) -> Call:
     asked = verdict.model_dump(include=set(Asked.model_fields))
     return Call(stage="check", text=f"{predicate.question} {verdict.answer}".strip(), **asked)
-
-
-def _event(state: RerankState, data: dict[str, Any]) -> TraceEvent:
-    return TraceEvent(kind="checked", at=time.monotonic() - state.started, data={"round": state.round, **data})

@@ -1,9 +1,8 @@
-"""compare: candidates side by side, in every order of a task. What fails is unknown, and favours nobody."""
+"""compare: candidates side by side, in every order of a task. A failed call is unknown, and favours no image."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from fieldscope.agent.lmm.yes_no import p_yes
 from fieldscope.agent.requests import which_is_best
 from fieldscope.agent.state import CompareTask
 from fieldscope.agent.strategies.settings import Compare
-from fieldscope.agent.types import Comparison, TraceEvent
+from fieldscope.agent.types import Comparison
 from fieldscope.core.errors import ImageError
 
 
@@ -83,5 +82,5 @@ def _update(task: CompareTask, comparisons: Sequence[Comparison]) -> dict[str, A
         "tokens": sum(comparison.prompt_tokens + comparison.completion_tokens for comparison in comparisons),
         "request_keys": [comparison.request_key for comparison in comparisons],
     }
-    event = TraceEvent(kind="compared", at=time.monotonic() - task.started, data=data)
+    event = task.event("compared", data)
     return {"comparisons": tuple(comparisons), "trace": (event,)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from fieldscope.agent.query_text import own_words
 from fieldscope.agent.requests import predicates_request
 from fieldscope.agent.schemas import PredicatesAnswer
 from fieldscope.agent.state import RerankState
-from fieldscope.agent.types import Instruction, Predicate, Synthesis, TraceEvent
+from fieldscope.agent.types import Instruction, Predicate, Synthesis
 from fieldscope.core.errors import ConfigError
 
 _NEGATION = re.compile(r"\b(?:without|with no|no|not)\b", re.IGNORECASE)
@@ -127,5 +126,5 @@ def _update(
         "fallback": why,
         **(cost or spent(())),
     }
-    event = TraceEvent(kind="decomposed", at=time.monotonic() - state.started, data=data)
+    event = state.event("decomposed", data)
     return {"predicates": now, "trace": (event,)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from typing import Any, Literal
 
 from fieldscope.agent.call import ask, image_parts, one_line, spent
@@ -50,7 +49,7 @@ async def explain(state: RerankState, context: Context) -> dict[str, Any]:
         "disagree": [reason.image_id for reason in reasons if reason.agrees is False],
         **spent(reasons),
     }
-    event = TraceEvent(kind="explained", at=time.monotonic() - state.started, data=data)
+    event = state.event("explained", data)
     return {"result": _with_reasons(result, reasons, event), "reasons": reasons, "trace": (event,)}
 
 

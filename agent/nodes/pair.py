@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -15,16 +14,16 @@ from fieldscope.agent.context import Context
 from fieldscope.agent.posterior import agreement_order
 from fieldscope.agent.query_text import comparison_text
 from fieldscope.agent.resources import Resources
-from fieldscope.agent.scheduling import WAVE, doubts, expected_gains, next_groups, settled
+from fieldscope.agent.scheduling import WAVE, compared_head, doubts, expected_gains, next_groups
 from fieldscope.agent.state import CompareTask, Next, RerankState
 from fieldscope.agent.strategies.settings import Compare
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Comparison, TraceEvent
+from fieldscope.agent.types import Comparison
 from fieldscope.core.errors import ConfigError
 
 Orders = tuple[tuple[str, ...], ...]
 
-_SILENT = 4  # showings without any answer after which an image is left alone
+_SILENT = 4  # showings without any answer after which an image is no longer compared
 
 
 def pair(state: RerankState, context: Context) -> Next:
@@ -32,7 +31,7 @@ def pair(state: RerankState, context: Context) -> Next:
     strategy, resources = context.strategy, context.resources
     settings = strategy.compare
     if settings is None:
-        raise ConfigError(f"strategy {strategy.name!r} has no stage 'compare'")
+        raise ConfigError(f"strategy {strategy.name!r} has no stage `compare`; add it to the strategy")
     left = settings.max_calls - sum(comparison.state != "not_asked" for comparison in state.comparisons)
     wave: list[Orders] = []
     why: dict[str, Any]
@@ -41,10 +40,10 @@ def pair(state: RerankState, context: Context) -> Next:
     elif settings.mode == "walk":
         wave, why = walk(state, strategy, left, settings)
     elif (resources.calibration or UNCALIBRATED).comparison_weight == 0.0:
-        why = {"stopped": "comparison does not pay for this model"}
+        why = {"stopped": "comparisons are off: this model's calibration shows no benefit"}
     else:
-        # What can't be paid for in full is begun all the same, but alone: its second order says that the budget cut it
-        # off, and no other task is there to take the last call first.
+        # A group that can't be paid for in full is begun all the same, but alone: its second order then records that
+        # the budget ended, and no other task can take the last call first.
         shown = settings.set_size if settings.mode == "set" else 2
         kind = (shown + (state.query.reference_image is not None), 1)
         affordable = max(1, math.floor(min(context.account.calls_left(kind), 2 * WAVE) / 2))
@@ -52,7 +51,7 @@ def pair(state: RerankState, context: Context) -> Next:
     if (refused := context.account.empty()) or not wave:
         unasked = [Comparison(shown=order, state="not_asked", error=refused) for orders in wave[:1] for order in orders]
         said = {"wave": state.wave, **({"stopped": refused} if wave else why)}
-        return Next("rank", {"comparisons": tuple(unasked), "trace": (_event(state, said),)})
+        return Next("rank", {"comparisons": tuple(unasked), "trace": (state.event("paired", said),)})
     description = comparison_text(state.query, state.synthesis)
     tasks = [
         CompareTask(
@@ -61,7 +60,7 @@ def pair(state: RerankState, context: Context) -> Next:
         for orders in wave
     ]
     said = {"wave": state.wave + 1, "calls": sum(len(orders) for orders in wave), **why}
-    update: dict[str, Any] = {"wave": state.wave + 1, "trace": (_event(state, said),)}
+    update: dict[str, Any] = {"wave": state.wave + 1, "trace": (state.event("paired", said),)}
     return Next("compare", update, tuple(tasks))
 
 
@@ -70,11 +69,11 @@ def contests(
 ) -> tuple[list[Orders], dict[str, Any]]:
     """At most `most` groups of the head to compare next, each in two orders, and the uncertainty that led to them; or
     no group, and why."""
-    belief, head, compared = settled(state, resources, strategy)
+    belief, head, compared = compared_head(state, resources, strategy)
     if compared is None or len(head) < 2:
-        return [], {"stopped": "there are no two candidates to compare"}
+        return [], {"stopped": "there are fewer than two candidates to compare"}
     if most < 1:
-        return [], {"stopped": f"no more than {settings.max_calls} comparisons are wanted"}
+        return [], {"stopped": f"the strategy allows {settings.max_calls} comparisons, and all are used"}
     ids = [belief.candidates[index].image_id for index in head]
     gains = expected_gains(compared, (resources.calibration or UNCALIBRATED).comparison_weight)
     silent = [at for at, image_id in enumerate(ids) if image_id in _silent(state.comparisons)]
@@ -84,7 +83,7 @@ def contests(
     size = 2 if settings.mode == "pair" else settings.set_size
     groups = next_groups(gains, done, size=size, most=most, stop_below=settings.stop_below)
     if not groups:
-        return [], {"stopped": "no order is left that is uncertain and matters"}
+        return [], {"stopped": "no order that matters is still uncertain"}
     doubt = doubts(compared)
     chosen = [
         {
@@ -109,16 +108,12 @@ def walk(state: RerankState, strategy: Strategy, left: int, settings: Compare) -
     if not remaining:
         return [], {"stopped": f"none of the best {len(head)} matches as a whole"}
     if left < 1:
-        return [], {"stopped": f"no more than {settings.max_calls} comparisons are wanted"}
+        return [], {"stopped": f"the strategy allows {settings.max_calls} comparisons, and all are used"}
     return [((remaining[0],),)], {"rank": head.index(remaining[0]) + 1, "image_id": remaining[0]}
 
 
 def _silent(comparisons: Sequence[Comparison]) -> set[str]:
-    """Images about which nothing ever came back, however often they were shown."""
+    """Images without any answer, however often they were shown."""
     failed = Counter(image_id for c in comparisons if c.state == "unknown" for image_id in c.shown)
     answered = {image_id for c in comparisons if c.state == "answered" for image_id in c.shown}
     return {image_id for image_id, times in failed.items() if times >= _SILENT and image_id not in answered}
-
-
-def _event(state: RerankState, data: dict[str, Any]) -> TraceEvent:
-    return TraceEvent(kind="paired", at=time.monotonic() - state.started, data=data)

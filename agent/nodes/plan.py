@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
@@ -14,7 +13,7 @@ from fieldscope.agent.context import Context
 from fieldscope.agent.posterior import Belief, believe
 from fieldscope.agent.query_text import description
 from fieldscope.agent.state import Next, RerankState, VerifyTask
-from fieldscope.agent.types import Predicate, TraceEvent
+from fieldscope.agent.types import Predicate
 from fieldscope.prompts.prompt import Prompt
 
 
@@ -25,7 +24,7 @@ def plan(state: RerankState, context: Context) -> Next:
         return Next("assess")
     if prompt := verify.whole_query:
         parts = tuple(predicate for predicate in state.predicates if predicate.kind != "query")
-        # What is said about a misread reference image as a whole can't be mended by leaving out a part.
+        # Leaving out a part does not correct a question about a misread reference image as a whole.
         whole = () if state.misread and parts else (whole_query(state, prompt),)
         state = state.model_copy(update={"predicates": (*whole, *parts)})
     belief = believe(state, context.resources, context.strategy)
@@ -52,12 +51,12 @@ def plan(state: RerankState, context: Context) -> Next:
         "questions": sum(len(task.predicates) for task in tasks),
         "images": len({task.image_id for task in tasks}),
         **({"joint": len(joint), "agreed": agreed(state)} if verify.joint else {}),
-        "left_alone": int((~belief.settled[:window]).any(axis=1).sum()) - len(open_),
+        "left_alone": int((~belief.finished[:window]).any(axis=1).sum()) - len(open_),
     }
     update: dict[str, Any] = {
         "wave": state.wave + 1,
         "predicates": state.predicates,
-        "trace": (TraceEvent(kind="planned", at=time.monotonic() - state.started, data=planned),),
+        "trace": (state.event("planned", planned),),
     }
     return Next("verify", update, tuple(tasks))
 
@@ -84,7 +83,7 @@ def most_telling(belief: Belief, window: int, stop_below: float, most: int) -> Q
     p_match = belief.p_told[:window, np.newaxis]
     passes = np.where(belief.whole, p_match, np.maximum(belief.holds[:window], p_match))
     change = 2.0 * p_match * (1.0 - passes)
-    change = np.where(belief.settled[:window], 0.0, change)
+    change = np.where(belief.finished[:window], 0.0, change)
     if change.size == 0:
         return {}
     best = change.argmax(axis=1)
@@ -94,8 +93,8 @@ def most_telling(belief: Belief, window: int, stop_below: float, most: int) -> Q
 
 
 def affordable(tasks: Sequence[VerifyTask], calls: float) -> list[VerifyTask]:
-    """The first tasks that `calls` pay for, the last one perhaps in part: which questions a budget allows is settled
-    here, and not by whichever task comes to the door first."""
+    """The first tasks that `calls` pay for, the last one perhaps in part: the budget's choice of questions
+    is made here, and does not depend on which task calls the model first."""
     paid: list[VerifyTask] = []
     for task in tasks:
         cost = 1 if task.joint else len(task.predicates)
@@ -111,7 +110,7 @@ def _open(belief: Belief, window: int) -> Questions:
     """Every question without an answer; the one that the fewest images are expected to pass leads."""
     lead = np.argsort(belief.pass_rates, kind="stable")
     asked = {
-        candidate.image_id: tuple(belief.predicates[k] for k in lead if not belief.settled[i, k])
+        candidate.image_id: tuple(belief.predicates[k] for k in lead if not belief.finished[i, k])
         for i, candidate in enumerate(belief.candidates[:window])
     }
     return {image_id: questions for image_id, questions in asked.items() if questions}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +13,10 @@ from fieldscope.agent.fusion import fuse, sigmoid, strictly_decreasing
 from fieldscope.agent.nodes.lost import lost_stages
 from fieldscope.agent.posterior import Floats, agreement, agreement_order, latest
 from fieldscope.agent.resources import Resources
-from fieldscope.agent.scheduling import settled
+from fieldscope.agent.scheduling import compared_head
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Asked, RankedCandidate, RerankResult, TraceEvent, Verdict, unknown_flag
+from fieldscope.agent.types import Asked, RankedCandidate, RerankResult, Verdict, unknown_flag
 
 DRAWS = 400
 """Rankings drawn from the posterior for the rank intervals."""
@@ -49,12 +48,17 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         ended=_ended(state),
     )
     unknown = unknown_flag(result.asked)
-    flags = (*resources.flags, *_doubts(state, resources), *lost_stages(state), *([unknown] if unknown else []))
+    flags = (
+        *resources.flags,
+        *_consistency_flags(state, resources),
+        *lost_stages(state),
+        *([unknown] if unknown else []),
+    )
     counts = Counter(question.state for question in (*result.asked, *(v for v in verdicts if v.state == "not_asked")))
     ranked = {name: counts[name] for name in ("answered", "unknown", "not_asked")} | {"ended": result.ended}
-    event = TraceEvent(kind="ranked", at=time.monotonic() - state.started, data=ranked)
-    told = result.model_copy(update={"trace": (*state.trace, event), "flags": flags})
-    return {"result": told, "trace": (event,)}
+    event = state.event("ranked", ranked)
+    flagged = result.model_copy(update={"trace": (*state.trace, event), "flags": flags})
+    return {"result": flagged, "trace": (event,)}
 
 
 def _by_one_question(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
@@ -77,7 +81,7 @@ def _by_agreement(state: RerankState, resources: Resources, strategy: Strategy) 
 
 def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
     """By falling log-odds: those after the verdicts, and for the head those after the comparisons."""
-    belief, head, compared = settled(state, resources, strategy)
+    belief, head, compared = compared_head(state, resources, strategy)
     mean, spread = belief.log_odds.copy(), np.diag(np.full(len(belief.candidates), belief.calibration.spread**2))
     if compared is not None:
         mean[head] = compared.mean
@@ -134,7 +138,7 @@ def _ended(state: RerankState) -> str | None:
     return state.ended or next((stage for stage, asked in stages if any(a.state == "not_asked" for a in asked)), None)
 
 
-def _doubts(state: RerankState, resources: Resources) -> list[str]:
+def _consistency_flags(state: RerankState, resources: Resources) -> list[str]:
     consistency = resources.calibration.consistency if resources.calibration else None
     if not state.comparisons or consistency is None or consistency >= UNCERTAIN_COMPARISONS:
         return []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,8 +43,8 @@ async def retrieve(state: RerankState, context: Context) -> dict[str, Any]:
             "found": [[candidate.image_id, candidate.prior] for candidate in found],
         }
     else:
-        raise ConfigError(f"query {state.query.id!r} has no candidates; give some, or an index to search")
-    events = [TraceEvent(kind="retrieved", at=time.monotonic() - state.started, data=data)]
+        raise ConfigError(f"query {state.query.id!r} has no candidates; give candidates, or an index to search")
+    events = [state.event("retrieved", data)]
     if not state.round:
         events.insert(0, TraceEvent(kind="started", at=0.0, data=_setting(context)))
     return {"candidates": candidates, "trace": tuple(events)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from fieldscope.agent.call import ask, image_parts, one_line, spent
@@ -14,7 +13,7 @@ from fieldscope.agent.requests import caption_request, refinement_request, synth
 from fieldscope.agent.schemas import SynthesisAnswer
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.settings import Synthesize
-from fieldscope.agent.types import Call, Instruction, Synthesis, TraceEvent
+from fieldscope.agent.types import Call, Instruction, Synthesis
 from fieldscope.core.errors import ImageError
 from fieldscope.core.types import ImageSource, Query
 from fieldscope.retrieval.encoder import query_text
@@ -42,7 +41,7 @@ async def synthesize(state: RerankState, context: Context) -> dict[str, Any]:
         again = state.round > 0
         said, asked, error = await ask_structured(lmm, request, SynthesisAnswer, settings.repairs, stage, grows=again)
         calls = (*calls, *asked)
-    synthesis, kept = _settle(said, error, state, caption)
+    synthesis, kept = _next_synthesis(said, error, state, caption)
     data = {
         "round": state.round,
         **({"caption": caption} if query.reference_image is not None else {}),
@@ -53,7 +52,7 @@ async def synthesize(state: RerankState, context: Context) -> dict[str, Any]:
         "kept": kept,
         **spent(calls),
     }
-    event = TraceEvent(kind="synthesized", at=time.monotonic() - state.started, data=data)
+    event = state.event("synthesized", data)
     return {"synthesis": synthesis, "caption": caption, "calls": calls, "trace": (event,)}
 
 
@@ -73,11 +72,11 @@ async def caption_image(lmm: LMM, image_id: str, settings: Synthesize, images: I
 
 def _request(settings: Synthesize, state: RerankState, caption: str) -> LMMRequest:
     if state.round and state.synthesis:
-        return refinement_request(state.query, caption, state.synthesis.comprehensive, state.wanting, settings)
+        return refinement_request(state.query, caption, state.synthesis.comprehensive, state.fault, settings)
     return synthesis_request(state.query, caption, settings)
 
 
-def _settle(
+def _next_synthesis(
     said: SynthesisAnswer | None, error: str | None, state: RerankState, caption: str
 ) -> tuple[Synthesis, str | None]:
     """What the request is taken to ask for from now on, and why an earlier synthesis stays, where it does."""

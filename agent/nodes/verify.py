@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from fieldscope.agent.requests import joint_request, question
 from fieldscope.agent.schemas import AnswersAnswer
 from fieldscope.agent.state import VerifyTask
 from fieldscope.agent.strategies.settings import Joint, Verify
-from fieldscope.agent.types import Call, Predicate, TraceEvent, Verdict
+from fieldscope.agent.types import Call, Predicate, Verdict
 from fieldscope.core.errors import ImageError
 
 
@@ -104,5 +103,5 @@ def _update(task: VerifyTask, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "cached": sum(verdict.cached for verdict in verdicts),
         "tokens": sum(verdict.prompt_tokens + verdict.completion_tokens for verdict in verdicts),
     }
-    event = TraceEvent(kind="verified", at=time.monotonic() - task.started, data=data)
+    event = task.event("verified", data)
     return {"verdicts": tuple(verdicts), "trace": (event,)}

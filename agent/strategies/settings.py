@@ -141,7 +141,7 @@ class Structured(Settings):
 
 
 class Synthesize(Structured, Stage):
-    """Think out what a match must show. `again` is asked where an answer was found wanting, `caption` for the reference
+    """Think out what a match must show. `again` is asked in a later round, `caption` for the reference
     image of a composed request."""
 
     again: PromptRef
@@ -202,7 +202,7 @@ class Joint(Structured):
 class Verify(Stage):
     """Ask yes/no questions about each image: the whole query where the prompt takes a `query`, every predicate where it
     takes a `question`. With `whole`, a prompt that takes a `query`, the whole query is asked beside the predicates: a
-    second opinion on the same thing, which errs on other images than they do.
+    second opinion, which is wrong about other images than they are.
 
     `top_k` is the window: only that many, best prior first, are asked about (None: all). With `stop_below` questions
     are asked in waves of `wave`, those first that are expected to change an image's P(match) most, until no question
@@ -253,11 +253,16 @@ class Verify(Stage):
         yield Calls("verify", self.prompt, images * questions, images=1, answer=answer, longest=answer)
 
     @model_validator(mode="after")
-    def _stages_of_it_fit(self) -> Self:
+    def _options_fit(self) -> Self:
         if self.whole is not None and not self.by_predicates:
-            raise ValueError("whole goes beside predicates; the prompt takes the 'query' already")
+            raise ValueError(
+                "`whole` needs a prompt that takes 'question', but this prompt takes 'query'; leave `whole` out"
+            )
         if self.joint is not None and (self.stop_below is not None or not self.by_predicates):
-            raise ValueError("joint asks every predicate of an image at once; it goes without stop_below and 'query'")
+            raise ValueError(
+                "`joint` asks all predicates of an image at once: leave out `stop_below`, and use a prompt that takes "
+                "'question'"
+            )
         return self
 
 

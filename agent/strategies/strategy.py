@@ -1,4 +1,4 @@
-"""A strategy: which stages run, with which prompts and model settings, and how their results become one score."""
+"""A strategy: which stages run, and how their results become one score."""
 
 from __future__ import annotations
 
@@ -60,14 +60,15 @@ class Strategy(Settings):
         if self.verify is not None and self.verify.by_predicates != (self.decompose is not None):
             raise ValueError("a verify prompt takes 'question' where there is a stage 'decompose', else 'query'")
         if self.compare is not None and self.compare.mode == "walk" and self.fusion.method != "agreement":
-            raise ValueError("compare.mode 'walk' goes with the fusion method 'agreement'")
+            raise ValueError("compare.mode 'walk' needs the fusion method 'agreement'; set fusion.method")
         if self.compare is not None and self.compare.mode != "walk" and self.fusion.method != "posterior":
-            raise ValueError("comparisons are merged by the fusion method 'posterior'")
+            raise ValueError("comparisons need the fusion method 'posterior'; set fusion.method")
         for use in self._prompt_uses():
             use.prompt.check_variables(use.variables)
             if use.prompt.answer != use.answer:
                 raise ValueError(
-                    f"prompt {use.prompt.name!r} is answered by {use.prompt.answer!r} where {use.answer!r} is read"
+                    f"prompt {use.prompt.name!r} declares the answer {use.prompt.answer!r}, but {use.answer!r} is read "
+                    "here; use another prompt"
                 )
         return self
 
@@ -104,7 +105,7 @@ class Strategy(Settings):
 def load_strategy(name_or_path: str | Path, settings: Mapping[str, Any] | None = None) -> Strategy:
     """A shipped strategy by its name, or a user's own by the path of its file, which ends in `.yaml` or `.yml`.
 
-    `settings` stand in the place of the file's, by dotted keys such as `verify.top_k`; the paths of prompts count from
+    `settings` replace the file's, by dotted keys such as `verify.top_k`; the paths of prompts count from
     the file's folder there, too. Raises `StrategyError` for an unknown name or an invalid file, `PromptError` where its
     prompt can't be used.
     """
@@ -136,5 +137,5 @@ def _with(data: dict[str, Any], path: list[str], value: Any, where: str) -> dict
         return {**data, key: value}
     inner = data.get(key) or {}
     if not isinstance(inner, dict):
-        raise StrategyError(f"{where}: {key!r} is a value, and has no settings below it")
+        raise StrategyError(f"{where}: {key!r} is a single value and has no settings below it; check the key")
     return {**data, key: _with(inner, rest, value, where)}

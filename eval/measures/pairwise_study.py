@@ -15,7 +15,7 @@ from fieldscope.agent.nodes.pair import pair
 from fieldscope.agent.nodes.rank import rank
 from fieldscope.agent.query_text import comparison_text
 from fieldscope.agent.resources import Resources
-from fieldscope.agent.scheduling import DEPTH, settled
+from fieldscope.agent.scheduling import DEPTH, compared_head
 from fieldscope.agent.state import CompareTask, RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Comparison, RankedCandidate, RerankResult
@@ -72,7 +72,7 @@ class HeadStudy:
 
 async def study_head(state: RerankState, resources: Resources, strategy: Strategy) -> HeadStudy:
     """Ask all pairs of the head; then let the scheduler choose among the answers, within the strategy's `max_calls`."""
-    belief, head, _ = settled(state, resources, strategy)
+    belief, head, _ = compared_head(state, resources, strategy)
     ids = [belief.candidates[index].image_id for index in head]
     everything = await ask_groups(state, list(combinations(ids, 2)), resources, strategy)
     chosen = scheduled(state, {comparison.shown: comparison for comparison in everything}, resources, strategy)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_ndtr
 
-from fieldscope.agent.bradley_terry import Showing, settle
+from fieldscope.agent.bradley_terry import Showing, merge_comparisons
 from fieldscope.agent.calibration import UNCALIBRATED
 from fieldscope.agent.posterior import log_odds_of_all, tempered
 
@@ -35,13 +35,16 @@ _SPREAD = (0.05, 10.0)
 
 @dataclass(frozen=True)
 class VerdictFit:
-    """P(match) = sigmoid(bias + prior_weight * prior + evidence), where the evidence is, but for `doubt` and `slip`,
-    whole_weight * log-odds of the verdict on the whole query + log-odds that all predicates hold / temperature."""
+    """P(match) = sigmoid(bias + prior_weight * prior + evidence).
+
+    Apart from `miss_odds` and `false_alarm_odds` the evidence is whole_weight * log-odds of the verdict on the whole
+    query + log-odds that all predicates hold / temperature.
+    """
 
     temperature: float
     whole_weight: float
-    doubt: float
-    slip: float
+    miss_odds: float
+    false_alarm_odds: float
     prior_weight: float
     bias: float
 
@@ -51,7 +54,7 @@ class VerdictFit:
         are those of the answer about the whole query, 0 where it was not asked."""
         holds = 1.0 / (1.0 + np.exp(-np.asarray(verdicts)))
         parts = np.where(np.isinf(verdicts).all(axis=1), 0.0, log_odds_of_all(holds) / self.temperature)
-        evidence = tempered(self.whole_weight * whole + parts, self.doubt, self.slip)
+        evidence = tempered(self.whole_weight * whole + parts, self.miss_odds, self.false_alarm_odds)
         return np.asarray(self.bias + self.prior_weight * prior + evidence)
 
 
@@ -63,13 +66,15 @@ def fit_verdicts(prior: Floats, verdicts: Floats, whole: Floats, relevant: Array
     if not sides.size:
         raise ValueError("there is no candidate to fit to")
     usual = UNCALIBRATED
-    temperature, doubt, slip = np.log((usual.temperature, usual.doubt, usual.slip))
-    default = np.array([temperature, usual.whole_weight, doubt, slip, usual.prior_weight, usual.bias])
+    temperature, miss_odds, false_alarm_odds = np.log((usual.temperature, usual.miss_odds, usual.false_alarm_odds))
+    default = np.array([temperature, usual.whole_weight, miss_odds, false_alarm_odds, usual.prior_weight, usual.bias])
 
     def fit_at(values: Floats) -> VerdictFit:
-        temperature, whole, doubt, slip, prior_weight, bias = map(float, values)
-        temperature, doubt, slip = (float(np.exp(value)) for value in (temperature, doubt, slip))
-        return VerdictFit(temperature, whole, doubt, slip, prior_weight, bias)
+        temperature, whole, miss_odds, false_alarm_odds, prior_weight, bias = map(float, values)
+        temperature, miss_odds, false_alarm_odds = (
+            float(np.exp(value)) for value in (temperature, miss_odds, false_alarm_odds)
+        )
+        return VerdictFit(temperature, whole, miss_odds, false_alarm_odds, prior_weight, bias)
 
     def loss(values: Floats) -> float:
         surprise = np.logaddexp(0.0, -sides * fit_at(values).log_odds(prior, verdicts, whole)).sum()
@@ -98,7 +103,9 @@ def fit_comparison_weight(queries: Sequence[Compared], spread: float, position_b
     def surprise(weight: float) -> float:
         total = 0.0
         for query in queries:
-            after = settle(query.log_odds, spread, query.showings, weight=weight, position_bias=position_bias)
+            after = merge_comparisons(
+                query.log_odds, spread, query.showings, weight=weight, position_bias=position_bias
+            )
             total += float(np.logaddexp(0.0, (1.0 - 2.0 * query.relevant) * after.mean).sum())
         return total
 

@@ -104,10 +104,10 @@ async def open_lmm(
         try:
             yield cached
         except BaseException:
-            await cached.settle(running.GRACE * running.FOR_CALLS)
+            await cached.drain(running.GRACE * running.FOR_CALLS)
             raise
         finally:
-            await cached.settle(0.0)  # calls that a deadline gave up are not waited for
+            await cached.drain(0.0)  # what a deadline gave up is not waited for
             await cached.aclose()
             if cached.inherited:
                 note(

@@ -173,7 +173,7 @@ async def test_a_run_knows_what_a_call_takes_before_another_query_begins() -> No
 
 async def test_what_an_earlier_process_spent_counts() -> None:
     run = Account(Budget(max_calls=10, max_tokens=1000))
-    run.charge(calls=9, tokens=500)
+    run.carry_over(calls=9, tokens=500)
     query = Account(parent=run)
     assert (query.empty(), query.calls_left((0, 1))) == (None, 1)
     await BudgetedLMM(Paced([0], [1]), query).generate(request(0))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fieldscope.agent.bradley_terry import settle
+from fieldscope.agent.bradley_terry import merge_comparisons
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
 from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.context import Context
@@ -20,7 +20,7 @@ from fieldscope.agent.nodes.compare import compare
 from fieldscope.agent.nodes.pair import pair
 from fieldscope.agent.query_text import comparison_text
 from fieldscope.agent.resources import Resources
-from fieldscope.agent.scheduling import settled
+from fieldscope.agent.scheduling import compared_head
 from fieldscope.agent.state import CompareTask, RerankState
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import Comparison, Predicate, Synthesis, Verdict
@@ -219,14 +219,14 @@ def test_no_pair_is_sent_twice_even_where_it_failed(deps: Resources) -> None:
             ]
     assert len(sent) == len(set(sent)) <= 6
     assert sum("0.png" in pair for pair in sent) == 2, "an image that never gets an answer is left alone"
-    assert "no order is left" in wave[1]["stopped"]
+    assert "no order that matters" in wave[1]["stopped"]
 
 
 @pytest.mark.parametrize(("limit", "pairs"), [(1, 0), (4, 2), (5, 2), (40, 3)])
 def test_no_more_than_the_strategy_wants(deps: Resources, limit: int, pairs: int) -> None:
     tasks, said, _ = planned(state(), deps, changed("pairwise", max_calls=limit))
     assert len(tasks) == pairs
-    assert tasks or said["stopped"] == "no more than 1 comparisons are wanted"
+    assert tasks or said["stopped"] == "the strategy allows 1 comparisons, and all are used"
 
 
 def test_failed_calls_count_and_unasked_ones_do_not(deps: Resources) -> None:
@@ -251,18 +251,18 @@ def test_a_wave_is_no_wider_than_the_budget(deps: Resources) -> None:
 
 def test_an_empty_account_with_nothing_left_to_compare_cuts_nothing_off(deps: Resources) -> None:
     _, said, update = planned(state(1), deps, load_strategy("pairwise"), Budget(max_calls=0))
-    assert update["comparisons"] == () and "no two candidates" in said["stopped"]
+    assert update["comparisons"] == () and "fewer than two candidates" in said["stopped"]
 
 
 def test_nothing_below_the_threshold(deps: Resources) -> None:
     tasks, said, _ = planned(state(), deps, changed("pairwise", stop_below=0.9))
-    assert not tasks and "no order is left" in said["stopped"]
+    assert not tasks and "no order that matters" in said["stopped"]
 
 
 def test_where_comparison_does_not_pay_none_is_made(pictures: Path) -> None:
     weak = Resources(images=FolderCollection(pictures), calibration=Calibration(comparison_weight=0.0))
     tasks, said, _ = planned(state(), weak, load_strategy("pairwise"))
-    assert not tasks and said["stopped"] == "comparison does not pay for this model"
+    assert not tasks and said["stopped"] == "comparisons are off: this model's calibration shows no benefit"
 
 
 def test_only_the_head_is_compared(deps: Resources) -> None:
@@ -288,15 +288,15 @@ def test_the_head_is_settled_with_what_was_answered(pictures: Path) -> None:
     told = answered("1.png", "0.png", best=0.9)
     lost = Comparison(state="unknown", shown=("0.png", "2.png"), error="failed")
     outside = answered("0.png", "5.png")
-    belief, head, after = settled(state(comparisons=(told, lost, outside)), deps, changed("pairwise", top_k=3))
+    belief, head, after = compared_head(state(comparisons=(told, lost, outside)), deps, changed("pairwise", top_k=3))
     assert head == [0, 1, 2] and after is not None
-    expected = settle(belief.log_odds[:3], 2.0, [((1, 0), (0.9, 0.1))], weight=0.7, position_bias=0.3)
+    expected = merge_comparisons(belief.log_odds[:3], 2.0, [((1, 0), (0.9, 0.1))], weight=0.7, position_bias=0.3)
     assert after.mean == pytest.approx(expected.mean) and after.covariance == pytest.approx(expected.covariance)
 
 
 @pytest.mark.parametrize("strategy", ["imagescope", "predicates"])
 def test_there_is_no_head_without_comparison_of_candidates(deps: Resources, strategy: str) -> None:
-    assert settled(state(), deps, load_strategy(strategy))[1:] == ([], None)
+    assert compared_head(state(), deps, load_strategy(strategy))[1:] == ([], None)
 
 
 # The walk.
@@ -328,7 +328,7 @@ def test_a_walk_ends_at_the_first_yes_and_at_its_last_image(deps: Resources) -> 
     assert not tasks and said["image_id"] == "2.png" and "matches as a whole" in said["stopped"]
     noes = [answered(f"{i}.png", best=0.4) for i in (2, 3, 0)]
     assert planned(walked(*noes), deps, strategy)[1]["stopped"] == "none of the best 3 matches as a whole"
-    assert "are wanted" in planned(walked(noes[0]), deps, changed("imagescope", max_calls=1))[1]["stopped"]
+    assert "all are used" in planned(walked(noes[0]), deps, changed("imagescope", max_calls=1))[1]["stopped"]
 
 
 def test_a_walk_without_budget_leaves_the_next_image_not_asked(deps: Resources) -> None:

@@ -19,8 +19,8 @@ calibrations = st.builds(
     Calibration,
     temperature=st.floats(0.3, 4),
     whole_weight=st.floats(0, 2),
-    doubt=st.sampled_from([0.0, 0.001, 0.2]),
-    slip=st.sampled_from([0.0, 0.03]),
+    miss_odds=st.sampled_from([0.0, 0.001, 0.2]),
+    false_alarm_odds=st.sampled_from([0.0, 0.03]),
     bias=st.floats(-3, 3),
 )
 
@@ -34,7 +34,7 @@ def belief(said: list[float | None], calibration: Calibration, whole: bool) -> B
         candidates=(Candidate("i", 1.0),),
         predicates=tuple(Predicate(id=f"p{n}", question=f"{n}?", kind=kind) for n, kind in enumerate(kinds)),
         holds=np.array([[rate if p is None else p for p, rate in zip(said, rates, strict=True)]]),
-        settled=np.ones((1, k), dtype=np.bool_),
+        finished=np.ones((1, k), dtype=np.bool_),
         pass_rates=rates,
         whole=np.array([kind == "query" for kind in kinds]),
         prior=np.array([0.7]),
@@ -76,7 +76,7 @@ def test_predicates_that_say_the_same_count_the_same(p: float, k: int, calibrati
 
 def test_the_doubt_is_that_of_all_answers() -> None:
     """It would be another one, and greater, for a coalition without answers, which confirms nothing."""
-    told = belief([0.99, 0.98], Calibration(doubt=0.01, slip=0.0, bias=-1.0), whole=False)
+    told = belief([0.99, 0.98], Calibration(miss_odds=0.01, false_alarm_odds=0.0, bias=-1.0), whole=False)
     assert told.log_odds[0] > 0
     without_answers = float(np.logaddexp(np.log(0.16 / 0.84), np.log(0.01)) - np.log1p(0.01))
     assert told.contributions(0)["base"] == pytest.approx(-1.0 + without_answers)

@@ -50,7 +50,7 @@ async def test_a_call_in_flight_is_given_up_and_its_answer_still_goes_to_the_cac
             await BudgetedLMM(cached, account).generate(question("and that?"))
     assert (account.calls, len(lmm.requests)) == (1, 1)
     lmm.go.set()
-    await cached.settle(PATIENCE)
+    await cached.drain(PATIENCE)
     assert (await cached.generate(question())).cached
 
 

@@ -190,7 +190,7 @@ def test_confirmed_candidates_need_no_second_thought() -> None:
 def test_too_few_confirmed_are_thought_over_once_and_the_trace_says_so() -> None:
     now = state(*[said(f"i{n}", p, 0.3) for n in range(6) for p in (CRAB, RED)])
     command = goes(now)
-    assert command.node == "synthesize" and command.update["wanting"] == "too few images match."
+    assert command.node == "synthesize" and command.update["fault"] == "too few images match."
     assert [event.kind for event in command.update["trace"]] == ["assessed", "refined"]
     assert goes(now.model_copy(update={"round": 1})).node == "pair"
     assert goes(now, budget=Budget(max_calls=0)).node == "pair"
@@ -200,7 +200,7 @@ def test_too_few_confirmed_are_thought_over_once_and_the_trace_says_so() -> None
 def test_a_question_that_nobody_passes_is_wanting() -> None:
     verdicts = [said(f"i{n}", RED, 0.01) for n in range(12)] + [said(f"i{n}", CRAB, 0.9) for n in range(12)]
     command = goes(state(*verdicts, images=12))
-    assert command.node == "synthesize" and "tell the images apart" in command.update["wanting"]
+    assert command.node == "synthesize" and "tell the images apart" in command.update["fault"]
 
 
 def test_contradictions_are_counted_by_image() -> None:

@@ -35,7 +35,7 @@ class NoImages:
 
 
 DEPS = Resources(images=NoImages())
-FLAT = Resources(images=NoImages(), calibration=Calibration(prior_weight=0.0, doubt=0.0, slip=0.0))
+FLAT = Resources(images=NoImages(), calibration=Calibration(prior_weight=0.0, miss_odds=0.0, false_alarm_odds=0.0))
 
 
 def said(image_id: str, predicate: str, p: float | None, *, joint: bool = False) -> Verdict:
@@ -67,7 +67,7 @@ def test_by_hand() -> None:
     rate_a, rate_b = (4 * PASS_RATE + 1.0) / 6, (4 * PASS_RATE + 0.8) / 5
     assert belief.pass_rates == pytest.approx([rate_a, rate_b])
     assert belief.p_match == pytest.approx([0.72, 0.1 * rate_b, rate_a * rate_b])
-    assert belief.settled.tolist() == [[True, True], [True, False], [False, False]]
+    assert belief.finished.tolist() == [[True, True], [True, False], [False, False]]
     assert belief.order() == [0, 2, 1]
 
 
@@ -79,7 +79,7 @@ def test_without_verdicts_the_prior_orders() -> None:
 
 def test_the_calibration_tempers_weighs_and_shifts() -> None:
     fitted = Calibration(
-        temperature=2.0, prior_weight=1.0, bias=-1.0, doubt=0.0, slip=0.0, pass_rates={"subject": 0.25}
+        temperature=2.0, prior_weight=1.0, bias=-1.0, miss_odds=0.0, false_alarm_odds=0.0, pass_rates={"subject": 0.25}
     )
     belief = believe(
         state(said("i1", "a", 0.9), said("i1", "b", 0.9)), Resources(NoImages(), calibration=fitted), STRATEGY
@@ -91,7 +91,12 @@ def test_the_calibration_tempers_weighs_and_shifts() -> None:
 
 def test_the_whole_query_is_a_second_opinion() -> None:
     fitted = Calibration(
-        temperature=2.0, whole_weight=0.5, prior_weight=0.0, doubt=0.0, slip=0.0, pass_rates={"query": 0.2}
+        temperature=2.0,
+        whole_weight=0.5,
+        prior_weight=0.0,
+        miss_odds=0.0,
+        false_alarm_odds=0.0,
+        pass_rates={"query": 0.2},
     )
     now = state(said("i0", "a", 0.9), said("i0", "b", 0.9), said("i0", "query", 0.8), images=2)
     now = now.model_copy(update={"predicates": (WHOLE, *PREDICATES)})
@@ -108,7 +113,7 @@ def test_where_nothing_seems_to_match_the_prior_decides() -> None:
     said_no = [said("i0", "a", 0.001), said("i0", "b", 0.001), said("i1", "a", 0.0001), said("i1", "b", 0.001)]
     for doubt, first in ((0.0, 2), (0.01, 0)):
         verdicts = [*said_no, said("i2", "a", 0.002), said("i2", "b", 0.002)]
-        deps = Resources(NoImages(), calibration=Calibration(doubt=doubt))
+        deps = Resources(NoImages(), calibration=Calibration(miss_odds=doubt))
         assert believe(state(*verdicts), deps, STRATEGY).order()[0] == first
     assert tempered(np.array([0.0]), 0.3, 0.2) == pytest.approx([0.0])
     assert tempered(np.array([-50.0]), 0.25, 0.0) == pytest.approx([math.log(0.25 / 1.25)])
@@ -117,13 +122,13 @@ def test_where_nothing_seems_to_match_the_prior_decides() -> None:
 def test_where_everything_seems_to_match_the_prior_decides() -> None:
     verdicts = [said("i0", "a", 0.999), said("i0", "b", 0.999), said("i2", "a", 0.9999), said("i2", "b", 0.9999)]
     for slip, first in ((0.0, 2), (0.02, 0)):
-        deps = Resources(NoImages(), calibration=Calibration(slip=slip))
+        deps = Resources(NoImages(), calibration=Calibration(false_alarm_odds=slip))
         assert believe(state(*verdicts), deps, STRATEGY).order()[0] == first
     assert tempered(np.array([50.0]), 0.0, 0.25) == pytest.approx([math.log(1.25 / 0.25)])
 
 
 def test_where_nobody_is_confirmed_the_doubt_grows() -> None:
-    fitted = Calibration(prior_weight=0.0, doubt=0.001, slip=0.0)
+    fitted = Calibration(prior_weight=0.0, miss_odds=0.001, false_alarm_odds=0.0)
     refused = [said(f"i{n}", name, 0.001) for n in range(2) for name in "ab"]
     for last, floor in ((0.999, 0.001), (0.3, 0.2)):
         verdicts = [*refused, said("i2", "a", last), said("i2", "b", last)]
@@ -135,7 +140,7 @@ def test_where_nobody_is_confirmed_the_doubt_grows() -> None:
 
 def test_a_failed_question_is_settled_and_says_nothing() -> None:
     belief = believe(state(said("i0", "a", None)), FLAT, STRATEGY)
-    assert belief.settled[0, 0] and belief.log_odds[0] == belief.log_odds[1]
+    assert belief.finished[0, 0] and belief.log_odds[0] == belief.log_odds[1]
 
 
 probability = st.floats(1e-5, 1 - 1e-5)

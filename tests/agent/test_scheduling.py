@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldscope.agent.bradley_terry import Floats, Settled, Showing, settle
+from fieldscope.agent.bradley_terry import Floats, MergedComparisons, Showing, merge_comparisons
 from fieldscope.agent.scheduling import doubts, expected_gains, next_groups
 
 HEAD = 20
-Gains = Callable[[Settled, float], Floats]
+Gains = Callable[[MergedComparisons, float], Floats]
 
 
-def belief(mean: list[float], spread: float = 1.0) -> Settled:
-    return settle(np.array(mean), spread, [])
+def belief(mean: list[float], spread: float = 1.0) -> MergedComparisons:
+    return merge_comparisons(np.array(mean), spread, [])
 
 
 def symmetric(values: dict[tuple[int, int], float], n: int) -> Floats:
@@ -37,7 +37,7 @@ def test_an_uncertain_order_gains_more_than_a_clear_one() -> None:
 
 def test_what_a_comparison_told_is_not_worth_asking_again() -> None:
     before = belief([0.0, 0.0, 0.0, 0.0])
-    after = settle(before.mean, 1.0, [((0, 1), (0.5, 0.5)), ((1, 0), (0.5, 0.5))] * 10)
+    after = merge_comparisons(before.mean, 1.0, [((0, 1), (0.5, 0.5)), ((1, 0), (0.5, 0.5))] * 10)
     assert expected_gains(after, 1.0)[0, 1] < expected_gains(after, 1.0)[2, 3]
 
 
@@ -112,13 +112,13 @@ class Head:
         return [((a, b), (self.p_first[a, b], 1 - self.p_first[a, b])) for a, b in ((i, j), (j, i))]
 
     def ndcg(self, showings: list[Showing]) -> float:
-        return dcg_gain(settle(self.prior, 1.5, showings).mean, self.relevant)
+        return dcg_gain(merge_comparisons(self.prior, 1.5, showings).mean, self.relevant)
 
     def scheduled(self, calls: int, gains: Gains) -> float:
         showings: list[Showing] = []
         done: set[frozenset[int]] = set()
         while (left := (calls - len(showings)) // 2) > 0:
-            value = gains(settle(self.prior, 1.5, showings), 1.0)
+            value = gains(merge_comparisons(self.prior, 1.5, showings), 1.0)
             for i, j in next_groups(value, done, most=min(8, left)):
                 showings += self.shown(i, j)
                 done.add(frozenset((i, j)))

@@ -166,7 +166,7 @@ async def test_an_empty_budget_is_a_fallback_too() -> None:
 
 
 def refining(**fields: Any) -> RerankState:
-    return RerankState(query=QUERY, round=1, wanting="too few images match.", **{"synthesis": EARLIER, **fields})
+    return RerankState(query=QUERY, round=1, fault="too few images match.", **{"synthesis": EARLIER, **fields})
 
 
 async def test_a_later_round_is_told_what_was_wanting() -> None:

@@ -34,7 +34,9 @@ from fieldscope.eval.types import Benchmark
 from fieldscope.retrieval.collection import FilesCollection
 
 KEY = CalibrationKey(model="m", prompts={"ask_predicate": "f"})
-TRUTH = VerdictFit(temperature=2.0, whole_weight=0.6, doubt=0.05, slip=0.02, prior_weight=0.8, bias=-1.0)
+TRUTH = VerdictFit(
+    temperature=2.0, whole_weight=0.6, miss_odds=0.05, false_alarm_odds=0.02, prior_weight=0.8, bias=-1.0
+)
 
 
 def test_a_fit_finds_what_the_judgments_were_made_with() -> None:
@@ -45,8 +47,8 @@ def test_a_fit_finds_what_the_judgments_were_made_with() -> None:
     relevant = chance.random(6000) < 1 / (1 + np.exp(-TRUTH.log_odds(prior, verdicts, whole)))
     fit = fit_verdicts(prior, verdicts, whole, relevant)
     assert fit.whole_weight == pytest.approx(TRUTH.whole_weight, abs=0.1)
-    assert fit.doubt == pytest.approx(TRUTH.doubt, rel=0.6)
-    assert fit.slip == pytest.approx(TRUTH.slip, rel=0.6)
+    assert fit.miss_odds == pytest.approx(TRUTH.miss_odds, rel=0.6)
+    assert fit.false_alarm_odds == pytest.approx(TRUTH.false_alarm_odds, rel=0.6)
     assert fit.temperature == pytest.approx(TRUTH.temperature, rel=0.15)
     assert fit.prior_weight == pytest.approx(TRUTH.prior_weight, abs=0.15)
     assert fit.bias == pytest.approx(TRUTH.bias, abs=0.3)

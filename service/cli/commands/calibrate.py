@@ -62,8 +62,8 @@ def _table(fit: Calibration) -> Table:
     rows = {
         "temperature of verdicts": f"{fit.temperature:.3f}",
         "weight of the whole query": f"{fit.whole_weight:.3f}",
-        "odds that a match looks like none": f"{fit.doubt:.4f}",
-        "odds that another looks like a match": f"{fit.slip:.4f}",
+        "odds that a match looks like none": f"{fit.miss_odds:.4f}",
+        "odds that another looks like a match": f"{fit.false_alarm_odds:.4f}",
         "weight of the prior": f"{fit.prior_weight:.3f}",
         "bias": f"{fit.bias:+.3f}",
         "spread": f"{fit.spread:.3f}",

@@ -118,5 +118,5 @@ async def open_engine(
             yield engine
         finally:
             engine.stop(0.0)
-            await cached.settle(min(settings.grace, _LAST_ANSWERS))
+            await cached.drain(min(settings.grace, _LAST_ANSWERS))
             await asyncio.to_thread(traces.close)
