@@ -16,7 +16,7 @@ OWNERS = (Path("eval/runs"), Path("retrieval/manifest.py"))
 def violations(root: Path) -> list[str]:
     """A line for each place that names the file outside its owners."""
     return [
-        f"{file}:{line} names {NAME}. Use fieldscope.eval.runs.read (runs) or fieldscope.retrieval.manifest (indexes)."
+        f"{file}:{line} names {NAME}; use eval/runs/read.py for a run, retrieval/manifest.py for an index"
         for folder in FOLDERS
         for path in sorted((root / folder).rglob("*.py"))
         if not any((file := path.relative_to(root)).is_relative_to(owner) for owner in OWNERS)
@@ -28,8 +28,7 @@ def _naming(tree: ast.Module) -> Iterator[int]:
     """The lines of string constants that hold the name, without docstrings."""
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
-        named = isinstance(node, ast.Constant) and isinstance(node.value, str) and NAME in node.value
-        if named and id(node) not in docstrings:
+        if isinstance(node, ast.Constant) and id(node) not in docstrings and NAME in str(node.value):
             yield node.lineno
 
 
