@@ -93,7 +93,7 @@ def load_grid(path: Path) -> tuple[Member, ...]:
     if file.seed is not None:
         lists["seed"] = _values(list(file.seed), f"{path}: seed")
     if (size := prod(map(len, lists.values()))) > MOST:
-        raise ConfigError(f"{path} makes {size:,} strategies, more than {MOST:,}. Vary fewer settings.")
+        raise ConfigError(f"{path} makes {size:,} strategies, more than {MOST:,}. Leave some values out.")
     base = str(path.parent / file.base) if Path(file.base).suffix in {".yaml", ".yml"} else file.base
     name = load_strategy(base).name
     members = [_member(base, name, dict(zip(lists, chosen, strict=True)), path) for chosen in product(*lists.values())]

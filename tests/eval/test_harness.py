@@ -318,7 +318,7 @@ async def test_asking_again_in_vain_takes_nothing_away(bench: Benchmark, make_lm
     assert first.unknown == 1
     before = orders(first.out)
     lmm.every = 1
-    with pytest.raises(LMMError, match="mend the model"):
+    with pytest.raises(LMMError, match="Check the model"):
         await evaluate(bench, agents(bench, lmm, "yes-no"), tmp_path)
     assert orders(first.out)["q000"] == before["q000"]
     assert sum(verdict.state == "unknown" for verdict in results_in(first.out)["q000"].verdicts) == 1
