@@ -231,7 +231,7 @@ def test_a_server_is_replayed_elsewhere(
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("eval", "--replay", "made", "fieldnotes"), "brings its own benchmark; leave 'fieldnotes' out"),
+        (("eval", "--replay", "made", "fieldnotes"), "has its own benchmark; leave 'fieldnotes' out"),
         (("eval", "--replay", "made", "--split", "validation"), "has the split 'test'"),
         (("eval", "--replay", "made", "--dry-run"), "asks nothing"),
         (("eval", "--replay", "made", "--cache", "refresh"), "goes without --cache refresh"),
