@@ -183,5 +183,5 @@ def test_the_commands_errors(run: Run, tmp_path: Path) -> None:
     empty.mkdir()
     shown = run("view", empty, "--export", tmp_path / "out")
     assert shown.exit_code == 0
-    assert "no run below" in shown.stderr
+    assert "There is no run in" in shown.stderr
     assert (tmp_path / "out" / "index.html").is_file()
