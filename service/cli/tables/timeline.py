@@ -8,24 +8,19 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from fieldscope.agent.types import TraceEvent
 from fieldscope.service.cli.console import plain
+from fieldscope.service.cli.tables.table import new_table
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _TOGETHER = frozenset({"verified", "compared", "explained"})
 
 
-def new_table() -> Table:
-    """A table without frames, as narrow as its cells allow."""
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-
-
 def timeline(trace: Iterable[TraceEvent]) -> Table:
     """One row per event, in the order of time; those of a wave, one after the other, share a row."""
-    table = new_table()
+    table = new_table(edge=False)
     table.add_column("seconds", justify="right")
     table.add_column("event")
     table.add_column("", overflow="fold")

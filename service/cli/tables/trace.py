@@ -25,7 +25,8 @@ from fieldscope.agent.types import Predicate, Reason, RerankResult, Verdict
 from fieldscope.agent.usage import Usage
 from fieldscope.service.cli.console import plain
 from fieldscope.service.cli.tables.ranking import moved_by
-from fieldscope.service.cli.tables.timeline import new_table, timeline
+from fieldscope.service.cli.tables.table import new_table
+from fieldscope.service.cli.tables.timeline import timeline
 
 SHOWN = 20
 """How many images and how many comparisons are shown without `--all`."""
@@ -83,10 +84,7 @@ def verdict_cell(verdict: Verdict | None) -> Text:
 
 def comparisons_table(matched: Sequence[Matchup]) -> Table:
     """One row for each pair or set of images, with P(best) in both orders, both written along the images."""
-    table = new_table()
-    table.add_column("compared", overflow="fold")
-    for name in ("P(best), shown so", "other order"):
-        table.add_column(name, justify="right", overflow="fold")
+    table = new_table("compared", "P(best), shown so", "other order", edge=False)
     table.add_column("orders")
     for matchup in matched:
         first, *others = (_probabilities(matchup, n) for n in range(len(matchup.comparisons)))
@@ -153,7 +151,7 @@ def _predicates(predicates: Sequence[Predicate]) -> Iterator[RenderableType]:
     if not predicates:
         return
     short = columns(predicates)
-    table = new_table()
+    table = new_table(edge=False)
     for name in ("id", "kind"):
         table.add_column(name)
     table.add_column("question", overflow="fold")
@@ -176,7 +174,7 @@ def _verdicts(result: RerankResult, limit: int | None) -> Iterator[RenderableTyp
     yield heading(title)
     for start in range(0, max(len(ids), 1), _COLUMNS):
         some = ids[start : start + _COLUMNS]
-        table = new_table()
+        table = new_table(edge=False)
         for name in ("rank", "moved", "P(match)", "90 %", "prior"):
             table.add_column(name, justify="right", no_wrap=True)
         for predicate in some:
@@ -216,10 +214,7 @@ def _reasons(reasons: Sequence[Reason]) -> Iterator[RenderableType]:
 
 
 def _stages(costs: Iterable[StageCost]) -> Table:
-    table = new_table()
-    table.add_column("stage")
-    for name in ("calls", "cached", "unknown", "not asked", "tokens", "seconds"):
-        table.add_column(name, justify="right")
+    table = new_table("stage", "calls", "cached", "unknown", "not asked", "tokens", "seconds", edge=False)
     table.add_column("moved", overflow="fold")
     for cost in costs:
         usage = cost.usage

@@ -10,7 +10,7 @@ from fieldscope.agent.trace_diff import Diff, Image, Said, Side
 from fieldscope.agent.types import Predicate, RankedCandidate
 from fieldscope.service.cli.console import plain
 from fieldscope.service.cli.tables.ranking import moved_by
-from fieldscope.service.cli.tables.timeline import new_table
+from fieldscope.service.cli.tables.table import new_table
 from fieldscope.service.cli.tables.trace import SHOWN, heading, line, number, verdict_cell
 
 _PREDICATES_SHOWN = 4  # predicates that are shown of an image
@@ -39,9 +39,7 @@ def _everything(difference: Diff, limit: int | None) -> Iterator[RenderableType]
 
 
 def _sides(difference: Diff) -> RenderableType:
-    table = new_table()
-    for name in ("", "A", "B"):
-        table.add_column(name, overflow="fold")
+    table = new_table("", "A", "B", texts=3, edge=False)
     for name, a, b in zip(
         ("strategy", "model", "calls", "ended", "warnings"), _side(difference.a), _side(difference.b), strict=True
     ):
@@ -73,7 +71,7 @@ def _rankings(images: Sequence[Image], limit: int | None) -> Iterator[Renderable
     by_a = {image.a.rank: image for image in images if image.a}
     by_b = {image.b.rank: image for image in images if image.b}
     ranks = sorted({*by_a, *by_b})
-    table = new_table()
+    table = new_table(edge=False)
     table.add_column("rank", justify="right")
     for name in ("A", "B"):
         table.add_column("P(match)", justify="right")
@@ -93,7 +91,7 @@ def _cells(ranked: RankedCandidate | None) -> tuple[RenderableType, RenderableTy
 
 
 def _disagreements(images: Sequence[Image]) -> RenderableType:
-    table = new_table()
+    table = new_table(edge=False)
     for name in ("image", "question"):
         table.add_column(name, overflow="fold")
     for name in ("A", "B"):

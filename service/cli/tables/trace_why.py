@@ -11,7 +11,7 @@ from fieldscope.agent.trace_why import Neighbour, Part, Why
 from fieldscope.agent.types import RerankResult
 from fieldscope.service.cli.console import plain
 from fieldscope.service.cli.tables.ranking import moved_by
-from fieldscope.service.cli.tables.timeline import new_table
+from fieldscope.service.cli.tables.table import new_table
 from fieldscope.service.cli.tables.trace import columns, comparisons_table, heading, line, number, reason_lines
 from fieldscope.service.workflows.ranked_query import answer_of
 
@@ -54,7 +54,7 @@ def _everything(result: RerankResult, explanation: Why) -> Iterator[RenderableTy
 
 def _bars(parts: tuple[Part, ...], short: Mapping[str, str]) -> RenderableType:
     longest = max(abs(part.log_odds or 0.0) for part in parts) or 1.0
-    table = new_table()
+    table = new_table(edge=False)
     table.add_column("log-odds", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("of")

@@ -177,11 +177,11 @@ def test_the_commands_errors(run: Run, tmp_path: Path) -> None:
     missing = run("view", tmp_path / "none")
     assert (missing.exit_code, missing.stderr.count("\n")) == (1, 1)
     assert "is no folder" in missing.stderr
-    assert "belongs to --export" in run("view", tmp_path, "--originals").stderr
+    assert "needs --export" in run("view", tmp_path, "--originals").stderr
     assert "does not exist" in run("view", tmp_path, "--images", tmp_path / "none", "--export", tmp_path / "x").stderr
     empty = tmp_path / "empty"
     empty.mkdir()
     shown = run("view", empty, "--export", tmp_path / "out")
     assert shown.exit_code == 0
-    assert "no run below" in shown.stderr
+    assert "There is no run in" in shown.stderr
     assert (tmp_path / "out" / "index.html").is_file()
