@@ -185,9 +185,12 @@ def test_ctrl_c_interrupts_the_wait_and_the_reranker_goes_on(squares: dict[str, 
                     cancelled.set()
             return await super().generate(request)
 
+    main = threading.main_thread().ident
+    assert main is not None
+
     def interrupt() -> None:
         waiting.wait()
-        signal.raise_signal(signal.SIGINT)
+        signal.pthread_kill(main, signal.SIGINT)
 
     with fieldscope.Reranker("yes-no", lmm=Hanging, cache="off") as reranker:
         thread = threading.Thread(target=interrupt)
