@@ -215,7 +215,6 @@ class AsyncReranker:
         return await self._rank(query, candidates, chosen.images, flags, budget, encoder, skipped=skipped)
 
     async def _rerank_indexed(self, query: Query, ids: object, index: Path, budget: Budget | None) -> Ranking:
-        from fieldscope.core.types import Candidate
         from fieldscope.retrieval.library import open_library
 
         encoder = await self._load_encoder()
@@ -224,11 +223,11 @@ class AsyncReranker:
         names = [image_id for image_id in wanted if isinstance(image_id, str)]
         if not names or len(names) < len(wanted):
             raise ConfigError("with an index, `images` are ids of images in it; give a list of texts")
-        indexed = set(library.index.ids)
-        if missing := [image_id for image_id in names if image_id not in indexed]:
+        nearest = await asyncio.to_thread(library.search, query, len(library.index))
+        found = {candidate.image_id: candidate for candidate in nearest}
+        if missing := [image_id for image_id in names if image_id not in found]:
             raise ConfigError(f"{missing[0]!r} is not in the index {str(index)!r}; give ids of images in it")
-        direction = await asyncio.to_thread(encoder.encode_query, query)
-        candidates = [Candidate(i, float(library.index.vector(i) @ direction)) for i in dict.fromkeys(names)]
+        candidates = [found[image_id] for image_id in dict.fromkeys(names)]
         own = self._no_bundled or await asyncio.to_thread(all_fieldnotes, library.collection, names)
         flags = () if own else (FOREIGN,)
         return await self._rank(query, candidates, library.collection, flags, budget, encoder)
