@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 BUNDLED = "bundled"
 _GIVEN = "given"
+_ALL = 2**31 - 1  # more images than an index holds
 
 
 @dataclass
@@ -223,7 +224,7 @@ class AsyncReranker:
         names = [image_id for image_id in wanted if isinstance(image_id, str)]
         if not names or len(names) < len(wanted):
             raise ConfigError("with an index, `images` are ids of images in it; give a list of texts")
-        nearest = await asyncio.to_thread(library.search, query, len(library.index))
+        nearest = await asyncio.to_thread(library.search, query, _ALL)
         found = {candidate.image_id: candidate for candidate in nearest}
         if missing := [image_id for image_id in names if image_id not in found]:
             raise ConfigError(f"{missing[0]!r} is not in the index {str(index)!r}; give ids of images in it")

@@ -18,6 +18,8 @@ from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.core.types import ImageSource
 
+pytestmark = pytest.mark.timeout(1200)  # the bundled models load and answer in a process that others may slow down
+
 QUERY = "a yellow crab on a reef"
 
 
