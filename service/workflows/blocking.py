@@ -6,9 +6,9 @@ models stay loaded between them.
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -18,8 +18,6 @@ from fieldscope.service.workflows.caller_warnings import keeping_warnings, warn_
 from fieldscope.service.workflows.reranker import BUNDLED, AsyncReranker
 
 if TYPE_CHECKING:
-    from anyio.from_thread import BlockingPortal
-
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.lmm.base import LMM
     from fieldscope.agent.lmm.cached import CacheMode
@@ -34,17 +32,19 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """An event loop in a thread, started by the first call. Safe to use from several threads."""
+    """An event loop in a thread, started by the first call. Safe to use from several threads.
+
+    It is asyncio's own: anyio's portal cancels a task again and again until it ends, which LangGraph, waiting for its
+    stages to end, does not survive.
+    """
 
     def __init__(self) -> None:
         self._starting = threading.Lock()
-        self._running: AbstractContextManager[BlockingPortal] | None = None
-        self._portal: BlockingPortal | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    def run(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Wait for `work`. Ctrl-C, or whatever else interrupts the caller, cancels it and waits until it has closed
-        what it holds."""
-        future = self._started().start_task_soon(work)
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for `work`. Ctrl-C, or whatever else interrupts the caller, cancels it."""
+        future = asyncio.run_coroutine_threadsafe(work, self._started())
         try:
             return future.result()
         except BaseException:
@@ -52,20 +52,23 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """Stop the loop, which waits for the work on it."""
+        """End the loop, and cancel what still runs on it."""
         with self._starting:
-            running, self._running, self._portal = self._running, None, None
-        if running is not None:
-            running.__exit__(None, None, None)
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
 
-    def _started(self) -> BlockingPortal:
-        from anyio.from_thread import start_blocking_portal
-
+    def _started(self) -> asyncio.AbstractEventLoop:
         with self._starting:
-            if self._portal is None:
-                self._running = start_blocking_portal(name="fieldscope")
-                self._portal = self._running.__enter__()
-            return self._portal
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=_serve, args=(self._loop,), name="fieldscope", daemon=True).start()
+            return self._loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:  # which cancels what is left when it closes
+        runner.get_loop().run_forever()
 
 
 class Reranker:
@@ -120,7 +123,7 @@ class Reranker:
         if not self._closed:
             self._closed = True
             try:
-                self._thread.run(self._reranker.aclose)
+                self._thread.run(self._reranker.aclose())
             finally:
                 self._thread.close()
 
@@ -161,7 +164,7 @@ class Reranker:
             with keeping_warnings() as warnings:
                 return await work(), warnings
 
-        result, warnings = self._thread.run(kept)
+        result, warnings = self._thread.run(kept())
         warn_caller(warnings)
         return result
 

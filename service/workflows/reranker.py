@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 BUNDLED = "bundled"
 _GIVEN = "given"
+_ALL = 2**31 - 1  # more images than an index holds
 
 
 @dataclass
@@ -99,6 +101,8 @@ class AsyncReranker:
             lmm_url=url or (_GIVEN if self._given_lmm is not None else None),
             clip=self.settings.clip or (_GIVEN if self._encoder is not None else None),
         )
+        # A library's progress bar, which is never shown, asks notebooks for widgets as it is imported.
+        warnings.filterwarnings("ignore", "IProgress not found")
         self._shared = SharedImages()
         self._lmm: LMM | None = None
         self._context: int | None = None

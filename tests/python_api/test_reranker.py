@@ -18,6 +18,8 @@ from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.core.types import ImageSource
 
+pytestmark = pytest.mark.timeout(1200)  # the bundled models load and answer in a process that others may slow down
+
 QUERY = "a yellow crab on a reef"
 
 
@@ -185,9 +187,12 @@ def test_ctrl_c_interrupts_the_wait_and_the_reranker_goes_on(squares: dict[str, 
                     cancelled.set()
             return await super().generate(request)
 
+    main = threading.main_thread().ident
+    assert main is not None
+
     def interrupt() -> None:
         waiting.wait()
-        signal.raise_signal(signal.SIGINT)
+        signal.pthread_kill(main, signal.SIGINT)
 
     with fieldscope.Reranker("yes-no", lmm=Hanging, cache="off") as reranker:
         thread = threading.Thread(target=interrupt)
