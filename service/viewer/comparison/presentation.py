@@ -166,7 +166,7 @@ def pairs_table(comparison: ScoredComparison, metric: str, *, detects: bool = Tr
         )
         for pair, effect, drawn in zip(comparison.pairs, effects, whiskers(effects), strict=True)
     )
-    columns = (Column("B against A", "words"), *_EFFECT, Column("p"), Column("Holm"), _OUTCOME)
+    columns: tuple[Column, ...] = (Column("B against A", "words"), *_EFFECT, Column("p"), Column("Holm"), _OUTCOME)
     columns += (Column("detects"),) if detects else ()
     return Table(f"{metric}: B against A, in points", columns, rows)
 
