@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 BUNDLED = "bundled"
 _GIVEN = "given"
-_ALL = 2**31 - 1  # more images than an index holds
 
 
 @dataclass

@@ -166,9 +166,9 @@ def pairs_table(comparison: ScoredComparison, metric: str, *, detects: bool = Tr
         )
         for pair, effect, drawn in zip(comparison.pairs, effects, whiskers(effects), strict=True)
     )
-    columns = [Column("B against A", "words"), *_EFFECT, Column("p"), Column("Holm"), _OUTCOME]
-    columns += [Column("detects")] if detects else []
-    return Table(f"{metric}: B against A, in points", tuple(columns), rows)
+    columns: tuple[Column, ...] = (Column("B against A", "words"), *_EFFECT, Column("p"), Column("Holm"), _OUTCOME)
+    columns += (Column("detects"),) if detects else ()
+    return Table(f"{metric}: B against A, in points", columns, rows)
 
 
 def groups_table(comparison: ScoredComparison, kind: str, pairs: Sequence[ScoredPair] | None = None) -> Table:

@@ -92,6 +92,6 @@ def test_a_comparison_can_be_turned_round(small_shelf: Made) -> None:
 def test_runs_that_differ_nowhere_have_a_sentence_in_place_of_a_chart(small: Made) -> None:
     shelves.copied(small, "agent", "twin")
     html = html_of(small, addresses.compare_page(["agent", "twin"]))
-    assert "Both have the same AP@50 in every query." in html
+    assert "Both runs have the same AP@50 in every query." in html
     assert 'class="chart gains"' not in html
     assert "+0.0" not in html and "−0.0" not in html

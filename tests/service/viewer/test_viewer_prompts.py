@@ -116,7 +116,7 @@ def test_a_strategy_without_a_model_has_no_prompts(small_shelf: Made) -> None:
 def test_an_old_run_shows_prompts_by_their_fingerprints(small: Made) -> None:
     shelves.bare(small.run("predicates"))
     said = words(shown(small, "predicates"))
-    assert "does not keep its prompts" in said
+    assert "keeps only the names and fingerprints of its prompts" in said
     prompt = load_prompt("ask_predicate")
     assert prompt.fingerprint in said
     assert "answer yes or no." in said

@@ -462,8 +462,8 @@ def test_refinement_budget_and_fallback_are_told_in_words(small: shelves.Made, t
     )
     _copy(small.run("agent"), made.run("cut"), changed)
     _, _, page = look(made, "cut", result.query_id)
-    assert "The budget ran out in the stage verify" in page.words
-    assert "was not thought out (no JSON in sight)" in page.words
+    assert "The budget ran out in stage verify" in page.words
+    assert "The synthesis failed (no JSON in sight)" in page.words
     assert "the best 150 are verified" in page.words
     given_up = page.find("ol", class_="rounds")[0].find("li", class_="card")[1].words
     assert result.predicates[-1].question in given_up

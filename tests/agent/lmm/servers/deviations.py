@@ -248,5 +248,5 @@ DEVIATIONS: dict[str, Deviation] = {
     # Texts
     "a newline first": Deviation(before("\n"), None, (FORM, "white space or empty")),
     "an empty token first": Deviation(before(""), None, (FORM, "white space or empty")),
-    "JSON among braces": Deviation(braces, None, ("JSON schema", "among other text")),
+    "JSON among braces": Deviation(braces, None, ("JSON schema", "by other text")),
 }
