@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
+from typing import Any
 
 from fieldscope.core.types import Query, Turn
 from fieldscope.fieldnotes.facts import Fact, Spec, find, held_out
