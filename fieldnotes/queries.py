@@ -185,7 +185,8 @@ def _break(scene: Scene, fact: Fact, rng: random.Random) -> Scene | None:
             pair = (changed, swapped) if at == 0 else (swapped, changed)
             return replace(scene, groups=pair, seed=new_seed(rng))
         else:
-            changed = replace(group, **{name: other(rng, domain, now, *[getattr(g, name) for g in rest])})
+            value = other(rng, domain, now, *[getattr(g, name) for g in rest])
+            changed = replace(group, **{name: value})  # type: ignore[arg-type]
     groups = tuple(changed if g is group else g for g in scene.groups)
     return replace(scene, groups=groups, seed=new_seed(rng))
 

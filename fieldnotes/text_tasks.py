@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from fieldscope.core.types import Turn
@@ -242,7 +242,7 @@ def converse(spec: Spec, rng: random.Random) -> tuple[str, tuple[Turn, ...], dic
 def ask(fact: Fact, words: Words, said: dict[Fact, str]) -> tuple[str, str]:
     """One round of a dialogue that reveals `fact`; the answer's words go into `said`."""
     name = fact.species
-    question, answer = {
+    rounds: dict[str, tuple[str, Callable[[], str]]] = {
         "subject": ("is another animal there?", lambda: f"{article(name)} {name}"),
         "colour": (f"what colour is the {name}?", lambda: fact.value),
         "count": (f"how many {SPECIES[name].plural if name else ''} are there?", lambda: NUMBERS[int(fact.value)]),
@@ -253,7 +253,8 @@ def ask(fact: Fact, words: Words, said: dict[Fact, str]) -> tuple[str, str]:
         "habitat": ("where is it?", lambda: words.pick(PLACES[fact.value])),
         "weather": ("what is the weather?", lambda: words.pick(WEATHER[fact.value])),
         "comparison": ("are there more of one?", lambda: CANON.phrase(fact)),
-    }[fact.kind]
+    }
+    question, answer = rounds[fact.kind]
     said[fact] = answer()
     return question, said[fact]
 
