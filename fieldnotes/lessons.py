@@ -148,5 +148,4 @@ def sample_texts(rng: random.Random, n: int) -> Iterator[str]:
             segment = next(row)
             yield segment.prompt
             yield from segment.options
-        request = query_request(random_spec(scene, rng), rng)
-        yield f" {request.text}"
+        yield f" {query_request(random_spec(scene, rng), rng).text}"

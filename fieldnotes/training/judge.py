@@ -204,7 +204,7 @@ def balanced(asked: Sequence[Judged], right: Sequence[bool]) -> dict[str, float]
     }
 
 
-def judge(split_name: str, clip: Path, lmm: Path, texts: bool = True) -> dict[str, Any]:
+def judge(split_name: str, clip: Path, lmm: Path) -> dict[str, Any]:
     """All figures of a split."""
     prepare_torchvision()
     from transformers import AutoTokenizer, LlavaForConditionalGeneration
@@ -244,7 +244,7 @@ def judge(split_name: str, clip: Path, lmm: Path, texts: bool = True) -> dict[st
             "same in both orders": float(np.mean([a == b for a, b in both])),
             "pairs": len(both),
         },
-        "text": text_scores(model, tokenizer, split, rng) if texts else {},
+        "text": text_scores(model, tokenizer, split, rng),
     }
 
 
@@ -253,10 +253,9 @@ def main() -> None:
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--clip", type=Path, default=MODELS / "clip")
     parser.add_argument("--lmm", type=Path, default=MODELS / "lmm")
-    parser.add_argument("--no-texts", action="store_true", help="leave the text tasks out")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
-    figures = judge(options.split, options.clip, options.lmm, not options.no_texts)
+    figures = judge(options.split, options.clip, options.lmm)
     text = json.dumps(figures, indent=2)
     print(text)
     if options.out:
