@@ -227,13 +227,13 @@ FAULTS = {
     "capped at three": (Fake(cap=3), "top log-probabilities", "3 of 20"),
     "more than five refused": (Fake(cap=5, refuses=True), "top log-probabilities", "5 of 20.*max allowed: 5"),
     "schema ignored": (Fake(schema=False), "JSON schema", "instead of an object with 3 answers"),
-    "one picture at most": (Fake(most=1), "several images", "two pictures: .*At most 1"),
-    "two pictures at most": (Fake(most=2), "several images", "two pictures are taken, four: .*At most 2"),
+    "one picture at most": (Fake(most=1), "several images", "two images in one request are refused: .*At most 1"),
+    "two pictures at most": (Fake(most=2), "several images", "accepted, four are refused: .*At most 2"),
     "order turned round": (Fake(turned=True), "several images", "in 0 of 4 requests"),
     "other answers on repeat": (Fake(on_repeat=0.3), "same on repeat", "by at most 0.2"),
     "a temperature of its own": (Fake(drawn=True), "same on repeat", "at most 1.000"),
     "other answers in company": (Fake(in_company=0.3), "same in a batch", "by at most 0.3"),
-    "prose": (Fake(prose=True), "yes/no spellings", "instead 'Sure'"),
+    "prose": (Fake(prose=True), "yes/no spellings", "other tokens: 'Sure'"),
 }
 
 
