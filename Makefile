@@ -33,6 +33,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(NEED_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -r requirements.lock
+	@rm -rf fieldscope.egg-info  # metadata of an older build, which would hide the installed entry points
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	@touch $@
 
