@@ -193,6 +193,6 @@ def test_the_audit_holds_verdicts_against_marks(small: Made, run: CommandLine) -
     assert old["untold"] is not None
     assert new["untold"] == old["untold"] - 1
     shown = run("measure", "audit", viewed.folder).stdout
-    assert "verdicts marked by people: 1, 1 of them wrong; their marks count as the truth there" in shown
+    assert "verdicts marked by people: 1, 1 of them wrong; the marks count" in shown
     assert "marks on verdicts that this run no longer has: 1" in shown
     assert "images marked by people: 1, 1 of them against the judgments" in shown

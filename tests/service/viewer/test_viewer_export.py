@@ -93,7 +93,7 @@ def test_originals_only_where_they_are_asked_for(small: Made, tmp_path: Path) ->
 
 def test_it_goes_on_where_it_stopped(small: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site, out = Site(small.shelf(), live=False), tmp_path / "out"
-    write = fieldscope.service.viewer.export._write
+    write = fieldscope.service.viewer.export.replace_file
     left = 60
 
     def until_killed(path: Path, data: bytes) -> None:
@@ -104,7 +104,7 @@ def test_it_goes_on_where_it_stopped(small: Made, tmp_path: Path, monkeypatch: p
         write(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fieldscope.service.viewer.export, "_write", until_killed)
+        patch.setattr(fieldscope.service.viewer.export, "replace_file", until_killed)
         with pytest.raises(KeyboardInterrupt):
             export(site, out)
     before = {name: when for name, when in files(out).items() if name.endswith(".html")}
@@ -135,7 +135,7 @@ def test_something_else_is_not_overwritten(small: Made, tmp_path: Path) -> None:
     (tmp_path / "mine" / "index.html").write_text("my page")
     for folder in (tmp_path / "mine", small.root):
         before = files(folder)
-        with pytest.raises(ConfigError, match="something else"):
+        with pytest.raises(ConfigError, match="is no export"):
             export(Site(small.shelf(), live=False), folder)
         assert files(folder) == before
     (tmp_path / "file").write_text("")
@@ -177,7 +177,7 @@ def test_the_commands_errors(run: Run, tmp_path: Path) -> None:
     missing = run("view", tmp_path / "none")
     assert (missing.exit_code, missing.stderr.count("\n")) == (1, 1)
     assert "is no folder" in missing.stderr
-    assert "needs --export" in run("view", tmp_path, "--originals").stderr
+    assert "--originals" in run("view", tmp_path, "--originals").stderr
     assert "does not exist" in run("view", tmp_path, "--images", tmp_path / "none", "--export", tmp_path / "x").stderr
     empty = tmp_path / "empty"
     empty.mkdir()
