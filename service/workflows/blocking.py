@@ -77,7 +77,7 @@ def with_arguments_of(
     `original`."""
 
     def decorate(method: Callable[..., None]) -> Callable[Concatenate[Any, P], None]:
-        return functools.update_wrapper(method, original, assigned=("__annotations__",), updated=())
+        return functools.update_wrapper(method, original, assigned=(), updated=())
 
     return decorate
 

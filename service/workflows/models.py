@@ -87,9 +87,13 @@ class Models:
 
     def names(self, lmm: LMM | None, *, prior: bool) -> dict[str, str | None]:
         """The models that ranked, by name, for people: `clip` where there was a prior, `lmm` where one was asked."""
-        clip = self.encoder.fingerprint if self.encoder else self.scorer or self.settings.clip or "bundled"
-        named = (self.settings.model or "bundled") if self.lmm is None or lmm is None else lmm.identity
-        return {"clip": clip if prior else None, "lmm": named if lmm else None}
+        names: dict[str, str | None] = {"clip": None, "lmm": None}
+        if prior:
+            named = self.scorer or self.settings.clip or "bundled"
+            names["clip"] = named if self.encoder is None else self.encoder.fingerprint
+        if lmm is not None:
+            names["lmm"] = lmm.identity if self.lmm is not None else self.settings.model or "bundled"
+        return names
 
 
 class KeptModels(Models):
@@ -111,7 +115,8 @@ class KeptModels(Models):
     async def load_encoder(self) -> Encoder:
         self._require_open()
         async with self._loading:
-            self._loaded_encoder = self._loaded_encoder or await super().load_encoder()
+            if self._loaded_encoder is None:
+                self._loaded_encoder = await super().load_encoder()
             return self._loaded_encoder
 
     @asynccontextmanager
@@ -129,13 +134,14 @@ class KeptModels(Models):
     async def context(self) -> int | None:
         self._require_open()
         async with self._loading:
-            self._context = self._context or (await super().context(),)
+            if self._context is None:
+                self._context = (await super().context(),)
             return self._context[0]
 
     async def aclose(self) -> None:
         """Let go of the models and the cache. Calls after this raise `ConfigError`."""
         self._closed = True
-        self._loaded_lmm = None
+        self._loaded_encoder = self._loaded_lmm = None
         await self._opened.aclose()
 
     def _require_open(self) -> None:

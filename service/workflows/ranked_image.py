@@ -46,15 +46,16 @@ class RankedImage:
         """The image as RGB, upright; copy it before drawing on it. Raises `ImageError` where it can't be read."""
         return self._images.load(self.image_id)
 
-    def row(self) -> tuple[str, ...]:
-        """The cells of a notebook's table, in `IMAGE_COLUMNS`."""
-        p_match = "–" if self.p_match is None else f"{self.p_match:.3f}"
-        picture = thumbnail(self._images, self.image_id)
-        return (picture, str(self.rank), p_match, str(self.prior_rank), self.image_id, self.reason)
-
     def __repr__(self) -> str:
         p_match = "" if self.p_match is None else f", p_match={self.p_match:.3f}"
         return f"RankedImage({self.rank}, {self.image_id!r}{p_match}, reason={cut(self.reason, 80)!r})"
 
     def _repr_html_(self) -> str:
-        return table(IMAGE_COLUMNS, [self.row()], 1)
+        return table(IMAGE_COLUMNS, [image_row(self)], 1)
+
+
+def image_row(image: RankedImage) -> tuple[str, ...]:
+    """The cells of a notebook's table, in `IMAGE_COLUMNS`."""
+    p_match = "–" if image.p_match is None else f"{image.p_match:.3f}"
+    picture = thumbnail(image._images, image.image_id)
+    return (picture, str(image.rank), p_match, str(image.prior_rank), image.image_id, image.reason)

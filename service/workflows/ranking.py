@@ -15,7 +15,7 @@ from fieldscope.agent.trace_why import why
 from fieldscope.core.errors import ImageError
 from fieldscope.core.spreadsheet import cell
 from fieldscope.service.workflows.notebook import cut, table
-from fieldscope.service.workflows.ranked_image import IMAGE_COLUMNS, RankedImage
+from fieldscope.service.workflows.ranked_image import IMAGE_COLUMNS, RankedImage, image_row
 from fieldscope.service.workflows.skipped import skipped_data
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Ranking(Sequence[RankedImage]):
         if self.skipped:
             notes.append(f"{len(self.skipped)} images could not be read.")
         caption = f"{self.query} ({self.result.strategy}, {len(self):,} images)"
-        rows = (image.row() for image in self)
+        rows = map(image_row, self)
         return table(IMAGE_COLUMNS, rows, len(self), caption) + "".join(table((), [(note,)], 1) for note in notes)
 
     def payload(self, top: int | None = None) -> dict[str, Any]:
