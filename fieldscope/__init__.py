@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from fieldscope.service.workflows.blocking import evaluate as evaluate
     from fieldscope.service.workflows.blocking import rerank as rerank
     from fieldscope.service.workflows.blocking import search as search
-    from fieldscope.service.workflows.ranking import RankedImage as RankedImage
+    from fieldscope.service.workflows.ranked_image import RankedImage as RankedImage
     from fieldscope.service.workflows.ranking import Ranking as Ranking
     from fieldscope.service.workflows.reports import Estimate as Estimate
     from fieldscope.service.workflows.reports import Evaluation as Evaluation
@@ -83,7 +83,8 @@ _NAMES = {
     "fieldscope.eval.types": ("RunSummary",),
     "fieldscope.retrieval.encoder": ("Encoder",),
     "fieldscope.service.workflows.blocking": ("Reranker", "evaluate", "rerank", "search"),
-    "fieldscope.service.workflows.ranking": ("RankedImage", "Ranking"),
+    "fieldscope.service.workflows.ranked_image": ("RankedImage",),
+    "fieldscope.service.workflows.ranking": ("Ranking",),
     "fieldscope.service.workflows.reports": ("Estimate", "Evaluation", "LoadedRun", "load_run"),
     "fieldscope.service.workflows.reranker": ("AsyncReranker",),
 }

@@ -10,10 +10,8 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import load_yaml
 from fieldscope.service.wiring.bundled import require_known_words, unknown_words
 from fieldscope.service.wiring.feedback import note
-from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
-    from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import Query
 
 LARGEST_DIALOGUE = 65_536
@@ -76,20 +74,20 @@ def _rounds(file: Path) -> list[Any]:
     return rounds
 
 
-def require_query_words(query: Query, strategy: Strategy, settings: Settings, *, composed: bool = False) -> None:
-    """Raise `VocabularyError` for words that a bundled model which reads them has never seen.
+def require_query_words(query: Query, *, lmm: bool, clip: bool) -> None:
+    """Raise `VocabularyError` for words that the bundled `lmm` or `clip`, where it reads them, has never seen.
 
     Words of a change to a reference image that the CLIP does not know, such as "but", are only noted: it also searches
     by the image.
     """
     from fieldscope.retrieval.encoder import query_text
 
-    if strategy.prompts and not settings.lmm_url:
+    if lmm:
         rounds = (text for turn in query.dialogue for text in (turn.question, turn.answer))
         require_known_words([query.text, *rounds], "lmm")
-    if settings.clip:
+    if not clip:
         return
-    if not composed:
+    if query.reference_image is None:
         require_known_words([query_text(query)], "clip")
     elif unknown := unknown_words([query.text], "clip"):
         named = ", ".join(map(repr, unknown))

@@ -108,7 +108,7 @@ def _build(values: Mapping[str, Any]) -> StudioGraph:
     async def rerank(state: StudioInput) -> dict[str, Any]:
         with _server_errors():
             query = make_query(state.text).model_copy(update={"id": state.id})
-            await asyncio.to_thread(require_query_words, query, strategy, Settings())
+            await asyncio.to_thread(require_query_words, query, lmm=bool(strategy.prompts), clip=True)
             agent = Agent(await asyncio.to_thread(_resources, strategy), strategy)
             result = await agent.rerank(query, budget=context.budget())
             return {"result": result.model_dump(mode="json")}  # so that a thread holds plain JSON

@@ -7,27 +7,26 @@ models stay loaded between them.
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.wiring.settings import DEFAULT_CONCURRENCY, DEFAULT_STRATEGY
+from fieldscope.service.wiring.settings import DEFAULT_STRATEGY
 from fieldscope.service.workflows.caller_warnings import keeping_warnings, warn_caller
-from fieldscope.service.workflows.reranker import BUNDLED, AsyncReranker
+from fieldscope.service.workflows.reranker import AsyncReranker
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
-    from fieldscope.agent.lmm.base import LMM
-    from fieldscope.agent.lmm.cached import CacheMode
     from fieldscope.agent.strategies.strategy import Strategy
-    from fieldscope.core.types import ImageSource, Query
-    from fieldscope.retrieval.encoder import Encoder
+    from fieldscope.core.types import Query
     from fieldscope.service.workflows.given_images import Images
     from fieldscope.service.workflows.ranking import Ranking
     from fieldscope.service.workflows.reports import Evaluation
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -71,6 +70,18 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         runner.get_loop().run_forever()
 
 
+def with_arguments_of(
+    original: Callable[Concatenate[Any, P], None],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
+    """Decorate a method that hands its arguments on to `original`: type checkers, editors and `help` show those of
+    `original`."""
+
+    def decorate(method: Callable[..., None]) -> Callable[Concatenate[Any, P], None]:
+        return functools.update_wrapper(method, original, assigned=(), updated=())
+
+    return decorate
+
+
 class Reranker:
     """Ranks images by how well they match a query. `AsyncReranker` is its asynchronous twin, and says what the options
     mean.
@@ -78,32 +89,9 @@ class Reranker:
     Models are loaded by the first call that needs them, and stay loaded until `close` or the end of `with`.
     """
 
-    def __init__(
-        self,
-        strategy: str | Path | Strategy = DEFAULT_STRATEGY,
-        *,
-        lmm: str | LMM | Callable[[ImageSource], LMM] = BUNDLED,
-        model: str | None = None,
-        encoder: str | Encoder = BUNDLED,
-        budget: Budget | None = None,
-        api_key: str | None = None,
-        revision: str | None = None,
-        cache: CacheMode = "on",
-        cache_file: str | Path | None = None,
-        concurrency: int = DEFAULT_CONCURRENCY,
-    ) -> None:
-        self._reranker = AsyncReranker(
-            strategy,
-            lmm=lmm,
-            model=model,
-            encoder=encoder,
-            budget=budget,
-            api_key=api_key,
-            revision=revision,
-            cache=cache,
-            cache_file=cache_file,
-            concurrency=concurrency,
-        )
+    @with_arguments_of(AsyncReranker.__init__)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._reranker = AsyncReranker(*args, **options)
         self._thread = LoopThread()
         self._closed = False
 

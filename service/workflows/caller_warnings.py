@@ -9,9 +9,29 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from fieldscope.core.errors import FieldscopeWarning
+from fieldscope.service.wiring.feedback import Silent, listening
 
 _PACKAGE = __name__.partition(".")[0]
 _kept: ContextVar[list[str] | None] = ContextVar("kept_warnings", default=None)
+
+
+class CallerWarnings(Silent):
+    """Feedback that keeps warnings while work is done in `with`, and issues each once when it is done without error."""
+
+    def __init__(self) -> None:
+        self._messages: list[str] = []
+        self._listening = listening(self)
+
+    def warn(self, message: str) -> None:
+        self._messages.append(message)
+
+    def __enter__(self) -> None:
+        self._listening.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._listening.__exit__(None, None, None)
+        if error[0] is None:
+            warn_caller(dict.fromkeys(self._messages))
 
 
 def warn_caller(messages: Iterable[str]) -> None:

@@ -1,60 +1,31 @@
-"""A ranking as a Python program and a notebook want it: images with ranks, probabilities and reasons."""
+"""The ranking of a query: a sequence of images for Python, a table for notebooks, JSON and CSV for other programs."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
-from fieldscope.agent.trace_view import verdicts_by_image
+from fieldscope.agent.trace_view import verdicts_by_image, weakest
 from fieldscope.agent.trace_why import why
-from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ImageError
-from fieldscope.service.workflows.notebook import cut, table, thumbnail
+from fieldscope.core.spreadsheet import cell
+from fieldscope.service.workflows.notebook import cut, table
+from fieldscope.service.workflows.ranked_image import IMAGE_COLUMNS, RankedImage, image_row
+from fieldscope.service.workflows.skipped import skipped_data
 
 if TYPE_CHECKING:
-    from PIL import Image as PILImage
-
+    from fieldscope.agent.types import RankedCandidate, RerankResult, Verdict
     from fieldscope.core.types import ImageSource
 
-
-@dataclass(frozen=True, eq=False)
-class RankedImage:
-    """An image at its rank (1 is best).
-
-    `score` is what the ranking is sorted by, `p_match` the probability of a match (None where the strategy claims
-    none). `prior` is the first stage's score and `prior_rank` the rank before. `rank_low` to `rank_high` holds the rank
-    with a probability of 90 %, where it was estimated. `answers` maps each question to the probability of the answer
-    that a match must give, None where there is no answer. `why` says what moved the image, by questions and their
-    probabilities; `reason` is the LMM's own words where it was asked for them, and else `why`.
-    """
-
-    image_id: str
-    rank: int
-    score: float
-    prior: float
-    prior_rank: int
-    p_match: float | None
-    rank_low: int | None
-    rank_high: int | None
-    reason: str
-    why: str
-    answers: Mapping[str, float | None]
-    path: Path | None
-    _images: ImageSource = field(repr=False)
-
-    def load(self) -> PILImage.Image:
-        """The image as RGB, upright; copy it before drawing on it. Raises `ImageError` where it can't be read."""
-        return self._images.load(self.image_id)
-
-    def __repr__(self) -> str:
-        p_match = "" if self.p_match is None else f", p_match={self.p_match:.3f}"
-        return f"RankedImage({self.rank}, {self.image_id!r}{p_match}, reason={cut(self.reason, 80)!r})"
-
-    def _repr_html_(self) -> str:
-        return table(_COLUMNS, [_row(self)], 1)
+COLUMNS = (
+    *("rank", "image", "path", "p_match", "p_yes", "answer", "prior", "prior_rank", "score", "query"),
+    *("weakest", "p_expected", "unknown", "rank_low", "rank_high", "reason"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +34,13 @@ class Ranking(Sequence[RankedImage]):
 
     `result` has everything that led to the ranking: predicates, verdicts, comparisons, reasons, calls and events.
     `skipped` says why images that were given are not in it (image -> reason), `flags` what makes it worth less.
+    `models` has the names of the CLIP and the LMM that ranked, None where there was none.
     """
 
     result: RerankResult
     images: ImageSource = field(repr=False)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def query(self) -> str:
@@ -95,11 +68,11 @@ class Ranking(Sequence[RankedImage]):
 
     def __getitem__(self, place: int | slice) -> RankedImage | tuple[RankedImage, ...]:
         if isinstance(place, slice):
-            return tuple(self._image(p) for p in range(*place.indices(len(self))))
-        return self._image(range(len(self))[place])
+            return tuple(map(self._image, self.result.ranking[place]))
+        return self._image(self.result.ranking[place])
 
     def __iter__(self) -> Iterator[RankedImage]:
-        return (self._image(place) for place in range(len(self)))
+        return map(self._image, self.result.ranking)
 
     def __repr__(self) -> str:
         best = f", best={self.result.ranking[0].image_id!r}" if len(self) else ""
@@ -110,23 +83,67 @@ class Ranking(Sequence[RankedImage]):
         if self.skipped:
             notes.append(f"{len(self.skipped)} images could not be read.")
         caption = f"{self.query} ({self.result.strategy}, {len(self):,} images)"
-        rows = (_row(image) for image in self)
-        return table(_COLUMNS, rows, len(self), caption) + "".join(table((), [(note,)], 1) for note in notes)
+        rows = map(image_row, self)
+        return table(IMAGE_COLUMNS, rows, len(self), caption) + "".join(table((), [(note,)], 1) for note in notes)
 
-    @cached_property
-    def _reasons(self) -> dict[str, str]:
-        return {reason.image_id: reason.text for reason in self.result.reasons if reason.text}
-
-    @cached_property
-    def _verdicts(self) -> dict[str, dict[str, float | None]]:
-        questions = {predicate.id: predicate.question for predicate in self.result.predicates}
+    def payload(self, top: int | None = None) -> dict[str, Any]:
+        """The `top` images (all, where None) and all the rest as one JSON-able object."""
+        result = self.result
+        asked = result.asked
         return {
-            image_id: {questions[name]: verdict.p_expected for name, verdict in verdicts.items()}
-            for image_id, verdicts in verdicts_by_image(self.result).items()
+            "query": result.query_text,
+            "strategy": result.strategy,
+            "models": dict(self.models),
+            "predicates": [predicate.model_dump(mode="json") for predicate in result.predicates],
+            "ranking": [self._entry(ranked) for ranked in result.ranking[:top]],
+            "skipped": skipped_data(self.skipped),
+            "ended": result.ended,
+            "flags": list(result.flags),
+            "cost": {
+                "calls": len(asked),
+                "prompt_tokens": sum(question.prompt_tokens for question in asked),
+                "completion_tokens": sum(question.completion_tokens for question in asked),
+                "cache_hits": sum(question.cached for question in asked),
+                "seconds": round(result.trace[-1].at, 3),
+            },
         }
 
-    def _image(self, place: int) -> RankedImage:
-        ranked = self.result.ranking[place]
+    def csv(self) -> str:
+        """All images as CSV, in `COLUMNS`. Texts that a spreadsheet would take for formulas begin with an apostrophe;
+        numbers stay numbers."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(COLUMNS)
+        for ranked in self.result.ranking:
+            entry = self._entry(ranked) | {"query": self.result.query_text}
+            writer.writerow([cell(entry[column]) for column in COLUMNS])
+        return text.getvalue()
+
+    def path(self, image_id: str) -> Path | None:
+        """The image's own file; None for an image that lies inside another file, or is gone."""
+        find = getattr(self.images, "path", None)
+        try:
+            return find(image_id) if find is not None else None
+        except ImageError:
+            return None
+
+    def unknown(self, image_id: str) -> int:
+        """How many of the image's verdicts are unknown."""
+        return sum(verdict.state == "unknown" for verdict in self._verdicts_on(image_id).values())
+
+    def weakest(self, image_id: str) -> Verdict | None:
+        """The verdict with the lowest P(expected); the one on the whole query, which says less, only where no other
+        predicate has an answer."""
+        verdicts = self._verdicts_on(image_id)
+        parts = {predicate.id for predicate in self.result.predicates if predicate.kind != "query"}
+        answered = [v for name, v in verdicts.items() if name in parts and v.state == "answered"]
+        return weakest(answered or verdicts.values())
+
+    def question(self, verdict: Verdict) -> str:
+        """The question that a verdict answers."""
+        return self._questions.get(verdict.predicate, verdict.predicate)
+
+    def _image(self, ranked: RankedCandidate) -> RankedImage:
         sentence = why(self.result, ranked.image_id).sentence
         return RankedImage(
             image_id=ranked.image_id,
@@ -139,25 +156,57 @@ class Ranking(Sequence[RankedImage]):
             rank_high=ranked.rank_high,
             reason=self._reasons.get(ranked.image_id, sentence),
             why=sentence,
-            answers=self._verdicts.get(ranked.image_id, {}),
-            path=_path(self.images, ranked.image_id),
+            answers={self.question(v): v.p_expected for v in self._verdicts_on(ranked.image_id).values()},
+            path=self.path(ranked.image_id),
             _images=self.images,
         )
 
+    def _entry(self, ranked: RankedCandidate) -> dict[str, Any]:
+        """An image for programs. `p_yes`, `p_expected` and `answer` are those of its weakest predicate."""
+        verdict = self.weakest(ranked.image_id)
+        path = self.path(ranked.image_id)
+        return {
+            "rank": ranked.rank,
+            "image": ranked.image_id,
+            "path": path and str(path),
+            "score": ranked.score,
+            "p_match": ranked.p_match,
+            "p_yes": verdict and verdict.p_yes,
+            "answer": answer_of(verdict),
+            "prior": ranked.prior,
+            "prior_rank": ranked.prior_rank,
+            "rank_low": ranked.rank_low,
+            "rank_high": ranked.rank_high,
+            "weakest": verdict and self.question(verdict),
+            "p_expected": verdict and verdict.p_expected,
+            "unknown": self.unknown(ranked.image_id),
+            "verdicts": {name: _fields(v) for name, v in self._verdicts_on(ranked.image_id).items()},
+            "reason": self._reasons.get(ranked.image_id),
+        }
 
-_COLUMNS = ("", "rank", "P(match)", "prior rank", "image", "reason")
+    def _verdicts_on(self, image_id: str) -> Mapping[str, Verdict]:
+        """What the model said of the image, by predicate."""
+        return self._verdicts.get(image_id, {})
+
+    @cached_property
+    def _verdicts(self) -> dict[str, dict[str, Verdict]]:
+        return verdicts_by_image(self.result)
+
+    @cached_property
+    def _questions(self) -> dict[str, str]:
+        return {predicate.id: predicate.question for predicate in self.result.predicates}
+
+    @cached_property
+    def _reasons(self) -> dict[str, str]:
+        return {reason.image_id: reason.text for reason in self.result.reasons if reason.text}
 
 
-def _row(image: RankedImage) -> tuple[str, ...]:
-    p_match = "–" if image.p_match is None else f"{image.p_match:.3f}"
-    picture = thumbnail(image._images, image.image_id)
-    return (picture, str(image.rank), p_match, str(image.prior_rank), image.image_id, image.reason)
+def answer_of(verdict: Verdict | None) -> str:
+    """The model's words, or why there are none."""
+    if verdict is None or verdict.state == "not_asked":
+        return "not asked"
+    return f"unknown: {verdict.error}" if verdict.state == "unknown" else verdict.answer.strip()
 
 
-def _path(images: ImageSource, image_id: str) -> Path | None:
-    """The image's own file; None for one that has none."""
-    find = getattr(images, "path", None)
-    try:
-        return find(image_id) if find is not None else None
-    except ImageError:
-        return None
+def _fields(verdict: Verdict) -> dict[str, Any]:
+    return verdict.model_dump(mode="json", include={"state", "p_yes", "p_expected", "answer", "error", "request_key"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
 import warnings
@@ -46,6 +47,10 @@ def test_every_error_is_public() -> None:
 
 def test_the_package_is_typed() -> None:
     assert Path(str(fieldscope.__file__)).with_name("py.typed").is_file()
+
+
+def test_a_reranker_takes_the_options_of_its_asynchronous_twin() -> None:
+    assert inspect.signature(fieldscope.Reranker) == inspect.signature(fieldscope.AsyncReranker)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

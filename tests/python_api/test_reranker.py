@@ -146,6 +146,8 @@ def test_one_model_serves_calls_with_the_same_ids_and_is_closed_once(squares: di
         second = reranker.rerank("blue", {"a": squares["blue"], "b": squares["red"]})
         assert (first[0].image_id, second[0].image_id) == ("b", "a")
         assert second.result.verdicts[0].image_id in {"a", "b"}
+        assert first.models == {"clip": None, "lmm": "pixels"}
+        assert [entry["image"] for entry in first.payload()["ranking"]] == ["b", "a"]
         assert made[0].closed == 0
     assert [lmm.closed for lmm in made] == [1]
     with pytest.raises(fieldscope.ConfigError, match="closed"):

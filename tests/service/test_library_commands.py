@@ -15,7 +15,7 @@ import fieldscope.service.wiring.models
 from fieldscope.agent.types import RankedCandidate, RerankResult
 from fieldscope.retrieval.collection import FilesCollection
 from fieldscope.service.cli.files import copy_all
-from fieldscope.service.workflows.ranked_query import RankedQuery
+from fieldscope.service.workflows.ranking import Ranking
 from tests.service.conftest import CRABS, FOX, Run, Server, World
 
 ONE_QUESTION = ("--strategy", "yes-no-fused")
@@ -197,14 +197,12 @@ def test_unknown_words(run: Run, indexed: Path) -> None:
     assert "'hermit'" in result.stderr
 
 
-def ranking(images: list[str], query: str = "q") -> RankedQuery:
+def ranking(images: list[str], query: str = "q") -> Ranking:
     ranked = tuple(
         RankedCandidate(image_id=name, rank=n + 1, score=-n - 0.5, prior=-n - 0.5, prior_rank=n + 1)
         for n, name in enumerate(images)
     )
-    return RankedQuery(
-        RerankResult(query_id="q", query_text=query, strategy="clip", ranking=ranked), FilesCollection({})
-    )
+    return Ranking(RerankResult(query_id="q", query_text=query, strategy="clip", ranking=ranked), FilesCollection({}))
 
 
 def test_cells_are_no_formulas() -> None:

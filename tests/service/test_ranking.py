@@ -10,15 +10,15 @@ from rich.console import Console
 
 from fieldscope.retrieval.collection import FilesCollection
 from fieldscope.service.cli.tables.ranking import ranking_table
-from fieldscope.service.workflows.ranked_query import COLUMNS, RankedQuery
+from fieldscope.service.workflows.ranking import COLUMNS, Ranking
 from tests.agent.traced import agentic, single
 
 
-def ranking(result: object) -> RankedQuery:
-    return RankedQuery(result, FilesCollection({}))  # type: ignore[arg-type]
+def ranking(result: object) -> Ranking:
+    return Ranking(result, FilesCollection({}))  # type: ignore[arg-type]
 
 
-def shown(made: RankedQuery) -> dict[str, str]:
+def shown(made: Ranking) -> dict[str, str]:
     console = Console(file=io.StringIO(), width=120)
     console.print(ranking_table(made))
     assert isinstance(console.file, io.StringIO)

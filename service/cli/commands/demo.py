@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.eval.types import RunSummary
-    from fieldscope.service.workflows.ranking import RankedImage
+    from fieldscope.service.workflows.ranked_image import RankedImage
     from fieldscope.service.workflows.reports import Evaluation, LoadedRun
 
 STRATEGIES = ("clip", "agent")

@@ -64,10 +64,11 @@ def rerank(
     from fieldscope.service.cli.tables.ranking import ranking_table
     from fieldscope.service.wiring.queries import make_query
     from fieldscope.service.workflows.candidates import open_chosen
-    from fieldscope.service.workflows.rerank import Models, require_rerank_words, require_verdicts, rerank_query
+    from fieldscope.service.workflows.models import Models
+    from fieldscope.service.workflows.rerank import require_verdicts, rerank_query
 
     strategy, query, models = load_strategy(name), make_query(text), Models(settings, scorer=scorer)
-    require_rerank_words(query, strategy, models)
+    models.require_words(strategy, query)
     chosen = open_chosen(paths)
     if dry_run:
         from fieldscope.service.cli.tables.dry_run import show_outlooks

@@ -22,7 +22,7 @@ from fieldscope.service.wiring.settings import DEFAULT_STRATEGY, Settings
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
-    from fieldscope.service.workflows.ranked_query import RankedQuery
+    from fieldscope.service.workflows.ranking import Ranking
 
 SHOWN = 20
 _FIRST_STAGE = "clip"
@@ -90,13 +90,16 @@ def search(
     from fieldscope.agent.strategies.strategy import load_strategy
     from fieldscope.service.cli.files import write_text
     from fieldscope.service.wiring.queries import make_query
-    from fieldscope.service.workflows.rerank import Models, Search, require_verdicts, search_index
+    from fieldscope.service.workflows.models import Models
+    from fieldscope.service.workflows.rerank import require_verdicts
+    from fieldscope.service.workflows.search import search_index
 
     strategy = load_strategy((name or DEFAULT_STRATEGY) if reranking else _FIRST_STAGE)
     wanted = top_k if reranking else top_k or SHOWN
-    query = make_query(text, dialogue_file)
-    request = Search(folder, query, strategy, reference, wanted, budget, needs_images=reranking or copy_to is not None)
-    ranking = interruptible(search_index(request, Models(settings)), ANSWERS_KEPT)
+    query = make_query(text, dialogue_file).model_copy(update={"reference_image": reference})
+    needed = reranking or copy_to is not None
+    work = search_index(query, folder, strategy, Models(settings), top_k=wanted, budget=budget, needs_images=needed)
+    ranking = interruptible(work, ANSWERS_KEPT)
     if as_json:
         rounds = [turn.model_dump() for turn in query.dialogue]
         reference_image = ranking.result.reference_image
@@ -111,7 +114,7 @@ def search(
     require_verdicts(ranking.result)
 
 
-def _show(ranking: RankedQuery, shown: int, folder: Path) -> None:
+def _show(ranking: Ranking, shown: int, folder: Path) -> None:
     from fieldscope.service.cli.tables.ranking import ranking_table
 
     show(ranking_table(ranking, shown))
@@ -121,7 +124,7 @@ def _show(ranking: RankedQuery, shown: int, folder: Path) -> None:
         show(f"{len(ranking.skipped):,} files are not in this index; {folder / 'skipped.json'} says why.")
 
 
-def _copy(ranking: RankedQuery, folder: Path, min_p: float | None) -> None:
+def _copy(ranking: Ranking, folder: Path, min_p: float | None) -> None:
     from fieldscope.service.cli.files import copy_all
 
     matches = [r for r in ranking.result.ranking if min_p is None or (r.p_match is not None and r.p_match >= min_p)]

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 from fieldscope.service.cli.console import plain
 from fieldscope.service.cli.tables.table import new_table
-from fieldscope.service.workflows.ranked_query import answer_of
+from fieldscope.service.workflows.ranking import answer_of
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from fieldscope.service.workflows.ranked_query import RankedQuery
+    from fieldscope.service.workflows.ranking import Ranking
 
 
-def ranking_table(ranking: RankedQuery, top: int | None = None) -> Table:
+def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
     """The `top` images, best first; all where None."""
     result = ranking.result
     judged = bool(result.predicates or result.comparisons)
@@ -47,7 +47,7 @@ def moved_by(ranks: int) -> str:
     return f"↑{ranks}" if ranks > 0 else f"↓{-ranks}" if ranks < 0 else "="
 
 
-def _weakest(ranking: RankedQuery, image_id: str) -> Text:
+def _weakest(ranking: Ranking, image_id: str) -> Text:
     """What counts most against an image; of a single question only the answer."""
     verdict = ranking.weakest(image_id)
     if verdict is None or verdict.p_expected is None:

@@ -13,7 +13,7 @@ from fieldscope.service.cli.console import plain
 from fieldscope.service.cli.tables.ranking import moved_by
 from fieldscope.service.cli.tables.table import new_table
 from fieldscope.service.cli.tables.trace import columns, comparisons_table, heading, line, number, reason_lines
-from fieldscope.service.workflows.ranked_query import answer_of
+from fieldscope.service.workflows.ranking import answer_of
 
 _BAR = 16  # characters of the longest bar
 _PARTS_SHOWN = 3  # parts that are shown of a neighbour

@@ -1,0 +1,97 @@
+"""An index searched for one query, and what was found ranked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldscope.core.errors import ConfigError
+from fieldscope.service.wiring.feedback import note
+from fieldscope.service.workflows.models import Models
+from fieldscope.service.workflows.ranking import Ranking
+from fieldscope.service.workflows.rerank import foreign_flags, rank
+
+if TYPE_CHECKING:
+    from fieldscope.agent.budget import Budget
+    from fieldscope.agent.strategies.strategy import Strategy
+    from fieldscope.core.types import ImageSource, Query
+    from fieldscope.retrieval.library import Library
+
+
+async def search_index(
+    query: Query,
+    index: Path,
+    strategy: Strategy,
+    models: Models,
+    *,
+    top_k: int | None = None,
+    budget: Budget | None = None,
+    needs_images: bool = True,
+) -> Ranking:
+    """Find images in an index, and rank them as the strategy says; `clip` leaves them as they are found.
+
+    With a reference image, by its id or file, the query says in what the wanted images differ from it. `top_k` images
+    are found at first; None leaves that to the strategy. `needs_images` says that the images are used afterwards, too.
+    Raises `VocabularyError` for words that a bundled model does not know, `IndexMismatchError` for an index that was
+    made with another CLIP, `ConfigError` where it finds nothing or the images are gone that are needed, and what the
+    server's check and the agent raise.
+    """
+    from fieldscope.agent.resources import Resources
+    from fieldscope.retrieval.library import open_library, read_skipped
+    from fieldscope.retrieval.remembered import RememberedSearch
+
+    models.require_words(strategy, query, searching=True)
+    await models.require_context(strategy, query)
+    library = await asyncio.to_thread(open_library, index, await models.load_encoder())
+    images = _images(library, needed=bool(strategy.prompts) or needs_images)
+    if query.reference_image is not None:
+        query = query.model_copy(update={"reference_image": _id_of(query.reference_image, library, images)})
+    top_k = top_k or strategy.retrieve.top_k
+    retriever = RememberedSearch(library)
+    first = await asyncio.to_thread(retriever.search, query, top_k, (), strategy.retrieve.caption_weight)
+    if not first:
+        raise ConfigError(f"the index holds no image but {query.reference_image!r}; index more of them")
+    seen = [candidate.image_id for candidate in first]
+    if query.reference_image is not None:
+        seen.insert(0, query.reference_image)
+    bundled = models.bundled_clip or models.bundled_judge(strategy)
+    flags = await foreign_flags(images, seen) if bundled else ()
+    resources = Resources(images, retriever=retriever, flags=flags)
+    origin = library.encoder.fingerprint
+    ranking = await rank(query, strategy, models, resources, origin, top_k=top_k, budget=budget)
+    result = ranking.result
+    if bundled and not flags:  # other descriptions and later rounds find other images
+        late = await foreign_flags(images, [ranked.image_id for ranked in result.ranking])
+        result = result.model_copy(update={"flags": (*late, *result.flags)})
+    return replace(ranking, result=result, skipped=read_skipped(index))
+
+
+def _images(library: Library, *, needed: bool) -> ImageSource:
+    """The indexed images; none where they are gone and only their ids are needed."""
+    from fieldscope.retrieval.collection import FilesCollection
+
+    try:
+        return library.collection
+    except ConfigError as error:
+        if needed:
+            raise
+        note(f"The images are not where they were: {error}")
+        return FilesCollection({})
+
+
+def _id_of(reference: str, library: Library, images: ImageSource) -> str:
+    """The id of the image that a user names by its id or by its file; the name itself where it is neither."""
+    from fieldscope.retrieval.collection import FilesCollection, FolderCollection
+
+    if reference in library.ids:
+        return reference
+    file = Path(os.path.realpath(reference))
+    if isinstance(images, FolderCollection) and file.is_relative_to(images.root):
+        return file.relative_to(images.root).as_posix()
+    if isinstance(images, FilesCollection):
+        files = ((image_id, Path(os.path.realpath(path))) for image_id, path in images.files.items())
+        return next((image_id for image_id, path in files if path == file), reference)
+    return reference
