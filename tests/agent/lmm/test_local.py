@@ -261,7 +261,8 @@ async def test_a_request_that_the_model_chokes_on_fails_alone(lmm, ask) -> None:
     lmm._produce = choosy
     texts = ["is it red ?", "is a crab ?", "a fox"]
     results = await asyncio.gather(*(lmm.generate(ask(t, "p0")) for t in texts), return_exceptions=True)
-    assert isinstance(results[1], LMMResponseError) and str(results[1]) == "the model gave no answer: no crabs"
+    assert isinstance(results[1], LMMResponseError)
+    assert str(results[1]) == "the model gave no answer: no crabs; check the checkpoint and the free memory"
     assert not isinstance(results[0], Exception) and not isinstance(results[2], Exception)
 
 
