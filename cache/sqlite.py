@@ -256,7 +256,7 @@ class SqliteStore:
             yield
         except sqlite3.OperationalError as error:
             word = next(word for word in _ADVICE if word in str(error))
-            raise CacheError(f"can't use the cache {self.path}: {error}; {_ADVICE[word]}") from error
+            raise CacheError(f"can't use the cache {self.path}: {error}: {_ADVICE[word]}") from error
         except sqlite3.ProgrammingError as error:
             raise CacheError(f"the cache {self.path} is closed: {error}; open it again") from error
         except sqlite3.DatabaseError as error:

@@ -201,7 +201,7 @@ def test_searching_needs_no_images_but_looking_does(photos: Path, clip: ClipEnco
     photos.rename(photos.with_name("moved"))
     library = open_library(tmp_path / "index", clip)
     assert len(library.search(QUERY, 3)) == 3
-    with pytest.raises(ConfigError, match="no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         _ = library.collection
 
 
