@@ -360,6 +360,6 @@ def test_what_cannot_be_loaded_says_so_in_one_line(tiny_llava, pictures, tmp_pat
 
 @pytest.mark.parametrize("name", ["no/such-model", "no folder at all", "/nowhere/at/all"])
 def test_a_name_that_is_no_folder_and_not_to_be_had_says_so(pictures, name: str) -> None:
-    with pytest.raises(ConfigError, match="no folder, and no model") as caught:
+    with pytest.raises(ConfigError, match="neither a folder nor a model of the hub") as caught:
         LocalLMM.from_path(name, pictures)
     assert "\n" not in str(caught.value)
