@@ -18,7 +18,7 @@ EVENTS = {
     "checked": "The predicates of a composed request were asked about its reference image: what it contradicts.",
     "planned": "A wave of questions was chosen: how many, about how many images.",
     "verified": "One image's questions of a wave came back: their states, tokens and cache hits.",
-    "assessed": "What was found was judged: what is wanting, and whether to think again.",
+    "assessed": "What was found was judged: what is missing, and whether to think again.",
     "refined": "A round of refinement began: why, and how far the window was widened.",
     "paired": "A wave of comparisons was chosen: which candidates, and why those.",
     "compared": "Candidates that were shown together came back: their states, tokens and cache hits.",

@@ -89,7 +89,9 @@ def write_archive(path: Path, model: str | None, lines: Iterable[tuple[str, str]
                     stream.write(f"{header.model_dump_json()}\n".encode())
                 shutil.copyfileobj(body, file)
     except OSError as error:
-        raise CacheError(f"can't write {path}: {error.strerror or error}") from error
+        raise CacheError(
+            f"can't write {path}: {error.strerror or error}. Check the folder, and that the disk is not full"
+        ) from error
     return header
 
 
@@ -110,7 +112,10 @@ class Archive:
             while line := stream.readline(self.limits.max_line + 1):
                 size += len(line)
                 if len(line) > self.limits.max_line:
-                    raise CacheError(f"{self.path} has a line of over {self.limits.max_line:,} bytes and is unsafe")
+                    raise CacheError(
+                        f"{self.path} has a line of over {self.limits.max_line:,} bytes and is unsafe; "
+                        "fetch it again, or repeat the export"
+                    )
                 if size > header.size_bytes:
                     break
                 digest.update(line)
@@ -134,7 +139,7 @@ class Archive:
         except (gzip.BadGzipFile, zlib.error) as error:
             raise CacheError(f"{self.path} is damaged or is not an export of Fieldscope; fetch it again") from error
         except OSError as error:
-            raise CacheError(f"can't read {self.path}: {error.strerror or error}") from error
+            raise CacheError(f"can't read {self.path}: {error.strerror or error}; check the path") from error
 
     def _header(self, line: bytes) -> ArchiveHeader:
         try:

@@ -39,8 +39,9 @@ _ADVICE = {
     "readonly": "make the file and its folder writable, or only read it with --cache replay",
     "full": "free some space and rerun the command; answers so far are kept",
     "locked": "another process keeps it locked; wait for it to end, or end it",
+    "": "check the path and its permissions, and that the disk is not full",
 }
-"""What to do about an error of SQLite, by a word of its message."""
+"""What to do about an error of SQLite, by a word of its message; the last is for any other."""
 
 
 class SqliteStore:
@@ -64,7 +65,9 @@ class SqliteStore:
             if not self.path.parent.is_dir():
                 private_folder(self.path.parent)
         except OSError as error:
-            raise CacheError(f"can't create the cache's folder {self.path.parent}: {error.strerror}") from error
+            raise CacheError(
+                f"can't create the cache's folder {self.path.parent}: {error.strerror}; choose another folder"
+            ) from error
         self._read_only = self.path.is_file() and not all(
             os.access(path, os.W_OK) for path in (self.path, self.path.parent)
         )
@@ -252,10 +255,10 @@ class SqliteStore:
         try:
             yield
         except sqlite3.OperationalError as error:
-            advice = next((f": {advice}" for word, advice in _ADVICE.items() if word in str(error)), "")
-            raise CacheError(f"can't use the cache {self.path}: {error}{advice}") from error
+            word = next(word for word in _ADVICE if word in str(error))
+            raise CacheError(f"can't use the cache {self.path}: {error}: {_ADVICE[word]}") from error
         except sqlite3.ProgrammingError as error:
-            raise CacheError(f"the cache {self.path} is closed: {error}") from error
+            raise CacheError(f"the cache {self.path} is closed: {error}; open it again") from error
         except sqlite3.DatabaseError as error:
             raise CacheError(
                 f"the cache {self.path} is damaged or no cache at all ({error}): move it away or name another file"

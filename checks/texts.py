@@ -152,9 +152,10 @@ def is_prose(text: str) -> bool:
 
 
 def is_passed_on(text: str) -> bool:
-    """Whether nothing but a placeholder is in it, or what the error is about: another message, which is passed on."""
+    """Whether nothing but a placeholder is in it, or what the error is about: another message, which is passed on. So
+    is one of `warnings` at the end, whatever says where it holds."""
     words = _WORD.findall(_PLACEHOLDER.sub("", text))
-    return not words or (len(words) == 1 and text.endswith("{error}"))
+    return not words or (len(words) == 1 and text.endswith("{error}")) or text.endswith("{warnings}")
 
 
 def assigned(name: str, scope: Scope) -> list[ast.expr]:

@@ -142,7 +142,8 @@ def visible_html(text: str) -> str:
 def visible_script(text: str) -> str:
     """A script with everything blanked but strings that have a space in them."""
     text = re.sub(r"/\*[\s\S]*?\*/|(?m:(?<!\S)//.*$)", _blank, text)
-    strings = r'"(?:[^"\\\n]|\\.)* (?:[^"\\\n]|\\.)*"|' + r"'(?:[^'\\\n]|\\.)* (?:[^'\\\n]|\\.)*'|`[^`]* [^`]*`"
+    strings = r'"(?:[^"\\\n]|\\.)*"|' + r"'(?:[^'\\\n]|\\.)*'|`[^`]*`"
+    text = re.sub(strings, lambda match: match[0] if " " in match[0] else _blank(match), text)
     return _only(strings, text)
 
 

@@ -25,7 +25,8 @@ def read_document(path: Path, error: type[ConfigError]) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as cause:
-        raise error(f"{path}: can't be read ({getattr(cause, 'strerror', None) or 'not UTF-8 text'})") from cause
+        reason = getattr(cause, "strerror", None) or "not UTF-8 text"
+        raise error(f"{path}: can't be read ({reason}); check the file") from cause
 
 
 def parse_yaml(text: str, where: str, error: type[ConfigError]) -> dict[str, Any]:
@@ -35,9 +36,10 @@ def parse_yaml(text: str, where: str, error: type[ConfigError]) -> dict[str, Any
     except yaml.YAMLError as cause:
         mark = getattr(cause, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
-        raise error(f"{where}{at}: not valid YAML ({getattr(cause, 'problem', None) or 'unreadable'})") from cause
+        problem = getattr(cause, "problem", None) or "unreadable"
+        raise error(f"{where}{at}: not valid YAML ({problem}); correct it there") from cause
     if not isinstance(data, dict):
-        raise error(f"{where}: must be a YAML mapping of keys to values")
+        raise error(f"{where}: must be a YAML mapping of keys to values; write lines like `key: value`")
     return {str(key): value for key, value in data.items()}
 
 

@@ -85,5 +85,5 @@ def _common_flags(results: Sequence[RerankResult]) -> tuple[str, ...]:
         for flag in own - common:
             if stage := lost_stage(flag):
                 lost.setdefault(stage, []).append(flag)
-    some = [f"on {len(of_stage)} of {len(results)} queries {of_stage[0]}" for of_stage in lost.values()]
+    some = [f"on {len(warnings)} of {len(results)} queries {warnings[0]}" for warnings in lost.values()]
     return (*sorted(common), *sorted(some))

@@ -53,9 +53,14 @@ class Prompt(BaseModel):
         """Raise `PromptError` unless `given` are exactly the declared variables."""
         names = set(given)
         if missing := sorted(set(self.variables) - names):
-            raise PromptError(f"prompt {self.name!r} needs the variable {_names(missing)}, which is not given")
+            raise PromptError(
+                f"prompt {self.name!r} needs the variable {_names(missing)}, which is not given; "
+                "give it, or use another prompt"
+            )
         if extra := sorted(names - set(self.variables)):
-            raise PromptError(f"prompt {self.name!r} does not declare the variable {_names(extra)}")
+            raise PromptError(
+                f"prompt {self.name!r} does not declare the variable {_names(extra)}; use a prompt that declares it"
+            )
 
     def render(self, **values: str) -> str:
         """The text with each variable's value in its place. Values are plain text: braces in them mean nothing.
@@ -70,10 +75,10 @@ def parse_prompt(text: str, where: str) -> Prompt:
     """A prompt from the text of its file; `where` names it in errors. Raises `PromptError`."""
     parts = _FRONT_MATTER.match(text)
     if parts is None:
-        raise PromptError(f"{where}: must begin with a front matter between two lines of '---'")
+        raise PromptError(f"{where}: must begin with a front matter between two lines of '---'; add it")
     front = parse_yaml(parts["front"], where, PromptError)
     if "template" in front:
-        raise PromptError(f"{where}: unknown key 'template'; the wording goes below the front matter")
+        raise PromptError(f"{where}: unknown key 'template'; put the wording below the front matter")
     prompt = validated(Prompt, {**front, "template": parts["template"].strip()}, where, PromptError)
     _check_template(prompt, where)
     return prompt
@@ -101,9 +106,13 @@ def list_prompts() -> tuple[str, ...]:
 def _check_template(prompt: Prompt, where: str) -> None:
     used = set(_PLACEHOLDER.findall(prompt.template))
     if undeclared := sorted(used - set(prompt.variables)):
-        raise PromptError(f"{where}: the template uses the variable {_names(undeclared)}, which is not declared")
+        raise PromptError(
+            f"{where}: the template uses the variable {_names(undeclared)}, which is not declared; add it to variables"
+        )
     if unused := sorted(set(prompt.variables) - used):
-        raise PromptError(f"{where}: the variable {_names(unused)} is declared, but the template never uses it")
+        raise PromptError(
+            f"{where}: the variable {_names(unused)} is declared, but the template never uses it; use or remove it"
+        )
     if "{{" in _PLACEHOLDER.sub("", prompt.template):
         raise PromptError(f"{where}: a '{{{{' in the template is no placeholder; write '{{{{ variable }}}}'")
 

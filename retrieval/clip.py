@@ -166,10 +166,12 @@ def _parse_name(name: str) -> tuple[str, str | None]:
     model_name, _, pretrained = name.partition(":")
     model_name = model_name.replace("/", "-")
     if not pretrained or name.startswith(_LOCAL):
-        raise ConfigError(f"{name!r} is neither a folder nor MODEL:PRETRAINED (such as ViT-B-32:laion2b_s34b_b79k)")
+        raise ConfigError(
+            f"{name!r} is neither a folder nor MODEL:PRETRAINED; give one, such as ViT-B-32:laion2b_s34b_b79k"
+        )
     if model_name not in open_clip.list_models():
         near = difflib.get_close_matches(model_name, open_clip.list_models(), n=3)
-        hint = f"near it: {', '.join(near)}" if near else "take one that open_clip.list_models() names"
+        hint = f"did you mean {' or '.join(near)}?" if near else "take one that open_clip.list_models() names"
         raise ConfigError(f"unknown CLIP model {model_name!r}; {hint}")
     tags = open_clip.list_pretrained_tags_by_model(model_name)
     if pretrained not in tags and not Path(pretrained).is_file():

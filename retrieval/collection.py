@@ -114,7 +114,7 @@ class FolderCollection(DecodingCollection):
         """The file of an id, with links followed. Raises `BrokenImageError` for a file outside of the folder."""
         relative = PurePosixPath(image_id)
         if relative.as_posix() != image_id or relative.is_absolute() or is_hidden(relative):
-            raise BrokenImageError(f"{image_id!r} is no image id of {str(self.root)!r}; ids are paths below it")
+            raise BrokenImageError(f"{image_id!r} is no image id of {str(self.root)!r}; give a path below it")
         try:
             path = (self.root / relative).resolve(strict=True)
         except (OSError, RuntimeError, ValueError) as error:  # missing, unreadable, a loop of links, a NUL
@@ -151,7 +151,7 @@ class FilesCollection(DecodingCollection):
     def path(self, image_id: str) -> Path:
         """The file of an id. Raises `BrokenImageError` for an unknown id."""
         if image_id not in self.files:
-            raise BrokenImageError(f"{image_id!r} is none of the {len(self)} files given")
+            raise BrokenImageError(f"{image_id!r} is none of the {len(self)} files given; check the id")
         return self.files[image_id]
 
     def stamp(self, image_id: str) -> str:

@@ -35,7 +35,7 @@ class FaissIndex(FlatIndex):
             check_vectors(ids[index._index.ntotal : index._index.ntotal + len(block)], block)
             index._index.add(np.ascontiguousarray(block))
         if index._index.ntotal != len(ids):
-            raise IndexMismatchError(f"{len(ids)} ids came with {index._index.ntotal} vectors")
+            raise IndexMismatchError(f"{len(ids)} ids came with {index._index.ntotal} vectors; give one for each id")
         index.ids = tuple(ids)
         return index
 

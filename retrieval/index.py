@@ -96,11 +96,17 @@ class ExactIndex(FlatIndex):
 def check_vectors(ids: Sequence[str], vectors: Vectors) -> None:
     """Raises `IndexMismatchError` for vectors that can't be indexed under these ids."""
     if vectors.ndim != 2 or len(vectors) != len(ids) or vectors.dtype != np.float32:
-        raise IndexMismatchError(f"{len(ids)} ids came with vectors of {vectors.dtype} and shape {vectors.shape}")
+        raise IndexMismatchError(
+            f"{len(ids)} ids came with vectors of {vectors.dtype} and shape {vectors.shape}; "
+            "give one row of float32 for each id"
+        )
     if not np.isfinite(vectors).all():
-        raise IndexMismatchError("some vectors are not finite; the encoder overflowed, or its weights are damaged")
+        raise IndexMismatchError(
+            "some vectors are not finite, because the encoder overflowed or its weights are damaged; "
+            "fetch the weights again, or use another encoder"
+        )
     if len(set(ids)) < len(ids):
-        raise IndexMismatchError("some ids come twice; every image needs its own")
+        raise IndexMismatchError("some ids come twice; give every image its own")
 
 
 def check_queries(vectors: Vectors, dim: int) -> None:

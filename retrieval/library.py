@@ -222,7 +222,7 @@ def _build(
     with writing(folder):
         replace_file(folder / _SKIPPED, json.dumps(skipped, indent=2, sort_keys=True))
     if not done:
-        raise ConfigError(f"none of {len(ids)} images can be read; {str(folder / _SKIPPED)!r} says why")
+        raise ConfigError(f"none of {len(ids)} images can be read; see {str(folder / _SKIPPED)!r} for the reasons")
     indexed = [done[image_id] for image_id in ids if image_id in done]
     vectors = np.stack([entry.vector for entry in indexed])
     write_index(

@@ -207,7 +207,8 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigError(
-            f"can't write to {str(folder)!r} ({error.strerror or error}); choose another folder, or make room"
+            f"can't write to {str(folder)!r} ({error.strerror or error}); "
+            "choose another folder, or free some disk space"
         ) from error
 
 

@@ -37,7 +37,7 @@ def open_collection(paths: Sequence[Path], limits: ImageLimits = DEFAULT_LIMITS)
     if not len(collection):
         skipped = collection.skipped()
         others = "".join(f"; skipped {len(skipped):,}, such as {name!r}: {why}" for name, why in [*skipped.items()][:1])
-        raise ConfigError(f"{str(paths[0])!r} holds no images ({', '.join(FORMATS)}){others}")
+        raise ConfigError(f"{str(paths[0])!r} holds no images ({', '.join(FORMATS)}){others}. Check the path")
     return collection
 
 

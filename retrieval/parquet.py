@@ -135,7 +135,7 @@ class ParquetCollection(DecodingCollection):
 
     def _cell(self, image_id: str) -> _Cell:
         if image_id not in self._cells:
-            raise BrokenImageError(f"{image_id!r} is none of the {len(self)} images of {self._title}")
+            raise BrokenImageError(f"{image_id!r} is none of the {len(self)} images of {self._title}; check the id")
         return self._cells[image_id]
 
     @property
@@ -223,4 +223,6 @@ def _check_schema(path: Path, schema: pa.Schema, image_column: str, id_column: s
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise ConfigError(f"column {id_column!r} of {str(path)!r} holds {kind}, not whole numbers or text")
+        raise ConfigError(
+            f"column {id_column!r} of {str(path)!r} holds {kind}, not whole numbers or text; name the right one"
+        )

@@ -50,4 +50,4 @@ class UnionCollection:
         for prefix, part in self.parts.items():
             if image_id.startswith(prefix):
                 return part, image_id.removeprefix(prefix)
-        raise BrokenImageError(f"{image_id!r} is in none of {len(self.parts)} collections")
+        raise BrokenImageError(f"{image_id!r} is in none of {len(self.parts)} collections; check the id")

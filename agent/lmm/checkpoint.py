@@ -34,7 +34,9 @@ def load_checkpoint(path: Path | str, device: str | None = None, dtype: str | No
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ConfigError(f"can't load a model from {path}: {first_line(error)}") from error
+        raise ConfigError(
+            f"can't load a model from {path}: {first_line(error)}; use a checkpoint that transformers can open"
+        ) from error
     if report["missing_keys"]:  # transformers would leave them random
         raise ConfigError(
             f"the checkpoint {path} is incomplete: it lacks {min(report['missing_keys'])}; copy or download it again"

@@ -24,6 +24,9 @@ from fieldscope.core.errors import LMMResponseError, LMMServerError
 _BROKEN_OFF = {"error", "abort"}
 """How servers say that they failed in the middle of an answer."""
 
+_CHECK_ADDRESS = "check that its address is that of an OpenAI-compatible server"
+_REWORD = "use other words, or another model"
+
 
 def read_completion(body: str, request: LMMRequest, latency: float) -> LMMResponse:
     """The response in the JSON of a chat completion.
@@ -117,14 +120,18 @@ def _completion(body: str, odd: list[str]) -> Completion:
     try:
         return Completion.model_validate(document, context=odd)
     except ValidationError as error:
-        raise LMMResponseError(f"the server's answer is no chat completion: {_first_fault(error)}") from error
+        raise LMMResponseError(
+            f"the server's answer is no chat completion: {_first_fault(error)}; {_CHECK_ADDRESS}"
+        ) from error
 
 
 def _json(body: str, wanted: str) -> Any:
     try:
         return from_json(body)
     except ValueError as error:
-        raise LMMResponseError(f"the server's answer is no {wanted}: Invalid JSON: {one_line(error)}") from error
+        raise LMMResponseError(
+            f"the server's answer is no {wanted}: Invalid JSON: {one_line(error)}; {_CHECK_ADDRESS}"
+        ) from error
 
 
 def _said(message: ChatMessage, finish: str) -> Thought:
@@ -133,11 +140,12 @@ def _said(message: ChatMessage, finish: str) -> Thought:
         raise LMMResponseError(
             f"the server's content filter stopped the answer (it ended with {finish!r})"
             + (f": {one_line(message.refused)}" if message.refused else "")
+            + f"; {_REWORD}"
         )
     if message.refused:
-        raise LMMResponseError(f"the model refused to answer: {one_line(message.refused)}")
+        raise LMMResponseError(f"the model refused to answer: {one_line(message.refused)}; {_REWORD}")
     if finish in _BROKEN_OFF:
-        raise LMMServerError(f"the server broke the answer off (it ended with {finish!r})")
+        raise LMMServerError(f"the server broke the answer off (it ended with {finish!r}); see its log")
     said = split_thought(message.text or "")
     thought = message.thought or said.thought
     if not said.finished or (thought and not said.answer.strip()):

@@ -45,10 +45,12 @@ def status_error(status: int, said: str, retry_after: float | None = None, body:
             "--max-side, or show fewer of them at once"
         )
     if status == _REQUEST_TIMEOUT:
-        return LMMConnectionError(said)
+        return LMMConnectionError(f"{said}; allow more time, or send it fewer requests at once")
     if status in _SLOW_DOWN:
-        return LMMRateLimitError(said, retry_after=retry_after)
-    return LMMServerError(said) if status >= _SERVER_FAULT else LMMRequestError(said)
+        return LMMRateLimitError(f"{said}; send it fewer requests at once", retry_after=retry_after)
+    if status >= _SERVER_FAULT:
+        return LMMServerError(f"{said}; see the server's log")
+    return LMMRequestError(f"{said}; check the server's address, the model's name and the strategy's settings")
 
 
 def is_too_long(words: str) -> bool:
@@ -70,7 +72,7 @@ def failure_in(document: Any) -> LMMError | None:
         return None
     status = _status(fault)
     said = f"the server answered 200, but with an error{f' ({status})' if status else ''}: {_words(fault)}"
-    return LMMResponseError(said) if status is None else status_error(status, said)
+    return LMMResponseError(f"{said}; see the server's log") if status is None else status_error(status, said)
 
 
 def _status(fault: Any) -> int | None:

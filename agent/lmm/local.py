@@ -129,7 +129,9 @@ class LocalLMM:
         try:
             text = renderer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
         except (jinja2.TemplateError, ValueError) as error:
-            raise LMMRequestError(f"the model's chat template refuses the messages: {first_line(error)}") from error
+            raise LMMRequestError(
+                f"the model's chat template refuses the messages: {first_line(error)}; use another prompt or checkpoint"
+            ) from error
         placeholder = self._processor.image_token
         if text.count(placeholder) != len(request.images):
             raise LMMRequestError(
@@ -152,7 +154,8 @@ class LocalLMM:
                 middle = len(prompts) // 2
                 return self._answer(prompts[:middle]) + self._answer(prompts[middle:])
             known = isinstance(error, FieldscopeError)
-            return [error if known else LMMResponseError(f"the model gave no answer: {first_line(error)}")]
+            fault = f"the model gave no answer: {first_line(error)}; check the checkpoint and the free memory"
+            return [error if known else LMMResponseError(fault)]
 
     def _produce(self, prompts: Sequence[_Prompt]) -> _Tokens:
         """Run the model. All prompts have one shape; where the first is sampled it is the only one."""

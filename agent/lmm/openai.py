@@ -283,9 +283,11 @@ def lmm_error(error: Exception, url: str, timeout: float, key: str | None = None
                 return LMMRequestError(f"{said}; {_KEY_ADVICE[key is not None]}")
             return status_error(status, said, _retry_after(error), str(error.body))
         case openai.APIError() | openai.LengthFinishReasonError() | openai.ContentFilterFinishReasonError():
-            return LMMResponseError(f"{url} gave no usable answer: {one_line(error)}")
+            return LMMResponseError(f"{url} gave no usable answer: {one_line(error)}; see the server's log")
         case _:
-            return LMMRequestError(f"the request to {url} could not be made: {one_line(error)}")
+            return LMMRequestError(
+                f"the request to {url} could not be made: {one_line(error)}; check the server's address and its API key"
+            )
 
 
 def _server_url(base_url: str) -> str:

@@ -363,5 +363,7 @@ class Fusion(Settings):
     @model_validator(mode="after")
     def _weight_belongs_to_odds(self) -> Self:
         if (self.prior_weight is not None) != (self.method in ("log_odds", "posterior")):
-            raise ValueError("prior_weight goes with the methods log_odds and posterior, and with no other")
+            raise ValueError(
+                "prior_weight goes with the methods log_odds and posterior, and with no other; set or remove it"
+            )
         return self

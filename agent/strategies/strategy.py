@@ -51,14 +51,23 @@ class Strategy(Settings):
     def _stages_fit(self) -> Self:
         asks = self.verify is not None or self.compare is not None
         if asks == (self.fusion.method == "prior"):
-            raise ValueError("fusion.method is 'prior' where there is no stage 'verify' or 'compare', and only there")
+            raise ValueError(
+                "fusion.method is 'prior' where there is no stage 'verify' or 'compare', and only there; "
+                "change the method"
+            )
         if self.fusion.method in ("p_yes", "log_odds") and (self.verify is None or self.verify.by_predicates):
-            raise ValueError(f"fusion.method {self.fusion.method!r} needs one question about the whole query")
+            raise ValueError(
+                f"fusion.method {self.fusion.method!r} needs one question about the whole query; "
+                "give `verify` a prompt with the variable 'query'"
+            )
         for name, stage in self.stages.items():
             if stage.needs is not None and stage.needs not in self.stages:
                 raise ValueError(f"stage `{name}` needs stage `{stage.needs}`; add it to the strategy")
         if self.verify is not None and self.verify.by_predicates != (self.decompose is not None):
-            raise ValueError("a verify prompt takes 'question' where there is a stage 'decompose', else 'query'")
+            raise ValueError(
+                "a verify prompt takes 'question' where there is a stage 'decompose', else 'query'; "
+                "change verify.prompt"
+            )
         if self.compare is not None and self.compare.mode == "walk" and self.fusion.method != "agreement":
             raise ValueError("compare.mode 'walk' needs the fusion method 'agreement'; set fusion.method")
         if self.compare is not None and self.compare.mode != "walk" and self.fusion.method != "posterior":

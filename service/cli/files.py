@@ -33,7 +33,7 @@ def copy_all(files: Iterable[Path], folder: Path) -> list[Path]:
     except OSError as error:
         raise ConfigError(
             f"can't copy to {folder} ({error.strerror or error}) after {len(copies)} files; choose another folder, or "
-            "make room"
+            "free some disk space"
         ) from error
     return copies
 

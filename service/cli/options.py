@@ -160,7 +160,7 @@ def dry_run_options(command: Function) -> Function:
     @functools.wraps(command)
     def wrapped(**values: Any) -> Any:
         if values["price_file"] is not None and not values["dry_run"]:
-            raise click.UsageError("--prices needs --dry-run")
+            raise click.UsageError("--prices needs --dry-run; add it")
         return command(**values)
 
     return _decorated(wrapped, *_DRY_RUN)  # type: ignore[no-any-return]
@@ -205,8 +205,8 @@ def _decorated(wrapped: Callable[..., Any], *options: Callable[[Any], Any]) -> A
 
 def _checked(settings: Settings) -> Settings:
     if settings.lmm_url and not settings.model:
-        raise click.UsageError("--lmm needs --model: the name under which the server serves the model")
+        raise click.UsageError("--lmm needs --model; add the name under which the server serves the model")
     for name, value in (("--model", settings.model), ("--revision", settings.revision)):
         if value and not settings.lmm_url:
-            raise click.UsageError(f"{name} goes with --lmm: the address of the server")
+            raise click.UsageError(f"{name} goes with --lmm; add the address of the server")
     return settings

@@ -85,6 +85,6 @@ def _limits(given: tuple[str, ...]) -> dict[str, str]:
     for limit in given:
         name, equals, value = limit.partition("=")
         if not equals:
-            raise click.UsageError(f"--limit {limit!r} must have the form NAME=NUMBER")
+            raise click.UsageError(f"--limit {limit!r} has no '='; write it as NAME=NUMBER")
         pairs[f"limits.{name.strip()}"] = value.strip()
     return pairs

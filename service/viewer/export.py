@@ -98,7 +98,7 @@ def _claim(folder: Path, identity: str) -> None:
             replace_file(marker, content)
     except OSError as error:
         raise ConfigError(
-            f"can't write to {folder}: {error.strerror}. Choose another folder, or make room on the disk."
+            f"can't write to {folder}: {error.strerror}. Choose another folder, or free some disk space."
         ) from error
 
 

@@ -49,7 +49,7 @@ def _warned(benchmark: Benchmark) -> Benchmark:
     for oddity in benchmark.oddities[:_SHOWN]:
         warn(oddity)
     if len(benchmark.oddities) > _SHOWN:
-        warn(f"{benchmark.name} has {len(benchmark.oddities) - _SHOWN:,} more such oddities")
+        warn(f"{benchmark.name} has {len(benchmark.oddities) - _SHOWN:,} more such oddities; they are not listed")
     return benchmark
 
 

@@ -59,7 +59,7 @@ def _rounds(file: Path) -> list[Any]:
     except OSError as error:
         raise ConfigError(f"{file}: can't be read ({error.strerror or error}); check the path") from error
     if len(data) > LARGEST_DIALOGUE:
-        raise ConfigError(f"{file}: is larger than {LARGEST_DIALOGUE // 1024} KiB, too much for a dialogue")
+        raise ConfigError(f"{file}: is larger than {LARGEST_DIALOGUE // 1024} KiB, too much for a dialogue; shorten it")
     kind = "JSON" if file.suffix.lower() == ".json" else "YAML"
     try:
         text = data.decode("utf-8-sig")
@@ -69,7 +69,8 @@ def _rounds(file: Path) -> list[Any]:
         raise ConfigError(f"{file}: can't be read as {kind} in UTF-8 ({reason}); put the texts in quotes") from error
     if not isinstance(rounds, list) or len(rounds) > MOST_ROUNDS:
         raise ConfigError(
-            f"{file}: a dialogue is a list of at most {MOST_ROUNDS} rounds, each with a 'question' and an 'answer'"
+            f"{file}: a dialogue is a list of at most {MOST_ROUNDS} rounds, each with a 'question' and an 'answer'; "
+            "write it as such a list"
         )
     return rounds
 

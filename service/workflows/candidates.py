@@ -53,5 +53,6 @@ def score(chosen: Chosen, query: Query, scorer: Scorer | None) -> tuple[list[Can
     with progress("reading images") as report:
         scores = score_images(scorer, inputs_of(query), ids, chosen.images, skipped, report)
     if not scores:
-        raise ConfigError(f"none of the {len(ids)} images can be read; the first: {next(iter(skipped.values()))}")
+        first = next(iter(skipped.values()))
+        raise ConfigError(f"none of the {len(ids)} images can be read (the first: {first}); check the files")
     return [Candidate(image_id, score) for image_id, score in scores.items()], skipped

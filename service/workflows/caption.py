@@ -55,7 +55,8 @@ def caption_index(folder: Path, settings: Settings) -> Captioned:
         kept = "captions so far are in the cache; rerun this command to continue"
         captions, failed = interruptible(work, kept)
     if not captions:
-        raise LMMError(f"none of {len(ids)} images got a caption; the first: {next(iter(failed.values()))}")
+        first = next(iter(failed.values()))
+        raise LMMError(f"none of {len(ids)} images got a caption (the first: {first}); check the model and its server")
     with progress("encoding captions") as report:
         write_captions(folder, captions, encoder, report)
     return Captioned(len(ids), len(captions), failed, flags)

@@ -103,7 +103,10 @@ def _calibration(recording: Recording, strategy: Strategy, fits: Path | None) ->
     key = calibration_key(model, strategy, recording.encoder)
     if fitting := next((fit for fit in load_calibrations(fits) if fit.fits(key)), None):
         return fitting
-    raise ConfigError(f"{fits} has no calibration for the model, prompts and first stage of {strategy.name!r}")
+    raise ConfigError(
+        f"{fits} has no calibration for the model, prompts and first stage of {strategy.name!r}; "
+        "make one with `fieldscope calibrate`"
+    )
 
 
 def _responses(stack: ExitStack) -> Responses:

@@ -55,8 +55,8 @@ def _find_line(file: Path, query: str) -> str:
     names = {text: f"{query_id} ({text})" for query_id, text in texts.items()}
     names |= {query_id: f"{query_id} ({text})" for query_id, text in texts.items()}
     near = difflib.get_close_matches(query, names, n=1, cutoff=0.0)
-    such_as = f", such as {names[near[0]]}" if near else ""
-    raise ConfigError(f"{file.parent} has no query {query!r}; it has {len(texts)}{such_as}")
+    hint = f"choose one of its {len(texts)}, such as {names[near[0]]}" if near else "choose a run that has results"
+    raise ConfigError(f"{file.parent} has no query {query!r}; {hint}")
 
 
 def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -122,7 +122,7 @@ def test_what_is_no_result_does_not_fit_it(published: Draft202012Validator, path
 
 def test_every_event_that_a_stage_writes_is_documented(published: Draft202012Validator) -> None:
     sources = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "agent" / "nodes").glob("*.py"))
-    written = set(re.findall(r'TraceEvent\(\s*kind="(\w+)"', sources))
+    written = set(re.findall(r'(?:TraceEvent\(\s*kind=|\.event\(\s*)"(\w+)"', sources))
     assert {"started", "retrieved", "ranked"} <= written <= EVENTS.keys()
     schema: Any = published.schema
     told = schema["$defs"]["TraceEvent"]["properties"]["kind"]["description"]

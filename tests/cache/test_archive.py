@@ -138,7 +138,7 @@ def test_a_header_that_is_none(tmp_path: Path, line: bytes, words: str) -> None:
 def test_what_is_no_archive_at_all(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_bytes(b"\x80\x04\x95 a pickle, say")
-    assert "damaged or no export" in refused(plain)
+    assert "damaged or is not an export" in refused(plain)
     assert not looks_like_archive(plain)
     assert "can't read" in refused(tmp_path / "nowhere")
     assert "can't read" in refused(tmp_path)

@@ -236,7 +236,7 @@ def test_a_full_disk_says_so_and_the_store_goes_on(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "cache.sqlite")
     pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
     store._connection.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(CacheError, match="disk is full: free some space and give the same command again"):
+    with pytest.raises(CacheError, match="disk is full: free some space and rerun the command"):
         store.put(entry("a", "x" * 100_000))
     store._connection.execute("PRAGMA max_page_count = 1000000")
     store.put(entry("a", "x" * 100_000))

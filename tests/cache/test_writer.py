@@ -83,7 +83,7 @@ async def test_an_error_reaches_all_who_wait_and_the_next_are_kept(tmp_path: Pat
     store._connection.execute(f"PRAGMA max_page_count = {pages}")
     failed = await asyncio.gather(*(writer.put(entry(str(n))) for n in range(20)), return_exceptions=True)
     assert all(isinstance(error, CacheError) for error in failed)
-    assert "disk is full: free some space and give the same command again" in str(failed[0])
+    assert "disk is full: free some space and rerun the command" in str(failed[0])
     assert store.stats().entries == 0, "all or nothing"
     store._connection.execute("PRAGMA max_page_count = 1000000")
     await asyncio.gather(*(writer.put(entry(str(n))) for n in range(20)))

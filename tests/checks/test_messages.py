@@ -63,6 +63,7 @@ def test_placeholders_are_named_for_what_they_hold() -> None:
         ("note('the file is empty; fill it')", "note"),
         ("def read(): flags = ['the file is empty; fill it']", "warning"),
         ("def of_file_flags(): yield 'the file is empty; fill it'", "warning"),
+        ("def flags() -> list[str]: return ['the file is empty; fill it']", "warning"),
         ("TEXT = 'the file is empty; fill it'\nraise ConfigError(TEXT)", "ConfigError"),
         ("def read():\n    text = 'the file is empty; fill it'\n    raise ConfigError(text)", "ConfigError"),
         ("def fail(text): raise ConfigError(text)\ndef read(): fail('the file is empty; fill it')", "ConfigError"),
@@ -89,6 +90,8 @@ def test_a_text_is_followed_through_an_import() -> None:
         "LOG.error('the file is empty')",
         "name = 'the file is empty'",
         "SERVER_FLAGS = (('port', 'The port of the server.'),)",
+        "def server_flags() -> dict[str, Option]: return {'port': flag('port', 'The port of the server.')}",
+        "def flags(): return [f'on {len(warnings)} queries {warnings[0]}' for warnings in lost.values()]",
     ],
 )
 def test_what_is_for_programmers_or_passed_on_is_no_message(source: str) -> None:
@@ -129,6 +132,8 @@ def test_a_message_is_cut_where_its_advice_begins(text: str, happened: str, advi
         ("warning", "3 calls failed", "does not say what follows"),
         ("warning", "3 calls failed. Their images keep their first-stage position.", None),
         ("note", "nothing was removed", None),
+        ("warning", "{unknown} of {total} calls gave no answer", None),
+        ("ConfigError", "{unknown} of {total} calls gave no answer", "does not say what to do"),
     ],
 )
 def test_a_message_that_lacks_a_part_is_a_fault(kind: str, text: str, fault: str | None) -> None:

@@ -65,6 +65,7 @@ def test_every_kind_of_text_is_read(tmp_path: Path, file: str, text: str, line: 
         ("tests/a.py", "raise ConfigError('make it anew')"),
         ("service/viewer/templates/a.html", "<p class='the room'>{# nobody #}{% set told = rooms.door %}</p>"),
         ("service/viewer/static/a.js", "// nobody knows\nconst told = rooms['door']; /* make it anew */"),
+        ("service/viewer/static/a.js", "say('a', 'b', told, 'c d');"),
     ],
 )
 def test_code_data_and_quotations_are_passed_by(tmp_path: Path, file: str, text: str) -> None:

@@ -124,7 +124,7 @@ def test_seeds_go_where_something_is_drawn(members: Load) -> None:
         ("base: yes-no\nverify.top_k: [5, 6, 5]\n", "5 occurs 2 times"),
         ("base: yes-no\nverify.prompt: [nothing]\n", "unknown prompt 'nothing'"),
         ("base: yes-no\nverify.prompt: [nothing.md]\n", "nothing.md: can't be read"),
-        ("base: yes-no\nverify.prompt.name: [a]\n", "'prompt' is a value"),
+        ("base: yes-no\nverify.prompt.name: [a]\n", "'prompt' is a single value"),
         ("base: yes-no\nfusion.prior_weight: [1]\n", "prior_weight goes with the methods log_odds and posterior"),
         ("base: agent\nrefine: [null]\nrefine.rounds: [1]\n", "refine and refine.rounds set the same thing"),
         ("base: agent\nverify.stop_below: [0.0001, 0.5]\nretrieve.top_k: [100]\nseed: [x]\n", "seed.0"),

@@ -105,7 +105,7 @@ def test_a_dialogue_is_its_text_and_its_answers(clip: ClipEncoder) -> None:
     [
         ("nonsense", "neither a folder nor MODEL:PRETRAINED"),
         ("local-dir:/nowhere", "neither a folder nor MODEL:PRETRAINED"),
-        ("ViT-B-23:openai", "unknown CLIP model 'ViT-B-23'; near it: ViT-B-32"),
+        ("ViT-B-23:openai", "unknown CLIP model 'ViT-B-23'; did you mean ViT-B-32"),
         ("ViT-B/32:opnai", "unknown ViT-B-32 weights 'opnai' .did you mean 'openai'"),
     ],
 )

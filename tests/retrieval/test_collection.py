@@ -176,7 +176,7 @@ def test_a_folder_is_reopened_from_anywhere(photos: Path, monkeypatch: pytest.Mo
     assert len(reopen_collection(locator)) == 10
     with pytest.raises(ConfigError, match="unknown kind"):
         reopen_collection({"kind": "bucket"})
-    with pytest.raises(ConfigError, match="no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         reopen_collection({"kind": "folder", "root": str(photos / "gone")})
 
 

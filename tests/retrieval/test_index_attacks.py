@@ -372,7 +372,7 @@ def test_a_full_disk_says_so_and_leaves_the_index_and_no_half_file(photos: Path,
 
     assert in_child(full) == 0
     for message in (told.get(), told.get()):
-        assert "can't write to" in message and "make room" in message and len(message.splitlines()) == 1
+        assert "can't write to" in message and "free some disk space" in message and len(message.splitlines()) == 1
     assert {name: data for name, data in content(index).items() if name in before} == before
     assert not [name for name in content(index) if name.rpartition("/")[2].startswith(".") and name != ".lock"]
     assert len(open_library(index, Colours()).index.ids) == 9

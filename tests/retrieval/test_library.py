@@ -187,7 +187,7 @@ def test_another_encoders_index_is_neither_searched_nor_overwritten(
 def test_a_collection_without_a_sound_image_is_an_error(clip: ClipEncoder, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"none of 1 images can be read; .*skipped\.json"):
+    with pytest.raises(ConfigError, match=r"none of 1 images can be read; see .*skipped\.json"):
         build_index(open_collection([tmp_path / "photos"]), clip, tmp_path / "index")
     assert list(json.loads((tmp_path / "index" / "skipped.json").read_text())) == ["a.png"]
 
@@ -201,7 +201,7 @@ def test_searching_needs_no_images_but_looking_does(photos: Path, clip: ClipEnco
     photos.rename(photos.with_name("moved"))
     library = open_library(tmp_path / "index", clip)
     assert len(library.search(QUERY, 3)) == 3
-    with pytest.raises(ConfigError, match="no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         _ = library.collection
 
 

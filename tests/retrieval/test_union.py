@@ -42,5 +42,5 @@ def test_a_part_that_is_gone_leaves_the_others(union: UnionCollection, tmp_path:
     with pytest.raises(BrokenImageError):
         rest.load("p/q/x.png")
     shutil.rmtree(tmp_path / "a")
-    with pytest.raises(ConfigError, match="no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         reopen_collection(locator)

@@ -138,9 +138,9 @@ def test_one_response_less(run: Run, elsewhere: Path) -> None:
             )
             for at in (60, 400, 3000)
         ),
-        (lambda content: b"\x80\x04cposix\nsystem\n(S'true'\ntR.", "damaged or no export"),
-        (lambda content: b"", "damaged or no export|cut off"),
-        (lambda content: gzip.compress(b"0" * 10_000_000), "damaged or no export"),
+        (lambda content: b"\x80\x04cposix\nsystem\n(S'true'\ntR.", "damaged or is not an export"),
+        (lambda content: b"", "damaged or is not an export|cut off"),
+        (lambda content: gzip.compress(b"0" * 10_000_000), "damaged or is not an export"),
     ],
 )
 def test_a_file_that_was_harmed(
@@ -239,8 +239,8 @@ def test_a_server_is_replayed_elsewhere(
         (("eval", "--replay", "made", "--lmm", "http://localhost:1", "--model", "m"), "leave --lmm and --clip out"),
         (("eval", "--replay"), "Missing argument 'BENCHMARK'"),
         (("eval", "--strategy", "clip"), "Missing argument 'BENCHMARK'"),
-        (("cache", "prune"), "name what to remove"),
-        (("cache", "prune", "--bad", "--older-than", "1d"), "name what to remove"),
+        (("cache", "prune"), "not clear what to remove"),
+        (("cache", "prune", "--bad", "--older-than", "1d"), "not clear what to remove"),
         (("cache", "prune", "--older-than", "soon"), "write hours, days or weeks"),
         (("cache", "prune", "--older-than", "1d", "--json"), "can't ask"),
     ],

@@ -45,7 +45,7 @@ def test_half_a_picture_is_not_left_behind(tmp_path: Path) -> None:
     small.write_bytes(b"x" * 100)
     large.write_bytes(b"x" * 4000)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    with pytest.raises(ConfigError, match="after 1 files; choose another folder, or make room"):
+    with pytest.raises(ConfigError, match="after 1 files; choose another folder, or free some disk space"):
         copy_all([small, large], tmp_path / "copies")
     assert [file.name for file in (tmp_path / "copies").iterdir()] == ["small.png"]
 

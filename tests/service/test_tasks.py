@@ -206,7 +206,9 @@ def test_a_model_that_captions_nothing_is_an_error(run: Run, index: Path, descri
     describing(hashes)
     result = run("caption", index)
     assert result.exit_code == 1
-    assert result.stderr == "error: none of 12 images got a caption; the first: down\n"
+    assert result.stderr == (
+        "error: none of 12 images got a caption (the first: down); check the model and its server\n"
+    )
     assert open_library(index, load_encoder(Settings())).captions is None
 
 

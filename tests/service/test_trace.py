@@ -216,7 +216,7 @@ def test_a_query_that_the_other_run_lacks_is_an_error_in_one_line(run: Run, out:
     missing = run("trace", out / "agent", "q1", "--diff", out / "predicates")
     assert missing.exit_code == 1
     assert missing.stderr.strip().splitlines() == [
-        "error: out/predicates has no query 'q1'; it has 1, such as q7 (a red crab without a net)"
+        "error: out/predicates has no query 'q1'; choose one of its 1, such as q7 (a red crab without a net)"
     ]
 
 
@@ -238,7 +238,7 @@ def test_for_programs(run: Run, out: Path) -> None:
 def test_an_unknown_query_gets_the_nearest(run: Run, out: Path) -> None:
     result = run("trace", out / "agent", "a red crab with a net")
     assert result.exit_code == 1
-    assert "it has 2, such as q7 (a red crab without a net)" in result.stderr
+    assert "choose one of its 2, such as q7 (a red crab without a net)" in result.stderr
 
 
 def test_of_several_runs_one_must_be_named(run: Run, out: Path) -> None:
@@ -275,7 +275,7 @@ def test_a_line_that_is_no_result_is_passed_over(run: Run, out: Path, line: str)
     path.write_text(f"{line}\n")
     broken = run("trace", "out/agent", "q1")
     assert broken.exit_code == 1
-    assert "has no query 'q1'; it has 0" in broken.stderr
+    assert "has no query 'q1'; choose a run that has results" in broken.stderr
     assert len(broken.stderr.splitlines()) == 1
 
 

@@ -113,7 +113,7 @@ def prune(age: timedelta | None, model: str | None, bad: bool, dry_run: bool, ye
     from fieldscope.service.workflows import cache as caching
 
     if bad == (age is not None or model is not None):
-        raise click.UsageError("name what to remove: --older-than, --model or both; or --bad alone")
+        raise click.UsageError("it is not clear what to remove: give --older-than, --model or both, or --bad alone")
     if as_json and not (dry_run or yes):
         raise click.UsageError("--json can't ask for confirmation; add --yes or --dry-run")
     pruning = caching.Pruning.older_than(age or timedelta(0), model)

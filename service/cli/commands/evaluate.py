@@ -106,13 +106,13 @@ def evaluate(
     from fieldscope.service.workflows.sweep import DEFAULT_SPLIT, by_model, evaluate_grid, open_grid
 
     if members and grid is None:
-        raise click.UsageError("--member needs --strategy-grid")
+        raise click.UsageError("--member needs --strategy-grid; add it")
     if names and grid is not None:
         raise click.UsageError("--strategy-grid already names the strategies; leave --strategy out")
     settings = replayed(settings, replay)
     recording = open_recorded(Path(replay), benchmark, split, dry_run, settings) if replay else None
     if benchmark is None and recording is None:
-        raise click.UsageError("Missing argument 'BENCHMARK'.")
+        raise click.UsageError("Missing argument 'BENCHMARK'; give a benchmark, or a recording with --replay FILE")
     split = split or (DEFAULT_SPLIT if grid else None)
     plan = EvaluationPlan(benchmark or "", split, Selection(only, without), limit, out, budget, run_budget)
     if recording is not None:

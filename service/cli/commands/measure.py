@@ -39,7 +39,7 @@ def significance(runs: tuple[Path, ...], metric: str, as_json: bool) -> None:
     from fieldscope.service.workflows.studies import compare_pairs, paired_data
 
     if len(set(runs)) < max(len(runs), 2):
-        raise click.UsageError("name two or more different runs")
+        raise click.UsageError("only one run was given, or one of them twice; name two or more different runs")
     tests = compare_pairs(runs, metric)
     if as_json:
         rows = [{"a": str(a), "b": str(b), **paired_data(test)} for a, b, test in tests]
@@ -158,7 +158,7 @@ def harm(
     else:
         show(harm_table(name, harms))
     if broken:
-        raise ConfigError(f"{name} does harm: {'; '.join(broken)}")
+        raise ConfigError(f"{name} does harm: {'; '.join(broken)}; see its queries with `fieldscope view`")
 
 
 def _figure(path: Path) -> str:

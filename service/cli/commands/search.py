@@ -82,9 +82,9 @@ def search(
     searches by them, too, and searches again if it finds too little.
     """
     if name is not None and not reranking:
-        raise click.UsageError("--strategy needs --rerank")
+        raise click.UsageError("--strategy needs --rerank; add it")
     if min_p is not None and not (reranking and copy_to):
-        raise click.UsageError("--min-p needs --rerank and --copy-to")
+        raise click.UsageError("--min-p needs --rerank and --copy-to; add both")
     if reference is not None and dialogue_file is not None:
         raise click.UsageError("--reference and --dialogue make two kinds of query; use one of them")
     from fieldscope.agent.strategies.strategy import load_strategy
@@ -132,4 +132,5 @@ def _copy(ranking: Ranking, folder: Path, min_p: float | None) -> None:
     copies = copy_all(files, folder)
     note(f"Copied {len(copies)} of {len(ranking.result.ranking)} images to {folder}.")
     if len(files) < len(matches):
-        warn(f"{len(matches) - len(files)} of {len(matches)} images have no file of their own, or it is gone.")
+        missing = len(matches) - len(files)
+        warn(f"{missing} of {len(matches)} images have no file of their own, or it is gone. They were not copied.")

@@ -44,7 +44,7 @@ def view(runs: Path, out: Path | None, originals: bool, images: Path | None, por
     are needed, and only this machine can connect.
     """
     if originals and out is None:
-        raise click.UsageError("--originals belongs to --export; served pages have them anyway")
+        raise click.UsageError("--originals needs --export; leave it out, since served pages have the originals")
     from fieldscope.service.viewer.runs.run_list import RunList
     from fieldscope.service.wiring.settings import Settings
 

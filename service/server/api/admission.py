@@ -67,7 +67,9 @@ class Admission:
                 if not self._closed:
                     await self._places.acquire()
         except TimeoutError as error:
-            raise ApiError(504, "deadline", "the time for this call ran out while it waited for its turn") from error
+            raise ApiError(
+                504, "deadline", "the time for this call ran out while it waited for its turn; try again later"
+            ) from error
         finally:
             self.waiting -= 1
         if self._closed:

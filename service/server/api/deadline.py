@@ -44,7 +44,7 @@ class PunctualLMM:
     async def generate(self, request: LMMRequest) -> LMMResponse:
         left = min(_ends.get(), self._closes) - time.monotonic()
         if left <= 0:
-            raise BudgetError("the time for this call has passed")
+            raise BudgetError("the time for this call has passed; try again, or raise the limit max_seconds")
         try:
             async with asyncio.timeout(None if left == math.inf else left):
                 return await self._lmm.generate(request)

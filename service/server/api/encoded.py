@@ -46,7 +46,8 @@ def decoded(given: str, max_bytes: int) -> bytes:
         raise ApiError(
             404,
             "no_such_image",
-            f"{given[:_SHOWN]!r} is not an image of a registered collection, a data URL, base64 or an http address",
+            f"{given[:_SHOWN]!r} is not an image of a registered collection, a data URL, base64 or an http address; "
+            "send one of these",
         ) from error
 
 

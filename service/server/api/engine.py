@@ -110,7 +110,7 @@ class Engine:
         """A collection with an index, by its name; None is the only one. Raises `ApiError`."""
         if name is None and len(self.collections) != 1:
             names = ", ".join(sorted(self.collections)) or "none"
-            raise ApiError(422, "no_collection", f"name a collection; known: {names}")
+            raise ApiError(422, "no_collection", f"the request names no collection; known: {names}")
         collection = self.collection(name if name is not None else next(iter(self.collections)))
         if collection.library is None:
             sentence = f"collection {collection.name!r} has no index. Start the service with --clip"

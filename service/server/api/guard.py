@@ -77,7 +77,9 @@ class Guard:
         if scope["method"] in _BODIES and scope["path"].startswith(API) and _has_body(headers):
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-                raise ApiError(415, "unsupported_media_type", "send the body as JSON: Content-Type: application/json")
+                raise ApiError(
+                    415, "unsupported_media_type", "the body is not JSON; send it with Content-Type: application/json"
+                )
 
     def _needs_key(self) -> bool:
         """Whether there was ever a key: to remove the last one does not open the service."""

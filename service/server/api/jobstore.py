@@ -313,7 +313,7 @@ def _claim(path: Path) -> IO[bytes]:
         private_file(path)
         file = path.open("ab")
     except OSError as error:
-        raise ConfigError(f"can't write {path}: {error.strerror}") from error
+        raise ConfigError(f"can't write {path}: {error.strerror}; check the folder and its permissions") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -89,7 +89,7 @@ def require_knowledge(result: RerankResult, texts: Judged, *, prior: bool, late:
         return
     if not about_images and texts.priors and not texts.failed:
         return
-    no_answer = f"none of {len(questions)} questions got an answer: {questions[0].error}"
+    no_answer = f"none of {len(questions)} questions got an answer ({questions[0].error}); check the LMM's server"
     if all(question.refused for question in questions):
         raise ApiError(502, "lmm_refused", no_answer)
     if not late:

@@ -89,7 +89,9 @@ class ServedRun:
             if file.exists() and file.stat().st_size >= LARGEST:
                 return False
         except OSError as error:
-            raise ConfigError(f"can't make the folder {self.path}: {error.strerror}") from error
+            raise ConfigError(
+                f"can't make the folder {self.path}: {error.strerror}; check its permissions and the free space"
+            ) from error
         try:
             with suppress(OSError):  # opening the file reports the error
                 private_file(file)

@@ -105,7 +105,7 @@ def finding(comparison: ScoredComparison, pair: ScoredPair) -> str:
     certainty = f"95 % interval {_span(low, high)}, p {'' if p.startswith('<') else '= '}{p}{adjusted}"
     if effect.significant:
         return f"{better} beats {other} by {percent(gain)} points of {main} ({certainty})."
-    return f"{better} and {other} can't be told apart: {percent(gain)} points of {main} may be chance ({certainty})."
+    return f"{better} and {other} do not differ clearly: {percent(gain)} points of {main} may be chance ({certainty})."
 
 
 def quality_table(comparison: ScoredComparison) -> Table:

@@ -177,7 +177,8 @@
     },
     assessed(data) {
       finish("verify");
-      if (data.wanting) body("verify").append(words(`${data.wanting}${data.again ? " So the query is refined." : ""}`, "p"));
+      const { wanting: missing, again } = data;
+      if (missing) body("verify").append(words(`${missing}${again ? " So the query is refined." : ""}`, "p"));
     },
     paired(data) {
       finish("verify");
