@@ -103,7 +103,7 @@ def test_a_finished_run_is_read_back(tmp_path: Path) -> None:
     table = {"per_query": {"q0": {"positives": 2, "AP@50": 0.5}, "q1": {"positives": 0, "AP@50": None}}}
     (tmp_path / "metrics.json").write_text(json.dumps(table))
     assert read_metric(tmp_path, "AP@50") == {"q0": 0.5}
-    with pytest.raises(ConfigError, match=r"no metric 'AP@5'; it has AP@50$"):
+    with pytest.raises(ConfigError, match=r"no metric 'AP@5'. Use one of AP@50"):
         read_metric(tmp_path, "AP@5")
 
 

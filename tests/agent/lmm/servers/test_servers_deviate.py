@@ -27,7 +27,7 @@ from tests.agent.lmm.conftest import Server
 from tests.agent.lmm.servers.deviations import DEVIATIONS, Deviation
 from tests.agent.lmm.servers.truthful import JSON_ANSWER, MODEL, P_MATCH, Truthful, alternatives
 
-PICTURES = shapes().pictures
+PICTURES = shapes().images
 CANDIDATES = [Candidate(name, 0.1 * n) for n, name in enumerate(sorted(P_MATCH))]  # nothing like the truth
 BY_P = sorted(P_MATCH, key=lambda name: -P_MATCH[name])
 
