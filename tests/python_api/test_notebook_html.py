@@ -73,7 +73,7 @@ def test_an_evaluation_and_a_run_show_intervals(
     assert evaluation["yes-no"].metric("MRR") == run.metric("MRR")
     low, high = run.metric("AP@50").low, run.metric("AP@50").high
     assert 0 <= low <= run.metric("AP@50").mean <= high <= 1
-    ranking = run["v000"]
+    ranking = run["q000"]
     assert len(ranking) == 100
     assert "<img" in ranking._repr_html_()
     assert evaluation.effect("yes-no").test.difference > 0
