@@ -24,6 +24,9 @@ NAMES = ("fieldnotes", "fieldnotes-rerank", "fieldnotes-composed", "fieldnotes-d
 HUB = "evendrow/INQUIRE-Rerank"
 """The data set on the Hugging Face hub that is fetched by its name."""
 
+_OF_FILES = ("inquire-rerank", "inquire-fullrank")
+"""Benchmarks whose argument is a path. Their files may be in a folder of the same name."""
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -71,10 +74,12 @@ def open_workload(name: str, split: str | None, settings: Settings, *, search: b
     Raises `BenchmarkError` where there is no such benchmark or split.
     """
     kind, argument = BENCHMARKS.split(name)
-    if kind in ("", HUB) and Path(name).exists():
+    if (kind in ("", HUB) or (kind in _OF_FILES and not argument)) and Path(name).exists():
         from fieldscope.eval.benchmarks.inquire_fullrank import is_fullrank
 
-        kind, argument = "inquire-fullrank" if is_fullrank(Path(name)) else "inquire-rerank", name
+        kind, argument = _OF_FILES[is_fullrank(Path(name))], name
+    if kind in _OF_FILES and not argument:
+        raise BenchmarkError(f"benchmark {kind!r} needs the path of its files; give {kind}:PATH")
     if not kind:
         raise BenchmarkError(
             f"{unknown_name('benchmark', name, BENCHMARKS.names())}; or give the path of Parquet files in "

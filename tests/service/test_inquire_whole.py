@@ -287,6 +287,20 @@ def test_a_parquet_folder(run: Run, world: World, tmp_path: Path) -> None:
     assert clip["breakdowns"]["category"]["Species ID"]["MRR"] == pytest.approx(1 / 8)
 
 
+def test_a_folder_may_have_the_name_of_its_kind(
+    run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("eval", "inquire-rerank", "--strategy", "clip")
+    assert result.exit_code == 1 and "give inquire-rerank:PATH" in result.stderr
+    parquet(tmp_path / "inquire-rerank", world)
+    runs = [
+        payload(run("eval", name, "--strategy", "clip", "--out", out, "--json"))["runs"][0]["metrics"]
+        for name, out in (("inquire-rerank", "a"), ("inquire-rerank:inquire-rerank", "b"), ("./inquire-rerank", "c"))
+    ]
+    assert runs[0] == runs[1] == runs[2]
+
+
 def test_queries_with_a_scientific_name_are_apart(run: Run, world: World, tmp_path: Path) -> None:
     folder = parquet(tmp_path / "INQUIRE-Rerank", world)
     path = folder / "test-00000-of-00001.parquet"
