@@ -103,7 +103,7 @@ def read_split(split: str, task: str = "") -> Split:
     Raises `BenchmarkError` for an unknown split.
     """
     if split not in SIZES:
-        raise BenchmarkError(f"FieldNotes has no split {split!r}; choose one of {', '.join(SIZES)}")
+        raise BenchmarkError(f"FieldNotes has no split {split!r}. Use one of {', '.join(SIZES)}")
     return _load(f"{task}-{split}" if task else split)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -205,6 +206,8 @@ def _decorated(wrapped: Callable[..., Any], *options: Callable[[Any], Any]) -> A
 
 def _checked(settings: Settings) -> Settings:
     if settings.lmm_url and not settings.model:
+        if settings.backend[0] != "openai":
+            return replace(settings, model=settings.lmm_url)
         raise click.UsageError("--lmm needs --model; add the name under which the server serves the model")
     for name, value in (("--model", settings.model), ("--revision", settings.revision)):
         if value and not settings.lmm_url:

@@ -379,6 +379,6 @@ def test_pixels_and_clients_stay_out_of_the_state() -> None:
     held = {*RerankState.model_fields, *VerifyTask.model_fields, *CompareTask.model_fields}
     assert held == {
         "query", "given", "top_k", "started", "synthesis", "caption", "candidates", "predicates", "wave", "round",
-        "wanting", "widened", "misread", "verdicts", "comparisons", "reasons", "calls", "trace", "result", "image_id",
+        "fault", "widened", "misread", "verdicts", "comparisons", "reasons", "calls", "trace", "result", "image_id",
         "joint", "description", "orders", "ended",
     }  # fmt: skip

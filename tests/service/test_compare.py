@@ -155,7 +155,7 @@ def test_what_can_not_be_compared(run: Run, runs: Path, birds: Path) -> None:
     other = run("compare", runs / "clip", "s/clip")
     assert other.exit_code == 1
     assert re.fullmatch(
-        r"error: r/clip and s/clip are runs over different queries: .* only in r/clip; .*\n", other.stderr
+        r"error: r/clip and s/clip are runs over different queries: .* only in r/clip\. .*\n", other.stderr
     )
     alone = run("compare", "s")
     assert (alone.exit_code, "the only run" in alone.stderr) == (1, True)

@@ -69,7 +69,7 @@ def _read(run_list: RunList) -> None:
         if keys:
             report(len(keys), len(keys))
     if not keys:
-        note(f"there is no run below {run_list.root} yet; `fieldscope eval` makes them")
+        note(f"There is no run in {run_list.root} yet. Make one with `fieldscope eval`.")
 
 
 def _export(run_list: RunList, out: Path, originals: bool) -> None:
@@ -78,7 +78,7 @@ def _export(run_list: RunList, out: Path, originals: bool) -> None:
 
     _read(run_list)
     done = export(Site(run_list, live=False), out, originals=originals)
-    show(f"{done.pages:,} pages and {done.pictures:,} pictures are in {out}; open {out / 'index.html'}")
+    show(f"{done.pages:,} pages and {done.pictures:,} images are in {out}; open {out / 'index.html'}")
 
 
 def _serve(run_list: RunList, port: int) -> None:
