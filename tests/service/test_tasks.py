@@ -126,7 +126,7 @@ def test_a_dialogue_task_is_evaluated_by_round(run: Run, tasks: World) -> None:
 def test_an_unknown_split_is_said(run: Run, tasks: World, task: str) -> None:
     result = run("eval", task, "--split", "composed-test")
     assert result.exit_code == 1
-    assert "no split 'composed-test'; choose one of " in result.stderr
+    assert "no split 'composed-test'. Use one of " in result.stderr
 
 
 def test_an_unknown_task_is_said(run: Run, tasks: World) -> None:
