@@ -70,7 +70,7 @@ def test_help_names_the_keys(visitor: Visitor, place: Place, address: str) -> No
     expect(dialog).to_be_visible()
     expect(dialog).to_contain_text("this help")
     if "queries" in address:
-        for words in ("next", "up: the page above", "truth", "the matrix"):
+        for words in ("next", "up: the page above", "human judgments", "the matrix"):
             expect(dialog).to_contain_text(words)
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
