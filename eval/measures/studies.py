@@ -17,7 +17,7 @@ PerQuery = Mapping[str, float]
 @dataclass(frozen=True)
 class BudgetRun:
     """One strategy under one budget: `share` of the calls of the free run, which is `max_calls` a query, and `calls`,
-    what it used in the mean."""
+    what it used on average."""
 
     share: float
     max_calls: int
@@ -93,7 +93,7 @@ def comparison_study(
     calls_all: float,
     calls_scheduled: float,
 ) -> ComparisonStudy:
-    """Compare a ranking before any comparison with the two after it; `calls` are comparisons a query, in the mean."""
+    """Compare a ranking before any comparison with the two after it; `calls` are comparisons per query, on average."""
     return ComparisonStudy(
         start=start,
         before=_mean(before),
