@@ -217,9 +217,9 @@ DEVIATIONS: dict[str, Deviation] = {
     "an object as finish_reason": Deviation(
         choice(finish_reason={"type": "stop", "matched": 2}), None, (FORM, "finish_reason is dict")
     ),
-    "models by their names alone": Deviation(models={"data": ["vl"]}, doctor=(SERVER, "no list of models")),
+    "models by their names alone": Deviation(models={"data": ["vl"]}, doctor=(SERVER, "list of models can't be read")),
     "no data in the list of models": Deviation(
-        models={"data": None, "detail": "x"}, doctor=(SERVER, "no list of models")
+        models={"data": None, "detail": "x"}, doctor=(SERVER, "list of models can't be read")
     ),
     "a null among the models": Deviation(models={"data": [None, {"id": "vl"}, {"id": 7}]}),
     # Failures
