@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fieldscope.core.spreadsheet import cell
 from fieldscope.eval.measures.agreement import Agreement
 from fieldscope.eval.measures.calibration_report import ClaimReliability
 from fieldscope.eval.measures.studies import BudgetStudy, ComparisonStudy
@@ -21,14 +22,15 @@ _DPI = 150
 
 
 def write_data(folder: Path, name: str, data: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    """`name.json` with everything and `name.csv` with the rows, which have the same keys, in `folder`."""
+    """`name.json` with everything and `name.csv` with the rows, which have the same keys, in `folder`. No text
+    in the CSV can run as a formula."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
 
 
 def draw_budget(study: BudgetStudy, path: Path, metric: str) -> None:

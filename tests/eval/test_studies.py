@@ -99,6 +99,12 @@ def test_figures_and_data_are_written(study: BudgetStudy, tmp_path: Path) -> Non
         assert list(csv.DictReader(stream)) == [{"share": "0.25", "kept": "0.75"}, {"share": "0.5", "kept": ""}]
 
 
+def test_no_text_of_a_study_runs_as_a_formula(tmp_path: Path) -> None:
+    write_data(tmp_path, "budget", {}, [{"run": "=1+1", "kept": -0.5}])
+    with (tmp_path / "budget.csv").open(newline="") as stream:
+        assert list(csv.DictReader(stream)) == [{"run": "'=1+1", "kept": "-0.5"}]
+
+
 def test_a_finished_run_is_read_back(tmp_path: Path) -> None:
     table = {"per_query": {"q0": {"positives": 2, "AP@50": 0.5}, "q1": {"positives": 0, "AP@50": None}}}
     (tmp_path / "metrics.json").write_text(json.dumps(table))
