@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from fieldscope.agent.lmm.identity import CHECKPOINT_FILES, local_identity
 from fieldscope.core.compat import prepare_torchvision
-from fieldscope.core.errors import ConfigError
+from fieldscope.core.errors import ConfigError, first_line
 
 
 def load_checkpoint(path: Path | str, device: str | None = None, dtype: str | None = None) -> tuple[Any, Any, str]:
@@ -35,7 +35,7 @@ def load_checkpoint(path: Path | str, device: str | None = None, dtype: str | No
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ConfigError(
-            f"can't load a model from {path}: {first_line(error)}; use a checkpoint that transformers can open"
+            f"can't load a model from {path}: {first_line(error, 240)}; use a checkpoint that transformers can open"
         ) from error
     if report["missing_keys"]:  # transformers would leave them random
         raise ConfigError(
@@ -48,11 +48,6 @@ def load_checkpoint(path: Path | str, device: str | None = None, dtype: str | No
     return model.to(target), processor, local_identity(folder, str(model.dtype).removeprefix("torch."))
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's words, or its class where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:240]
-
-
 def _folder(path: Path | str) -> Path:
     if Path(path).is_dir():
         return Path(path)
@@ -60,5 +55,5 @@ def _folder(path: Path | str) -> Path:
         return Path(snapshot_download(str(path), allow_patterns=list(CHECKPOINT_FILES)))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{path} is neither a folder nor a model of the hub ({first_line(error)}); check the path"
+            f"{path} is neither a folder nor a model of the hub ({first_line(error, 240)}); check the path"
         ) from error

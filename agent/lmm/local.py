@@ -19,13 +19,13 @@ from PIL import Image as PILImage
 from fieldscope.agent.lmm.backends import LMMOptions
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Tokens
 from fieldscope.agent.lmm.batching import Batcher
-from fieldscope.agent.lmm.checkpoint import first_line, load_checkpoint
+from fieldscope.agent.lmm.checkpoint import load_checkpoint
 from fieldscope.agent.lmm.logprobs import gathered
 from fieldscope.agent.lmm.pixels import load_pixels
 from fieldscope.agent.lmm.prefix import PrefixCache, States, join, split
 from fieldscope.agent.lmm.thinking import split_thought
 from fieldscope.agent.lmm.yes_no import answer_position, finish_words
-from fieldscope.core.errors import FieldscopeError, LMMRequestError, LMMResponseError
+from fieldscope.core.errors import FieldscopeError, LMMRequestError, LMMResponseError, first_line
 from fieldscope.core.types import ImageSource
 
 _SHORT_TEXT = 255  # characters; up to here padding costs less than another batch
@@ -130,7 +130,8 @@ class LocalLMM:
             text = renderer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
         except (jinja2.TemplateError, ValueError) as error:
             raise LMMRequestError(
-                f"the model's chat template refuses the messages: {first_line(error)}; use another prompt or checkpoint"
+                f"the model's chat template refuses the messages: {first_line(error, 240)}; use another prompt or "
+                "checkpoint"
             ) from error
         placeholder = self._processor.image_token
         if text.count(placeholder) != len(request.images):
@@ -154,7 +155,7 @@ class LocalLMM:
                 middle = len(prompts) // 2
                 return self._answer(prompts[:middle]) + self._answer(prompts[middle:])
             known = isinstance(error, FieldscopeError)
-            fault = f"the model gave no answer: {first_line(error)}; check the checkpoint and the free memory"
+            fault = f"the model gave no answer: {first_line(error, 240)}; check the checkpoint and the free memory"
             return [error if known else LMMResponseError(fault)]
 
     def _produce(self, prompts: Sequence[_Prompt]) -> _Tokens:
