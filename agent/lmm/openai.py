@@ -21,7 +21,8 @@ from PIL import Image as PILImage
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from fieldscope.agent.lmm.backends import LMMOptions
-from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse, Message, TextPart
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse
+from fieldscope.agent.lmm.chat_request import chat_request
 from fieldscope.agent.lmm.completion import one_line, read_completion, read_models
 from fieldscope.agent.lmm.failure import status_error
 from fieldscope.agent.lmm.identity import server_identity
@@ -148,7 +149,7 @@ class OpenAILMM:
     async def exchange(self, request: LMMRequest) -> tuple[LMMResponse, str]:
         """What `generate` returns, and the JSON in which the server wrote it."""
         async with self._slots:
-            body = await self._body(request)
+            body = await chat_request(request, self.model, self._image_part)
             retrying = self._retrying.copy()  # an object of tenacity's holds the state of one call
             answered: tuple[LMMResponse, str] = await retrying(self._ask, body, request)
         return answered
@@ -212,32 +213,7 @@ class OpenAILMM:
             error.args = tuple(without_key(str(word), self._key) for word in error.args)
             raise
 
-    async def _body(self, request: LMMRequest) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [await self._message(message) for message in request.messages],
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "seed": request.draw,
-        }
-        if request.top_logprobs:
-            body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
-        if request.json_schema is not None:
-            schema = {"name": "answer", "schema": request.json_schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if request.extra_body:
-            body["extra_body"] = request.extra_body
-        return body
-
-    async def _message(self, message: Message) -> dict[str, Any]:
-        match message.content:
-            case (TextPart(text=text),):  # plain, for servers whose templates know no parts
-                return {"role": message.role, "content": text}
-        return {"role": message.role, "content": [await self._part(part) for part in message.content]}
-
-    async def _part(self, part: TextPart | ImagePart) -> dict[str, Any]:
-        if isinstance(part, TextPart):
-            return {"type": "text", "text": part.text}
+    async def _image_part(self, part: ImagePart) -> dict[str, Any]:
         url = await asyncio.to_thread(self._data_url, part.image_id, part.sha256)
         return {"type": "image_url", "image_url": {"url": url}}
 
