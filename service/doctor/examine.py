@@ -22,6 +22,7 @@ from fieldscope.service.doctor.steadiness import check_company, check_repeats
 from fieldscope.service.doctor.structure import check_structure
 from fieldscope.service.doctor.throughput import check_throughput
 from fieldscope.service.wiring.models import open_bare_lmm
+from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.settings import Settings
 
 _CHECKS = 12
@@ -62,7 +63,7 @@ async def examine(settings: Settings, report: Report) -> Examination:
         report(len(findings), _CHECKS)
 
     async with open_bare_lmm(settings, images) as lmm:
-        asker = Asker(lmm, images)
+        asker = Asker(lmm, images, prompts_for(settings))
         report(0, _CHECKS)
 
         def done(name: str | None) -> Examination:
