@@ -25,7 +25,7 @@ class Subject:
     settings: Settings
     asker: Asker
     probe: Probe
-    granted: Granted = Granted(0, 0)
+    granted: Granted = field(default_factory=lambda: Granted(0, 0))
     looks: Sequence[Look] = ()
     findings: dict[str, Finding] = field(default_factory=dict)
 
