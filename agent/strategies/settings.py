@@ -13,7 +13,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.roles import Role
 from fieldscope.core.types import Prior
-from fieldscope.prompts.prompt import Prompt, load_prompt
+from fieldscope.prompts.prompt import Prompt
+from fieldscope.prompts.prompt_set import INSTRUCT, PromptSet, load_prompt, open_prompt_set
 
 _KEYS = frozenset(
     {"api_key", "apikey", "authorization", "x_api_key", "bearer", "token", "access_token", "auth_token", "api_token",
@@ -21,11 +22,21 @@ _KEYS = frozenset(
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class PromptSource:
+    """Where the prompts come from that a strategy file names: paths count from `folder`, names are looked up in
+    `prompts`."""
+
+    folder: Path
+    prompts: PromptSet
+
+
 def _load(prompt: Any, info: ValidationInfo) -> Any:
-    """A prompt's name or path, as a strategy file gives it; a path counts from the folder of that file."""
+    """A prompt's name or path, as a strategy file gives it."""
     if not isinstance(prompt, str):
         return prompt
-    return load_prompt(Path(info.context or ".") / prompt if prompt.endswith(".md") else prompt)
+    source = info.context or PromptSource(Path(), open_prompt_set(INSTRUCT))
+    return load_prompt(source.folder / prompt if prompt.endswith(".md") else prompt, source.prompts)
 
 
 def _without_keys(extra: dict[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,18 @@ clip_option = click.option(
     help="The first stage's CLIP: MODEL:PRETRAINED as open_clip names it, a folder, or an encoder of another "
     "package by its name.  [default: the bundled one]",
 )
+_PROMPTS = (
+    "The wording of the prompts: a set of `fieldscope prompts list`, or a folder of your own .md files.  "
+    "[default: fieldnotes for the bundled LMM, else instruct]"
+)
+prompts_option = click.option("--prompts", metavar="SET|FOLDER", help=_PROMPTS)
+prompt_sets_option = click.option(
+    "--prompts",
+    "prompt_sets",
+    multiple=True,
+    metavar="SET|FOLDER ...",
+    help=f"{_PROMPTS} With several, each strategy runs once with each of them.",
+)
 runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN ...", type=PATH)
 runs_out = folder_option("The folder for the runs, with a folder for each strategy.", "-o", "--out", required=True)
 _LMM = lmm_flags("lmm_url", defaults=True)
@@ -116,18 +128,24 @@ def clip_options(command: Function) -> Function:
 
 
 def model_options(command: Function) -> Function:
-    """`--clip`, and everything about the LMM and its cache; the command gets `settings`.
+    """`--clip`, `--prompts`, and everything about the LMM and its cache; the command gets `settings`.
 
     A server's key is no option, since other users of a machine can see command lines: it comes from the environment,
     FIELDSCOPE_API_KEY or OPENAI_API_KEY.
     """
-    return _with_settings(command, *_LMM.values(), clip_option)
+    return _with_settings(command, *_LMM.values(), prompts_option, clip_option)
+
+
+def evaluation_options(command: Function) -> Function:
+    """The same with any number of `--prompts`; the command gets them as `prompt_sets`."""
+    return _with_settings(command, *_LMM.values(), prompt_sets_option, clip_option)
 
 
 def server_options(command: Function) -> Function:
-    """`--lmm`, `--model`, `--max-side` and `--request-timeout`, for commands without a cache; the command gets
-    `settings`."""
-    return _with_settings(command, *(_LMM[flag] for flag in ("lmm", "model", "max-side", "request-timeout")))
+    """`--lmm`, `--model`, `--max-side`, `--request-timeout` and `--prompts`, for commands without a cache; the command
+    gets `settings`."""
+    flags = ("lmm", "model", "max-side", "request-timeout")
+    return _with_settings(command, *(_LMM[flag] for flag in flags), prompts_option)
 
 
 def budget_options(command: Function) -> Function:

@@ -28,7 +28,8 @@ class Settings:
     apart; without a server the bundled LMM answers. `api_key` is by default what the environment says. `clip` is a
     name or folder for open_clip; None is the bundled CLIP. `concurrency` bounds the calls in flight; images that are
     longer than `max_side` pixels on a side are scaled down before they are sent to a server. A call to a server has
-    `request_timeout` seconds, and at most `attempts` attempts where another one can help.
+    `request_timeout` seconds, and at most `attempts` attempts where another one can help. `prompts` is a prompt set's
+    name or a folder of prompts; None is the set for the LMM.
     """
 
     lmm_url: str | None = None
@@ -42,6 +43,7 @@ class Settings:
     max_side: int = DEFAULT_MAX_SIDE
     request_timeout: float = DEFAULT_REQUEST_TIMEOUT
     attempts: int = DEFAULT_ATTEMPTS
+    prompts: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("lmm_url", "clip"):
