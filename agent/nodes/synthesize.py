@@ -29,8 +29,8 @@ async def synthesize(state: RerankState, context: Context) -> dict[str, Any]:
     query, caption = state.query, state.caption
     calls: tuple[Call, ...] = ()
     if query.reference_image is not None and not caption:
-        about = settings.about(query.text)
-        captioned = await caption_image(lmm, query.reference_image, about, context.resources.images)
+        captioner, about = context.model("captioner"), settings.about(query.text)
+        captioned = await caption_image(captioner, query.reference_image, about, context.resources.images)
         caption, calls = captioned.text, (captioned,)
     said: SynthesisAnswer | None
     error: str | None

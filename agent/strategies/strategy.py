@@ -8,7 +8,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from fieldscope.agent.roles import ROLES, Role
 from fieldscope.agent.strategies.settings import (
+    AskingStage,
     Check,
     Compare,
     Decompose,
@@ -30,6 +32,7 @@ from fieldscope.prompts.prompt import Prompt
 from fieldscope.prompts.prompt_set import INSTRUCT, PromptSet, open_prompt_set
 
 _SHIPPED = Path(__file__).parent
+_OF_A_REFERENCE = {"caption", "check"}  # calls about a reference image
 _DESCRIPTIVE = {"name", "description", "source", "prompt_set"}  # what decides no ranking
 STAGES = ("synthesize", "decompose", "check", "verify", "refine", "compare", "explain")
 
@@ -94,6 +97,18 @@ class Strategy(Settings):
     def stages(self) -> dict[str, Stage]:
         """The stages that the strategy has, by name, in the order of the flow."""
         return {name: stage for name in STAGES if (stage := getattr(self, name)) is not None}
+
+    @property
+    def roles_by_call(self) -> dict[str, Role]:
+        """The role that answers each kind of call, by the name under which the trace counts it."""
+        asking = (stage for stage in self.stages.values() if isinstance(stage, AskingStage))
+        return {call: role for stage in asking for call, role in stage.roles_by_call().items()}
+
+    def roles(self, composed: bool = True) -> tuple[Role, ...]:
+        """The roles that the strategy asks, in the order of `ROLES`: for a query with a reference image, where
+        `composed`, else for any other."""
+        asked = {role for call, role in self.roles_by_call.items() if composed or call not in _OF_A_REFERENCE}
+        return tuple(role for role in ROLES if role in asked)
 
     @property
     def open_ended(self) -> bool:

@@ -14,9 +14,12 @@ from fieldscope.service.wiring.settings import (
     CACHE_MODES,
     DEFAULT_ATTEMPTS,
     DEFAULT_CONCURRENCY,
+    DEFAULT_IMAGE_FORMAT,
+    DEFAULT_MAX_PIXELS,
     DEFAULT_MAX_SIDE,
     DEFAULT_REQUEST_TIMEOUT,
     DEFAULT_STRATEGY,
+    IMAGE_FORMATS,
     Settings,
 )
 
@@ -78,15 +81,20 @@ def lmm_flags(url: str, *, defaults: bool) -> dict[str, Option]:
     timeout = "Time limit for one attempt of a call to the server, from the first to the last byte."
     attempts = "At most N attempts for a call that timed out or met a temporary error."
     cache = "on: ask only new questions. refresh: ask all again. replay: ask nothing. off: keep no answers."
-    max_side = "Scale larger images down before they are sent to the server."
+    max_side = "Scale images with a longer side down before they are sent to the server."
+    max_pixels = "Scale images with more pixels down before they are sent to the server."
+    image_format = "Send images as jpeg (quality 95; small ones as PNG) or all of them as png."
+    concurrency = "How many calls run at once, at most; the server gets as many of them as make it faster."
     return {
         "lmm": flag("lmm", url, server, metavar="URL|NAME[:ARG]"),
         "model": flag("model", "model", "The name under which the server serves the model.", metavar="NAME"),
         "revision": flag("revision", "revision", "The model's version, if its name does not tell.", metavar="TEXT"),
         "max-side": flag("max-side", "max_side", max_side, DEFAULT_MAX_SIDE, type=COUNT, metavar="PIXELS"),
-        "concurrency": flag(
-            "concurrency", "concurrency", "How many calls run at once.", DEFAULT_CONCURRENCY, type=COUNT, metavar="N"
+        "max-pixels": flag("max-pixels", "max_pixels", max_pixels, DEFAULT_MAX_PIXELS, type=COUNT, metavar="PIXELS"),
+        "image-format": flag(
+            "image-format", "image_format", image_format, DEFAULT_IMAGE_FORMAT, type=click.Choice(IMAGE_FORMATS)
         ),
+        "concurrency": flag("concurrency", "concurrency", concurrency, DEFAULT_CONCURRENCY, type=COUNT, metavar="N"),
         "request-timeout": flag(
             "request-timeout", "request_timeout", timeout, DEFAULT_REQUEST_TIMEOUT, type=_SECONDS, metavar="SECONDS"
         ),
@@ -142,9 +150,9 @@ def evaluation_options(command: Function) -> Function:
 
 
 def server_options(command: Function) -> Function:
-    """`--lmm`, `--model`, `--max-side`, `--request-timeout` and `--prompts`, for commands without a cache; the command
-    gets `settings`."""
-    flags = ("lmm", "model", "max-side", "request-timeout")
+    """The model, how images are sent to it, `--request-timeout` and `--prompts`, for commands without a cache; the
+    command gets `settings`."""
+    flags = ("lmm", "model", "max-side", "max-pixels", "image-format", "request-timeout")
     return _with_settings(command, *(_LMM[flag] for flag in flags), prompts_option)
 
 
