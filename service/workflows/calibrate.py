@@ -12,6 +12,7 @@ from fieldscope.service.wiring.benchmarks import NAMES, Workload
 from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
 from fieldscope.service.wiring.models import open_lmm
+from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.evaluate import (
@@ -74,7 +75,7 @@ async def _compare_and_fit(
     from fieldscope.eval.tuning.calibrate import calibrate, draw_groups, heads
 
     benchmark, results = workload.benchmark, dict(results)
-    async with open_lmm(settings, benchmark.images) as lmm:
+    async with open_lmm(settings, with_examples(benchmark.images, strategy.prompts)) as lmm:
         if compare := strategy.compare:
             size = compare.set_size if compare.mode == "set" else 2
             resources = Resources(benchmark.images, lmm, None, settings.concurrency)

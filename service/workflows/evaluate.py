@@ -19,6 +19,7 @@ from fieldscope.service.wiring.feedback import run_progress, warn
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.models import open_lmm, probe_server, require_server
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import check_wordings, prompts_for
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from fieldscope.eval.progress import Progress
     from fieldscope.eval.queries import Selection
     from fieldscope.eval.types import RunSummary
+    from fieldscope.prompts.prompt import Prompt
     from fieldscope.prompts.prompt_set import PromptSet
 
 RUNS = Path("runs")
@@ -243,7 +245,8 @@ async def _run_contest(opened: OpenEvaluation, contest: Contest, progress: Progr
         # Apart, so that the manifest of a run without a model names none, whatever runs beside it.
         runs = await _evaluate(opened, silent, contest, None, progress)
         if asking:
-            lmm = await _open_lmm(opened.workload, contest.settings, stack)
+            prompts = [prompt for strategy in asking for prompt in strategy.prompts]
+            lmm = await _open_lmm(opened.workload, prompts, contest.settings, stack)
             runs += await _evaluate(opened, asking, contest, lmm, progress)
     by_name = {summary.strategy: summary for summary in runs}
     return [by_name[strategy.name] for strategy in contest.strategies]
@@ -286,9 +289,10 @@ async def _evaluate(
     )
 
 
-async def _open_lmm(workload: Workload, settings: Settings, stack: AsyncExitStack) -> LMM:
+async def _open_lmm(workload: Workload, prompts: Sequence[Prompt], settings: Settings, stack: AsyncExitStack) -> LMM:
     if workload.recording is None:
-        return await stack.enter_async_context(open_lmm(settings, workload.benchmark.images))
+        images = with_examples(workload.benchmark.images, prompts)
+        return await stack.enter_async_context(open_lmm(settings, images))
     if workload.recording.lmm is None:
         raise ConfigError("the recorded runs asked no model; name a strategy that asks none, such as clip")
     return workload.recording.lmm

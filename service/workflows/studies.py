@@ -14,6 +14,7 @@ from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
 from fieldscope.service.wiring.models import open_lmm
+from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.evaluate import (
@@ -192,7 +193,7 @@ async def _study_heads(
 
     images, queries = workload.benchmark.images, workload.benchmark.queries
     studies = {}
-    async with open_lmm(settings, images) as lmm:
+    async with open_lmm(settings, with_examples(images, strategy.prompts)) as lmm:
         calibration = find_calibration(lmm.identity, strategy, workload.encoder)
         resources = Resources(images, lmm, None, settings.concurrency, calibration)
         with progress(f"comparing, starting from the {strategy.name}") as report:

@@ -94,6 +94,7 @@ async def open_engine(
     """The engine, until the service ends. `lmm` and `encoder` replace those that the settings name; `prepared` was
     opened before. Raises `ConfigError`."""
     from fieldscope.service.wiring.models import open_lmm
+    from fieldscope.service.wiring.prompt_pictures import with_examples
 
     close_private_files(settings)
     clip_bundled = encoder is None and settings.clip is None
@@ -101,8 +102,9 @@ async def open_engine(
     folder, limits = settings.data_folder, settings.limits
     pictures = PictureStore(folder / "pictures", ImageLimits(limits.max_image_bytes, limits.max_pixels))
     images = ResidentImages(pictures, prepared.collections)
+    shown = with_examples(images, [prompt for each in prepared.strategies.values() for prompt in each.prompts])
     doors = [partial(ObservedLMM, observer=observer) for observer in observers]
-    async with open_lmm(settings.models, images, lmm, doors, may_be_away=True) as cached:
+    async with open_lmm(settings.models, shown, lmm, doors, may_be_away=True) as cached:
         models = Models(
             settings=settings.models,
             lmm=PunctualLMM(cached),
