@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fieldscope.agent.lmm.base import LMM
+from fieldscope.agent.lmm.server_profile import ServerProfile
 from fieldscope.core.registry import Registry
 from fieldscope.core.types import ImageSource
 
@@ -15,7 +16,8 @@ class LMMOptions:
     """What a user chose about a model, under the names of the command line's settings; a back end reads what it uses.
 
     `images` has the pictures of requests. `max_side` is in pixels, `request_timeout` in seconds for one attempt of a
-    call, `attempts` the most attempts, and `concurrency` the most calls at once.
+    call, `attempts` the most attempts, and `concurrency` the most calls at once. `profile` has what is known of the
+    parameters that a server takes.
     """
 
     images: ImageSource
@@ -26,6 +28,7 @@ class LMMOptions:
     concurrency: int = 32
     request_timeout: float = 120.0
     attempts: int = 6
+    profile: ServerProfile | None = None
 
 
 LMMS: Registry[Callable[[str, LMMOptions], LMM]] = Registry("LMM back end", "fieldscope.lmms")

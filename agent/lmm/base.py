@@ -94,7 +94,8 @@ class Tokens(_Record):
 
 class LMMResponse(_Record):
     """A model's answer. `answer_logprobs` are the alternatives at the answer's first token, most probable first
-    (empty where none were asked for or the server gave none); `latency` is in seconds."""
+    (empty where none were asked for or the server gave none); `latency` is in seconds. `adapted` says what of the
+    request the server did not take (`fieldscope.agent.lmm.server_profile`)."""
 
     text: str
     answer_logprobs: tuple[TokenLogprob, ...] = ()
@@ -102,6 +103,7 @@ class LMMResponse(_Record):
     finish_reason: str = "stop"
     latency: float = 0.0
     cached: bool = False
+    adapted: tuple[str, ...] = ()
 
 
 class LMM(Protocol):

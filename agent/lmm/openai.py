@@ -26,8 +26,10 @@ from fieldscope.agent.lmm.chat_request import chat_request
 from fieldscope.agent.lmm.completion import one_line, read_completion, read_models
 from fieldscope.agent.lmm.failure import status_error
 from fieldscope.agent.lmm.identity import server_identity
+from fieldscope.agent.lmm.negotiation import Negotiation
 from fieldscope.agent.lmm.pixels import load_pixels
 from fieldscope.agent.lmm.server_facts import Served, read_facts
+from fieldscope.agent.lmm.server_profile import KnownProfile, ServerProfile
 from fieldscope.agent.lmm.server_words import (
     connection_advice,
     context_length,
@@ -76,6 +78,9 @@ class OpenAILMM:
     up to `attempts` in all, only where it can pass: no connection, no answer in time, or status 408, 409, 425, 429
     or 5xx. It waits for as long as the server says in `Retry-After`, plus a random time below `backoff` seconds,
     doubled each time; `sleep` is how it waits.
+
+    A parameter that the server refuses is sent otherwise, or not at all, from then on
+    (`fieldscope.agent.lmm.server_profile`); those that are set in `profile` are sent as it says.
     """
 
     def __init__(
@@ -92,9 +97,11 @@ class OpenAILMM:
         attempts: int = 6,
         backoff: float = 0.5,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        profile: ServerProfile | None = None,
     ) -> None:
         self.url = _server_url(base_url)
         self.model = model
+        self._negotiation = Negotiation(self.url, model, profile)
         self._images = images
         self._max_side = max_side
         self._revision = revision
@@ -149,10 +156,31 @@ class OpenAILMM:
     async def exchange(self, request: LMMRequest) -> tuple[LMMResponse, str]:
         """What `generate` returns, and the JSON in which the server wrote it."""
         async with self._slots:
-            body = await chat_request(request, self.model, self._image_part)
-            retrying = self._retrying.copy()  # an object of tenacity's holds the state of one call
-            answered: tuple[LMMResponse, str] = await retrying(self._ask, body, request)
-        return answered
+            return await self._negotiation.answer(request, self._send)
+
+    @property
+    def profile(self) -> KnownProfile:
+        """What is known of the parameters that the server takes."""
+        return self._negotiation.known
+
+    async def stands(self, request: LMMRequest, response: LMMResponse) -> bool:
+        """Whether a remembered response still is the best answer to be had: the server took all of the request, or
+        refuses the same of it again. Asks once for each way in which requests were adapted; where that fails, the
+        response is the only answer to be had."""
+        if set(response.adapted) <= set(self.profile.profile.adapted(request)):
+            return True
+        async with self._slots:
+            try:
+                return await self._negotiation.stands(request, response.adapted, self._send)
+            except LMMError:
+                return True
+
+    async def _send(self, request: LMMRequest, profile: ServerProfile) -> tuple[LMMResponse, str]:
+        body = await chat_request(request, self.model, self._image_part, profile)
+        retrying = self._retrying.copy()  # an object of tenacity's holds the state of one call
+        response, text = await retrying(self._ask, body, profile.fit_request(request))
+        adapted = profile.adapted(request)
+        return response.model_copy(update={"adapted": adapted}) if adapted else response, text
 
     async def check(self) -> Served:
         """What the server's list of models says of the model. Raises an `LMMError` where the server does not answer, or
@@ -240,6 +268,7 @@ def open_server(argument: str, options: LMMOptions) -> OpenAILMM:
         max_concurrency=options.concurrency,
         timeout=options.request_timeout,
         attempts=options.attempts,
+        profile=options.profile,
     )
 
 
@@ -254,10 +283,11 @@ def lmm_error(error: Exception, url: str, timeout: float, key: str | None = None
             advice, can_pass = connection_advice(error.__cause__ or error, url)
             return (LMMConnectionError if can_pass else LMMRequestError)(without_key(advice, key))
         case openai.APIStatusError(status_code=status):
-            said = f"{url} answered {status}: {server_words(error.body, key) or one_line(error)}"
+            words, body = server_words(error.body, key) or one_line(error), str(error.body)
+            said = f"{url} answered {status}: {words}"
             if status in _REFUSED_KEY:
-                return LMMRequestError(f"{said}; {_KEY_ADVICE[key is not None]}")
-            return status_error(status, said, _retry_after(error), str(error.body))
+                return LMMRequestError(f"{said}; {_KEY_ADVICE[key is not None]}", words, body)
+            return status_error(status, said, _retry_after(error), body, words)
         case openai.APIError() | openai.LengthFinishReasonError() | openai.ContentFilterFinishReasonError():
             return LMMResponseError(f"{url} gave no usable answer: {one_line(error)}; see the server's log")
         case _:

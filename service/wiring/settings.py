@@ -10,6 +10,7 @@ from fieldscope.core.paths import cache_folder
 
 if TYPE_CHECKING:
     from fieldscope.agent.lmm.cached import CacheMode
+    from fieldscope.agent.lmm.server_profile import ServerProfile
 
 CACHE_MODES = ("on", "refresh", "replay", "off")
 DEFAULT_CONCURRENCY = 32
@@ -28,7 +29,8 @@ class Settings:
     apart; without a server the bundled LMM answers. `api_key` is by default what the environment says. `clip` is a
     name or folder for open_clip; None is the bundled CLIP. `concurrency` bounds the calls in flight; images that are
     longer than `max_side` pixels on a side are scaled down before they are sent to a server. A call to a server has
-    `request_timeout` seconds, and at most `attempts` attempts where another one can help.
+    `request_timeout` seconds, and at most `attempts` attempts where another one can help. `profile` has the parameters
+    that the server takes, as far as they are set and not to be found out.
     """
 
     lmm_url: str | None = None
@@ -42,6 +44,7 @@ class Settings:
     max_side: int = DEFAULT_MAX_SIDE
     request_timeout: float = DEFAULT_REQUEST_TIMEOUT
     attempts: int = DEFAULT_ATTEMPTS
+    profile: ServerProfile | None = None
 
     def __post_init__(self) -> None:
         for name in ("lmm_url", "clip"):
