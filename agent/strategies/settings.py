@@ -11,8 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from fieldscope.agent.lmm.choice import LETTERS
+from fieldscope.agent.roles import Role
 from fieldscope.core.types import Prior
-from fieldscope.prompts.prompt import Prompt, load_prompt
+from fieldscope.prompts.prompt import Prompt
+from fieldscope.prompts.prompt_set import INSTRUCT, PromptSet, load_prompt, open_prompt_set
 
 _KEYS = frozenset(
     {"api_key", "apikey", "authorization", "x_api_key", "bearer", "token", "access_token", "auth_token", "api_token",
@@ -20,11 +22,21 @@ _KEYS = frozenset(
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class PromptSource:
+    """Where the prompts come from that a strategy file names: paths count from `folder`, names are looked up in
+    `prompts`."""
+
+    folder: Path
+    prompts: PromptSet
+
+
 def _load(prompt: Any, info: ValidationInfo) -> Any:
-    """A prompt's name or path, as a strategy file gives it; a path counts from the folder of that file."""
+    """A prompt's name or path, as a strategy file gives it."""
     if not isinstance(prompt, str):
         return prompt
-    return load_prompt(Path(info.context or ".") / prompt if prompt.endswith(".md") else prompt)
+    source = info.context or PromptSource(Path(), open_prompt_set(INSTRUCT))
+    return load_prompt(source.folder / prompt if prompt.endswith(".md") else prompt, source.prompts)
 
 
 def _without_keys(extra: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +132,23 @@ class Stage(Settings):
         yield from ()
 
 
+class AskingStage(Stage):
+    """A stage that asks an LMM: the one that has its `role`, by default the role that `default_role` names."""
+
+    default_role: ClassVar[Role]
+
+    role: Role | None = None
+
+    @property
+    def asks(self) -> Role:
+        """The role whose LMM the stage asks."""
+        return self.role or self.default_role
+
+    def roles_by_call(self) -> dict[str, Role]:
+        """The role of each kind of call that the stage makes, by the name under which the trace counts it."""
+        return {type(self).__name__.lower(): self.asks}
+
+
 class Retrieve(Settings):
     """First stage, where no candidates are given: how many images to take, how much of a similarity is that to the
     image's caption, where the collection has captions, and what the prior is: the similarity to query and descriptions
@@ -140,12 +169,17 @@ class Structured(Settings):
     extra_body: ExtraBody = Field(default_factory=dict)
 
 
-class Synthesize(Structured, Stage):
+class Synthesize(Structured, AskingStage):
     """Think out what a match must show. `again` is asked in a later round, `caption` for the reference
-    image of a composed request."""
+    image of a composed request, of the captioner."""
+
+    default_role: ClassVar[Role] = "reasoner"
 
     again: PromptRef
     caption: PromptRef
+
+    def roles_by_call(self) -> dict[str, Role]:
+        return {"caption": "captioner", "synthesize": self.asks, "refine": self.asks}
 
     def prompt_uses(self) -> Iterator[PromptUse]:
         yield PromptUse(self.prompt, frozenset({"request"}), "synthesis")
@@ -161,10 +195,11 @@ class Synthesize(Structured, Stage):
             yield Calls("refine", self.again, attempts * (scope.rounds - 1), images=0, answer=250, longest=longest)
 
 
-class Decompose(Structured, Stage):
+class Decompose(Structured, AskingStage):
     """Turn the instructions into predicates, at most `max_predicates`."""
 
     needs: ClassVar[str | None] = "synthesize"
+    default_role: ClassVar[Role] = "reasoner"
 
     max_predicates: int = Field(default=12, ge=1)
 
@@ -176,11 +211,12 @@ class Decompose(Structured, Stage):
         yield Calls("decompose", self.prompt, number, images=0, answer=200, longest=self.max_tokens)
 
 
-class Check(Stage):
+class Check(AskingStage):
     """Ask the predicates of a composed request about its reference image first: leave out what is untrue of it, and
     think again, within the rounds of `refine`, where it shows everything already. It is asked as `verify` asks."""
 
     needs: ClassVar[str | None] = "decompose"
+    default_role: ClassVar[Role] = "verifier"
 
     def calls(self, scope: Scope) -> Iterator[Calls]:
         if (verify := scope.verify) and scope.composed:
@@ -199,7 +235,7 @@ class Joint(Structured):
     agreement: float = Field(default=0.9, ge=0.0, le=1.0)
 
 
-class Verify(Stage):
+class Verify(AskingStage):
     """Ask yes/no questions about each image: the whole query where the prompt takes a `query`, every predicate where it
     takes a `question`. With `whole`, a prompt that takes a `query`, the whole query is asked beside the predicates: a
     second opinion, which is wrong about other images than they are.
@@ -209,6 +245,8 @@ class Verify(Stage):
     is expected to change it by that much; without, all are asked. `max_tokens`, `top_logprobs`, `answer_after` and
     `extra_body` go into the request; see `LMMRequest`.
     """
+
+    default_role: ClassVar[Role] = "verifier"
 
     prompt: PromptRef
     whole: PromptRef | None = None
@@ -225,6 +263,9 @@ class Verify(Stage):
     def by_predicates(self) -> bool:
         """Whether every predicate is a question of its own."""
         return "question" in self.prompt.variables
+
+    def roles_by_call(self) -> dict[str, Role]:
+        return {"verify": self.asks, "joint": self.asks}
 
     @property
     def whole_query(self) -> Prompt | None:
@@ -282,7 +323,7 @@ class Refine(Stage):
         return True
 
 
-class Compare(Stage):
+class Compare(AskingStage):
     """Candidate against candidate, among the best `top_k`.
 
     - `pair`: two at a time, in both orders, where the order is most uncertain and matters most;
@@ -293,6 +334,8 @@ class Compare(Stage):
     `reference` is the prompt where the query has a reference image, which is shown first. At most `max_calls` calls;
     pairs whose exchange is expected to change nDCG by less than `stop_below` are left alone.
     """
+
+    default_role: ClassVar[Role] = "judge"
 
     mode: Literal["pair", "set", "walk"]
     prompt: PromptRef
@@ -330,8 +373,10 @@ class Compare(Stage):
         return 2 * min(self.max_calls // 2, math.comb(head, size)) if head > 1 else 0
 
 
-class Explain(Stage):
+class Explain(AskingStage):
     """Ask for the reason, after the verdict, about the best `top_k`."""
+
+    default_role: ClassVar[Role] = "judge"
 
     prompt: PromptRef
     top_k: int = Field(default=3, ge=1)

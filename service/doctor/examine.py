@@ -26,6 +26,7 @@ from fieldscope.service.doctor.structure import check_structure
 from fieldscope.service.doctor.subject import Check, Subject
 from fieldscope.service.doctor.throughput import check_throughput
 from fieldscope.service.wiring.models import open_bare_lmm
+from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.settings import Settings
 
 
@@ -58,7 +59,7 @@ async def examine(settings: Settings, report: Report) -> Examination:
     images = Drawn(probe.images)
     started = time.perf_counter()
     async with open_bare_lmm(settings, images) as lmm:
-        subject = Subject(settings, Asker(lmm, images), probe)
+        subject = Subject(settings, Asker(lmm, images, prompts_for(settings)), probe)
         report(0, len(CHECKS))
         answers = True
         for number, check in enumerate(CHECKS, start=1):
