@@ -7,9 +7,9 @@ and the trace says `uncalibrated`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from fieldscope.agent.lmm.identity import may_be
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 class CalibrationKey(BaseModel):
     """What it was fitted for: model, first stage (None where the priors were given), and the prompts of the questions
-    about one image and of the comparisons (name to fingerprint)."""
+    about one image and of the comparisons (name to fingerprint). `reading` and `comparisons_read` say how their
+    probabilities were read, where not from one answer's log-probabilities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,18 +28,30 @@ class CalibrationKey(BaseModel):
     prompts: Mapping[str, str]
     comparing: Mapping[str, str] = Field(default_factory=dict)
     encoder: str | None = None
+    reading: str = ""
+    comparisons_read: str = ""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what says nothing, so that a key keeps its fingerprint."""
+        dumped: dict[str, Any] = dump(self)
+        return {name: value for name, value in dumped.items() if value or name not in ("reading", "comparisons_read")}
 
 
 def calibration_key(model: str, strategy: Strategy, encoder: str | None) -> CalibrationKey:
     """What a calibration of this strategy belongs to. Its prompts are those whose answers become probabilities."""
     verify, compare = strategy.verify, strategy.compare
     asking = [verify.prompt, verify.whole, verify.joint.prompt if verify.joint else None] if verify else []
+    if verify and verify.reason:
+        asking += [verify.reason.prompt, verify.reason.whole]
     comparing = [compare.prompt, compare.reference] if compare else []
     return CalibrationKey(
         model=model,
         prompts={prompt.name: prompt.fingerprint for prompt in asking if prompt},
         comparing={prompt.name: prompt.fingerprint for prompt in comparing},
         encoder=encoder,
+        reading=verify.reading if verify else "",
+        comparisons_read="samples" if compare and compare.reading == "samples" else "",
     )
 
 
@@ -90,8 +103,9 @@ class Calibration(BaseModel):
         return (
             self.key is not None
             and may_be(self.key.model, key.model)
-            and (self.key.encoder, self.key.prompts) == (key.encoder, key.prompts)
+            and (self.key.encoder, self.key.prompts, self.key.reading) == (key.encoder, key.prompts, key.reading)
             and key.comparing.items() <= self.key.comparing.items()
+            and (not key.comparing or self.key.comparisons_read == key.comparisons_read)
         )
 
 

@@ -25,24 +25,26 @@ _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
 
 class Prompt(BaseModel):
     """A parsed prompt. `answer` says how its answer is read: `yes_no` and `letter` from the answer token's
-    log-probabilities, `synthesis`, `predicates` and `answers` as JSON of that shape, `text` as it is. `system` is a
-    message that goes before it, the same for every query: how to go about the task."""
+    log-probabilities, `synthesis`, `predicates`, `answers` and `probability` as JSON of that shape, `text` as it is.
+    `system` is a message that goes before it, the same for every query: how to go about the task. `answer_after` is how
+    the line with the answer begins, where the model is to say something before it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
     variables: tuple[str, ...]
-    answer: Literal["yes_no", "letter", "synthesis", "predicates", "answers", "text"]
+    answer: Literal["yes_no", "letter", "synthesis", "predicates", "answers", "probability", "text"]
     template: str = Field(min_length=1)
     system: str = ""
+    answer_after: str | None = Field(default=None, min_length=1)
     description: str = ""
     source: str = ""
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides what a model reads and how its answer is read; not of name and description."""
-        decisive = self.model_dump(mode="json", include={"variables", "answer", "template", "system"})
-        return fingerprint(decisive if self.system else {k: v for k, v in decisive.items() if k != "system"})
+        decisive = self.model_dump(mode="json", include={"variables", "answer", "template", "system", "answer_after"})
+        return fingerprint({name: value for name, value in decisive.items() if value or name == "variables"})
 
     @property
     def pieces(self) -> tuple[str, ...]:

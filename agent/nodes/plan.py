@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from fieldscope.agent.context import Context
 from fieldscope.agent.posterior import Belief, believe
 from fieldscope.agent.query_text import description
 from fieldscope.agent.state import Next, RerankState, VerifyTask
+from fieldscope.agent.strategies.settings import Verify
 from fieldscope.agent.types import Predicate
 from fieldscope.prompts.prompt import Prompt
 
@@ -42,10 +44,10 @@ def plan(state: RerankState, context: Context) -> Next:
     if not tasks:
         return Next("assess")
     # A joint question is dearer than a single one, and is sent only where a single one would be.
-    left = account.calls_left((1, verify.max_tokens))
+    left = account.calls_left((1, verify.answer_tokens))
     if left < 1 or any(verdict.state == "not_asked" for verdict in state.verdicts):
         return Next("assess", {"predicates": state.predicates, "ended": state.ended or "verify"})
-    tasks = affordable(tasks, left)
+    tasks = affordable(tasks, left, verify)
     planned = {
         "wave": state.wave + 1,
         "questions": sum(len(task.predicates) for task in tasks),
@@ -92,17 +94,19 @@ def most_telling(belief: Belief, window: int, stop_below: float, most: int) -> Q
     return {belief.candidates[i].image_id: (belief.predicates[best[i]],) for i in order if value[i] >= stop_below}
 
 
-def affordable(tasks: Sequence[VerifyTask], calls: float) -> list[VerifyTask]:
+def affordable(tasks: Sequence[VerifyTask], calls: float, verify: Verify) -> list[VerifyTask]:
     """The first tasks that `calls` pay for, the last one perhaps in part: the budget's choice of questions
-    is made here, and does not depend on which task calls the model first."""
+    is made here, and does not depend on which task calls the model first. A question that takes several calls is paid
+    for with the most that it may take; the very first is sent with what is left of a budget."""
     paid: list[VerifyTask] = []
     for task in tasks:
-        cost = 1 if task.joint else len(task.predicates)
-        if cost > calls:
-            asked = task.predicates[: int(calls)]
+        costs = [1] if task.joint else [verify.most_calls(predicate.kind) for predicate in task.predicates]
+        if sum(costs) > calls:
+            number = sum(total <= calls for total in accumulate(costs)) or int(not paid)
+            asked = task.predicates[:number]
             return [*paid, task.model_copy(update={"predicates": asked})] if asked and not task.joint else paid
         paid.append(task)
-        calls -= cost
+        calls -= sum(costs)
     return paid
 
 
