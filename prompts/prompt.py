@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from fieldscope.core.errors import PromptError
 from fieldscope.core.fingerprint import fingerprint
-from fieldscope.core.validation import parse_yaml, read_document, unknown_name, validated
+from fieldscope.core.validation import parse_yaml, validated
 
-_SHIPPED = Path(__file__).parent
 _FRONT_MATTER = re.compile(r"\A---\r?\n(?P<front>.*?)^---[ \t]*\r?\n(?P<template>.*)\Z", re.DOTALL | re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
 
@@ -84,25 +82,6 @@ def parse_prompt(text: str, where: str) -> Prompt:
     prompt = validated(Prompt, {**front, "template": parts["template"].strip()}, where, PromptError)
     _check_template(prompt, where)
     return prompt
-
-
-def load_prompt(name_or_path: str | Path) -> Prompt:
-    """A shipped prompt by its name, or a user's own by the path of its file, which ends in `.md`.
-
-    Raises `PromptError` for an unknown name and for a file that can't be used.
-    """
-    path = Path(name_or_path)
-    if path.suffix == ".md":
-        return parse_prompt(read_document(path, PromptError), str(path))
-    name = str(name_or_path)
-    if name not in list_prompts():
-        raise PromptError(f"{unknown_name('prompt', name, list_prompts())}; or give a file that ends in .md")
-    return parse_prompt(read_document(_SHIPPED / f"{name}.md", PromptError), f"{name}.md")
-
-
-def list_prompts() -> tuple[str, ...]:
-    """The names of the shipped prompts, sorted."""
-    return tuple(sorted(path.stem for path in _SHIPPED.glob("*.md")))
 
 
 def _check_template(prompt: Prompt, where: str) -> None:

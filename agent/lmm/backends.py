@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fieldscope.agent.lmm.base import LMM
+from fieldscope.agent.lmm.image_encoding import ImageFormat
 from fieldscope.core.registry import Registry
 from fieldscope.core.types import ImageSource
 
@@ -14,8 +15,9 @@ from fieldscope.core.types import ImageSource
 class LMMOptions:
     """What a user chose about a model, under the names of the command line's settings; a back end reads what it uses.
 
-    `images` has the pictures of requests. `max_side` is in pixels, `request_timeout` in seconds for one attempt of a
-    call, `attempts` the most attempts, and `concurrency` the most calls at once.
+    `images` has the pictures of requests, which travel to a server as `image_format` says, with at most `max_side`
+    pixels a side and `max_pixels` in all. `request_timeout` is in seconds for one attempt of a call, `attempts` the
+    most attempts, and `concurrency` the most calls at once.
     """
 
     images: ImageSource
@@ -23,7 +25,9 @@ class LMMOptions:
     revision: str | None = None
     api_key: str | None = None
     max_side: int | None = None
-    concurrency: int = 32
+    max_pixels: int | None = None
+    image_format: ImageFormat = "jpeg"
+    concurrency: int = 128
     request_timeout: float = 120.0
     attempts: int = 6
 

@@ -25,6 +25,7 @@ async def check(state: RerankState, context: Context) -> Next:
     pass; where nothing can be asked about the reference image, everything stays."""
     strategy = context.strategy
     settings, lmm = context.asking(strategy.verify)
+    lmm = context.model(strategy.check.asks) if strategy.check else lmm
     if state.query.reference_image is None or not state.predicates:
         return Next("plan")
     parts = [predicate for predicate in state.predicates if predicate.kind != "query"]

@@ -29,7 +29,8 @@ async def synthesize(state: RerankState, context: Context) -> dict[str, Any]:
     query, caption = state.query, state.caption
     calls: tuple[Call, ...] = ()
     if query.reference_image is not None and not caption:
-        captioned = await caption_image(lmm, query.reference_image, settings, context.resources.images)
+        captioner = context.model("captioner")
+        captioned = await caption_image(captioner, query.reference_image, settings, context.resources.images)
         caption, calls = captioned.text, (captioned,)
     said: SynthesisAnswer | None
     error: str | None

@@ -11,8 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from fieldscope.agent.lmm.choice import LETTERS
+from fieldscope.agent.roles import Role
 from fieldscope.core.types import Prior
-from fieldscope.prompts.prompt import Prompt, load_prompt
+from fieldscope.prompts.prompt import Prompt
+from fieldscope.prompts.prompt_set import INSTRUCT, PromptSet, load_prompt, open_prompt_set
 
 _KEYS = frozenset(
     {"api_key", "apikey", "authorization", "x_api_key", "bearer", "token", "access_token", "auth_token", "api_token",
@@ -20,11 +22,21 @@ _KEYS = frozenset(
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class PromptSource:
+    """Where the prompts come from that a strategy file names: paths count from `folder`, names are looked up in
+    `prompts`."""
+
+    folder: Path
+    prompts: PromptSet
+
+
 def _load(prompt: Any, info: ValidationInfo) -> Any:
-    """A prompt's name or path, as a strategy file gives it; a path counts from the folder of that file."""
+    """A prompt's name or path, as a strategy file gives it."""
     if not isinstance(prompt, str):
         return prompt
-    return load_prompt(Path(info.context or ".") / prompt if prompt.endswith(".md") else prompt)
+    source = info.context or PromptSource(Path(), open_prompt_set(INSTRUCT))
+    return load_prompt(source.folder / prompt if prompt.endswith(".md") else prompt, source.prompts)
 
 
 def _without_keys(extra: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +139,23 @@ class Stage(Settings):
         yield from ()
 
 
+class AskingStage(Stage):
+    """A stage that asks an LMM: the one that has its `role`, by default the role that `default_role` names."""
+
+    default_role: ClassVar[Role]
+
+    role: Role | None = None
+
+    @property
+    def asks(self) -> Role:
+        """The role whose LMM the stage asks."""
+        return self.role or self.default_role
+
+    def roles_by_call(self) -> dict[str, Role]:
+        """The role of each kind of call that the stage makes, by the name under which the trace counts it."""
+        return {type(self).__name__.lower(): self.asks}
+
+
 class Retrieve(Settings):
     """First stage, where no candidates are given: how many images to take, how much of a similarity is that to the
     image's caption, where the collection has captions, and what the prior is: the similarity to query and descriptions
@@ -147,12 +176,17 @@ class Structured(Settings):
     extra_body: ExtraBody = Field(default_factory=dict)
 
 
-class Synthesize(Structured, Stage):
+class Synthesize(Structured, AskingStage):
     """Think out what a match must show. `again` is asked in a later round, `caption` for the reference
-    image of a composed request."""
+    image of a composed request, of the captioner."""
+
+    default_role: ClassVar[Role] = "reasoner"
 
     again: PromptRef
     caption: PromptRef
+
+    def roles_by_call(self) -> dict[str, Role]:
+        return {"caption": "captioner", "synthesize": self.asks, "refine": self.asks}
 
     def prompt_uses(self) -> Iterator[PromptUse]:
         yield PromptUse(self.prompt, frozenset({"request"}), "synthesis")
@@ -168,10 +202,11 @@ class Synthesize(Structured, Stage):
             yield Calls("refine", self.again, attempts * (scope.rounds - 1), images=0, answer=250, longest=longest)
 
 
-class Decompose(Structured, Stage):
+class Decompose(Structured, AskingStage):
     """Turn the instructions into predicates, at most `max_predicates`."""
 
     needs: ClassVar[str | None] = "synthesize"
+    default_role: ClassVar[Role] = "reasoner"
 
     max_predicates: int = Field(default=12, ge=1)
 
@@ -183,11 +218,12 @@ class Decompose(Structured, Stage):
         yield Calls("decompose", self.prompt, number, images=0, answer=200, longest=self.max_tokens)
 
 
-class Check(Stage):
+class Check(AskingStage):
     """Ask the predicates of a composed request about its reference image first: leave out what is untrue of it, and
     think again, within the rounds of `refine`, where it shows everything already. It is asked as `verify` asks."""
 
     needs: ClassVar[str | None] = "decompose"
+    default_role: ClassVar[Role] = "verifier"
 
     def calls(self, scope: Scope) -> Iterator[Calls]:
         if (verify := scope.verify) and scope.composed:
@@ -245,7 +281,7 @@ class ReasonFirst(Settings):
         return self
 
 
-class Verify(Stage):
+class Verify(AskingStage):
     """Ask yes/no questions about each image: the whole query where the prompt takes a `query`, every predicate where it
     takes a `question`. With `whole`, a prompt that takes a `query`, the whole query is asked beside the predicates: a
     second opinion, which is wrong about other images than they are.
@@ -259,6 +295,8 @@ class Verify(Stage):
     is expected to change it by that much; without, all are asked. `max_tokens`, `top_logprobs`, `answer_after` and
     `extra_body` go into the request; see `LMMRequest`. `reason` lets the model think first.
     """
+
+    default_role: ClassVar[Role] = "verifier"
 
     prompt: PromptRef
     whole: PromptRef | None = None
@@ -309,6 +347,9 @@ class Verify(Stage):
         """Whether every predicate is a question of its own."""
         return "question" in self.prompt.variables
 
+    def roles_by_call(self) -> dict[str, Role]:
+        return {"verify": self.asks, "joint": self.asks, "reason": self.asks}
+
     @property
     def answer_tokens(self) -> int:
         """The longest plain answer. One token holds no stated probability."""
@@ -348,7 +389,8 @@ class Verify(Stage):
         }
         plain = sum(asked * self.plain_calls(kind) for kind, asked in questions.items())
         answer = self.answer_tokens
-        yield Calls("verify", self.prompt, images * plain, images=1, answer=answer, longest=answer)
+        if plain:
+            yield Calls("verify", self.prompt, images * plain, images=1, answer=answer, longest=answer)
         for kind, asked in questions.items():
             if self.reason and (prompt := self.reason.prompt_for(kind)):
                 longest, thoughts = self.reason.max_tokens, self.reason.thoughts
@@ -398,7 +440,7 @@ class Refine(Stage):
         return True
 
 
-class Compare(Stage):
+class Compare(AskingStage):
     """Candidate against candidate, among the best `top_k`.
 
     - `pair`: two at a time, in both orders, where the order is most uncertain and matters most;
@@ -411,6 +453,8 @@ class Compare(Stage):
     choice is read from the answer's text, for servers without log-probabilities; `max_tokens` are for that text, or
     for the thinking of a model before its answer (None: one token).
     """
+
+    default_role: ClassVar[Role] = "judge"
 
     mode: Literal["pair", "set", "walk"]
     prompt: PromptRef
@@ -462,8 +506,10 @@ class Compare(Stage):
         return 2 * min(self.max_calls // 2, math.comb(head, size)) if head > 1 else 0
 
 
-class Explain(Stage):
+class Explain(AskingStage):
     """Ask for the reason, after the verdict, about the best `top_k`."""
+
+    default_role: ClassVar[Role] = "judge"
 
     prompt: PromptRef
     top_k: int = Field(default=3, ge=1)
