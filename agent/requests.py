@@ -25,24 +25,29 @@ def caption_request(reference: ImagePart, settings: Synthesize) -> LMMRequest:
 def synthesis_request(query: Query, caption: str, settings: Synthesize) -> LMMRequest:
     """What must a match show? `caption` describes the reference image, where the query has one."""
     schema = SynthesisAnswer.model_json_schema()
-    return _request(settings.prompt, settings, schema=schema, request=request_text(query, caption))
+    return _request(settings.prompt, settings, schema=schema, request=request_text(query, caption, settings.prompt))
 
 
 def refinement_request(query: Query, caption: str, earlier: str, fault: str, settings: Synthesize) -> LMMRequest:
     """The same in a later round: `earlier` is the description of the round before, `fault` what was wrong with it."""
-    values = {"request": request_text(query, caption), "earlier": earlier, "wanting": fault}
+    values = {"request": request_text(query, caption, settings.again), "earlier": earlier, "wanting": fault}
     return _request(settings.again, settings, schema=SynthesisAnswer.model_json_schema(), **values)
 
 
 def predicates_request(instructions: Sequence[Instruction], settings: Decompose) -> LMMRequest:
     """Which yes/no questions follow from the instructions?"""
     schema = PredicatesAnswer.model_json_schema()
-    return _request(settings.prompt, settings, schema=schema, instructions=instructions_text(instructions))
+    return _request(
+        settings.prompt, settings, schema=schema, instructions=instructions_text(instructions, settings.prompt)
+    )
 
 
 def joint_request(predicates: Sequence[Predicate], image: ImagePart, settings: Joint) -> LMMRequest:
     """All questions about one image at once, numbered from 1."""
-    questions = " ".join(f"{number}. {predicate.question}" for number, predicate in enumerate(predicates, start=1))
+    questions = settings.prompt.form("separator").join(
+        settings.prompt.form("question", number=str(number), question=predicate.question)
+        for number, predicate in enumerate(predicates, start=1)
+    )
     return _request(settings.prompt, settings, image, schema=AnswersAnswer.model_json_schema(), questions=questions)
 
 
@@ -108,9 +113,10 @@ def which_is_best(
     named = settings.mode != "walk"
     content: list[TextPart | ImagePart] = []
     if reference is not None:
-        content += [TextPart(text="reference:"), reference] if named else [reference]
+        content += [TextPart(text=prompt.form("reference")), reference] if named else [reference]
     for letter, image in zip(LETTERS, shown, strict=False):
-        content += [TextPart(text=f"{letter}:"), image] if named else [image]
+        name = prompt.form("candidate", letter=letter, capital=letter.upper())
+        content += [TextPart(text=name), image] if named else [image]
     question = TextPart(text=prompt.render(query=description))
     return LMMRequest(
         messages=messages(prompt, *content, question),

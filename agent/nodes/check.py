@@ -12,8 +12,9 @@ from typing import Any
 
 from fieldscope.agent.call import image_parts, one_line, spent
 from fieldscope.agent.context import Context
+from fieldscope.agent.nodes.assess import fault_text
 from fieldscope.agent.nodes.verify import judge
-from fieldscope.agent.query_text import THE_CHANGE, own_words
+from fieldscope.agent.query_text import asked_text, own_words
 from fieldscope.agent.state import Next, RerankState
 from fieldscope.agent.types import Asked, Call, Draw, Predicate, Verdict
 from fieldscope.core.errors import ImageError
@@ -28,6 +29,7 @@ async def check(state: RerankState, context: Context) -> Next:
     lmm = context.model(strategy.check.asks) if strategy.check else lmm
     if state.query.reference_image is None or not state.predicates:
         return Next("plan")
+    settings = settings.about(asked_text(state.query, state.synthesis))
     parts = [predicate for predicate in state.predicates if predicate.kind != "query"]
     try:
         (image,) = await image_parts(context.resources.images, [state.query.reference_image])
@@ -58,7 +60,7 @@ async def check(state: RerankState, context: Context) -> Next:
         "trace": (state.event("checked", said),),
     }
     if again:
-        update |= {"round": state.round + 1, "fault": THE_CHANGE}
+        update |= {"round": state.round + 1, "fault": fault_text("unchanged", strategy)}
     return Next("synthesize" if again else "plan", update)
 
 

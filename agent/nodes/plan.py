@@ -12,7 +12,7 @@ import numpy as np
 from fieldscope.agent.batched_questions import Questions, agreed, joint_questions, single_questions
 from fieldscope.agent.context import Context
 from fieldscope.agent.posterior import Belief, believe
-from fieldscope.agent.query_text import description
+from fieldscope.agent.query_text import asked_text
 from fieldscope.agent.state import Next, RerankState, VerifyTask
 from fieldscope.agent.strategies.settings import Verify
 from fieldscope.agent.types import Predicate
@@ -66,11 +66,9 @@ def plan(state: RerankState, context: Context) -> Next:
 def whole_query(state: RerankState, prompt: Prompt) -> Predicate:
     """The question about everything at once. A text query is asked in its own words, whatever was made of them; other
     requests as they were thought out, so that their question is another one after another thought."""
-    query = state.query
-    if query.reference_image is None and not query.dialogue:
-        return Predicate(id="query", question=prompt.render(query=query.text), words=query.text)
-    text = description(query, state.synthesis)
-    name = f"query-{sha256(text.encode()).hexdigest()[:8]}" if state.synthesis else "query"
+    query, text = state.query, asked_text(state.query, state.synthesis)
+    plain = query.reference_image is None and not query.dialogue
+    name = "query" if plain or not state.synthesis else f"query-{sha256(text.encode()).hexdigest()[:8]}"
     return Predicate(id=name, question=prompt.render(query=text), words=text)
 
 
@@ -121,4 +119,11 @@ def _open(belief: Belief, window: int) -> Questions:
 
 
 def _task(image_id: str, predicates: tuple[Predicate, ...], state: RerankState, joint: bool = False) -> VerifyTask:
-    return VerifyTask(predicates=predicates, image_id=image_id, joint=joint, wave=state.wave + 1, started=state.started)
+    return VerifyTask(
+        query=asked_text(state.query, state.synthesis),
+        predicates=predicates,
+        image_id=image_id,
+        joint=joint,
+        wave=state.wave + 1,
+        started=state.started,
+    )

@@ -53,7 +53,7 @@ async def judge_jointly(
 ) -> tuple[list[Verdict], tuple[Call, ...]]:
     """Ask everything about an image at once. An answer for each question, in order, or unknown verdicts for all."""
     request = joint_request(predicates, image, joint)
-    said = await ask_structured(lmm, request, AnswersAnswer, joint.repairs, "joint")
+    said = await ask_structured(lmm, request, AnswersAnswer, joint.repairs, "joint", prompt=joint.prompt)
     answers = said.value.answers if said.value else ()
     error = said.error
     if said.value and len(answers) != len(predicates):
@@ -78,6 +78,7 @@ async def judge_jointly(
 async def verify(task: VerifyTask, context: Context) -> dict[str, Any]:
     """One task of a wave: the verdicts on one image, and its event."""
     settings, lmm = context.asking(context.strategy.verify)
+    settings = settings.about(task.query)
     try:
         (image,) = await image_parts(context.resources.images, [task.image_id])
     except ImageError as error:

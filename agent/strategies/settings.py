@@ -57,6 +57,7 @@ _THOUGHT = 120  # tokens that a thought is expected to have
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 PromptRef = Annotated[Prompt, BeforeValidator(_load)]
+_QUERY = frozenset({"query"})
 ExtraBody = Annotated[dict[str, Any], AfterValidator(_without_keys)]
 
 
@@ -66,11 +67,13 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class PromptUse:
-    """A prompt with the variables that it gets and the kind of answer that is read."""
+    """A prompt with the variables that it gets, those that it may have beside them, and the kind of answer that is
+    read."""
 
     prompt: Prompt
     variables: frozenset[str]
     answer: str
+    optional: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,11 @@ class Synthesize(Structured, AskingStage):
     def prompt_uses(self) -> Iterator[PromptUse]:
         yield PromptUse(self.prompt, frozenset({"request"}), "synthesis")
         yield PromptUse(self.again, frozenset({"request", "earlier", "wanting"}), "synthesis")
-        yield PromptUse(self.caption, frozenset(), "text")
+        yield PromptUse(self.caption, frozenset(), "text", _QUERY)
+
+    def about(self, query: str) -> Self:
+        """The settings for this query, for a caption's prompt that also names it."""
+        return self.model_copy(update={"caption": self.caption.about(query)})
 
     def calls(self, scope: Scope) -> Iterator[Calls]:
         attempts, longest = scope.attempts(self), self.max_tokens
@@ -211,7 +218,11 @@ class Decompose(Structured, AskingStage):
     max_predicates: int = Field(default=12, ge=1)
 
     def prompt_uses(self) -> Iterator[PromptUse]:
-        yield PromptUse(self.prompt, frozenset({"instructions"}), "predicates")
+        yield PromptUse(self.prompt, frozenset({"instructions"}), "predicates", _QUERY)
+
+    def about(self, query: str) -> Self:
+        """The settings for this query, for a prompt that also names it."""
+        return self.model_copy(update={"prompt": self.prompt.about(query)})
 
     def calls(self, scope: Scope) -> Iterator[Calls]:
         number = scope.attempts(self) * scope.rounds
@@ -367,15 +378,25 @@ class Verify(AskingStage):
 
     def prompt_uses(self) -> Iterator[PromptUse]:
         answer = "probability" if self.mode == "stated" else "yes_no"
-        yield PromptUse(self.prompt, frozenset({"question" if self.by_predicates else "query"}), answer)
+        yield PromptUse(self.prompt, frozenset({"question" if self.by_predicates else "query"}), answer, _QUERY)
         if self.whole is not None:
             yield PromptUse(self.whole, frozenset({"query"}), answer)
         if self.reason is not None and self.reason.prompt is not None:
-            yield PromptUse(self.reason.prompt, frozenset({"question"}), "yes_no")
+            yield PromptUse(self.reason.prompt, frozenset({"question"}), "yes_no", _QUERY)
         if self.reason is not None and self.reason.whole is not None:
             yield PromptUse(self.reason.whole, frozenset({"query"}), "yes_no")
         if self.joint is not None:
-            yield PromptUse(self.joint.prompt, frozenset({"questions"}), "answers")
+            yield PromptUse(self.joint.prompt, frozenset({"questions"}), "answers", _QUERY)
+
+    def about(self, query: str) -> Self:
+        """The settings for this query, for prompts about predicates that also name it."""
+        if not any("query" in use.prompt.variables for use in self.prompt_uses() if use.prompt is not self.whole):
+            return self
+        joint = self.joint and self.joint.model_copy(update={"prompt": self.joint.prompt.about(query)})
+        reason = self.reason
+        if reason is not None and reason.prompt is not None:
+            reason = reason.model_copy(update={"prompt": reason.prompt.about(query)})
+        return self.model_copy(update={"prompt": self.prompt.about(query), "joint": joint, "reason": reason})
 
     def calls(self, scope: Scope) -> Iterator[Calls]:
         rounds = zip(scope.images, scope.widened, strict=True)
