@@ -96,7 +96,8 @@ class Tokens(_Record):
 class LMMResponse(_Record):
     """A model's answer. `answer_logprobs` are the alternatives at the answer's first token, most probable first
     (empty where none were asked for or the server gave none); `latency` is in seconds. `thought` is what the model
-    thought aloud before its answer, in the server's reasoning field or between marks such as `<think>`."""
+    thought aloud before its answer, in the server's reasoning field or between marks such as `<think>`. `adapted` says
+    what of the request the server did not take (`fieldscope.agent.lmm.server_profile`)."""
 
     text: str
     thought: str = ""
@@ -105,6 +106,7 @@ class LMMResponse(_Record):
     finish_reason: str = "stop"
     latency: float = 0.0
     cached: bool = False
+    adapted: tuple[str, ...] = ()
 
 
 class LMM(Protocol):
