@@ -18,8 +18,8 @@ class LMMOptions:
 
     `images` has the pictures of requests, which travel to a server as `image_format` says, with at most `max_side`
     pixels a side and `max_pixels` in all. `request_timeout` is in seconds for one attempt of a call, `attempts` the
-    most attempts, and `concurrency` the most calls at once. `profile` has the parameters that the
-    server takes, as far as they are not to be found out.
+    most attempts, and `concurrency` the most calls at once. `profile` has what is known of the parameters that a server
+    takes.
     """
 
     images: ImageSource

@@ -7,8 +7,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -27,7 +27,7 @@ from fieldscope.agent.lmm.completion import one_line, read_completion, read_mode
 from fieldscope.agent.lmm.failure import status_error
 from fieldscope.agent.lmm.identity import server_identity
 from fieldscope.agent.lmm.image_encoding import EncodedImages, ImageEncoding, ImageFormat
-from fieldscope.agent.lmm.negotiation import Negotiation
+from fieldscope.agent.lmm.negotiation import Negotiation, Send
 from fieldscope.agent.lmm.server_facts import Served, read_facts
 from fieldscope.agent.lmm.server_profile import KnownProfile, ServerProfile
 from fieldscope.agent.lmm.server_words import (
@@ -167,7 +167,8 @@ class OpenAILMM:
 
     async def exchange(self, request: LMMRequest) -> tuple[LMMResponse, str]:
         """What `generate` returns, and the JSON in which the server wrote it."""
-        return await self._negotiation.answer(request, self._send)
+        async with self._sending(request) as send:
+            return await self._negotiation.answer(request, send)
 
     @property
     def profile(self) -> KnownProfile:
@@ -180,19 +181,25 @@ class OpenAILMM:
         response is the only answer to be had."""
         if set(response.adapted) <= set(self.profile.profile.adapted(request)):
             return True
-        try:
-            return await self._negotiation.stands(request, response.adapted, self._send)
-        except LMMError:
-            return True
+        async with self._sending(request) as send:
+            try:
+                return await self._negotiation.stands(request, response.adapted, send)
+            except LMMError:
+                return True
 
-    async def _send(self, request: LMMRequest, profile: ServerProfile) -> tuple[LMMResponse, str]:
-        """Send a request as a server of this profile takes it, again where that can help."""
+    @asynccontextmanager
+    async def _sending(self, request: LMMRequest) -> AsyncIterator[Send[tuple[LMMResponse, str]]]:
+        """What sends the request, once it is its turn."""
         first = request.images[0].sha256 if request.images else None
         async with self._addresses.place(first) as place:
-            retrying = self._retrying.copy()  # an object of tenacity's holds the state of one call
-            response, text = await retrying(self._attempt, request, profile, place)
-        adapted = profile.adapted(request)
-        return response.model_copy(update={"adapted": adapted}) if adapted else response, text
+
+            async def send(request: LMMRequest, profile: ServerProfile) -> tuple[LMMResponse, str]:
+                retrying = self._retrying.copy()  # an object of tenacity's holds the state of one call
+                response, text = await retrying(self._attempt, request, profile, place)
+                adapted = profile.adapted(request)
+                return response.model_copy(update={"adapted": adapted}) if adapted else response, text
+
+            yield send
 
     async def check(self) -> Served:
         """What the servers' lists of models say of the model. Raises an `LMMError` where a server does not answer, or

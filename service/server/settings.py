@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
+from fieldscope.agent.lmm.server_profile import ServerProfile
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.paths import cache_folder
 from fieldscope.core.validation import read_document, validated
@@ -35,6 +36,9 @@ FILE = "fieldscope.toml"
 """The name of the settings file that is read by default, in the working folder or in the user's folder."""
 
 PREFIX = "FIELDSCOPE_"
+GROUPS: Mapping[str, type[BaseModel]] = {"limits": Limits, "profile": ServerProfile}
+"""Settings that are tables of settings."""
+
 DEFAULT = "default"
 NO_CLIP = "none"
 
@@ -95,6 +99,7 @@ class ServerSettings(BaseModel):
     runs: Path | None = None
     grace: float = Field(default=30.0, ge=0, le=3600)
     limits: Limits = Limits()
+    profile: ServerProfile = ServerProfile()
 
     @field_validator("collections")
     @classmethod
@@ -120,6 +125,7 @@ class ServerSettings(BaseModel):
             image_format=self.image_format,  # type: ignore[arg-type]  # as above
             request_timeout=self.request_timeout,
             attempts=self.attempts,
+            profile=self.profile if self.profile.model_fields_set else None,
             prompts=self.prompts,
         )
 
@@ -203,7 +209,7 @@ def variable_of(key: str) -> str:
 def _keys() -> Iterator[str]:
     """The dotted name of every setting, in order."""
     for name in ServerSettings.model_fields:
-        yield from (f"limits.{limit}" for limit in Limits.model_fields) if name == "limits" else (name,)
+        yield from (f"{name}.{each}" for each in GROUPS[name].model_fields) if name in GROUPS else (name,)
 
 
 Layer = tuple[str, Mapping[str, Any]]
@@ -258,8 +264,8 @@ def _variable_layers(environ: Mapping[str, str]) -> Iterator[Layer]:
 
 def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by their dotted names."""
-    limits = {f"limits.{name}": value for name, value in nested.get("limits", {}).items()}
-    return {key: value for key, value in nested.items() if key != "limits"} | limits
+    grouped = {f"{group}.{name}": value for group in GROUPS for name, value in nested.get(group, {}).items()}
+    return {key: value for key, value in nested.items() if key not in GROUPS} | grouped
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,8 +35,8 @@ class Settings:
     gets as many as make it faster. Images that are longer than `max_side` pixels on a side, or have more than
     `max_pixels` in all, are scaled down before they are sent to a server, and sent as `image_format` says. A call to a
     server has `request_timeout` seconds, and at most `attempts` attempts where another one can help. `prompts` is a
-    prompt set's name or a folder of prompts; None is the set for the LMM. `profile` has the
-    parameters that the server takes, as far as they are not to be found out.
+    prompt set's name or a folder of prompts; None is the set for the LMM. `profile` has the parameters that the server
+    takes, as far as they are set and not to be found out.
     """
 
     lmm_url: str | None = None

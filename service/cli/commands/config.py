@@ -44,9 +44,12 @@ def config(sourced: SourcedSettings, as_json: bool) -> None:
 
 def _values(sourced: SourcedSettings) -> dict[str, Any]:
     """By dotted name, as JSON; paths that were not given as what they come to, and secrets masked."""
+    from fieldscope.service.server.settings import GROUPS
+
     settings = sourced.settings
     values = settings.model_dump(mode="json")
-    values |= {f"limits.{name}": value for name, value in values.pop("limits").items()}
+    for group in GROUPS:
+        values |= {f"{group}.{name}": value for name, value in values.pop(group).items()}
     values["api_key"] = _MASK if settings.api_key else None
     values["lmm"] = shown_address(settings.lmm) if settings.lmm else None
     values |= {
