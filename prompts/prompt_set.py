@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 
 from fieldscope.core.errors import PromptError
-from fieldscope.core.validation import read_document, unknown_name
-from fieldscope.prompts.prompt import Prompt, parse_prompt
+from fieldscope.core.validation import unknown_name
+from fieldscope.prompts.prompt import Prompt, read_prompt
 
 INSTRUCT = "fieldnotes"
 """The set for every model that another one was not written for."""
@@ -22,7 +22,8 @@ _SHIPPED = Path(__file__).parent
 
 @dataclass(frozen=True)
 class PromptSet:
-    """The prompts in `folder`, by their names. A name that it lacks is looked up in `base`, if there is one."""
+    """The prompts in `folder`, by their names. A name that it lacks is looked up in `base`, if there is one, and so are
+    the forms of a prompt that has none."""
 
     name: str
     folder: Path
@@ -45,11 +46,16 @@ class PromptSet:
     def load(self, name: str) -> Prompt:
         """A prompt by its name. Raises `PromptError` for a name that there is not, and for a file that can't be
         used."""
+        path, known = self.folder / f"{name}.md", self.base is not None and name in self.base.names
+        if self.base is not None and known:
+            based = self.base.load(name)
+            if name not in self.own_names:
+                return based
+            own = read_prompt(path)
+            fits = own.forms is None and own.answer == based.answer
+            return own.model_copy(update={"forms": based.forms}) if fits else own
         if name in self.own_names:
-            path = self.folder / f"{name}.md"
-            return parse_prompt(read_document(path, PromptError), path.name if self.base is None else str(path))
-        if self.base is not None and name in self.base.names:
-            return self.base.load(name)
+            return read_prompt(path, path.name if self.base is None else None)
         raise PromptError(
             f"{unknown_name('prompt', name, self.names)}; or give a file that ends in .md (prompt set {self.name})"
         )
@@ -96,7 +102,7 @@ def load_prompt(name_or_path: str | Path, prompts: PromptSet | str = INSTRUCT) -
     """
     path = Path(name_or_path)
     if path.suffix == ".md":
-        return parse_prompt(read_document(path, PromptError), str(path))
+        return read_prompt(path)
     chosen = prompts if isinstance(prompts, PromptSet) else open_prompt_set(prompts)
     return chosen.load(str(name_or_path))
 

@@ -81,7 +81,7 @@ class Strategy(Settings):
         if self.compare is not None and self.compare.mode != "walk" and self.fusion.method != "posterior":
             raise ValueError("comparisons need the fusion method 'posterior'; set fusion.method")
         for use in self._prompt_uses():
-            use.prompt.check_variables(use.variables)
+            use.prompt.check_variables(use.variables, use.optional)
             if use.prompt.answer != use.answer:
                 raise ValueError(
                     f"prompt {use.prompt.name!r} declares the answer {use.prompt.answer!r}, but {use.answer!r} is read "

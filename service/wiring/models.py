@@ -88,7 +88,7 @@ async def open_lmm(
     with the first call where it does not answer now. Raises `ConfigError`, `CacheError`, and `LMMError` for a server
     that does not answer.
     """
-    from fieldscope.agent.lmm.cached import CachedLMM
+    from fieldscope.agent.lmm.cached import Adapts, CachedLMM
 
     async with _open_store(settings) as store:
         replays = settings.cache_mode == "replay"
@@ -98,9 +98,10 @@ async def open_lmm(
             with suppress(*(LMMError, TimeoutError) if may_be_away else ()):
                 async with asyncio.timeout(_PATIENCE if may_be_away else None):
                     await identify()
+        stands = model.stands if isinstance(model, Adapts) else None
         for wrap in wrappers:
             model = wrap(model)
-        cached = CachedLMM(model, store, settings.cache_mode, identify)
+        cached = CachedLMM(model, store, settings.cache_mode, identify, stands)
         try:
             yield cached
         except BaseException:

@@ -11,6 +11,7 @@ from fieldscope.core.paths import cache_folder
 if TYPE_CHECKING:
     from fieldscope.agent.lmm.cached import CacheMode
     from fieldscope.agent.lmm.image_encoding import ImageFormat
+    from fieldscope.agent.lmm.server_profile import ServerProfile
 
 IMAGE_FORMATS = ("jpeg", "png")
 CACHE_MODES = ("on", "refresh", "replay", "off")
@@ -34,7 +35,8 @@ class Settings:
     gets as many as make it faster. Images that are longer than `max_side` pixels on a side, or have more than
     `max_pixels` in all, are scaled down before they are sent to a server, and sent as `image_format` says. A call to a
     server has `request_timeout` seconds, and at most `attempts` attempts where another one can help. `prompts` is a
-    prompt set's name or a folder of prompts; None is the set for the LMM.
+    prompt set's name or a folder of prompts; None is the set for the LMM. `profile` has the parameters that the server
+    takes, as far as they are set and not to be found out.
     """
 
     lmm_url: str | None = None
@@ -51,6 +53,7 @@ class Settings:
     request_timeout: float = DEFAULT_REQUEST_TIMEOUT
     attempts: int = DEFAULT_ATTEMPTS
     prompts: str | None = None
+    profile: ServerProfile | None = None
 
     def __post_init__(self) -> None:
         for name in ("lmm_url", "clip"):
