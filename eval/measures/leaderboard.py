@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from fieldscope.agent.roles import model_text
 from fieldscope.eval.runs.scored import ScoredRun
 
 _FILE = Path(__file__).with_name("leaderboard.yaml")
@@ -129,7 +130,7 @@ def _theirs(row: Published) -> Row:
 
 
 def _ours(run: ScoredRun) -> Row:
-    model = f" asking {run.lmm}" if run.lmm else ""
+    model = f" asking {model_text(run.lmm)}" if run.lmm else ""
     source = f"own run {run.folder}{model}, {len(run.values)} queries"
     return Row(run.name, run.mean("AP@100"), run.mean("nDCG@100"), run.mean("RR"), source, run.spent.calls)
 
