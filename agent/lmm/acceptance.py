@@ -7,6 +7,7 @@ from functools import cache
 from pydantic import BaseModel
 
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
+from fieldscope.agent.lmm.joint_answer import answers_fault
 from fieldscope.agent.lmm.json_text import read_json
 from fieldscope.agent.lmm.logprobs import logprobs_fault
 from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer, SynthesisAnswer
@@ -27,7 +28,7 @@ def fault(request: LMMRequest, response: LMMResponse) -> str | None:
     """
     if was_filtered(response.finish_reason):
         return f"a content filter stopped the answer (it ended with {response.finish_reason!r})"
-    if request.top_logprobs and (wrong := logprobs_fault(response.answer_logprobs, request.top_logprobs)):
+    if request.top_logprobs and (wrong := _logprobs_fault(request, response)):
         return wrong
     if request.json_schema is not None:
         schema = _schemas().get(canonical_json(request.json_schema), _AnyObject)
@@ -38,6 +39,12 @@ def fault(request: LMMRequest, response: LMMResponse) -> str | None:
     if not request.top_logprobs and not response.text.strip():
         return "the answer is empty"
     return None
+
+
+def _logprobs_fault(request: LMMRequest, response: LMMResponse) -> str | None:
+    if request.logprobs_of == "all":
+        return answers_fault(response, request.top_logprobs)
+    return logprobs_fault(response.answer_logprobs, request.top_logprobs)
 
 
 def was_filtered(finish_reason: str) -> bool:

@@ -30,7 +30,9 @@ SWITCH_OFF = (
 )
 
 _CONTROL = re.compile(r"\s*(<[^<>\s]*>|\[/?[A-Z_]+\]|◁[^◁▷\s]*▷)\s*")  # a token that is no text
-_SPACES = str.maketrans("▁ĠĊ", "  \n")  # how tokenizers write white space
+SPACES = str.maketrans("▁ĠĊ", "  \n")
+"""From how tokenizers write white space to white space."""
+
 _ENDING = 16  # letters that tell where a thought ends
 
 
@@ -84,4 +86,4 @@ def answer_start(tokens: Sequence[str], answer: str, thought: str = "") -> int |
 
 
 def _letters(text: str) -> str:
-    return "".join(filter(str.isalnum, text.translate(_SPACES)))
+    return "".join(filter(str.isalnum, text.translate(SPACES)))
