@@ -18,7 +18,6 @@ from fieldscope.agent.strategies.settings import Fusion
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Comparison, RerankResult
 from fieldscope.core.errors import ConfigError
-from fieldscope.eval.measures.metrics import average_precision
 from fieldscope.eval.tuning.estimate import predicates_per_word, profile
 from fieldscope.eval.tuning.fitting import (
     Compared,
@@ -161,9 +160,9 @@ class _Judged:
         return fit.log_odds(self.prior, self.verdicts, self.whole)
 
     def average_precision(self, fit: VerdictFit) -> float:
-        """AP of the ranking after a fit; NaN without a relevant image."""
-        relevance = np.array(self.relevant)[np.argsort(-self.log_odds(fit), kind="stable")]
-        return float(average_precision(relevance, relevance.sum(), max(len(relevance), 1)))
+        """AP of the ranking after a fit, over all of its images; NaN without a relevant one."""
+        hits = np.flatnonzero(np.array(self.relevant)[np.argsort(-self.log_odds(fit), kind="stable")])
+        return float(np.mean(np.arange(1, len(hits) + 1) / (hits + 1))) if len(hits) else np.nan
 
 
 @dataclass(frozen=True)
