@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from fieldscope.agent.lmm.identity import may_be
+from fieldscope.agent.roles import ModelIdentity, role_identity, roles_by_model
 
 if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
@@ -22,8 +23,10 @@ JOINT_PAYS = 0.005
 
 
 class CalibrationKey(BaseModel):
-    """What it was fitted for: model, first stage (None where the priors were given), and the prompts of the questions
-    about one image and of the comparisons (name to fingerprint)."""
+    """What it was fitted for: the model that verifies, first stage (None where the priors were given), and the prompts
+    of the questions about one image and of the comparisons (name to fingerprint). `judge` is the model that compares,
+    None where it is the same. `reading` and `comparisons_read` say how the probabilities of verdicts and comparisons
+    were read, where not from one answer's log-probabilities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,18 +34,29 @@ class CalibrationKey(BaseModel):
     prompts: Mapping[str, str]
     comparing: Mapping[str, str] = Field(default_factory=dict)
     encoder: str | None = None
+    judge: str | None = Field(default=None, exclude_if=lambda judge: judge is None)  # as earlier versions wrote it
+    reading: str = Field(default="", exclude_if=lambda reading: not reading)
+    comparisons_read: str = Field(default="", exclude_if=lambda reading: not reading)
 
 
-def calibration_key(model: str, strategy: Strategy, encoder: str | None) -> CalibrationKey:
+def calibration_key(model: ModelIdentity, strategy: Strategy, encoder: str | None) -> CalibrationKey:
     """What a calibration of this strategy belongs to. Its prompts are those whose answers become probabilities."""
     verify, compare = strategy.verify, strategy.compare
     asking = [verify.prompt, verify.whole, verify.joint.prompt if verify.joint else None] if verify else []
+    if verify and verify.reason:
+        asking += [verify.reason.prompt, verify.reason.whole]
     comparing = [compare.prompt, compare.reference] if compare else []
+    verifier = role_identity(model, verify.asks) if verify else None
+    judge = role_identity(model, compare.asks) if compare else None
+    first = verifier or judge or next(iter(roles_by_model(model)), "")
     return CalibrationKey(
-        model=model,
+        model=first,
         prompts={prompt.name: prompt.fingerprint for prompt in asking if prompt},
         comparing={prompt.name: prompt.fingerprint for prompt in comparing},
         encoder=encoder,
+        judge=None if judge == first else judge,
+        reading=verify.reading if verify else "",
+        comparisons_read="samples" if compare and compare.reading == "samples" else "",
     )
 
 
@@ -105,8 +119,10 @@ class Calibration(BaseModel):
         return (
             self.key is not None
             and may_be(self.key.model, key.model)
-            and (self.key.encoder, self.key.prompts) == (key.encoder, key.prompts)
+            and (self.key.encoder, self.key.prompts, self.key.reading) == (key.encoder, key.prompts, key.reading)
             and key.comparing.items() <= self.key.comparing.items()
+            and (not key.comparing or may_be(self.key.judge or self.key.model, key.judge or key.model))
+            and (not key.comparing or self.key.comparisons_read == key.comparisons_read)
         )
 
 

@@ -8,29 +8,46 @@ from typing import TypeVar
 from fieldscope.agent.budget import Account
 from fieldscope.agent.lmm.base import LMM
 from fieldscope.agent.resources import Resources
+from fieldscope.agent.roles import LMMs, Role
+from fieldscope.agent.strategies.settings import AskingStage
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.core.errors import ConfigError
 
-SettingsT = TypeVar("SettingsT")
+StageT = TypeVar("StageT", bound=AskingStage)
 
 
 @dataclass(frozen=True)
 class Context:
-    """One query's resources and strategy, with its model and its account.
+    """One query's resources and strategy, with its models and its account.
 
-    `lmm` answers only within the budget of `account`; it is None where there is no model.
+    `lmm` is one model for all roles or that of each, and answers only within the budget of `account`; it is None where
+    there is no model.
     """
 
     resources: Resources
     strategy: Strategy
-    lmm: LMM | None = None
+    lmm: LMM | LMMs | None = None
     account: Account = field(default_factory=Account)
 
-    def asking(self, settings: SettingsT | None) -> tuple[SettingsT, LMM]:
-        """A stage's settings and the model that it asks. Raises `ConfigError` where either is missing."""
-        if settings is None or self.lmm is None:
+    def asking(self, settings: StageT | None) -> tuple[StageT, LMM]:
+        """A stage's settings and the model of its role. Raises `ConfigError` where either is missing."""
+        if settings is None:
             raise ConfigError(
-                f"strategy {self.strategy.name!r} does not have this stage, or there is no model to ask; "
-                "add the stage to the strategy, and name a model with --lmm"
+                f"strategy {self.strategy.name!r} does not have this stage; add the stage to the strategy"
             )
-        return settings, self.lmm
+        return settings, self.model(settings.asks)
+
+    def model(self, role: Role) -> LMM:
+        """The model of a role. Raises `ConfigError` where it has none."""
+        lmm = LMMs.of(self.lmm).get(role)
+        if lmm is None:
+            raise no_model(self.strategy.name, role)
+        return lmm
+
+
+def no_model(strategy: str, role: Role) -> ConfigError:
+    """The error of a strategy that asks a role without a model."""
+    return ConfigError(
+        f"strategy {strategy!r} asks a {role}, but no model has this role; give one with --lmm {role}=URL#NAME, or one "
+        "for all roles with --lmm URL --model NAME"
+    )

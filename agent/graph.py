@@ -22,7 +22,7 @@ from langgraph.types import Command, RetryPolicy, Send
 
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
 from fieldscope.agent.call import one_line
-from fieldscope.agent.context import Context
+from fieldscope.agent.context import Context, no_model
 from fieldscope.agent.nodes.assess import assess
 from fieldscope.agent.nodes.check import check
 from fieldscope.agent.nodes.compare import compare
@@ -40,7 +40,7 @@ from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import CompareTask, Next, RerankInput, RerankOutput, RerankState, VerifyTask
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import RerankResult, TraceEvent
-from fieldscope.core.errors import ConfigError, FieldscopeError
+from fieldscope.core.errors import FieldscopeError
 from fieldscope.core.types import Candidate, Query
 
 if TYPE_CHECKING:
@@ -149,9 +149,9 @@ class Agent:
     """One strategy, ready to rerank. Any number of queries may run at once; all of them spend from `account`."""
 
     def __init__(self, resources: Resources, strategy: Strategy, account: Account | None = None) -> None:
-        """Raises `ConfigError` where the strategy asks a model and there is none."""
-        if strategy.prompts and resources.lmm is None:
-            raise ConfigError(f"strategy {strategy.name!r} asks a model, but there is none; name one with --lmm")
+        """Raises `ConfigError` where the strategy asks a role that no model has."""
+        if missing := resources.lmms.missing(strategy.roles(composed=False)):
+            raise no_model(strategy.name, missing[0])
         self.resources = resources
         self.strategy = strategy
         self.account = account
@@ -174,8 +174,8 @@ class Agent:
         """
         account = Account(budget, self.account)
         resources = self.resources
-        lmm = BudgetedLMM(resources.lmm, account) if resources.lmm else None
-        context = Context(resources, self.strategy, lmm, account)
+        lmms = resources.lmms.wrapped(lambda lmm: BudgetedLMM(lmm, account))
+        context = Context(resources, self.strategy, lmms, account)
         given = None if candidates is None else tuple(candidates)
         start = RerankInput(query=query, given=given, top_k=top_k, started=time.monotonic())
         config: RunnableConfig = {"max_concurrency": resources.max_concurrency, "recursion_limit": 1000}

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.lmm.base import LMM
+from fieldscope.agent.roles import LMMs
 from fieldscope.core.types import Candidate, ImageSource, Prior, Query
 
 
@@ -36,14 +37,20 @@ class Retriever(Protocol):
 class Resources:
     """Images, models and limits.
 
+    `lmm` answers in every role, or is the LMM of each (`LMMs`).
     `images` and `retriever` are called from worker threads, so that decoding and encoding do not hold up calls in
     flight. `max_concurrency` bounds the tasks of one query that are in flight at once. `calibration` is what was fitted
     for these very models and prompts, if anything was. `flags` are warnings that every result shall carry.
     """
 
     images: ImageSource
-    lmm: LMM | None = None
+    lmm: LMM | LMMs | None = None
     retriever: Retriever | None = None
     max_concurrency: int = 32
     calibration: Calibration | None = None
     flags: tuple[str, ...] = ()
+
+    @property
+    def lmms(self) -> LMMs:
+        """The LMM of each role."""
+        return LMMs.of(self.lmm)

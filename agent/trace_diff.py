@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from fieldscope.agent.roles import model_text, read_identity
 from fieldscope.agent.trace_view import View, verdicts_by_image
 from fieldscope.agent.types import Predicate, RankedCandidate, RerankResult, Verdict
 from fieldscope.agent.usage import Usage
@@ -137,7 +138,7 @@ def _side(result: RerankResult) -> Side:
     return Side(
         strategy=result.strategy,
         strategy_fingerprint=_text(started.get("strategy_fingerprint")),
-        model=_text(started.get("model")),
+        model=model_text(read_identity(started.get("model"))),
         calls=len(result.asked),
         tokens=Usage.of(result.asked).tokens,
         ended=result.ended,

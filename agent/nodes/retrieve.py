@@ -46,7 +46,7 @@ async def retrieve(state: RerankState, context: Context) -> dict[str, Any]:
         raise ConfigError(f"query {state.query.id!r} has no candidates; give candidates, or an index to search")
     events = [state.event("retrieved", data)]
     if not state.round:
-        events.insert(0, TraceEvent(kind="started", at=0.0, data=_setting(context)))
+        events.insert(0, TraceEvent(kind="started", at=0.0, data=_setting(state.query, context)))
     return {"candidates": candidates, "trace": tuple(events)}
 
 
@@ -84,13 +84,13 @@ def _merged(found: Sequence[Candidate], before: Sequence[Candidate], lasting: bo
     return prior_order((*found, *missed))
 
 
-def _setting(context: Context) -> dict[str, Any]:
+def _setting(query: Query, context: Context) -> dict[str, Any]:
     """Everything besides the query that decides the ranking."""
     resources, strategy = context.resources, context.strategy
     return {
         "strategy": strategy.name,
         "strategy_fingerprint": strategy.fingerprint,
         "prompts": {prompt.name: prompt.fingerprint for prompt in strategy.prompts},
-        "model": resources.lmm.identity if resources.lmm and strategy.prompts else None,
+        "model": resources.lmms.identity(strategy.roles(query.reference_image is not None)),
         "calibrated": resources.calibration is not None and resources.calibration.key is not None,
     }

@@ -11,7 +11,7 @@ from fieldscope.agent.budget import Budget
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
 from fieldscope.agent.strategies.settings import Calls, Scope
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Asked, Call, Comparison, Reason, RerankResult
+from fieldscope.agent.types import Asked, Call, Comparison, Draw, Reason, RerankResult
 from fieldscope.core.errors import ContextLengthError
 from fieldscope.core.types import Query
 from fieldscope.retrieval.encoder import query_text
@@ -159,6 +159,8 @@ def predicates_per_word(results: Iterable[RerankResult]) -> float:
 def _stage(question: Asked) -> str:
     if isinstance(question, Call):
         return question.stage
+    if isinstance(question, Draw) and question.reasoned:
+        return "reason"
     return "compare" if isinstance(question, Comparison) else "explain" if isinstance(question, Reason) else "verify"
 
 

@@ -22,9 +22,12 @@ from fieldscope.service.server.limits import Limits
 from fieldscope.service.wiring.settings import (
     DEFAULT_ATTEMPTS,
     DEFAULT_CONCURRENCY,
+    DEFAULT_IMAGE_FORMAT,
+    DEFAULT_MAX_PIXELS,
     DEFAULT_MAX_SIDE,
     DEFAULT_REQUEST_TIMEOUT,
     DEFAULT_STRATEGY,
+    IMAGE_FORMATS,
     Settings,
 )
 
@@ -57,12 +60,12 @@ def _split_pairs(value: Any) -> Any:
 class ServerSettings(BaseModel):
     """Where the service listens, its models and collections, and the limits of a request.
 
-    `lmm`, `model`, `revision`, `concurrency`, `max_side`, `request_timeout`, `attempts`, `clip`, `cache_mode` and
-    `cache_file` are those of the command line; `clip` may be "none". `collections` maps names to folders of images,
-    or to libraries that `fieldscope index` made; without any there is FieldNotes' test collection. `strategies` are
-    strategy files, or folders of them, beside the shipped ones. Images are fetched from `image_hosts` only. `keys` is
-    the file of API keys, `data` the folder of all that the service keeps, `runs` the folder whose runs are shown.
-    `grace` is how many seconds a shutdown waits for calls in flight.
+    `lmm`, `model`, `revision`, `concurrency`, `max_side`, `max_pixels`, `image_format`, `request_timeout`, `attempts`,
+    `prompts`, `clip`, `cache_mode` and `cache_file` are those of the command line; `clip` may be "none". `collections`
+    maps names to folders of images, or to libraries that `fieldscope index` made; without any there is FieldNotes' test
+    collection. `strategies` are strategy files, or folders of them, beside the shipped ones. Images are fetched from
+    `image_hosts` only. `keys` is the file of API keys, `data` the folder of all that the service keeps, `runs` the
+    folder whose runs are shown. `grace` is how many seconds a shutdown waits for calls in flight.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,8 +78,11 @@ class ServerSettings(BaseModel):
     api_key: SecretStr | None = None
     concurrency: int = Field(default=DEFAULT_CONCURRENCY, ge=1)
     max_side: int = Field(default=DEFAULT_MAX_SIDE, ge=1)
+    max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1)
+    image_format: str = Field(default=DEFAULT_IMAGE_FORMAT, pattern=f"^({'|'.join(IMAGE_FORMATS)})$")
     request_timeout: float = Field(default=DEFAULT_REQUEST_TIMEOUT, gt=0, allow_inf_nan=False)
     attempts: int = Field(default=DEFAULT_ATTEMPTS, ge=1)
+    prompts: str | None = None
     clip: str | None = None
     cache_mode: Annotated[str, Field(pattern="^(on|refresh|replay|off)$")] = "on"
     cache_file: Path | None = None
@@ -110,8 +116,11 @@ class ServerSettings(BaseModel):
             cache_file=self.cache_file,
             concurrency=self.concurrency,
             max_side=self.max_side,
+            max_pixels=self.max_pixels,
+            image_format=self.image_format,  # type: ignore[arg-type]  # as above
             request_timeout=self.request_timeout,
             attempts=self.attempts,
+            prompts=self.prompts,
         )
 
     @property
@@ -223,7 +232,7 @@ def _from_folder(key: str, value: Any, settings: ServerSettings, folder: Path) -
         return {name: folder / path.expanduser() for name, path in read.items()}
     if key == "strategies":
         return [folder / path.expanduser() for path in read]
-    if key == "clip" and read and (folder / read).is_dir():
+    if key in ("clip", "prompts") and read and (folder / read).is_dir():
         return str(folder / read)
     return value
 

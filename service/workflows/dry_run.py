@@ -148,10 +148,12 @@ def _calibration(strategy: Strategy, settings: Settings) -> Calibration | None:
     """A calibration of this model with these prompts, after whatever first stage."""
     from fieldscope.agent.calibration import calibration_key
 
-    prompts = calibration_key("", strategy, None).prompts
+    key = calibration_key("", strategy, None)
     fitting = (
         fit
         for fit in all_calibrations()
-        if fit.key and is_lmm_of(fit.key.model, settings) and prompts.items() <= fit.key.prompts.items()
+        if fit.key
+        and is_lmm_of(fit.key.model, settings)
+        and (fit.key.reading == key.reading and key.prompts.items() <= fit.key.prompts.items())
     )
-    return next(fitting, None) if prompts else None
+    return next(fitting, None) if key.prompts else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.feedback import warn
+from fieldscope.service.wiring.prompts import chosen_prompts
 from fieldscope.service.wiring.queries import make_query
 from fieldscope.service.wiring.settings import DEFAULT_CONCURRENCY, DEFAULT_STRATEGY, Settings
 from fieldscope.service.workflows.caller_warnings import CallerWarnings
@@ -37,7 +38,9 @@ class AsyncReranker:
     from an `ImageSource`. `encoder` is `"bundled"`, a name or folder for open_clip, or an `Encoder`; with an LMM of
     your own and without an encoder, the LMM ranks alone where the bundled CLIP does not know the images. `budget` is
     what a query may spend, unless a call says otherwise. Answers are remembered as `cache` says: `on`, `refresh`,
-    `replay` (never ask a model), or `off`, in `cache_file` or the user's cache folder.
+    `replay` (never ask a model), or `off`, in `cache_file` or the user's cache folder. `prompts` is a prompt set's name
+    or a folder of your own prompts; by default the set was written for the LMM: `fieldnotes` for the bundled one,
+    `instruct` for all others.
 
     Models are loaded by the first call that needs them, and stay loaded until `aclose` or the end of `async with`. Any
     number of calls may run at once, all on one event loop. Raises `ConfigError` for settings that can't be used.
@@ -56,13 +59,19 @@ class AsyncReranker:
         cache: CacheMode = "on",
         cache_file: str | Path | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
+        prompts: str | Path | None = None,
     ) -> None:
-        from fieldscope.agent.strategies.strategy import load_strategy
+        from fieldscope.service.workflows.evaluate import load_strategies
 
         url = lmm if isinstance(lmm, str) and lmm != BUNDLED else None
         if (url is None) != (model is None):
             raise ConfigError("`lmm` and `model` go together: give the URL of a server and the model that it serves")
-        self.strategy = load_strategy(str(strategy)) if isinstance(strategy, str | Path) else strategy
+        if not isinstance(strategy, str | Path) and prompts is not None:
+            raise ConfigError("a `Strategy` has its prompts; give `prompts` to `load_strategy`, or a strategy by name")
+        self._prompts = chosen_prompts(prompts, bundled=lmm == BUNDLED)
+        self.strategy = (
+            load_strategies([str(strategy)], self._prompts)[0] if isinstance(strategy, str | Path) else strategy
+        )
         self.budget = budget
         settings = Settings(
             lmm_url=url,
@@ -73,6 +82,7 @@ class AsyncReranker:
             cache_mode=cache,
             cache_file=Path(cache_file) if cache_file is not None else None,
             concurrency=concurrency,
+            prompts=str(prompts) if prompts is not None else None,
         )
         self._models = KeptModels(
             settings, None if isinstance(lmm, str) else lmm, None if isinstance(encoder, str) else encoder
@@ -170,7 +180,8 @@ class AsyncReranker:
         if self._models.lmm is not None or self._models.encoder is not None:
             raise ConfigError("an evaluation needs models by name; give `lmm` and `encoder` as texts")
         with CallerWarnings():
-            chosen = load_strategies([str(name) for name in strategies]) if strategies else [self.strategy]
+            names = [str(name) for name in strategies]
+            chosen = load_strategies(names, self._prompts) if names else [self.strategy]
             folder = Path(out) if out is not None else None
             plan = EvaluationPlan(str(benchmark), split, limit=limit, out=folder, budget=self.budget)
             opened = await open_evaluation_async(plan, [Contest(self._models.settings, chosen)])

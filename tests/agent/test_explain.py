@@ -117,7 +117,7 @@ async def test_without_the_stage_or_a_result_nothing_happens(pictures: Path) -> 
 
 
 async def test_without_a_model_there_is_nobody_to_ask(pictures: Path) -> None:
-    with pytest.raises(ConfigError, match="no model to ask"):
+    with pytest.raises(ConfigError, match="asks a judge, but no model has this role"):
         await run(result(0.9), None, pictures)
 
 

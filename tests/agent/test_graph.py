@@ -285,7 +285,7 @@ async def test_neither_candidates_nor_retriever_is_an_error(make_agent: AgentFac
 
 
 def test_a_strategy_that_asks_needs_a_model(make_agent: AgentFactory) -> None:
-    with pytest.raises(ConfigError, match="'yes-no' asks a model, but there is none"):
+    with pytest.raises(ConfigError, match="'yes-no' asks a verifier, but no model has this role"):
         make_agent(None, "yes-no")
 
 

@@ -201,7 +201,7 @@ async def test_a_fallback_can_be_mended_in_a_later_round() -> None:
 
 
 async def test_without_a_model_there_is_nothing_to_ask() -> None:
-    with pytest.raises(ConfigError, match="there is no model to ask"):
+    with pytest.raises(ConfigError, match="asks a reasoner, but no model has this role"):
         await run(RerankState(query=QUERY), None)
 
 
