@@ -178,6 +178,7 @@ def _stages(
         comparing=price.comparing,
         bound=bound,
         verify=strategy.verify,
+        joint_pays=price.joint_pays,
     )
     for stage in strategy.stages.values():
         for calls in stage.calls(scope):
@@ -192,6 +193,7 @@ class _Price:
         self._tokens = calibration.tokens
         self._measure = measure
         self.comparing = calibration.comparison_weight > 0
+        self.joint_pays = calibration.joint_pays
         self.predicates = calibration.predicates_per_word * len(self._text.split())
 
     def of(self, calls: Calls) -> Spending:
@@ -207,7 +209,7 @@ class _Fewest(_Price):
 
     def __init__(self, query: Query) -> None:
         super().__init__(query, UNCALIBRATED, lambda system, text, images: len(f"{system} {text}".split()) + images)
-        self.comparing = True
+        self.comparing = self.joint_pays = True
         self.tokens: dict[str, tuple[int, int]] = {}
 
     def of(self, calls: Calls) -> Spending:
