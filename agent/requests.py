@@ -9,9 +9,10 @@ from fieldscope.agent.call import messages
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
 from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.query_text import instructions_text, request_text
-from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer, SynthesisAnswer
+from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer, StatedAnswer, SynthesisAnswer
 from fieldscope.agent.strategies.settings import Compare, Decompose, Explain, Joint, Synthesize, Verify
 from fieldscope.agent.types import Instruction, Predicate
+from fieldscope.core.errors import ConfigError
 from fieldscope.core.types import Query
 from fieldscope.prompts.prompt import Prompt
 
@@ -42,12 +43,19 @@ def predicates_request(instructions: Sequence[Instruction], settings: Decompose)
 
 
 def joint_request(predicates: Sequence[Predicate], image: ImagePart, settings: Joint) -> LMMRequest:
-    """All questions about one image at once, numbered from 1."""
+    """All questions about one image at once, numbered from 1. Log-probabilities are asked for of every token, since the
+    answers stand where they stand."""
     questions = settings.prompt.form("separator").join(
-        settings.prompt.form("question", number=str(number), question=predicate.question)
+        settings.prompt.form(
+            "whole" if predicate.kind == "query" else "question",
+            number=str(number),
+            question=predicate.question,
+            query=predicate.words or predicate.question,
+        )
         for number, predicate in enumerate(predicates, start=1)
     )
-    return _request(settings.prompt, settings, image, schema=AnswersAnswer.model_json_schema(), questions=questions)
+    request = _request(settings.prompt, settings, image, schema=AnswersAnswer.model_json_schema(), questions=questions)
+    return request.model_copy(update={"top_logprobs": settings.top_logprobs, "logprobs_of": "all"})
 
 
 def reason_request(image: ImagePart, description: str, settings: Explain) -> LMMRequest:
@@ -55,17 +63,50 @@ def reason_request(image: ImagePart, description: str, settings: Explain) -> LMM
     return _request(settings.prompt, settings, image, query=description)
 
 
-def question(predicate: Predicate, image: ImagePart, settings: Verify) -> LMMRequest:
-    """The request for one question about one image: image first, so that a server caches it for the next question."""
+SAMPLED_AT = 1.0
+"""The temperature of plain answers whose share is taken: the one at which they follow the model's probabilities."""
+
+THOUGHT_AT = 0.7
+"""The temperature of several thoughts about one question, as in self-consistency (Wang et al. 2022, arXiv
+2203.11171)."""
+
+
+def question(predicate: Predicate, image: ImagePart, settings: Verify, sample: int = 0) -> LMMRequest:
+    """The request for one question about one image: image first, so that a server caches it for the next question.
+    `sample` numbers the answers where several are drawn."""
     whole = settings.whole_query if predicate.kind == "query" else None
     prompt = whole or settings.prompt
     text = predicate.question if whole else prompt.render(question=predicate.question)
     return LMMRequest(
         messages=messages(prompt, image, TextPart(text=text)),
-        max_tokens=settings.max_tokens,
-        top_logprobs=settings.top_logprobs,
+        max_tokens=settings.answer_tokens,
+        temperature=SAMPLED_AT if settings.mode == "samples" else 0.0,
+        sample=sample,
+        top_logprobs=settings.top_logprobs if settings.mode == "logprobs" else 0,
+        json_schema=StatedAnswer.model_json_schema() if settings.mode == "stated" else None,
         answer_after=settings.answer_after,
         extra_body=settings.extra_body,
+    )
+
+
+def reasoned_question(predicate: Predicate, image: ImagePart, settings: Verify, sample: int = 0) -> LMMRequest:
+    """The same, but the model says what it sees before it answers. Raises `ConfigError` where the settings let it
+    think about no such question."""
+    reason = settings.reason
+    prompt = reason.prompt_for(predicate.kind) if reason else None
+    if reason is None or prompt is None:
+        raise ConfigError("the strategy has no prompt to think about this question; add it to `verify.reason`")
+    whole = predicate.kind == "query"
+    words = {"query": predicate.words or predicate.question} if whole else {"question": predicate.question}
+    text = prompt.render(**words)
+    return LMMRequest(
+        messages=messages(prompt, image, TextPart(text=text)),
+        max_tokens=reason.max_tokens,
+        temperature=THOUGHT_AT if reason.thoughts > 1 else 0.0,
+        sample=sample,
+        top_logprobs=settings.top_logprobs if settings.mode == "logprobs" else 0,
+        answer_after=prompt.answer_after,
+        extra_body=reason.extra_body,
     )
 
 
@@ -87,7 +128,7 @@ def which_is_best(
     question = TextPart(text=prompt.render(query=description))
     return LMMRequest(
         messages=messages(prompt, *content, question),
-        max_tokens=1,
+        max_tokens=settings.answer_tokens,
         top_logprobs=settings.top_logprobs,
         extra_body=settings.extra_body,
     )

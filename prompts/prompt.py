@@ -25,17 +25,19 @@ _FRONT_MATTER = re.compile(r"\A---\r?\n(?P<front>.*?)^---[ \t]*\r?\n(?P<template
 
 class Prompt(BaseModel):
     """A parsed prompt. `answer` says how its answer is read: `yes_no` and `letter` from the answer token's
-    log-probabilities, `synthesis`, `predicates` and `answers` as JSON of that shape, `text` as it is. `system` is a
-    message that goes before it, the same for every query: how to go about the task. `forms` word what goes into it
+    log-probabilities, `synthesis`, `predicates`, `answers` and `probability` as JSON of that shape, `text` as it is.
+    `system` is a message that goes before it, the same for every query: how to go about the task. `answer_after` is how
+    the line with the answer begins, where the model is to say something before it. `forms` word what goes into it
     (`fieldscope.prompts.forms`), and `examples` are shown before the question."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
     variables: tuple[str, ...]
-    answer: Literal["yes_no", "letter", "synthesis", "predicates", "answers", "text"]
+    answer: Literal["yes_no", "letter", "synthesis", "predicates", "answers", "probability", "text"]
     template: str = Field(min_length=1)
     system: str = ""
+    answer_after: str | None = Field(default=None, min_length=1)
     forms: Mapping[str, str] | None = None
     examples: tuple[Example, ...] | None = None
     description: str = ""
@@ -55,7 +57,8 @@ class Prompt(BaseModel):
     def fingerprint(self) -> str:
         """SHA-256 of all that decides what a model reads and how its answer is read; not of name and description. An
         example's picture counts by its pixels."""
-        decisive = self.model_dump(mode="json", include={"variables", "answer", "template", "system", "forms"})
+        named = {"variables", "answer", "template", "system", "answer_after", "forms"}
+        decisive = self.model_dump(mode="json", include=named)
         if self.examples:
             decisive["examples"] = [
                 {"images": [image.sha256 for image in example.images], "text": example.text, "answer": example.answer}

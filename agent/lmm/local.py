@@ -17,13 +17,13 @@ import transformers  # its names are imported when they are first used, and need
 from PIL import Image as PILImage
 
 from fieldscope.agent.lmm.backends import LMMOptions
-from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Tokens
+from fieldscope.agent.lmm.base import AnswerToken, LMMRequest, LMMResponse, TextPart, TokenLogprob, Tokens
 from fieldscope.agent.lmm.batching import Batcher
 from fieldscope.agent.lmm.checkpoint import load_checkpoint
 from fieldscope.agent.lmm.logprobs import gathered
 from fieldscope.agent.lmm.pixels import load_pixels
 from fieldscope.agent.lmm.prefix import PrefixCache, States, join, split
-from fieldscope.agent.lmm.thinking import split_thought
+from fieldscope.agent.lmm.thinking import Thought, split_thought
 from fieldscope.agent.lmm.yes_no import answer_position, finish_words
 from fieldscope.core.errors import FieldscopeError, LMMRequestError, LMMResponseError, first_line
 from fieldscope.core.types import ImageSource
@@ -281,9 +281,12 @@ class LocalLMM:
     def _responses(self, prompts: Sequence[_Prompt], tokens: _Tokens, seconds: float) -> Iterator[LMMResponse]:
         for row, (prompt, length) in enumerate(zip(prompts, tokens.prompt_lengths, strict=True)):
             ids, ended = self._cut(tokens.ids[row])
+            said = _without_thought(self._tokenizer.decode(ids, skip_special_tokens=True))
             yield LMMResponse(
-                text=_without_thought(self._tokenizer.decode(ids, skip_special_tokens=True)),
+                text=said.answer,
+                thought=said.thought.strip(),
                 answer_logprobs=self._alternatives(prompt.request, ids, row, tokens.logits),
+                tokens=self._answer_tokens(prompt.request, ids, row, tokens.logits),
                 usage=Tokens(prompt_tokens=length, completion_tokens=len(ids)),
                 finish_reason="stop" if ended else "length",
                 latency=seconds,
@@ -300,23 +303,45 @@ class LocalLMM:
         self, request: LMMRequest, ids: list[int], row: int, logits: Sequence[torch.Tensor]
     ) -> tuple[TokenLogprob, ...]:
         """The most probable tokens where the answer starts; none if the model never came to it."""
-        if not request.top_logprobs:
+        if not request.top_logprobs or request.logprobs_of == "all":
             return ()
-        texts = [""] + [str(self._tokenizer.decode(ids[: end + 1])) for end in range(len(ids))]
-        pieces = [text[len(before) :] for before, text in pairwise(texts)]
+        pieces = self._pieces(ids)
         step = answer_position(pieces, request.answer_after)
         if step is None:
             return ()
-        scores = logits[step][row].float().log_softmax(-1)
-        best = scores.topk(min(request.top_logprobs, scores.shape[-1]))
-        alternatives = gathered(
-            (self._spelling(token), min(value, 0.0), token)
-            for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        )
+        alternatives = self._most_probable(logits[step][row].float().log_softmax(-1), request.top_logprobs)
         written = (
             (pieces[at], logits[at][row].float().log_softmax(-1)[ids[at]].item()) for at in range(step, len(ids))
         )
         return finish_words(alternatives, written)
+
+    def _answer_tokens(
+        self, request: LMMRequest, ids: list[int], row: int, logits: Sequence[torch.Tensor]
+    ) -> tuple[AnswerToken, ...]:
+        """All tokens of the answer behind any thinking, where their log-probabilities are asked for."""
+        if not request.top_logprobs or request.logprobs_of == "first":
+            return ()
+        pieces = self._pieces(ids)
+        step = answer_position(pieces, request.answer_after)
+        found = []
+        for at in range(len(ids) if step is None else step, len(ids)):
+            scores = logits[at][row].float().log_softmax(-1)
+            alternatives = self._most_probable(scores, request.top_logprobs)
+            found.append(AnswerToken(text=pieces[at], logprob=scores[ids[at]].item(), alternatives=alternatives))
+        return tuple(found)
+
+    def _pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text."""
+        texts = [""] + [str(self._tokenizer.decode(ids[: end + 1])) for end in range(len(ids))]
+        return [text[len(before) :] for before, text in pairwise(texts)]
+
+    def _most_probable(self, scores: torch.Tensor, most: int) -> tuple[TokenLogprob, ...]:
+        """The best of (vocabulary,) log-probabilities."""
+        best = scores.topk(min(most, scores.shape[-1]))
+        return gathered(
+            (self._spelling(token), min(value, 0.0), token)
+            for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        )
 
 
 def open_checkpoint(argument: str, options: LMMOptions) -> LocalLMM:
@@ -324,10 +349,10 @@ def open_checkpoint(argument: str, options: LMMOptions) -> LocalLMM:
     return LocalLMM.from_path(argument, options.images)
 
 
-def _without_thought(text: str) -> str:
-    """The answer alone; all of a text that ends before the answer."""
+def _without_thought(text: str) -> Thought:
+    """The answer apart from its thought; a text that ends before the answer is all answer."""
     said = split_thought(text)
-    return said.answer if said.finished else text
+    return said if said.finished else Thought("", text)
 
 
 def _shape(request: LMMRequest) -> tuple[object, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 _MARKS = (
@@ -30,7 +31,9 @@ SWITCH_OFF = (
 )
 
 _CONTROL = re.compile(r"\s*(<[^<>\s]*>|\[/?[A-Z_]+\]|◁[^◁▷\s]*▷)\s*")  # a token that is no text
-_SPACES = str.maketrans("▁ĠĊ", "  \n")  # how tokenizers write white space
+SPACES = str.maketrans("▁ĠĊ", "  \n")
+"""From how tokenizers write white space to white space."""
+
 _ENDING = 16  # letters that tell where a thought ends
 
 
@@ -52,6 +55,28 @@ def split_thought(text: str) -> Thought:
     for opening, _ in _MARKS:
         thought = thought.strip().removeprefix(opening)
     return Thought(thought, answer)
+
+
+def marked_line(text: str, marker: str) -> tuple[int, int] | None:
+    """Where the last line of a text that begins with the marker starts, and where the marker ends, in whatever case and
+    whatever Markdown surrounds it. None where no line begins with it.
+
+    A thought may quote the marker ("I must end with Answer: yes or Answer: no"), but hardly at the start of a line.
+    """
+    lines = list(_marked(marker.strip()).finditer(text.translate(SPACES))) if marker.strip() else []
+    return lines[-1].span() if lines else None
+
+
+def is_marked(text: str, marker: str) -> bool:
+    """Whether the marker is anywhere in a text."""
+    return marker in text or marked_line(text, marker) is not None
+
+
+@lru_cache(maxsize=64)
+def _marked(words: str) -> re.Pattern[str]:
+    colon = r"[*_`]*\s*:" if words.endswith(":") else ""
+    written = rf"^[ \t>#*_`-]*{re.escape(words.removesuffix(':'))}{colon}[\s*_`]*"
+    return re.compile(written, re.IGNORECASE | re.MULTILINE)
 
 
 def ends_thinking(marker: str) -> bool:
@@ -84,4 +109,4 @@ def answer_start(tokens: Sequence[str], answer: str, thought: str = "") -> int |
 
 
 def _letters(text: str) -> str:
-    return "".join(filter(str.isalnum, text.translate(_SPACES)))
+    return "".join(filter(str.isalnum, text.translate(SPACES)))

@@ -16,7 +16,7 @@ from fieldscope.agent.nodes.assess import fault_text
 from fieldscope.agent.nodes.verify import judge
 from fieldscope.agent.query_text import asked_text, own_words
 from fieldscope.agent.state import Next, RerankState
-from fieldscope.agent.types import Asked, Call, Predicate, Verdict
+from fieldscope.agent.types import Asked, Call, Draw, Predicate, Verdict
 from fieldscope.core.errors import ImageError
 from fieldscope.core.types import Query
 
@@ -36,7 +36,11 @@ async def check(state: RerankState, context: Context) -> Next:
     except ImageError as error:
         return Next("plan", {"trace": (state.event("checked", {"round": state.round, "error": one_line(error)}),)})
     verdicts = await asyncio.gather(*(judge(lmm, predicate, image, settings) for predicate in parts))
-    calls = tuple(_call(predicate, verdict) for predicate, verdict in zip(parts, verdicts, strict=True))
+    calls = tuple(
+        _call(predicate, asked)
+        for predicate, verdict in zip(parts, verdicts, strict=True)
+        for asked in verdict.draws or (verdict,)
+    )
     holds = {verdict.predicate: verdict.p_expected for verdict in verdicts if verdict.p_expected is not None}
     untrue = [p for p in parts if holds.get(p.id, 1.0) < 0.5 and not _of_the_change(p, state.query)]
     unchanged = len(holds) == len(parts) > 0 and min(holds.values()) >= 0.5
@@ -65,6 +69,6 @@ def _of_the_change(predicate: Predicate, query: Query) -> bool:
     return not predicate.words or bool(own_words(predicate.words, query))
 
 
-def _call(predicate: Predicate, verdict: Verdict) -> Call:
-    asked = verdict.model_dump(include=set(Asked.model_fields))
-    return Call(stage="check", text=f"{predicate.question} {verdict.answer}".strip(), **asked)
+def _call(predicate: Predicate, said: Verdict | Draw) -> Call:
+    asked = said.model_dump(include=set(Asked.model_fields))
+    return Call(stage="check", text=f"{predicate.question} {said.answer}".strip(), **asked)

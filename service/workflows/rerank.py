@@ -111,10 +111,11 @@ async def rank(
 
     pictures = with_examples(resources.images, strategy.prompts)
     async with AsyncExitStack() as stack:
-        lmm = await stack.enter_async_context(models.open_lmm(pictures)) if strategy.prompts else None
-        calibration = find_calibration(lmm.identity if lmm else None, strategy, origin)
+        lmms = await stack.enter_async_context(models.open_lmms(pictures, strategy)) if strategy.prompts else None
+        composed = query.reference_image is not None
+        calibration = find_calibration(lmms.identity(strategy.roles(composed)) if lmms else None, strategy, origin)
         concurrency = models.settings.concurrency
-        resources = replace(resources, lmm=lmm, max_concurrency=concurrency, calibration=calibration)
+        resources = replace(resources, lmm=lmms, max_concurrency=concurrency, calibration=calibration)
         result = await Agent(resources, strategy).rerank(query, candidates, top_k, budget)
     for flag in result.flags:
         if flag not in resources.flags:
@@ -124,7 +125,7 @@ async def rank(
             f"The budget ran out in the stage {result.ended!r}. The ranking rests on the answers that had arrived by "
             "then."
         )
-    return Ranking(result, resources.images, models=models.names(lmm, prior=origin is not None))
+    return Ranking(result, resources.images, models=models.names(lmms, strategy, prior=origin is not None))
 
 
 async def foreign_flags(images: ImageSource, ids: Iterable[str]) -> tuple[str, ...]:

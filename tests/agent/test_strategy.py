@@ -23,7 +23,8 @@ def written(folder: Path, text: str) -> Path:
 
 def test_every_shipped_strategy_loads_under_its_file_name() -> None:
     assert set(list_strategies()) == {
-        "agent", "clip", "imagescope", "pairwise", "predicates", "setwise", "true-false", "yes-no", "yes-no-fused"
+        "agent", "clip", "imagescope", "joint", "pairwise", "predicates", "reasoned", "setwise", "true-false", "yes-no",
+        "yes-no-fused",
     }  # fmt: skip
     for name in list_strategies():
         strategy = load_strategy(name, prompts="fieldnotes")
@@ -134,4 +135,4 @@ def test_a_strategy_can_be_built_in_code() -> None:
     strategy = Strategy.model_validate(
         {"name": "s", "verify": {"prompt": "match_yes_no"}, "fusion": {"method": "p_yes"}}
     )
-    assert strategy.fingerprint == load_strategy("yes-no", prompts="fieldnotes").fingerprint
+    assert strategy.fingerprint == load_strategy("yes-no", prompts="instruct").fingerprint

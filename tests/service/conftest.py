@@ -23,6 +23,7 @@ import fieldscope.fieldnotes.vocabulary
 import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import LMM, LMMRequest
 from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.lmm.server_profile import forget_profiles
 from fieldscope.core.types import ImageSource
 from fieldscope.fieldnotes.collection import split_checksum
 from fieldscope.fieldnotes.facts import Part, Spec
@@ -201,6 +202,7 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
+    forget_profiles()  # a port may be used again
     made = Server()
 
     class Handler(BaseHTTPRequestHandler):

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from fieldscope.agent.call import Answer, ask, messages, one_line
 from fieldscope.agent.fusion import sigmoid, standardise
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
-from fieldscope.agent.nodes.verify import verdict_of
 from fieldscope.agent.types import Predicate, Verdict
+from fieldscope.agent.verdicts import read_draw, verdict_of
 from fieldscope.core.errors import ContextLengthError
 from fieldscope.prompts.prompt_set import PromptSet
 
@@ -103,7 +103,7 @@ async def judge_texts(
                 answer = await ask(lmm, question(query, text, prompts, image))
             except ContextLengthError as error:  # for this document only
                 answer = Answer("unknown", error=one_line(error), refused=True)
-            return verdict_of(answer, _MATCH, document)
+            return verdict_of([read_draw(answer, "logprobs")], _MATCH, document, "logprobs")
 
     return tuple(await asyncio.gather(*(judge(document, text) for document, text in texts.items())))
 

@@ -17,12 +17,13 @@ from fieldscope.agent.requests import (
     predicates_request,
     question,
     reason_request,
+    reasoned_question,
     refinement_request,
     synthesis_request,
     which_is_best,
 )
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Asked, Call, Comparison, Predicate, Reason, RerankResult, Verdict
+from fieldscope.agent.types import Asked, Call, Comparison, Draw, Predicate, Reason, RerankResult, Verdict
 from fieldscope.core.types import Query
 from fieldscope.service.viewer.runs.run import Run
 
@@ -64,6 +65,10 @@ class _Rebuilder:
                 yield from self._joint(asked)
             case Verdict():
                 yield from self._question(asked.predicate, asked.image_id)
+            case Draw():
+                for verdict in self._result.verdicts:
+                    if asked in verdict.draws:
+                        yield from self._question(verdict.predicate, verdict.image_id)
             case Comparison():
                 yield from self._comparison(asked)
             case Reason():
@@ -73,8 +78,13 @@ class _Rebuilder:
 
     def _question(self, predicate_id: str, image_id: str) -> Iterator[LMMRequest]:
         predicate, settings = asked_predicates(self._result).get(predicate_id), self._strategy.verify
-        if predicate and settings:
-            yield question(predicate, self._image(image_id), settings.about(self._asked_text))
+        if not (predicate and settings):
+            return
+        image, settings = self._image(image_id), settings.about(self._asked_text)
+        for sample in range(settings.plain_calls(predicate.kind)):
+            yield question(predicate, image, settings, sample)
+        for sample in range(settings.thoughts(predicate.kind)):
+            yield reasoned_question(predicate, image, settings, sample)
 
     def _joint(self, verdict: Verdict) -> Iterator[LMMRequest]:
         settings = self._strategy.verify and self._strategy.verify.about(self._asked_text).joint
