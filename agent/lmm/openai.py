@@ -68,7 +68,8 @@ class OpenAILMM:
 
     `base_url` is the server's address, as in `http://localhost:8000` (`/v1` is added where there is no path); `model`
     the name it serves the model under; `revision` whatever tells two models of that name apart, since a server doesn't
-    say which weights it holds. The key comes from `api_key`, else FIELDSCOPE_API_KEY, else OPENAI_API_KEY.
+    say which weights it holds. The key comes from `api_key`, else FIELDSCOPE_API_KEY, else OPENAI_API_KEY;
+    an empty `api_key` is no key.
 
     Images travel as PNG data URLs, so the server sees the very pixels; `max_side` (pixels) scales larger ones down.
     At most `max_concurrency` calls are out at once, a call that waits to be tried again among them, so a struggling
@@ -102,7 +103,8 @@ class OpenAILMM:
         self._identifying: asyncio.Task[Mapping[str, str]] | None = None
         self._timeout = timeout
         self._slots = asyncio.Semaphore(max_concurrency)
-        self._key = usable_key(api_key, os.environ.get("FIELDSCOPE_API_KEY"), os.environ.get("OPENAI_API_KEY"))
+        variables = () if api_key == "" else ("FIELDSCOPE_API_KEY", "OPENAI_API_KEY")
+        self._key = usable_key(api_key, *map(os.environ.get, variables))
         require_usable_environment()
         self._client = openai.AsyncOpenAI(
             base_url=self.url,
