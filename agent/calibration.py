@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class CalibrationKey(BaseModel):
     """What it was fitted for: the model that verifies, first stage (None where the priors were given), and the prompts
     of the questions about one image and of the comparisons (name to fingerprint). `judge` is the model that compares,
-    None where it is the same."""
+    None where it is the same. `reading` and `comparisons_read` say how the probabilities of verdicts and comparisons
+    were read, where not from one answer's log-probabilities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,12 +31,16 @@ class CalibrationKey(BaseModel):
     comparing: Mapping[str, str] = Field(default_factory=dict)
     encoder: str | None = None
     judge: str | None = Field(default=None, exclude_if=lambda judge: judge is None)  # as earlier versions wrote it
+    reading: str = Field(default="", exclude_if=lambda reading: not reading)
+    comparisons_read: str = Field(default="", exclude_if=lambda reading: not reading)
 
 
 def calibration_key(model: ModelIdentity, strategy: Strategy, encoder: str | None) -> CalibrationKey:
     """What a calibration of this strategy belongs to. Its prompts are those whose answers become probabilities."""
     verify, compare = strategy.verify, strategy.compare
     asking = [verify.prompt, verify.whole, verify.joint.prompt if verify.joint else None] if verify else []
+    if verify and verify.reason:
+        asking += [verify.reason.prompt, verify.reason.whole]
     comparing = [compare.prompt, compare.reference] if compare else []
     verifier = role_identity(model, verify.asks) if verify else None
     judge = role_identity(model, compare.asks) if compare else None
@@ -46,6 +51,8 @@ def calibration_key(model: ModelIdentity, strategy: Strategy, encoder: str | Non
         comparing={prompt.name: prompt.fingerprint for prompt in comparing},
         encoder=encoder,
         judge=None if judge == first else judge,
+        reading=verify.reading if verify else "",
+        comparisons_read="samples" if compare and compare.reading == "samples" else "",
     )
 
 
@@ -97,9 +104,10 @@ class Calibration(BaseModel):
         return (
             self.key is not None
             and may_be(self.key.model, key.model)
-            and (self.key.encoder, self.key.prompts) == (key.encoder, key.prompts)
+            and (self.key.encoder, self.key.prompts, self.key.reading) == (key.encoder, key.prompts, key.reading)
             and key.comparing.items() <= self.key.comparing.items()
             and (not key.comparing or may_be(self.key.judge or self.key.model, key.judge or key.model))
+            and (not key.comparing or self.key.comparisons_read == key.comparisons_read)
         )
 
 

@@ -72,9 +72,14 @@ async def image_parts(images: ImageSource, image_ids: Sequence[str]) -> tuple[Im
 
 
 def messages(prompt: Prompt, *content: TextPart | ImagePart) -> tuple[Message, ...]:
-    """The prompt's system message, where it has one, and the user's: images first, question last."""
-    user = Message(content=content)
-    return (Message(role="system", content=(TextPart(text=prompt.system),)), user) if prompt.system else (user,)
+    """The prompt's system message, where it has one, its examples, and the user's message: images first, question
+    last."""
+    before = [Message(role="system", content=(TextPart(text=prompt.system),))] if prompt.system else []
+    for example in prompt.examples or ():
+        shown = [ImagePart(image_id=image.image_id, sha256=image.sha256) for image in example.images]
+        before.append(Message(content=(*shown, TextPart(text=example.text))))
+        before.append(Message(role="assistant", content=(TextPart(text=example.answer),)))
+    return (*before, Message(content=content))
 
 
 def spent(questions: Sequence[Asked]) -> dict[str, Any]:

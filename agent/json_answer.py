@@ -12,6 +12,8 @@ from fieldscope.agent.lmm.completion import one_line
 from fieldscope.agent.lmm.json_text import LONGEST, read_json
 from fieldscope.agent.types import Call
 from fieldscope.core.errors import ContextLengthError
+from fieldscope.prompts.forms import DEFAULTS, fill
+from fieldscope.prompts.prompt import Prompt
 
 STAGES = ("synthesize", "refine", "decompose", "joint")
 """The stages whose calls are made here."""
@@ -30,9 +32,17 @@ class Structured(NamedTuple, Generic[AnswerT]):
 
 
 async def ask_structured(
-    lmm: LMM, request: LMMRequest, schema: type[AnswerT], repairs: int, stage: str, *, grows: bool = False
+    lmm: LMM,
+    request: LMMRequest,
+    schema: type[AnswerT],
+    repairs: int,
+    stage: str,
+    *,
+    grows: bool = False,
+    prompt: Prompt | None = None,
 ) -> Structured[AnswerT]:
-    """Ask for a `schema`. An answer that can't be read is shown to the model with its error, at most `repairs` times.
+    """Ask for a `schema`. An answer that can't be read is shown to the model with its error, at most `repairs` times,
+    in the words of the `prompt` that the request was made with.
 
     A call that failed is not repeated: the model's client has tried that already. Raises what `ask` raises, but no
     `ContextLengthError` for a request that `grows` with what the model wrote, as every repair does.
@@ -40,6 +50,7 @@ async def ask_structured(
     request = request.model_copy(update={"json_schema": schema.model_json_schema()})
     calls: list[Call] = []
     faults: list[str] = []
+    repair_form = ((prompt and prompt.forms) or {}).get("repair", DEFAULTS["repair"])
     for repair in range(repairs + 1):
         try:
             answer = await ask(lmm, request)
@@ -58,7 +69,7 @@ async def ask_structured(
             fault = one_line(error)
             calls.append(Call(stage=stage, text=text, **answer.asked | {"state": "unknown", "error": fault}))
             faults.append(fault)
-            request = _with_fault(request, text, fault)
+            request = _with_fault(request, text, fill(repair_form, {"fault": fault}))
         else:
             calls.append(Call(stage=stage, text=text, **answer.asked))
             return Structured(value, tuple(calls), None)
@@ -92,5 +103,5 @@ def _read(response: LMMResponse, schema: type[AnswerT]) -> AnswerT:
 def _with_fault(request: LMMRequest, text: str, fault: str) -> LMMRequest:
     """The conversation goes on: what the model said, and what is wrong with it."""
     said = Message(role="assistant", content=(TextPart(text=text),))
-    wrong = Message(content=(TextPart(text=f"the answer was not right json: {fault}. answer again as json."),))
+    wrong = Message(content=(TextPart(text=fault),))
     return request.model_copy(update={"messages": (*request.messages, said, wrong)})

@@ -7,23 +7,22 @@ from collections.abc import Sequence
 
 from fieldscope.agent.types import Instruction, Synthesis
 from fieldscope.core.types import Query
+from fieldscope.prompts.prompt import Prompt
 from fieldscope.retrieval.encoder import query_text
 
-THE_CHANGE = "the change is missing."
-"""What is wrong where the reference image shows all that is asked for already, as the model reads it."""
 
-
-def request_text(query: Query, caption: str = "") -> str:
-    """The whole request for a model that thinks about it. `caption` says in words what the reference image shows.
+def request_text(query: Query, caption: str, prompt: Prompt) -> str:
+    """The whole request for a model that thinks about it, in the forms of its prompt. `caption` says in words what the
+    reference image shows.
 
     All three kinds lead to the same structured answers, as in ImageScope (arXiv 2503.10166).
     """
     if query.reference_image is not None:
-        return f'reference: "{caption}". change: "{query.text}".'
+        return prompt.form("composed", caption=caption, query=query.text)
     if query.dialogue:
-        rounds = " ".join(f"q: {turn.question} a: {turn.answer}." for turn in query.dialogue)
-        return f"dialogue: {query.text}. {rounds}"
-    return f'query: "{query.text}".'
+        rounds = (prompt.form("round", question=turn.question, answer=turn.answer) for turn in query.dialogue)
+        return prompt.form("dialogue", query=query.text, rounds=prompt.form("separator").join(rounds))
+    return prompt.form("text", query=query.text)
 
 
 def description(query: Query, synthesis: Synthesis | None) -> str:
@@ -36,11 +35,18 @@ def comparison_text(query: Query, synthesis: Synthesis | None) -> str:
     return query.text if query.reference_image is not None else description(query, synthesis)
 
 
-def instructions_text(instructions: Sequence[Instruction]) -> str:
-    """Numbered instructions, with the request's words behind each."""
-    return " ".join(
-        f'{number}. {instruction.type}: {instruction.text} ("{instruction.words}").'
-        for number, instruction in enumerate(instructions, start=1)
+def asked_text(query: Query, synthesis: Synthesis | None) -> str:
+    """What is asked for as one text: a text query in its own words, whatever was made of them; other requests as they
+    were thought out."""
+    plain = query.reference_image is None and not query.dialogue
+    return query.text if plain else description(query, synthesis)
+
+
+def instructions_text(instructions: Sequence[Instruction], prompt: Prompt) -> str:
+    """Numbered instructions, with the request's words behind each, in the forms of their prompt."""
+    return prompt.form("separator").join(
+        prompt.form("instruction", number=str(number), type=each.type, text=each.text, words=each.words)
+        for number, each in enumerate(instructions, start=1)
     )
 
 

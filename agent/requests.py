@@ -9,9 +9,10 @@ from fieldscope.agent.call import messages
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
 from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.query_text import instructions_text, request_text
-from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer, SynthesisAnswer
+from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer, StatedAnswer, SynthesisAnswer
 from fieldscope.agent.strategies.settings import Compare, Decompose, Explain, Joint, Synthesize, Verify
 from fieldscope.agent.types import Instruction, Predicate
+from fieldscope.core.errors import ConfigError
 from fieldscope.core.types import Query
 from fieldscope.prompts.prompt import Prompt
 
@@ -24,24 +25,29 @@ def caption_request(reference: ImagePart, settings: Synthesize) -> LMMRequest:
 def synthesis_request(query: Query, caption: str, settings: Synthesize) -> LMMRequest:
     """What must a match show? `caption` describes the reference image, where the query has one."""
     schema = SynthesisAnswer.model_json_schema()
-    return _request(settings.prompt, settings, schema=schema, request=request_text(query, caption))
+    return _request(settings.prompt, settings, schema=schema, request=request_text(query, caption, settings.prompt))
 
 
 def refinement_request(query: Query, caption: str, earlier: str, fault: str, settings: Synthesize) -> LMMRequest:
     """The same in a later round: `earlier` is the description of the round before, `fault` what was wrong with it."""
-    values = {"request": request_text(query, caption), "earlier": earlier, "wanting": fault}
+    values = {"request": request_text(query, caption, settings.again), "earlier": earlier, "wanting": fault}
     return _request(settings.again, settings, schema=SynthesisAnswer.model_json_schema(), **values)
 
 
 def predicates_request(instructions: Sequence[Instruction], settings: Decompose) -> LMMRequest:
     """Which yes/no questions follow from the instructions?"""
     schema = PredicatesAnswer.model_json_schema()
-    return _request(settings.prompt, settings, schema=schema, instructions=instructions_text(instructions))
+    return _request(
+        settings.prompt, settings, schema=schema, instructions=instructions_text(instructions, settings.prompt)
+    )
 
 
 def joint_request(predicates: Sequence[Predicate], image: ImagePart, settings: Joint) -> LMMRequest:
     """All questions about one image at once, numbered from 1."""
-    questions = " ".join(f"{number}. {predicate.question}" for number, predicate in enumerate(predicates, start=1))
+    questions = settings.prompt.form("separator").join(
+        settings.prompt.form("question", number=str(number), question=predicate.question)
+        for number, predicate in enumerate(predicates, start=1)
+    )
     return _request(settings.prompt, settings, image, schema=AnswersAnswer.model_json_schema(), questions=questions)
 
 
@@ -50,17 +56,49 @@ def reason_request(image: ImagePart, description: str, settings: Explain) -> LMM
     return _request(settings.prompt, settings, image, query=description)
 
 
-def question(predicate: Predicate, image: ImagePart, settings: Verify) -> LMMRequest:
-    """The request for one question about one image: image first, so that a server caches it for the next question."""
+SAMPLED_AT = 1.0
+"""The temperature of plain answers whose share is taken: the one at which they follow the model's probabilities."""
+
+THOUGHT_AT = 0.7
+"""The temperature of several thoughts about one question, as in self-consistency (Wang et al. 2022, arXiv
+2203.11171)."""
+
+
+def question(predicate: Predicate, image: ImagePart, settings: Verify, sample: int = 0) -> LMMRequest:
+    """The request for one question about one image: image first, so that a server caches it for the next question.
+    `sample` numbers the answers where several are drawn."""
     whole = settings.whole_query if predicate.kind == "query" else None
     prompt = whole or settings.prompt
     text = predicate.question if whole else prompt.render(question=predicate.question)
     return LMMRequest(
         messages=messages(prompt, image, TextPart(text=text)),
-        max_tokens=settings.max_tokens,
-        top_logprobs=settings.top_logprobs,
+        max_tokens=settings.answer_tokens,
+        temperature=SAMPLED_AT if settings.mode == "samples" else 0.0,
+        sample=sample,
+        top_logprobs=settings.top_logprobs if settings.mode == "logprobs" else 0,
+        json_schema=StatedAnswer.model_json_schema() if settings.mode == "stated" else None,
         answer_after=settings.answer_after,
         extra_body=settings.extra_body,
+    )
+
+
+def reasoned_question(predicate: Predicate, image: ImagePart, settings: Verify, sample: int = 0) -> LMMRequest:
+    """The same, but the model says what it sees before it answers. Raises `ConfigError` where the settings let it
+    think about no such question."""
+    reason = settings.reason
+    prompt = reason.prompt_for(predicate.kind) if reason else None
+    if reason is None or prompt is None:
+        raise ConfigError("the strategy has no prompt to think about this question; add it to `verify.reason`")
+    words = {"query": predicate.words or predicate.question, "question": predicate.question}
+    text = prompt.render(**{name: words[name] for name in prompt.variables})
+    return LMMRequest(
+        messages=messages(prompt, image, TextPart(text=text)),
+        max_tokens=reason.max_tokens,
+        temperature=THOUGHT_AT if reason.thoughts > 1 else 0.0,
+        sample=sample,
+        top_logprobs=settings.top_logprobs if settings.mode == "logprobs" else 0,
+        answer_after=prompt.answer_after,
+        extra_body=reason.extra_body,
     )
 
 
@@ -75,13 +113,14 @@ def which_is_best(
     named = settings.mode != "walk"
     content: list[TextPart | ImagePart] = []
     if reference is not None:
-        content += [TextPart(text="reference:"), reference] if named else [reference]
+        content += [TextPart(text=prompt.form("reference")), reference] if named else [reference]
     for letter, image in zip(LETTERS, shown, strict=False):
-        content += [TextPart(text=f"{letter}:"), image] if named else [image]
+        name = prompt.form("candidate", letter=letter, capital=letter.upper())
+        content += [TextPart(text=name), image] if named else [image]
     question = TextPart(text=prompt.render(query=description))
     return LMMRequest(
         messages=messages(prompt, *content, question),
-        max_tokens=1,
+        max_tokens=settings.answer_tokens,
         top_logprobs=settings.top_logprobs,
         extra_body=settings.extra_body,
     )

@@ -100,6 +100,12 @@ class AnswersAnswer(_Answer):
     answers: Annotated[tuple[YesNo, ...], Field(min_length=1, max_length=MAX_ENTRIES)]
 
 
+class StatedAnswer(_Answer):
+    """The answer to a prompt whose `answer` is `probability`: how probable it is that the answer is yes, 0 to 1."""
+
+    probability: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+
+
 def _inline(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     if "$ref" in node:
         return _inline(definitions[node["$ref"].rpartition("/")[2]], definitions)

@@ -67,8 +67,10 @@ class RerankState(RerankInput):
 
 class VerifyTask(_Begun):
     """Questions about one image: all that a verify task can see. The first leads, so that a server that caches
-    prefixes reads the image once; the others follow together. A `joint` task asks all of them in one call."""
+    prefixes reads the image once; the others follow together. A `joint` task asks all of them in one call. `query` is
+    what is asked for, for prompts that also name it."""
 
+    query: str = ""
     predicates: tuple[Predicate, ...]
     image_id: str
     joint: bool = False

@@ -9,7 +9,7 @@ from operator import itemgetter
 from pydantic import BaseModel, ConfigDict
 
 from fieldscope.agent.posterior import latest
-from fieldscope.agent.types import Asked, Comparison, RankedCandidate, RerankResult, Verdict
+from fieldscope.agent.types import Asked, Comparison, Draw, RankedCandidate, RerankResult, Verdict
 from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name
@@ -97,7 +97,9 @@ def stage_costs(result: RerankResult) -> tuple[StageCost, ...]:
     asked: dict[str, list[Asked]] = {}
     for call in result.calls:
         asked.setdefault(call.stage, []).append(call)
-    asked["verify"] = [verdict for verdict in result.verdicts if not verdict.joint]
+    verified = [call for verdict in result.verdicts for call in verdict.calls]
+    asked["verify"] = [call for call in verified if not is_thought(call)]
+    asked["reason"] = [call for call in verified if is_thought(call)]
     asked["compare"] = list(result.comparisons)
     asked["explain"] = list(result.reasons)
     moved = _moved_by_stage(result)
@@ -109,9 +111,15 @@ def stage_costs(result: RerankResult) -> tuple[StageCost, ...]:
     return (*costs, StageCost(stage="rank", usage=Usage(), moved=moved["rank"]))
 
 
+def is_thought(question: Asked) -> bool:
+    """Whether it is one of the calls of a verdict that thought first."""
+    return isinstance(question, Draw) and question.reasoned
+
+
 def error_counts(result: RerankResult) -> dict[str, int]:
     """Why calls gave no answer, and how often; the most frequent first."""
-    everything = chain(result.calls, result.verdicts, result.comparisons, result.reasons)
+    verified = (asked for verdict in result.verdicts for asked in verdict.draws or (verdict,))
+    everything = chain(result.calls, verified, result.comparisons, result.reasons)
     reasons = [question.error or "no reason given" for question in everything if question.state == "unknown"]
     return {reason: reasons.count(reason) for reason in sorted(set(reasons), key=lambda r: (-reasons.count(r), r))}
 

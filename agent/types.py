@@ -85,11 +85,33 @@ class Asked(_Record):
     cached: bool = False
 
 
+class Draw(Asked):
+    """One of several calls that a verdict was made of. `sample` numbers calls of one kind.
+
+    A `reasoned` one thought first: `thought` is what it said before its answer. `p_yes` is what its log-probabilities
+    give; where there are none, `says` is what its words say. Both are None unless answered.
+    """
+
+    sample: int = 0
+    reasoned: bool = False
+    thought: str = ""
+    answer: str = ""
+    p_yes: float | None = None
+    says: Literal["yes", "no"] | None = None
+
+
 class Verdict(Asked):
     """What the model said about one predicate on one image.
 
-    `p_yes` and `p_expected` lie strictly between 0 and 1 and are None unless answered. A `joint` verdict was given
-    together with others in one structured answer; that answer's cost is a `Call` of its own.
+    `p_yes` and `p_expected` lie strictly between 0 and 1 and are None unless answered. `mode` says how P(yes) was read:
+    from the log-probabilities of the answer's token (`logprobs`), as the share of plain answers (`samples`), or as the
+    model stated it (`stated`); it is None where nothing was asked, and in runs of earlier versions. `thought` is what
+    the model said or thought before its answer, of several thoughts the first one that led to an answer; `reasoned`
+    says that it thought because the strategy asked it to. `draws` are the calls where the verdict took more than one,
+    or a reasoned one: cost and state of the verdict are theirs together.
+
+    A `joint` verdict was given together with others in one structured answer; that answer's cost is a `Call` of its
+    own.
     """
 
     predicate: str
@@ -98,6 +120,15 @@ class Verdict(Asked):
     p_expected: float | None = None
     answer: str = ""
     joint: bool = False
+    mode: Literal["logprobs", "samples", "stated"] | None = None
+    reasoned: bool = False
+    thought: str = ""
+    draws: tuple[Draw, ...] = ()
+
+    @property
+    def calls(self) -> tuple[Asked, ...]:
+        """The questions to the model that it took; none for a joint verdict."""
+        return () if self.joint else self.draws or (self,)
 
 
 class Comparison(Asked):
@@ -105,12 +136,14 @@ class Comparison(Asked):
 
     `shown` are the image ids in the order in which they were shown (a composed query's reference image comes before
     them and is not among them); `probabilities` are P(best) along `shown`, which sum to 1, or P(yes) of a single one,
-    and are empty unless answered.
+    and are empty unless answered. `mode` says how they were read: from log-probabilities, or from one plain choice
+    (`samples`).
     """
 
     shown: tuple[str, ...]
     probabilities: tuple[float, ...] = ()
     answer: str = ""
+    mode: Literal["logprobs", "samples"] | None = None
 
 
 class Reason(Asked):
@@ -190,7 +223,7 @@ class RerankResult(_Record):
         """Every question that cost a call, whatever became of it."""
         questions: tuple[Asked, ...] = (
             *self.calls,
-            *(verdict for verdict in self.verdicts if not verdict.joint),
+            *(call for verdict in self.verdicts for call in verdict.calls),
             *self.comparisons,
             *self.reasons,
         )

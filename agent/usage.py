@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Self
 
-from fieldscope.agent.types import Asked, Call, Comparison, Reason
+from fieldscope.agent.types import Asked, Call, Comparison, Draw, Reason
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ def call_name(question: Asked) -> str:
     """The name under which calls of the question's kind are counted: `synthesize`, `verify`, `compare`, ..."""
     if isinstance(question, Call):
         return question.stage
+    if isinstance(question, Draw) and question.reasoned:
+        return "reason"
     return "compare" if isinstance(question, Comparison) else "explain" if isinstance(question, Reason) else "verify"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 
-from fieldscope.agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict
+from fieldscope.agent.types import Asked, Call, Comparison, Draw, Reason, RerankResult, Verdict
 from fieldscope.agent.usage import call_name
 from fieldscope.core.errors import LMMError
 
@@ -113,7 +113,7 @@ def _judges(question: Asked) -> bool:
     """Whether it is about candidates' relevance."""
     if isinstance(question, Call):
         return question.stage == "joint"
-    return isinstance(question, Verdict | Comparison)
+    return isinstance(question, Verdict | Draw | Comparison)
 
 
 def _answered(questions: Iterable[Asked]) -> bool:

@@ -150,7 +150,11 @@ def test_a_wheel_installs_nothing_outside_its_package(installed: Path) -> None:
     version = PROJECT["project"]["version"]
     allowed = ("fieldscope/", f"fieldscope-{version}.dist-info/")
     assert [file for file in files if not file.startswith(allowed)] == ["../../../bin/fieldscope"]
-    for name in ("fieldscope/py.typed", "fieldscope/agent/strategies/agent.yaml", "fieldscope/prompts/explain.md"):
+    for name in (
+        "fieldscope/py.typed",
+        "fieldscope/agent/strategies/agent.yaml",
+        "fieldscope/prompts/fieldnotes/explain.md",
+    ):
         assert name in files
 
 

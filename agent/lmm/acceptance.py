@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
 from fieldscope.agent.lmm.json_text import read_json
 from fieldscope.agent.lmm.logprobs import logprobs_fault
-from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer, SynthesisAnswer
+from fieldscope.agent.lmm.thinking import is_marked
+from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer, StatedAnswer, SynthesisAnswer
 from fieldscope.core.fingerprint import canonical_json
 
 _FILTERED = {
@@ -23,7 +24,7 @@ def fault(request: LMMRequest, response: LMMResponse) -> str | None:
     """Why a response, new or remembered, is no answer to the request; None where it is one.
 
     It is none where a filter stopped it, where its log-probabilities are missing or can't be any, where its JSON can't
-    be read, and where it is empty.
+    be read, where it is empty, and where it ends before the text after which the answer was to start.
     """
     if was_filtered(response.finish_reason):
         return f"a content filter stopped the answer (it ended with {response.finish_reason!r})"
@@ -35,8 +36,12 @@ def fault(request: LMMRequest, response: LMMResponse) -> str | None:
             read_json(response.text, schema)
         except ValueError as error:
             return f"the answer can't be read as JSON: {error}"
-    if not request.top_logprobs and not response.text.strip():
+    if request.top_logprobs:
+        return None
+    if not response.text.strip():
         return "the answer is empty"
+    if request.answer_after is not None and not (response.thought or is_marked(response.text, request.answer_after)):
+        return f"the answer does not contain {request.answer_after!r}"
     return None
 
 
@@ -52,5 +57,5 @@ class _AnyObject(BaseModel):
 @cache
 def _schemas() -> dict[str, type[BaseModel]]:
     """The models that read answers, by the schema that a request carries."""
-    models: tuple[type[BaseModel], ...] = (AnswersAnswer, PredicatesAnswer, SynthesisAnswer)
+    models: tuple[type[BaseModel], ...] = (AnswersAnswer, PredicatesAnswer, StatedAnswer, SynthesisAnswer)
     return {canonical_json(model.model_json_schema()): model for model in models}

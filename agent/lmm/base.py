@@ -39,8 +39,9 @@ class LMMRequest(_Record):
     """Everything that decides a model's answer, and so everything that its cache key is made of.
 
     `top_logprobs` (0 to 20) asks for the answer token's log-probabilities; `json_schema` for a structured answer;
-    `answer_after` is the text after which the answer starts, for models that think aloud first; `sample` tells
-    repeated draws of one request apart; `extra_body` is passed through to an OpenAI-compatible server.
+    `answer_after` is the text after which the answer starts, for models that think aloud first: where it begins a
+    line, the last such line counts; `sample` tells repeated draws of one request apart; `extra_body` is passed through
+    to an OpenAI-compatible server.
     """
 
     messages: tuple[Message, ...]
@@ -94,14 +95,18 @@ class Tokens(_Record):
 
 class LMMResponse(_Record):
     """A model's answer. `answer_logprobs` are the alternatives at the answer's first token, most probable first
-    (empty where none were asked for or the server gave none); `latency` is in seconds."""
+    (empty where none were asked for or the server gave none); `latency` is in seconds. `thought` is what the model
+    thought aloud before its answer, in the server's reasoning field or between marks such as `<think>`. `adapted` says
+    what of the request the server did not take (`fieldscope.agent.lmm.server_profile`)."""
 
     text: str
+    thought: str = ""
     answer_logprobs: tuple[TokenLogprob, ...] = ()
     usage: Tokens = Tokens()
     finish_reason: str = "stop"
     latency: float = 0.0
     cached: bool = False
+    adapted: tuple[str, ...] = ()
 
 
 class LMM(Protocol):

@@ -17,7 +17,7 @@ from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Tok
 from fieldscope.agent.lmm.chat_body import Alternative, ChatMessage, Completion, ModelList, Position
 from fieldscope.agent.lmm.failure import failure_in
 from fieldscope.agent.lmm.logprobs import gathered, logprobs_fault
-from fieldscope.agent.lmm.thinking import SWITCH_OFF, Thought, answer_start, ends_thinking, split_thought
+from fieldscope.agent.lmm.thinking import SWITCH_OFF, Thought, answer_start, ends_thinking, is_marked, split_thought
 from fieldscope.agent.lmm.yes_no import MIN_MASS, answer_position, finish_words
 from fieldscope.core.errors import LMMResponseError, LMMServerError
 
@@ -41,6 +41,7 @@ def read_completion(body: str, request: LMMRequest, latency: float) -> LMMRespon
     counts = completion.usage
     return LMMResponse(
         text=said.answer,
+        thought=said.thought.strip(),
         answer_logprobs=(
             _answer_logprobs(choice.logprobs.positions if choice.logprobs else [], said, request)
             if request.top_logprobs
@@ -171,8 +172,8 @@ def _answer_logprobs(positions: Sequence[Position], said: Thought, request: LMMR
             f"tokens ({one_line(''.join(tokens), 40)!r}): if the model thinks first, {SWITCH_OFF}"
         )
     marker = request.answer_after
-    if marker is not None and ends_thinking(marker) and (said.thought or start):
-        marker = None  # it was behind the thought, and the answer alone is left
+    if marker is not None and (said.thought or start) and (ends_thinking(marker) or not is_marked(said.answer, marker)):
+        marker = None  # it was behind the thought, or left out after it, and the answer alone is left
     index = answer_position(tokens[start:], marker)
     if index is None:
         return ()

@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from fieldscope.agent.lmm.image_encoding import ImageEncoding, ImageFormat
 from fieldscope.core.fingerprint import fingerprint_files
 
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
 """What a checkpoint is loaded from, and so what its identity is made of. Pickled weights are not among them."""
 
-_TOLD = re.compile(r"(?P<named>openai:.*#png(?:<=\d+)?)#[^#]+", re.DOTALL)
+_SENT = r"#(?:png|jpeg\d+)(?:<=\d+)?(?:,?<=\d+px)?"
+_TOLD = re.compile(rf"(?P<named>openai:.*{_SENT})#[^#]+", re.DOTALL)
+_NAMED = re.compile(rf"(?P<model>openai:.*){_SENT}", re.DOTALL)
 
 
 def local_identity(folder: Path, dtype: str) -> str:
@@ -21,11 +24,18 @@ def local_identity(folder: Path, dtype: str) -> str:
 
 
 def server_identity(
-    model: str, revision: str | None = None, max_side: int | None = None, facts: Mapping[str, str] | None = None
+    model: str,
+    revision: str | None = None,
+    max_side: int | None = None,
+    facts: Mapping[str, str] | None = None,
+    max_pixels: int | None = None,
+    image_format: ImageFormat = "png",
 ) -> str:
-    """The identity of a model behind a server: its name, the user's `revision`, how images are sent (PNG, at most
-    `max_side` pixels a side), and the `facts` that the server tells of it (`fieldscope.agent.lmm.server_facts`)."""
-    named = f"openai:{model}" + (f"@{revision}" if revision else "") + (f"#png<={max_side}" if max_side else "#png")
+    """The identity of a model behind a server: its name, the user's `revision`, how images are sent
+    (`fieldscope.agent.lmm.image_encoding`), and the `facts` that the server tells of it
+    (`fieldscope.agent.lmm.server_facts`)."""
+    sent = ImageEncoding(image_format, max_side, max_pixels).name
+    named = f"openai:{model}" + (f"@{revision}" if revision else "") + f"#{sent}"
     known = ",".join(f"{name}={value}" for name, value in (facts or {}).items())
     return f"{named}#{known}" if known else named
 
@@ -35,6 +45,13 @@ def named_identity(identity: str) -> str:
     other identity as it is."""
     match = _TOLD.fullmatch(identity)
     return match["named"] if match else identity
+
+
+def sent_otherwise(identity: str) -> str:
+    """The identity without what the server tells of the model and without how images are sent to it; any other
+    identity as it is."""
+    match = _NAMED.fullmatch(named_identity(identity))
+    return match["model"] if match else identity
 
 
 def may_be(recorded: str | None, identity: str | None) -> bool:

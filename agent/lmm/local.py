@@ -23,7 +23,7 @@ from fieldscope.agent.lmm.checkpoint import load_checkpoint
 from fieldscope.agent.lmm.logprobs import gathered
 from fieldscope.agent.lmm.pixels import load_pixels
 from fieldscope.agent.lmm.prefix import PrefixCache, States, join, split
-from fieldscope.agent.lmm.thinking import split_thought
+from fieldscope.agent.lmm.thinking import Thought, split_thought
 from fieldscope.agent.lmm.yes_no import answer_position, finish_words
 from fieldscope.core.errors import FieldscopeError, LMMRequestError, LMMResponseError, first_line
 from fieldscope.core.types import ImageSource
@@ -281,8 +281,10 @@ class LocalLMM:
     def _responses(self, prompts: Sequence[_Prompt], tokens: _Tokens, seconds: float) -> Iterator[LMMResponse]:
         for row, (prompt, length) in enumerate(zip(prompts, tokens.prompt_lengths, strict=True)):
             ids, ended = self._cut(tokens.ids[row])
+            said = _without_thought(self._tokenizer.decode(ids, skip_special_tokens=True))
             yield LMMResponse(
-                text=_without_thought(self._tokenizer.decode(ids, skip_special_tokens=True)),
+                text=said.answer,
+                thought=said.thought.strip(),
                 answer_logprobs=self._alternatives(prompt.request, ids, row, tokens.logits),
                 usage=Tokens(prompt_tokens=length, completion_tokens=len(ids)),
                 finish_reason="stop" if ended else "length",
@@ -324,10 +326,10 @@ def open_checkpoint(argument: str, options: LMMOptions) -> LocalLMM:
     return LocalLMM.from_path(argument, options.images)
 
 
-def _without_thought(text: str) -> str:
-    """The answer alone; all of a text that ends before the answer."""
+def _without_thought(text: str) -> Thought:
+    """The answer apart from its thought; a text that ends before the answer is all answer."""
     said = split_thought(text)
-    return said.answer if said.finished else text
+    return said if said.finished else Thought("", text)
 
 
 def _shape(request: LMMRequest) -> tuple[object, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 _MARKS = (
@@ -52,6 +53,28 @@ def split_thought(text: str) -> Thought:
     for opening, _ in _MARKS:
         thought = thought.strip().removeprefix(opening)
     return Thought(thought, answer)
+
+
+def marked_line(text: str, marker: str) -> tuple[int, int] | None:
+    """Where the last line of a text that begins with the marker starts, and where the marker ends, in whatever case and
+    whatever Markdown surrounds it. None where no line begins with it.
+
+    A thought may quote the marker ("I must end with Answer: yes or Answer: no"), but hardly at the start of a line.
+    """
+    lines = list(_marked(marker.strip()).finditer(text.translate(_SPACES))) if marker.strip() else []
+    return lines[-1].span() if lines else None
+
+
+def is_marked(text: str, marker: str) -> bool:
+    """Whether the marker is anywhere in a text."""
+    return marker in text or marked_line(text, marker) is not None
+
+
+@lru_cache(maxsize=64)
+def _marked(words: str) -> re.Pattern[str]:
+    colon = r"[*_`]*\s*:" if words.endswith(":") else ""
+    written = rf"^[ \t>#*_`-]*{re.escape(words.removesuffix(':'))}{colon}[\s*_`]*"
+    return re.compile(written, re.IGNORECASE | re.MULTILINE)
 
 
 def ends_thinking(marker: str) -> bool:

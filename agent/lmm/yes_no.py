@@ -16,7 +16,7 @@ from typing import Literal
 
 from fieldscope.agent.lmm.base import TokenLogprob
 from fieldscope.agent.lmm.logprobs import distinct, logprobs_fault
-from fieldscope.agent.lmm.thinking import split_thought
+from fieldscope.agent.lmm.thinking import ends_thinking, marked_line, split_thought
 
 MAX_LOG_ODDS = 12.0
 """Log-odds are clamped to this on both sides, so P lies within 6e-6 of 0 and 1 and never on them."""
@@ -138,26 +138,39 @@ def _in_pieces(half_word: tuple[str, float], words: str) -> str:
 def answer_position(tokens: Sequence[str], answer_after: str | None = None) -> int | None:
     """Index of the token that the answer starts with, in the tokens of a generated text.
 
-    That is the first token with more than white space in it, of what follows the first `answer_after`, or else of
-    what follows any thinking. None where there is no such token.
+    That is the first token with more than white space in it, of what follows any thinking. With `answer_after` it is
+    that of what follows this text: in the last line that begins with it, or else at its first place. A model that
+    thought may leave it out. None where there is no such token.
     """
     text = "".join(tokens)
-    if answer_after is not None:
-        found = text.find(answer_after)
-        if found < 0:
-            return None
-        start = found + len(answer_after)
-    else:
-        said = split_thought(text)
-        if not said.finished:
-            return None
-        start = len(text) - len(said.answer)
+    start = _answer_start(text, answer_after)
+    if start is None:
+        return None
     end = 0
     for index, token in enumerate(tokens):
         end += len(token)
         if end > start and token[-(end - start) :].strip(_WORD_MARKS + string.whitespace):
             return index
     return None
+
+
+def _answer_start(text: str, answer_after: str | None) -> int | None:
+    """Index of the character with which the answer starts."""
+    if answer_after is not None and ends_thinking(answer_after):
+        found = text.find(answer_after)
+        return found + len(answer_after) if found >= 0 else None
+    said = split_thought(text)
+    if not said.finished:
+        return None
+    start = len(text) - len(said.answer)
+    if answer_after is None:
+        return start
+    if line := marked_line(said.answer, answer_after):
+        return start + line[1]
+    found = said.answer.find(answer_after)
+    if found >= 0:
+        return start + found + len(answer_after)
+    return start if said.thought else None
 
 
 def finish_words(

@@ -12,6 +12,8 @@ from fieldscope.agent.posterior import Belief, believe, latest
 from fieldscope.agent.query_text import mentions
 from fieldscope.agent.state import Next, RerankState
 from fieldscope.agent.strategies.settings import Refine
+from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.core.errors import ConfigError
 
 _CLEAR = 0.8  # P beyond which a verdict counts as clear
 _FEW = 10  # answers below which a predicate is not judged
@@ -31,7 +33,7 @@ def assess(state: RerankState, context: Context) -> Next:
         "contradicted": contradicted(state),
         "separates_nothing": [p.id for k, p in enumerate(belief.predicates) if _same_for_all(belief, k)],
     }
-    fault = worst_fault(belief, state, refine)
+    fault = fault_text(kind, strategy) if (kind := worst_fault(belief, state, refine)) else ""
     over = state.round >= refine.rounds or context.account.empty() is not None
     again = bool(fault) and not over
     events = [state.event("assessed", {**findings, "wanting": fault, "again": again})]
@@ -50,14 +52,22 @@ def assess(state: RerankState, context: Context) -> Next:
 
 
 def worst_fault(belief: Belief, state: RerankState, refine: Refine) -> str:
-    """The worst fault, in words for the model; empty where there is none."""
+    """The form that words the worst fault; empty where there is none."""
     if separates_nothing(belief):
-        return "a question does not tell the images apart."
+        return "indistinct"
     if contradicted(state) > _CONTRADICTED:
-        return "the answers contradict each other."
+        return "contradiction"
     if int((belief.p_match > 0.5).sum()) < refine.fewest:
-        return "too few images match."
+        return "few"
     return ""
+
+
+def fault_text(kind: str, strategy: Strategy) -> str:
+    """A fault in words for the model that thinks again, as its prompt has them. Raises `ConfigError` for a strategy
+    without a synthesis."""
+    if strategy.synthesize is None:
+        raise ConfigError(f"strategy {strategy.name!r} has no stage `synthesize`; add it to the strategy")
+    return strategy.synthesize.again.form(kind)
 
 
 def contradicted(state: RerankState) -> float:

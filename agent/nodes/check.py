@@ -12,10 +12,11 @@ from typing import Any
 
 from fieldscope.agent.call import image_parts, one_line, spent
 from fieldscope.agent.context import Context
+from fieldscope.agent.nodes.assess import fault_text
 from fieldscope.agent.nodes.verify import judge
-from fieldscope.agent.query_text import THE_CHANGE, own_words
+from fieldscope.agent.query_text import asked_text, own_words
 from fieldscope.agent.state import Next, RerankState
-from fieldscope.agent.types import Asked, Call, Predicate, Verdict
+from fieldscope.agent.types import Asked, Call, Draw, Predicate, Verdict
 from fieldscope.core.errors import ImageError
 from fieldscope.core.types import Query
 
@@ -28,13 +29,18 @@ async def check(state: RerankState, context: Context) -> Next:
     lmm = context.model(strategy.check.asks) if strategy.check else lmm
     if state.query.reference_image is None or not state.predicates:
         return Next("plan")
+    settings = settings.about(asked_text(state.query, state.synthesis))
     parts = [predicate for predicate in state.predicates if predicate.kind != "query"]
     try:
         (image,) = await image_parts(context.resources.images, [state.query.reference_image])
     except ImageError as error:
         return Next("plan", {"trace": (state.event("checked", {"round": state.round, "error": one_line(error)}),)})
     verdicts = await asyncio.gather(*(judge(lmm, predicate, image, settings) for predicate in parts))
-    calls = tuple(_call(predicate, verdict) for predicate, verdict in zip(parts, verdicts, strict=True))
+    calls = tuple(
+        _call(predicate, asked)
+        for predicate, verdict in zip(parts, verdicts, strict=True)
+        for asked in verdict.draws or (verdict,)
+    )
     holds = {verdict.predicate: verdict.p_expected for verdict in verdicts if verdict.p_expected is not None}
     untrue = [p for p in parts if holds.get(p.id, 1.0) < 0.5 and not _of_the_change(p, state.query)]
     unchanged = len(holds) == len(parts) > 0 and min(holds.values()) >= 0.5
@@ -54,7 +60,7 @@ async def check(state: RerankState, context: Context) -> Next:
         "trace": (state.event("checked", said),),
     }
     if again:
-        update |= {"round": state.round + 1, "fault": THE_CHANGE}
+        update |= {"round": state.round + 1, "fault": fault_text("unchanged", strategy)}
     return Next("synthesize" if again else "plan", update)
 
 
@@ -63,6 +69,6 @@ def _of_the_change(predicate: Predicate, query: Query) -> bool:
     return not predicate.words or bool(own_words(predicate.words, query))
 
 
-def _call(predicate: Predicate, verdict: Verdict) -> Call:
-    asked = verdict.model_dump(include=set(Asked.model_fields))
-    return Call(stage="check", text=f"{predicate.question} {verdict.answer}".strip(), **asked)
+def _call(predicate: Predicate, said: Verdict | Draw) -> Call:
+    asked = said.model_dump(include=set(Asked.model_fields))
+    return Call(stage="check", text=f"{predicate.question} {said.answer}".strip(), **asked)

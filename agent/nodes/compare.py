@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fieldscope.agent.call import Answer, ask, image_parts, one_line
 from fieldscope.agent.context import Context
 from fieldscope.agent.lmm.base import LMM, ImagePart, TokenLogprob
 from fieldscope.agent.lmm.choice import choose
+from fieldscope.agent.lmm.plain_answer import plain_letter, plain_yes_no, smoothed
 from fieldscope.agent.lmm.yes_no import p_yes
 from fieldscope.agent.requests import which_is_best
 from fieldscope.agent.state import CompareTask
 from fieldscope.agent.strategies.settings import Compare
 from fieldscope.agent.types import Comparison
+from fieldscope.agent.verdicts import one_line_of
 from fieldscope.core.errors import ImageError
 
 
@@ -25,16 +27,21 @@ async def judge_order(
     """Ask, and read P(best) of each that is shown (of a single one P(yes)). A call that fails and an answer that can't
     be read are unknown."""
     answer = await ask(lmm, which_is_best(shown, reference, description, settings))
-    return comparison_of(answer, tuple(image.image_id for image in shown))
+    return comparison_of(answer, tuple(image.image_id for image in shown), settings.reading)
 
 
-def comparison_of(answer: Answer, shown: tuple[str, ...]) -> Comparison:
+def comparison_of(
+    answer: Answer, shown: tuple[str, ...], mode: Literal["logprobs", "samples"] = "logprobs"
+) -> Comparison:
     """What an answer says about the images (ids) that were shown."""
-    known: dict[str, Any] = {"shown": shown, **answer.asked}
+    known: dict[str, Any] = {"shown": shown, "mode": mode, **answer.asked}
     if answer.response is None:
         return Comparison(**known)
     known["answer"] = answer.response.text
-    probabilities, reason = _read(answer.response.answer_logprobs, len(shown))
+    if mode == "logprobs":
+        probabilities, reason = _read(answer.response.answer_logprobs, len(shown))
+    else:
+        probabilities, reason = _read_choice(answer.response.text, len(shown))
     if not probabilities:
         return Comparison(**known | {"state": "unknown", "error": reason})
     return Comparison(**known, probabilities=probabilities)
@@ -71,6 +78,19 @@ def _read(logprobs: Sequence[TokenLogprob], shown: int) -> tuple[tuple[float, ..
         return () if read.p_yes is None else (read.p_yes,), read.reason
     choice = choose(logprobs, shown)
     return choice.probabilities, choice.reason
+
+
+def _read_choice(text: str, shown: int) -> tuple[tuple[float, ...], str | None]:
+    """One plain choice, smoothed: of two images the chosen one is the best with probability 3/4."""
+    if shown == 1:
+        said = plain_yes_no(text)
+        place = None if said is None else ("yes", "no").index(said)
+    else:
+        place = plain_letter(text, shown)
+    if place is None:
+        return (), f"the answer names none of the choices: {one_line_of(text)!r}; reword the prompt"
+    shares = smoothed([int(choice == place) for choice in range(max(shown, 2))])
+    return (shares if shown > 1 else shares[:1]), None
 
 
 def _update(task: CompareTask, comparisons: Sequence[Comparison]) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from typing import Any, Literal
 from fieldscope.agent.call import spent
 from fieldscope.agent.context import Context
 from fieldscope.agent.json_answer import ask_structured
-from fieldscope.agent.query_text import own_words
+from fieldscope.agent.query_text import asked_text, own_words
 from fieldscope.agent.requests import predicates_request
 from fieldscope.agent.schemas import PredicatesAnswer
 from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.settings import Decompose
 from fieldscope.agent.types import Instruction, Predicate, Synthesis
 from fieldscope.core.errors import ConfigError
 
@@ -32,18 +33,22 @@ async def decompose(state: RerankState, context: Context) -> dict[str, Any]:
     settings, lmm = context.asking(strategy.decompose)
     if synthesis is None:
         raise ConfigError("decompose needs what synthesize thought out; run synthesize before it")
+    settings = settings.about(asked_text(state.query, synthesis))
     if synthesis.fallback is not None:
         why = f"the request was not thought out: {synthesis.fallback}"
         if strategy.verify is not None and strategy.verify.whole is not None:
             return _update(state, [], why=why)
-        whole = f'does this image match the description: "{synthesis.comprehensive}"?'
+        whole = settings.prompt.form("matches", query=synthesis.comprehensive)
         return _update(state, [predicate(whole, words=state.query.text)], why=why)
     request = predicates_request(synthesis.instructions, settings)
     last = next((call for call in reversed(state.calls) if call.stage == "decompose"), None)
     if last and last.state == "answered" and last.request_key == request.key(lmm.identity):
         return _update(state, state.predicates)  # they come from these very instructions
-    said, calls, error = await ask_structured(lmm, request, PredicatesAnswer, settings.repairs, "decompose", grows=True)
-    asked = _from_model(said, state, synthesis) if said else [_from_instruction(i) for i in synthesis.instructions]
+    said, calls, error = await ask_structured(
+        lmm, request, PredicatesAnswer, settings.repairs, "decompose", grows=True, prompt=settings.prompt
+    )
+    plain = [_from_instruction(instruction, settings) for instruction in synthesis.instructions]
+    asked = _from_model(said, state, synthesis) if said else plain
     predicates, dropped = _different(asked, settings.max_predicates)
     return {**_update(state, predicates, dropped, error, spent(calls)), "calls": calls}
 
@@ -69,13 +74,13 @@ def _from_model(said: PredicatesAnswer, state: RerankState, synthesis: Synthesis
     ]
 
 
-def _from_instruction(instruction: Instruction) -> Predicate:
+def _from_instruction(instruction: Instruction, settings: Decompose) -> Predicate:
     """The instruction as a question. What must be absent is asked for positively, and the answer must be no."""
     text = instruction.text.strip(" .?!")
     kind = {"removal": "absence", "comparison": "comparison"}.get(instruction.type, "other")
     if kind == "absence" and (_NEGATION.search(text) or not _STATES_ABSENCE.search(text)):
-        return predicate(f"does the image show {_positive(text)}?", "no", kind, instruction.words)
-    return predicate(f"does the image show {text}?", "yes", kind, instruction.words)
+        return predicate(settings.prompt.form("shows", text=_positive(text)), "no", kind, instruction.words)
+    return predicate(settings.prompt.form("shows", text=text), "yes", kind, instruction.words)
 
 
 def _positive(text: str) -> str:

@@ -45,7 +45,7 @@ def pair(state: RerankState, context: Context) -> Next:
         # A group that can't be paid for in full is begun all the same, but alone: its second order then records that
         # the budget ended, and no other task can take the last call first.
         shown = settings.set_size if settings.mode == "set" else 2
-        kind = (shown + (state.query.reference_image is not None), 1)
+        kind = (shown + (state.query.reference_image is not None), settings.answer_tokens)
         affordable = max(1, math.floor(min(context.account.calls_left(kind), 2 * WAVE) / 2))
         wave, why = contests(state, resources, strategy, min(left // 2, affordable), settings)
     if (refused := context.account.empty()) or not wave:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import numpy as np
 from fieldscope.agent.batched_questions import Questions, agreed, joint_questions, single_questions
 from fieldscope.agent.context import Context
 from fieldscope.agent.posterior import Belief, believe
-from fieldscope.agent.query_text import description
+from fieldscope.agent.query_text import asked_text
 from fieldscope.agent.state import Next, RerankState, VerifyTask
+from fieldscope.agent.strategies.settings import Verify
 from fieldscope.agent.types import Predicate
 from fieldscope.prompts.prompt import Prompt
 
@@ -42,10 +44,10 @@ def plan(state: RerankState, context: Context) -> Next:
     if not tasks:
         return Next("assess")
     # A joint question is dearer than a single one, and is sent only where a single one would be.
-    left = account.calls_left((1, verify.max_tokens))
+    left = account.calls_left((1, verify.answer_tokens))
     if left < 1 or any(verdict.state == "not_asked" for verdict in state.verdicts):
         return Next("assess", {"predicates": state.predicates, "ended": state.ended or "verify"})
-    tasks = affordable(tasks, left)
+    tasks = affordable(tasks, left, verify)
     planned = {
         "wave": state.wave + 1,
         "questions": sum(len(task.predicates) for task in tasks),
@@ -64,11 +66,9 @@ def plan(state: RerankState, context: Context) -> Next:
 def whole_query(state: RerankState, prompt: Prompt) -> Predicate:
     """The question about everything at once. A text query is asked in its own words, whatever was made of them; other
     requests as they were thought out, so that their question is another one after another thought."""
-    query = state.query
-    if query.reference_image is None and not query.dialogue:
-        return Predicate(id="query", question=prompt.render(query=query.text), words=query.text)
-    text = description(query, state.synthesis)
-    name = f"query-{sha256(text.encode()).hexdigest()[:8]}" if state.synthesis else "query"
+    query, text = state.query, asked_text(state.query, state.synthesis)
+    plain = query.reference_image is None and not query.dialogue
+    name = "query" if plain or not state.synthesis else f"query-{sha256(text.encode()).hexdigest()[:8]}"
     return Predicate(id=name, question=prompt.render(query=text), words=text)
 
 
@@ -92,17 +92,19 @@ def most_telling(belief: Belief, window: int, stop_below: float, most: int) -> Q
     return {belief.candidates[i].image_id: (belief.predicates[best[i]],) for i in order if value[i] >= stop_below}
 
 
-def affordable(tasks: Sequence[VerifyTask], calls: float) -> list[VerifyTask]:
+def affordable(tasks: Sequence[VerifyTask], calls: float, verify: Verify) -> list[VerifyTask]:
     """The first tasks that `calls` pay for, the last one perhaps in part: the budget's choice of questions
-    is made here, and does not depend on which task calls the model first."""
+    is made here, and does not depend on which task calls the model first. A question that takes several calls is paid
+    for with the most that it may take; the very first is sent with what is left of a budget."""
     paid: list[VerifyTask] = []
     for task in tasks:
-        cost = 1 if task.joint else len(task.predicates)
-        if cost > calls:
-            asked = task.predicates[: int(calls)]
+        costs = [1] if task.joint else [verify.most_calls(predicate.kind) for predicate in task.predicates]
+        if sum(costs) > calls:
+            number = sum(total <= calls for total in accumulate(costs)) or int(not paid)
+            asked = task.predicates[:number]
             return [*paid, task.model_copy(update={"predicates": asked})] if asked and not task.joint else paid
         paid.append(task)
-        calls -= cost
+        calls -= sum(costs)
     return paid
 
 
@@ -117,4 +119,11 @@ def _open(belief: Belief, window: int) -> Questions:
 
 
 def _task(image_id: str, predicates: tuple[Predicate, ...], state: RerankState, joint: bool = False) -> VerifyTask:
-    return VerifyTask(predicates=predicates, image_id=image_id, joint=joint, wave=state.wave + 1, started=state.started)
+    return VerifyTask(
+        query=asked_text(state.query, state.synthesis),
+        predicates=predicates,
+        image_id=image_id,
+        joint=joint,
+        wave=state.wave + 1,
+        started=state.started,
+    )

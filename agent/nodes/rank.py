@@ -134,7 +134,8 @@ def _ended(state: RerankState) -> str | None:
     """The first stage that the budget cut short."""
     if call := next((call for call in state.calls if call.state == "not_asked"), None):
         return call.stage
-    stages: tuple[tuple[str, Sequence[Asked]], ...] = (("verify", state.verdicts), ("compare", state.comparisons))
+    verified = [question for verdict in state.verdicts for question in (verdict, *verdict.draws)]
+    stages: tuple[tuple[str, Sequence[Asked]], ...] = (("verify", verified), ("compare", state.comparisons))
     return state.ended or next((stage for stage, asked in stages if any(a.state == "not_asked" for a in asked)), None)
 
 

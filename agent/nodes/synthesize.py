@@ -29,8 +29,8 @@ async def synthesize(state: RerankState, context: Context) -> dict[str, Any]:
     query, caption = state.query, state.caption
     calls: tuple[Call, ...] = ()
     if query.reference_image is not None and not caption:
-        captioner = context.model("captioner")
-        captioned = await caption_image(captioner, query.reference_image, settings, context.resources.images)
+        captioner, about = context.model("captioner"), settings.about(query.text)
+        captioned = await caption_image(captioner, query.reference_image, about, context.resources.images)
         caption, calls = captioned.text, (captioned,)
     said: SynthesisAnswer | None
     error: str | None
@@ -40,7 +40,10 @@ async def synthesize(state: RerankState, context: Context) -> dict[str, Any]:
         stage = "refine" if state.round else "synthesize"
         request = _request(settings, state, caption)
         again = state.round > 0
-        said, asked, error = await ask_structured(lmm, request, SynthesisAnswer, settings.repairs, stage, grows=again)
+        prompt = settings.again if again else settings.prompt
+        said, asked, error = await ask_structured(
+            lmm, request, SynthesisAnswer, settings.repairs, stage, grows=again, prompt=prompt
+        )
         calls = (*calls, *asked)
     synthesis, kept = _next_synthesis(said, error, state, caption)
     data = {

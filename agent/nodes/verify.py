@@ -4,38 +4,48 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fieldscope.agent.batched_questions import JOINT_CONFIDENCE
-from fieldscope.agent.call import Answer, ask, image_parts, one_line
+from fieldscope.agent.call import ask, image_parts, one_line
 from fieldscope.agent.context import Context
 from fieldscope.agent.json_answer import ask_structured
 from fieldscope.agent.lmm.base import LMM, ImagePart
-from fieldscope.agent.lmm.yes_no import p_yes
-from fieldscope.agent.requests import joint_request, question
+from fieldscope.agent.requests import joint_request, question, reasoned_question
 from fieldscope.agent.schemas import AnswersAnswer
 from fieldscope.agent.state import VerifyTask
 from fieldscope.agent.strategies.settings import Joint, Verify
-from fieldscope.agent.types import Call, Predicate, Verdict
+from fieldscope.agent.types import Call, Draw, Predicate, Verdict
+from fieldscope.agent.verdicts import read_draw, verdict_of
 from fieldscope.core.errors import ImageError
 
 
 async def judge(lmm: LMM, predicate: Predicate, image: ImagePart, settings: Verify) -> Verdict:
-    """Ask, and read P(yes). A call that fails and an answer that can't be read are unknown."""
-    return verdict_of(await ask(lmm, question(predicate, image, settings)), predicate, image.image_id)
+    """Ask as often as the settings say, let the model think first where they say so, and read P(yes). A call that fails
+    and an answer that can't be read are unknown."""
+    mode, reason = settings.mode, settings.reason
+
+    async def plain(sample: int) -> Draw:
+        answer = await ask(lmm, question(predicate, image, settings, sample))
+        return read_draw(answer, mode, sample=sample)
+
+    async def thoughtful(sample: int) -> Draw:
+        request = reasoned_question(predicate, image, settings, sample)
+        return read_draw(await ask(lmm, request), mode, sample=sample, reasoned=True, answer_after=request.answer_after)
+
+    draws = await _each(plain, settings.plain_calls(predicate.kind))
+    if reason and (thoughts := settings.thoughts(predicate.kind)):
+        first = verdict_of(draws, predicate, image.image_id, mode).p_yes if draws else None
+        if reason.is_uncertain(first):
+            draws += await _each(thoughtful, thoughts)
+    return verdict_of(draws, predicate, image.image_id, mode)
 
 
-def verdict_of(answer: Answer, predicate: Predicate, image_id: str) -> Verdict:
-    """What an answer says about a predicate on an image."""
-    known: dict[str, Any] = {"predicate": predicate.id, "image_id": image_id, **answer.asked}
-    if answer.response is None:
-        return Verdict(**known)
-    known["answer"] = answer.response.text
-    read = p_yes(answer.response.answer_logprobs)
-    if read.p_yes is None:
-        return Verdict(**known | {"state": "unknown", "error": read.reason})
-    return Verdict(**known, p_yes=read.p_yes, p_expected=_expected(read.p_yes, predicate))
+async def _each(draw: Callable[[int], Awaitable[Draw]], number: int) -> list[Draw]:
+    """So many draws: the first one leads, so that a server that caches prefixes reads the image once."""
+    lead = [await draw(sample) for sample in range(min(number, 1))]
+    return [*lead, *await asyncio.gather(*(draw(sample) for sample in range(1, number)))]
 
 
 async def judge_jointly(
@@ -43,7 +53,7 @@ async def judge_jointly(
 ) -> tuple[list[Verdict], tuple[Call, ...]]:
     """Ask everything about an image at once. An answer for each question, in order, or unknown verdicts for all."""
     request = joint_request(predicates, image, joint)
-    said = await ask_structured(lmm, request, AnswersAnswer, joint.repairs, "joint")
+    said = await ask_structured(lmm, request, AnswersAnswer, joint.repairs, "joint", prompt=joint.prompt)
     answers = said.value.answers if said.value else ()
     error = said.error
     if said.value and len(answers) != len(predicates):
@@ -68,6 +78,7 @@ async def judge_jointly(
 async def verify(task: VerifyTask, context: Context) -> dict[str, Any]:
     """One task of a wave: the verdicts on one image, and its event."""
     settings, lmm = context.asking(context.strategy.verify)
+    settings = settings.about(task.query)
     try:
         (image,) = await image_parts(context.resources.images, [task.image_id])
     except ImageError as error:

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.roles import Role
 from fieldscope.core.types import Prior
-from fieldscope.prompts.prompt import Prompt, load_prompt
+from fieldscope.prompts.prompt import Prompt
+from fieldscope.prompts.prompt_set import INSTRUCT, PromptSet, load_prompt, open_prompt_set
 
 _KEYS = frozenset(
     {"api_key", "apikey", "authorization", "x_api_key", "bearer", "token", "access_token", "auth_token", "api_token",
@@ -21,11 +22,21 @@ _KEYS = frozenset(
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class PromptSource:
+    """Where the prompts come from that a strategy file names: paths count from `folder`, names are looked up in
+    `prompts`."""
+
+    folder: Path
+    prompts: PromptSet
+
+
 def _load(prompt: Any, info: ValidationInfo) -> Any:
-    """A prompt's name or path, as a strategy file gives it; a path counts from the folder of that file."""
+    """A prompt's name or path, as a strategy file gives it."""
     if not isinstance(prompt, str):
         return prompt
-    return load_prompt(Path(info.context or ".") / prompt if prompt.endswith(".md") else prompt)
+    source = info.context or PromptSource(Path(), open_prompt_set(INSTRUCT))
+    return load_prompt(source.folder / prompt if prompt.endswith(".md") else prompt, source.prompts)
 
 
 def _without_keys(extra: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +49,15 @@ def _without_keys(extra: dict[str, Any]) -> dict[str, Any]:
     return extra
 
 
+Mode = Literal["logprobs", "samples", "stated"]
+"""How a probability is read: from log-probabilities, as the share of plain answers, or as the model states it."""
+
+_STATED = 32  # tokens that a stated probability fits into
+_THOUGHT = 120  # tokens that a thought is expected to have
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 PromptRef = Annotated[Prompt, BeforeValidator(_load)]
+_QUERY = frozenset({"query"})
 ExtraBody = Annotated[dict[str, Any], AfterValidator(_without_keys)]
 
 
@@ -48,11 +67,13 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class PromptUse:
-    """A prompt with the variables that it gets and the kind of answer that is read."""
+    """A prompt with the variables that it gets, those that it may have beside them, and the kind of answer that is
+    read."""
 
     prompt: Prompt
     variables: frozenset[str]
     answer: str
+    optional: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -173,7 +194,11 @@ class Synthesize(Structured, AskingStage):
     def prompt_uses(self) -> Iterator[PromptUse]:
         yield PromptUse(self.prompt, frozenset({"request"}), "synthesis")
         yield PromptUse(self.again, frozenset({"request", "earlier", "wanting"}), "synthesis")
-        yield PromptUse(self.caption, frozenset(), "text")
+        yield PromptUse(self.caption, frozenset(), "text", _QUERY)
+
+    def about(self, query: str) -> Self:
+        """The settings for this query, for a caption's prompt that also names it."""
+        return self.model_copy(update={"caption": self.caption.about(query)})
 
     def calls(self, scope: Scope) -> Iterator[Calls]:
         attempts, longest = scope.attempts(self), self.max_tokens
@@ -193,7 +218,11 @@ class Decompose(Structured, AskingStage):
     max_predicates: int = Field(default=12, ge=1)
 
     def prompt_uses(self) -> Iterator[PromptUse]:
-        yield PromptUse(self.prompt, frozenset({"instructions"}), "predicates")
+        yield PromptUse(self.prompt, frozenset({"instructions"}), "predicates", _QUERY)
+
+    def about(self, query: str) -> Self:
+        """The settings for this query, for a prompt that also names it."""
+        return self.model_copy(update={"prompt": self.prompt.about(query)})
 
     def calls(self, scope: Scope) -> Iterator[Calls]:
         number = scope.attempts(self) * scope.rounds
@@ -209,8 +238,13 @@ class Check(AskingStage):
 
     def calls(self, scope: Scope) -> Iterator[Calls]:
         if (verify := scope.verify) and scope.composed:
-            number, longest = scope.predicates * scope.rounds, verify.max_tokens
-            yield Calls("check", verify.prompt, number, images=1, answer=1, longest=longest, like="verify")
+            number, longest = scope.predicates * scope.rounds, verify.answer_tokens
+            calls = number * verify.plain_calls("predicate")
+            yield Calls("check", verify.prompt, calls, images=1, answer=1, longest=longest, like="verify")
+            if (reason := verify.reason) and reason.prompt:
+                number, longest = number * reason.thoughts, reason.max_tokens
+                answer = min(_THOUGHT, longest)
+                yield Calls("check", reason.prompt, number, images=1, answer=answer, longest=longest, like="reason")
 
 
 class Joint(Structured):
@@ -224,15 +258,53 @@ class Joint(Structured):
     agreement: float = Field(default=0.9, ge=0.0, le=1.0)
 
 
+class ReasonFirst(Settings):
+    """Let the model say what it sees before it answers, and read the answer behind that.
+
+    `whole`, a prompt that takes a `query`, does so for the whole query, `prompt`, which takes a `question`, for the
+    predicates; at least one of them. With `within` the question is asked plainly first, and thought about only where
+    that P(yes) lies between the two. After a thought the answer is nearly certain, so the mean of several `thoughts`
+    tells more; more than one are drawn at random. `max_tokens` are for thought and answer together.
+    """
+
+    prompt: PromptRef | None = None
+    whole: PromptRef | None = None
+    within: tuple[Share, Share] | None = None
+    thoughts: int = Field(default=1, ge=1, le=64)
+    max_tokens: int = Field(default=512, ge=2)
+    extra_body: ExtraBody = Field(default_factory=dict)
+
+    def prompt_for(self, kind: str) -> Prompt | None:
+        """The prompt for a predicate of this kind; None where it is not thought about."""
+        return self.whole if kind == "query" else self.prompt
+
+    def is_uncertain(self, p_yes: float | None) -> bool:
+        """Whether a first answer, None where it can't be read, leaves the question open."""
+        low, high = self.within or (0.0, 1.0)
+        return p_yes is None or low <= p_yes <= high
+
+    @model_validator(mode="after")
+    def _has_a_question(self) -> Self:
+        if self.prompt is None and self.whole is None:
+            raise ValueError("`reason` needs a prompt: `whole` for the whole query, `prompt` for the predicates")
+        if self.within is not None and self.within[0] >= self.within[1]:
+            raise ValueError("`within` holds the lower bound and then the upper one; exchange them")
+        return self
+
+
 class Verify(AskingStage):
     """Ask yes/no questions about each image: the whole query where the prompt takes a `query`, every predicate where it
     takes a `question`. With `whole`, a prompt that takes a `query`, the whole query is asked beside the predicates: a
     second opinion, which is wrong about other images than they are.
 
+    P(yes) is read from the log-probabilities of the answer's token. With `samples` it is the smoothed share of so many
+    short answers, drawn at random; where the prompts' `answer` is `probability` the model states it. Both need no
+    log-probabilities.
+
     `top_k` is the window: only that many, best prior first, are asked about (None: all). With `stop_below` questions
     are asked in waves of `wave`, those first that are expected to change an image's P(match) most, until no question
     is expected to change it by that much; without, all are asked. `max_tokens`, `top_logprobs`, `answer_after` and
-    `extra_body` go into the request; see `LMMRequest`.
+    `extra_body` go into the request; see `LMMRequest`. `reason` lets the model think first.
     """
 
     default_role: ClassVar[Role] = "verifier"
@@ -243,10 +315,43 @@ class Verify(AskingStage):
     stop_below: float | None = Field(default=None, gt=0.0, lt=1.0)
     wave: int = Field(default=64, ge=1)
     joint: Joint | None = None
+    samples: int | None = Field(default=None, ge=1, le=64)
+    reason: ReasonFirst | None = None
     max_tokens: int = Field(default=1, ge=1)
     top_logprobs: int = Field(default=20, ge=1, le=20)
     answer_after: str | None = None
     extra_body: ExtraBody = Field(default_factory=dict)
+
+    @property
+    def mode(self) -> Mode:
+        """How P(yes) is read from an answer."""
+        if self.prompt.answer == "probability":
+            return "stated"
+        return "samples" if self.samples else "logprobs"
+
+    @property
+    def reading(self) -> str:
+        """What else than the prompts decides the scale of P(yes), in words; empty for one answer's
+        log-probabilities."""
+        parts = {"logprobs": [], "samples": [f"{self.samples} samples"], "stated": ["stated"]}[self.mode]
+        if reason := self.reason:
+            where = " and ".join(kind for kind in ("whole", "prompt") if getattr(reason, kind))
+            parts.append(f"{reason.thoughts} thoughts about {where}")
+            parts += ["where P(yes) is {} to {}".format(*reason.within)] if reason.within else []
+        return ", ".join(parts)
+
+    def plain_calls(self, kind: str) -> int:
+        """How many calls a question of this kind takes before any thought."""
+        always = self.reason is not None and self.reason.within is None and self.reason.prompt_for(kind) is not None
+        return 0 if always else self.samples or 1
+
+    def thoughts(self, kind: str) -> int:
+        """How many thoughts a question of this kind may take."""
+        return self.reason.thoughts if self.reason is not None and self.reason.prompt_for(kind) else 0
+
+    def most_calls(self, kind: str) -> int:
+        """How many calls a question of this kind takes at most."""
+        return self.plain_calls(kind) + self.thoughts(kind)
 
     @property
     def by_predicates(self) -> bool:
@@ -254,7 +359,12 @@ class Verify(AskingStage):
         return "question" in self.prompt.variables
 
     def roles_by_call(self) -> dict[str, Role]:
-        return {"verify": self.asks, "joint": self.asks}
+        return {"verify": self.asks, "joint": self.asks, "reason": self.asks}
+
+    @property
+    def answer_tokens(self) -> int:
+        """The longest plain answer. One token holds no stated probability."""
+        return _STATED if self.mode == "stated" and self.max_tokens == 1 else self.max_tokens
 
     @property
     def whole_query(self) -> Prompt | None:
@@ -263,14 +373,30 @@ class Verify(AskingStage):
 
     @property
     def open_ended(self) -> bool:
-        return self.stop_below is not None or self.joint is not None
+        thinks_again = self.reason is not None and self.reason.within is not None
+        return self.stop_below is not None or self.joint is not None or thinks_again
 
     def prompt_uses(self) -> Iterator[PromptUse]:
-        yield PromptUse(self.prompt, frozenset({"question" if self.by_predicates else "query"}), "yes_no")
+        answer = "probability" if self.mode == "stated" else "yes_no"
+        yield PromptUse(self.prompt, frozenset({"question" if self.by_predicates else "query"}), answer, _QUERY)
         if self.whole is not None:
-            yield PromptUse(self.whole, frozenset({"query"}), "yes_no")
+            yield PromptUse(self.whole, frozenset({"query"}), answer)
+        if self.reason is not None and self.reason.prompt is not None:
+            yield PromptUse(self.reason.prompt, frozenset({"question"}), "yes_no", _QUERY)
+        if self.reason is not None and self.reason.whole is not None:
+            yield PromptUse(self.reason.whole, frozenset({"query"}), "yes_no")
         if self.joint is not None:
-            yield PromptUse(self.joint.prompt, frozenset({"questions"}), "answers")
+            yield PromptUse(self.joint.prompt, frozenset({"questions"}), "answers", _QUERY)
+
+    def about(self, query: str) -> Self:
+        """The settings for this query, for prompts about predicates that also name it."""
+        if not any("query" in use.prompt.variables for use in self.prompt_uses() if use.prompt is not self.whole):
+            return self
+        joint = self.joint and self.joint.model_copy(update={"prompt": self.joint.prompt.about(query)})
+        reason = self.reason
+        if reason is not None and reason.prompt is not None:
+            reason = reason.model_copy(update={"prompt": reason.prompt.about(query)})
+        return self.model_copy(update={"prompt": self.prompt.about(query), "joint": joint, "reason": reason})
 
     def calls(self, scope: Scope) -> Iterator[Calls]:
         rounds = zip(scope.images, scope.widened, strict=True)
@@ -278,9 +404,19 @@ class Verify(AskingStage):
         if joint := self.joint:
             number, longest = images * (1 + joint.repairs), joint.max_tokens
             yield Calls("joint", joint.prompt, number, images=1, answer=200, longest=longest)
-        questions = scope.predicates + (self.whole is not None)
-        answer = self.max_tokens
-        yield Calls("verify", self.prompt, images * questions, images=1, answer=answer, longest=answer)
+        questions: dict[str, float] = {
+            "predicate": scope.predicates if self.by_predicates else 0,
+            "query": int(self.whole_query is not None),
+        }
+        plain = sum(asked * self.plain_calls(kind) for kind, asked in questions.items())
+        answer = self.answer_tokens
+        if plain:
+            yield Calls("verify", self.prompt, images * plain, images=1, answer=answer, longest=answer)
+        for kind, asked in questions.items():
+            if self.reason and (prompt := self.reason.prompt_for(kind)):
+                longest, thoughts = self.reason.max_tokens, self.reason.thoughts
+                answer = min(_THOUGHT, longest)
+                yield Calls("reason", prompt, images * asked * thoughts, images=1, answer=answer, longest=longest)
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
@@ -293,6 +429,19 @@ class Verify(AskingStage):
                 "`joint` asks all predicates of an image at once: leave out `stop_below`, and use a prompt that takes "
                 "'question'"
             )
+        if self.mode == "stated" and (self.samples or self.reason):
+            raise ValueError(
+                "a prompt whose answer is 'probability' goes without `samples` and `reason`; leave them out, or use a "
+                "prompt whose answer is 'yes_no'"
+            )
+        if self.reason is not None and self.reason.prompt is not None and not self.by_predicates:
+            raise ValueError(
+                "`reason.prompt` is for predicates, but this strategy asks the whole query; give `reason.whole`"
+            )
+        if self.reason is not None and self.reason.whole is not None and self.whole_query is None:
+            raise ValueError("`reason.whole` needs `whole`, a prompt that asks the whole query; add it")
+        if self.reason is not None and self.joint is not None:
+            raise ValueError("`reason` and `joint` exclude each other; leave one of them out")
         return self
 
 
@@ -321,7 +470,9 @@ class Compare(AskingStage):
       reference image beside it, until the first yes, which goes to the top.
 
     `reference` is the prompt where the query has a reference image, which is shown first. At most `max_calls` calls;
-    pairs whose exchange is expected to change nDCG by less than `stop_below` are left alone.
+    pairs whose exchange is expected to change nDCG by less than `stop_below` are left alone. With `top_logprobs` 0 the
+    choice is read from the answer's text, for servers without log-probabilities; `max_tokens` are for that text, or
+    for the thinking of a model before its answer (None: one token).
     """
 
     default_role: ClassVar[Role] = "judge"
@@ -333,8 +484,19 @@ class Compare(AskingStage):
     set_size: int = Field(default=4, ge=3, le=4)
     max_calls: int = Field(default=40, ge=1)
     stop_below: float = Field(default=0.0, ge=0.0)
-    top_logprobs: int = Field(default=20, ge=1, le=20)
+    top_logprobs: int = Field(default=20, ge=0, le=20)
+    max_tokens: int | None = Field(default=None, ge=1)
     extra_body: ExtraBody = Field(default_factory=dict)
+
+    @property
+    def answer_tokens(self) -> int:
+        """The longest answer."""
+        return self.max_tokens or 1
+
+    @property
+    def reading(self) -> Literal["logprobs", "samples"]:
+        """How the choice is read."""
+        return "logprobs" if self.top_logprobs else "samples"
 
     @property
     def open_ended(self) -> bool:
@@ -351,7 +513,10 @@ class Compare(AskingStage):
         prompt = self.reference if scope.composed else self.prompt
         number = self.most_calls(scope.images[-1]) if scope.comparing or self.mode == "walk" else 0
         names = "".join(f"{name}:\n" for name in named)
-        yield Calls("compare", prompt, number, images=shown + scope.composed, answer=1, longest=1, before=names)
+        yield Calls(
+            "compare", prompt, number, images=shown + scope.composed, answer=1, longest=self.answer_tokens,
+            before=names,
+        )  # fmt: skip
 
     def most_calls(self, candidates: int) -> int:
         """The calls that are made about so many candidates where no comparison is spared: each group in two orders."""

@@ -16,6 +16,7 @@ from fieldscope.agent.strategies.settings import (
     Decompose,
     Explain,
     Fusion,
+    PromptSource,
     PromptUse,
     Refine,
     Retrieve,
@@ -28,18 +29,22 @@ from fieldscope.core.errors import StrategyError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.validation import parse_yaml, read_document, unknown_name, validated
 from fieldscope.prompts.prompt import Prompt
+from fieldscope.prompts.prompt_set import INSTRUCT, PromptSet, open_prompt_set
 
 _SHIPPED = Path(__file__).parent
 _OF_A_REFERENCE = {"caption", "check"}  # calls about a reference image
+_DESCRIPTIVE = {"name", "description", "source", "prompt_set"}  # what decides no ranking
 STAGES = ("synthesize", "decompose", "check", "verify", "refine", "compare", "explain")
 
 
 class Strategy(Settings):
-    """A named, declarative choice of stages, prompts, model settings and fusion. `source` is the paper it follows."""
+    """A named, declarative choice of stages, prompts, model settings and fusion. `source` is the paper it follows.
+    `prompt_set` names the set that words its prompts; it is chosen where the strategy is loaded, not in its file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~=,-]{0,159}$")
     description: str = ""
     source: str = ""
+    prompt_set: str | None = None
     retrieve: Retrieve = Retrieve()
     synthesize: Synthesize | None = None
     decompose: Decompose | None = None
@@ -76,7 +81,7 @@ class Strategy(Settings):
         if self.compare is not None and self.compare.mode != "walk" and self.fusion.method != "posterior":
             raise ValueError("comparisons need the fusion method 'posterior'; set fusion.method")
         for use in self._prompt_uses():
-            use.prompt.check_variables(use.variables)
+            use.prompt.check_variables(use.variables, use.optional)
             if use.prompt.answer != use.answer:
                 raise ValueError(
                     f"prompt {use.prompt.name!r} declares the answer {use.prompt.answer!r}, but {use.answer!r} is read "
@@ -120,26 +125,29 @@ class Strategy(Settings):
         """SHA-256 of all that decides the rankings: settings and prompts, but not names and descriptions."""
         return fingerprint(
             {
-                "settings": self.model_dump(mode="json", exclude_none=True, exclude={"name", "description", "source"}),
+                "settings": self.model_dump(mode="json", exclude_none=True, exclude=_DESCRIPTIVE),
                 "prompts": [use.prompt.fingerprint for use in self._prompt_uses()],
             }
         )
 
 
-def load_strategy(name_or_path: str | Path, settings: Mapping[str, Any] | None = None) -> Strategy:
+def load_strategy(
+    name_or_path: str | Path, settings: Mapping[str, Any] | None = None, *, prompts: PromptSet | str = INSTRUCT
+) -> Strategy:
     """A shipped strategy by its name, or a user's own by the path of its file, which ends in `.yaml` or `.yml`.
 
     `settings` replace the file's, by dotted keys such as `verify.top_k`; the paths of prompts count from
-    the file's folder there, too. Raises `StrategyError` for an unknown name or an invalid file, `PromptError` where its
-    prompt can't be used.
+    the file's folder there, too. `prompts` is the set that words the prompts, or what names one for
+    `fieldscope.prompts.prompt_set.open_prompt_set`; the bundled LMM reads `fieldnotes` and no other. Raises
+    `StrategyError` for an unknown name or an invalid file, `PromptError` where its prompt can't be used.
     """
-    path = Path(name_or_path)
+    path, chosen = Path(name_or_path), prompts if isinstance(prompts, PromptSet) else open_prompt_set(prompts)
     if path.suffix in {".yaml", ".yml"}:
-        return _parse(path, str(path), settings or {})
+        return _parse(path, str(path), settings or {}, chosen)
     name = str(name_or_path)
     if name not in list_strategies():
         raise StrategyError(f"{unknown_name('strategy', name, list_strategies())}; or give a file that ends in .yaml")
-    return _parse(_SHIPPED / f"{name}.yaml", f"{name}.yaml", settings or {})
+    return _parse(_SHIPPED / f"{name}.yaml", f"{name}.yaml", settings or {}, chosen)
 
 
 def list_strategies() -> tuple[str, ...]:
@@ -147,11 +155,14 @@ def list_strategies() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _SHIPPED.glob("*.yaml")))
 
 
-def _parse(path: Path, where: str, settings: Mapping[str, Any]) -> Strategy:
+def _parse(path: Path, where: str, settings: Mapping[str, Any], prompts: PromptSet) -> Strategy:
     data = parse_yaml(read_document(path, StrategyError), where, StrategyError)
+    if "prompt_set" in data:
+        raise StrategyError(f"{where}: a strategy does not choose its prompt set; remove prompt_set and use --prompts")
     for key, value in settings.items():
         data = _with(data, key.split("."), value, f"{where}: {key}")
-    return validated(Strategy, data, where, StrategyError, context=path.parent)
+    strategy = validated(Strategy, data, where, StrategyError, context=PromptSource(path.parent, prompts))
+    return strategy.model_copy(update={"prompt_set": prompts.name}) if strategy.prompts else strategy
 
 
 def _with(data: dict[str, Any], path: list[str], value: Any, where: str) -> dict[str, Any]:

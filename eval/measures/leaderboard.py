@@ -1,12 +1,13 @@
-"""Runs in one table with the rankings that others published on the same benchmark."""
+"""Runs in tables with the rankings that others published on the same benchmark."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -14,39 +15,59 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from fieldscope.agent.roles import model_text
 from fieldscope.eval.runs.scored import ScoredRun
 
+Measure = Literal["AP@50", "AP@100"]
+"""What a table is sorted by. `AP@100` is over the whole list of a rerank benchmark's candidates."""
+
+WHOLE_LIST: Measure = "AP@100"
+
 _FILE = Path(__file__).with_name("leaderboard.yaml")
 
 
-class Published(BaseModel):
-    """A ranking that others published: AP and nDCG in percent, MRR from 0 to 1, and where the figures come from.
-
-    They are means over so many `queries`, each with so many `candidates`.
-    """
-
+class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PublishedRow(_Record):
+    """A ranking that others published: AP (of its table's measure), overall and by supercategory, and nDCG in percent,
+    MRR from 0 to 1. `source` is its own where the table's does not hold for it."""
+
+    name: str
+    ap: float = Field(ge=0, le=100)
+    ndcg: float | None = Field(default=None, ge=0, le=100)
+    mrr: float | None = Field(default=None, ge=0, le=1)
+    groups: Mapping[str, float] = Field(default_factory=dict)
+    source: str = ""
+
+
+class PublishedTable(_Record):
+    """Rankings that were published together.
+
+    They are means over so many `queries`, each with so many `candidates`; both are None where a run can't be checked
+    for being over the same images.
+    """
 
     benchmark: str
     split: str
-    queries: int = Field(ge=1)
-    candidates: int = Field(ge=1)
-    name: str
-    ap: float = Field(ge=0, le=100)
-    ndcg: float = Field(ge=0, le=100)
-    mrr: float = Field(ge=0, le=1)
-    source: str = Field(min_length=1)
+    measure: Measure
+    queries: int | None = Field(default=None, ge=1)
+    candidates: int | None = Field(default=None, ge=1)
+    source: str = ""
+    rows: tuple[PublishedRow, ...]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A ranking on a board: means over queries from 0 to 1, AP and nDCG over the best 100. `calls` is None where it was
-    published."""
+    """A ranking on a board: means over queries from 0 to 1. `ap` is of the board's measure, `groups` the same by
+    supercategory; `ndcg` and `mrr` are over the best 100, None where they were not published. `calls` is None for a
+    ranking that was published."""
 
     name: str
     ap: float
-    ndcg: float
-    mrr: float
+    ndcg: float | None
+    mrr: float | None
     source: str
     calls: int | None = None
+    groups: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def published(self) -> bool:
@@ -56,7 +77,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """Rankings of one benchmark and split, the best AP first, and what a reader must know of them.
+    """Rankings of one benchmark and split by one measure, the best first, and what a reader must know of them.
 
     `foreign` says that nothing here is comparable with the boards of one's own runs: all of it was published, on
     another benchmark or split, or over queries and candidates that no run here has all of.
@@ -67,72 +88,90 @@ class Board:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     foreign: bool = False
+    measure: Measure = WHOLE_LIST
 
 
 def boards(runs: Sequence[ScoredRun]) -> list[Board]:
-    """A board for each benchmark and split of the runs. What was published stands beside the runs over the same queries
-    and candidates, or where there are none on a board of its own. Other runs are on a board apart, which says why."""
+    """A board for each benchmark, split and measure. Published rows stand beside the runs over the same queries and
+    candidates, or where there are none on a board of their own. Other runs are on a board apart, which says why."""
     own: dict[tuple[str, str], list[ScoredRun]] = {}
     for run in runs:
         own.setdefault(run.benchmark, []).append(run)
-    known: dict[tuple[str, str], list[Published]] = {}
-    for row in published():
-        known.setdefault((_plain(row.benchmark), row.split), []).append(row)
-    found, placed = [], set()
+    beside, placed = [], set()
     for (benchmark, split), group in own.items():
-        key = _plain(benchmark), split
-        reasons = [_apart(run, known.get(key, ())) for run in group]
-        beside = [run for run, reason in zip(group, reasons, strict=True) if reason is None]
+        tables = [table for table in published() if _key(table.benchmark, table.split) == _key(benchmark, split)]
+        reasons = [next(filter(None, (_apart(run, table) for table in tables)), None) for run in group]
+        comparable = [run for run, reason in zip(group, reasons, strict=True) if reason is None]
         alone = [run for run, reason in zip(group, reasons, strict=True) if reason is not None]
-        if beside:
-            placed.add(key)
-            rows = [*map(_ours, beside), *map(_theirs, known.get(key, ()))]
-            found.append(Board(benchmark, split, _best_first(rows), _notes(beside)))
+        if comparable:
+            placed.update(map(id, tables))
+            for measure in dict.fromkeys((WHOLE_LIST, *(table.measure for table in tables))):
+                rows = [_ours(run, measure) for run in comparable]
+                rows += [row for table in tables if table.measure == measure for row in _theirs(table)]
+                beside.append(Board(benchmark, split, _best_first(rows), _notes(comparable), measure=measure))
         if alone:
             notes = (*filter(None, reasons), *_notes(alone))
-            found.append(Board(benchmark, split, _best_first(map(_ours, alone)), notes))
-    tried = {(_plain(benchmark), split) for benchmark, split in own}
+            beside.append(Board(benchmark, split, _best_first(_ours(run, WHOLE_LIST) for run in alone), notes))
+    return [*beside, *_foreign(own, placed)]
+
+
+def _foreign(own: Mapping[tuple[str, str], Sequence[ScoredRun]], placed: set[int]) -> Iterator[Board]:
+    """The published tables that no run stands beside."""
     ours = ", ".join(f"{benchmark} ({split})" for benchmark, split in own)
-    for key, theirs in known.items():
-        if key not in placed:
-            what = "other queries or candidates" if key in tried else "another benchmark or split"
+    tried = {_key(*benchmark) for benchmark in own}
+    for table in published():
+        if id(table) not in placed:
+            same = _key(table.benchmark, table.split) in tried
+            what = "other queries or candidates" if same else "another benchmark or split"
             note = f"published rows of {what}: not comparable with runs over {ours}"
-            found.append(Board(theirs[0].benchmark, theirs[0].split, _best_first(map(_theirs, theirs)), (note,), True))
-    return found
+            rows = _best_first(_theirs(table))
+            yield Board(table.benchmark, table.split, rows, (note,), foreign=True, measure=table.measure)
 
 
-def _apart(run: ScoredRun, theirs: Iterable[Published]) -> str | None:
-    """Why a run does not stand beside what was published on its benchmark and split; None where it may."""
+def _apart(run: ScoredRun, table: PublishedTable) -> str | None:
+    """Why a run does not stand beside a published table of its benchmark and split; None where it may."""
+    start = f"{run.name} is not comparable with the published rows"
+    if table.queries is None or table.candidates is None:
+        return f"{start}: they are over a whole collection, and a run does not record which images it searched"
+    if len(run.values) != table.queries:
+        return f"{start}: it has {len(run.values)} of {table.queries} queries"
     sizes = sorted({len(run.judgments.get(query, {})) for query in run.values})
-    for row in theirs:
-        if len(run.values) != row.queries:
-            return (
-                f"{run.name} is not comparable with the published rows: it has {len(run.values)} of {row.queries} "
-                "queries"
-            )
-        if sizes != [row.candidates]:
-            return (
-                f"{run.name} is not comparable with the published rows: they are over {row.candidates} candidates for "
-                "each "
-                f"query, and it has {' to '.join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))}"
-            )
+    if sizes != [table.candidates]:
+        own = " to ".join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))
+        return f"{start}: they are over {table.candidates} candidates for each query, and it has {own}"
     return None
 
 
 @cache
-def published() -> tuple[Published, ...]:
-    """Every ranking in `leaderboard.yaml`."""
-    return TypeAdapter(tuple[Published, ...]).validate_python(yaml.safe_load(_FILE.read_text(encoding="utf-8")))
+def published() -> tuple[PublishedTable, ...]:
+    """Every table in `leaderboard.yaml`."""
+    return TypeAdapter(tuple[PublishedTable, ...]).validate_python(yaml.safe_load(_FILE.read_text(encoding="utf-8")))
 
 
-def _theirs(row: Published) -> Row:
-    return Row(row.name, row.ap / 100, row.ndcg / 100, row.mrr, row.source)
+def _theirs(table: PublishedTable) -> Iterator[Row]:
+    for row in table.rows:
+        ndcg = None if row.ndcg is None else row.ndcg / 100
+        groups = {group: ap / 100 for group, ap in row.groups.items()}
+        yield Row(row.name, row.ap / 100, ndcg, row.mrr, row.source or table.source, groups=groups)
 
 
-def _ours(run: ScoredRun) -> Row:
+def _ours(run: ScoredRun, measure: Measure) -> Row:
     model = f" asking {model_text(run.lmm)}" if run.lmm else ""
     source = f"own run {run.folder}{model}, {len(run.values)} queries"
-    return Row(run.name, run.mean("AP@100"), run.mean("nDCG@100"), run.mean("RR"), source, run.spent.calls)
+    ap = run.mean(measure)
+    groups: dict[str, list[float]] = {}
+    for query, values in run.values.items():
+        if group := run.groups.get(query, {}).get("supercategory"):
+            groups.setdefault(group, []).append(values[measure])
+    return Row(
+        name=run.name,
+        ap=ap,
+        ndcg=run.mean("nDCG@100"),
+        mrr=run.mean("RR"),
+        source=source,
+        calls=run.spent.calls,
+        groups={group: sum(values) / len(values) for group, values in sorted(groups.items())},
+    )
 
 
 def _best_first(rows: Iterable[Row]) -> tuple[Row, ...]:
@@ -149,6 +188,6 @@ def _notes(runs: Sequence[ScoredRun]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _plain(benchmark: str) -> str:
-    """A benchmark's name, however it is spelled."""
-    return re.sub(r"[^a-z0-9]", "", benchmark.casefold())
+def _key(benchmark: str, split: str) -> tuple[str, str]:
+    """A benchmark's name, however it is spelled, and its split."""
+    return re.sub(r"[^a-z0-9]", "", benchmark.casefold()), split

@@ -253,7 +253,8 @@ def _calls(runs: Sequence[_Run], store: CacheStore) -> Iterator[ResponseLine | F
     missing: list[str] = []
     for run in runs:
         for result in run.results.values():
-            for question in (*result.calls, *result.verdicts, *result.comparisons, *result.reasons):
+            verified = (asked for verdict in result.verdicts for asked in verdict.draws or (verdict,))
+            for question in (*result.calls, *verified, *result.comparisons, *result.reasons):
                 key = question.request_key
                 if key is None or key in seen:
                     continue

@@ -17,11 +17,12 @@ from fieldscope.agent.context import Context
 from fieldscope.agent.lmm.base import LMMResponse
 from fieldscope.agent.nodes.compare import comparison_of
 from fieldscope.agent.nodes.rank import rank
-from fieldscope.agent.nodes.verify import verdict_of
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.settings import Mode
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Asked, Comparison, Predicate, RerankResult, TraceEvent, Verdict
+from fieldscope.agent.types import Asked, Comparison, Draw, Predicate, RerankResult, TraceEvent, Verdict
+from fieldscope.agent.verdicts import read_draw, verdict_of
 from fieldscope.core.errors import CacheError, ConfigError
 from fieldscope.core.types import Candidate, Query
 
@@ -125,12 +126,24 @@ class Rescorer:
     def _read(self, verdict: Verdict, predicate: Predicate | None) -> Verdict:
         if verdict.joint or predicate is None:
             return verdict
+        mode = verdict.mode or "logprobs"
+        if verdict.draws:
+            draws = [self._read_draw(draw, predicate, mode) for draw in verdict.draws]
+            return verdict_of(draws, predicate, verdict.image_id, mode)
         answer = self._answer(verdict)
-        return verdict if answer is None else verdict_of(answer, predicate, verdict.image_id)
+        return verdict if answer is None else verdict_of([read_draw(answer, mode)], predicate, verdict.image_id, mode)
+
+    def _read_draw(self, draw: Draw, predicate: Predicate, mode: Mode) -> Draw:
+        answer, reason = self._answer(draw), self.strategy.verify and self.strategy.verify.reason
+        prompt = reason.prompt_for(predicate.kind) if reason and draw.reasoned else None
+        if answer is None:
+            return draw
+        marker = prompt.answer_after if prompt else None
+        return read_draw(answer, mode, sample=draw.sample, reasoned=draw.reasoned, answer_after=marker)
 
     def _read_comparison(self, comparison: Comparison) -> Comparison:
         answer = self._answer(comparison)
-        return comparison if answer is None else comparison_of(answer, comparison.shown)
+        return comparison if answer is None else comparison_of(answer, comparison.shown, comparison.mode or "logprobs")
 
     def _answer(self, question: Asked) -> Answer | None:
         """What the model said, None where it said nothing."""

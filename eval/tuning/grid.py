@@ -24,6 +24,7 @@ from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.validation import parse_yaml, read_document, unknown_name, validated
 from fieldscope.eval.tuning.calibrate import require_selection_split
 from fieldscope.eval.types import RunSummary
+from fieldscope.prompts.prompt_set import INSTRUCT, PromptSet
 
 RANKED_BY = "mAP@50"
 """The metric by which the members of a grid are ranked."""
@@ -32,7 +33,7 @@ MOST = 1000
 """So many members a grid may have."""
 
 _LONGEST_NAME = 120  # a folder's name; file systems allow 255 bytes
-_DESCRIPTIVE = frozenset({"name", "description", "source"})  # not settings
+_DESCRIPTIVE = frozenset({"name", "description", "source", "prompt_set"})  # not settings
 _SETTINGS = tuple(key for key in Strategy.model_fields if key not in _DESCRIPTIVE)
 
 
@@ -71,8 +72,11 @@ class _File(BaseModel):
     seed: tuple[int, ...] | None = Field(default=None, min_length=1)
 
 
-def load_grid(path: Path) -> tuple[Member, ...]:
-    """All members of a grid file, the last key varying fastest.
+def load_grid(
+    path: Path, prompts: PromptSet | str = INSTRUCT, served: PromptSet | str = INSTRUCT
+) -> tuple[Member, ...]:
+    """All members of a grid file, the last key varying fastest. `prompts` is the set that words their prompts, `served`
+    that of members with a model of their own.
 
     Raises `ConfigError`, naming the file and the member or key, for whatever can't be used: unknown keys, values that a
     strategy does not take, values and members that are there twice, seeds where nothing is drawn at random, and more
@@ -95,8 +99,11 @@ def load_grid(path: Path) -> tuple[Member, ...]:
     if (size := prod(map(len, lists.values()))) > MOST:
         raise ConfigError(f"{path} makes {size:,} strategies, more than {MOST:,}. Leave some values out.")
     base = str(path.parent / file.base) if Path(file.base).suffix in {".yaml", ".yml"} else file.base
-    name = load_strategy(base).name
-    members = [_member(base, name, dict(zip(lists, chosen, strict=True)), path) for chosen in product(*lists.values())]
+    wording = prompts if file.model is None else served
+    name = load_strategy(base, prompts=wording).name
+    members = [
+        _member(base, name, dict(zip(lists, chosen, strict=True)), path, wording) for chosen in product(*lists.values())
+    ]
     _require_different(members, path)
     return _named_apart(members)
 
@@ -161,15 +168,15 @@ def _require_distinct_models(models: Sequence[ModelRef], path: Path) -> None:
             raise ConfigError(f"{path}: model: {name} occurs {times} times. Give each a revision of its own.")
 
 
-def _member(base: str, name: str, chosen: Mapping[str, Any], path: Path) -> Member:
+def _member(base: str, name: str, chosen: Mapping[str, Any], path: Path, prompts: PromptSet | str) -> Member:
     settings = {key: str(value) if isinstance(value, ModelRef) else value for key, value in chosen.items()}
     name = _name(name, settings)
     varied = {key: _located(value, path) for key, value in chosen.items() if key not in _File.model_fields}
     own = {"name": name, **varied}
     try:
-        strategy = load_strategy(base, own)
+        strategy = load_strategy(base, own, prompts=prompts)
         if "seed" in chosen:
-            strategy = load_strategy(base, own | _seeded(strategy, chosen["seed"]))
+            strategy = load_strategy(base, own | _seeded(strategy, chosen["seed"]), prompts=prompts)
         if "model" in chosen and not strategy.prompts:
             raise StrategyError("it asks no model. Leave 'model' out of the grid.")
     except ConfigError as error:

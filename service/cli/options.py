@@ -15,9 +15,12 @@ from fieldscope.service.wiring.settings import (
     CACHE_MODES,
     DEFAULT_ATTEMPTS,
     DEFAULT_CONCURRENCY,
+    DEFAULT_IMAGE_FORMAT,
+    DEFAULT_MAX_PIXELS,
     DEFAULT_MAX_SIDE,
     DEFAULT_REQUEST_TIMEOUT,
     DEFAULT_STRATEGY,
+    IMAGE_FORMATS,
     Settings,
 )
 
@@ -82,15 +85,20 @@ def lmm_flags(url: str, *, defaults: bool) -> dict[str, Option]:
     timeout = "Time limit for one attempt of a call to the server, from the first to the last byte."
     attempts = "At most N attempts for a call that timed out or met a temporary error."
     cache = "on: ask only new questions. refresh: ask all again. replay: ask nothing. off: keep no answers."
-    max_side = "Scale larger images down before they are sent to the server."
+    max_side = "Scale images with a longer side down before they are sent to the server."
+    max_pixels = "Scale images with more pixels down before they are sent to the server."
+    image_format = "Send images as jpeg (quality 95; small ones as PNG) or all of them as png."
+    concurrency = "How many calls run at once, at most; the server gets as many of them as make it faster."
     return {
         "lmm": flag("lmm", url, server, multiple=True, metavar="[ROLE=]URL|NAME[:ARG]"),
         "model": flag("model", "model", "The name under which the server serves the model.", metavar="NAME"),
         "revision": flag("revision", "revision", "The model's version, if its name does not tell.", metavar="TEXT"),
         "max-side": flag("max-side", "max_side", max_side, DEFAULT_MAX_SIDE, type=COUNT, metavar="PIXELS"),
-        "concurrency": flag(
-            "concurrency", "concurrency", "How many calls run at once.", DEFAULT_CONCURRENCY, type=COUNT, metavar="N"
+        "max-pixels": flag("max-pixels", "max_pixels", max_pixels, DEFAULT_MAX_PIXELS, type=COUNT, metavar="PIXELS"),
+        "image-format": flag(
+            "image-format", "image_format", image_format, DEFAULT_IMAGE_FORMAT, type=click.Choice(IMAGE_FORMATS)
         ),
+        "concurrency": flag("concurrency", "concurrency", concurrency, DEFAULT_CONCURRENCY, type=COUNT, metavar="N"),
         "request-timeout": flag(
             "request-timeout", "request_timeout", timeout, DEFAULT_REQUEST_TIMEOUT, type=_SECONDS, metavar="SECONDS"
         ),
@@ -104,6 +112,18 @@ clip_option = click.option(
     metavar="NAME[:ARG]",
     help="The first stage's CLIP: MODEL:PRETRAINED as open_clip names it, a folder, or an encoder of another "
     "package by its name.  [default: the bundled one]",
+)
+_PROMPTS = (
+    "The wording of the prompts: a set of `fieldscope prompts list`, or a folder of your own .md files.  "
+    "[default: fieldnotes for the bundled LMM, else instruct]"
+)
+prompts_option = click.option("--prompts", metavar="SET|FOLDER", help=_PROMPTS)
+prompt_sets_option = click.option(
+    "--prompts",
+    "prompt_sets",
+    multiple=True,
+    metavar="SET|FOLDER ...",
+    help=f"{_PROMPTS} With several, each strategy runs once with each of them.",
 )
 runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN ...", type=PATH)
 runs_out = folder_option("The folder for the runs, with a folder for each strategy.", "-o", "--out", required=True)
@@ -120,18 +140,24 @@ def clip_options(command: Function) -> Function:
 
 
 def model_options(command: Function) -> Function:
-    """`--clip`, and everything about the LMM and its cache; the command gets `settings`.
+    """`--clip`, `--prompts`, and everything about the LMM and its cache; the command gets `settings`.
 
     A server's key is no option, since other users of a machine can see command lines: it comes from the environment,
     FIELDSCOPE_API_KEY or OPENAI_API_KEY.
     """
-    return _with_settings(command, *_LMM.values(), clip_option)
+    return _with_settings(command, *_LMM.values(), prompts_option, clip_option)
+
+
+def evaluation_options(command: Function) -> Function:
+    """The same with any number of `--prompts`; the command gets them as `prompt_sets`."""
+    return _with_settings(command, *_LMM.values(), prompt_sets_option, clip_option)
 
 
 def server_options(command: Function) -> Function:
-    """`--lmm`, `--model`, `--max-side` and `--request-timeout`, for commands without a cache; the command gets
-    `settings`."""
-    return _with_settings(command, *(_LMM[flag] for flag in ("lmm", "model", "max-side", "request-timeout")))
+    """The model, how images are sent to it, `--request-timeout` and `--prompts`, for commands without a cache; the
+    command gets `settings`."""
+    flags = ("lmm", "model", "max-side", "max-pixels", "image-format", "request-timeout")
+    return _with_settings(command, *(_LMM[flag] for flag in flags), prompts_option)
 
 
 def budget_options(command: Function) -> Function:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from fieldscope.service.cli.lmm_option import chosen_lmms
-from fieldscope.service.cli.options import PATH, file_option, folder_option, lmm_flags
+from fieldscope.service.cli.options import PATH, file_option, folder_option, lmm_flags, prompts_option
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -37,6 +37,7 @@ _ALL = (
         help_text="A folder of images, or an index of `fieldscope index`.  [default: FieldNotes' images]",
     ),
     *lmm_flags("lmm", defaults=False).values(),
+    prompts_option,
     click.option("--clip", metavar="NAME", help="MODEL:PRETRAINED, a folder, or none.  [default: the bundled one]"),
     file_option("--cache-file", help_text="The response cache."),
     click.option("--strategy", metavar="NAME", help="The strategy of requests that name none.  [default: agent]"),

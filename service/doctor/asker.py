@@ -10,7 +10,7 @@ from fieldscope.agent.call import ask, image_parts, messages
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart, TokenLogprob
 from fieldscope.agent.lmm.choice import LETTERS, choose
 from fieldscope.agent.lmm.yes_no import YES_NO, p_yes, word
-from fieldscope.prompts.prompt import load_prompt
+from fieldscope.prompts.prompt_set import PromptSet
 from fieldscope.service.doctor.images import Drawn
 
 _DOUBT = 0.2
@@ -42,14 +42,16 @@ class Reading:
 
 
 class Asker:
-    """The model, its images, and how many log-probabilities (0 to 20) are requested. Counts its `calls`."""
+    """The model, its images, the set that words its questions, and how many log-probabilities (0 to 20) are requested.
+    Counts its `calls`."""
 
-    def __init__(self, lmm: LMM, images: Drawn) -> None:
+    def __init__(self, lmm: LMM, images: Drawn, prompts: PromptSet) -> None:
         self.lmm = lmm
         self.images = images
+        self.prompts = prompts
         self.top_logprobs = 20
         self.calls = 0
-        self._predicate, self._pair, self._set = map(load_prompt, ("ask_predicate", "compare_pair", "compare_set"))
+        self._predicate, self._pair, self._set = map(prompts.load, ("ask_predicate", "compare_pair", "compare_set"))
 
     async def yes_no(self, question: str, *image_ids: str) -> Reading:
         """Ask a yes/no question about an image."""

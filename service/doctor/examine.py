@@ -1,8 +1,9 @@
-"""Runs all checks on a model."""
+"""Runs all checks on a model, one after another."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fieldscope.retrieval.progress import Report
@@ -10,21 +11,23 @@ from fieldscope.service.doctor.asker import Asker
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.form import check_form
 from fieldscope.service.doctor.images import Drawn
-from fieldscope.service.doctor.lineup import NAME as LINEUP
-from fieldscope.service.doctor.lineup import check_lineup
+from fieldscope.service.doctor.lineup import check_lineup, skip_lineup
 from fieldscope.service.doctor.logprobs import grant, judge_logprobs, judge_top_logprobs
+from fieldscope.service.doctor.parameters import check_parameters
 from fieldscope.service.doctor.prefix import check_prefix
 from fieldscope.service.doctor.probes import fieldnotes, shapes
 from fieldscope.service.doctor.server import check_server
+from fieldscope.service.doctor.sight import NAME as SIGHT
 from fieldscope.service.doctor.sight import choose_probe, is_seen, judge_sight
 from fieldscope.service.doctor.spelling import judge_spellings
+from fieldscope.service.doctor.steadiness import NAME as REPEATS
 from fieldscope.service.doctor.steadiness import check_company, check_repeats
 from fieldscope.service.doctor.structure import check_structure
+from fieldscope.service.doctor.subject import Check, Subject
 from fieldscope.service.doctor.throughput import check_throughput
 from fieldscope.service.wiring.models import open_bare_lmm
+from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.settings import Settings
-
-_CHECKS = 12
 
 
 @dataclass(frozen=True)
@@ -55,38 +58,93 @@ async def examine(settings: Settings, report: Report) -> Examination:
     probe = shapes() if settings.lmm_url else fieldnotes()
     images = Drawn(probe.images)
     started = time.perf_counter()
-    findings: list[Finding] = []
-
-    def add(*found: Finding) -> None:
-        findings.extend(found)
-        report(len(findings), _CHECKS)
-
     async with open_bare_lmm(settings, images) as lmm:
-        asker = Asker(lmm, images)
-        report(0, _CHECKS)
+        subject = Subject(settings, Asker(lmm, images, prompts_for(settings)), probe)
+        report(0, len(CHECKS))
+        answers = True
+        for number, check in enumerate(CHECKS, start=1):
+            found = await check(subject)
+            subject.findings |= {finding.name: finding for finding in found}
+            answers = check is not _server or found[0].state != "fail"
+            if not answers:
+                break
+            report(number, len(CHECKS))
+        return Examination(
+            lmm.identity,
+            subject.probe.name if answers else None,
+            tuple(subject.findings.values()),
+            subject.asker.calls,
+            time.perf_counter() - started,
+        )
 
-        def done(name: str | None) -> Examination:
-            return Examination(lmm.identity, name, tuple(findings), asker.calls, time.perf_counter() - started)
 
-        add(await check_server(asker, probe))
-        if findings[-1].state == "fail":
-            return done(None)
-        granted = await grant(asker, probe)
-        add(judge_logprobs(granted), judge_top_logprobs(granted))
-        probe, looks = await choose_probe(asker, probe, fieldnotes if settings.lmm_url else None)
-        add(await check_form(asker, probe, *([looks[0].known.right] if looks[0].right.error is None else [])))
-        add(judge_spellings([reading for each in looks for _, reading in each.readings]))
-        sight = judge_sight(probe, looks)
-        add(sight)
-        if is_seen(sight):
-            add(await check_lineup(asker, probe))
-        else:
-            add(Finding(LINEUP, "unknown", "the model does not see a single image", "see the check 'image seen'"))
-        first = looks[0]
-        add(await check_structure(asker, probe, *([first.known.right] if first.right.error is None else [])))
-        repeats = await check_repeats(asker, looks)
-        add(repeats)
-        add(await check_company(asker, looks, repeats))
-        add(await check_prefix(asker, probe))
-        add(await check_throughput(asker, probe))
-        return done(probe.name)
+async def _server(subject: Subject) -> Sequence[Finding]:
+    return [await check_server(subject.asker, subject.probe)]
+
+
+async def _logprobs(subject: Subject) -> Sequence[Finding]:
+    subject.granted = await grant(subject.asker, subject.probe)
+    return judge_logprobs(subject.granted), judge_top_logprobs(subject.granted)
+
+
+async def _looks(subject: Subject) -> Sequence[Finding]:
+    """Ask about all images of the probe, which later checks build on. What they are judged by comes later."""
+    other = fieldnotes if subject.settings.lmm_url else None
+    subject.probe, subject.looks = await choose_probe(subject.asker, subject.probe, other)
+    return ()
+
+
+async def _form(subject: Subject) -> Sequence[Finding]:
+    return [await check_form(subject.asker, subject.probe, *subject.accepted_images)]
+
+
+async def _sight(subject: Subject) -> Sequence[Finding]:
+    readings = [reading for look in subject.looks for _, reading in look.readings]
+    return judge_spellings(readings), judge_sight(subject.probe, subject.looks)
+
+
+async def _lineup(subject: Subject) -> Sequence[Finding]:
+    if not is_seen(subject.findings[SIGHT]):
+        return [skip_lineup()]
+    return [await check_lineup(subject.asker, subject.probe)]
+
+
+async def _structure(subject: Subject) -> Sequence[Finding]:
+    return [await check_structure(subject.asker, subject.probe, *subject.accepted_images)]
+
+
+async def _parameters(subject: Subject) -> Sequence[Finding]:
+    return [check_parameters(subject.asker)]
+
+
+async def _repeats(subject: Subject) -> Sequence[Finding]:
+    return [await check_repeats(subject.asker, subject.looks)]
+
+
+async def _company(subject: Subject) -> Sequence[Finding]:
+    return [await check_company(subject.asker, subject.looks, subject.findings[REPEATS])]
+
+
+async def _prefix(subject: Subject) -> Sequence[Finding]:
+    return [await check_prefix(subject.asker, subject.probe)]
+
+
+async def _throughput(subject: Subject) -> Sequence[Finding]:
+    return [await check_throughput(subject.asker, subject.probe)]
+
+
+CHECKS: tuple[Check, ...] = (
+    _server,
+    _logprobs,
+    _looks,
+    _form,
+    _sight,
+    _lineup,
+    _structure,
+    _parameters,
+    _repeats,
+    _company,
+    _prefix,
+    _throughput,
+)
+"""In this order: later ones build on what earlier ones left in the `Subject`. If the first fails, no other runs."""

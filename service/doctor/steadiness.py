@@ -9,6 +9,7 @@ from fieldscope.service.doctor.asker import Asker, Reading
 from fieldscope.service.doctor.finding import Finding, State
 from fieldscope.service.doctor.sight import Look
 
+NAME = "same on repeat"
 REPEATS = 6
 COMPANY = 32
 _ROUNDING = 0.01
@@ -18,25 +19,24 @@ _LOST = 0.10  # as many calls in flight as a run may lose before it counts as fa
 
 async def check_repeats(asker: Asker, looks: Sequence[Look]) -> Finding:
     """Repeat a few requests several times, one at a time."""
-    name = "same on repeat"
     asked = [(each.known, each.right) for each in looks if each.right.error is None][:4]
     if not asked:
-        return Finding(name, "unknown", "no question about an image was answered", "see the check 'image seen'")
+        return Finding(NAME, "unknown", "no question about an image was answered", "see the check 'image seen'")
     pairs = [(await asker.yes_no(known.question, known.right), first) for _ in range(REPEATS) for known, first in asked]
     worst, errors = _compare(pairs)
     seen = f"P(yes) differs by at most {worst:.3f} over {REPEATS} repeats of {len(asked)} questions{_said(errors)}"
     if worst <= _ROUNDING and not errors:
-        return Finding(name, "ok", seen, "a ranking is reproducible")
+        return Finding(NAME, "ok", seen, "a ranking is reproducible")
     if worst <= _ROUNDING:
         meaning = "some calls fail; a call that still fails after several attempts is unknown"
         state: State = "fail" if len(errors) > _LOST * len(pairs) else "warn"
-        return Finding(name, state, seen, meaning, "check the server's log")
+        return Finding(NAME, state, seen, meaning, "check the server's log")
     meaning = "one request has different answers at temperature 0, so rankings are not reproducible"
     change = (
         "serve with --generation-config vllm, so that only the request sets the decoding parameters; check that all "
         "servers behind that address serve the same model"
     )
-    return Finding(name, "fail" if worst > _OTHER else "warn", seen, meaning, change)
+    return Finding(NAME, "fail" if worst > _OTHER else "warn", seen, meaning, change)
 
 
 async def check_company(asker: Asker, looks: Sequence[Look], repeats: Finding) -> Finding:

@@ -10,7 +10,6 @@ from fieldscope.agent.call import ask, image_parts, messages
 from fieldscope.agent.lmm.base import LMMRequest, TextPart
 from fieldscope.agent.lmm.json_text import read_json
 from fieldscope.agent.schemas import AnswersAnswer
-from fieldscope.prompts.prompt import load_prompt
 from fieldscope.service.doctor.asker import Asker
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.probes import Probe
@@ -47,7 +46,7 @@ async def check_structure(asker: Asker, probe: Probe, *images: str) -> Finding:
 
 
 async def _answer(asker: Asker, images: Sequence[str], prompt_name: str, **values: str) -> str:
-    prompt = load_prompt(prompt_name)
+    prompt = asker.prompts.load(prompt_name)
     shown = await image_parts(asker.images, images)
     request = LMMRequest(
         messages=messages(prompt, *shown, TextPart(text=prompt.render(**values))),

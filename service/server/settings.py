@@ -15,18 +15,22 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
+from fieldscope.agent.lmm.server_profile import ServerProfile
 from fieldscope.agent.roles import ROLES, Role
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.paths import cache_folder
 from fieldscope.core.validation import read_document, validated
 from fieldscope.service.server.limits import Limits
+from fieldscope.service.server.role_table import RoleTable, role_tables
 from fieldscope.service.wiring.settings import (
     DEFAULT_ATTEMPTS,
     DEFAULT_CONCURRENCY,
+    DEFAULT_IMAGE_FORMAT,
+    DEFAULT_MAX_PIXELS,
     DEFAULT_MAX_SIDE,
     DEFAULT_REQUEST_TIMEOUT,
     DEFAULT_STRATEGY,
-    RoleModel,
+    IMAGE_FORMATS,
     Settings,
     require_role_models,
 )
@@ -35,11 +39,16 @@ FILE = "fieldscope.toml"
 """The name of the settings file that is read by default, in the working folder or in the user's folder."""
 
 PREFIX = "FIELDSCOPE_"
+GROUPS: Mapping[str, type[BaseModel]] = {"limits": Limits, "profile": ServerProfile}
+"""Settings that are tables of settings."""
+
 DEFAULT = "default"
 NO_CLIP = "none"
 
 _OTHER_VARIABLES = frozenset({"FIELDSCOPE_CACHE", "FIELDSCOPE_DEBUG", "FIELDSCOPE_CONFIG", "FIELDSCOPE_STORE"})
-_GROUPS: Mapping[str, tuple[str, ...]] = {"limits": tuple(Limits.model_fields), "roles": ROLES}
+_INNER = {**{group: tuple(model.model_fields) for group, model in GROUPS.items()}, "roles": ROLES}
+"""The names of the settings in each group of them."""
+
 _ROLE_KEYS = frozenset(f"FIELDSCOPE_API_KEY_{role.upper()}" for role in ROLES)
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -62,13 +71,13 @@ def _split_pairs(value: Any) -> Any:
 class ServerSettings(BaseModel):
     """Where the service listens, its models and collections, and the limits of a request.
 
-    `lmm`, `model`, `revision`, `concurrency`, `max_side`, `request_timeout`, `attempts`, `clip`, `cache_mode` and
-    `cache_file` are those of the command line; `clip` may be "none". `roles` has the LMMs of single roles.
-    `collections` maps names to folders of images,
-    or to libraries that `fieldscope index` made; without any there is FieldNotes' test collection. `strategies` are
-    strategy files, or folders of them, beside the shipped ones. Images are fetched from `image_hosts` only. `keys` is
-    the file of API keys, `data` the folder of all that the service keeps, `runs` the folder whose runs are shown.
-    `grace` is how many seconds a shutdown waits for calls in flight.
+    `lmm`, `model`, `revision`, `concurrency`, `max_side`, `max_pixels`, `image_format`, `request_timeout`, `attempts`,
+    `prompts`, `clip`, `cache_mode` and `cache_file` are those of the command line; `clip` may be "none". `roles` has
+    the LMMs of single roles. `collections`
+    maps names to folders of images, or to libraries that `fieldscope index` made; without any there is FieldNotes' test
+    collection. `strategies` are strategy files, or folders of them, beside the shipped ones. Images are fetched from
+    `image_hosts` only. `keys` is the file of API keys, `data` the folder of all that the service keeps, `runs` the
+    folder whose runs are shown. `grace` is how many seconds a shutdown waits for calls in flight.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,9 +90,12 @@ class ServerSettings(BaseModel):
     api_key: SecretStr | None = None
     concurrency: int = Field(default=DEFAULT_CONCURRENCY, ge=1)
     max_side: int = Field(default=DEFAULT_MAX_SIDE, ge=1)
+    max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1)
+    image_format: str = Field(default=DEFAULT_IMAGE_FORMAT, pattern=f"^({'|'.join(IMAGE_FORMATS)})$")
     request_timeout: float = Field(default=DEFAULT_REQUEST_TIMEOUT, gt=0, allow_inf_nan=False)
     attempts: int = Field(default=DEFAULT_ATTEMPTS, ge=1)
-    roles: Annotated[Mapping[Role, RoleModel], NoDecode] = {}
+    roles: Annotated[Mapping[Role, RoleTable], NoDecode, BeforeValidator(role_tables)] = {}
+    prompts: str | None = None
     clip: str | None = None
     cache_mode: Annotated[str, Field(pattern="^(on|refresh|replay|off)$")] = "on"
     cache_file: Path | None = None
@@ -96,6 +108,7 @@ class ServerSettings(BaseModel):
     runs: Path | None = None
     grace: float = Field(default=30.0, ge=0, le=3600)
     limits: Limits = Limits()
+    profile: ServerProfile = ServerProfile()
 
     @field_validator("collections")
     @classmethod
@@ -117,9 +130,13 @@ class ServerSettings(BaseModel):
             cache_file=self.cache_file,
             concurrency=self.concurrency,
             max_side=self.max_side,
+            max_pixels=self.max_pixels,
+            image_format=self.image_format,  # type: ignore[arg-type]  # as above
             request_timeout=self.request_timeout,
             attempts=self.attempts,
-            roles=self.roles,
+            roles={role: table.model for role, table in self.roles.items()},
+            profile=self.profile if self.profile.model_fields_set else None,
+            prompts=self.prompts,
         )
 
     @property
@@ -203,7 +220,8 @@ def variable_of(key: str) -> str:
 def _keys() -> Iterator[str]:
     """The dotted name of every setting, in order."""
     for name in ServerSettings.model_fields:
-        yield from (f"{name}.{key}" for key in _GROUPS[name]) if name in _GROUPS else (name,)
+        inner = _INNER.get(name)
+        yield from (f"{name}.{key}" for key in inner) if inner else (name,)
 
 
 Layer = tuple[str, Mapping[str, Any]]
@@ -232,7 +250,7 @@ def _from_folder(key: str, value: Any, settings: ServerSettings, folder: Path) -
         return {name: folder / path.expanduser() for name, path in read.items()}
     if key == "strategies":
         return [folder / path.expanduser() for path in read]
-    if key == "clip" and read and (folder / read).is_dir():
+    if key in ("clip", "prompts") and read and (folder / read).is_dir():
         return str(folder / read)
     return value
 
@@ -260,7 +278,7 @@ def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by their dotted names."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
-        flat |= {f"{key}.{name}": own for name, own in value.items()} if key in _GROUPS else {key: value}
+        flat |= {f"{key}.{name}": own for name, own in value.items()} if key in _INNER else {key: value}
     return flat
 
 

@@ -110,7 +110,7 @@ async def cached_lmm(
     """The LMM of these settings, or `lmm` in its place, over the store; calls that the store does not answer go through
     `wrappers`. A server that `may_be_away` is asked about its model with the first call where it does not answer now.
     """
-    from fieldscope.agent.lmm.cached import CachedLMM
+    from fieldscope.agent.lmm.cached import Adapts, CachedLMM
 
     replays = settings.cache_mode == "replay"
     model = lmm or (await _remembered(settings, store, images) if replays else _lmm(settings, images))
@@ -119,9 +119,10 @@ async def cached_lmm(
         with suppress(*(LMMError, TimeoutError) if may_be_away else ()):
             async with asyncio.timeout(_PATIENCE if may_be_away else None):
                 await identify()
+    stands = model.stands if isinstance(model, Adapts) else None
     for wrap in wrappers:
         model = wrap(model)
-    return CachedLMM(model, store, settings.cache_mode, identify)
+    return CachedLMM(model, store, settings.cache_mode, identify, stands)
 
 
 @asynccontextmanager
@@ -186,7 +187,13 @@ def _named(settings: Settings) -> str:
     """The identity of the settings' server's model, without what the server tells."""
     from fieldscope.agent.lmm.identity import server_identity
 
-    return server_identity(settings.model or "", settings.revision, settings.max_side)
+    return server_identity(
+        settings.model or "",
+        settings.revision,
+        settings.max_side,
+        max_pixels=settings.max_pixels,
+        image_format=settings.image_format,
+    )
 
 
 async def _remembered(settings: Settings, store: AsyncCacheStore, images: ImageSource) -> LMM:
@@ -195,7 +202,7 @@ async def _remembered(settings: Settings, store: AsyncCacheStore, images: ImageS
 
     Raises `ConfigError` where a server's model has several identities there.
     """
-    from fieldscope.agent.lmm.identity import named_identity
+    from fieldscope.agent.lmm.identity import named_identity, sent_otherwise
     from fieldscope.eval.runs.replay import RecordedLMM
 
     if settings.lmm_url is None:
@@ -203,7 +210,11 @@ async def _remembered(settings: Settings, store: AsyncCacheStore, images: ImageS
     if not settings.asks_server:
         return _lmm(settings, images)
     named = _named(settings)
-    known = [model for model in (await store.stats()).models if named_identity(model) == named != model]
+    models = (await store.stats()).models
+    if not any(named_identity(model) == named for model in models):  # recorded with images sent in another way
+        others = {named_identity(model) for model in models if sent_otherwise(model) == sent_otherwise(named)}
+        named = others.pop() if len(others) == 1 else named
+    known = [model for model in models if named_identity(model) == named != model]
     if len(known) > 1:
         raise ConfigError(
             f"the response cache has answers of {len(known)} servers for {settings.model} ({'; '.join(sorted(known))});"

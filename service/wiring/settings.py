@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fieldscope.core.errors import ConfigError
@@ -15,11 +15,16 @@ from fieldscope.core.private import shown_address
 
 if TYPE_CHECKING:
     from fieldscope.agent.lmm.cached import CacheMode
+    from fieldscope.agent.lmm.image_encoding import ImageFormat
+    from fieldscope.agent.lmm.server_profile import ServerProfile
     from fieldscope.agent.roles import Role
 
+IMAGE_FORMATS = ("jpeg", "png")
 CACHE_MODES = ("on", "refresh", "replay", "off")
-DEFAULT_CONCURRENCY = 32
+DEFAULT_CONCURRENCY = 128
 DEFAULT_MAX_SIDE = 1024
+DEFAULT_MAX_PIXELS = 1_048_576
+DEFAULT_IMAGE_FORMAT: ImageFormat = "jpeg"
 DEFAULT_REQUEST_TIMEOUT = 120.0
 DEFAULT_ATTEMPTS = 6
 DEFAULT_MAX_UNKNOWN = 0.10
@@ -35,23 +40,24 @@ class RoleModel:
     """What a user chooses for the LMM of one role. What is None is as for the LMM of all roles.
 
     `lmm` is a server's address or another back end's name, `model` the name under which the server serves it. One that
-    names either is another LMM, so the others' `revision` does not hold for it; and no key is sent to another host
-    than the one that it was given for: such a host gets `api_key`, else FIELDSCOPE_API_KEY_VERIFIER (or _REASONER,
-    _CAPTIONER, _JUDGE), else none.
+    names either is another LMM, so the others' `revision` and `profile` do not hold for it; and no key is sent to
+    another host than the one that it was given for: such a host gets `api_key`, else FIELDSCOPE_API_KEY_VERIFIER (or
+    _REASONER, _CAPTIONER, _JUDGE), else none.
     """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     lmm: str | None = None
     model: str | None = None
     revision: str | None = None
     api_key: str | None = field(default=None, repr=False)
     max_side: int | None = None
+    max_pixels: int | None = None
+    image_format: ImageFormat | None = None
     request_timeout: float | None = None
     attempts: int | None = None
+    profile: ServerProfile | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_side", "request_timeout", "attempts"):
+        for name in ("max_side", "max_pixels", "request_timeout", "attempts"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"the {name} of a role must be above 0, and not {value}; correct it")
@@ -63,9 +69,12 @@ class Settings:
 
     `lmm_url` and `model` name a server and the model it serves, `revision` whatever tells two models of that name
     apart; without a server the bundled LMM answers. `api_key` is by default what the environment says. `clip` is a
-    name or folder for open_clip; None is the bundled CLIP. `concurrency` bounds the calls in flight; images that are
-    longer than `max_side` pixels on a side are scaled down before they are sent to a server. A call to a server has
-    `request_timeout` seconds, and at most `attempts` attempts where another one can help. `roles` says what is
+    name or folder for open_clip; None is the bundled CLIP. `concurrency` bounds the calls in flight, of which a server
+    gets as many as make it faster. Images that are longer than `max_side` pixels on a side, or have more than
+    `max_pixels` in all, are scaled down before they are sent to a server, and sent as `image_format` says. A call to a
+    server has `request_timeout` seconds, and at most `attempts` attempts where another one can help. `prompts` is a
+    prompt set's name or a folder of prompts; None is the set for the LMM. `profile` has the parameters that the server
+    takes, as far as they are set and not to be found out. `roles` says what is
     otherwise for the LMM of a role.
     """
 
@@ -78,9 +87,13 @@ class Settings:
     cache_file: Path | None = None
     concurrency: int = DEFAULT_CONCURRENCY
     max_side: int = DEFAULT_MAX_SIDE
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    image_format: ImageFormat = DEFAULT_IMAGE_FORMAT
     request_timeout: float = DEFAULT_REQUEST_TIMEOUT
     attempts: int = DEFAULT_ATTEMPTS
     roles: Mapping[Role, RoleModel] = field(default_factory=dict, hash=False)
+    prompts: str | None = None
+    profile: ServerProfile | None = None
 
     def __post_init__(self) -> None:
         for name in ("lmm_url", "clip"):
@@ -108,7 +121,7 @@ class Settings:
             name: value for name, value in vars(own).items() if name not in ("lmm", "api_key") and value is not None
         }
         if own.lmm is not None or own.model is not None:
-            chosen = {"model": None, "revision": None, **chosen}
+            chosen = {"model": None, "revision": None, "profile": None, **chosen}
         if own.lmm is not None:
             chosen["lmm_url"] = own.lmm
         settings = replace(self, roles={}, **chosen)
@@ -130,8 +143,11 @@ class Settings:
     def _shares_key(self, settings: Settings) -> bool:
         """Whether the key for all goes to this server: that is the host of the LMM of all roles or, where that is on no
         server, the only host there is."""
-        named = [self.lmm_url] if self.asks_server else [own.lmm for own in self.roles.values()]
-        return {_host(url) for url in named if url and _is_server(url)} == {_host(settings.lmm_url)}
+        hosts = _hosts(settings.lmm_url)
+        if self.asks_server:
+            return hosts <= _hosts(self.lmm_url)
+        named = (own.lmm for own in self.roles.values() if own.lmm and _is_server(own.lmm))
+        return all(_hosts(url) == hosts for url in named)
 
     def names(self, roles: Collection[Role]) -> dict[Role, str]:
         """The name of the model that has each role, for people."""
@@ -176,7 +192,7 @@ def _is_server(url: str) -> bool:
     return url != BUNDLED and Settings(lmm_url=url).backend[0] == "openai"
 
 
-def _host(url: str | None) -> tuple[str, str]:
-    """Scheme and host with its port, which a key is for."""
-    parts = urlsplit(url or "")
-    return parts.scheme.lower(), parts.netloc.rpartition("@")[2].lower()
+def _hosts(addresses: str | None) -> set[tuple[str, str]]:
+    """Scheme and host with its port, which a key is for, of each of the addresses of a model."""
+    parts = [urlsplit(address.strip()) for address in (addresses or "").split(",")]
+    return {(part.scheme.lower(), part.netloc.rpartition("@")[2].lower()) for part in parts}

@@ -32,6 +32,7 @@ from fieldscope.retrieval.collection import FilesCollection
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.fieldnotes import open_fieldnotes
 from fieldscope.service.wiring.models import bundled_lmm
+from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.queries import make_query, require_query_words
 from fieldscope.service.wiring.settings import DEFAULT_STRATEGY, Settings
 
@@ -103,7 +104,7 @@ def _build(values: Mapping[str, Any]) -> StudioGraph:
     # Names that begin with two underscores are the server's own.
     chosen = {name: value for name, value in values.items() if not name.startswith("__")}
     context = validated(StudioContext, chosen, "context", ConfigError)
-    strategy = load_strategy(context.strategy)
+    strategy = load_strategy(context.strategy, prompts=prompts_for(Settings()))
 
     async def rerank(state: StudioInput) -> dict[str, Any]:
         with _server_errors():

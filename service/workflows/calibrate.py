@@ -11,6 +11,7 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.benchmarks import NAMES, Workload
 from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
+from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.roles import open_lmms
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.evaluate import (
@@ -39,7 +40,7 @@ def fit_strategy(plan: EvaluationPlan, strategy_name: str, settings: Settings) -
 
     split = plan.split or "test"
     require_selection_split(split)
-    (strategy,) = load_strategies((strategy_name,))
+    (strategy,) = load_strategies((strategy_name,), prompts_for(settings))
     questions = verification(strategy)
     require_named_split(plan.benchmark, split)
     opened = open_evaluation(plan, [Contest(settings, [strategy])])

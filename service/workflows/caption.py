@@ -14,6 +14,7 @@ from fieldscope.service.wiring.feedback import progress, warn
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.models import load_encoder, open_lmm
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.roles import require_servers
 from fieldscope.service.wiring.settings import Settings
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.lmm.base import LMM
     from fieldscope.agent.roles import Role
     from fieldscope.core.types import ImageSource
+    from fieldscope.prompts.prompt import Prompt
     from fieldscope.retrieval.progress import Report
 
 MAX_TOKENS = 512
@@ -72,10 +74,11 @@ async def _caption_images(
     captions: dict[str, str] = {}
     failed: dict[str, str] = {}
     waiting = iter(image_ids)
+    prompt = prompts_for(settings).load("caption")
 
     async def work(lmm: LMM) -> None:
         for image_id in waiting:
-            text, error = await _caption(lmm, images, image_id)
+            text, error = await _caption(lmm, images, image_id, prompt)
             if error is None:
                 captions[image_id] = text
             else:
@@ -88,14 +91,12 @@ async def _caption_images(
     return {image_id: captions[image_id] for image_id in image_ids if image_id in captions}, failed
 
 
-async def _caption(lmm: LMM, images: ImageSource, image_id: str) -> tuple[str, str | None]:
+async def _caption(lmm: LMM, images: ImageSource, image_id: str, prompt: Prompt) -> tuple[str, str | None]:
     """The caption on one line, and what went wrong."""
     from fieldscope.agent.call import ask, image_parts, messages, one_line
     from fieldscope.agent.lmm.base import LMMRequest, TextPart
     from fieldscope.core.errors import ImageError
-    from fieldscope.prompts.prompt import load_prompt
 
-    prompt = load_prompt("caption")
     try:
         parts = await image_parts(images, [image_id])
     except ImageError as error:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fieldscope.eval.prices import Price
     from fieldscope.eval.runs.scored import ScoredRun
 
-_SERVED = re.compile(r"openai:(?P<model>.+?)(@.*)?#png(<=\d+)?(#.*)?")
+_SERVED = re.compile(r"openai:(?P<model>.+?)(@.*)?#(png|jpeg\d+)[<=\dpx,]*(#.*)?")
 """The identity of a served model."""
 
 

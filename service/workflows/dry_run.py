@@ -177,10 +177,12 @@ def _calibration(strategy: Strategy, settings: Settings) -> Calibration | None:
     from fieldscope.agent.calibration import calibration_key
 
     verifier = settings.of(strategy.verify.asks) if strategy.verify else settings
-    prompts = calibration_key("", strategy, None).prompts
+    key = calibration_key("", strategy, None)
     fitting = (
         fit
         for fit in all_calibrations()
-        if fit.key and is_lmm_of(fit.key.model, verifier) and prompts.items() <= fit.key.prompts.items()
+        if fit.key
+        and is_lmm_of(fit.key.model, verifier)
+        and (fit.key.reading == key.reading and key.prompts.items() <= fit.key.prompts.items())
     )
-    return next(fitting, None) if prompts else None
+    return next(fitting, None) if key.prompts else None

@@ -18,6 +18,7 @@ from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import run_progress, warn
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.prompts import check_wordings, prompts_for
 from fieldscope.service.wiring.roles import open_lmms, probe_servers, require_servers
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from fieldscope.eval.progress import Progress
     from fieldscope.eval.queries import Selection
     from fieldscope.eval.types import RunSummary
+    from fieldscope.prompts.prompt_set import PromptSet
 
 RUNS = Path("runs")
 """The folder for runs of which the user does not say where they go."""
@@ -182,17 +184,35 @@ def require_answers(evaluation: EvaluatedRuns, max_unknown: float) -> None:
         )
 
 
-def load_strategies(names: Sequence[str]) -> list[Strategy]:
-    """Strategies by name or file. Raises `ConfigError` where one is unknown, invalid, or two have the same name."""
+def load_strategies(names: Sequence[str], prompts: PromptSet) -> list[Strategy]:
+    """Strategies by name or file, worded by a prompt set. Raises `ConfigError` where one is unknown, invalid, or two
+    have the same name."""
     from fieldscope.agent.strategies.strategy import load_strategy
 
-    strategies = [load_strategy(name) for name in dict.fromkeys(names)]
+    strategies = [load_strategy(name, prompts=prompts) for name in dict.fromkeys(names)]
+    check_wordings(strategies, prompts)
     for name, count in Counter(strategy.name for strategy in strategies).items():
         if count > 1:
             raise ConfigError(
                 f"{count} strategies have the name {name!r}, which names the run's folder; give each its own name"
             )
     return strategies
+
+
+def worded_strategies(names: Sequence[str], prompt_sets: Sequence[str], settings: Settings) -> list[Strategy]:
+    """Strategies by name or file, each that asks anything once in the wording of each set, which its name then tells:
+    `yes-no~prompts=instruct`. Raises `ConfigError` where two would have the same name."""
+    worded: dict[str, Strategy] = {}
+    for prompt_set in dict.fromkeys(prompt_sets):
+        own = replace(settings, prompts=prompt_set)
+        for strategy in load_strategies(names, prompts_for(own)):
+            name = strategy.name
+            if strategy.prompts:
+                name = f"{name}~prompts={(strategy.prompt_set or '').rstrip('/')}"
+                if name in worded:
+                    raise ConfigError(f"two of the prompt sets have the name {strategy.prompt_set!r}; rename a folder")
+            worded[name] = strategy.model_copy(update={"name": name})
+    return list(worded.values())
 
 
 def _flags_of(workload: Workload, contest: Contest, limit: int | None) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.inquire import open_rerank
+from fieldscope.service.wiring.prompts import chosen_prompts
 from fieldscope.service.workflows.evaluate import load_strategies
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def rank_published(file: Path, benchmark: Path, names: Sequence[str], split: str
     from fieldscope.eval.harness import evaluate
     from fieldscope.eval.runs.rescore import Rescorer
 
-    strategies = load_strategies(names)
+    strategies = load_strategies(names, chosen_prompts(None, bundled=False))
     for strategy in strategies:
         if strategy.verify is None or strategy.verify.by_predicates or strategy.compare:
             raise ConfigError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.benchmarks import Workload
 from fieldscope.service.wiring.feedback import note
+from fieldscope.service.wiring.prompts import chosen_prompts, prompts_for, recorded_prompts
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.evaluate import (
     RUNS,
@@ -89,26 +90,37 @@ def recorded_plan(plan: EvaluationPlan, recording: Recording) -> EvaluationPlan:
     )
 
 
-def chosen_strategies(recording: Recording | None, names: Sequence[str], otherwise: Sequence[str]) -> list[Strategy]:
+def chosen_strategies(
+    recording: Recording | None, names: Sequence[str], otherwise: Sequence[str], settings: Settings
+) -> list[Strategy]:
     """Strategies by name or file. In a recording a run's name is that run's strategy, and no name is all of them;
-    elsewhere it is `otherwise`.
+    elsewhere it is `otherwise`. Prompts are worded as the settings say, in a recording as its runs were by default.
 
     Raises `ConfigError` where one is unknown, or two have the same name.
     """
     if recording is None:
-        return load_strategies(names or otherwise)
-    recorded = {run.strategy.name: run.strategy for run in recording.runs}
+        return load_strategies(names or otherwise, prompts_for(settings))
+    runs = [run.strategy for run in recording.runs if _is_worded(run.strategy, settings.prompts)]
+    recorded = {strategy.name: strategy for strategy in runs}
     if not names:
-        if len(recorded) < len(recording.runs):
+        if not recorded:
+            raise ConfigError(f"no recorded run has the prompt set {settings.prompts}; leave --prompts out")
+        if len(recorded) < len(runs):
             raise ConfigError("Two recorded runs have strategies of the same name. Export them separately.")
         return list(recorded.values())
-    loaded = iter(load_strategies([name for name in names if name not in recorded]))
+    prompts = prompts_for(settings) if settings.prompts else recorded_prompts(recording)
+    loaded = iter(load_strategies([name for name in names if name not in recorded], prompts))
     chosen = [recorded[name] if name in recorded else next(loaded) for name in dict.fromkeys(names)]
     if len({strategy.name for strategy in chosen}) < len(chosen):
         raise ConfigError(
             "a strategy has the same name as a recorded one, and it names the run's folder; give it another name"
         )
     return chosen
+
+
+def _is_worded(strategy: Strategy, prompts: str | None) -> bool:
+    """Whether a recorded strategy has the wording that the user names, if any."""
+    return prompts is None or not strategy.prompts or strategy.prompt_set == chosen_prompts(prompts, bundled=False).name
 
 
 def recorded_limit(recording: Recording) -> int | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name
 from fieldscope.service.wiring.feedback import warn
+from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.queries import make_query
 from fieldscope.service.wiring.settings import (
     BUNDLED,
@@ -47,7 +48,8 @@ class AsyncReranker:
     open_clip, or an `Encoder`; with an LMM of your own and without an encoder, the LMM ranks alone where the bundled
     CLIP does not know the images. `budget` is what a query may spend, unless a call says otherwise. Answers are
     remembered as `cache` says: `on`, `refresh`, `replay` (never ask a model), or `off`, in `cache_file` or the user's
-    cache folder.
+    cache folder. `prompts` is a prompt set's name or a folder of your own prompts; by default the set was written for
+    the LMM: `fieldnotes` for the bundled one, `instruct` for all others.
 
     Models are loaded by the first call that needs them, and stay loaded until `aclose` or the end of `async with`. Any
     number of calls may run at once, all on one event loop. Raises `ConfigError` for settings that can't be used.
@@ -66,17 +68,19 @@ class AsyncReranker:
         cache: CacheMode = "on",
         cache_file: str | Path | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
+        prompts: str | Path | None = None,
         roles: Mapping[Role, str | RoleModel | LMM | Callable[[ImageSource], LMM]] | None = None,
     ) -> None:
         from fieldscope.agent.roles import ROLES
-        from fieldscope.agent.strategies.strategy import load_strategy
+        from fieldscope.service.workflows.evaluate import load_strategies
 
         if unknown := [role for role in roles or () if role not in ROLES]:
             raise ConfigError(unknown_name("role", unknown[0], ROLES))
         url = lmm if isinstance(lmm, str) and lmm != BUNDLED else None
         if (url is None) != (model is None):
             raise ConfigError("`lmm` and `model` go together: give the URL of a server and the model that it serves")
-        self.strategy = load_strategy(str(strategy)) if isinstance(strategy, str | Path) else strategy
+        if not isinstance(strategy, str | Path) and prompts is not None:
+            raise ConfigError("a `Strategy` has its prompts; give `prompts` to `load_strategy`, or a strategy by name")
         self.budget = budget
         named = {
             role: read_model(own) if isinstance(own, str) else own
@@ -93,6 +97,7 @@ class AsyncReranker:
             cache_file=Path(cache_file) if cache_file is not None else None,
             concurrency=concurrency,
             roles=named,
+            prompts=str(prompts) if prompts is not None else None,
         )
         require_role_models(settings)
         self._models = KeptModels(
@@ -100,6 +105,11 @@ class AsyncReranker:
             None if isinstance(lmm, str) else lmm,
             None if isinstance(encoder, str) else encoder,
             {role: own for role, own in (roles or {}).items() if not isinstance(own, str | RoleModel)},
+        )
+        made = [role for role in ROLES if self._models.given(role) is not None]
+        self._prompts = prompts_for(settings, made)
+        self.strategy = (
+            load_strategies([str(strategy)], self._prompts)[0] if isinstance(strategy, str | Path) else strategy
         )
         # A library's progress bar, which is never shown, asks notebooks for widgets as it is imported.
         warnings.filterwarnings("ignore", "IProgress not found")
@@ -194,7 +204,8 @@ class AsyncReranker:
         if self._models.lmm is not None or self._models.encoder is not None or self._models.roles:
             raise ConfigError("an evaluation needs models by name; give `lmm`, `encoder` and `roles` as texts")
         with CallerWarnings():
-            chosen = load_strategies([str(name) for name in strategies]) if strategies else [self.strategy]
+            names = [str(name) for name in strategies]
+            chosen = load_strategies(names, self._prompts) if names else [self.strategy]
             folder = Path(out) if out is not None else None
             plan = EvaluationPlan(str(benchmark), split, limit=limit, out=folder, budget=self.budget)
             opened = await open_evaluation_async(plan, [Contest(self._models.settings, chosen)])

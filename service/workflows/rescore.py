@@ -45,7 +45,7 @@ def rescore(run: Path, names: Sequence[str], fits: Path | None, reread: bool, ou
     results = read_results(run)
     recording = make_recording(recorded_lines([run], None, {run: results}))
     (recorded,) = recording.runs
-    strategies = chosen_strategies(recording, names, ())
+    strategies = chosen_strategies(recording, names, (), Settings())
     for strategy in strategies:
         require_same_questions(strategy, {prompt.name: prompt.fingerprint for prompt in recorded.strategy.prompts}, run)
     flags = (FOREIGN,) if FOREIGN in recorded.flags else ()

@@ -13,6 +13,7 @@ from fieldscope.service.wiring.benchmarks import Workload
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
+from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.roles import open_lmms
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.evaluate import (
@@ -65,7 +66,7 @@ def run_harm(plan: EvaluationPlan, strategy_name: str, settings: Settings) -> Ha
     from fieldscope.eval.measures.regressions import harm
     from fieldscope.eval.runs.read import read_metric
 
-    opened = open_evaluation(plan, [Contest(settings, load_strategies((PRIOR, strategy_name)))])
+    opened = open_evaluation(plan, [Contest(settings, load_strategies((PRIOR, strategy_name), prompts_for(settings)))])
     benchmark = opened.workload.benchmark
     opened = replace(opened, out=(plan.out or RUNS) / f"{benchmark.name}-{benchmark.split}")
     runs = run_opened(opened).runs
@@ -83,7 +84,7 @@ def run_budgets(plan: EvaluationPlan, strategy_name: str, settings: Settings, sh
     from fieldscope.eval.measures.studies import BudgetRun, budget_study
     from fieldscope.eval.runs.read import read_metric
 
-    strategies = load_strategies((PRIOR, strategy_name))
+    strategies = load_strategies((PRIOR, strategy_name), prompts_for(settings))
     opened = open_evaluation(plan, [Contest(settings, strategies)])
     runs = run_opened(replace(opened, out=opened.out / "free")).runs
     prior, free = runs[0], runs[-1]
@@ -138,7 +139,7 @@ def run_comparisons(
     from fieldscope.eval.measures.pairwise_study import summed_up
     from fieldscope.eval.runs.read import read_results
 
-    (strategy,) = load_strategies((strategy_name,))
+    (strategy,) = load_strategies((strategy_name,), prompts_for(settings))
     compare = strategy.compare
     if strategy.verify is None or compare is None or compare.mode != "pair":
         raise ConfigError(f"strategy {strategy_name!r} does not verify and then compare pairs; name one that does")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.feedback import warn
+from fieldscope.service.wiring.prompts import chosen_prompts, prompts_for
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.calibrate import require_named_split
 from fieldscope.service.workflows.evaluate import Contest, EvaluatedRuns, EvaluationPlan, open_evaluation, run_opened
@@ -46,7 +47,7 @@ def evaluate_grid(
     return replace(evaluation, runs=ranked(evaluation.runs))
 
 
-def open_grid(path: Path, names: Sequence[str], plan: EvaluationPlan) -> tuple[Member, ...]:
+def open_grid(path: Path, names: Sequence[str], plan: EvaluationPlan, settings: Settings) -> tuple[Member, ...]:
     """The members of a grid file, or those of them that are named.
 
     Raises `ConfigError`, before the benchmark is opened, for a file that can't be used, and for several members on a
@@ -54,7 +55,8 @@ def open_grid(path: Path, names: Sequence[str], plan: EvaluationPlan) -> tuple[M
     """
     from fieldscope.eval.tuning.grid import load_grid, pick, require_may_decide
 
-    members = pick(load_grid(path), names, path)
+    served = chosen_prompts(settings.prompts, bundled=False)  # a grid's models are on servers
+    members = pick(load_grid(path, prompts_for(settings), served), names, path)
     split = plan.split or DEFAULT_SPLIT
     require_may_decide(members, split)
     if len(members) > 1:

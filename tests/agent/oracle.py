@@ -21,7 +21,7 @@ from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.core.errors import LMMRequestError
 from fieldscope.core.types import Candidate, Query, Turn
-from fieldscope.prompts.prompt import list_prompts, load_prompt
+from fieldscope.prompts.prompt_set import list_prompts, load_prompt
 from fieldscope.retrieval.collection import FolderCollection
 
 FACTS = ("crab", "net", "snow", "rain", "night")

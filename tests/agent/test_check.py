@@ -15,7 +15,6 @@ from fieldscope.agent.lmm.base import LMM, LMMRequest, TextPart
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.nodes.check import check
 from fieldscope.agent.nodes.plan import plan
-from fieldscope.agent.query_text import THE_CHANGE
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import Next, RerankState, VerifyTask
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
@@ -88,7 +87,7 @@ async def test_a_misread_reference_is_not_asked_for_as_a_whole(pictures: FolderC
 async def test_a_request_that_changes_nothing_is_thought_over_once(pictures: FolderCollection) -> None:
     command = await checked(pictures, ScriptedLMM(lambda _: 0.9))
     assert command.node == "synthesize"
-    assert command.update["fault"] == THE_CHANGE and command.update["round"] == 1
+    assert command.update["fault"] == "the change is missing." and command.update["round"] == 1
     assert (await checked(pictures, ScriptedLMM(lambda _: 0.9), round=1)).node == "plan"
     once = await checked(pictures, ScriptedLMM(lambda _: 0.9), load_strategy("predicates"))
     assert once.node == "plan" and told(once)["unchanged"] and "round" not in once.update

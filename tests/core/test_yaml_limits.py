@@ -14,7 +14,7 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import load_yaml, parse_yaml
 from fieldscope.eval.prices import load_price
 from fieldscope.eval.tuning.grid import load_grid
-from fieldscope.prompts.prompt import load_prompt
+from fieldscope.prompts.prompt_set import load_prompt
 from fieldscope.service.server.settings import read_settings
 from fieldscope.service.wiring.queries import make_query
 

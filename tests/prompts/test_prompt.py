@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldscope.core.errors import PromptError
-from fieldscope.prompts.prompt import Prompt, list_prompts, load_prompt, parse_prompt
+from fieldscope.prompts.prompt import Prompt, parse_prompt
+from fieldscope.prompts.prompt_set import list_prompts, load_prompt
 
 FRONT = "name: mine\nvariables: [query]\nanswer: yes_no\n"
 

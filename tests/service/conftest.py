@@ -24,6 +24,7 @@ import fieldscope.fieldnotes.vocabulary
 import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import LMM, LMMRequest
 from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.lmm.server_profile import forget_profiles
 from fieldscope.core.types import ImageSource
 from fieldscope.fieldnotes.collection import split_checksum
 from fieldscope.fieldnotes.facts import Part, Spec
@@ -203,6 +204,7 @@ class Server:
 @contextmanager
 def serving(made: Server) -> Iterator[Server]:
     """The server, while it listens."""
+    forget_profiles()  # a port may be used again
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
-from fieldscope.eval.measures.leaderboard import published
+from fieldscope.eval.measures.leaderboard import PublishedTable, published
 from fieldscope.fieldnotes.rerank import SCHEMA
 from tests.service.conftest import Run, World
 from tests.service.test_measure import rows
@@ -73,45 +73,78 @@ def test_what_can_not_be_exported(run: Run, world: World) -> None:
     assert not Path("x").exists()
 
 
+def resized(**sizes: int) -> tuple[PublishedTable, ...]:
+    """The published tables, as if those of rerank benchmarks were over so many queries and candidates."""
+    return tuple(table.model_copy(update=sizes) if table.queries else table for table in published())
+
+
 @pytest.fixture
 def of_four(monkeypatch: pytest.MonkeyPatch, run: Run, world: World) -> Path:
     """Runs over the published rows' benchmark, as if those were over the four queries of twelve images here."""
-    rows = tuple(row.model_copy(update={"queries": 4, "candidates": 12}) for row in published())
-    monkeypatch.setattr("fieldscope.eval.measures.leaderboard.published", lambda: rows)
+    tables = resized(queries=4, candidates=12)
+    monkeypatch.setattr("fieldscope.eval.measures.leaderboard.published", lambda: tables)
     return evaluated(run, world, "INQUIRE-Rerank")
 
 
 def test_published_rows_stand_beside_runs_over_the_same_queries_and_candidates(run: Run, of_four: Path) -> None:
-    (board,) = payload(run("leaderboard", of_four, "--json"))["boards"]
-    assert (board["benchmark"], board["split"], board["foreign"]) == ("INQUIRE-Rerank", "test", False)
-    assert [row["name"] for row in board["rows"]] == [
+    whole, at_50, foreign = payload(run("leaderboard", of_four, "--json"))["boards"]
+    assert (whole["benchmark"], whole["split"], whole["foreign"]) == ("INQUIRE-Rerank", "test", False)
+    assert [row["name"] for row in whole["rows"]] == [
         "yes-no", "clip", "OpenAI CLIP ViT-L/14", "OpenAI CLIP ViT-B/16", "OpenAI CLIP ViT-B/32",
     ]  # fmt: skip
-    assert all(row["source"] for row in board["rows"])
+    assert {"yes-no", "clip", "GPT-4o"} <= {row["name"] for row in at_50["rows"]}
+    assert [row["ap"] for row in at_50["rows"]] == sorted((row["ap"] for row in at_50["rows"]), reverse=True)
+    assert (foreign["benchmark"], foreign["foreign"]) == ("INQUIRE-Fullrank", True)
+    assert all(row["source"] for board in (whole, at_50, foreign) for row in board["rows"])
     shown = run("leaderboard", of_four).stdout
     assert "| 3 | OpenAI CLIP ViT-L/14 | 36.77 | 64.15 | 0.57 | - | measured by a user of the benchmark" in shown
     metrics = json.loads((of_four / "yes-no" / "metrics.json").read_text())["metrics"]
     own = f"{100 * metrics['mAP@100']:.2f} | {100 * metrics['nDCG@100']:.2f} | {metrics['MRR']:.2f} | 48"
     assert f"| 1 | **yes-no** | {own} | own run runs/INQUIRE-Rerank-test/yes-no" in shown
+    assert "| GPT-4o | 62.40 | 59.70 | 61.90 | 70.60 | 42.40 | - | INQUIRE's own site" in shown
+
+
+def test_the_two_measures_of_ap_are_never_in_one_table(run: Run, of_four: Path) -> None:
+    boards = payload(run("leaderboard", of_four, "--json"))["boards"]
+    site = {"GPT-4o", "BioCLIP", "Random"}
+    assert [board["measure"] for board in boards] == ["AP@100", "AP@50", "AP@50"]
+    assert [bool(site & {row["name"] for row in board["rows"]}) for board in boards] == [False, True, True]
+    metrics = json.loads((of_four / "clip" / "metrics.json").read_text())["metrics"]
+    own = {board["measure"]: row["ap"] for board in boards[:2] for row in board["rows"] if row["name"] == "clip"}
+    assert own == {"AP@100": pytest.approx(metrics["mAP@100"]), "AP@50": pytest.approx(metrics["mAP@50"])}
+    headers = [line for line in run("leaderboard", of_four).stdout.splitlines() if line.startswith("| | ranking")]
+    assert headers == [
+        "| | ranking | AP@100 | nDCG | MRR | calls | source |",
+        *["| | ranking | AP@50 | Appearance | Behavior | Context | Species | calls | source |"] * 2,
+    ]
 
 
 def test_a_run_over_a_part_of_the_queries_stands_apart_and_is_told_why(run: Run, of_four: Path) -> None:
     payload(run("eval", "sets/INQUIRE-Rerank", "--strategy", "yes-no", "--limit", "3", "--out", "part", "--json"))
-    beside, alone = payload(run("leaderboard", of_four, "part", "--json"))["boards"]
+    beside, _, alone, _ = payload(run("leaderboard", of_four, "part", "--json"))["boards"]
     assert len(beside["rows"]) == 5
     assert [row["name"] for row in alone["rows"]] == ["part/yes-no"]
     assert alone["notes"][0] == "part/yes-no is not comparable with the published rows: it has 3 of 4 queries"
-    own, theirs = payload(run("leaderboard", "part", "--json"))["boards"]
-    assert ([row["name"] for row in own["rows"]], theirs["foreign"], len(theirs["rows"])) == (["yes-no"], True, 3)
-    assert "other queries or candidates: not comparable" in theirs["notes"][0]
+    own, *theirs = payload(run("leaderboard", "part", "--json"))["boards"]
+    assert [row["name"] for row in own["rows"]] == ["yes-no"]
+    assert [(board["foreign"], len(board["rows"])) for board in theirs] == [(True, 3), (True, 24), (True, 19)]
+    assert "other queries or candidates: not comparable" in theirs[0]["notes"][0]
 
 
 def test_a_run_over_other_candidates_stands_apart(run: Run, of_four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = tuple(row.model_copy(update={"queries": 4}) for row in published())
-    monkeypatch.setattr("fieldscope.eval.measures.leaderboard.published", lambda: rows)
-    own, theirs = payload(run("leaderboard", of_four, "--json"))["boards"]
-    assert ([row["name"] for row in own["rows"]], theirs["foreign"]) == (["yes-no", "clip"], True)
+    tables = resized(queries=4)
+    monkeypatch.setattr("fieldscope.eval.measures.leaderboard.published", lambda: tables)
+    own, *theirs = payload(run("leaderboard", of_four, "--json"))["boards"]
+    assert [row["name"] for row in own["rows"]] == ["yes-no", "clip"]
+    assert [board["foreign"] for board in theirs] == [True] * 3
     assert "they are over 100 candidates for each query, and it has 12" in own["notes"][0]
+
+
+def test_a_full_retrieval_run_never_stands_among_the_published_rows(run: Run, world: World) -> None:
+    runs = evaluated(run, world, "INQUIRE-Fullrank")
+    own, *theirs = payload(run("leaderboard", runs, "--json"))["boards"]
+    assert ([row["name"] for row in own["rows"]], len(theirs)) == (["yes-no", "clip"], 3)
+    assert "a run does not record which images it searched" in own["notes"][0]
 
 
 @pytest.mark.parametrize(
@@ -119,9 +152,9 @@ def test_a_run_over_other_candidates_stands_apart(run: Run, of_four: Path, monke
 )
 def test_they_never_stand_beside_anything_else(run: Run, world: World, name: str, more: tuple[str, ...]) -> None:
     runs = evaluated(run, world, name, *more)
-    own, foreign = payload(run("leaderboard", runs, "--json"))["boards"]
+    own, *foreign = payload(run("leaderboard", runs, "--json"))["boards"]
     assert [row["name"] for row in own["rows"]] == ["yes-no", "clip"]
-    assert (foreign["foreign"], len(foreign["rows"])) == (True, 3)
+    assert [(board["foreign"], len(board["rows"])) for board in foreign] == [(True, 3), (True, 24), (True, 19)]
     shown = run("leaderboard", runs).stdout
     first, _, second = shown.partition("### INQUIRE-Rerank (test), published")
     assert "CLIP ViT" not in first and "CLIP ViT" in second
@@ -137,16 +170,28 @@ def test_a_reader_sees_what_does_not_compare(run: Run, world: World) -> None:
 
 
 def test_the_published_figures() -> None:
-    assert {row.name: (row.ap, row.ndcg, row.mrr) for row in published()} == {
+    whole, rerank, fullrank = published()
+    assert {row.name: (row.ap, row.ndcg, row.mrr) for row in whole.rows} == {
         "OpenAI CLIP ViT-B/32": (30.37, 59.32, 0.48),
         "OpenAI CLIP ViT-B/16": (31.88, 60.99, 0.54),
         "OpenAI CLIP ViT-L/14": (36.77, 64.15, 0.57),
     }
-    assert {row.benchmark for row in published()} == {"INQUIRE-Rerank"}
-    assert {(row.queries, row.candidates) for row in published()} == {(160, 100)}
+    assert {(table.benchmark, table.queries, table.candidates) for table in (whole, rerank)} == {
+        ("INQUIRE-Rerank", 160, 100)
+    }
+    assert (len(rerank.rows), len(fullrank.rows)) == (23 + 1, 18 + 1)
+    assert {row.name: row.ap for row in rerank.rows}["GPT-4o"] == 62.4
+    best = fullrank.rows[0]
+    assert (best.ap, dict(best.groups)) == (
+        47.1,
+        {"Appearance": 36.6, "Behavior": 49.7, "Context": 51.9, "Species": 59.4},
+    )
+    assert all(set(row.groups) == set(best.groups) for row in (*rerank.rows[:-1], *fullrank.rows))
 
 
 def test_the_sources_say_who_measured_and_what_was_confirmed() -> None:
-    sources = {row.name: row.source for row in published()}
+    whole, *site = published()
+    sources = {row.name: row.source for row in whole.rows}
     assert all("measured by a user of the benchmark" in source for source in sources.values())
     assert [name for name, source in sources.items() if "confirmed by an author" in source] == ["OpenAI CLIP ViT-L/14"]
+    assert all("INQUIRE's own site, state of 6 December 2024" in table.source for table in site)

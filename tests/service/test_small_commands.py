@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import fieldscope.service.cli.commands.lmm
-from fieldscope.prompts.prompt import list_prompts, load_prompt
+from fieldscope.prompts.prompt_set import list_prompts, load_prompt
 from fieldscope.service.wiring.settings import Settings
 from tests.service.conftest import FOX, Run, World
 

@@ -43,7 +43,7 @@ async def test_a_server_behind_the_cache(server: Server, photos: Path, tmp_path:
     )
     for asked in (1, 1):
         async with open_lmm(settings, images) as lmm:
-            assert lmm.identity == "openai:vl@r1#png<=16#root=org/vl"
+            assert lmm.identity == "openai:vl@r1#jpeg95<=16#root=org/vl"
             response = await lmm.generate(request_about(images, "red.png"))
         assert response.text == "Yes"
         assert len(server.bodies) == asked
@@ -64,15 +64,15 @@ async def test_a_server_that_is_away_is_identified_with_the_first_call(
     async with open_lmms(settings, images, ["verifier"], may_be_away=True) as lmms:
         lmm = lmms.get("verifier")
         assert lmm is not None
-        assert lmm.identity == "openai:vl#png<=1024"
+        assert lmm.identity == "openai:vl#jpeg95<=1024"
         with pytest.raises(LMMRequestError, match="serves other, not vl"):
             await lmm.generate(request_about(images, "red.png"))
         assert server.bodies == []
         server.models = models
         await lmm.generate(request_about(images, "red.png"))
-        assert lmm.identity == "openai:vl#png<=1024#root=org/vl"
+        assert lmm.identity == "openai:vl#jpeg95<=1024#root=org/vl"
     with closing(SqliteStore(tmp_path / "c.sqlite")) as store:
-        assert store.stats().by_model == {"openai:vl#png<=1024#root=org/vl": 1}
+        assert store.stats().by_model == {"openai:vl#jpeg95<=1024#root=org/vl": 1}
 
 
 async def test_a_replay_knows_which_server_it_replays(server: Server, photos: Path, tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def demo(full: bool, limit: int | None, out: Path, pictures: Path | None) -> Non
     answer is remembered, so a second demo asks the model nothing and prints the same numbers.
     """
     from fieldscope.eval.report import warnings
+    from fieldscope.service.wiring.prompts import prompts_for
     from fieldscope.service.workflows.evaluate import (
         Contest,
         EvaluationPlan,
@@ -77,7 +78,7 @@ def demo(full: bool, limit: int | None, out: Path, pictures: Path | None) -> Non
         _write_pictures(pictures)
         return
     settings = Settings()
-    strategies = load_strategies(FULL_STRATEGIES if full else STRATEGIES)
+    strategies = load_strategies(FULL_STRATEGIES if full else STRATEGIES, prompts_for(settings))
     limit = limit or (FULL_QUERIES if full else QUERIES)
     opened = open_evaluation(EvaluationPlan("fieldnotes-rerank", limit=limit, out=out), [Contest(settings, strategies)])
     note(f"ranking 100 candidates for each of {min(limit, len(opened.workload.benchmark.queries))} queries")

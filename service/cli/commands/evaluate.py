@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,10 @@ from fieldscope.service.cli.options import (
     budget_options,
     count_option,
     dry_run_options,
+    evaluation_options,
     file_option,
     folder_option,
     json_option,
-    model_options,
     run_budget_options,
 )
 from fieldscope.service.cli.replay_option import ReplayableCommand, open_recorded, replay_option, replayed
@@ -60,7 +61,7 @@ DEFAULT_STRATEGIES = ("clip", "yes-no", "yes-no-fused")
 @run_budget_options
 @dry_run_options
 @json_option
-@model_options
+@evaluation_options
 def evaluate(
     benchmark: str | None,
     names: tuple[str, ...],
@@ -78,6 +79,7 @@ def evaluate(
     dry_run: bool,
     price_file: Path | None,
     as_json: bool,
+    prompt_sets: tuple[str, ...],
     settings: Settings,
 ) -> None:
     """Evaluate strategies on a benchmark, with INQUIRE's metrics.
@@ -101,7 +103,13 @@ def evaluate(
     from fieldscope.service.cli.tables.dry_run import show_outlooks
     from fieldscope.service.cli.tables.evaluation import show_evaluation
     from fieldscope.service.workflows.dry_run import preview
-    from fieldscope.service.workflows.evaluate import Contest, EvaluationPlan, evaluate_benchmark, require_answers
+    from fieldscope.service.workflows.evaluate import (
+        Contest,
+        EvaluationPlan,
+        evaluate_benchmark,
+        require_answers,
+        worded_strategies,
+    )
     from fieldscope.service.workflows.replay import chosen_strategies, recorded_plan, replay_runs
     from fieldscope.service.workflows.sweep import DEFAULT_SPLIT, by_model, evaluate_grid, open_grid
 
@@ -109,7 +117,9 @@ def evaluate(
         raise click.UsageError("--member needs --strategy-grid; add it")
     if names and grid is not None:
         raise click.UsageError("--strategy-grid already names the strategies; leave --strategy out")
-    settings = replayed(settings, replay)
+    if len(prompt_sets) > 1 and (grid or replay):
+        raise click.UsageError("--strategy-grid and --replay go with one --prompts; leave the others out")
+    settings = replace(replayed(settings, replay), prompts=prompt_sets[0] if prompt_sets else None)
     recording = open_recorded(Path(replay), benchmark, split, dry_run, settings) if replay else None
     if benchmark is None and recording is None:
         raise click.UsageError("Missing argument 'BENCHMARK'; give a benchmark, or a recording with --replay FILE")
@@ -117,8 +127,12 @@ def evaluate(
     plan = EvaluationPlan(benchmark or "", split, Selection(only, without), limit, out, budget, run_budget)
     if recording is not None:
         plan = recorded_plan(plan, recording)
-    grid_members = open_grid(grid, members, plan) if grid else ()
-    strategies = [] if grid else chosen_strategies(recording, names, DEFAULT_STRATEGIES)
+    grid_members = open_grid(grid, members, plan, settings) if grid else ()
+    strategies = []
+    if len(prompt_sets) > 1:
+        strategies = worded_strategies(names or DEFAULT_STRATEGIES, prompt_sets, settings)
+    elif grid is None:
+        strategies = chosen_strategies(recording, names, DEFAULT_STRATEGIES, settings)
     if dry_run:
         contests = by_model(grid_members, settings) if grid else [Contest(settings, strategies)]
         show_outlooks(preview(plan, contests, price_file), as_json)

@@ -60,14 +60,16 @@ def rerank(
     A CLIP scores every image first; then the LMM looks at each of them. Images that can't be read are listed with the
     reason. If a budget runs out, the images are ranked by the answers so far.
     """
-    from fieldscope.agent.strategies.strategy import load_strategy
     from fieldscope.service.cli.tables.ranking import ranking_table
+    from fieldscope.service.wiring.prompts import prompts_for
     from fieldscope.service.wiring.queries import make_query
     from fieldscope.service.workflows.candidates import open_chosen
+    from fieldscope.service.workflows.evaluate import load_strategies
     from fieldscope.service.workflows.models import Models
     from fieldscope.service.workflows.rerank import require_verdicts, rerank_query
 
-    strategy, query, models = load_strategy(name), make_query(text), Models(settings, scorer=scorer)
+    (strategy,) = load_strategies([name], prompts_for(settings))
+    query, models = make_query(text), Models(settings, scorer=scorer)
     models.require_words(strategy, query)
     chosen = open_chosen(paths)
     if dry_run:

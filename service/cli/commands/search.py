@@ -87,14 +87,15 @@ def search(
         raise click.UsageError("--min-p needs --rerank and --copy-to; add both")
     if reference is not None and dialogue_file is not None:
         raise click.UsageError("--reference and --dialogue make two kinds of query; use one of them")
-    from fieldscope.agent.strategies.strategy import load_strategy
     from fieldscope.service.cli.files import write_text
+    from fieldscope.service.wiring.prompts import prompts_for
     from fieldscope.service.wiring.queries import make_query
+    from fieldscope.service.workflows.evaluate import load_strategies
     from fieldscope.service.workflows.models import Models
     from fieldscope.service.workflows.rerank import require_verdicts
     from fieldscope.service.workflows.search import search_index
 
-    strategy = load_strategy((name or DEFAULT_STRATEGY) if reranking else _FIRST_STAGE)
+    (strategy,) = load_strategies([(name or DEFAULT_STRATEGY) if reranking else _FIRST_STAGE], prompts_for(settings))
     wanted = top_k if reranking else top_k or SHOWN
     query = make_query(text, dialogue_file).model_copy(update={"reference_image": reference})
     needed = reranking or copy_to is not None

@@ -9,6 +9,10 @@ import click
 from fieldscope.service.cli.console import show, show_json
 from fieldscope.service.cli.options import json_option
 
+prompts_option = click.option(
+    "--prompts", metavar="SET|FOLDER", help="The set that words the prompts.  [default: instruct]"
+)
+
 if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
 
@@ -19,12 +23,15 @@ def strategies() -> None:
 
 
 @strategies.command("list")
+@prompts_option
 @json_option
-def list_all(as_json: bool) -> None:
+def list_all(prompts: str | None, as_json: bool) -> None:
     """List the shipped strategies."""
     from fieldscope.agent.strategies.strategy import list_strategies, load_strategy
+    from fieldscope.service.wiring.prompts import chosen_prompts
 
-    shipped = [load_strategy(name) for name in list_strategies()]
+    chosen = chosen_prompts(prompts, bundled=False)
+    shipped = [load_strategy(name, prompts=chosen) for name in list_strategies()]
     if as_json:
         show_json([_payload(strategy) for strategy in shipped])
         return
@@ -35,14 +42,16 @@ def list_all(as_json: bool) -> None:
 
 @strategies.command("show")
 @click.argument("name", metavar="NAME|FILE")
+@prompts_option
 @json_option
-def show_one(name: str, as_json: bool) -> None:
+def show_one(name: str, prompts: str | None, as_json: bool) -> None:
     """Check one strategy, shipped or from your own file, and show every setting."""
     import yaml
 
     from fieldscope.agent.strategies.strategy import load_strategy
+    from fieldscope.service.wiring.prompts import chosen_prompts
 
-    settings = _payload(load_strategy(name))
+    settings = _payload(load_strategy(name, prompts=chosen_prompts(prompts, bundled=False)))
     if as_json:
         show_json(settings)
     else:

@@ -42,6 +42,7 @@ def render_trace(result: RerankResult, limit: int | None = SHOWN) -> RenderableT
         *_predicates(result.predicates),
         *_verdicts(result, limit),
         *_compared(result, limit),
+        *_thoughts(result, limit),
         *_reasons(result.reasons),
         heading("what each stage asked and moved"),
         _stages(stage_costs(result)),
@@ -105,6 +106,29 @@ def reason_lines(reason: Reason) -> Iterator[RenderableType]:
     yield line("reason", reason.text)
     if reason.agrees is False:
         yield line("", f"≠ the reason says {reason.says}, the verdict does not", "red")
+
+
+def verdict_lines(verdict: Verdict) -> Iterator[RenderableType]:
+    """How P(yes) was read, where not from the log-probabilities of one answer, and what the model thought first."""
+    if how := _reading(verdict):
+        yield line("read", how)
+    for asked in verdict.draws or (verdict,):
+        if asked.thought:
+            yield line("thought", asked.thought)
+            yield line("", f"answer: {asked.answer.strip() or asked.state}", "dim")
+
+
+def _reading(verdict: Verdict) -> str:
+    counting = [draw for draw in verdict.draws if draw.state == "answered" and draw.reasoned == verdict.reasoned]
+    after = " after a thought" if verdict.reasoned else ""
+    if verdict.mode == "stated":
+        return "the model stated the probability"
+    if verdict.mode == "samples":
+        yes = sum(draw.says == "yes" for draw in counting)
+        return f"the smoothed share of plain answers{after}: {yes} of {len(counting)} say yes" if counting else ""
+    if len(counting) > 1:
+        return f"the mean of {len(counting)} answers{after}: " + ", ".join(number(draw.p_yes) for draw in counting)
+    return f"one answer{after}" if after else ""
 
 
 def line(name: str, value: str, style: str = "") -> RenderableType:
@@ -203,6 +227,23 @@ def _compared(result: RerankResult, limit: int | None) -> Iterator[RenderableTyp
         first = first_shown_wins(compared)
         bias = "" if first is None else f"; the image shown first wins {first:.0%}"
         yield line("orders", f"agree in {sum(both)} of {len(both)}{bias}")
+
+
+def _thoughts(result: RerankResult, limit: int | None) -> Iterator[RenderableType]:
+    """What the model thought before it answered, of the best images."""
+    by_image, short = verdicts_by_image(result), columns(result.predicates)
+    thoughtful = [
+        (ranked.image_id, verdict)
+        for ranked in result.ranking
+        for verdict in by_image.get(ranked.image_id, {}).values()
+        if verdict.thought
+    ]
+    if thoughtful:
+        yield heading("thoughts before the answers")
+    for image_id, verdict in thoughtful[:limit]:
+        yield line("image", f"{image_id}, {short.get(verdict.predicate, verdict.predicate)}")
+        yield from verdict_lines(verdict)
+    yield from _more(len(thoughtful[limit:]) if limit else 0, "thoughts")
 
 
 def _reasons(reasons: Sequence[Reason]) -> Iterator[RenderableType]:

@@ -12,7 +12,15 @@ from fieldscope.agent.types import RerankResult
 from fieldscope.service.cli.console import plain
 from fieldscope.service.cli.tables.ranking import moved_by
 from fieldscope.service.cli.tables.table import new_table
-from fieldscope.service.cli.tables.trace import columns, comparisons_table, heading, line, number, reason_lines
+from fieldscope.service.cli.tables.trace import (
+    columns,
+    comparisons_table,
+    heading,
+    line,
+    number,
+    reason_lines,
+    verdict_lines,
+)
 from fieldscope.service.workflows.ranking import answer_of
 
 _BAR = 16  # characters of the longest bar
@@ -86,7 +94,10 @@ def _calls(parts: tuple[Part, ...], short: Mapping[str, str]) -> Iterator[Render
             short.get(part.source, part.source),
             f"{verdict.prompt_tokens} tokens read, {verdict.completion_tokens} written, {took}",
         )
-        yield line("", f"request {verdict.request_key or 'none'}", "dim")
+        yield from verdict_lines(verdict)
+        for place, asked in enumerate(verdict.draws or (verdict,), start=1):
+            which = f" {place}" if verdict.draws else ""
+            yield line("", f"request{which} {asked.request_key or 'none'}", "dim")
 
 
 def _next_to(where: str, neighbour: Neighbour, explanation: Why, short: Mapping[str, str]) -> Iterator[RenderableType]:

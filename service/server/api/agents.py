@@ -13,7 +13,6 @@ from fieldscope.agent.strategies.settings import Explain
 from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name
-from fieldscope.prompts.prompt import load_prompt
 from fieldscope.retrieval.lru import ByteLru
 from fieldscope.service.server.api.errors import ApiError
 from fieldscope.service.wiring.calibrations import find_calibration
@@ -21,21 +20,23 @@ from fieldscope.service.wiring.calibrations import find_calibration
 if TYPE_CHECKING:
     from fieldscope.agent.roles import LMMs
     from fieldscope.core.types import ImageSource
+    from fieldscope.prompts.prompt import Prompt
+    from fieldscope.prompts.prompt_set import PromptSet
 
 _KEPT = 64  # agents; a graph takes some 10 ms to build
 _SHOWN = 64  # characters of an unknown name
 
 
-def load_strategies(paths: Iterable[Path]) -> dict[str, Strategy]:
-    """The shipped strategies, and those in the given files and folders, by their names. Raises `ConfigError` for a file
-    that can't be used, and for a name that occurs twice."""
-    strategies = {name: load_strategy(name) for name in list_strategies()}
+def load_strategies(paths: Iterable[Path], prompts: PromptSet) -> dict[str, Strategy]:
+    """The shipped strategies, and those in the given files and folders, by their names, worded by a prompt set. Raises
+    `ConfigError` for a file that can't be used, and for a name that occurs twice."""
+    strategies = {name: load_strategy(name, prompts=prompts) for name in list_strategies()}
     for path in paths:
         files = sorted((*path.glob("*.yaml"), *path.glob("*.yml"))) if path.is_dir() else [path]
         if not files:
             raise ConfigError(f"{path} has no strategies. Name a folder with .yaml files")
         for file in files:
-            strategy = load_strategy(file)
+            strategy = load_strategy(file, prompts=prompts)
             if strategy.name in strategies:
                 raise ConfigError(f"{file}: another strategy is called {strategy.name!r}. Give this one another name")
             strategies[strategy.name] = strategy
@@ -43,13 +44,20 @@ def load_strategies(paths: Iterable[Path]) -> dict[str, Strategy]:
 
 
 class Agents:
-    """Agents over one model and one source of pictures. `default` is the strategy of a call that names none.
+    """Agents over one model and one source of pictures. `default` is the strategy of a call that names none, `explain`
+    the prompt for reasons where a strategy has none of its own.
 
     Raises `ConfigError` where that is not among the strategies.
     """
 
     def __init__(
-        self, strategies: Mapping[str, Strategy], default: str, lmms: LMMs, images: ImageSource, max_concurrency: int
+        self,
+        strategies: Mapping[str, Strategy],
+        default: str,
+        lmms: LMMs,
+        images: ImageSource,
+        max_concurrency: int,
+        explain: Prompt,
     ) -> None:
         if default not in strategies:
             raise ConfigError(unknown_name("strategy", default, strategies))
@@ -58,6 +66,7 @@ class Agents:
         self._lmms = lmms
         self._images = images
         self._max_concurrency = max_concurrency
+        self._explain = explain
         self._kept: ByteLru[Agent] = ByteLru(_KEPT)
 
     def strategy(self, name: str | None) -> Strategy:
@@ -78,7 +87,7 @@ class Agents:
     ) -> Agent:
         """The agent for a strategy whose priors come from the encoder of this fingerprint (None: there are no priors),
         with reasons for the best `explain` images. `retriever` is a collection's name and its first stage."""
-        explained = explaining(strategy, explain)
+        explained = explaining(strategy, explain, self._explain)
         model = self._lmms.identity(explained.roles())
         key = (model_text(model), strategy.name, explain, encoder, retriever and retriever[0])
         agent = self._kept.get(key)
@@ -91,9 +100,10 @@ class Agents:
         return agent
 
 
-def explaining(strategy: Strategy, images: int) -> Strategy:
-    """The strategy with reasons for this many of the best images; 0 leaves them out."""
+def explaining(strategy: Strategy, images: int, prompt: Prompt) -> Strategy:
+    """The strategy with reasons for this many of the best images, asked for with its own prompt or else with this one;
+    0 leaves them out."""
     if not images:
         return strategy.model_copy(update={"explain": None})
-    stage = strategy.explain or Explain(prompt=load_prompt("explain"), top_k=images)
+    stage = strategy.explain or Explain(prompt=prompt, top_k=images)
     return strategy.model_copy(update={"explain": stage.model_copy(update={"top_k": images})})

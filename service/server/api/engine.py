@@ -39,6 +39,7 @@ from fieldscope.service.server.api.texts import Judged, judge_texts
 from fieldscope.service.server.api.traces import TraceStore
 from fieldscope.service.server.api.vectors import ResidentImages, ServedRetriever, Vectoriser
 from fieldscope.service.server.settings import ServerSettings
+from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.settings import DEFAULT_STRATEGY
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ class Engine:
         self.on_stop: list[Callable[[], None]] = []
         self.stopping = False
         self._observers = observers
-        self._agents = Agents(strategies, settings.strategy, models.lmms, images, settings.concurrency)
+        self._prompts = prompts_for(settings.models)
+        explain = self._prompts.load("explain")
+        self._agents = Agents(strategies, settings.strategy, models.lmms, images, settings.concurrency, explain)
         encoder = models.encoder
         self._vectors = Vectoriser(encoder, images, self.collections) if encoder is not None else None
 
@@ -283,7 +286,8 @@ class Engine:
         shown = query.reference_image
         image = (await image_parts(self.images, [shown]))[0] if shown is not None else None
         lmm = BudgetedLMM(self.models.lmm("verifier"), account)
-        verdicts = await judge_texts(lmm, query.text, texts, image=image, at_once=self.settings.concurrency)
+        at_once = self.settings.concurrency
+        verdicts = await judge_texts(lmm, query.text, texts, self._prompts, image=image, at_once=at_once)
         return Judged(tuple(texts), verdicts, priors)
 
     @contextmanager

@@ -56,8 +56,11 @@ def prepare(settings: ServerSettings, encoder: Encoder | None = None) -> Prepare
     from fieldscope.service.wiring.fieldnotes import pictures
     from fieldscope.service.wiring.models import load_encoder
     from fieldscope.service.wiring.own_pictures import known_hashes
+    from fieldscope.service.wiring.prompts import check_wordings, prompts_for
 
-    strategies = load_strategies(settings.strategies)
+    prompts = prompts_for(settings.models)
+    strategies = load_strategies(settings.strategies, prompts)
+    check_wordings(list(strategies.values()), prompts)
     if not settings.collections:
         pictures("test")  # before models are loaded, because forked processes draw them
     if encoder is None and settings.clip != NO_CLIP:

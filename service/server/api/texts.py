@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from fieldscope.agent.call import Answer, ask, messages, one_line
 from fieldscope.agent.fusion import sigmoid, standardise
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
-from fieldscope.agent.nodes.verify import verdict_of
 from fieldscope.agent.types import Predicate, Verdict
+from fieldscope.agent.verdicts import read_draw, verdict_of
 from fieldscope.core.errors import ContextLengthError
-from fieldscope.prompts.prompt import load_prompt
+from fieldscope.prompts.prompt_set import PromptSet
 
 _NAMED = 5
 
@@ -79,7 +79,13 @@ def _answered(verdict: Verdict) -> bool:
 
 
 async def judge_texts(
-    lmm: LMM, query: str, texts: Mapping[str, str], *, image: ImagePart | None = None, at_once: int = 32
+    lmm: LMM,
+    query: str,
+    texts: Mapping[str, str],
+    prompts: PromptSet,
+    *,
+    image: ImagePart | None = None,
+    at_once: int = 32,
 ) -> tuple[Verdict, ...]:
     """A verdict on each text, in order: whether it matches the query. `texts` maps a document's id, which is a
     verdict's `image_id`, to its text.
@@ -94,21 +100,21 @@ async def judge_texts(
     async def judge(document: str, text: str) -> Verdict:
         async with places:
             try:
-                answer = await ask(lmm, question(query, text, image))
+                answer = await ask(lmm, question(query, text, prompts, image))
             except ContextLengthError as error:  # for this document only
                 answer = Answer("unknown", error=one_line(error), refused=True)
-            return verdict_of(answer, _MATCH, document)
+            return verdict_of([read_draw(answer, "logprobs")], _MATCH, document, "logprobs")
 
     return tuple(await asyncio.gather(*(judge(document, text) for document, text in texts.items())))
 
 
-def question(query: str, text: str, image: ImagePart | None = None) -> LMMRequest:
+def question(query: str, text: str, prompts: PromptSet, image: ImagePart | None = None) -> LMMRequest:
     """The request about one text."""
     if image is not None and not query.strip():
-        prompt = load_prompt("match_yes_no")
+        prompt = prompts.load("match_yes_no")
         text_of_question = prompt.render(query=text)
     else:
-        prompt = load_prompt("match_text")
+        prompt = prompts.load("match_text")
         text_of_question = prompt.render(text=text, query=query)
     shown = (image,) if image is not None else ()
     return LMMRequest(messages=messages(prompt, *shown, TextPart(text=text_of_question)), max_tokens=1, top_logprobs=20)

@@ -21,11 +21,12 @@ Truth = Literal["match", "no match", "not judged"]
 
 @dataclass(frozen=True)
 class Question:
-    """A predicate with the verdict that counts, and others about it. `counts` is false for a predicate that a
-    refinement dropped."""
+    """A predicate with the verdict that counts, its calls where there are several, and other verdicts about it.
+    `counts` is false for a predicate that a refinement dropped."""
 
     predicate: Predicate
     exchange: Exchange
+    draws: tuple[Exchange, ...]
     others: tuple[Exchange, ...]
     counts: bool
 
@@ -47,9 +48,10 @@ def page(run: Run, query_id: str, image_id: str) -> Page:
     found = why(result, image_id)
     place = result.ranking.index(found.ranked)
     verdicts = [verdict for verdict in result.verdicts if verdict.image_id == image_id]
+    drawn = [draw for verdict in verdicts for draw in verdict.draws]
     compared = [comparison for matchup in found.matchups for comparison in matchup.comparisons]
     reasons = [found.reason] if found.reason else []
-    known = {id(e.asked): e for e in exchanges(run, result, [*verdicts, *compared, *reasons])}
+    known = {id(e.asked): e for e in exchanges(run, result, [*verdicts, *drawn, *compared, *reasons])}
     strategy = run.strategy_in_full
     return Page(
         address=image_page(run.key, query_id, image_id),
@@ -98,7 +100,8 @@ def _questions(result: RerankResult, verdicts: Sequence[Verdict], known: dict[in
             continue
         predicate = predicates.get(name) or Predicate(id=name, question=name, kind="other")
         others = tuple(known[id(verdict)] for verdict in said if verdict is not lead)
-        found.append(Question(predicate, known[id(lead)], others, counts=name in counting))
+        draws = tuple(known[id(draw)] for draw in lead.draws)
+        found.append(Question(predicate, known[id(lead)], draws, others, counts=name in counting))
     return found
 
 

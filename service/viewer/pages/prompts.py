@@ -169,7 +169,8 @@ def _telling(result: RerankResult) -> Iterator[Asked]:
     """Questions of every kind, with images near the top, further down, and far down."""
     images = {result.ranking[place].image_id for place in _IMAGES if place < len(result.ranking)}
     yield from (call for call in result.calls if call.request_key)
-    yield from (verdict for verdict in result.verdicts if verdict.request_key and verdict.image_id in images)
+    verdicts = (verdict for verdict in result.verdicts if verdict.request_key and verdict.image_id in images)
+    yield from (asked for verdict in verdicts for asked in verdict.draws or (verdict,))
     yield from [comparison for comparison in result.comparisons if comparison.request_key][:2]
     yield from [reason for reason in result.reasons if reason.request_key][:2]
 

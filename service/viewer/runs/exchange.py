@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
 from fieldscope.agent.lmm.yes_no import YES_NO
 from fieldscope.agent.types import Asked, RerankResult
-from fieldscope.core.errors import PromptError
-from fieldscope.prompts.prompt import Prompt, load_prompt
+from fieldscope.prompts.prompt import Prompt
+from fieldscope.prompts.prompt_set import list_sets, shipped_set
 from fieldscope.service.viewer.runs.prompt_text import Wording, wording
 from fieldscope.service.viewer.runs.rebuilt import rebuilt
 from fieldscope.service.viewer.runs.run import Call, Run
@@ -105,8 +105,7 @@ def _exchange(
 
 @lru_cache(maxsize=256)
 def _shipped(name: str, fingerprint: str) -> Prompt | None:
-    try:
-        prompt = load_prompt(name)
-    except PromptError:
-        return None
-    return prompt if prompt.fingerprint == fingerprint else None
+    """The prompt of any shipped set that has this fingerprint."""
+    shipped = (shipped_set(prompt_set) for prompt_set in list_sets())
+    prompts = (prompts.load(name) for prompts in shipped if name in prompts.names)
+    return next((prompt for prompt in prompts if prompt.fingerprint == fingerprint), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fieldscope.agent.lmm.base import LMMRequest, TextPart
+from fieldscope.agent.lmm.base import LMMRequest, Message, TextPart
 from fieldscope.prompts.prompt import Prompt
 
 
@@ -37,16 +37,22 @@ def template_pieces(prompt: Prompt) -> tuple[Piece, ...]:
 
 def wording(request: LMMRequest, prompts: Iterable[Prompt]) -> Wording | None:
     """The prompt that this request fits, the one with most text of its own if there are several; None if none fits."""
-    asked = next((message for message in request.messages if message.role == "user"), None)
-    texts = [part.text for part in asked.content if isinstance(part, TextPart)] if asked else []
+    users = [message for message in request.messages if message.role == "user"]
     system = "\n".join(m.content[0].text for m in request.messages[:1]
                        if m.role == "system" and m.content and isinstance(m.content[0], TextPart))  # fmt: skip
     found = [
         Wording(prompt, pieces)
         for prompt in prompts
-        if texts and prompt.system == system and (pieces := _pieces(prompt, texts[-1])) is not None
+        # The examples come before the question, and the repairs after it.
+        for asked in users[len(prompt.examples or ()) :][:1]
+        if (text := _last_text(asked)) is not None and prompt.system == system
+        if (pieces := _pieces(prompt, text)) is not None
     ]
     return max(found, key=_own_words, default=None)
+
+
+def _last_text(message: Message) -> str | None:
+    return next((part.text for part in reversed(message.content) if isinstance(part, TextPart)), None)
 
 
 def _own_words(found: Wording) -> int:

@@ -10,19 +10,20 @@ from collections.abc import Iterator
 from itertools import product
 
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest
-from fieldscope.agent.query_text import THE_CHANGE, comparison_text, description
+from fieldscope.agent.query_text import asked_text, comparison_text, description
 from fieldscope.agent.requests import (
     caption_request,
     joint_request,
     predicates_request,
     question,
     reason_request,
+    reasoned_question,
     refinement_request,
     synthesis_request,
     which_is_best,
 )
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Asked, Call, Comparison, Predicate, Reason, RerankResult, Verdict
+from fieldscope.agent.types import Asked, Call, Comparison, Draw, Predicate, Reason, RerankResult, Verdict
 from fieldscope.core.types import Query
 from fieldscope.service.viewer.runs.run import Run
 
@@ -53,6 +54,10 @@ class _Rebuilder:
             dialogue=result.dialogue,
         )
 
+    @property
+    def _asked_text(self) -> str:
+        return asked_text(self._query, self._result.synthesis)
+
     def requests(self, asked: Asked) -> Iterator[LMMRequest]:
         """The possible requests."""
         match asked:
@@ -60,6 +65,10 @@ class _Rebuilder:
                 yield from self._joint(asked)
             case Verdict():
                 yield from self._question(asked.predicate, asked.image_id)
+            case Draw():
+                for verdict in self._result.verdicts:
+                    if asked in verdict.draws:
+                        yield from self._question(verdict.predicate, verdict.image_id)
             case Comparison():
                 yield from self._comparison(asked)
             case Reason():
@@ -69,11 +78,16 @@ class _Rebuilder:
 
     def _question(self, predicate_id: str, image_id: str) -> Iterator[LMMRequest]:
         predicate, settings = asked_predicates(self._result).get(predicate_id), self._strategy.verify
-        if predicate and settings:
-            yield question(predicate, self._image(image_id), settings)
+        if not (predicate and settings):
+            return
+        image, settings = self._image(image_id), settings.about(self._asked_text)
+        for sample in range(settings.plain_calls(predicate.kind)):
+            yield question(predicate, image, settings, sample)
+        for sample in range(settings.thoughts(predicate.kind)):
+            yield reasoned_question(predicate, image, settings, sample)
 
     def _joint(self, verdict: Verdict) -> Iterator[LMMRequest]:
-        settings = self._strategy.verify and self._strategy.verify.joint
+        settings = self._strategy.verify and self._strategy.verify.about(self._asked_text).joint
         if not settings:
             return
         predicates = asked_predicates(self._result)
@@ -102,14 +116,14 @@ class _Rebuilder:
         synthesize, decompose, reference = self._strategy.synthesize, self._strategy.decompose, self._reference()
         match call.stage:
             case "caption" if synthesize and reference:
-                yield caption_request(reference, synthesize)
+                yield caption_request(reference, synthesize.about(self._query.text))
             case "synthesize" if synthesize:
                 yield synthesis_request(self._query, self._caption(), synthesize)
             case "refine" if synthesize:
                 for earlier, wanting in product(self._earlier(), self._wanting()):
                     yield refinement_request(self._query, self._caption(), earlier, wanting, synthesize)
             case "decompose" if decompose and self._result.synthesis:
-                yield predicates_request(self._result.synthesis.instructions, decompose)
+                yield predicates_request(self._result.synthesis.instructions, decompose.about(self._asked_text))
             case "check" if reference:
                 for predicate in asked_predicates(self._result).values():
                     if call.text.startswith(predicate.question):
@@ -129,8 +143,8 @@ class _Rebuilder:
         for event in self._result.trace:
             if event.kind == "refined":
                 yield str(event.data.get("because", ""))
-            elif event.kind == "checked" and event.data.get("again"):
-                yield THE_CHANGE
+            elif event.kind == "checked" and event.data.get("again") and self._strategy.synthesize:
+                yield self._strategy.synthesize.again.form("unchanged")
 
     def _reference(self) -> ImagePart | None:
         reference = self._query.reference_image

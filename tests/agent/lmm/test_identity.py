@@ -76,11 +76,11 @@ async def test_the_server_is_asked_once(server) -> None:
 
     server.reply = reply
     lmm = OpenAILMM(server.url, "vl", None)  # type: ignore[arg-type]
-    assert lmm.identity == "openai:vl#png"
+    assert lmm.identity == "openai:vl#jpeg95"
     for _ in range(2):
         await lmm.identify()
     assert paths == ["/v1/models", "/version"]
-    assert lmm.identity == "openai:vl#png#root=org/vl-7b,owned_by=vllm,version=0.32.0"
+    assert lmm.identity == "openai:vl#jpeg95#root=org/vl-7b,owned_by=vllm,version=0.32.0"
     await lmm.aclose()
 
 

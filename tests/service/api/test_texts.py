@@ -13,9 +13,11 @@ from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.types import State, Verdict
 from fieldscope.core.errors import LMMServerError
+from fieldscope.prompts.prompt_set import shipped_set
 from fieldscope.service.server.api.texts import Judged, judge_texts
 from tests.waiting import Crowd
 
+PROMPTS = shipped_set("fieldnotes")
 TEXTS = {"d0": "two red crabs", "d1": "an owl", "d2": "the server fails here"}
 
 
@@ -27,7 +29,7 @@ def answer(request: LMMRequest) -> float | Exception:
 
 async def test_each_text_gets_a_verdict_in_order() -> None:
     lmm = ScriptedLMM(answer)
-    verdicts = await judge_texts(lmm, "crabs on a beach", TEXTS)
+    verdicts = await judge_texts(lmm, "crabs on a beach", TEXTS, PROMPTS)
     assert [verdict.image_id for verdict in verdicts] == list(TEXTS)
     assert [verdict.state for verdict in verdicts] == ["answered", "answered", "unknown"]
     assert verdicts[0].p_yes == pytest.approx(0.9)
@@ -48,7 +50,7 @@ async def test_each_text_gets_a_verdict_in_order() -> None:
 
 
 async def test_text_that_says_neither_is_unknown_and_no_probability() -> None:
-    (verdict,) = await judge_texts(ScriptedLMM(lambda request: LMMResponse(text="perhaps")), "q", {"d": "t"})
+    (verdict,) = await judge_texts(ScriptedLMM(lambda request: LMMResponse(text="perhaps")), "q", {"d": "t"}, PROMPTS)
     assert (verdict.state, verdict.p_yes) == ("unknown", None)
     judged = Judged(("d",), (verdict,))
     assert judged.nothing and not judged.failed
@@ -58,8 +60,8 @@ async def test_text_that_says_neither_is_unknown_and_no_probability() -> None:
 async def test_a_picture_is_asked_whether_the_text_describes_it() -> None:
     image = ImagePart(image_id="a.png", sha256="0" * 64)
     lmm = ScriptedLMM(lambda request: 0.7)
-    await judge_texts(lmm, "", {"d": "two red crabs"}, image=image)
-    await judge_texts(lmm, "at night", {"d": "two red crabs"}, image=image)
+    await judge_texts(lmm, "", {"d": "two red crabs"}, PROMPTS, image=image)
+    await judge_texts(lmm, "at night", {"d": "two red crabs"}, PROMPTS, image=image)
     alone, beside = lmm.requests
     assert alone.images == beside.images == (image,)
     assert alone.text.endswith('does this image match the description: "two red crabs"? answer yes or no.')
@@ -76,7 +78,7 @@ async def test_what_the_budget_forbids_is_not_asked_and_no_more_than_allowed_are
 
     lmm = Slow(lambda request: 0.7)
     texts = {str(n): f"text {n}" for n in range(9)}
-    verdicts = await judge_texts(BudgetedLMM(lmm, Account(Budget(max_calls=5))), "q", texts, at_once=2)
+    verdicts = await judge_texts(BudgetedLMM(lmm, Account(Budget(max_calls=5))), "q", texts, PROMPTS, at_once=2)
     assert [verdict.state for verdict in verdicts].count("not_asked") == 4
     assert len(lmm.requests) == 5
     assert crowd.most == 2
@@ -84,7 +86,7 @@ async def test_what_the_budget_forbids_is_not_asked_and_no_more_than_allowed_are
 
 async def test_braces_and_quotes_in_a_text_are_words() -> None:
     lmm = ScriptedLMM(lambda request: 0.7)
-    await judge_texts(lmm, "{{ text }}", {"d": '{{ query }} "'})
+    await judge_texts(lmm, "{{ text }}", {"d": '{{ query }} "'}, PROMPTS)
     assert lmm.requests[0].text.endswith(
         'text: "{{ query }} "". does this text match the description: "{{ text }}"? answer yes or no.'
     )

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fieldscope.agent.call import messages
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
 from fieldscope.agent.strategies.strategy import load_strategy
-from fieldscope.prompts.prompt import Prompt, list_prompts, load_prompt
+from fieldscope.prompts.prompt import Prompt
+from fieldscope.prompts.prompt_set import list_prompts, load_prompt
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.pages import prompts
 from fieldscope.service.viewer.runs.exchange import exchanges
