@@ -1,4 +1,4 @@
-"""What a command would ask and what that would cost, without loading or asking a model."""
+"""What a command would ask and what that would cost, without loading a model. A server measures one picture."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fieldscope.core.errors import LMMError
 from fieldscope.eval.prices import Price, load_price
 from fieldscope.service.wiring.benchmarks import NAMES, open_workload
 from fieldscope.service.wiring.bundled import bundled_measure
@@ -15,6 +16,7 @@ from fieldscope.service.wiring.feedback import note
 from fieldscope.service.wiring.models import is_lmm_of
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.evaluate import Contest, EvaluationPlan
+from fieldscope.service.workflows.token_measure import TokenMeasure, measured_tokens, tokens_by_rule
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import Query
     from fieldscope.eval.tuning.estimate import Estimate
+
+_CALIBRATED = "the model's calibration, which has measured each stage"
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Outlook:
-    """One strategy's estimate, with its price where prices are known."""
+    """One strategy's estimate, with its price where prices are known. `tokens_by` says what the tokens rest on."""
 
     strategy: str
     estimate: Estimate
     price: Price | None
+    tokens_by: str
 
     @property
     def amount(self) -> float | None:
@@ -49,13 +54,17 @@ class Outlook:
         return self.price.of(*tokens) if self.price else None
 
 
-def preview(plan: EvaluationPlan, contests: Sequence[Contest], price_file: Path | None = None) -> list[Outlook]:
+def preview(
+    plan: EvaluationPlan, contests: Sequence[Contest], price_file: Path | None = None, probe: bool = True
+) -> list[Outlook]:
     """An estimate for each strategy of an evaluation. Raises what `task_of` and `outlooks` raise."""
     task = task_of(plan, contests[0].settings)
     return [
         outlook
         for contest in contests
-        for outlook in outlooks(task, contest.strategies, contest.settings, price_file, plan.budget, plan.run_budget)
+        for outlook in outlooks(
+            task, contest.strategies, contest.settings, price_file, plan.budget, plan.run_budget, probe
+        )
     ]
 
 
@@ -92,20 +101,20 @@ def outlooks(
     price_file: Path | None = None,
     budget: Budget | None = None,
     run_budget: Budget | None = None,
+    probe: bool = True,
 ) -> list[Outlook]:
-    """An estimate for each strategy. Raises `ConfigError` where the price file can't be used."""
+    """An estimate for each strategy. Where no calibration has measured the settings' model, its server is asked one
+    question about one picture, unless `probe` is false. Raises `ConfigError` where the price file can't be used."""
     from fieldscope.agent.calibration import UNCALIBRATED
-    from fieldscope.eval.tuning.estimate import estimate, rule_of_thumb
+    from fieldscope.eval.tuning.estimate import estimate
 
     price = load_price(price_file, settings.model or "bundled") if price_file else None
-    measure = None if settings.lmm_url else bundled_measure()
     calibrations = [_calibration(strategy, settings) for strategy in strategies]
     fitted = list(zip(strategies, calibrations, strict=True))
-    if measure is None and any(strategy.prompts and calibration is None for strategy, calibration in fitted):
-        note(
-            "No calibration has measured this model, so the tokens are estimated by a rule of thumb. Run "
-            "`fieldscope calibrate` to measure them."
-        )
+    unmeasured = any(strategy.prompts and calibration is None for strategy, calibration in fitted)
+    tokens = _token_measure(settings, probe and unmeasured)
+    if unmeasured and settings.lmm_url:
+        note(f"Tokens are estimated by {tokens.source}. `fieldscope calibrate` measures those of each stage.")
     return [
         Outlook(
             strategy.name,
@@ -114,15 +123,28 @@ def outlooks(
                 task.candidates,
                 strategy,
                 calibration or UNCALIBRATED,
-                measure=measure or rule_of_thumb,
+                measure=tokens.measure,
                 given=task.given,
                 budget=budget,
                 run_budget=run_budget,
             ),
             price,
+            _CALIBRATED if calibration else tokens.source,
         )
         for strategy, calibration in fitted
     ]
+
+
+def _token_measure(settings: Settings, probe: bool) -> TokenMeasure:
+    """What the tokens of calls that no calibration has measured rest on."""
+    if settings.lmm_url is None and (counted := bundled_measure()):
+        return TokenMeasure(counted, "the bundled model's tokenizer")
+    if probe and settings.asks_server:
+        try:
+            return measured_tokens(settings)
+        except LMMError as error:
+            note(f"The server did not measure a picture ({error}).")
+    return tokens_by_rule(settings)
 
 
 def payload(outlooks: Sequence[Outlook]) -> dict[str, Any]:
@@ -132,6 +154,7 @@ def payload(outlooks: Sequence[Outlook]) -> dict[str, Any]:
         "runs": [
             {
                 "strategy": outlook.strategy,
+                "tokens_by": outlook.tokens_by,
                 "bound": outlook.estimate.bound,
                 "calls": outlook.estimate.calls,
                 "prompt_tokens": outlook.estimate.prompt_tokens,
