@@ -20,6 +20,7 @@ from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMM
 from fieldscope.agent.lmm.cached import CachedLMM, entry_fault
 from fieldscope.agent.resources import Resources, Retriever
+from fieldscope.agent.roles import LMMs
 from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
 from fieldscope.cache.archive import Archive, write_archive
 from fieldscope.cache.sqlite import SqliteStore
@@ -99,7 +100,7 @@ class Finder:
 
 async def make_run(
     bench: Benchmark,
-    lmm: LMM | None,
+    lmm: LMM | LMMs | None,
     out: Path,
     *strategies: Strategy | str,
     retriever: Retriever | None = None,
@@ -114,7 +115,7 @@ async def make_run(
         bench,
         [Agent(deps, strategy) for strategy in named],
         out,
-        provenance={"lmm": lmm and lmm.identity, "encoder": "e", "seed": 0},
+        provenance={"lmm": LMMs.of(lmm).identity(), "encoder": "e", "seed": 0},
         inputs={strategy.name: input_lines(bench, strategy, calibration) for strategy in named},
         live=live,
         **options,
