@@ -44,6 +44,7 @@ CHECKS = [
     "image seen",
     "several images",
     "JSON schema",
+    "ways to P(yes)",
     "same on repeat",
     "same in a batch",
     "prefix caching",
