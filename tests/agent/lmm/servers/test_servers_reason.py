@@ -24,18 +24,7 @@ from tests.agent.lmm.conftest import Pictures, Reply, Server, write_completion
 P = {"p0": 0.9, "p1": 0.2, "p2": 0.6}
 QUERY = Query(id="q", text="crabs")
 _RED = 100
-WORDS = ["No", "yes", "crabs", "Answer", "no", "red", "Yes", "maybe", "sand"]  # what a thought may say, yes and no too
-    "No",
-    "yes",
-    "crabs",
-    "Answer",
-    "no",
-    "red",
-    "Yes",
-    "maybe",
-    "sand",
-    "two",
-]  # what a thought may say, yes and no among it
+WORDS = "No yes crabs Answer no red Yes maybe sand".split()  # noqa: SIM905  what a thought may say
 MARKED = Path(prompt_folder.__path__[0]) / "instruct" / "reason_yes_no.md"
 
 Says = Callable[[list[str], str], tuple[str, list[str], dict[str, Any]]]
