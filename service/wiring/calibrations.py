@@ -34,7 +34,7 @@ def find_calibration(model: str | None, strategy: Strategy, encoder: str | None)
     for files in _files():
         fitting = [fit for file in files for fit in load_calibrations(file) if fit.fits(key)]
         if fitting:
-            return min(fitting, key=lambda fit: _distance(fit, model))
+            return min(fitting, key=lambda fit: (bool(key.joint) > fit.knows_joint, _distance(fit, model)))
     return None
 
 
