@@ -103,7 +103,13 @@ class LMMServerError(LMMError):
 
 
 class LMMRequestError(LMMError):
-    """The server refuses this request (a status 4xx that does not pass)."""
+    """The server refuses this request (a status 4xx that does not pass); `words` are its own, `body` all that it wrote,
+    both empty where the refusal is not the server's."""
+
+    def __init__(self, message: str, words: str = "", body: str = "") -> None:
+        super().__init__(message)
+        self.words = words
+        self.body = body
 
 
 class ContextLengthError(LMMRequestError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fieldscope.agent.lmm.base import LMM
 from fieldscope.agent.lmm.image_encoding import ImageFormat
+from fieldscope.agent.lmm.server_profile import ServerProfile
 from fieldscope.core.registry import Registry
 from fieldscope.core.types import ImageSource
 
@@ -17,7 +18,8 @@ class LMMOptions:
 
     `images` has the pictures of requests, which travel to a server as `image_format` says, with at most `max_side`
     pixels a side and `max_pixels` in all. `request_timeout` is in seconds for one attempt of a call, `attempts` the
-    most attempts, and `concurrency` the most calls at once.
+    most attempts, and `concurrency` the most calls at once. `profile` has what is known of the parameters that a server
+    takes.
     """
 
     images: ImageSource
@@ -30,6 +32,7 @@ class LMMOptions:
     concurrency: int = 128
     request_timeout: float = 120.0
     attempts: int = 6
+    profile: ServerProfile | None = None
 
 
 LMMS: Registry[Callable[[str, LMMOptions], LMM]] = Registry("LMM back end", "fieldscope.lmms")

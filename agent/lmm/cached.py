@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
@@ -24,6 +24,15 @@ CacheMode = Literal["on", "refresh", "replay", "off"]
 never ask. `off`: ask and remember nothing."""
 
 _SHOWN_PROMPT = 160  # characters of the prompt's end in the message of a miss
+
+
+@runtime_checkable
+class Adapts(Protocol):
+    """A model that may not take everything of a request."""
+
+    async def stands(self, request: LMMRequest, response: LMMResponse) -> bool:
+        """Whether a remembered response still is the best answer to be had."""
+        ...
 
 
 class CachedLMM:
@@ -52,11 +61,13 @@ class CachedLMM:
         store: AnyStore,
         mode: CacheMode = "on",
         identify: Callable[[], Awaitable[object]] | None = None,
+        stands: Callable[[LMMRequest, LMMResponse], Awaitable[bool]] | None = None,
     ) -> None:
         self._lmm = lmm
         self._store = as_async(store)
         self._mode = mode
         self._identify = identify
+        self._stands = stands
         self._in_flight: dict[str, asyncio.Task[LMMResponse]] = {}
         self.calls = 0
         self.hits = 0
@@ -79,7 +90,7 @@ class CachedLMM:
 
         key = request.key(self.identity)
         found = await self._store.get(key) if self._mode != "refresh" else None
-        if found is not None and (remembered := self._read(found, request)):
+        if found is not None and (remembered := self._read(found, request)) and await self._holds(request, remembered):
             self.hits += 1
             return remembered
 
@@ -153,6 +164,11 @@ class CachedLMM:
         if self._mode != "replay" and fault(request, response) is not None:
             return None
         return response.model_copy(update={"cached": True})
+
+    async def _holds(self, request: LMMRequest, remembered: LMMResponse) -> bool:
+        if not remembered.adapted or self._mode == "replay" or self._stands is None:
+            return True
+        return await self._stands(request, remembered)
 
     async def _inherit(self, key: str, request: LMMRequest, replace: bool) -> LMMResponse | None:
         """The answer that was recorded under the server's name alone, unless it turned out to be another server's."""

@@ -36,9 +36,9 @@ _TOO_LONG = re.compile(
 """How vLLM, SGLang, llama.cpp, LM Studio, TGI and OpenAI say that a prompt does not fit."""
 
 
-def status_error(status: int, said: str, retry_after: float | None = None, body: str = "") -> LMMError:
-    """The error of a status of 400 and more. `retry_after` is the pause that the server asks for, in seconds; `body` is
-    all that it wrote, of which `said` may be the beginning only."""
+def status_error(status: int, said: str, retry_after: float | None = None, body: str = "", words: str = "") -> LMMError:
+    """The error of a status of 400 and more. `retry_after` is the pause that the server asks for, in seconds; `words`
+    are the server's own in what is `said`, and `body` is all that it wrote, of which they may be the beginning only."""
     if status in _TOO_LARGE and is_too_long(body or said):
         return ContextLengthError(
             f"{said}; serve the model with a larger context (vLLM: --max-model-len), scale images further down with "
@@ -50,7 +50,8 @@ def status_error(status: int, said: str, retry_after: float | None = None, body:
         return LMMRateLimitError(f"{said}; send it fewer requests at once", retry_after=retry_after)
     if status >= _SERVER_FAULT:
         return LMMServerError(f"{said}; see the server's log")
-    return LMMRequestError(f"{said}; check the server's address, the model's name and the strategy's settings")
+    advice = "check the server's address, the model's name and the strategy's settings"
+    return LMMRequestError(f"{said}; {advice}", words, body)
 
 
 def is_too_long(words: str) -> bool:
@@ -71,8 +72,11 @@ def failure_in(document: Any) -> LMMError | None:
     if not fault:
         return None
     status = _status(fault)
-    said = f"the server answered 200, but with an error{f' ({status})' if status else ''}: {_words(fault)}"
-    return LMMResponseError(f"{said}; see the server's log") if status is None else status_error(status, said)
+    words = _words(fault)
+    said = f"the server answered 200, but with an error{f' ({status})' if status else ''}: {words}"
+    if status is None:
+        return LMMResponseError(f"{said}; see the server's log")
+    return status_error(status, said, body=str(fault), words=words)
 
 
 def _status(fault: Any) -> int | None:

@@ -7,8 +7,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -27,7 +27,9 @@ from fieldscope.agent.lmm.completion import one_line, read_completion, read_mode
 from fieldscope.agent.lmm.failure import status_error
 from fieldscope.agent.lmm.identity import server_identity
 from fieldscope.agent.lmm.image_encoding import EncodedImages, ImageEncoding, ImageFormat
+from fieldscope.agent.lmm.negotiation import Negotiation, Send
 from fieldscope.agent.lmm.server_facts import Served, read_facts
+from fieldscope.agent.lmm.server_profile import KnownProfile, ServerProfile
 from fieldscope.agent.lmm.server_words import (
     connection_advice,
     context_length,
@@ -73,7 +75,7 @@ class OpenAILMM:
     `base_url` is the server's address, as in `http://localhost:8000` (`/v1` is added where there is no path), or the
     addresses of several servers of the same model, separated by commas; `model` is the name that they serve it under,
     `revision` whatever tells two models of that name apart, since a server doesn't say which weights it holds. The key
-    comes from `api_key`, else FIELDSCOPE_API_KEY, else OPENAI_API_KEY.
+    comes from `api_key`, else FIELDSCOPE_API_KEY, else OPENAI_API_KEY; an empty `api_key` is no key.
 
     Images travel as data URLs, as `max_side`, `max_pixels` and `image_format` say
     (`fieldscope.agent.lmm.image_encoding`). A vLLM that `identify` has found is asked for an image that it has
@@ -85,6 +87,9 @@ class OpenAILMM:
     first to last byte. An attempt is repeated, up to `attempts` in all, only where it can pass: no connection, no
     answer in time, or status 408, 409, 425, 429 or 5xx. It waits for as long as the server says in `Retry-After`, plus
     a random time below `backoff` seconds, doubled each time; `sleep` is how it waits.
+
+    A parameter that the server refuses is sent otherwise, or not at all, from then on
+    (`fieldscope.agent.lmm.server_profile`); those that are set in `profile` are sent as it says.
     """
 
     def __init__(
@@ -103,17 +108,20 @@ class OpenAILMM:
         attempts: int = 6,
         backoff: float = 0.5,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        profile: ServerProfile | None = None,
     ) -> None:
         urls = [_server_url(address) for address in base_url.split(",")]
         self.url = urls[0]
         self.model = model
         self.images = EncodedImages(images, ImageEncoding(image_format, max_side, max_pixels))
+        self._negotiation = Negotiation(self.url, model, profile)
         self._revision = revision
         self._facts: Mapping[str, str] | None = None
         self._identifying: asyncio.Task[Mapping[str, str]] | None = None
         self._timeout = timeout
         self._addresses = Addresses(urls, max_concurrency)
-        self._key = usable_key(api_key, os.environ.get("FIELDSCOPE_API_KEY"), os.environ.get("OPENAI_API_KEY"))
+        variables = () if api_key == "" else ("FIELDSCOPE_API_KEY", "OPENAI_API_KEY")
+        self._key = usable_key(api_key, *map(os.environ.get, variables))
         require_usable_environment()
         limits = httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_TIMEOUT))
         self._http = httpx2.AsyncClient(timeout=limits, limits=_NO_LIMITS, follow_redirects=True)
@@ -160,11 +168,40 @@ class OpenAILMM:
 
     async def exchange(self, request: LMMRequest) -> tuple[LMMResponse, str]:
         """What `generate` returns, and the JSON in which the server wrote it."""
+        async with self._sending(request) as send:
+            return await self._negotiation.answer(request, send)
+
+    @property
+    def profile(self) -> KnownProfile:
+        """What is known of the parameters that the server takes."""
+        return self._negotiation.known
+
+    async def stands(self, request: LMMRequest, response: LMMResponse) -> bool:
+        """Whether a remembered response still is the best answer to be had: the server took all of the request, or
+        refuses the same of it again. Asks once for each way in which requests were adapted; where that fails, the
+        response is the only answer to be had."""
+        if set(response.adapted) <= set(self.profile.profile.adapted(request)):
+            return True
+        async with self._sending(request) as send:
+            try:
+                return await self._negotiation.stands(request, response.adapted, send)
+            except LMMError:
+                return True
+
+    @asynccontextmanager
+    async def _sending(self, request: LMMRequest) -> AsyncIterator[Send[tuple[LMMResponse, str]]]:
+        """What sends the request, once it is its turn."""
         first = request.images[0].sha256 if request.images else None
         async with self._addresses.place(first) as place:
-            retrying = self._retrying.copy()  # an object of tenacity's holds the state of one call
-            answered: tuple[LMMResponse, str] = await retrying(self._attempt, request, place)
-        return answered
+
+            async def send(request: LMMRequest, profile: ServerProfile) -> tuple[LMMResponse, str]:
+                retrying = self._retrying.copy()  # an object of tenacity's holds the state of one call
+                answered: tuple[LMMResponse, str] = await retrying(self._attempt, request, profile, place)
+                response, text = answered
+                adapted = profile.adapted(request)
+                return response.model_copy(update={"adapted": adapted}) if adapted else response, text
+
+            yield send
 
     async def check(self) -> Served:
         """What the servers' lists of models say of the model. Raises an `LMMError` where a server does not answer, or
@@ -196,7 +233,7 @@ class OpenAILMM:
         facts = [await self._facts_at(address) for address in self._addresses.all]
         for address, others in zip(self._addresses.all[1:], facts[1:], strict=True):
             if others != facts[0]:
-                differing = sorted(name for name in facts[0] | others if facts[0].get(name) != others.get(name))
+                differing = sorted(name for name in {*facts[0], *others} if facts[0].get(name) != others.get(name))
                 raise LMMRequestError(
                     f"{self.url} and {address.url} serve different models or versions as {self.model} "
                     f"({', '.join(differing)}): name servers of the same model in --lmm"
@@ -225,20 +262,20 @@ class OpenAILMM:
     async def aclose(self) -> None:
         await self._client.close()
 
-    async def _attempt(self, request: LMMRequest, place: Place) -> tuple[LMMResponse, str]:
+    async def _attempt(self, request: LMMRequest, profile: ServerProfile, place: Place) -> tuple[LMMResponse, str]:
         """One attempt, read within it: an error that came with status 200 may pass as well."""
         place.send()
         address = place.address
         by_name = {self.images.name(image) for image in request.images} & (address.held or set())
         try:
             try:
-                answered = await self._ask(request, address, by_name)
+                answered = await self._ask(request, profile, address, by_name)
                 address.hits += bool(by_name)
             except (LMMRequestError, LMMServerError):
                 if not by_name:
                     raise
                 address.miss(by_name)
-                answered = await self._ask(request, address)
+                answered = await self._ask(request, profile, address)
         except (LMMConnectionError, LMMRateLimitError, LMMServerError) as error:
             if is_overload(error):
                 place.overloaded()
@@ -250,7 +287,7 @@ class OpenAILMM:
         return answered
 
     async def _ask(
-        self, request: LMMRequest, address: Address, by_name: Collection[str] = ()
+        self, request: LMMRequest, profile: ServerProfile, address: Address, by_name: Collection[str] = ()
     ) -> tuple[LMMResponse, str]:
         """Send a request, with the images that are not known `by_name`, and read the answer."""
 
@@ -260,7 +297,7 @@ class OpenAILMM:
             part = {"type": "image_url", "image_url": url}
             return part if address.held is None else part | {"uuid": name}
 
-        body = await chat_request(request, self.model, write_image)
+        body = await chat_request(request, self.model, write_image, profile)
         body |= body.pop("extra_body", {})
         started = time.perf_counter()
         try:
@@ -269,7 +306,7 @@ class OpenAILMM:
                 text = await self._post(f"{address.url}/chat/completions", content)
         except (openai.OpenAIError, TimeoutError, orjson.JSONEncodeError) as error:
             raise lmm_error(error, address.url, self._timeout, self._key) from error
-        return read_completion(text, request, time.perf_counter() - started), text
+        return read_completion(text, profile.fit_request(request), time.perf_counter() - started), text
 
     async def _post(self, url: str, content: bytes) -> str:
         """The body of the answer. Raises the openai library's errors; the library itself would read and write the JSON
@@ -313,6 +350,7 @@ def open_server(argument: str, options: LMMOptions) -> OpenAILMM:
         max_concurrency=options.concurrency,
         timeout=options.request_timeout,
         attempts=options.attempts,
+        profile=options.profile,
     )
 
 
@@ -327,10 +365,11 @@ def lmm_error(error: Exception, url: str, timeout: float, key: str | None = None
             advice, can_pass = connection_advice(error.__cause__ or error, url)
             return (LMMConnectionError if can_pass else LMMRequestError)(without_key(advice, key))
         case openai.APIStatusError(status_code=status):
-            said = f"{url} answered {status}: {server_words(error.body, key) or one_line(error)}"
+            words, body = server_words(error.body, key) or one_line(error), str(error.body)
+            said = f"{url} answered {status}: {words}"
             if status in _REFUSED_KEY:
-                return LMMRequestError(f"{said}; {_KEY_ADVICE[key is not None]}")
-            return status_error(status, said, _retry_after(error), str(error.body))
+                return LMMRequestError(f"{said}; {_KEY_ADVICE[key is not None]}", words, body)
+            return status_error(status, said, _retry_after(error), body, words)
         case openai.APIError() | openai.LengthFinishReasonError() | openai.ContentFilterFinishReasonError():
             return LMMResponseError(f"{url} gave no usable answer: {one_line(error)}; see the server's log")
         case _:

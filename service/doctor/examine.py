@@ -14,6 +14,7 @@ from fieldscope.service.doctor.images import Drawn
 from fieldscope.service.doctor.lineup import check_lineup, skip_lineup
 from fieldscope.service.doctor.logprobs import grant, judge_logprobs, judge_top_logprobs
 from fieldscope.service.doctor.modes import check_modes
+from fieldscope.service.doctor.parameters import check_parameters
 from fieldscope.service.doctor.prefix import check_prefix
 from fieldscope.service.doctor.probes import fieldnotes, shapes
 from fieldscope.service.doctor.server import check_server
@@ -117,6 +118,10 @@ async def _modes(subject: Subject) -> Sequence[Finding]:
     return [await check_modes(subject.asker, subject.probe, *subject.accepted_images)]
 
 
+async def _parameters(subject: Subject) -> Sequence[Finding]:
+    return [check_parameters(subject.asker)]
+
+
 async def _repeats(subject: Subject) -> Sequence[Finding]:
     return [await check_repeats(subject.asker, subject.looks)]
 
@@ -142,6 +147,7 @@ CHECKS: tuple[Check, ...] = (
     _lineup,
     _structure,
     _modes,
+    _parameters,
     _repeats,
     _company,
     _prefix,

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from fieldscope.agent.call import one_line
+from fieldscope.agent.lmm.openai import OpenAILMM
 from fieldscope.core.errors import LMMError, LMMResponseError
 from fieldscope.service.doctor.asker import Asker
 from fieldscope.service.doctor.finding import Finding
@@ -13,14 +14,15 @@ from fieldscope.service.doctor.probes import Probe
 
 WANTED = 20
 _FEWER = (10, 5, 4, 3, 2, 1)
-_TOO_FEW = 5
+_TOO_FEW = 3
 _USE_VLLM = "use a server that returns the model's own log-probabilities, such as vLLM (fieldscope lmm serve MODEL)"
+_OR_NONE = f"{_USE_VLLM}, or a strategy whose stage `verify` has the mode `samples` or `stated`"
 
 
 @dataclass(frozen=True)
 class Granted:
-    """`accepted` is the largest number that the server accepts, `returned` how many came back, and `refusal` its error
-    for 20. `errors` are those of `asked` answers with `accepted` log-probabilities that can't be used."""
+    """`accepted` is the largest number that can be requested, `returned` how many came back, and `refusal` what the
+    server says to 20. `errors` are those of `asked` answers with `accepted` log-probabilities that can't be used."""
 
     accepted: int
     returned: int
@@ -50,6 +52,8 @@ async def grant(asker: Asker, probe: Probe) -> Granted:
         readings = [await asker.yes_no(question, *([image] if sees else [])) for question, image in asked]
         errors = tuple(reading.error for reading in readings if reading.error)
         asker.top_logprobs = 0 if errors or not returned else number
+        if isinstance(asker.lmm, OpenAILMM):  # which sends what the server takes
+            refusal = refusal or asker.lmm.profile.words.get("top_logprobs")
         return Granted(number, returned, refusal, len(asked), errors)
     asker.top_logprobs = 0
     return Granted(0, 0, refusal)
@@ -67,7 +71,7 @@ def judge_logprobs(granted: Granted) -> Finding:
         return Finding(name, "ok", "the server returns them", "P(yes) is read from them, and images are ranked by it")
     meaning = "P(yes) can't be read, so every yes/no question and every comparison would be unknown"
     said = granted.refusal or "the answer has none"
-    return Finding(name, "fail", f"no usable ones: {said}", meaning, _USE_VLLM)
+    return Finding(name, "fail", f"no usable ones: {said}", meaning, _OR_NONE)
 
 
 def judge_top_logprobs(granted: Granted) -> Finding:
@@ -83,6 +87,5 @@ def judge_top_logprobs(granted: Granted) -> Finding:
     )
     change = f"serve with --max-logprobs {WANTED} (fieldscope lmm serve sets it)"
     if granted.refusal:
-        meaning = f"the server refuses requests for {WANTED}, which the bundled strategies send; with fewer, {meaning}"
-        change += f", or set top_logprobs: {few} in a strategy of your own"
+        meaning = f"the server refuses more, so only {few} are requested; {meaning}"
     return Finding(name, "fail" if few <= _TOO_FEW else "warn", seen, meaning, change)

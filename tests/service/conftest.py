@@ -8,6 +8,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +24,7 @@ import fieldscope.fieldnotes.vocabulary
 import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import LMM, LMMRequest
 from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.lmm.server_profile import forget_profiles
 from fieldscope.core.types import ImageSource
 from fieldscope.fieldnotes.collection import split_checksum
 from fieldscope.fieldnotes.facts import Part, Spec
@@ -199,9 +201,10 @@ class Server:
     headers: list[dict[str, str]] = field(default_factory=list)
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
+@contextmanager
+def serving(made: Server) -> Iterator[Server]:
+    """The server, while it listens."""
+    forget_profiles()  # a port may be used again
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -234,6 +237,12 @@ def server() -> Iterator[Server]:
     yield made
     http.shutdown()
     http.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(Server()) as made:
+        yield made
 
 
 @pytest.fixture

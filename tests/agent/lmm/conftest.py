@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
+from fieldscope.agent.lmm.server_profile import forget_profiles
 from fieldscope.core.errors import BrokenImageError
 from fieldscope.core.fingerprint import fingerprint_pixels
 
@@ -116,6 +117,7 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
+    forget_profiles()  # a port may be used again
     made = Server()
     yield made
     made.close()
