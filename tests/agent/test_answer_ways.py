@@ -156,8 +156,9 @@ def test_a_calibration_belongs_to_its_way_of_reading() -> None:
         return Calibration(key=calibration_key("m", strategy, None))
 
     reason = {"verify.reason": {"whole": "reason_yes_no"}}
+    thoughts = {"verify.reason": {"whole": "reason_yes_no", "thoughts": 4}}
     variants: Sequence[dict[str, object]] = (
-        {}, {"verify.samples": 8}, {"verify.samples": 4}, reason, {"verify.reason": {"whole": "reason_yes_no", "thoughts": 4}},
+        {}, {"verify.samples": 8}, {"verify.samples": 4}, reason, thoughts,
         {"verify.prompt": "state_predicate", "verify.whole": "state_yes_no"}, {"compare.top_logprobs": 0},
     )  # fmt: skip
     strategies = [load_strategy("agent", variant) for variant in variants]
