@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fieldscope.agent.roles import ROLES, Role
 from fieldscope.retrieval.progress import Report
 from fieldscope.service.doctor.asker import Asker
 from fieldscope.service.doctor.finding import Finding
@@ -34,7 +35,8 @@ from fieldscope.service.wiring.settings import Settings
 class Examination:
     """The findings about the model `identity`, made with the set of images `probe`, in `calls` and `seconds`.
 
-    If the server does not answer, that is the only finding, and `probe` is None.
+    If the server does not answer, that is the only finding, and `probe` is None. `roles` are those of the model; none
+    for one that has all.
     """
 
     identity: str
@@ -42,6 +44,7 @@ class Examination:
     findings: tuple[Finding, ...]
     calls: int
     seconds: float
+    roles: tuple[Role, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -49,32 +52,42 @@ class Examination:
         return all(finding.state != "fail" for finding in self.findings)
 
 
-async def examine(settings: Settings, report: Report) -> Examination:
-    """Examine the model of these settings without the response cache.
+async def examine_all(settings: Settings, report: Report) -> dict[Settings, Examination]:
+    """Examine the model of each role, one after the other. Raises what `examine` raises."""
+    models = settings.by_model(ROLES)
+    if len(models) == 1:
+        return {chosen: await examine(chosen, report) for chosen in models}
+    return {chosen: await examine(chosen, report, roles) for chosen, roles in models.items()}
+
+
+async def examine(settings: Settings, report: Report, roles: tuple[Role, ...] = ()) -> Examination:
+    """Examine the model of these settings, which has these roles, or all, without the response cache.
 
     A server is asked about plain shapes, and about FieldNotes' animals if it fails on shapes; the bundled LMM knows
-    only the animals. Raises `ConfigError` if no model is configured.
+    only the animals. A model that only reasons is shown no image. Raises `ConfigError` if no model is configured.
     """
+    checks = TEXT_CHECKS if roles == ("reasoner",) else CHECKS
     probe = shapes() if settings.lmm_url else fieldnotes()
     images = Drawn(probe.images)
     started = time.perf_counter()
     async with open_bare_lmm(settings, images) as lmm:
         subject = Subject(settings, Asker(lmm, images, prompts_for(settings)), probe)
-        report(0, len(CHECKS))
+        report(0, len(checks))
         answers = True
-        for number, check in enumerate(CHECKS, start=1):
+        for number, check in enumerate(checks, start=1):
             found = await check(subject)
             subject.findings |= {finding.name: finding for finding in found}
             answers = check is not _server or found[0].state != "fail"
             if not answers:
                 break
-            report(number, len(CHECKS))
+            report(number, len(checks))
         return Examination(
             lmm.identity,
             subject.probe.name if answers else None,
             tuple(subject.findings.values()),
             subject.asker.calls,
             time.perf_counter() - started,
+            roles,
         )
 
 
@@ -148,3 +161,6 @@ CHECKS: tuple[Check, ...] = (
     _throughput,
 )
 """In this order: later ones build on what earlier ones left in the `Subject`. If the first fails, no other runs."""
+
+TEXT_CHECKS: tuple[Check, ...] = (_server, _structure, _parameters)
+"""Those of a model that is never shown an image."""
