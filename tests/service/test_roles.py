@@ -276,3 +276,17 @@ def test_the_doctor_examines_each_model_and_shows_a_reasoner_no_image(run: Run, 
     ]
     checked = [{finding["name"] for finding in model["findings"]} for model in told["models"]]
     assert "image seen" in checked[1] - checked[0] and checked[0] < checked[1]
+
+
+@pytest.mark.usefixtures("world")
+def test_the_viewer_says_which_model_did_what(run: Run, red: Path, big: Server, small: Server, tmp_path: Path) -> None:
+    models = ("--lmm", f"{big.url}#big", "--lmm", f"verifier={small.url}#small")
+    assert run("eval", red, "--strategy", "agent", "--out", tmp_path / "runs", *models).exit_code == 0
+    exported = run("view", tmp_path / "runs", "--export", tmp_path / "site")
+    assert exported.exit_code == 0, exported.output
+    pages = {path: path.read_text() for path in (tmp_path / "site").rglob("*.html")}
+    whole = next(text for text in pages.values() if "Cost by role" in text)
+    assert f"{BIG} (reasoner, judge); {SMALL} (verifier)".replace("<", "&lt;") in whole
+    asked = "".join(pages.values()).replace("&lt;", "<")
+    for model, role in ((BIG, "reasoner"), (SMALL, "verifier"), (BIG, "judge")):
+        assert f"<code>{model} ({role})</code>" in asked
