@@ -3,7 +3,7 @@
 python -m checks.answer_modes --queries 20 --samples 8 --cache-file /tmp/answers.sqlite
 
 The LMM here gives words and no log-probabilities. What it says is drawn from the bundled LMM's P(yes), so that all
-modes rest on the same model, and differ in how they read it. Each mode ranks FieldNotes-Rerank's validation queries with
+modes rest on the same model, and differ in how they read it. Each mode ranks FieldNotes-Rerank's validation queries by
 the strategy's defaults; then it is fitted on the first half of them, as `fieldscope calibrate` does it, and ranks the
 second half again. Printed are mAP@50 in percent, and how far each mode is from log-probabilities.
 """

@@ -196,7 +196,8 @@ class OpenAILMM:
 
             async def send(request: LMMRequest, profile: ServerProfile) -> tuple[LMMResponse, str]:
                 retrying = self._retrying.copy()  # an object of tenacity's holds the state of one call
-                response, text = await retrying(self._attempt, request, profile, place)
+                answered: tuple[LMMResponse, str] = await retrying(self._attempt, request, profile, place)
+                response, text = answered
                 adapted = profile.adapted(request)
                 return response.model_copy(update={"adapted": adapted}) if adapted else response, text
 
@@ -232,7 +233,7 @@ class OpenAILMM:
         facts = [await self._facts_at(address) for address in self._addresses.all]
         for address, others in zip(self._addresses.all[1:], facts[1:], strict=True):
             if others != facts[0]:
-                differing = sorted(name for name in facts[0] | others if facts[0].get(name) != others.get(name))
+                differing = sorted(name for name in {*facts[0], *others} if facts[0].get(name) != others.get(name))
                 raise LMMRequestError(
                     f"{self.url} and {address.url} serve different models or versions as {self.model} "
                     f"({', '.join(differing)}): name servers of the same model in --lmm"

@@ -16,9 +16,9 @@ from fieldscope.agent.types import Asked, RerankResult
 from fieldscope.agent.usage import call_name
 from fieldscope.core.errors import ContextLengthError
 from fieldscope.core.types import Query
+from fieldscope.eval.tuning.picture_tokens import TOKENS_PER_PICTURE
 from fieldscope.retrieval.encoder import query_text
 
-TOKENS_PER_IMAGE = 600
 CHARACTERS_PER_TOKEN = 4
 
 _SHOWN = 60  # characters of a query in a message
@@ -27,9 +27,17 @@ Measure = Callable[[str, str, int], float]
 """How many tokens a model reads: of a system message (perhaps empty), of a text, and of so many images before it."""
 
 
-def rule_of_thumb(system: str, text: str, images: int) -> float:
-    """A `Measure` for a model that was never measured."""
-    return TOKENS_PER_IMAGE * images + (len(system) + len(text)) / CHARACTERS_PER_TOKEN
+def by_picture(tokens: float) -> Measure:
+    """A `Measure` for a model that reads so many tokens of a picture, and of a text one for four characters."""
+
+    def measure(system: str, text: str, images: int) -> float:
+        return tokens * images + (len(system) + len(text)) / CHARACTERS_PER_TOKEN
+
+    return measure
+
+
+rule_of_thumb = by_picture(TOKENS_PER_PICTURE)
+"""A `Measure` for a model of which nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +186,7 @@ def _stages(
         comparing=price.comparing,
         bound=bound,
         verify=strategy.verify,
+        joint_pays=price.joint_pays,
     )
     for stage in strategy.stages.values():
         for calls in stage.calls(scope):
@@ -192,6 +201,7 @@ class _Price:
         self._tokens = calibration.tokens
         self._measure = measure
         self.comparing = calibration.comparison_weight > 0
+        self.joint_pays = calibration.joint_pays
         self.predicates = calibration.predicates_per_word * len(self._text.split())
 
     def of(self, calls: Calls) -> Spending:
@@ -207,7 +217,7 @@ class _Fewest(_Price):
 
     def __init__(self, query: Query) -> None:
         super().__init__(query, UNCALIBRATED, lambda system, text, images: len(f"{system} {text}".split()) + images)
-        self.comparing = True
+        self.comparing = self.joint_pays = True
         self.tokens: dict[str, tuple[int, int]] = {}
 
     def of(self, calls: Calls) -> Spending:

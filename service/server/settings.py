@@ -73,11 +73,11 @@ class ServerSettings(BaseModel):
 
     `lmm`, `model`, `revision`, `concurrency`, `max_side`, `max_pixels`, `image_format`, `request_timeout`, `attempts`,
     `prompts`, `clip`, `cache_mode` and `cache_file` are those of the command line; `clip` may be "none". `roles` has
-    the LMMs of single roles. `collections`
-    maps names to folders of images, or to libraries that `fieldscope index` made; without any there is FieldNotes' test
-    collection. `strategies` are strategy files, or folders of them, beside the shipped ones. Images are fetched from
-    `image_hosts` only. `keys` is the file of API keys, `data` the folder of all that the service keeps, `runs` the
-    folder whose runs are shown. `grace` is how many seconds a shutdown waits for calls in flight.
+    the LMMs of single roles. `collections` maps names to folders of images, or to libraries that `fieldscope index`
+    made; without any there is FieldNotes' test collection. `strategies` are strategy files, or folders of them, beside
+    the shipped ones. Images are fetched from `image_hosts` only. `keys` is the file of API keys, `data` the folder of
+    all that the service keeps, `runs` the folder whose runs are shown. `grace` is how many seconds a shutdown waits for
+    calls in flight.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

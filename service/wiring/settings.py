@@ -74,8 +74,7 @@ class Settings:
     `max_pixels` in all, are scaled down before they are sent to a server, and sent as `image_format` says. A call to a
     server has `request_timeout` seconds, and at most `attempts` attempts where another one can help. `prompts` is a
     prompt set's name or a folder of prompts; None is the set for the LMM. `profile` has the parameters that the server
-    takes, as far as they are set and not to be found out. `roles` says what is
-    otherwise for the LMM of a role.
+    takes, as far as they are set and not to be found out. `roles` says what is otherwise for the LMM of a role.
     """
 
     lmm_url: str | None = None

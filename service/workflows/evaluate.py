@@ -18,6 +18,7 @@ from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import run_progress, warn
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import check_wordings, prompts_for
 from fieldscope.service.wiring.roles import open_lmms, probe_servers, require_servers
 from fieldscope.service.wiring.settings import Settings
@@ -299,7 +300,9 @@ async def _open_lmms(opened: OpenEvaluation, contest: Contest, stack: AsyncExitS
     workload = opened.workload
     if workload.recording is None:
         roles = contest.roles(_composed(workload.benchmark.queries))
-        return await stack.enter_async_context(open_lmms(contest.settings, workload.benchmark.images, roles))
+        prompts = [prompt for strategy in contest.strategies for prompt in strategy.prompts]
+        images = with_examples(workload.benchmark.images, prompts)
+        return await stack.enter_async_context(open_lmms(contest.settings, images, roles))
     if workload.recording.lmm is None:
         raise ConfigError("the recorded runs asked no model; name a strategy that asks none, such as clip")
     return workload.recording.lmm

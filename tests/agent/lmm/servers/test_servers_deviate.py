@@ -48,7 +48,7 @@ async def ranked(server: Server, deviation: Deviation) -> RerankResult:
 
 
 def strategy(max_tokens: int) -> Strategy:
-    shipped = load_strategy("yes-no")
+    shipped = load_strategy("yes-no", prompts="fieldnotes")
     assert shipped.verify is not None
     return shipped.model_copy(update={"verify": shipped.verify.model_copy(update={"max_tokens": max_tokens})})
 
@@ -84,8 +84,12 @@ async def test_the_doctor_names_it(server: Server, name: str, quick: None) -> No
     check, words = deviation.doctor
     finding = findings[check]
     told = f"{finding.seen} {finding.meaning}"
+    assert re.search(words, told), told
+    if deviation.harmless:
+        assert finding.state == "ok" and healthy
+        return
     assert finding.state in (("fail",) if deviation.unknown else ("warn", "fail")), finding
-    assert re.search(words, told) and finding.change, told
+    assert finding.change
     assert not (healthy and deviation.unknown)
 
 
