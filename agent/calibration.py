@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
 
 
+JOINT_PAYS = 0.005
+"""The most mean average precision that joint answers may cost, to be worth the calls that they spare."""
+
+
 class CalibrationKey(BaseModel):
     """What it was fitted for: the model that verifies, first stage (None where the priors were given), and the prompts
     of the questions about one image and of the comparisons (name to fingerprint). `judge` is the model that compares,
@@ -68,6 +72,9 @@ class Calibration(BaseModel):
       a standard deviation;
     - `comparison_weight` is how much a comparison's evidence counts, `consistency` is how often both orders of a pair
       agreed (None: never measured), `position_bias` the log-odds for whatever is shown first;
+    - `joint_temperature` divides the log-odds of joint answers about predicates, and `joint_whole_weight` multiplies
+      those about the whole query, before they count like single ones; `joint_loss` is the mean average precision that
+      they cost against single questions (None: never measured);
     - `pass_rates`: by kind of predicate, the mean P(expected) over candidates;
     - `predicates_per_word`, `tokens`: what a dry run expects, predicates for a word of the query and mean tokens a call
       by stage.
@@ -93,9 +100,17 @@ class Calibration(BaseModel):
     comparison_weight: float = Field(default=1.0, ge=0)
     position_bias: float = 0.0
     consistency: float | None = Field(default=None, ge=0, le=1)
+    joint_temperature: float = Field(default=1.0, gt=0)
+    joint_whole_weight: float = Field(default=1.0, ge=0)
+    joint_loss: float | None = None
     pass_rates: Mapping[str, float] = Field(default_factory=dict)
     predicates_per_word: float = Field(default=0.5, gt=0)
     tokens: Mapping[str, float] = Field(default_factory=dict)
+
+    @property
+    def joint_pays(self) -> bool:
+        """Whether joint answers were measured, and rank about as well as single ones."""
+        return self.joint_loss is not None and self.joint_loss <= JOINT_PAYS
 
     def fits(self, key: CalibrationKey) -> bool:
         """Whether it was fitted for this model, as far as its identity was known then, this first stage and these

@@ -17,7 +17,7 @@ import transformers  # its names are imported when they are first used, and need
 from PIL import Image as PILImage
 
 from fieldscope.agent.lmm.backends import LMMOptions
-from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Tokens
+from fieldscope.agent.lmm.base import AnswerToken, LMMRequest, LMMResponse, TextPart, TokenLogprob, Tokens
 from fieldscope.agent.lmm.batching import Batcher
 from fieldscope.agent.lmm.checkpoint import load_checkpoint
 from fieldscope.agent.lmm.logprobs import gathered
@@ -286,6 +286,7 @@ class LocalLMM:
                 text=said.answer,
                 thought=said.thought.strip(),
                 answer_logprobs=self._alternatives(prompt.request, ids, row, tokens.logits),
+                tokens=self._answer_tokens(prompt.request, ids, row, tokens.logits),
                 usage=Tokens(prompt_tokens=length, completion_tokens=len(ids)),
                 finish_reason="stop" if ended else "length",
                 latency=seconds,
@@ -302,23 +303,45 @@ class LocalLMM:
         self, request: LMMRequest, ids: list[int], row: int, logits: Sequence[torch.Tensor]
     ) -> tuple[TokenLogprob, ...]:
         """The most probable tokens where the answer starts; none if the model never came to it."""
-        if not request.top_logprobs:
+        if not request.top_logprobs or request.logprobs_of == "all":
             return ()
-        texts = [""] + [str(self._tokenizer.decode(ids[: end + 1])) for end in range(len(ids))]
-        pieces = [text[len(before) :] for before, text in pairwise(texts)]
+        pieces = self._pieces(ids)
         step = answer_position(pieces, request.answer_after)
         if step is None:
             return ()
-        scores = logits[step][row].float().log_softmax(-1)
-        best = scores.topk(min(request.top_logprobs, scores.shape[-1]))
-        alternatives = gathered(
-            (self._spelling(token), min(value, 0.0), token)
-            for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        )
+        alternatives = self._most_probable(logits[step][row].float().log_softmax(-1), request.top_logprobs)
         written = (
             (pieces[at], logits[at][row].float().log_softmax(-1)[ids[at]].item()) for at in range(step, len(ids))
         )
         return finish_words(alternatives, written)
+
+    def _answer_tokens(
+        self, request: LMMRequest, ids: list[int], row: int, logits: Sequence[torch.Tensor]
+    ) -> tuple[AnswerToken, ...]:
+        """All tokens of the answer behind any thinking, where their log-probabilities are asked for."""
+        if not request.top_logprobs or request.logprobs_of == "first":
+            return ()
+        pieces = self._pieces(ids)
+        step = answer_position(pieces, request.answer_after)
+        found = []
+        for at in range(len(ids) if step is None else step, len(ids)):
+            scores = logits[at][row].float().log_softmax(-1)
+            alternatives = self._most_probable(scores, request.top_logprobs)
+            found.append(AnswerToken(text=pieces[at], logprob=scores[ids[at]].item(), alternatives=alternatives))
+        return tuple(found)
+
+    def _pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text."""
+        texts = [""] + [str(self._tokenizer.decode(ids[: end + 1])) for end in range(len(ids))]
+        return [text[len(before) :] for before, text in pairwise(texts)]
+
+    def _most_probable(self, scores: torch.Tensor, most: int) -> tuple[TokenLogprob, ...]:
+        """The best of (vocabulary,) log-probabilities."""
+        best = scores.topk(min(most, scores.shape[-1]))
+        return gathered(
+            (self._spelling(token), min(value, 0.0), token)
+            for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        )
 
 
 def open_checkpoint(argument: str, options: LMMOptions) -> LocalLMM:

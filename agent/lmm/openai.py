@@ -195,7 +195,8 @@ class OpenAILMM:
 
             async def send(request: LMMRequest, profile: ServerProfile) -> tuple[LMMResponse, str]:
                 retrying = self._retrying.copy()  # an object of tenacity's holds the state of one call
-                response, text = await retrying(self._attempt, request, profile, place)
+                answered: tuple[LMMResponse, str] = await retrying(self._attempt, request, profile, place)
+                response, text = answered
                 adapted = profile.adapted(request)
                 return response.model_copy(update={"adapted": adapted}) if adapted else response, text
 

@@ -12,6 +12,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from fieldscope.agent.roles import model_text
 from fieldscope.eval.runs.scored import ScoredRun
 
 Measure = Literal["AP@50", "AP@100"]
@@ -155,7 +156,7 @@ def _theirs(table: PublishedTable) -> Iterator[Row]:
 
 
 def _ours(run: ScoredRun, measure: Measure) -> Row:
-    model = f" asking {run.lmm}" if run.lmm else ""
+    model = f" asking {model_text(run.lmm)}" if run.lmm else ""
     source = f"own run {run.folder}{model}, {len(run.values)} queries"
     ap = run.mean(measure)
     groups: dict[str, list[float]] = {}

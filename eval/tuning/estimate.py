@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from fieldscope.agent.budget import Budget
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
+from fieldscope.agent.roles import Role
 from fieldscope.agent.strategies.settings import Calls, Scope
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Asked, Call, Comparison, Draw, Reason, RerankResult
+from fieldscope.agent.types import Asked, RerankResult
+from fieldscope.agent.usage import call_name
 from fieldscope.core.errors import ContextLengthError
 from fieldscope.core.types import Query
 from fieldscope.eval.tuning.picture_tokens import TOKENS_PER_PICTURE
@@ -94,6 +96,7 @@ def estimate(
     calibration: Calibration = UNCALIBRATED,
     *,
     measure: Measure = rule_of_thumb,
+    measures: Mapping[str, Measure] | None = None,
     given: bool = True,
     budget: Budget | None = None,
     run_budget: Budget | None = None,
@@ -103,13 +106,14 @@ def estimate(
     `candidates` run along `queries`: how many are given or, where none are `given`, how many images can be found. A
     strategy that stops early, thinks again or compares where it is uncertain has an upper bound only, in which nothing
     is spared: every query has the most predicates, and every repair is needed. Budgets of calls and tokens are kept.
-    What a call reads and writes is the calibration's where it has its stage; else `measure` says what it reads.
+    What a call reads and writes is the calibration's where it has its stage; else the stage's own of the `measures`, or
+    `measure`, says what it reads.
     """
     bound = strategy.open_ended
     total: dict[str, Spending] = {}
     for query, pool in zip(queries, candidates, strict=True):
         stages: dict[str, Spending] = {}
-        price = _Price(query, calibration, measure)
+        price = _Price(query, calibration, measure, measures or {})
         for stage, spending in _stages(query, pool, strategy, price, given, bound):
             stages[stage] = stages.get(stage, Spending()) + spending
         for stage, spending in _within(stages, budget, bound).items():
@@ -117,21 +121,23 @@ def estimate(
     return Estimate(_within(total, run_budget, bound), bound)
 
 
-def require_context(strategies: Iterable[Strategy], queries: Sequence[Query], context: int | None) -> None:
+def require_context(strategies: Iterable[Strategy], queries: Sequence[Query], contexts: Mapping[Role, int]) -> None:
     """Raise `ContextLengthError` where a stage's request can't fit into so many tokens, prompt and answer together.
 
     A prompt is taken to have one token a word and one an image, which is fewer than any model reads, so what is refused
-    here would be refused by the server. Where `context` is None nothing is known.
+    here would be refused by the server. `contexts` are those of the roles' models, as far as they are known.
     """
-    if context is None:
+    if not contexts:
         return
     for strategy in strategies:
+        roles = strategy.roles_by_call
         for query in queries:
             price = _Fewest(query)
             for _ in _stages(query, 1, strategy, price, given=True, bound=True):
                 pass
             for stage, (read, written) in price.tokens.items():
-                if read + written > context:
+                context = contexts.get(roles[stage])
+                if context is not None and read + written > context:
                     raise ContextLengthError(
                         f"the model's context has {context:,} tokens, and the stage {stage!r} of {strategy.name} needs "
                         f"more: at least {read:,} for the prompt about {_shortened(query.text)!r}, and up to "
@@ -146,7 +152,7 @@ def profile(results: Iterable[RerankResult]) -> dict[str, float]:
     for result in results:
         for question in result.asked:
             if question.prompt_tokens or question.completion_tokens:
-                spent[_stage(question)].append(question)
+                spent[call_name(question)].append(question)
     means: dict[str, float] = {}
     for stage, questions in sorted(spent.items()):
         means[f"{stage}:prompt"] = sum(question.prompt_tokens for question in questions) / len(questions)
@@ -162,14 +168,6 @@ def predicates_per_word(results: Iterable[RerankResult]) -> float:
         predicates += made
         words += len(result.query_text.split()) if made else 0
     return predicates / words if words else UNCALIBRATED.predicates_per_word
-
-
-def _stage(question: Asked) -> str:
-    if isinstance(question, Call):
-        return question.stage
-    if isinstance(question, Draw) and question.reasoned:
-        return "reason"
-    return "compare" if isinstance(question, Comparison) else "explain" if isinstance(question, Reason) else "verify"
 
 
 def _stages(
@@ -190,6 +188,7 @@ def _stages(
         comparing=price.comparing,
         bound=bound,
         verify=strategy.verify,
+        joint_pays=price.joint_pays,
     )
     for stage in strategy.stages.values():
         for calls in stage.calls(scope):
@@ -199,27 +198,36 @@ def _stages(
 class _Price:
     """What one call of a stage takes for a query: as it was measured, else by rule of thumb."""
 
-    def __init__(self, query: Query, calibration: Calibration, measure: Measure) -> None:
+    def __init__(
+        self, query: Query, calibration: Calibration, measure: Measure, measures: Mapping[str, Measure]
+    ) -> None:
         self._text = query_text(query)
         self._tokens = calibration.tokens
-        self._measure = measure
+        self._measure, self._measures = measure, measures
         self.comparing = calibration.comparison_weight > 0
+        self.joint_pays = calibration.joint_pays
         self.predicates = calibration.predicates_per_word * len(self._text.split())
 
     def of(self, calls: Calls) -> Spending:
         text = calls.prompt.render(**dict.fromkeys(calls.prompt.variables, self._text))
-        read = self._measure(calls.prompt.system, calls.before + text, calls.images)
         stage = calls.like or calls.stage
+        measure = self._measures.get(stage, self._measure)
+        read = measure(calls.prompt.system, calls.before + text, calls.images)
         read, written = self._tokens.get(f"{stage}:prompt", read), self._tokens.get(f"{stage}:completion", calls.answer)
         return Spending(1, read, written)
+
+
+def _fewest(system: str, text: str, images: int) -> float:
+    """A `Measure`: one token a word and one an image, which is fewer than any model reads."""
+    return len(f"{system} {text}".split()) + images
 
 
 class _Fewest(_Price):
     """Remembers for each stage the fewest tokens that its prompt can have, and the most that its answer can."""
 
     def __init__(self, query: Query) -> None:
-        super().__init__(query, UNCALIBRATED, lambda system, text, images: len(f"{system} {text}".split()) + images)
-        self.comparing = True
+        super().__init__(query, UNCALIBRATED, _fewest, {})
+        self.comparing = self.joint_pays = True
         self.tokens: dict[str, tuple[int, int]] = {}
 
     def of(self, calls: Calls) -> Spending:

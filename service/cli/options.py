@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from fieldscope.service.cli.lmm_option import chosen_lmms
 from fieldscope.service.wiring.settings import (
     CACHE_MODES,
     DEFAULT_ATTEMPTS,
@@ -77,7 +78,10 @@ def lmm_flags(url: str, *, defaults: bool) -> dict[str, Option]:
         shown = {"default": default, "show_default": True} if defaults and default is not None else {}
         return click.option(f"--{name}", parameter, help=help_text, **kind, **shown)
 
-    server = "An OpenAI-compatible server, such as http://localhost:8000, or another back end by its name."
+    server = (
+        "An OpenAI-compatible server, such as http://localhost:8000, or another back end by its name. May be repeated: "
+        "ROLE=URL#NAME gives one role an LMM of its own (roles: reasoner, captioner, verifier, judge)."
+    )
     timeout = "Time limit for one attempt of a call to the server, from the first to the last byte."
     attempts = "At most N attempts for a call that timed out or met a temporary error."
     cache = "on: ask only new questions. refresh: ask all again. replay: ask nothing. off: keep no answers."
@@ -86,7 +90,7 @@ def lmm_flags(url: str, *, defaults: bool) -> dict[str, Option]:
     image_format = "Send images as jpeg (quality 95; small ones as PNG) or all of them as png."
     concurrency = "How many calls run at once, at most; the server gets as many of them as make it faster."
     return {
-        "lmm": flag("lmm", url, server, metavar="URL|NAME[:ARG]"),
+        "lmm": flag("lmm", url, server, multiple=True, metavar="[ROLE=]URL|NAME[:ARG]"),
         "model": flag("model", "model", "The name under which the server serves the model.", metavar="NAME"),
         "revision": flag("revision", "revision", "The model's version, if its name does not tell.", metavar="TEXT"),
         "max-side": flag("max-side", "max_side", max_side, DEFAULT_MAX_SIDE, type=COUNT, metavar="PIXELS"),
@@ -225,6 +229,9 @@ def _with_settings(command: Function, *options: Callable[[Any], Any]) -> Functio
     @functools.wraps(command)
     def wrapped(**values: Any) -> Any:
         chosen = {name: values.pop(name) for name in Settings.__dataclass_fields__ if name in values}
+        if "lmm_url" in chosen:
+            lmms = chosen_lmms(chosen["lmm_url"], chosen["model"])
+            chosen |= {"lmm_url": lmms.lmm, "model": lmms.model, "roles": lmms.roles}
         return command(settings=_checked(Settings(**chosen)), **values)
 
     return _decorated(wrapped, *options)  # type: ignore[no-any-return]

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from fieldscope.agent.lmm.server_profile import ServerProfile
+from fieldscope.agent.roles import ROLES, Role
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.paths import cache_folder
 from fieldscope.core.validation import read_document, validated
@@ -29,20 +30,27 @@ from fieldscope.service.wiring.settings import (
     DEFAULT_REQUEST_TIMEOUT,
     DEFAULT_STRATEGY,
     IMAGE_FORMATS,
+    RoleModel,
     Settings,
+    require_role_models,
 )
 
 FILE = "fieldscope.toml"
 """The name of the settings file that is read by default, in the working folder or in the user's folder."""
 
 PREFIX = "FIELDSCOPE_"
-GROUPS: Mapping[str, type[BaseModel]] = {"limits": Limits, "profile": ServerProfile}
-"""Settings that are tables of settings."""
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "limits": tuple(Limits.model_fields),
+    "profile": tuple(ServerProfile.model_fields),
+    "roles": ROLES,
+}
+"""Settings that are tables, with the names in them."""
 
 DEFAULT = "default"
 NO_CLIP = "none"
 
 _OTHER_VARIABLES = frozenset({"FIELDSCOPE_CACHE", "FIELDSCOPE_DEBUG", "FIELDSCOPE_CONFIG", "FIELDSCOPE_STORE"})
+_ROLE_KEYS = frozenset(f"FIELDSCOPE_API_KEY_{role.upper()}" for role in ROLES)
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -65,11 +73,12 @@ class ServerSettings(BaseModel):
     """Where the service listens, its models and collections, and the limits of a request.
 
     `lmm`, `model`, `revision`, `concurrency`, `max_side`, `max_pixels`, `image_format`, `request_timeout`, `attempts`,
-    `prompts`, `clip`, `cache_mode` and `cache_file` are those of the command line; `clip` may be "none". `collections`
-    maps names to folders of images, or to libraries that `fieldscope index` made; without any there is FieldNotes' test
-    collection. `strategies` are strategy files, or folders of them, beside the shipped ones. Images are fetched from
-    `image_hosts` only. `keys` is the file of API keys, `data` the folder of all that the service keeps, `runs` the
-    folder whose runs are shown. `grace` is how many seconds a shutdown waits for calls in flight.
+    `prompts`, `clip`, `cache_mode` and `cache_file` are those of the command line; `clip` may be "none". `roles` has
+    the LMMs of single roles. `collections` maps names to folders of images, or to libraries that `fieldscope index`
+    made; without any there is FieldNotes' test collection. `strategies` are strategy files, or folders of them, beside
+    the shipped ones. Images are fetched from `image_hosts` only. `keys` is the file of API keys, `data` the folder of
+    all that the service keeps, `runs` the folder whose runs are shown. `grace` is how many seconds a shutdown waits for
+    calls in flight.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,6 +96,7 @@ class ServerSettings(BaseModel):
     request_timeout: float = Field(default=DEFAULT_REQUEST_TIMEOUT, gt=0, allow_inf_nan=False)
     attempts: int = Field(default=DEFAULT_ATTEMPTS, ge=1)
     prompts: str | None = None
+    roles: Annotated[Mapping[Role, RoleModel], NoDecode] = {}
     clip: str | None = None
     cache_mode: Annotated[str, Field(pattern="^(on|refresh|replay|off)$")] = "on"
     cache_file: Path | None = None
@@ -127,6 +137,7 @@ class ServerSettings(BaseModel):
             attempts=self.attempts,
             profile=self.profile if self.profile.model_fields_set else None,
             prompts=self.prompts,
+            roles=self.roles,
         )
 
     @property
@@ -198,18 +209,19 @@ def is_loopback(host: str) -> bool:
 def flag_of(key: str) -> str:
     """The flag that sets a key."""
     special = {"cache_mode": "--cache", "collections": "--collection", "image_hosts": "--image-host"}
-    return special.get(key) or ("--limit" if key.startswith("limits.") else "--" + key.replace("_", "-"))
+    group = {"limits": "--limit", "roles": "--lmm"}.get(key.partition(".")[0])
+    return special.get(key) or group or "--" + key.replace("_", "-")
 
 
 def variable_of(key: str) -> str:
-    """The variable that sets a key."""
-    return PREFIX + key.replace(".", "_").upper()
+    """The variable that sets a key; empty for the LMM of a role, which has none."""
+    return "" if key.startswith("roles.") else PREFIX + key.replace(".", "_").upper()
 
 
 def _keys() -> Iterator[str]:
     """The dotted name of every setting, in order."""
     for name in ServerSettings.model_fields:
-        yield from (f"{name}.{each}" for each in GROUPS[name].model_fields) if name in GROUPS else (name,)
+        yield from (f"{name}.{key}" for key in GROUPS[name]) if name in GROUPS else (name,)
 
 
 Layer = tuple[str, Mapping[str, Any]]
@@ -250,7 +262,7 @@ class _VariableSettings(ServerSettings, BaseSettings):
 
 
 def _variable_layers(environ: Mapping[str, str]) -> Iterator[Layer]:
-    known = {*map(variable_of, _keys()), *_OTHER_VARIABLES}
+    known = {*map(variable_of, _keys()), *_OTHER_VARIABLES, *_ROLE_KEYS}
     given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value}
     if unknown := min(given.keys() - known, default=None):
         near = difflib.get_close_matches(unknown, known, n=1)
@@ -264,8 +276,10 @@ def _variable_layers(environ: Mapping[str, str]) -> Iterator[Layer]:
 
 def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by their dotted names."""
-    grouped = {f"{group}.{name}": value for group in GROUPS for name, value in nested.get(group, {}).items()}
-    return {key: value for key, value in nested.items() if key not in GROUPS} | grouped
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= {f"{key}.{name}": own for name, own in value.items()} if key in GROUPS else {key: value}
+    return flat
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,3 +296,4 @@ def _require_server_and_model(settings: ServerSettings) -> None:
     for name in ("model", "revision"):
         if getattr(settings, name) and not settings.lmm:
             raise ConfigError(f"{name} goes with lmm, the address of the server. Set --lmm, too")
+    require_role_models(settings.models)

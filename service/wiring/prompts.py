@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from fieldscope.service.wiring.feedback import note
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
+    from fieldscope.agent.roles import Role
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.eval.runs.replay import Recording
 
@@ -22,9 +23,20 @@ BUNDLED = "fieldnotes"
 
 
 def prompts_for(settings: Settings) -> PromptSet:
-    """The set for the LMM of these settings, or the one that they name. Raises `PromptError` for one that there is
-    not."""
-    return chosen_prompts(settings.prompts, bundled=settings.lmm_url is None)
+    """The set that these settings name, or else the one for their verifier, which every strategy that asks anything
+    asks most. `require_one_set` refuses LMMs that need several. Raises `PromptError` for a set that there is not."""
+    return chosen_prompts(settings.prompts, bundled=settings.of("verifier").lmm_url is None)
+
+
+def require_one_set(settings: Settings, roles: Collection[Role]) -> None:
+    """Raise `ConfigError` where these roles are partly the bundled LMM's, which needs prompts of its own, and the
+    settings name no set."""
+    bundled = [role for role in roles if settings.of(role).lmm_url is None]
+    if settings.prompts is None and 0 < len(bundled) < len(roles):
+        raise ConfigError(
+            f"the bundled LMM ({', '.join(bundled)}) and the others need different prompts; give every role that is "
+            f"asked an LMM of its own, or choose one set for all with --prompts {BUNDLED} or --prompts {INSTRUCT}"
+        )
 
 
 def chosen_prompts(name_or_folder: str | Path | None, *, bundled: bool) -> PromptSet:

@@ -12,13 +12,15 @@ from fieldscope.core.errors import LMMError
 from fieldscope.service.wiring.bundled import FOREIGN
 from fieldscope.service.wiring.feedback import progress, warn
 from fieldscope.service.wiring.interruption import interruptible
-from fieldscope.service.wiring.models import load_encoder, open_lmm, require_server
+from fieldscope.service.wiring.models import load_encoder, open_lmm
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
 from fieldscope.service.wiring.prompts import prompts_for
+from fieldscope.service.wiring.roles import require_servers
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
     from fieldscope.agent.lmm.base import LMM
+    from fieldscope.agent.roles import Role
     from fieldscope.core.types import ImageSource
     from fieldscope.prompts.prompt import Prompt
     from fieldscope.retrieval.progress import Report
@@ -45,7 +47,9 @@ def caption_index(folder: Path, settings: Settings) -> Captioned:
     from fieldscope.retrieval.captions import write_captions
     from fieldscope.retrieval.library import open_library
 
-    require_server(settings)
+    role: Role = "captioner"
+    require_servers(settings, [role])
+    settings = settings.of(role)
     encoder = load_encoder(settings)
     library = open_library(folder, encoder)
     images, ids = library.collection, library.ids

@@ -109,10 +109,13 @@ async def rank(
     from fieldscope.agent.graph import Agent
 
     async with AsyncExitStack() as stack:
-        lmm = await stack.enter_async_context(models.open_lmm(resources.images)) if strategy.prompts else None
-        calibration = find_calibration(lmm.identity if lmm else None, strategy, origin)
+        lmms = (
+            await stack.enter_async_context(models.open_lmms(resources.images, strategy)) if strategy.prompts else None
+        )
+        composed = query.reference_image is not None
+        calibration = find_calibration(lmms.identity(strategy.roles(composed)) if lmms else None, strategy, origin)
         concurrency = models.settings.concurrency
-        resources = replace(resources, lmm=lmm, max_concurrency=concurrency, calibration=calibration)
+        resources = replace(resources, lmm=lmms, max_concurrency=concurrency, calibration=calibration)
         result = await Agent(resources, strategy).rerank(query, candidates, top_k, budget)
     for flag in result.flags:
         if flag not in resources.flags:
@@ -122,7 +125,7 @@ async def rank(
             f"The budget ran out in the stage {result.ended!r}. The ranking rests on the answers that had arrived by "
             "then."
         )
-    return Ranking(result, resources.images, models=models.names(lmm, prior=origin is not None))
+    return Ranking(result, resources.images, models=models.names(lmms, strategy, prior=origin is not None))
 
 
 async def foreign_flags(images: ImageSource, ids: Iterable[str]) -> tuple[str, ...]:

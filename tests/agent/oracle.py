@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image as PILImage
 
-from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob, Tokens
+from fieldscope.agent.lmm.base import AnswerToken, LMMRequest, LMMResponse, TextPart, TokenLogprob, Tokens
 from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.core.errors import LMMRequestError
@@ -32,6 +32,7 @@ STRENGTH = 2.0
 _SAID = re.compile(r'"([^"]+)"|dialogue: ([^.]+)\.| a: ([^.]+)\.')  # what a request says, of whichever kind it is
 _INSTRUCTION = re.compile(r'\d+\. (\w+): (.*?) \("(.*?)"\)\.')
 _QUESTION = re.compile(r"(?:is there|does the image show) (\w+)\?")
+_IN_JOINT = re.compile(_QUESTION.pattern.replace(r"(\w+)", r"(?P<fact>\w+)") + r'|description: "(?P<query>[^"]*)"')
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 Wants = Mapping[str, bool]
@@ -189,9 +190,25 @@ def _predicates(shown: Sequence[Collection[str]], instructions: str) -> str:
     return json.dumps({"predicates": predicates})
 
 
-def _joint(shown: Sequence[Collection[str]], questions: str) -> str:
-    facts = _QUESTION.findall(questions)
-    return json.dumps({"answers": ["yes" if fact in shown[0] else "no" for fact in facts]})
+def _joint(shown: Sequence[Collection[str]], questions: str) -> LMMResponse:
+    truths = [
+        _matches(shown[0], wanted(asked["query"])) if asked["query"] else asked["fact"] in shown[0]
+        for asked in _IN_JOINT.finditer(questions)
+    ]
+    answers = ["yes" if truth else "no" for truth in truths]
+    pieces = ['{"answers": ["', *[piece for answer in answers for piece in (answer, '", "')][:-1], '"]}']
+    tokens = tuple(_written(piece) for piece in pieces)
+    return LMMResponse(
+        text="".join(pieces), tokens=tokens, usage=Tokens(prompt_tokens=10, completion_tokens=len(pieces))
+    )
+
+
+def _written(piece: str) -> AnswerToken:
+    """A token; one that is an answer is as sure as a single answer."""
+    other = {"yes": "no", "no": "yes"}.get(piece)
+    said = TokenLogprob(token=piece, logprob=math.log(SURE) if other else 0.0)
+    rest = (TokenLogprob(token=other, logprob=math.log(1 - SURE)),) if other else ()
+    return AnswerToken(text=piece, logprob=said.logprob, alternatives=(said, *rest))
 
 
 def _reason(shown: Sequence[Collection[str]], query: str) -> str:

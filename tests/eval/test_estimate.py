@@ -18,6 +18,7 @@ from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Tokens
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.resources import Resources
+from fieldscope.agent.strategies.settings import Joint
 from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
 from fieldscope.agent.types import Call, Comparison, Predicate, RankedCandidate, Reason, RerankResult, Verdict
 from fieldscope.core.types import Query
@@ -191,7 +192,7 @@ def test_predicates_for_a_word() -> None:
 
 def test_which_strategies_are_only_bounded() -> None:
     bounded = {name for name in list_strategies() if load_strategy(name).open_ended}
-    assert bounded == {"agent", "imagescope", "pairwise"}
+    assert bounded == {"agent", "imagescope", "joint", "pairwise"}
     joint = {"prompt": "ask_joint", "sample": 0.0}
     told = load_strategy("predicates").model_dump(mode="json", exclude_none=True)
     told = {key: value for key, value in told.items() if key in ("fusion", "name")}
@@ -205,6 +206,11 @@ def test_which_strategies_are_only_bounded() -> None:
     )
     assert made.open_ended
     assert calls(estimate([TEXT], [5], made))["joint"] == 10
+    where_it_pays = made.model_copy(
+        update={"verify": made.verify and made.verify.model_copy(update={"joint": Joint(**joint, use="calibrated")})}
+    )
+    assert "joint" not in calls(estimate([TEXT], [5], where_it_pays))
+    assert calls(estimate([TEXT], [5], where_it_pays, Calibration(joint_loss=0.0)))["joint"] == 10
 
 
 class Thinking(ScriptedLMM):
@@ -251,14 +257,14 @@ async def used(bench: Benchmark, name: str, out: Path, calibration: Sequence[Rer
     return told, summary.cost
 
 
-@pytest.mark.parametrize("name", sorted(set(list_strategies()) - {"agent", "imagescope", "pairwise"}))
+@pytest.mark.parametrize("name", sorted(set(list_strategies()) - {"agent", "imagescope", "joint", "pairwise"}))
 async def test_without_early_stop_the_estimate_is_close(bench: Benchmark, tmp_path: Path, name: str) -> None:
     told, cost = await used(bench, name, tmp_path)
     assert told.calls == pytest.approx(cost.calls, rel=0.15)
     assert told.prompt_tokens == pytest.approx(cost.prompt_tokens, rel=0.15)
 
 
-@pytest.mark.parametrize("name", ["agent", "imagescope", "pairwise"])
+@pytest.mark.parametrize("name", ["agent", "imagescope", "joint", "pairwise"])
 async def test_with_early_stop_the_estimate_is_a_bound(bench: Benchmark, tmp_path: Path, name: str) -> None:
     told, cost = await used(bench, name, tmp_path)
     assert 0 < cost.calls <= told.calls

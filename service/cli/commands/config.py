@@ -13,8 +13,18 @@ from fieldscope.service.cli.server_options import server_options
 
 if TYPE_CHECKING:
     from fieldscope.service.server.settings import SourcedSettings
+    from fieldscope.service.wiring.settings import RoleModel
 
 _MASK = "********"
+
+
+def _shown_role(own: RoleModel | None) -> dict[str, Any] | None:
+    """What is set for the LMM of a role, its key masked."""
+    if own is None:
+        return None
+    given = {name: value for name, value in vars(own).items() if value is not None}
+    masks = {"api_key": _MASK, "lmm": shown_address(own.lmm or "")}
+    return given | {name: mask for name, mask in masks.items() if name in given}
 
 
 @click.command()
@@ -44,12 +54,14 @@ def config(sourced: SourcedSettings, as_json: bool) -> None:
 
 def _values(sourced: SourcedSettings) -> dict[str, Any]:
     """By dotted name, as JSON; paths that were not given as what they come to, and secrets masked."""
+    from fieldscope.agent.roles import ROLES
     from fieldscope.service.server.settings import GROUPS
 
     settings = sourced.settings
     values = settings.model_dump(mode="json")
-    for group in GROUPS:
-        values |= {f"{group}.{name}": value for name, value in values.pop(group).items()}
+    groups = {group: values.pop(group) for group in GROUPS}
+    values |= {f"{group}.{name}": value for group in ("limits", "profile") for name, value in groups[group].items()}
+    values |= {f"roles.{role}": _shown_role(settings.roles.get(role)) for role in ROLES}
     values["api_key"] = _MASK if settings.api_key else None
     values["lmm"] = shown_address(settings.lmm) if settings.lmm else None
     values |= {
