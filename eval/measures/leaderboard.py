@@ -97,7 +97,8 @@ def boards(runs: Sequence[ScoredRun]) -> list[Board]:
     own: dict[tuple[str, str], list[ScoredRun]] = {}
     for run in runs:
         own.setdefault(run.benchmark, []).append(run)
-    beside, placed = [], set()
+    beside: list[Board] = []
+    placed: set[int] = set()
     for (benchmark, split), group in own.items():
         tables = [table for table in published() if _key(table.benchmark, table.split) == _key(benchmark, split)]
         reasons = [next(filter(None, (_apart(run, table) for table in tables)), None) for run in group]

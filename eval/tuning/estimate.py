@@ -121,29 +121,53 @@ def estimate(
     return Estimate(_within(total, run_budget, bound), bound)
 
 
-def require_context(strategies: Iterable[Strategy], queries: Sequence[Query], contexts: Mapping[Role, int]) -> None:
-    """Raise `ContextLengthError` where a stage's request can't fit into so many tokens, prompt and answer together.
+@dataclass(frozen=True)
+class Need:
+    """The largest request of a stage of a strategy about a query: `words`, at least one token each, and `images` to
+    read, and at most `answer` tokens to write."""
 
-    A prompt is taken to have one token a word and one an image, which is fewer than any model reads, so what is refused
-    here would be refused by the server. `contexts` are those of the roles' models, as far as they are known.
-    """
-    if not contexts:
-        return
+    strategy: str
+    stage: str
+    role: Role
+    query: str
+    words: int
+    images: int
+    answer: int
+
+    def require(self, context: int, picture: float = 1.0) -> None:
+        """Raise `ContextLengthError` where it can't fit into so many tokens, with `picture` tokens an image."""
+        read = self.words + math.ceil(self.images * picture)
+        if read + self.answer > context:
+            shown = f", {self.images} images among it," if self.images > 1 and picture > 1 else ""
+            raise ContextLengthError(
+                f"the model's context has {context:,} tokens, and the stage {self.stage!r} of {self.strategy} needs "
+                f"more: at least {read:,} for the prompt{shown} about {_shortened(self.query)!r}, and up to "
+                f"{self.answer:,} for its answer. Serve the model with a larger context (vLLM: --max-model-len), "
+                "or lower the stage's max_tokens."
+            )
+
+
+def largest_requests(strategies: Iterable[Strategy], queries: Sequence[Query]) -> Iterator[Need]:
+    """The largest request of each stage about each query."""
     for strategy in strategies:
         roles = strategy.roles_by_call
         for query in queries:
             price = _Fewest(query)
             for _ in _stages(query, 1, strategy, price, given=True, bound=True):
                 pass
-            for stage, (read, written) in price.tokens.items():
-                context = contexts.get(roles[stage])
-                if context is not None and read + written > context:
-                    raise ContextLengthError(
-                        f"the model's context has {context:,} tokens, and the stage {stage!r} of {strategy.name} needs "
-                        f"more: at least {read:,} for the prompt about {_shortened(query.text)!r}, and up to "
-                        f"{written:,} for its answer. Serve the model with a larger context (vLLM: --max-model-len), "
-                        "or lower the stage's max_tokens."
-                    )
+            for stage, (words, images, answer) in price.largest.items():
+                yield Need(strategy.name, stage, roles[stage], query.text, words, images, answer)
+
+
+def require_context(strategies: Iterable[Strategy], queries: Sequence[Query], contexts: Mapping[Role, int]) -> None:
+    """Raise `ContextLengthError` where a stage's request can't fit into so many tokens, prompt and answer together.
+
+    A prompt is taken to have one token a word and one an image, which is fewer than any model reads, so what is refused
+    here would be refused by the server. `contexts` are those of the roles' models, as far as they are known.
+    """
+    for need in largest_requests(strategies, queries) if contexts else ():
+        if (context := contexts.get(need.role)) is not None:
+            need.require(context)
 
 
 def profile(results: Iterable[RerankResult]) -> dict[str, float]:
@@ -223,18 +247,20 @@ def _fewest(system: str, text: str, images: int) -> float:
 
 
 class _Fewest(_Price):
-    """Remembers for each stage the fewest tokens that its prompt can have, and the most that its answer can."""
+    """Remembers of each stage the fewest words and images that its largest prompt can have, and the most that its
+    answer can."""
 
     def __init__(self, query: Query) -> None:
         super().__init__(query, UNCALIBRATED, _fewest, {})
         self.comparing = self.joint_pays = True
-        self.tokens: dict[str, tuple[int, int]] = {}
+        self.largest: dict[str, tuple[int, int, int]] = {}
 
     def of(self, calls: Calls) -> Spending:
         spending = super().of(calls)
         stage = calls.like or calls.stage
-        read, _ = self.tokens.get(stage, (0, 0))
-        self.tokens[stage] = max(read, int(spending.prompt_tokens)), calls.longest
+        words, images, _ = self.largest.get(stage, (0, 0, 0))
+        read = int(spending.prompt_tokens) - calls.images
+        self.largest[stage] = max(words, read), max(images, calls.images), calls.longest
         return spending
 
 

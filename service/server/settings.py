@@ -21,6 +21,7 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.core.paths import cache_folder
 from fieldscope.core.validation import read_document, validated
 from fieldscope.service.server.limits import Limits
+from fieldscope.service.server.role_table import RoleTable, role_tables
 from fieldscope.service.wiring.settings import (
     DEFAULT_ATTEMPTS,
     DEFAULT_CONCURRENCY,
@@ -30,7 +31,6 @@ from fieldscope.service.wiring.settings import (
     DEFAULT_REQUEST_TIMEOUT,
     DEFAULT_STRATEGY,
     IMAGE_FORMATS,
-    RoleModel,
     Settings,
     require_role_models,
 )
@@ -39,17 +39,16 @@ FILE = "fieldscope.toml"
 """The name of the settings file that is read by default, in the working folder or in the user's folder."""
 
 PREFIX = "FIELDSCOPE_"
-GROUPS: Mapping[str, tuple[str, ...]] = {
-    "limits": tuple(Limits.model_fields),
-    "profile": tuple(ServerProfile.model_fields),
-    "roles": ROLES,
-}
-"""Settings that are tables, with the names in them."""
+GROUPS: Mapping[str, type[BaseModel]] = {"limits": Limits, "profile": ServerProfile}
+"""Settings that are tables of settings."""
 
 DEFAULT = "default"
 NO_CLIP = "none"
 
 _OTHER_VARIABLES = frozenset({"FIELDSCOPE_CACHE", "FIELDSCOPE_DEBUG", "FIELDSCOPE_CONFIG", "FIELDSCOPE_STORE"})
+_INNER = {**{group: tuple(model.model_fields) for group, model in GROUPS.items()}, "roles": ROLES}
+"""The names of the settings in each group of them."""
+
 _ROLE_KEYS = frozenset(f"FIELDSCOPE_API_KEY_{role.upper()}" for role in ROLES)
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -95,8 +94,8 @@ class ServerSettings(BaseModel):
     image_format: str = Field(default=DEFAULT_IMAGE_FORMAT, pattern=f"^({'|'.join(IMAGE_FORMATS)})$")
     request_timeout: float = Field(default=DEFAULT_REQUEST_TIMEOUT, gt=0, allow_inf_nan=False)
     attempts: int = Field(default=DEFAULT_ATTEMPTS, ge=1)
+    roles: Annotated[Mapping[Role, RoleTable], NoDecode, BeforeValidator(role_tables)] = {}
     prompts: str | None = None
-    roles: Annotated[Mapping[Role, RoleModel], NoDecode] = {}
     clip: str | None = None
     cache_mode: Annotated[str, Field(pattern="^(on|refresh|replay|off)$")] = "on"
     cache_file: Path | None = None
@@ -135,9 +134,9 @@ class ServerSettings(BaseModel):
             image_format=self.image_format,  # type: ignore[arg-type]  # as above
             request_timeout=self.request_timeout,
             attempts=self.attempts,
+            roles={role: table.model for role, table in self.roles.items()},
             profile=self.profile if self.profile.model_fields_set else None,
             prompts=self.prompts,
-            roles=self.roles,
         )
 
     @property
@@ -221,7 +220,8 @@ def variable_of(key: str) -> str:
 def _keys() -> Iterator[str]:
     """The dotted name of every setting, in order."""
     for name in ServerSettings.model_fields:
-        yield from (f"{name}.{key}" for key in GROUPS[name]) if name in GROUPS else (name,)
+        inner = _INNER.get(name)
+        yield from (f"{name}.{key}" for key in inner) if inner else (name,)
 
 
 Layer = tuple[str, Mapping[str, Any]]
@@ -278,7 +278,7 @@ def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by their dotted names."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
-        flat |= {f"{key}.{name}": own for name, own in value.items()} if key in GROUPS else {key: value}
+        flat |= {f"{key}.{name}": own for name, own in value.items()} if key in _INNER else {key: value}
     return flat
 
 

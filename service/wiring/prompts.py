@@ -22,21 +22,23 @@ BUNDLED = "fieldnotes"
 """The set for the bundled LMM, which knows the words of a picture book and no others."""
 
 
-def prompts_for(settings: Settings) -> PromptSet:
-    """The set that these settings name, or else the one for their verifier, which every strategy that asks anything
-    asks most. `require_one_set` refuses LMMs that need several. Raises `PromptError` for a set that there is not."""
-    return chosen_prompts(settings.prompts, bundled=settings.of("verifier").lmm_url is None)
+_DECIDING: tuple[Role, ...] = ("reasoner", "verifier", "judge")  # a captioner is asked about a reference image alone
+_noted: set[Settings] = set()
 
 
-def require_one_set(settings: Settings, roles: Collection[Role]) -> None:
-    """Raise `ConfigError` where these roles are partly the bundled LMM's, which needs prompts of its own, and the
-    settings name no set."""
-    bundled = [role for role in roles if settings.of(role).lmm_url is None]
-    if settings.prompts is None and 0 < len(bundled) < len(roles):
-        raise ConfigError(
-            f"the bundled LMM ({', '.join(bundled)}) and the others need different prompts; give every role that is "
-            f"asked an LMM of its own, or choose one set for all with --prompts {BUNDLED} or --prompts {INSTRUCT}"
+def prompts_for(settings: Settings, made: Collection[Role] = ()) -> PromptSet:
+    """The set for the LMMs of these settings, or the one that they name; a program `made` the LMMs of these roles.
+    Where the bundled LMM has any of several roles, all are worded as it can read them, and a note says so. Raises
+    `PromptError` for one that there is not."""
+    named = [role for role in _DECIDING if role not in made]
+    bundled = [role for role in named if settings.bundled([role])]
+    if settings.prompts is None and 0 < len(bundled) < len(_DECIDING) and settings not in _noted:
+        _noted.add(settings)
+        note(
+            f"The bundled LMM is the {' and the '.join(bundled)}, so the prompts of all roles are worded as it knows "
+            f"them ({BUNDLED}). Give all roles other LMMs with --lmm, or choose a wording with --prompts."
         )
+    return chosen_prompts(settings.prompts, bundled=bool(bundled))
 
 
 def chosen_prompts(name_or_folder: str | Path | None, *, bundled: bool) -> PromptSet:

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fieldscope.service.wiring.models import cached_lmm, closing_lmms, open_store, probe_server
-from fieldscope.service.wiring.prompts import require_one_set
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,8 +53,6 @@ async def open_lmms(
     from fieldscope.agent.roles import LMMs
 
     given = LMMs.of(lmms)
-    if lmms is None:
-        require_one_set(settings, roles)
     async with open_store(settings) as store, closing_lmms() as opened:
         models: dict[Settings | int, CachedLMM] = {}
         own: dict[Role, LMM] = {}

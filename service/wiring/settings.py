@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fieldscope.core.errors import ConfigError
@@ -45,8 +45,6 @@ class RoleModel:
     _REASONER, _CAPTIONER, _JUDGE), else none.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
     lmm: str | None = None
     model: str | None = None
     revision: str | None = None
@@ -56,6 +54,7 @@ class RoleModel:
     image_format: ImageFormat | None = None
     request_timeout: float | None = None
     attempts: int | None = None
+    profile: ServerProfile | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_side", "max_pixels", "request_timeout", "attempts"):
@@ -91,9 +90,9 @@ class Settings:
     image_format: ImageFormat = DEFAULT_IMAGE_FORMAT
     request_timeout: float = DEFAULT_REQUEST_TIMEOUT
     attempts: int = DEFAULT_ATTEMPTS
+    roles: Mapping[Role, RoleModel] = field(default_factory=dict, hash=False)
     prompts: str | None = None
     profile: ServerProfile | None = None
-    roles: Mapping[Role, RoleModel] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name in ("lmm_url", "clip"):
@@ -143,8 +142,11 @@ class Settings:
     def _shares_key(self, settings: Settings) -> bool:
         """Whether the key for all goes to this server: that is the host of the LMM of all roles or, where that is on no
         server, the only host there is."""
-        named = [self.lmm_url] if self.asks_server else [own.lmm for own in self.roles.values()]
-        return {_host(url) for url in named if url and _is_server(url)} == {_host(settings.lmm_url)}
+        hosts = _hosts(settings.lmm_url)
+        if self.asks_server:
+            return hosts <= _hosts(self.lmm_url)
+        named = (own.lmm for own in self.roles.values() if own.lmm and _is_server(own.lmm))
+        return all(_hosts(url) == hosts for url in named)
 
     def names(self, roles: Collection[Role]) -> dict[Role, str]:
         """The name of the model that has each role, for people."""
@@ -189,7 +191,7 @@ def _is_server(url: str) -> bool:
     return url != BUNDLED and Settings(lmm_url=url).backend[0] == "openai"
 
 
-def _host(url: str | None) -> tuple[str, str]:
-    """Scheme and host with its port, which a key is for."""
-    parts = urlsplit(url or "")
-    return parts.scheme.lower(), parts.netloc.rpartition("@")[2].lower()
+def _hosts(addresses: str | None) -> set[tuple[str, str]]:
+    """Scheme and host with its port, which a key is for, of each of the addresses of a model."""
+    parts = [urlsplit(address.strip()) for address in (addresses or "").split(",")]
+    return {(part.scheme.lower(), part.netloc.rpartition("@")[2].lower()) for part in parts}

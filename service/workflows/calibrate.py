@@ -11,6 +11,7 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.benchmarks import NAMES, Workload
 from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
+from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.roles import open_lmms
 from fieldscope.service.wiring.settings import Settings
@@ -74,7 +75,8 @@ async def _compare_and_fit(
     from fieldscope.eval.tuning.calibrate import calibrate, draw_groups, heads
 
     benchmark, results = workload.benchmark, dict(results)
-    async with open_lmms(settings, benchmark.images, strategy.roles()) as lmms:
+    images = with_examples(benchmark.images, strategy.prompts)
+    async with open_lmms(settings, images, strategy.roles()) as lmms:
         if compare := strategy.compare:
             size = compare.set_size if compare.mode == "set" else 2
             resources = Resources(benchmark.images, lmms, None, settings.concurrency)

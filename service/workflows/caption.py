@@ -14,6 +14,7 @@ from fieldscope.service.wiring.feedback import progress, warn
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.models import load_encoder, open_lmm
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.roles import require_servers
 from fieldscope.service.wiring.settings import Settings
@@ -85,7 +86,7 @@ async def _caption_images(
                 failed[image_id] = error
             report(len(captions) + len(failed), len(image_ids))
 
-    async with open_lmm(settings, images) as lmm, asyncio.TaskGroup() as group:
+    async with open_lmm(settings, with_examples(images, [prompt])) as lmm, asyncio.TaskGroup() as group:
         for _ in range(settings.concurrency):
             group.create_task(work(lmm))
     return {image_id: captions[image_id] for image_id in image_ids if image_id in captions}, failed

@@ -18,10 +18,12 @@ from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import run_progress, warn
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import check_wordings, prompts_for
 from fieldscope.service.wiring.roles import open_lmms, probe_servers, require_servers
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
+from fieldscope.service.workflows.picture_context import require_pictures_fit
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
@@ -144,8 +146,14 @@ def check_evaluation(
     if plan.selection is not None:
         workload = selected(workload, plan.selection)
     benchmark = workload.benchmark
+    queries = benchmark.queries[: plan.limit]
     for contest, context in zip(contests, contexts, strict=True):
-        require_context(contest.strategies, benchmark.queries[: plan.limit], context)
+        require_context(contest.strategies, queries, context)
+        if context and workload.has_images:
+            fitting = require_pictures_fit(
+                contest.settings, contest.strategies, queries, context, benchmark.images, _first_images(workload)
+            )
+            asyncio.run(fitting)
     checked = tuple(replace(contest, flags=_flags_of(workload, contest, plan.limit)) for contest in contests)
     suffix = plan.selection.suffix if plan.selection else ""
     out = plan.out or RUNS / f"{benchmark.name}-{benchmark.split}{suffix}"
@@ -153,6 +161,13 @@ def check_evaluation(
     for flag in opened.flags:
         warn(flag)
     return opened
+
+
+def _first_images(workload: Workload) -> Sequence[str]:
+    """The ids of images that will be asked about, where they are known before the run."""
+    benchmark = workload.benchmark
+    candidates = benchmark.candidates(benchmark.queries[0].id) if benchmark.queries else None
+    return workload.found if candidates is None else [candidate.image_id for candidate in candidates]
 
 
 def run_opened(opened: OpenEvaluation) -> EvaluatedRuns:
@@ -299,7 +314,9 @@ async def _open_lmms(opened: OpenEvaluation, contest: Contest, stack: AsyncExitS
     workload = opened.workload
     if workload.recording is None:
         roles = contest.roles(_composed(workload.benchmark.queries))
-        return await stack.enter_async_context(open_lmms(contest.settings, workload.benchmark.images, roles))
+        prompts = [prompt for strategy in contest.strategies for prompt in strategy.prompts]
+        images = with_examples(workload.benchmark.images, prompts)
+        return await stack.enter_async_context(open_lmms(contest.settings, images, roles))
     if workload.recording.lmm is None:
         raise ConfigError("the recorded runs asked no model; name a strategy that asks none, such as clip")
     return workload.recording.lmm

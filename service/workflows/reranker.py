@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name
 from fieldscope.service.wiring.feedback import warn
-from fieldscope.service.wiring.prompts import chosen_prompts
+from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.queries import make_query
 from fieldscope.service.wiring.settings import (
     BUNDLED,
@@ -81,10 +81,6 @@ class AsyncReranker:
             raise ConfigError("`lmm` and `model` go together: give the URL of a server and the model that it serves")
         if not isinstance(strategy, str | Path) and prompts is not None:
             raise ConfigError("a `Strategy` has its prompts; give `prompts` to `load_strategy`, or a strategy by name")
-        self._prompts = chosen_prompts(prompts, bundled=lmm == BUNDLED)
-        self.strategy = (
-            load_strategies([str(strategy)], self._prompts)[0] if isinstance(strategy, str | Path) else strategy
-        )
         self.budget = budget
         named = {
             role: read_model(own) if isinstance(own, str) else own
@@ -100,8 +96,8 @@ class AsyncReranker:
             cache_mode=cache,
             cache_file=Path(cache_file) if cache_file is not None else None,
             concurrency=concurrency,
-            prompts=str(prompts) if prompts is not None else None,
             roles=named,
+            prompts=str(prompts) if prompts is not None else None,
         )
         require_role_models(settings)
         self._models = KeptModels(
@@ -109,6 +105,11 @@ class AsyncReranker:
             None if isinstance(lmm, str) else lmm,
             None if isinstance(encoder, str) else encoder,
             {role: own for role, own in (roles or {}).items() if not isinstance(own, str | RoleModel)},
+        )
+        made = [role for role in ROLES if self._models.given(role) is not None]
+        self._prompts = prompts_for(settings, made)
+        self.strategy = (
+            load_strategies([str(strategy)], self._prompts)[0] if isinstance(strategy, str | Path) else strategy
         )
         # A library's progress bar, which is never shown, asks notebooks for widgets as it is imported.
         warnings.filterwarnings("ignore", "IProgress not found")

@@ -13,6 +13,7 @@ from fieldscope.service.wiring.benchmarks import Workload
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
+from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.roles import open_lmms
 from fieldscope.service.wiring.settings import Settings
@@ -192,7 +193,7 @@ async def _study_heads(
 
     images, queries = workload.benchmark.images, workload.benchmark.queries
     studies = {}
-    async with open_lmms(settings, images, strategy.roles()) as lmms:
+    async with open_lmms(settings, with_examples(images, strategy.prompts), strategy.roles()) as lmms:
         calibration = find_calibration(lmms.identity(strategy.roles()), strategy, workload.encoder)
         resources = Resources(images, lmms, None, settings.concurrency, calibration)
         with progress(f"comparing, starting from the {strategy.name}") as report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,15 +14,13 @@ from fieldscope.core.fingerprint import fingerprint_pixels
 from fieldscope.service.wiring.models import open_bare_lmm
 
 if TYPE_CHECKING:
-    from fieldscope.agent.lmm.base import LMM, LMMRequest
     from fieldscope.eval.tuning.estimate import Measure
     from fieldscope.service.wiring.settings import Settings
 
 CAMERA = (4000, 3000)
 """Pixels of the picture that is taken for a usual one; it is scaled down as every other."""
 
-_PICTURE = "picture"
-_QUESTION = "is this a photograph? answer yes or no."
+QUESTION = "is this a photograph? answer yes or no."
 _ALLOWED = (1, 512)  # tokens of the answer: more, where a model thinks first
 
 
@@ -67,42 +66,49 @@ def _usual_picture(settings: Settings) -> PILImage.Image:
 
 
 async def _ask(settings: Settings) -> TokenMeasure:
-    from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
     from fieldscope.eval.tuning.estimate import CHARACTERS_PER_TOKEN, by_picture
 
     picture = _usual_picture(settings)
-    image = ImagePart(image_id=_PICTURE, sha256=fingerprint_pixels(picture))
-    request = LMMRequest(messages=(Message(content=(image, TextPart(text=_QUESTION))),))
-    async with open_bare_lmm(settings, _OnePicture(picture)) as lmm:
-        read = await _prompt_tokens(lmm, request)
-    tokens = read - len(_QUESTION) / CHARACTERS_PER_TOKEN
+    read = await prompt_tokens(settings, [picture])
     width, height = picture.size
     source = f"the server, {read:,} for a picture of {width:,} x {height:,} pixels and a short question (measured)"
-    return TokenMeasure(by_picture(tokens), source)
+    return TokenMeasure(by_picture(read - len(QUESTION) / CHARACTERS_PER_TOKEN), source)
 
 
-async def _prompt_tokens(lmm: LMM, request: LMMRequest) -> int:
-    for number, allowed in enumerate(_ALLOWED, start=1):
-        try:
-            response = await lmm.generate(request.model_copy(update={"max_tokens": allowed}))
-        except LMMResponseError:  # it may have thought for longer
-            if number == len(_ALLOWED):
-                raise
-        else:
-            if response.usage.prompt_tokens:
-                return response.usage.prompt_tokens
-            break
+async def prompt_tokens(settings: Settings, pictures: Sequence[PILImage.Image]) -> int:
+    """How many tokens the settings' server reads of `QUESTION` about these pictures. Raises an `LMMError` where it does
+    not answer, or does not count."""
+    from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
+
+    shown = _Pictures(pictures)
+    images = [ImagePart(image_id=name, sha256=shown.pixel_hash(name)) for name in shown.ids]
+    request = LMMRequest(messages=(Message(content=(*images, TextPart(text=QUESTION))),))
+    async with open_bare_lmm(settings, shown) as lmm:
+        for number, allowed in enumerate(_ALLOWED, start=1):
+            try:
+                response = await lmm.generate(request.model_copy(update={"max_tokens": allowed}))
+            except LMMResponseError:  # it may have thought for longer
+                if number == len(_ALLOWED):
+                    raise
+            else:
+                if response.usage.prompt_tokens:
+                    return response.usage.prompt_tokens
+                break
     raise LMMError("the server does not count the tokens of a prompt (usage); measure them with `fieldscope calibrate`")
 
 
-class _OnePicture:
-    """An image source of one picture."""
+class _Pictures:
+    """An image source of some pictures, whose ids are their numbers."""
 
-    def __init__(self, picture: PILImage.Image) -> None:
-        self._picture = picture
+    def __init__(self, pictures: Sequence[PILImage.Image]) -> None:
+        self._pictures = {str(number): picture for number, picture in enumerate(pictures)}
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self._pictures)
 
     def load(self, image_id: str) -> PILImage.Image:
-        return self._picture
+        return self._pictures[image_id]
 
     def pixel_hash(self, image_id: str) -> str:
-        return fingerprint_pixels(self._picture)
+        return fingerprint_pixels(self._pictures[image_id])

@@ -44,6 +44,7 @@ CHECKS = [
     "image seen",
     "several images",
     "JSON schema",
+    "ways to P(yes)",
     "parameters",
     "same on repeat",
     "same in a batch",

@@ -94,6 +94,7 @@ async def open_engine(
 ) -> AsyncIterator[Engine]:
     """The engine, until the service ends. `lmm` and `encoder` replace those that the settings name; `prepared` was
     opened before. Raises `ConfigError`."""
+    from fieldscope.service.wiring.prompt_pictures import with_examples
     from fieldscope.service.wiring.roles import drain, open_lmms
 
     close_private_files(settings)
@@ -102,8 +103,9 @@ async def open_engine(
     folder, limits = settings.data_folder, settings.limits
     pictures = PictureStore(folder / "pictures", ImageLimits(limits.max_image_bytes, limits.max_pixels))
     images = ResidentImages(pictures, prepared.collections)
+    shown = with_examples(images, [prompt for each in prepared.strategies.values() for prompt in each.prompts])
     doors = [partial(ObservedLMM, observer=observer) for observer in observers]
-    async with open_lmms(settings.models, images, ROLES, lmm, doors, may_be_away=True) as cached:
+    async with open_lmms(settings.models, shown, ROLES, lmm, doors, may_be_away=True) as cached:
         models = Models(
             settings=settings.models,
             lmms=cached.wrapped(PunctualLMM),

@@ -48,7 +48,7 @@ async def ranked(server: Server, deviation: Deviation) -> RerankResult:
 
 
 def strategy(max_tokens: int) -> Strategy:
-    shipped = load_strategy("yes-no")
+    shipped = load_strategy("yes-no", prompts="fieldnotes")
     assert shipped.verify is not None
     return shipped.model_copy(update={"verify": shipped.verify.model_copy(update={"max_tokens": max_tokens})})
 
