@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ContextLengthError, ImageError, LMMError
-from fieldscope.service.workflows.token_measure import QUESTION, prompt_tokens
+from fieldscope.service.wiring.prompt_tokens import QUESTION, prompt_tokens
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage

@@ -9,9 +9,16 @@ from typing import Any
 import pytest
 
 from tests.service.conftest import Answer, Run, Server
-from tests.service.test_context_options import quiz  # noqa: F401  (a fixture)
+from tests.service.test_evaluate import parquet
 
 EACH = 700
+
+
+@pytest.fixture
+def quiz(photos: Path, tmp_path: Path) -> Path:
+    """Two photographs in INQUIRE-Rerank's shape, and one query."""
+    images = {name: (photos / name).read_bytes() for name in ("blue.png", "red.png")}
+    return parquet(tmp_path / "quiz", images, {"a red crab": ["red.png"]})
 
 
 def counting(server: Server, context: int, limit: int | None = None) -> None:
@@ -33,7 +40,7 @@ def counting(server: Server, context: int, limit: int | None = None) -> None:
     server.answer = answer
 
 
-def pairwise(run: Run, server: Server, photos: Path, quiz: Path, command: str) -> Any:  # noqa: F811
+def pairwise(run: Run, server: Server, photos: Path, quiz: Path, command: str) -> Any:
     lines: dict[str, list[object]] = {
         "eval": ["eval", quiz],
         "rerank": ["rerank", "--query", "red", "--images", photos],
@@ -47,7 +54,7 @@ def test_two_pictures_that_the_context_has_no_room_for(
     server: Server,
     photos: Path,
     quiz: Path,
-    command: str,  # noqa: F811
+    command: str,
 ) -> None:
     counting(server, 1000)
     result = pairwise(run, server, photos, quiz, command)
@@ -57,7 +64,7 @@ def test_two_pictures_that_the_context_has_no_room_for(
     assert len(server.bodies) == 1
 
 
-def test_the_server_s_own_words(run: Run, server: Server, photos: Path, quiz: Path) -> None:  # noqa: F811
+def test_the_server_s_own_words(run: Run, server: Server, photos: Path, quiz: Path) -> None:
     counting(server, 1000, limit=1)
     result = pairwise(run, server, photos, quiz, "eval")
     assert result.exit_code == 1
@@ -65,7 +72,7 @@ def test_the_server_s_own_words(run: Run, server: Server, photos: Path, quiz: Pa
     assert "maximum context length is 1000" in result.stderr and len(server.bodies) == 1
 
 
-def test_a_large_context_is_not_asked_about(run: Run, server: Server, photos: Path, quiz: Path) -> None:  # noqa: F811
+def test_a_large_context_is_not_asked_about(run: Run, server: Server, photos: Path, quiz: Path) -> None:
     counting(server, 100_000)
     pairwise(run, server, photos, quiz, "eval")
     assert not any("is this a photograph" in str(body) for body in server.bodies)
