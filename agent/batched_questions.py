@@ -1,14 +1,18 @@
-"""All predicates of an image in one structured answer, and how far such answers are to be trusted.
+"""All questions about an image in one structured answer, and how far such answers are to be trusted.
 
-One call instead of k, at the price of probabilities: a joint answer says yes or no. So a sample of the images is asked
-one question at a time too, and where the two ways agree too little all images are.
+One call instead of k. Later answers depend on earlier ones, so they are no independent evidence: their log-odds have a
+temperature of their own (`Calibration`). And a sample of the images is asked one question at a time too; there the
+joint questions are in a shuffled order, so that an answer that hangs on its place shows. Where the probabilities of the
+two ways agree too little, all images are asked one question at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from hashlib import sha256
 
+from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.settings import Joint
 from fieldscope.agent.types import Predicate
@@ -16,51 +20,77 @@ from fieldscope.agent.types import Predicate
 Questions = dict[str, tuple[Predicate, ...]]
 """Image id -> what to ask about it, the leading question first."""
 
-JOINT_CONFIDENCE = 0.9
-"""P of what a joint answer says: it has no log-probability of its own for each of its words."""
-
 _SMALLEST_SAMPLE = 3
 
 
-def joint_questions(state: RerankState, window: int) -> Questions:
-    """The predicates of each image in the window that no question was sent about yet, and not the whole query, which
-    would answer them."""
-    sent = {(verdict.image_id, verdict.predicate) for verdict in state.verdicts}
-    return _asked(state, window, lambda image_id, p: p.kind != "query" and (image_id, p.id) not in sent)
+def is_joint(joint: Joint | None, calibration: Calibration | None) -> bool:
+    """Whether a strategy asks an image's questions together: always, or where the calibration says that it pays."""
+    return joint is not None and (joint.use == "always" or (calibration is not None and calibration.joint_pays))
 
 
-def single_questions(state: RerankState, window: int, joint: Joint) -> Questions:
-    """What to ask one at a time: the whole query where the strategy asks it; predicates about a sample of the images at
-    first, about all once the two ways agree too little, and about whatever a joint answer left open."""
+def is_trusted(state: RerankState, sample: Collection[str], joint: Joint) -> bool:
+    """Whether joint answers agree with single ones, as far as both are there."""
+    return (share := agreed(state, sample)) is None or share >= joint.agreement
+
+
+def agreed(state: RerankState, sample: Collection[str]) -> float | None:
+    """How well the probabilities of questions about the `sample` that were asked both ways agree: 1 less their mean
+    difference; None where no question was. Other images are asked about alone where they are doubtful, so they would
+    show less agreement than there is."""
+    said: dict[tuple[str, str], dict[bool, float]] = {}
+    for verdict in state.verdicts:
+        if verdict.p_yes is not None and verdict.image_id in sample:
+            said.setdefault((verdict.image_id, verdict.predicate), {})[verdict.joint] = verdict.p_yes
+    apart = [abs(both[True] - both[False]) for both in said.values() if len(both) == 2]
+    return 1.0 - sum(apart) / len(apart) if apart else None
+
+
+def sampled(state: RerankState, window: int, joint: Joint) -> set[str]:
+    """The images whose questions are also asked one at a time."""
     images = [candidate.image_id for candidate in state.candidates[:window]]
-    by_chance = sorted(images, key=lambda image_id: sha256(f"{state.query.id} {image_id}".encode()).digest())
-    size = max(round(joint.sample * len(images)), _SMALLEST_SAMPLE) if joint.sample else 0
-    everywhere = (share := agreed(state)) is not None and share < joint.agreement
-    checked = set(images if everywhere else by_chance[:size])
+    by_chance = sorted(images, key=lambda image_id: _chance(state, image_id))
+    return set(by_chance[: max(round(joint.sample * len(images)), _SMALLEST_SAMPLE) if joint.sample else 0])
+
+
+def joint_questions(state: RerankState, images: Collection[str], sample: Collection[str]) -> Questions:
+    """The questions about each of `images` that were not sent yet: the whole query first, where no other answer leads
+    its own, then the predicates in their order, or in the `sample` in any."""
+    sent = {(verdict.image_id, verdict.predicate) for verdict in state.verdicts}
+    asked = _asked(state, images, lambda image_id, predicate: (image_id, predicate.id) not in sent)
+
+    def place(image_id: str, predicate: Predicate) -> tuple[bool, bytes]:
+        return predicate.kind != "query", _chance(state, image_id, predicate.id) if image_id in sample else b""
+
+    return {i: tuple(sorted(predicates, key=partial(place, i))) for i, predicates in asked.items()}
+
+
+def single_questions(state: RerankState, images: Collection[str], sample: Collection[str]) -> Questions:
+    """What to ask one at a time beside joint answers: everything about the `sample`, as far as it is among `images` or
+    was asked together, and whatever a joint answer left open."""
+    together = {verdict.image_id for verdict in state.verdicts if verdict.joint} | set(images)
     single = {(v.image_id, v.predicate) for v in state.verdicts if not v.joint}
     unread = {(v.image_id, v.predicate) for v in state.verdicts if v.joint and v.state != "answered"}
     return _asked(
         state,
-        window,
-        lambda image_id, p: (
-            (image_id, p.id) not in single and (p.kind == "query" or image_id in checked or (image_id, p.id) in unread)
-        ),
+        together,
+        lambda image_id, p: (image_id, p.id) not in single and (image_id in sample or (image_id, p.id) in unread),
     )
 
 
-def agreed(state: RerankState) -> float | None:
-    """The share of verdicts asked both ways that say the same; None where none was."""
-    said: dict[tuple[str, str], dict[bool, bool]] = {}
-    for verdict in state.verdicts:
-        if verdict.p_yes is not None:
-            said.setdefault((verdict.image_id, verdict.predicate), {})[verdict.joint] = verdict.p_yes > 0.5
-    same = [both[True] == both[False] for both in said.values() if len(both) == 2]
-    return sum(same) / len(same) if same else None
+def without_joint(state: RerankState) -> RerankState:
+    """The state as if no image had been asked about together."""
+    return state.model_copy(update={"verdicts": tuple(verdict for verdict in state.verdicts if not verdict.joint)})
 
 
-def _asked(state: RerankState, window: int, wanted: Callable[[str, Predicate], bool]) -> Questions:
+def _chance(state: RerankState, *names: str) -> bytes:
+    """The same for the same names, and else as good as random."""
+    return sha256(" ".join((state.query.id, *names)).encode()).digest()
+
+
+def _asked(state: RerankState, images: Collection[str], wanted: Callable[[str, Predicate], bool]) -> Questions:
     asked = {
         candidate.image_id: tuple(p for p in state.predicates if wanted(candidate.image_id, p))
-        for candidate in state.candidates[:window]
+        for candidate in state.candidates
+        if candidate.image_id in images
     }
     return {image_id: predicates for image_id, predicates in asked.items() if predicates}

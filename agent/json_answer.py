@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from fieldscope.agent.call import Answer, ask
-from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse, Message, TextPart, Tokens
+from fieldscope.agent.lmm.base import LMM, AnswerToken, LMMRequest, LMMResponse, Message, TextPart, Tokens
 from fieldscope.agent.lmm.completion import one_line
 from fieldscope.agent.lmm.json_text import LONGEST, read_json
 from fieldscope.agent.types import Call
@@ -47,6 +47,22 @@ async def ask_structured(
     A call that failed is not repeated: the model's client has tried that already. Raises what `ask` raises, but no
     `ContextLengthError` for a request that `grows` with what the model wrote, as every repair does.
     """
+    said, _ = await ask_structured_tokens(lmm, request, schema, repairs, stage, grows=grows, prompt=prompt)
+    return said
+
+
+async def ask_structured_tokens(
+    lmm: LMM,
+    request: LMMRequest,
+    schema: type[AnswerT],
+    repairs: int,
+    stage: str,
+    *,
+    grows: bool = False,
+    prompt: Prompt | None = None,
+) -> tuple[Structured[AnswerT], tuple[AnswerToken, ...]]:
+    """What `ask_structured` returns, and the tokens of the answer where the request asks for the log-probabilities of
+    all of them."""
     request = request.model_copy(update={"json_schema": schema.model_json_schema()})
     calls: list[Call] = []
     faults: list[str] = []
@@ -72,8 +88,8 @@ async def ask_structured(
             request = _with_fault(request, text, fill(repair_form, {"fault": fault}))
         else:
             calls.append(Call(stage=stage, text=text, **answer.asked))
-            return Structured(value, tuple(calls), None)
-    return Structured(None, tuple(calls), "; then ".join(faults))
+            return Structured(value, tuple(calls), None), answer.response.tokens
+    return Structured(None, tuple(calls), "; then ".join(faults)), ()
 
 
 def unreadable_answer(call: Call) -> LMMResponse | None:

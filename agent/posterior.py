@@ -177,7 +177,7 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
         at = rows[verdict.image_id], columns[verdict.predicate]
         finished[at] = True
         if verdict.p_expected is not None:
-            answers[at] = verdict.p_expected
+            answers[at] = _counted(verdict, predicates[at[1]], calibration)
     rates = np.array([_pass_rate(answers[:, k], p, calibration) for k, p in enumerate(predicates)])
     return Belief(
         candidates=candidates,
@@ -190,6 +190,20 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
         calibration=calibration,
         cut_short=state.ended is not None,
     )
+
+
+def _counted(verdict: Verdict, predicate: Predicate, calibration: Calibration) -> float:
+    """P(expected) as it counts beside single answers. Joint answers hang together, and so have weights of their own."""
+    p = verdict.p_expected or 0.0
+    if not verdict.joint:
+        return p
+    weight = calibration.joint_whole_weight if predicate.kind == "query" else 1.0 / calibration.joint_temperature
+    return joint_as_single(p, weight)
+
+
+def joint_as_single(p: float, weight: float) -> float:
+    """The probability with `weight` times the log-odds of `p`, which lies between 0 and 1."""
+    return float(1.0 / (1.0 + np.exp(-weight * _log_odds(np.array(p)))))
 
 
 def latest(verdicts: Sequence[Verdict]) -> list[Verdict]:

@@ -43,12 +43,19 @@ def predicates_request(instructions: Sequence[Instruction], settings: Decompose)
 
 
 def joint_request(predicates: Sequence[Predicate], image: ImagePart, settings: Joint) -> LMMRequest:
-    """All questions about one image at once, numbered from 1."""
-    questions = settings.prompt.form("separator").join(
-        settings.prompt.form("question", number=str(number), question=predicate.question)
-        for number, predicate in enumerate(predicates, start=1)
+    """All questions about one image at once, numbered from 1. Log-probabilities are asked for of every token, since the
+    answers stand where they stand."""
+    questions = questions_text([predicate.question for predicate in predicates], settings.prompt)
+    request = _request(settings.prompt, settings, image, schema=AnswersAnswer.model_json_schema(), questions=questions)
+    return request.model_copy(update={"top_logprobs": settings.top_logprobs, "logprobs_of": "all"})
+
+
+def questions_text(questions: Sequence[str], prompt: Prompt) -> str:
+    """Questions as a joint prompt lists them."""
+    return prompt.form("separator").join(
+        prompt.form("question", number=str(number), question=question)
+        for number, question in enumerate(questions, start=1)
     )
-    return _request(settings.prompt, settings, image, schema=AnswersAnswer.model_json_schema(), questions=questions)
 
 
 def reason_request(image: ImagePart, description: str, settings: Explain) -> LMMRequest:

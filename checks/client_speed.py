@@ -225,6 +225,7 @@ def with_vllm(folder: Path, images: int, queries: Sequence[Query], concurrency: 
                     asked, rate = asyncio.run(_time_agent(server, collection, queries, concurrency))
                     whole, of = _reuse(asked)
                     reused, followers = reused + whole, followers + of
+                    print(f"vLLM: {whole} of {of} followers reuse every whole block of their image")
                 else:
                     bodies = asyncio.run(_bodies(server, recorder.requests, shown, collection))
                     loop = asyncio.run(post_all(server.url, bodies, concurrency))

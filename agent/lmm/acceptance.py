@@ -7,6 +7,7 @@ from functools import cache
 from pydantic import BaseModel
 
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
+from fieldscope.agent.lmm.joint_answer import answers_fault
 from fieldscope.agent.lmm.json_text import read_json
 from fieldscope.agent.lmm.logprobs import logprobs_fault
 from fieldscope.agent.lmm.thinking import is_marked
@@ -28,7 +29,7 @@ def fault(request: LMMRequest, response: LMMResponse) -> str | None:
     """
     if was_filtered(response.finish_reason):
         return f"a content filter stopped the answer (it ended with {response.finish_reason!r})"
-    if request.top_logprobs and (wrong := logprobs_fault(response.answer_logprobs, request.top_logprobs)):
+    if request.top_logprobs and (wrong := _logprobs_fault(request, response)):
         return wrong
     if request.json_schema is not None:
         schema = _schemas().get(canonical_json(request.json_schema), _AnyObject)
@@ -43,6 +44,12 @@ def fault(request: LMMRequest, response: LMMResponse) -> str | None:
     if request.answer_after is not None and not (response.thought or is_marked(response.text, request.answer_after)):
         return f"the answer does not contain {request.answer_after!r}"
     return None
+
+
+def _logprobs_fault(request: LMMRequest, response: LMMResponse) -> str | None:
+    if request.logprobs_of == "all":
+        return answers_fault(response, request.top_logprobs)
+    return logprobs_fault(response.answer_logprobs, request.top_logprobs)
 
 
 def was_filtered(finish_reason: str) -> bool:

@@ -35,10 +35,15 @@ class Message(_Record):
     content: tuple[TextPart | ImagePart, ...]
 
 
+_ADDED = {"logprobs_of": "first"}
+"""Fields that came later, with the values at which a request is the one that it was before, under the same key."""
+
+
 class LMMRequest(_Record):
     """Everything that decides a model's answer, and so everything that its cache key is made of.
 
-    `top_logprobs` (0 to 20) asks for the answer token's log-probabilities; `json_schema` for a structured answer;
+    `top_logprobs` (0 to 20) asks for log-probabilities: of the answer's `first` token, or, with `logprobs_of`, of
+    `all` of its tokens; `json_schema` for a structured answer;
     `answer_after` is the text after which the answer starts, for models that think aloud first: where it begins a
     line, the last such line counts; `sample` tells repeated draws of one request apart; `extra_body` is passed through
     to an OpenAI-compatible server.
@@ -50,6 +55,7 @@ class LMMRequest(_Record):
     seed: int = 0
     sample: int = 0
     top_logprobs: int = Field(default=0, ge=0, le=20)
+    logprobs_of: Literal["first", "all"] = "first"
     json_schema: dict[str, Any] | None = None
     answer_after: str | None = None
     extra_body: dict[str, Any] = Field(default_factory=dict)
@@ -73,6 +79,7 @@ class LMMRequest(_Record):
     def key(self, model_identity: str) -> str:
         """The request's cache key under one model. Image ids are left out: the pixels' hash is the image."""
         body = self.model_dump(mode="json")
+        body = {name: value for name, value in body.items() if name not in _ADDED or value != _ADDED[name]}
         for message in body["messages"]:
             for part in message["content"]:
                 part.pop("image_id", None)
@@ -80,10 +87,19 @@ class LMMRequest(_Record):
 
 
 class TokenLogprob(_Record):
-    """One alternative for the answer token, with its natural log-probability (at most 0)."""
+    """One alternative for a token, with its natural log-probability (at most 0)."""
 
     token: str
     logprob: float
+
+
+class AnswerToken(_Record):
+    """A token of an answer as it was written, its natural log-probability where it is known, and the `alternatives`
+    there, most probable first."""
+
+    text: str
+    logprob: float | None
+    alternatives: tuple[TokenLogprob, ...]
 
 
 class Tokens(_Record):
@@ -95,13 +111,15 @@ class Tokens(_Record):
 
 class LMMResponse(_Record):
     """A model's answer. `answer_logprobs` are the alternatives at the answer's first token, most probable first
-    (empty where none were asked for or the server gave none); `latency` is in seconds. `thought` is what the model
-    thought aloud before its answer, in the server's reasoning field or between marks such as `<think>`. `adapted` says
-    what of the request the server did not take (`fieldscope.agent.lmm.server_profile`)."""
+    (empty where none were asked for or the server gave none); `tokens` are those of the whole answer, where the request
+    asks for the log-probabilities of all; `latency` is in seconds. `thought` is what the model thought aloud before its
+    answer, in the server's reasoning field or between marks such as `<think>`. `adapted` says what of the request the
+    server did not take (`fieldscope.agent.lmm.server_profile`)."""
 
     text: str
     thought: str = ""
     answer_logprobs: tuple[TokenLogprob, ...] = ()
+    tokens: tuple[AnswerToken, ...] = ()
     usage: Tokens = Tokens()
     finish_reason: str = "stop"
     latency: float = 0.0

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from fieldscope.agent.lmm.acceptance import was_filtered
-from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Tokens
+from fieldscope.agent.lmm.base import AnswerToken, LMMRequest, LMMResponse, TokenLogprob, Tokens
 from fieldscope.agent.lmm.chat_body import Alternative, ChatMessage, Completion, ModelList, Position, passed_over
 from fieldscope.agent.lmm.failure import failure_in
 from fieldscope.agent.lmm.logprobs import gathered, logprobs_fault
@@ -39,14 +39,15 @@ def read_completion(body: str, request: LMMRequest, latency: float) -> LMMRespon
     choice = completion.choices[0]
     said = _said(choice.message, choice.finish)
     counts = completion.usage
+    answer: Sequence[Position] = ()
+    if request.top_logprobs:
+        answer = _answer_positions(choice.logprobs.positions if choice.logprobs else [], said, request)
+    every = request.logprobs_of == "all"
     return LMMResponse(
         text=said.answer,
         thought=said.thought.strip(),
-        answer_logprobs=(
-            _answer_logprobs(choice.logprobs.positions if choice.logprobs else [], said, request)
-            if request.top_logprobs
-            else ()
-        ),
+        answer_logprobs=() if every else _answer_logprobs(answer, request),
+        tokens=tuple(map(_token, answer)) if every else (),
         usage=Tokens(
             prompt_tokens=_count(counts.prompt_tokens if counts else None),
             completion_tokens=_count(counts.completion_tokens if counts else None),
@@ -157,8 +158,8 @@ def _said(message: ChatMessage, finish: str) -> Thought:
     return Thought(thought, said.answer)
 
 
-def _answer_logprobs(positions: Sequence[Position], said: Thought, request: LMMRequest) -> tuple[TokenLogprob, ...]:
-    """The alternatives at the answer's first token; none where the model never came to its answer."""
+def _answer_positions(positions: Sequence[Position], said: Thought, request: LMMRequest) -> Sequence[Position]:
+    """The answer's tokens; none where the model never came to its answer."""
     if not positions:
         raise LMMResponseError(
             "the server returned no log-probabilities: use one that does (vLLM, started with --max-logprobs 20)"
@@ -174,13 +175,27 @@ def _answer_logprobs(positions: Sequence[Position], said: Thought, request: LMMR
     if marker is not None and (said.thought or start) and (ends_thinking(marker) or not is_marked(said.answer, marker)):
         marker = None  # it was behind the thought, or left out after it, and the answer alone is left
     index = answer_position(tokens[start:], marker)
-    if index is None:
+    return () if index is None else positions[start + index :]
+
+
+def _answer_logprobs(answer: Sequence[Position], request: LMMRequest) -> tuple[TokenLogprob, ...]:
+    """The alternatives at the answer's first token."""
+    if not answer:
         return ()
-    rest = positions[start + index :]
-    alternatives = finish_words(_known(rest[0]), ((each.token, each.value) for each in rest))
+    alternatives = finish_words(_known(answer[0]), ((each.token, each.value) for each in answer))
     if fault := logprobs_fault(alternatives, request.top_logprobs):
         raise LMMResponseError(fault)
     return tuple(TokenLogprob(token=a.token, logprob=min(a.logprob, 0.0)) for a in alternatives)
+
+
+def _token(position: Position) -> AnswerToken:
+    """A token with what might have been written there. Whether its numbers can be log-probabilities is looked at where
+    they are read: a grammar may leave one token in places."""
+    return AnswerToken(
+        text=position.token,
+        logprob=position.value if math.isfinite(position.value) else None,
+        alternatives=_known(position),
+    )
 
 
 def _known(position: Position) -> tuple[TokenLogprob, ...]:

@@ -75,7 +75,7 @@ class OpenAILMM:
     `base_url` is the server's address, as in `http://localhost:8000` (`/v1` is added where there is no path), or the
     addresses of several servers of the same model, separated by commas; `model` is the name that they serve it under,
     `revision` whatever tells two models of that name apart, since a server doesn't say which weights it holds. The key
-    comes from `api_key`, else FIELDSCOPE_API_KEY, else OPENAI_API_KEY.
+    comes from `api_key`, else FIELDSCOPE_API_KEY, else OPENAI_API_KEY; an empty `api_key` is no key.
 
     Images travel as data URLs, as `max_side`, `max_pixels` and `image_format` say
     (`fieldscope.agent.lmm.image_encoding`). A vLLM that `identify` has found is asked for an image that it has
@@ -120,7 +120,8 @@ class OpenAILMM:
         self._identifying: asyncio.Task[Mapping[str, str]] | None = None
         self._timeout = timeout
         self._addresses = Addresses(urls, max_concurrency)
-        self._key = usable_key(api_key, os.environ.get("FIELDSCOPE_API_KEY"), os.environ.get("OPENAI_API_KEY"))
+        variables = () if api_key == "" else ("FIELDSCOPE_API_KEY", "OPENAI_API_KEY")
+        self._key = usable_key(api_key, *map(os.environ.get, variables))
         require_usable_environment()
         limits = httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_TIMEOUT))
         self._http = httpx2.AsyncClient(timeout=limits, limits=_NO_LIMITS, follow_redirects=True)
@@ -199,7 +200,8 @@ class OpenAILMM:
 
             async def send(request: LMMRequest, profile: ServerProfile) -> tuple[LMMResponse, str]:
                 retrying = self._retrying.copy()  # an object of tenacity's holds the state of one call
-                response, text = await retrying(self._attempt, request, profile, place)
+                answered: tuple[LMMResponse, str] = await retrying(self._attempt, request, profile, place)
+                response, text = answered
                 adapted = profile.adapted(request)
                 return response.model_copy(update={"adapted": adapted}) if adapted else response, text
 
@@ -235,7 +237,7 @@ class OpenAILMM:
         facts = [await self._facts_at(address) for address in self._addresses.all]
         for address, others in zip(self._addresses.all[1:], facts[1:], strict=True):
             if others != facts[0]:
-                differing = sorted(name for name in facts[0] | others if facts[0].get(name) != others.get(name))
+                differing = sorted(name for name in {*facts[0], *others} if facts[0].get(name) != others.get(name))
                 raise LMMRequestError(
                     f"{self.url} and {address.url} serve different models or versions as {self.model} "
                     f"({', '.join(differing)}): name servers of the same model in --lmm"

@@ -31,8 +31,15 @@ SWITCH_OFF = (
 )
 
 _CONTROL = re.compile(r"\s*(<[^<>\s]*>|\[/?[A-Z_]+\]|◁[^◁▷\s]*▷)\s*")  # a token that is no text
-_SPACES = str.maketrans("▁ĠĊ", "  \n")  # how tokenizers write white space
+SPACES = str.maketrans("▁ĠĊ", "  \n")
+"""From how tokenizers write white space to white space."""
+
 _ENDING = 16  # letters that tell where a thought ends
+
+
+def opening_of(prompt: str) -> str:
+    """The mark before the thinking that a rendered prompt ends with; "" where its template opened no thinking."""
+    return next((opening for opening, _ in _MARKS if prompt.rstrip().endswith(opening)), "")
 
 
 class Thought(NamedTuple):
@@ -61,7 +68,7 @@ def marked_line(text: str, marker: str) -> tuple[int, int] | None:
 
     A thought may quote the marker ("I must end with Answer: yes or Answer: no"), but hardly at the start of a line.
     """
-    lines = list(_marked(marker.strip()).finditer(text.translate(_SPACES))) if marker.strip() else []
+    lines = list(_marked(marker.strip()).finditer(text.translate(SPACES))) if marker.strip() else []
     return lines[-1].span() if lines else None
 
 
@@ -107,4 +114,4 @@ def answer_start(tokens: Sequence[str], answer: str, thought: str = "") -> int |
 
 
 def _letters(text: str) -> str:
-    return "".join(filter(str.isalnum, text.translate(_SPACES)))
+    return "".join(filter(str.isalnum, text.translate(SPACES)))

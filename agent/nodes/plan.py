@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from fieldscope.agent.batched_questions import Questions, agreed, joint_questions, single_questions
+from fieldscope.agent.batched_questions import (
+    Questions,
+    agreed,
+    is_joint,
+    is_trusted,
+    joint_questions,
+    sampled,
+    single_questions,
+    without_joint,
+)
 from fieldscope.agent.context import Context
 from fieldscope.agent.posterior import Belief, believe
 from fieldscope.agent.query_text import asked_text
@@ -29,18 +39,10 @@ def plan(state: RerankState, context: Context) -> Next:
         # Leaving out a part does not correct a question about a misread reference image as a whole.
         whole = () if state.misread and parts else (whole_query(state, prompt),)
         state = state.model_copy(update={"predicates": (*whole, *parts)})
-    belief = believe(state, context.resources, context.strategy)
     window = state.widened or verify.top_k or len(state.candidates)
-    joint: Questions = {}
-    if verify.joint is not None:
-        joint = joint_questions(state, window)
-        open_ = single_questions(state, window, verify.joint)
-    elif verify.stop_below is not None:
-        open_ = most_telling(belief, window, verify.stop_below, verify.wave)
-    else:
-        open_ = _open(belief, window)
-    tasks = [_task(image_id, asked, state, joint=True) for image_id, asked in joint.items()]
-    tasks += [_task(image_id, asked, state) for image_id, asked in open_.items()]
+    wave = _next_wave(state, context, verify, window)
+    tasks = [_task(image_id, asked, state, joint=True) for image_id, asked in wave.joint.items()]
+    tasks += [_task(image_id, asked, state) for image_id, asked in wave.single.items()]
     if not tasks:
         return Next("assess")
     # A joint question is dearer than a single one, and is sent only where a single one would be.
@@ -52,8 +54,7 @@ def plan(state: RerankState, context: Context) -> Next:
         "wave": state.wave + 1,
         "questions": sum(len(task.predicates) for task in tasks),
         "images": len({task.image_id for task in tasks}),
-        **({"joint": len(joint), "agreed": agreed(state)} if verify.joint else {}),
-        "left_alone": int((~belief.finished[:window]).any(axis=1).sum()) - len(open_),
+        **wave.facts,
     }
     update: dict[str, Any] = {
         "wave": state.wave + 1,
@@ -61,6 +62,43 @@ def plan(state: RerankState, context: Context) -> Next:
         "trace": (state.event("planned", planned),),
     }
     return Next("verify", update, tuple(tasks))
+
+
+@dataclass(frozen=True)
+class _Wave:
+    """What to ask about each image at once, and what one at a time; `facts` go into the trace."""
+
+    joint: Questions
+    single: Questions
+    facts: dict[str, Any]
+
+
+def _next_wave(state: RerankState, context: Context, verify: Verify, window: int) -> _Wave:
+    """All that is open, or with `stop_below` what matters most; at once where the strategy does so, and its joint
+    answers are trusted."""
+    joint = verify.joint if is_joint(verify.joint, context.resources.calibration) else None
+    sample = sampled(state, window, joint) if joint else set()
+    trusted = joint is not None and is_trusted(state, sample, joint)
+    # Where joint answers are not trusted, their questions are asked as if they had not been.
+    alone = without_joint(state)
+    belief = believe(state if trusted else alone, context.resources, context.strategy)
+    if verify.stop_below is not None:
+        single = most_telling(belief, window, verify.stop_below, verify.wave)
+    else:
+        single = _open(belief, window)
+    facts: dict[str, float | None] = {"left_alone": int((~belief.finished[:window]).any(axis=1).sum()) - len(single)}
+    if joint is None:
+        return _Wave({}, single, facts)
+    facts = {"joint": 0, "agreed": agreed(state, sample), **facts}
+    if not trusted:
+        return _Wave({}, single, facts)
+    together = joint_questions(state, single, sample)
+    single = single_questions(state, single, sample)
+    if not (together or single) and joint.look_again is not None:
+        answered_alone = believe(alone, context.resources, context.strategy).finished
+        unsure = replace(belief, finished=answered_alone | ~belief.finished)
+        single = most_telling(unsure, window, joint.look_again, verify.wave)
+    return _Wave(together, single, facts | {"joint": len(together)})
 
 
 def whole_query(state: RerankState, prompt: Prompt) -> Predicate:

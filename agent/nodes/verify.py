@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from fieldscope.agent.batched_questions import JOINT_CONFIDENCE
 from fieldscope.agent.call import ask, image_parts, one_line
 from fieldscope.agent.context import Context
-from fieldscope.agent.json_answer import ask_structured
+from fieldscope.agent.json_answer import ask_structured_tokens
 from fieldscope.agent.lmm.base import LMM, ImagePart
+from fieldscope.agent.lmm.joint_answer import read_answers
 from fieldscope.agent.requests import joint_request, question, reasoned_question
 from fieldscope.agent.schemas import AnswersAnswer
 from fieldscope.agent.state import VerifyTask
@@ -51,27 +51,27 @@ async def _each(draw: Callable[[int], Awaitable[Draw]], number: int) -> list[Dra
 async def judge_jointly(
     lmm: LMM, predicates: Sequence[Predicate], image: ImagePart, joint: Joint
 ) -> tuple[list[Verdict], tuple[Call, ...]]:
-    """Ask everything about an image at once. An answer for each question, in order, or unknown verdicts for all."""
+    """Ask everything about an image at once, and read P(yes) at the place of each answer. A verdict for each question,
+    in order; those that can't be read are unknown, and all are where there is no answer for each."""
     request = joint_request(predicates, image, joint)
-    said = await ask_structured(lmm, request, AnswersAnswer, joint.repairs, "joint", prompt=joint.prompt)
+    said, tokens = await ask_structured_tokens(lmm, request, AnswersAnswer, joint.repairs, "joint", prompt=joint.prompt)
     answers = said.value.answers if said.value else ()
     error = said.error
     if said.value and len(answers) != len(predicates):
         error = f"{len(answers)} answers to {len(predicates)} questions"
-    refused = bool(said.calls) and said.calls[-1].state == "not_asked"
+    known: dict[str, Any] = {"image_id": image.image_id, "joint": True}
+    if error:
+        refused = bool(said.calls) and said.calls[-1].state == "not_asked"
+        known |= {"state": "not_asked" if refused else "unknown", "error": error}
+        return [Verdict(predicate=predicate.id, **known) for predicate in predicates], said.calls
+    known |= {"cached": said.calls[-1].cached, "request_key": said.calls[-1].request_key}
     verdicts = []
-    for number, predicate in enumerate(predicates):
-        known: dict[str, Any] = {"predicate": predicate.id, "image_id": image.image_id, "joint": True}
-        if error:
-            verdicts.append(Verdict(state="not_asked" if refused else "unknown", error=error, **known))
-            continue
-        p = JOINT_CONFIDENCE if answers[number] == "yes" else 1.0 - JOINT_CONFIDENCE
-        verdicts.append(
-            Verdict(
-                state="answered", p_yes=p, p_expected=_expected(p, predicate), answer=answers[number],
-                cached=said.calls[-1].cached, request_key=said.calls[-1].request_key, **known,
-            )
-        )  # fmt: skip
+    for predicate, answer, read in zip(predicates, answers, read_answers(tokens, answers), strict=True):
+        about = known | {"predicate": predicate.id, "answer": answer, "state": read.state}
+        if read.p_yes is None:
+            verdicts.append(Verdict(**about, error=read.reason))
+        else:
+            verdicts.append(Verdict(**about, p_yes=read.p_yes, p_expected=_expected(read.p_yes, predicate)))
     return verdicts, said.calls
 
 

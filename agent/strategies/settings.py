@@ -16,6 +16,8 @@ from fieldscope.core.types import Prior
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.prompts.prompt_set import INSTRUCT, PromptSet, load_prompt, open_prompt_set
 
+_FRAME, _ANSWER = 8, 4  # tokens of a joint answer: what stands around the answers, and each of them
+
 _KEYS = frozenset(
     {"api_key", "apikey", "authorization", "x_api_key", "bearer", "token", "access_token", "auth_token", "api_token",
      "password", "secret"}
@@ -83,7 +85,8 @@ class Scope:
     `images` are the candidates of each round, `widened` the factors by which the rounds widen the window, `predicates`
     the questions that are expected; `composed` says that there is a reference image, `comparing` that comparisons pay
     for the model. Where `bound`, everything that can be needed is: every repair, and the most predicates.
-    `verify` are the settings of that stage, with which other stages ask, too.
+    `verify` are the settings of that stage, with which other stages ask, too; `joint_pays` says that asking all
+    questions about an image together pays for the model.
     """
 
     composed: bool
@@ -93,6 +96,7 @@ class Scope:
     comparing: bool
     bound: bool
     verify: Verify | None = None
+    joint_pays: bool = False
 
     @property
     def rounds(self) -> int:
@@ -248,14 +252,21 @@ class Check(AskingStage):
 
 
 class Joint(Structured):
-    """All predicates of an image in one structured answer.
+    """All questions about an image in one structured answer, with P(yes) of each read at its own place in it.
 
-    On a share `sample` of the images the predicates are asked one by one too; where the two agree on less than
-    `agreement` of the verdicts, all others are asked one by one as well.
+    On a share `sample` of the images the questions are asked one by one too, and together in a shuffled order; where
+    the probabilities of the two ways agree to less than `agreement` (1 less their mean difference), all others are
+    asked one by one as well. With `look_again` a question that was answered together is asked alone, too, where its
+    answer is expected to change P(match) by at least that. `use` says whether questions are `always` asked together, or
+    only where a calibration says that it pays. `top_logprobs` are the alternatives for each of the answer's tokens.
     """
 
-    sample: float = Field(default=0.1, ge=0.0, le=1.0)
+    use: Literal["always", "calibrated"] = "always"
+
+    sample: float = Field(default=0.05, ge=0.0, le=1.0)
     agreement: float = Field(default=0.9, ge=0.0, le=1.0)
+    look_again: float | None = Field(default=None, gt=0.0, lt=1.0)
+    top_logprobs: int = Field(default=5, ge=2, le=20)
 
 
 class ReasonFirst(Settings):
@@ -401,13 +412,14 @@ class Verify(AskingStage):
     def calls(self, scope: Scope) -> Iterator[Calls]:
         rounds = zip(scope.images, scope.widened, strict=True)
         images = sum(min(size, math.ceil((self.top_k or size) * factor)) for size, factor in rounds)
-        if joint := self.joint:
-            number, longest = images * (1 + joint.repairs), joint.max_tokens
-            yield Calls("joint", joint.prompt, number, images=1, answer=200, longest=longest)
         questions: dict[str, float] = {
             "predicate": scope.predicates if self.by_predicates else 0,
             "query": int(self.whole_query is not None),
         }
+        if (joint := self.joint) and (joint.use == "always" or scope.joint_pays):
+            number, longest = images * (1 + joint.repairs), joint.max_tokens
+            answer = min(_FRAME + _ANSWER * math.ceil(sum(questions.values())), longest)
+            yield Calls("joint", joint.prompt, number, images=1, answer=answer, longest=longest)
         plain = sum(asked * self.plain_calls(kind) for kind, asked in questions.items())
         answer = self.answer_tokens
         if plain:
@@ -424,10 +436,10 @@ class Verify(AskingStage):
             raise ValueError(
                 "`whole` needs a prompt that takes 'question', but this prompt takes 'query'; leave `whole` out"
             )
-        if self.joint is not None and (self.stop_below is not None or not self.by_predicates):
+        if self.joint is not None and not self.by_predicates:
             raise ValueError(
-                "`joint` asks all predicates of an image at once: leave out `stop_below`, and use a prompt that takes "
-                "'question'"
+                "`joint` asks all predicates of an image at once, but this prompt takes 'query'; use a prompt that "
+                "takes 'question', or leave `joint` out"
             )
         if self.mode == "stated" and (self.samples or self.reason):
             raise ValueError(

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from fieldscope.agent.calibration import Calibration
-from fieldscope.agent.lmm.identity import may_be
+from fieldscope.agent.roles import Role, model_text, models_may_be, read_identity
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ConfigError
@@ -65,6 +65,9 @@ class FingerprintedStrategy(Fingerprinted, Protocol):
 
     @property
     def prompts(self) -> Sequence[Fingerprinted]: ...
+
+    @property
+    def roles_by_call(self) -> Mapping[str, Role]: ...
 
 
 class RunFolder:
@@ -148,11 +151,11 @@ class RunFolder:
                 f"{path} is damaged or of another version of Fieldscope. Choose another folder."
             ) from error
         own = manifest.configuration
-        if own.get("lmm") != wanted.get("lmm") and may_be(own.get("lmm"), wanted.get("lmm")):
+        if own.get("lmm") != wanted.get("lmm") and models_may_be(own.get("lmm"), wanted.get("lmm")):
             # It began before servers were asked to identify their model. From now on it is of this model only.
             own = {**own, "lmm": wanted["lmm"]}
         if different := sorted(key for key in own.keys() | wanted.keys() if own.get(key) != wanted.get(key)):
-            models = f": it asked {own.get('lmm')}, this is {wanted.get('lmm')}" if "lmm" in different else ""
+            models = f": it asked {_lmm_text(own)}, this is {_lmm_text(wanted)}" if "lmm" in different else ""
             raise ConfigError(
                 f"{self.path} holds a run of another configuration (other {', '.join(different)}){models}. "
                 "Choose another folder, or remove that one."
@@ -186,6 +189,10 @@ class RunFolder:
                 result = RerankResult.model_validate_json(line)
                 self.results[result.query_id] = result
         self._hashes |= readable_hashes(self._images.recover())
+
+
+def _lmm_text(configuration: Mapping[str, Any]) -> str | None:
+    return model_text(read_identity(configuration.get("lmm")))
 
 
 def strategy_entry(strategy: FingerprintedStrategy) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import log
 
@@ -19,7 +19,15 @@ from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Comparison, RerankResult
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.tuning.estimate import predicates_per_word, profile
-from fieldscope.eval.tuning.fitting import Compared, Floats, VerdictFit, fit_comparison_weight, fit_spread, fit_verdicts
+from fieldscope.eval.tuning.fitting import (
+    Compared,
+    Floats,
+    VerdictFit,
+    fit_comparison_weight,
+    fit_joint,
+    fit_spread,
+    fit_verdicts,
+)
 from fieldscope.eval.types import Benchmark
 
 SELECTION_SPLITS = ("train", "dev", "val", "validation")
@@ -27,6 +35,9 @@ SELECTION_SPLITS = ("train", "dev", "val", "validation")
 
 HEAD = 20
 """How deep comparisons, and errors of order, are looked at: as deep as the strategies compare."""
+
+SMALLEST_SHARE = 0.05
+"""The share of images on which joint answers are compared with single ones where a strategy compares none."""
 
 FEW = 5
 NEIGHBOURS = 3
@@ -51,9 +62,13 @@ def verification(strategy: Strategy) -> Strategy:
         )
     if strategy.verify is None:
         return Strategy(name=strategy.name, retrieve=strategy.retrieve, fusion=Fusion(method="prior"))
+    joint = strategy.verify.joint
+    if joint is not None:  # every question is asked both ways, since no two ways agree without a difference
+        both = {"use": "always", "agreement": 1.0, "sample": joint.sample or SMALLEST_SHARE, "look_again": None}
+        joint = joint.model_copy(update=both)
     return strategy.model_copy(
         update={
-            "verify": strategy.verify.model_copy(update={"stop_below": None}),
+            "verify": strategy.verify.model_copy(update={"stop_below": None, "joint": joint}),
             "refine": None,
             "compare": None,
             "explain": None,
@@ -93,6 +108,7 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
     require_selection_split(benchmark.split)
     judged = _all_judged(benchmark, results)
     fit = _fit(list(judged.values()))
+    joint = _joint(judged, _all_judged(benchmark, results, joint=True), fit)
     gaps: list[float] = []
     duels: list[_Duel] = []
     compared: list[Compared] = []
@@ -120,6 +136,7 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
         comparison_weight=fit_comparison_weight(compared, spread, position_bias),
         position_bias=position_bias,
         consistency=float(np.mean([duel.consistent for duel in duels])) if duels else None,
+        **joint,
         pass_rates=_pass_rates(finished),
         predicates_per_word=predicates_per_word(finished),
         tokens=profile(finished),
@@ -142,6 +159,11 @@ class _Judged:
         """(n,) log-odds of a match after a fit."""
         return fit.log_odds(self.prior, self.verdicts, self.whole)
 
+    def average_precision(self, fit: VerdictFit) -> float:
+        """AP of the ranking after a fit, over all of its images; NaN without a relevant one."""
+        hits = np.flatnonzero(np.array(self.relevant)[np.argsort(-self.log_odds(fit), kind="stable")])
+        return float(np.mean(np.arange(1, len(hits) + 1) / (hits + 1))) if len(hits) else np.nan
+
 
 @dataclass(frozen=True)
 class _Duel:
@@ -152,13 +174,14 @@ class _Duel:
     consistent: bool
 
 
-def _all_judged(benchmark: Benchmark, results: Mapping[str, RerankResult]) -> dict[str, _Judged]:
-    return {query_id: _judged(result, benchmark.judgments(query_id)) for query_id, result in results.items()}
+def _all_judged(benchmark: Benchmark, results: Mapping[str, RerankResult], joint: bool = False) -> dict[str, _Judged]:
+    """By query; with `joint` from the joint answers alone."""
+    return {query_id: _judged(result, benchmark.judgments(query_id), joint) for query_id, result in results.items()}
 
 
-def _judged(result: RerankResult, judgments: Mapping[str, int]) -> _Judged:
+def _judged(result: RerankResult, judgments: Mapping[str, int], joint: bool) -> _Judged:
     answers: dict[str, dict[str, float]] = defaultdict(dict)
-    for verdict in latest(result.verdicts):
+    for verdict in latest([verdict for verdict in result.verdicts if verdict.joint or not joint]):
         if verdict.p_expected is not None:
             answers[verdict.image_id][verdict.predicate] = log_odds(verdict.p_expected)
     candidates = sorted(result.ranking, key=lambda candidate: candidate.prior_rank)
@@ -182,19 +205,46 @@ def _judged(result: RerankResult, judgments: Mapping[str, int]) -> _Judged:
 
 
 def _fit(judged: Sequence[_Judged]) -> VerdictFit:
-    relevant = [label for query in judged for label in query.relevant]
+    prior, verdicts, whole, relevant = _stacked(judged)
     if len(set(relevant)) < 2:
         raise ConfigError(
             "a calibration needs relevant and irrelevant candidates with answers, and these are all alike. Use more "
             "queries."
         )
+    return fit_verdicts(prior, verdicts, whole, relevant)
+
+
+def _joint(single: Mapping[str, _Judged], joint: Mapping[str, _Judged], fit: VerdictFit) -> dict[str, float]:
+    """The fields of a calibration that are about joint answers; none where there are too few of them."""
+    prior, verdicts, whole, relevant = _stacked(list(joint.values()))
+    comparable = [
+        (single[query_id], asked) for query_id, asked in joint.items() if asked.images == single[query_id].images
+    ]
+    if len(set(relevant)) < 2 or not comparable:
+        return {}
+    together = fit_joint(fit, prior, verdicts, whole, relevant)
+    losses = []
+    for alone, asked in comparable:
+        verdicts, whole = together.as_single(asked.verdicts, asked.whole)
+        after = replace(asked, verdicts=verdicts, whole=whole)
+        losses.append(alone.average_precision(fit) - after.average_precision(fit))
+    return {
+        "joint_temperature": together.temperature,
+        "joint_whole_weight": together.whole_weight,
+        "joint_loss": float(np.nanmean(losses)),
+    }
+
+
+def _stacked(judged: Sequence[_Judged]) -> tuple[Floats, Floats, Floats, list[int]]:
+    """Prior, verdicts, whole and judgments of all candidates of all queries."""
+    relevant = [label for query in judged for label in query.relevant]
     widest = max(query.verdicts.shape[1] for query in judged)
     padded = [
         np.pad(query.verdicts, ((0, 0), (0, widest - query.verdicts.shape[1])), constant_values=np.inf)
         for query in judged
     ]
     prior, whole = (np.concatenate(each) for each in zip(*((q.prior, q.whole) for q in judged), strict=True))
-    return fit_verdicts(prior, np.concatenate(padded), whole, relevant)
+    return prior, np.concatenate(padded), whole, relevant
 
 
 def _best(query: _Judged, scores: Floats) -> list[str]:

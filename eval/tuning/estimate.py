@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 from fieldscope.agent.budget import Budget
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
+from fieldscope.agent.roles import Role
 from fieldscope.agent.strategies.settings import Calls, Scope
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Asked, Call, Comparison, Draw, Reason, RerankResult
+from fieldscope.agent.types import Asked, RerankResult
+from fieldscope.agent.usage import call_name
 from fieldscope.core.errors import ContextLengthError
 from fieldscope.core.types import Query
+from fieldscope.eval.tuning.picture_tokens import TOKENS_PER_PICTURE
 from fieldscope.retrieval.encoder import query_text
 
-TOKENS_PER_IMAGE = 600
 CHARACTERS_PER_TOKEN = 4
 
 _SHOWN = 60  # characters of a query in a message
@@ -25,9 +27,17 @@ Measure = Callable[[str, str, int], float]
 """How many tokens a model reads: of a system message (perhaps empty), of a text, and of so many images before it."""
 
 
-def rule_of_thumb(system: str, text: str, images: int) -> float:
-    """A `Measure` for a model that was never measured."""
-    return TOKENS_PER_IMAGE * images + (len(system) + len(text)) / CHARACTERS_PER_TOKEN
+def by_picture(tokens: float) -> Measure:
+    """A `Measure` for a model that reads so many tokens of a picture, and of a text one for four characters."""
+
+    def measure(system: str, text: str, images: int) -> float:
+        return tokens * images + (len(system) + len(text)) / CHARACTERS_PER_TOKEN
+
+    return measure
+
+
+rule_of_thumb = by_picture(TOKENS_PER_PICTURE)
+"""A `Measure` for a model of which nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -109,21 +119,23 @@ def estimate(
     return Estimate(_within(total, run_budget, bound), bound)
 
 
-def require_context(strategies: Iterable[Strategy], queries: Sequence[Query], context: int | None) -> None:
+def require_context(strategies: Iterable[Strategy], queries: Sequence[Query], contexts: Mapping[Role, int]) -> None:
     """Raise `ContextLengthError` where a stage's request can't fit into so many tokens, prompt and answer together.
 
     A prompt is taken to have one token a word and one an image, which is fewer than any model reads, so what is refused
-    here would be refused by the server. Where `context` is None nothing is known.
+    here would be refused by the server. `contexts` are those of the roles' models, as far as they are known.
     """
-    if context is None:
+    if not contexts:
         return
     for strategy in strategies:
+        roles = strategy.roles_by_call
         for query in queries:
             price = _Fewest(query)
             for _ in _stages(query, 1, strategy, price, given=True, bound=True):
                 pass
             for stage, (read, written) in price.tokens.items():
-                if read + written > context:
+                context = contexts.get(roles[stage])
+                if context is not None and read + written > context:
                     raise ContextLengthError(
                         f"the model's context has {context:,} tokens, and the stage {stage!r} of {strategy.name} needs "
                         f"more: at least {read:,} for the prompt about {_shortened(query.text)!r}, and up to "
@@ -138,7 +150,7 @@ def profile(results: Iterable[RerankResult]) -> dict[str, float]:
     for result in results:
         for question in result.asked:
             if question.prompt_tokens or question.completion_tokens:
-                spent[_stage(question)].append(question)
+                spent[call_name(question)].append(question)
     means: dict[str, float] = {}
     for stage, questions in sorted(spent.items()):
         means[f"{stage}:prompt"] = sum(question.prompt_tokens for question in questions) / len(questions)
@@ -154,14 +166,6 @@ def predicates_per_word(results: Iterable[RerankResult]) -> float:
         predicates += made
         words += len(result.query_text.split()) if made else 0
     return predicates / words if words else UNCALIBRATED.predicates_per_word
-
-
-def _stage(question: Asked) -> str:
-    if isinstance(question, Call):
-        return question.stage
-    if isinstance(question, Draw) and question.reasoned:
-        return "reason"
-    return "compare" if isinstance(question, Comparison) else "explain" if isinstance(question, Reason) else "verify"
 
 
 def _stages(
@@ -182,6 +186,7 @@ def _stages(
         comparing=price.comparing,
         bound=bound,
         verify=strategy.verify,
+        joint_pays=price.joint_pays,
     )
     for stage in strategy.stages.values():
         for calls in stage.calls(scope):
@@ -196,6 +201,7 @@ class _Price:
         self._tokens = calibration.tokens
         self._measure = measure
         self.comparing = calibration.comparison_weight > 0
+        self.joint_pays = calibration.joint_pays
         self.predicates = calibration.predicates_per_word * len(self._text.split())
 
     def of(self, calls: Calls) -> Spending:
@@ -211,7 +217,7 @@ class _Fewest(_Price):
 
     def __init__(self, query: Query) -> None:
         super().__init__(query, UNCALIBRATED, lambda system, text, images: len(f"{system} {text}".split()) + images)
-        self.comparing = True
+        self.comparing = self.joint_pays = True
         self.tokens: dict[str, tuple[int, int]] = {}
 
     def of(self, calls: Calls) -> Spending:

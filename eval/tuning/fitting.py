@@ -87,6 +87,36 @@ def fit_verdicts(prior: Floats, verdicts: Floats, whole: Floats, relevant: Array
 
 
 @dataclass(frozen=True)
+class JointFit:
+    """What makes joint answers count like single ones: their log-odds over `temperature`, those of the whole query
+    times `whole_weight`."""
+
+    temperature: float
+    whole_weight: float
+
+    def as_single(self, verdicts: Floats, whole: Floats) -> tuple[Floats, Floats]:
+        """(n, k) and (n,) log-odds of joint answers, as they count beside single ones."""
+        return verdicts / self.temperature, self.whole_weight * whole
+
+
+def fit_joint(fit: VerdictFit, prior: Floats, verdicts: Floats, whole: Floats, relevant: ArrayLike) -> JointFit:
+    """The fit to n judged candidates whose questions were asked together, given the `fit` to single questions. The
+    arrays are those of `fit_verdicts`."""
+    sides = 2.0 * np.asarray(relevant, dtype=np.float64) - 1.0
+    default = np.array([np.log(UNCALIBRATED.joint_temperature), UNCALIBRATED.joint_whole_weight])
+
+    def fit_at(values: Floats) -> JointFit:
+        return JointFit(float(np.exp(values[0])), float(values[1]))
+
+    def loss(values: Floats) -> float:
+        log_odds = fit.log_odds(prior, *fit_at(values).as_single(verdicts, whole))
+        return float(np.logaddexp(0.0, -sides * log_odds).sum() + 0.5 * ((values - default) ** 2).sum())
+
+    temperatures: tuple[float, float] = tuple(np.log(_TEMPERATURE))
+    return fit_at(minimize(loss, default, method="L-BFGS-B", bounds=[temperatures, _WHOLE_WEIGHT]).x)
+
+
+@dataclass(frozen=True)
 class Compared:
     """n images of one query that were compared with each other: `log_odds` (n,) of a match before, `showings` of their
     indices with P(best) of each, and `relevant` (n,) 0 or 1."""

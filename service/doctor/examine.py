@@ -11,8 +11,10 @@ from fieldscope.service.doctor.asker import Asker
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.form import check_form
 from fieldscope.service.doctor.images import Drawn
+from fieldscope.service.doctor.joint import check_joint
 from fieldscope.service.doctor.lineup import check_lineup, skip_lineup
 from fieldscope.service.doctor.logprobs import grant, judge_logprobs, judge_top_logprobs
+from fieldscope.service.doctor.modes import check_modes
 from fieldscope.service.doctor.parameters import check_parameters
 from fieldscope.service.doctor.prefix import check_prefix
 from fieldscope.service.doctor.probes import fieldnotes, shapes
@@ -113,8 +115,16 @@ async def _structure(subject: Subject) -> Sequence[Finding]:
     return [await check_structure(subject.asker, subject.probe, *subject.accepted_images)]
 
 
+async def _joint(subject: Subject) -> Sequence[Finding]:
+    return [await check_joint(subject.asker, subject.probe, *subject.accepted_images)]
+
+
 async def _parameters(subject: Subject) -> Sequence[Finding]:
     return [check_parameters(subject.asker)]
+
+
+async def _modes(subject: Subject) -> Sequence[Finding]:
+    return [await check_modes(subject.asker, subject.probe, *subject.accepted_images)]
 
 
 async def _repeats(subject: Subject) -> Sequence[Finding]:
@@ -141,6 +151,8 @@ CHECKS: tuple[Check, ...] = (
     _sight,
     _lineup,
     _structure,
+    _modes,
+    _joint,
     _parameters,
     _repeats,
     _company,

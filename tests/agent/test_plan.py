@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,13 +41,13 @@ def verify_with(strategy: Strategy, **settings: object) -> Strategy:
     return strategy.model_copy(update={"verify": strategy.verify.model_copy(update=settings)})
 
 
-WHOLE, ALL_WITH_WHOLE = load_strategy("agent"), load_strategy("predicates")
+WHOLE, ALL_WITH_WHOLE = load_strategy("agent", prompts="fieldnotes"), load_strategy("predicates", prompts="fieldnotes")
 AGENT, ALL = verify_with(WHOLE, whole=None), verify_with(ALL_WITH_WHOLE, whole=None)
 
 
-def joint_strategy(of: Strategy = ALL) -> Strategy:
+def joint_strategy(of: Strategy = ALL, **more: object) -> Strategy:
     data = of.model_dump()
-    data["verify"]["joint"] = {"prompt": "ask_joint", "sample": 0.2, "agreement": 0.8}
+    data["verify"]["joint"] = {"prompt": "ask_joint", "sample": 0.2, "agreement": 0.8, **more}
     return Strategy.model_validate(data)
 
 
@@ -142,40 +144,87 @@ def test_waves_end_and_never_repeat_a_question(answers: list[float | None], firs
     assert len(set(asked)) == len(asked)
 
 
-def test_joint_questions_are_checked_on_a_sample_and_trusted_if_they_agree() -> None:
+def answers_to(
+    tasks: Sequence[VerifyTask], alone: float, together: float = 0.9, unread: Collection[str] = ()
+) -> list[Verdict]:
+    """The verdicts on all questions of a wave; joint ones about `unread` images can't be read."""
+    return [
+        said(t.image_id, p, None if t.joint and t.image_id in unread else together if t.joint else alone, joint=t.joint)
+        for t in tasks
+        for p in t.predicates
+    ]
+
+
+def test_joint_questions_are_checked_on_a_sample_and_trusted_if_their_probabilities_agree() -> None:
     strategy = joint_strategy()
     tasks = planned(state(images=20), strategy)
     joint, single = ([t for t in tasks if t.joint is way] for way in (True, False))
-    assert len(joint) == 20 and len(single) == 4
-    together = [said(t.image_id, p, 0.9, joint=True) for t in joint for p in t.predicates]
-    alike = [said(t.image_id, p, 0.7) for t in single for p in t.predicates]
-    good = state(*together, *alike, images=20)
-    assert agreed(good) == 1.0 and planned(good, strategy) == []
-    unlike = [said(t.image_id, p, 0.2) for t in single for p in t.predicates]
-    bad = state(*together, *unlike, images=20)
-    assert agreed(bad) == 0.0
-    assert {task.image_id for task in planned(bad, strategy)} == {f"i{n}" for n in range(20)} - {
-        task.image_id for task in single
-    }
+    sample = {t.image_id for t in single}
+    assert len(joint) == 20 and len(sample) == 4
+    good = state(*answers_to(tasks, alone=0.75), images=20)
+    assert agreed(good, sample) == pytest.approx(0.85) and planned(good, strategy) == []
+    bad = state(*answers_to(tasks, alone=0.6), images=20)  # both say yes, but one is much surer
+    assert agreed(bad, sample) == pytest.approx(0.7)
+    assert {task.image_id for task in planned(bad, strategy)} == {f"i{n}" for n in range(20)} - sample
 
 
-def test_the_whole_query_is_never_asked_together_with_its_predicates() -> None:
-    tasks = planned(state(images=20), joint_strategy(ALL_WITH_WHOLE))
-    assert {task.predicates for task in tasks if task.joint} == {(CRAB, RED)}
-    alone = [task for task in tasks if not task.joint]
-    assert len(alone) == 20 and all(task.predicates[0].kind == "query" for task in alone)
+def test_the_whole_query_is_asked_first_among_its_predicates_and_in_the_sample_they_are_shuffled() -> None:
+    strategy = joint_strategy(ALL_WITH_WHOLE)
+    many = [RED.model_copy(update={"id": word, "question": f"is it {word}?"}) for word in ("red", "old", "wet", "big")]
+    now = state(images=20).model_copy(update={"predicates": tuple(many)})
+    tasks = planned(now, strategy)
+    sample = {t.image_id for t in tasks if not t.joint}
+    orders = {t.image_id: t.predicates for t in tasks if t.joint}
+    assert all(order[0].kind == "query" and set(order[1:]) == set(many) for order in orders.values())
+    assert {orders[i][1:] for i in orders.keys() - sample} == {tuple(many)}
+    assert len({orders[i] for i in sample}) > 1
+    assert planned(now, strategy) == tasks
 
 
 def test_what_a_joint_answer_left_open_is_asked_alone() -> None:
     strategy = joint_strategy()
     tasks = planned(state(), strategy)
-    verdicts = [
-        said(t.image_id, p, None if t.image_id == "i4" and t.joint else 0.9, joint=t.joint)
-        for t in tasks
-        for p in t.predicates
-    ]
     sampled = {t.image_id for t in tasks if not t.joint}
+    verdicts = answers_to(tasks, alone=0.9, unread={"i4"})
     assert {t.image_id for t in planned(state(*verdicts), strategy)} == {"i4"} - sampled
+
+
+def test_joint_questions_come_in_waves_and_only_where_an_answer_matters() -> None:
+    strategy = joint_strategy(verify_with(ALL, stop_below=0.01, wave=3))
+    first = planned(state(), strategy)
+    assert {t.image_id for t in first if t.joint} == {"i0", "i1", "i2"}
+    assert {t.image_id for t in first if not t.joint} <= {"i0", "i1", "i2"}
+    now = state(*answers_to(first, alone=0.9))
+    second = planned(now, strategy)
+    assert {t.image_id for t in second if t.joint} == {"i3", "i4", "i5"}
+    rest = state(*answers_to([*first, *second], alone=0.9))
+    assert planned(rest, strategy) == []
+
+
+def test_a_doubtful_joint_answer_is_asked_again_alone_and_is_no_witness_against_the_others() -> None:
+    strategy = joint_strategy(look_again=0.05)
+    tasks = planned(state(images=20), strategy)
+    sample = {t.image_id for t in tasks if not t.joint}
+    doubtful = next(t.image_id for t in tasks if t.image_id not in sample)
+    verdicts = [v for v in answers_to(tasks, 0.001, together=0.001) if not (v.joint and v.image_id == doubtful)]
+    verdicts += [said(doubtful, p, 0.6, joint=True) for p in (CRAB, RED)]
+    again = planned(state(*verdicts, images=20), strategy)
+    assert {t.image_id for t in again} == {doubtful} and not any(t.joint for t in again)
+    refuted = state(*verdicts, *answers_to(again, alone=0.001), images=20)
+    assert planned(refuted, strategy) == [] and agreed(refuted, sample) == 1.0
+    assert planned(state(*verdicts, images=20), joint_strategy()) == []
+
+
+def test_questions_are_asked_together_where_the_calibration_says_that_it_pays() -> None:
+    strategy = joint_strategy(use="calibrated")
+    for calibration, together in (
+        (None, False),
+        (Calibration(joint_loss=0.02), False),
+        (Calibration(joint_loss=0.001), True),
+    ):
+        resources = Resources(DEPS.images, calibration=calibration)
+        tasks = plan(state(), Context(resources, strategy, None, Account())).tasks
+        assert any(isinstance(task, VerifyTask) and task.joint for task in tasks) is together
 
 
 def goes(now: RerankState, strategy: Strategy = AGENT, budget: Budget | None = None) -> Next:

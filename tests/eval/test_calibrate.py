@@ -29,7 +29,14 @@ from fieldscope.eval.tuning.calibrate import (
     require_selection_split,
     verification,
 )
-from fieldscope.eval.tuning.fitting import Compared, VerdictFit, fit_comparison_weight, fit_spread, fit_verdicts
+from fieldscope.eval.tuning.fitting import (
+    Compared,
+    VerdictFit,
+    fit_comparison_weight,
+    fit_joint,
+    fit_spread,
+    fit_verdicts,
+)
 from fieldscope.eval.types import Benchmark
 from fieldscope.retrieval.collection import FilesCollection
 
@@ -93,7 +100,9 @@ def test_a_fit_says_what_the_agent_will_believe() -> None:
     )
     fit = replace(TRUTH, bias=2.0)  # confirms an image
     fitted = Calibration(**asdict(fit))
-    belief = believe(state, Resources(FilesCollection({}), calibration=fitted), load_strategy("predicates"))
+    belief = believe(
+        state, Resources(FilesCollection({}), calibration=fitted), load_strategy("predicates", prompts="fieldnotes")
+    )
     verdicts = np.array([[log_odds(p) for p in answers[i]] for i in ("x", "y")])
     assert fit.log_odds(np.array([1.0, -1.0]), verdicts[:, 1:], verdicts[:, 0]) == pytest.approx(belief.log_odds)
 
@@ -224,6 +233,45 @@ def test_comparisons_pay_where_verdicts_leave_the_order_open() -> None:
         assert found.consistency == (1 if asked else None)
 
 
+def test_a_fit_of_joint_answers_finds_how_sure_they_are_beside_single_ones() -> None:
+    chance = np.random.default_rng(5)
+    prior, verdicts, whole = chance.normal(size=6000), chance.normal(1.0, 2.0, (6000, 3)), chance.normal(0.0, 3.0, 6000)
+    relevant = chance.random(6000) < 1 / (1 + np.exp(-TRUTH.log_odds(prior, verdicts, whole)))
+    joint = fit_joint(TRUTH, prior, 3.0 * verdicts, whole / 1.5, relevant)
+    assert joint.temperature == pytest.approx(3.0, rel=0.2)
+    assert joint.whole_weight == pytest.approx(1.5, rel=0.25)
+
+
+def with_joint(result: RerankResult, p: dict[str, float]) -> RerankResult:
+    """The same images, asked about together as well."""
+    joint = tuple(
+        Verdict(predicate="p1", image_id=i, state="answered", p_yes=v, p_expected=v, joint=True) for i, v in p.items()
+    )
+    return result.model_copy(update={"verdicts": (*joint, *result.verdicts)})
+
+
+def test_what_joint_answers_cost_is_measured_against_single_ones() -> None:
+    p = {"a": 0.2, "b": 0.9, "c": 0.1, "d": 0.8}
+    queries = [f"q{n}" for n in range(30)]
+    alone = {q: judged_result(q, p) for q in queries}
+    single = calibrate(bench("validation", *queries), alone, KEY)
+    assert single.joint_loss is None and not single.joint_pays
+    for said, loss in ((p, 0.0), ({"a": 0.9, "b": 0.2, "c": 0.8, "d": 0.1}, 0.5)):
+        both = calibrate(bench("validation", *queries), {q: with_joint(alone[q], said) for q in queries}, KEY)
+        assert both.temperature == single.temperature  # joint answers change nothing for single questions
+        assert (both.joint_loss or 0.0) == pytest.approx(loss, abs=0.1) and both.joint_pays == (loss == 0.0)
+
+
+def test_a_strategy_with_joint_questions_finds_the_fit_that_measured_them() -> None:
+    joint, predicates = load_strategy("joint"), load_strategy("predicates")
+    measured = Calibration(key=calibration_key("m", joint, None), joint_loss=0.0)
+    plain = Calibration(key=calibration_key("m", predicates, None))
+    assert measured.fits(calibration_key("m", predicates, None)) and plain.fits(calibration_key("m", joint, None))
+    assert not plain.joint_pays
+    checked = verification(joint)
+    assert checked.verify and checked.verify.joint and checked.verify.joint.agreement == 1.0
+
+
 def test_what_was_not_answered_is_left_out() -> None:
     p = {"a": 0.2, "b": 0.9, "c": 0.1, "d": 0.8}
     whole = judged_result("q0", p)
@@ -261,17 +309,19 @@ def test_the_splits_that_can() -> None:
 
 
 def test_verification_asks_everything_and_nothing_else() -> None:
-    whole = verification(load_strategy("agent"))
+    whole = verification(load_strategy("agent", prompts="fieldnotes"))
     assert whole.verify is not None and whole.verify.stop_below is None
     assert (whole.refine, whole.compare, whole.explain) == (None, None, None)
-    assert whole.synthesize == load_strategy("agent").synthesize
-    assert verification(load_strategy("pairwise")).prompts == ()
+    assert whole.synthesize == load_strategy("agent", prompts="fieldnotes").synthesize
+    assert verification(load_strategy("pairwise", prompts="fieldnotes")).prompts == ()
     with pytest.raises(ConfigError, match="nothing to fit"):
-        verification(load_strategy("yes-no-fused"))
+        verification(load_strategy("yes-no-fused", prompts="fieldnotes"))
 
 
 def test_a_fit_is_shared_by_strategies_whose_prompts_agree() -> None:
-    agent, predicates, pairwise = map(load_strategy, ("agent", "predicates", "pairwise"))
+    agent, predicates, pairwise = (
+        load_strategy(name, prompts="fieldnotes") for name in ("agent", "predicates", "pairwise")
+    )
     fitted = Calibration(key=calibration_key("m", agent, "clip"))
     assert all(fitted.fits(calibration_key("m", strategy, "clip")) for strategy in (agent, predicates))
     assert not fitted.fits(calibration_key("m", pairwise, "clip"))  # it has no verdicts to start from

@@ -8,6 +8,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -200,10 +201,10 @@ class Server:
     headers: list[dict[str, str]] = field(default_factory=list)
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+@contextmanager
+def serving(made: Server) -> Iterator[Server]:
+    """The server, while it listens."""
     forget_profiles()  # a port may be used again
-    made = Server()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -236,6 +237,12 @@ def server() -> Iterator[Server]:
     yield made
     http.shutdown()
     http.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(Server()) as made:
+        yield made
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ CHECKS = [
     "image seen",
     "several images",
     "JSON schema",
+    "ways to P(yes)",
     "parameters",
     "same on repeat",
     "same in a batch",
@@ -153,27 +154,35 @@ def split(body: dict[str, Any]) -> tuple[str, list[str]]:
 
 
 def name_of(image: PILImage.Image) -> str:
-    """What is drawn there, by how many pieces it has, its colour, and how much of its box it fills."""
-    pixels = np.asarray(image.convert("RGB"))[::8, ::8]
-    drawn = (pixels != 255).any(-1)
+    """What is drawn there, by how many pieces it has, its colour, and how much of its box it fills; JPEG's blur is
+    looked past."""
+    pixels = np.asarray(image.convert("RGB"), dtype=int)[::8, ::8]
+    drawn = (pixels < 128).any(-1)
     pieces = ndimage.label(drawn)[1]
     if pieces != 1:
         return f"{NUMBERS.get(pieces, pieces)} dots" if pieces else "nothing"
     rows, columns = (np.flatnonzero(drawn.any(axis)) for axis in (1, 0))
     filled = drawn.sum() / ((rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1))
-    colours = {tuple(map(int, colour)) for colour in pixels[drawn]}
+    middle = np.median(pixels[drawn], axis=0)
+    uniform = (abs(pixels[drawn] - middle).max(-1) < 60).mean() > 0.8
     shape = "square" if filled > 0.95 else "circle" if filled > 0.7 else "triangle"
-    return f"{COLOURS.get(colours.pop(), '?')} {shape}" if len(colours) == 1 else "something"
+    named = next((name for colour, name in COLOURS.items() if abs(middle - colour).max() < 20), "?")
+    return f"{named} {shape}" if uniform else "something"
 
 
 def animal(image: PILImage.Image) -> str:
     """Which of the doctor's own animals it is."""
-    return animals().get(fingerprint_pixels(image), "nothing")
+    seen = small(image)
+    return next((name for name, picture in animals().items() if abs(picture - seen).mean() < 4), "nothing")
 
 
 @cache
-def animals() -> dict[str, str]:
-    return {fingerprint_pixels(picture): name for name, picture in ANIMALS.images.items()}
+def animals() -> dict[str, Any]:
+    return {name: small(picture) for name, picture in ANIMALS.images.items()}
+
+
+def small(image: PILImage.Image) -> Any:
+    return np.asarray(image.convert("RGB").resize((32, 32)), dtype=float)
 
 
 def written(text: str, body: dict[str, Any], again: int, counts: bool, logprobs: Any = None) -> str:

@@ -140,6 +140,7 @@ async def test_an_unreadable_image_is_an_image_error_and_nothing_is_sent(lmm, se
         (None, {"FIELDSCOPE_API_KEY": "f", "OPENAI_API_KEY": "o"}, "Bearer f"),
         (None, {"OPENAI_API_KEY": "o"}, "Bearer o"),
         (None, {}, "Bearer none"),
+        ("", {"FIELDSCOPE_API_KEY": "f", "OPENAI_API_KEY": "o"}, "Bearer none"),
     ],
 )
 async def test_where_the_key_comes_from(server, ask, pictures, monkeypatch, given, environment, sent) -> None:

@@ -22,6 +22,7 @@ from fieldscope.service.doctor.examine import examine
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.images import Drawn
 from fieldscope.service.doctor.probes import shapes
+from fieldscope.service.wiring.models import check_served
 from fieldscope.service.wiring.settings import Settings
 from tests.agent.lmm.conftest import Server
 from tests.agent.lmm.servers.deviations import DEVIATIONS, Deviation
@@ -37,7 +38,7 @@ async def ranked(server: Server, deviation: Deviation) -> RerankResult:
     server.reply = Truthful(deviation.change, deviation.models)
     images = Drawn(PICTURES)
     lmm = OpenAILMM(server.url, MODEL, images, backoff=0.001)
-    await lmm.check()
+    await check_served(lmm)
     try:
         return await Agent(Resources(images=images, lmm=lmm), strategy(deviation.max_tokens)).rerank(
             Query(id="q", text="a red circle"), CANDIDATES
@@ -47,7 +48,7 @@ async def ranked(server: Server, deviation: Deviation) -> RerankResult:
 
 
 def strategy(max_tokens: int) -> Strategy:
-    shipped = load_strategy("yes-no")
+    shipped = load_strategy("yes-no", prompts="fieldnotes")
     assert shipped.verify is not None
     return shipped.model_copy(update={"verify": shipped.verify.model_copy(update={"max_tokens": max_tokens})})
 
@@ -83,8 +84,12 @@ async def test_the_doctor_names_it(server: Server, name: str, quick: None) -> No
     check, words = deviation.doctor
     finding = findings[check]
     told = f"{finding.seen} {finding.meaning}"
+    assert re.search(words, told), told
+    if deviation.harmless:
+        assert finding.state == "ok" and healthy
+        return
     assert finding.state in (("fail",) if deviation.unknown else ("warn", "fail")), finding
-    assert re.search(words, told) and finding.change, told
+    assert finding.change
     assert not (healthy and deviation.unknown)
 
 

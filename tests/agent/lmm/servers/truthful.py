@@ -34,7 +34,7 @@ _SAID = 9.0  # logits of what the model has a mind to say; others have about 0
 
 
 class Truthful:
-    """Answers chat completions. `change` is what this server does to its answers, `models` what it lists."""
+    """Answers chat completions. `change` is what this server does to its answers, `models` its list or reply."""
 
     def __init__(self, change: Change | None = None, models: Any = None) -> None:
         self._change = change or (lambda body, request: body)
@@ -43,7 +43,7 @@ class Truthful:
 
     def __call__(self, number: int, request: Body) -> Reply:
         if "path" in request:
-            return reply(self._models)
+            return self._models if isinstance(self._models, tuple) else reply(self._models)
         changed = self._change(self.answer(request), request)
         return changed if isinstance(changed, tuple) else reply(changed)
 
