@@ -45,8 +45,15 @@ def predicates_request(instructions: Sequence[Instruction], settings: Decompose)
 def joint_request(predicates: Sequence[Predicate], image: ImagePart, settings: Joint) -> LMMRequest:
     """All questions about one image at once, numbered from 1. Log-probabilities are asked for of every token, since the
     answers stand where they stand."""
-    questions = settings.prompt.form("separator").join(
-        settings.prompt.form(
+    questions = questions_text(predicates, settings.prompt)
+    request = _request(settings.prompt, settings, image, schema=AnswersAnswer.model_json_schema(), questions=questions)
+    return request.model_copy(update={"top_logprobs": settings.top_logprobs, "logprobs_of": "all"})
+
+
+def questions_text(predicates: Sequence[Predicate], prompt: Prompt) -> str:
+    """Questions as a joint prompt lists them."""
+    return prompt.form("separator").join(
+        prompt.form(
             "whole" if predicate.kind == "query" else "question",
             number=str(number),
             question=predicate.question,
@@ -54,8 +61,6 @@ def joint_request(predicates: Sequence[Predicate], image: ImagePart, settings: J
         )
         for number, predicate in enumerate(predicates, start=1)
     )
-    request = _request(settings.prompt, settings, image, schema=AnswersAnswer.model_json_schema(), questions=questions)
-    return request.model_copy(update={"top_logprobs": settings.top_logprobs, "logprobs_of": "all"})
 
 
 def reason_request(image: ImagePart, description: str, settings: Explain) -> LMMRequest:
