@@ -22,7 +22,7 @@ def mine(tmp_path: Path) -> Path:
     folder = tmp_path / "my"
     folder.mkdir()
     PILImage.new("RGB", (12, 8), "green").save(folder / "green.png")
-    example = "examples: [{images: [green.png], text: Is it a frog? Yes or no., answer: 'No'}]"
+    example = "examples: [{images: [green.png], text: 'Is it a frog? Yes or no.', answer: 'No'}]"
     front = f"name: match_yes_no\nvariables: [query]\nanswer: yes_no\n{example}"
     (folder / "match_yes_no.md").write_text(f"---\n{front}\n---\n{QUESTION}\n", encoding="utf-8")
     return folder
