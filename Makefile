@@ -20,6 +20,8 @@ LINK_TREE = mkdir -p build/src/fieldscope && ln -sfn $(foreach folder,$(FOLDERS)
 	build/src/fieldscope/
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start many processes. Each would compile all sources again where this is set, as in many container images.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test check messages test-slow test-ui test-clients test-studio test-vllm test-all lock train clean
 .DEFAULT_GOAL := help
@@ -40,10 +42,11 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup ## the main job on the bundled benchmark: rerank, and print the improvement
 	$(BIN)/fieldscope demo
 
-# One thread a worker: two test processes with two threads each are slower on two cores.
+# One thread a worker: two test processes with two threads each are slower on two cores. What lies in the folders left
+# out would be collected, with all that it imports, by every worker.
 test: setup ## every test that needs no server
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not ui and not clients and not studio and not vllm" \
-		-n $(PYTEST_WORKERS) --dist worksteal
+		$(foreach folder,slow ui clients studio vllm,--ignore tests/$(folder)) -n $(PYTEST_WORKERS) --dist worksteal
 
 check: setup ## ruff, mypy --strict, the rules for imports, clocks in tests, words and messages
 	$(BIN)/ruff check .

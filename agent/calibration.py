@@ -24,15 +24,16 @@ JOINT_PAYS = 0.005
 
 class CalibrationKey(BaseModel):
     """What it was fitted for: the model that verifies, first stage (None where the priors were given), and the prompts
-    of the questions about one image and of the comparisons (name to fingerprint). `judge` is the model that compares,
-    None where it is the same. `reading` and `comparisons_read` say how the probabilities of verdicts and comparisons
-    were read, where not from one answer's log-probabilities."""
+    of the questions about one image, of the comparisons, and of joint questions (name to fingerprint). `judge` is the
+    model that compares, None where it is the same. `reading` and `comparisons_read` say how the probabilities of
+    verdicts and comparisons were read, where not from one answer's log-probabilities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     prompts: Mapping[str, str]
     comparing: Mapping[str, str] = Field(default_factory=dict)
+    joint: Mapping[str, str] = Field(default_factory=dict, exclude_if=lambda joint: not joint)
     encoder: str | None = None
     judge: str | None = Field(default=None, exclude_if=lambda judge: judge is None)  # as earlier versions wrote it
     reading: str = Field(default="", exclude_if=lambda reading: not reading)
@@ -42,10 +43,11 @@ class CalibrationKey(BaseModel):
 def calibration_key(model: ModelIdentity, strategy: Strategy, encoder: str | None) -> CalibrationKey:
     """What a calibration of this strategy belongs to. Its prompts are those whose answers become probabilities."""
     verify, compare = strategy.verify, strategy.compare
-    asking = [verify.prompt, verify.whole, verify.joint.prompt if verify.joint else None] if verify else []
+    asking = [verify.prompt, verify.whole] if verify else []
     if verify and verify.reason:
         asking += [verify.reason.prompt, verify.reason.whole]
     comparing = [compare.prompt, compare.reference] if compare else []
+    together = [verify.joint.prompt] if verify and verify.joint else []
     verifier = role_identity(model, verify.asks) if verify else None
     judge = role_identity(model, compare.asks) if compare else None
     first = verifier or judge or next(iter(roles_by_model(model)), "")
@@ -53,6 +55,7 @@ def calibration_key(model: ModelIdentity, strategy: Strategy, encoder: str | Non
         model=first,
         prompts={prompt.name: prompt.fingerprint for prompt in asking if prompt},
         comparing={prompt.name: prompt.fingerprint for prompt in comparing},
+        joint={prompt.name: prompt.fingerprint for prompt in together},
         encoder=encoder,
         judge=None if judge == first else judge,
         reading=verify.reading if verify else "",
@@ -79,7 +82,7 @@ class Calibration(BaseModel):
     - `predicates_per_word`, `tokens`: what a dry run expects, predicates for a word of the query and mean tokens a call
       by stage.
 
-    `split` and `benchmark` say where it was fitted, `queries` on how many.
+    `split` and `benchmark` say where it was fitted, `queries` on how many, and `prompt_set` in whose wording.
     """
 
     model_config = ConfigDict(
@@ -90,6 +93,7 @@ class Calibration(BaseModel):
     benchmark: str = ""
     split: str = ""
     queries: int = 0
+    prompt_set: str | None = Field(default=None, exclude_if=lambda name: name is None)  # as earlier versions wrote it
     temperature: float = Field(default=1.0, gt=0)
     whole_weight: float = Field(default=1.0, ge=0)
     miss_odds: float = Field(default=0.001, ge=0, validation_alias="doubt", serialization_alias="doubt")
@@ -108,19 +112,25 @@ class Calibration(BaseModel):
     tokens: Mapping[str, float] = Field(default_factory=dict)
 
     @property
+    def knows_joint(self) -> bool:
+        """Whether joint answers were measured."""
+        return self.joint_loss is not None
+
+    @property
     def joint_pays(self) -> bool:
         """Whether joint answers were measured, and rank about as well as single ones."""
         return self.joint_loss is not None and self.joint_loss <= JOINT_PAYS
 
     def fits(self, key: CalibrationKey) -> bool:
         """Whether it was fitted for this model, as far as its identity was known then, this first stage and these
-        prompts. It may have further prompts of comparisons, so that a strategy that only verifies shares the fit of
-        one that also compares."""
+        prompts. It may have further prompts of comparisons and of joint questions, so that a strategy that only
+        verifies shares the fit of one that also compares; without any joint ones it says nothing of joint answers."""
         return (
             self.key is not None
             and may_be(self.key.model, key.model)
             and (self.key.encoder, self.key.prompts, self.key.reading) == (key.encoder, key.prompts, key.reading)
             and key.comparing.items() <= self.key.comparing.items()
+            and (not self.key.joint or key.joint.items() <= self.key.joint.items())
             and (not key.comparing or may_be(self.key.judge or self.key.model, key.judge or key.model))
             and (not key.comparing or self.key.comparisons_read == key.comparisons_read)
         )

@@ -74,7 +74,10 @@ class Fact:
 
 def find(scene: Scene, species: str) -> Group | None:
     """The scene's group of this species, if it has one."""
-    return next((g for g in scene.groups if g.species == species), None)
+    for group in scene.groups:
+        if group.species == species:
+            return group
+    return None
 
 
 @dataclass(frozen=True)

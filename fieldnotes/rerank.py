@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from fieldscope.core.paths import cache_folder
 from fieldscope.fieldnotes.collection import ensure_pictures, read_split
 from fieldscope.fieldnotes.queries import BenchmarkQuery
 from fieldscope.fieldnotes.scene import SPECIES, Scene
-from fieldscope.retrieval.encoder import Encoder, QueryInputs
+from fieldscope.retrieval.encoder import Encoder, QueryInputs, Vectors
 from fieldscope.retrieval.progress import Report
 
 TOP = 100
+_BATCH = 128
 SCHEMA = pa.schema(
     [
         ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
@@ -60,11 +62,13 @@ def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) ->
     data = read_split(split)
     files = ensure_pictures(split, progress=progress)
     ids = list(files)
-    vectors = []
-    for start in range(0, len(ids), 128):
-        vectors.append(encoder.encode_images([_open(files[i]) for i in ids[start : start + 128]]))
+    vectors: list[Vectors] = []
+    encoded = 0
+    for pictures in _batches(list(files.values())):
+        vectors.append(encoder.encode_images(pictures))
+        encoded += len(pictures)
         if progress is not None:
-            progress(min(start + 128, len(ids)), len(ids))
+            progress(encoded, len(ids))
     matrix = np.concatenate(vectors)
     options = {"compression": {"image.bytes": "none"}, "use_dictionary": False}
     with replacing(path) as partial, pq.ParquetWriter(partial, SCHEMA, **options) as writer:
@@ -77,6 +81,23 @@ def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) ->
             # In order of id: a reader that trusts the rows' order must not find the ranking there.
             rows.sort(key=lambda row: int(str(row["inat24_image_id"])))
             writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+
+
+def _batches(paths: Sequence[Path]) -> Iterator[list[Image.Image]]:
+    """The pictures, `_BATCH` at a time; those of the next batch are read while the caller works on one."""
+    batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
+    with ThreadPoolExecutor(1) as reader:
+        ahead: Future[list[Image.Image]] | None = None
+        for batch in batches:
+            read, ahead = ahead, reader.submit(_open_all, batch)
+            if read is not None:
+                yield read.result()
+        if ahead is not None:
+            yield ahead.result()
+
+
+def _open_all(paths: Sequence[Path]) -> list[Image.Image]:
+    return [_open(path) for path in paths]
 
 
 def _open(path: Path) -> Image.Image:

@@ -27,7 +27,7 @@ _LOST = YesNo("unknown", reason="the answer was not found among the tokens that 
 def read_answers(tokens: Sequence[AnswerToken], answers: Sequence[str]) -> list[YesNo]:
     """A reading of each of the `answers` ("yes" or "no") that the `tokens` write as JSON, in order. One that can't be
     read is `unknown`, with the reason."""
-    places = _places(tokens, answers)
+    places = answer_places(tokens, answers)
     if places is None:
         return [_LOST] * len(answers)
     return [p_yes(finish_words(tokens[place].alternatives, _written(tokens[place:]))) for place in places]
@@ -42,12 +42,12 @@ def answers_fault(response: LMMResponse, asked: int) -> str | None:
         answers = read_json(response.text, AnswersAnswer).answers
     except ValueError:
         return None  # there is no answer to read, which is another fault
-    places = _places(response.tokens, answers) or ()
+    places = answer_places(response.tokens, answers) or ()
     faults = (logprobs_fault(response.tokens[place].alternatives, asked) for place in places)
     return next(filter(None, faults), None)
 
 
-def _places(tokens: Sequence[AnswerToken], answers: Sequence[str]) -> list[int] | None:
+def answer_places(tokens: Sequence[AnswerToken], answers: Sequence[str]) -> list[int] | None:
     """The index of the token that each answer's word begins in; None where the tokens do not write these answers. Of
     several equal lists the first counts: the others repeat it."""
     pieces = [token.text.translate(SPACES) for token in tokens]

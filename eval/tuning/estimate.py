@@ -16,9 +16,9 @@ from fieldscope.agent.types import Asked, RerankResult
 from fieldscope.agent.usage import call_name
 from fieldscope.core.errors import ContextLengthError
 from fieldscope.core.types import Query
+from fieldscope.eval.tuning.picture_tokens import TOKENS_PER_PICTURE
 from fieldscope.retrieval.encoder import query_text
 
-TOKENS_PER_IMAGE = 600
 CHARACTERS_PER_TOKEN = 4
 
 _SHOWN = 60  # characters of a query in a message
@@ -27,9 +27,17 @@ Measure = Callable[[str, str, int], float]
 """How many tokens a model reads: of a system message (perhaps empty), of a text, and of so many images before it."""
 
 
-def rule_of_thumb(system: str, text: str, images: int) -> float:
-    """A `Measure` for a model that was never measured."""
-    return TOKENS_PER_IMAGE * images + (len(system) + len(text)) / CHARACTERS_PER_TOKEN
+def by_picture(tokens: float) -> Measure:
+    """A `Measure` for a model that reads so many tokens of a picture, and of a text one for four characters."""
+
+    def measure(system: str, text: str, images: int) -> float:
+        return tokens * images + (len(system) + len(text)) / CHARACTERS_PER_TOKEN
+
+    return measure
+
+
+rule_of_thumb = by_picture(TOKENS_PER_PICTURE)
+"""A `Measure` for a model of which nothing is known."""
 
 
 @dataclass(frozen=True)

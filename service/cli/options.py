@@ -129,7 +129,10 @@ runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN ...
 runs_out = folder_option("The folder for the runs, with a folder for each strategy.", "-o", "--out", required=True)
 _LMM = lmm_flags("lmm_url", defaults=True)
 _DRY_RUN = (
-    click.option("--dry-run", is_flag=True, help="Print how many calls it would make, and make none."),
+    click.option("--dry-run", is_flag=True, help="Print how many calls and tokens it would take, and start nothing."),
+    click.option(
+        "--no-probe", is_flag=True, help="With --dry-run: don't ask the server what a picture costs (one call)."
+    ),
     price_option("With --dry-run: what the calls would cost."),
 )
 
@@ -186,13 +189,16 @@ def run_budget_options(command: Function) -> Function:
 
 
 def dry_run_options(command: Function) -> Function:
-    """`--dry-run` and `--prices`; the command gets `dry_run` and `price_file`, which goes with it."""
+    """`--dry-run`, `--no-probe` and `--prices`; the command gets `dry_run`, and `probe` and `price_file`, which go with
+    it."""
 
     @functools.wraps(command)
     def wrapped(**values: Any) -> Any:
         if values["price_file"] is not None and not values["dry_run"]:
             raise click.UsageError("--prices needs --dry-run; add it")
-        return command(**values)
+        if values["no_probe"] and not values["dry_run"]:
+            raise click.UsageError("--no-probe needs --dry-run; add it")
+        return command(probe=not values.pop("no_probe"), **values)
 
     return _decorated(wrapped, *_DRY_RUN)  # type: ignore[no-any-return]
 

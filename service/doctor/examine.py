@@ -6,11 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.retrieval.progress import Report
 from fieldscope.service.doctor.asker import Asker
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.form import check_form
 from fieldscope.service.doctor.images import Drawn
+from fieldscope.service.doctor.joint import check_joint
 from fieldscope.service.doctor.lineup import check_lineup, skip_lineup
 from fieldscope.service.doctor.logprobs import grant, judge_logprobs, judge_top_logprobs
 from fieldscope.service.doctor.modes import check_modes
@@ -23,6 +25,7 @@ from fieldscope.service.doctor.sight import choose_probe, is_seen, judge_sight
 from fieldscope.service.doctor.spelling import judge_spellings
 from fieldscope.service.doctor.steadiness import NAME as REPEATS
 from fieldscope.service.doctor.steadiness import check_company, check_repeats
+from fieldscope.service.doctor.strategy_prompts import check_strategy
 from fieldscope.service.doctor.structure import check_structure
 from fieldscope.service.doctor.subject import Check, Subject
 from fieldscope.service.doctor.throughput import check_throughput
@@ -50,8 +53,9 @@ class Examination:
         return all(finding.state != "fail" for finding in self.findings)
 
 
-async def examine(settings: Settings, report: Report) -> Examination:
-    """Examine the model of these settings without the response cache.
+async def examine(settings: Settings, report: Report, strategy: Strategy | None = None) -> Examination:
+    """Examine the model of these settings without the response cache, and then every prompt of a strategy, asked as it
+    asks and of the model that has its role.
 
     A server is asked about plain shapes, and about FieldNotes' animals if it fails on shapes; the bundled LMM knows
     only the animals. Raises `ConfigError` if no model is configured.
@@ -70,13 +74,17 @@ async def examine(settings: Settings, report: Report) -> Examination:
             if not answers:
                 break
             report(number, len(CHECKS))
-        return Examination(
-            lmm.identity,
-            subject.probe.name if answers else None,
-            tuple(subject.findings.values()),
-            subject.asker.calls,
-            time.perf_counter() - started,
-        )
+        identity = lmm.identity
+    prompts, calls = (
+        await check_strategy(settings, strategy, subject.probe, report) if strategy and answers else ([], 0)
+    )
+    return Examination(
+        identity,
+        subject.probe.name if answers else None,
+        (*subject.findings.values(), *prompts),
+        subject.asker.calls + calls,
+        time.perf_counter() - started,
+    )
 
 
 async def _server(subject: Subject) -> Sequence[Finding]:
@@ -114,12 +122,16 @@ async def _structure(subject: Subject) -> Sequence[Finding]:
     return [await check_structure(subject.asker, subject.probe, *subject.accepted_images)]
 
 
-async def _modes(subject: Subject) -> Sequence[Finding]:
-    return [await check_modes(subject.asker, subject.probe, *subject.accepted_images)]
+async def _joint(subject: Subject) -> Sequence[Finding]:
+    return [await check_joint(subject.asker, subject.probe, *subject.accepted_images)]
 
 
 async def _parameters(subject: Subject) -> Sequence[Finding]:
     return [check_parameters(subject.asker)]
+
+
+async def _modes(subject: Subject) -> Sequence[Finding]:
+    return [await check_modes(subject.asker, subject.probe, *subject.accepted_images)]
 
 
 async def _repeats(subject: Subject) -> Sequence[Finding]:
@@ -147,6 +159,7 @@ CHECKS: tuple[Check, ...] = (
     _lineup,
     _structure,
     _modes,
+    _joint,
     _parameters,
     _repeats,
     _company,

@@ -36,7 +36,7 @@ def find_calibration(model: ModelIdentity | None, strategy: Strategy, encoder: s
     for files in _files():
         fitting = [fit for file in files for fit in load_calibrations(file) if fit.fits(key)]
         if fitting:
-            return min(fitting, key=lambda fit: _distance(fit, key))
+            return min(fitting, key=lambda fit: (bool(key.joint) > fit.knows_joint, _distance(fit, key)))
     return None
 
 

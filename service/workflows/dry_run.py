@@ -1,4 +1,4 @@
-"""What a command would ask and what that would cost, without loading or asking a model."""
+"""What a command would ask and what that would cost, without loading a model. A server measures one picture."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldscope.core.errors import ConfigError
+from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.eval.prices import Price, load_price
 from fieldscope.service.wiring.benchmarks import NAMES, open_workload
 from fieldscope.service.wiring.bundled import bundled_measure
@@ -16,6 +16,7 @@ from fieldscope.service.wiring.feedback import note
 from fieldscope.service.wiring.models import is_lmm_of
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.evaluate import Contest, EvaluationPlan
+from fieldscope.service.workflows.token_measure import TokenMeasure, measured_tokens, tokens_by_rule
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import Query
     from fieldscope.eval.tuning.estimate import Estimate
+
+_CALIBRATED = "the model's calibration, which has measured each stage"
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,14 @@ class Task:
 @dataclass(frozen=True)
 class Outlook:
     """One strategy's estimate, with the `prices` of its stages' models, in one `currency`, where they are known.
-    `models` are the names of the models by stage, where there are several."""
+    `models` are the names of the models by stage, where there are several. `tokens_by` says what the tokens rest on."""
 
     strategy: str
     estimate: Estimate
     currency: str | None
     prices: Mapping[str, Price]
     models: Mapping[str, str]
+    tokens_by: str
 
     @property
     def amount(self) -> float | None:
@@ -56,13 +60,17 @@ class Outlook:
         return sum(self.prices[name].of(stage.prompt_tokens, stage.completion_tokens) for name, stage in stages)
 
 
-def preview(plan: EvaluationPlan, contests: Sequence[Contest], price_file: Path | None = None) -> list[Outlook]:
+def preview(
+    plan: EvaluationPlan, contests: Sequence[Contest], price_file: Path | None = None, probe: bool = True
+) -> list[Outlook]:
     """An estimate for each strategy of an evaluation. Raises what `task_of` and `outlooks` raise."""
     task = task_of(plan, contests[0].settings)
     return [
         outlook
         for contest in contests
-        for outlook in outlooks(task, contest.strategies, contest.settings, price_file, plan.budget, plan.run_budget)
+        for outlook in outlooks(
+            task, contest.strategies, contest.settings, price_file, plan.budget, plan.run_budget, probe
+        )
     ]
 
 
@@ -99,11 +107,13 @@ def outlooks(
     price_file: Path | None = None,
     budget: Budget | None = None,
     run_budget: Budget | None = None,
+    probe: bool = True,
 ) -> list[Outlook]:
-    """An estimate for each strategy. Raises `ConfigError` where the price file can't be used."""
+    """An estimate for each strategy. Where no calibration has measured the settings' model, its server is asked one
+    question about one picture, unless `probe` is false. Raises `ConfigError` where the price file can't be used."""
     from fieldscope.agent.calibration import UNCALIBRATED
     from fieldscope.agent.roles import ROLES
-    from fieldscope.eval.tuning.estimate import estimate, rule_of_thumb
+    from fieldscope.eval.tuning.estimate import estimate
 
     names = settings.names(ROLES)
     asked = {role for strategy in strategies for role in strategy.roles(_composed(task))}
@@ -112,14 +122,13 @@ def outlooks(
     currencies = {price.currency for price in prices.values()}
     if len(currencies) > 1:
         raise ConfigError(f"{price_file}: the models' prices are in several currencies; give them in one")
-    measure = bundled_measure() if all(not settings.of(role).lmm_url for role in asked) else None
+    verifier = settings.of("verifier")  # which is asked most
     calibrations = [_calibration(strategy, settings) for strategy in strategies]
     fitted = list(zip(strategies, calibrations, strict=True))
-    if measure is None and any(strategy.prompts and calibration is None for strategy, calibration in fitted):
-        note(
-            "No calibration has measured this model, so the tokens are estimated by a rule of thumb. Run "
-            "`fieldscope calibrate` to measure them."
-        )
+    unmeasured = any(strategy.prompts and calibration is None for strategy, calibration in fitted)
+    tokens = _token_measure(verifier, probe and unmeasured)
+    if unmeasured and verifier.lmm_url:
+        note(f"Tokens are estimated by {tokens.source}. `fieldscope calibrate` measures those of each stage.")
     return [
         Outlook(
             strategy.name,
@@ -128,7 +137,7 @@ def outlooks(
                 task.candidates,
                 strategy,
                 calibration or UNCALIBRATED,
-                measure=measure or rule_of_thumb,
+                measure=tokens.measure,
                 given=task.given,
                 budget=budget,
                 run_budget=run_budget,
@@ -136,6 +145,7 @@ def outlooks(
             next(iter(currencies), None),
             {stage: prices[name] for stage, name in _by_stage(strategy, names).items() if name in prices},
             _by_stage(strategy, names) if len({names[role] for role in asked}) > 1 else {},
+            _CALIBRATED if calibration else tokens.source,
         )
         for strategy, calibration in fitted
     ]
@@ -150,6 +160,18 @@ def _by_stage(strategy: Strategy, names: Mapping[Role, str]) -> dict[str, str]:
     return {stage: names[role] for stage, role in strategy.roles_by_call.items()}
 
 
+def _token_measure(settings: Settings, probe: bool) -> TokenMeasure:
+    """What the tokens of calls that no calibration has measured rest on."""
+    if settings.lmm_url is None and (counted := bundled_measure()):
+        return TokenMeasure(counted, "the bundled model's tokenizer")
+    if probe and settings.asks_server:
+        try:
+            return measured_tokens(settings)
+        except LMMError as error:
+            note(f"The server did not measure a picture ({error}).")
+    return tokens_by_rule(settings)
+
+
 def payload(outlooks: Sequence[Outlook]) -> dict[str, Any]:
     """The outlooks as one JSON-able object; `amount` is there where prices are known."""
     return {
@@ -157,6 +179,7 @@ def payload(outlooks: Sequence[Outlook]) -> dict[str, Any]:
         "runs": [
             {
                 "strategy": outlook.strategy,
+                "tokens_by": outlook.tokens_by,
                 "bound": outlook.estimate.bound,
                 "calls": outlook.estimate.calls,
                 "prompt_tokens": outlook.estimate.prompt_tokens,

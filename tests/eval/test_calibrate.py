@@ -29,7 +29,14 @@ from fieldscope.eval.tuning.calibrate import (
     require_selection_split,
     verification,
 )
-from fieldscope.eval.tuning.fitting import Compared, VerdictFit, fit_comparison_weight, fit_spread, fit_verdicts
+from fieldscope.eval.tuning.fitting import (
+    Compared,
+    VerdictFit,
+    fit_comparison_weight,
+    fit_joint,
+    fit_spread,
+    fit_verdicts,
+)
 from fieldscope.eval.types import Benchmark
 from fieldscope.retrieval.collection import FilesCollection
 
@@ -224,6 +231,45 @@ def test_comparisons_pay_where_verdicts_leave_the_order_open() -> None:
         found = calibrate(bench("dev", *queries), {q: judged_result(q, p, asked) for q in queries}, KEY)
         assert (found.comparison_weight > 0) == pays
         assert found.consistency == (1 if asked else None)
+
+
+def test_a_fit_of_joint_answers_finds_how_sure_they_are_beside_single_ones() -> None:
+    chance = np.random.default_rng(5)
+    prior, verdicts, whole = chance.normal(size=6000), chance.normal(1.0, 2.0, (6000, 3)), chance.normal(0.0, 3.0, 6000)
+    relevant = chance.random(6000) < 1 / (1 + np.exp(-TRUTH.log_odds(prior, verdicts, whole)))
+    joint = fit_joint(TRUTH, prior, 3.0 * verdicts, whole / 1.5, relevant)
+    assert joint.temperature == pytest.approx(3.0, rel=0.2)
+    assert joint.whole_weight == pytest.approx(1.5, rel=0.25)
+
+
+def with_joint(result: RerankResult, p: dict[str, float]) -> RerankResult:
+    """The same images, asked about together as well."""
+    joint = tuple(
+        Verdict(predicate="p1", image_id=i, state="answered", p_yes=v, p_expected=v, joint=True) for i, v in p.items()
+    )
+    return result.model_copy(update={"verdicts": (*joint, *result.verdicts)})
+
+
+def test_what_joint_answers_cost_is_measured_against_single_ones() -> None:
+    p = {"a": 0.2, "b": 0.9, "c": 0.1, "d": 0.8}
+    queries = [f"q{n}" for n in range(30)]
+    alone = {q: judged_result(q, p) for q in queries}
+    single = calibrate(bench("validation", *queries), alone, KEY)
+    assert single.joint_loss is None and not single.joint_pays
+    for said, loss in ((p, 0.0), ({"a": 0.9, "b": 0.2, "c": 0.8, "d": 0.1}, 0.5)):
+        both = calibrate(bench("validation", *queries), {q: with_joint(alone[q], said) for q in queries}, KEY)
+        assert both.temperature == single.temperature  # joint answers change nothing for single questions
+        assert (both.joint_loss or 0.0) == pytest.approx(loss, abs=0.1) and both.joint_pays == (loss == 0.0)
+
+
+def test_a_strategy_with_joint_questions_finds_the_fit_that_measured_them() -> None:
+    joint, predicates = load_strategy("joint"), load_strategy("predicates")
+    measured = Calibration(key=calibration_key("m", joint, None), joint_loss=0.0)
+    plain = Calibration(key=calibration_key("m", predicates, None))
+    assert measured.fits(calibration_key("m", predicates, None)) and plain.fits(calibration_key("m", joint, None))
+    assert not plain.joint_pays
+    checked = verification(joint)
+    assert checked.verify and checked.verify.joint and checked.verify.joint.agreement == 1.0
 
 
 def test_what_was_not_answered_is_left_out() -> None:

@@ -76,6 +76,12 @@ def _table(fit: Calibration) -> Table:
             "bias for the first image": f"{fit.position_bias:+.3f}",
             "weight of a comparison": f"{fit.comparison_weight:.3f}",
         }
+    if fit.joint_loss is not None:
+        rows |= {
+            "temperature of joint answers": f"{fit.joint_temperature:.3f}",
+            "weight of the whole query in them": f"{fit.joint_whole_weight:.3f}",
+            "points of mAP that joint answers cost": f"{100 * fit.joint_loss:+.2f}",
+        }
     title = f"fitted on {fit.benchmark} ({fit.split}), {fit.queries:,} queries"
     table = new_table("", "", texts=2, title=title, header=False)
     for name, value in rows.items():

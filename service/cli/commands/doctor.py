@@ -23,21 +23,28 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red", "unknown": "cya
 
 
 @click.command()
+@click.option("--strategy", "name", metavar="NAME|FILE", help="Also send every prompt of this strategy, as it asks.")
 @json_option
 @server_options
 @click.pass_context
-def doctor(context: click.Context, as_json: bool, settings: Settings) -> None:
+def doctor(context: click.Context, name: str | None, as_json: bool, settings: Settings) -> None:
     """Check a model with known images, and find what would silently ruin rankings.
 
     Asks a few hundred short questions about images of its own, without the response cache: does the model see the
     image, how many log-probabilities does it return, does it follow schemas, does it take several images, are its
     answers the same when repeated and under load, and how fast is it. Without --lmm the bundled LMM is checked. Exits
     with 1 if a check fails.
+
+    With --strategy, and perhaps --prompts, the very configuration of a run is checked: each of the strategy's prompts
+    is sent as its stage sends it, to the model that has its role, and the answer is read as the stage reads it.
     """
     from fieldscope.service.doctor.examine import examine
+    from fieldscope.service.wiring.prompts import prompts_for
+    from fieldscope.service.workflows.evaluate import load_strategies
 
+    strategy = load_strategies([name], prompts_for(settings))[0] if name else None
     with progress("checks") as report:
-        examination = interruptible(examine(settings, report), "a check starts from the beginning next time")
+        examination = interruptible(examine(settings, report, strategy), "a check starts from the beginning next time")
     if as_json:
         model = {"lmm": settings.lmm_url, "model": settings.model}
         show_json({**model, "healthy": examination.healthy, **asdict(examination)})

@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.server.settings import FILE, ServerSettings, is_loopback, read_settings
+from fieldscope.service.server.settings import FILE, GROUPS, ServerSettings, is_loopback, read_settings
 
 
 class Run(Protocol):
@@ -159,7 +159,7 @@ def test_every_setting_is_printed_with_where_it_came_from(run: Run, monkeypatch:
     assert settings["cache_mode"] == {"value": "off", "from": "--cache"}
     assert settings["host"] == {"value": "127.0.0.1", "from": "default"}
     assert settings["api_key"] == {"value": "********", "from": "FIELDSCOPE_API_KEY"}
-    names = {name for name in ServerSettings.model_fields if name not in ("limits", "roles")}
+    names = {name for name in ServerSettings.model_fields if name not in (*GROUPS, "roles")}
     assert names <= set(settings) and settings["keys"]["value"].endswith("keys.json")
 
 

@@ -2,7 +2,7 @@
 
 A deviation is `unknown` where every question has to end as an unknown verdict with these words, and None where the
 ranking has to be the truthful server's. `doctor` is the finding that names it, and its words; None where it leaves
-nothing to be found.
+nothing to be found. A `harmless` one is named in a finding that is ok.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Deviation:
     doctor: tuple[str, str] | None = None
     models: Any = None
     max_tokens: int = 1
+    harmless: bool = False
 
 
 def tops(change: Callable[[Top], Top | None]) -> Change:
@@ -264,7 +265,9 @@ DEVIATIONS: dict[str, Deviation] = {
     "half-words": Deviation(halves, "in pieces: '[YN]'", ("yes/no spellings", "in pieces")),
     "half-words that are finished": Deviation(halves, None, ("yes/no spellings", "in pieces"), max_tokens=4),
     # Parameters that are refused
-    "max_completion_tokens": Deviation(COMPLETION_TOKENS, None, (PARAMETERS, "sent as max_completion_tokens")),
+    "max_completion_tokens": Deviation(
+        COMPLETION_TOKENS, None, (PARAMETERS, "sent as max_completion_tokens"), harmless=True
+    ),
     "no temperature": Deviation(NO_TEMPERATURE, None, (PARAMETERS, "temperature is not sent .Unsupported value")),
     "no seed": Deviation(NO_SEED, None, (PARAMETERS, "seed is not sent .body.seed")),
     "no seed, says Google": Deviation(
@@ -305,6 +308,7 @@ DEVIATIONS: dict[str, Deviation] = {
         ),
         None,
         (PARAMETERS, "at least 16 output tokens"),
+        harmless=True,
     ),
     "no log-probabilities, forbidden": Deviation(
         refusing("logprobs", NO_LOGPROBS, 403), f"not allowed to request.*{SAMPLES}", (LOGPROBS, "not allowed to req")
@@ -315,7 +319,7 @@ DEVIATIONS: dict[str, Deviation] = {
     "no log-probabilities, says Google": Deviation(
         refusing("logprobs", google_error("Logprobs is not enabled for models/gemini-2.5-pro")),
         f"not enabled.*{SAMPLES}",
-        (PARAMETERS, "no log-probabilities are requested"),
+        (LOGPROBS, "not enabled"),
     ),
     "a reasoning model of OpenAI's, with log-probabilities": Deviation(
         all_of(COMPLETION_TOKENS, NO_TEMPERATURE, NO_SEED, NO_SCHEMA, AT_MOST_5),
