@@ -68,6 +68,7 @@ class Oracle(ScriptedLMM):
             "ask_joint": _joint,
             "match_yes_no": lambda shown, query: _sure(_matches(shown[0], wanted(query))),
             "match_true_false": lambda shown, query: _sure(_matches(shown[0], wanted(query))),
+            "reason_yes_no": lambda shown, query: _sure(_matches(shown[0], wanted(query))),
             "evaluate_reference": lambda shown, query: _sure(_matches(shown[1], _changed(shown[0], query))),
             "compare_pair": lambda shown, query: _best(shown, wanted(query)),
             "compare_set": lambda shown, query: _best(shown, wanted(query)),
@@ -81,6 +82,8 @@ class Oracle(ScriptedLMM):
         question = request.messages[-1].content[-1]
         assert isinstance(question, TextPart), "the question comes last"
         for (_, name), pattern in self._patterns.items():
+            if name not in self._answers or name == ("explain" if request.top_logprobs else "reason_yes_no"):
+                continue  # these two are worded alike
             if asked := pattern.fullmatch(question.text):
                 shown = [self._shows[image.sha256] for image in request.images]
                 return self._answers[name](shown, **asked.groupdict())
