@@ -116,9 +116,9 @@ class Telemetry:
         self._provider = provider
         self._tracer = provider.get_tracer(NAME)
         self.model = model_text(joined(settings.models.names(ROLES))) or ""
-        self._call_attributes = {
-            chosen.model or "bundled": _call_attributes(chosen) for chosen in settings.models.by_model(ROLES)
-        }
+        models = settings.models.by_model(ROLES)
+        self._call_attributes = {chosen.model or "bundled": _call_attributes(chosen) for chosen in models}
+        self._only = next(iter(self._call_attributes)) if len(self._call_attributes) == 1 else None
 
     async def __aenter__(self) -> Telemetry:
         return self
@@ -168,7 +168,7 @@ class Telemetry:
     def asking(self, request: LMMRequest, model: str) -> Iterator[Callable[[LMMResponse], None]]:
         from opentelemetry.trace import SpanKind
 
-        name = model_name(model)
+        name = self._only or model_name(model)
         attributes = {
             **(self._call_attributes.get(name) or {"gen_ai.operation.name": "chat", "gen_ai.request.model": name}),
             "gen_ai.output.type": "text" if request.json_schema is None else "json",
