@@ -23,7 +23,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_every_shipped_strategy_loads_under_its_file_name() -> None:
     assert set(list_strategies()) == {
-        "agent", "clip", "imagescope", "joint", "pairwise", "predicates", "setwise", "true-false", "yes-no",
+        "agent", "clip", "imagescope", "joint", "pairwise", "predicates", "reasoned", "setwise", "true-false", "yes-no",
         "yes-no-fused",
     }  # fmt: skip
     for name in list_strategies():
