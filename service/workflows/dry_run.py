@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.eval.prices import Price, load_price
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fieldscope.core.types import Query
     from fieldscope.eval.tuning.estimate import Estimate
 
+Named = TypeVar("Named")
 _CALIBRATED = "the model's calibration, which has measured each stage"
 
 
@@ -122,13 +123,14 @@ def outlooks(
     currencies = {price.currency for price in prices.values()}
     if len(currencies) > 1:
         raise ConfigError(f"{price_file}: the models' prices are in several currencies; give them in one")
-    verifier = settings.of("verifier")  # which is asked most
     calibrations = [_calibration(strategy, settings) for strategy in strategies]
     fitted = list(zip(strategies, calibrations, strict=True))
     unmeasured = any(strategy.prompts and calibration is None for strategy, calibration in fitted)
-    tokens = _token_measure(verifier, probe and unmeasured)
-    if unmeasured and verifier.lmm_url:
-        note(f"Tokens are estimated by {tokens.source}. `fieldscope calibrate` measures those of each stage.")
+    measures = _token_measures(settings, asked, probe and unmeasured)
+    sources = dict.fromkeys(measure.source for measure in measures.values())
+    source = "; ".join(sources) or "no model, since none is asked"
+    if unmeasured and any(settings.of(role).lmm_url for role in asked):
+        note(f"Tokens are estimated by {source}. `fieldscope calibrate` measures those of each stage.")
     return [
         Outlook(
             strategy.name,
@@ -137,7 +139,7 @@ def outlooks(
                 task.candidates,
                 strategy,
                 calibration or UNCALIBRATED,
-                measure=tokens.measure,
+                measures={stage: each.measure for stage, each in _by_stage(strategy, measures).items()},
                 given=task.given,
                 budget=budget,
                 run_budget=run_budget,
@@ -145,23 +147,22 @@ def outlooks(
             next(iter(currencies), None),
             {stage: prices[name] for stage, name in _by_stage(strategy, names).items() if name in prices},
             _by_stage(strategy, names) if len({names[role] for role in asked}) > 1 else {},
-            _CALIBRATED if calibration else tokens.source,
+            _CALIBRATED if calibration else source,
         )
         for strategy, calibration in fitted
     ]
 
 
-def _composed(task: Task) -> bool:
-    return any(query.reference_image is not None for query in task.queries)
-
-
-def _by_stage(strategy: Strategy, names: Mapping[Role, str]) -> dict[str, str]:
-    """The name of the model that each stage asks."""
-    return {stage: names[role] for stage, role in strategy.roles_by_call.items()}
+def _token_measures(settings: Settings, roles: Collection[Role], probe: bool) -> dict[Role, TokenMeasure]:
+    """What the tokens of calls that no calibration has measured rest on, by the role that is asked."""
+    measures: dict[Role, TokenMeasure] = {}
+    for chosen, having in settings.by_model(roles).items():
+        shown = any(role != "reasoner" for role in having)  # which reads no images
+        measures |= dict.fromkeys(having, _token_measure(chosen, probe and shown))
+    return measures
 
 
 def _token_measure(settings: Settings, probe: bool) -> TokenMeasure:
-    """What the tokens of calls that no calibration has measured rest on."""
     if settings.lmm_url is None and (counted := bundled_measure()):
         return TokenMeasure(counted, "the bundled model's tokenizer")
     if probe and settings.asks_server:
@@ -170,6 +171,15 @@ def _token_measure(settings: Settings, probe: bool) -> TokenMeasure:
         except LMMError as error:
             note(f"The server did not measure a picture ({error}).")
     return tokens_by_rule(settings)
+
+
+def _composed(task: Task) -> bool:
+    return any(query.reference_image is not None for query in task.queries)
+
+
+def _by_stage(strategy: Strategy, names: Mapping[Role, Named]) -> dict[str, Named]:
+    """What is known of the role that each stage asks, such as the name of its model."""
+    return {stage: names[role] for stage, role in strategy.roles_by_call.items() if role in names}
 
 
 def payload(outlooks: Sequence[Outlook]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from fieldscope.service.wiring.prompts import check_wordings, prompts_for
 from fieldscope.service.wiring.roles import open_lmms, probe_servers, require_servers
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
+from fieldscope.service.workflows.picture_context import require_pictures_fit
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
@@ -145,8 +146,14 @@ def check_evaluation(
     if plan.selection is not None:
         workload = selected(workload, plan.selection)
     benchmark = workload.benchmark
+    queries = benchmark.queries[: plan.limit]
     for contest, context in zip(contests, contexts, strict=True):
-        require_context(contest.strategies, benchmark.queries[: plan.limit], context)
+        require_context(contest.strategies, queries, context)
+        if context and workload.has_images:
+            fitting = require_pictures_fit(
+                contest.settings, contest.strategies, queries, context, benchmark.images, _first_images(workload)
+            )
+            asyncio.run(fitting)
     checked = tuple(replace(contest, flags=_flags_of(workload, contest, plan.limit)) for contest in contests)
     suffix = plan.selection.suffix if plan.selection else ""
     out = plan.out or RUNS / f"{benchmark.name}-{benchmark.split}{suffix}"
@@ -154,6 +161,13 @@ def check_evaluation(
     for flag in opened.flags:
         warn(flag)
     return opened
+
+
+def _first_images(workload: Workload) -> Sequence[str]:
+    """The ids of images that will be asked about, where they are known before the run."""
+    benchmark = workload.benchmark
+    candidates = benchmark.candidates(benchmark.queries[0].id) if benchmark.queries else None
+    return workload.found if candidates is None else [candidate.image_id for candidate in candidates]
 
 
 def run_opened(opened: OpenEvaluation) -> EvaluatedRuns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -86,13 +86,23 @@ class Models:
         that does not answer."""
         return await probe_servers(self.settings, [role for role in strategy.roles() if self.given(role) is None])
 
-    async def require_context(self, strategy: Strategy, query: Query) -> None:
-        """Raise, before any work, `LMMError` for a server that does not answer, and `ContextLengthError` for a query
-        that does not fit into its model's context."""
+    async def require_context(self, strategy: Strategy, query: Query) -> Mapping[Role, int]:
+        """The known contexts. Raises, before any work, `LMMError` for a server that does not answer, and
+        `ContextLengthError` for a query that does not fit into its model's context."""
         from fieldscope.eval.tuning.estimate import require_context
 
-        if strategy.prompts:
-            require_context([strategy], [query], await self.contexts(strategy))
+        contexts = await self.contexts(strategy) if strategy.prompts else {}
+        require_context([strategy], [query], contexts)
+        return contexts
+
+    async def require_pictures(
+        self, strategy: Strategy, query: Query, contexts: Mapping[Role, int], images: ImageSource, ids: Iterable[str]
+    ) -> None:
+        """Raise `ContextLengthError` where a model's context is too small for as many of the images as the strategy
+        shows at once. Its server may be asked once."""
+        from fieldscope.service.workflows.picture_context import require_pictures_fit
+
+        await require_pictures_fit(self.settings, [strategy], [query], contexts, images, ids)
 
     def require_words(self, strategy: Strategy, query: Query, *, searching: bool = False) -> None:
         """Raise `VocabularyError` for words that a bundled model would have to read and does not know. Without a
@@ -166,6 +176,11 @@ class KeptModels(Models):
             if self._contexts is None:
                 self._contexts = await super().contexts(strategy)
             return self._contexts
+
+    async def require_pictures(
+        self, strategy: Strategy, query: Query, contexts: Mapping[Role, int], images: ImageSource, ids: Iterable[str]
+    ) -> None:
+        """Nothing: a call for each query would cost more than the first request that does not fit."""
 
     async def aclose(self) -> None:
         """Let go of the models and the cache. Calls after this raise `ConfigError`."""

@@ -39,7 +39,8 @@ async def rerank_query(
     from fieldscope.agent.resources import Resources
 
     models.require_words(strategy, query)
-    await models.require_context(strategy, query)
+    contexts = await models.require_context(strategy, query)
+    await models.require_pictures(strategy, query, contexts, chosen.images, chosen.images.ids())
     bundled = models.bundled_judge(strategy)
     flags = await foreign_flags(chosen.images, chosen.images.ids()) if bundled else ()
     prior = bundled or not models.bundled_clip or await asyncio.to_thread(_bundled_clip_knows, query.text, chosen)

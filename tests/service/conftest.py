@@ -176,7 +176,7 @@ Answer = tuple[int, str]
 
 def redness(body: dict[str, Any]) -> Answer:
     """A chat completion that says yes to red pictures, with log-probabilities."""
-    url = next(part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url")
+    url = next(part["image_url"]["url"] for part in body["messages"][-1]["content"] if part["type"] == "image_url")
     with PILImage.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
         red, _, blue = ImageStat.Stat(image).mean
     likely, other = ("Yes", "No") if red > blue else ("No", "Yes")
