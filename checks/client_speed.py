@@ -81,22 +81,28 @@ class Spent:
 
 @dataclass
 class Recorder:
-    """The client, and for each image the (prompt, cached) tokens of its calls; both in the order of the answers."""
+    """The client, with its calls about images, the (prompt, cached) tokens of each image's calls in the order of their
+    answers, and when the first call began and the last one ended. Thinking before it is no part of the comparison."""
 
     lmm: OpenAILMM
     tokens: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     requests: list[LMMRequest] = field(default_factory=list)
+    began: float = 0.0
+    ended: float = 0.0
 
     @property
     def identity(self) -> str:
         return self.lmm.identity
 
     async def generate(self, request: LMMRequest) -> LMMResponse:
+        if request.images and not self.began:
+            self.began = time.perf_counter()
         response, body = await self.lmm.exchange(request)
         if request.images:
             cached = read_cached_tokens(body) or 0
             self.tokens[request.images[0].sha256].append((response.usage.prompt_tokens, cached))
-        self.requests.append(request)
+            self.requests.append(request)
+            self.ended = time.perf_counter()
         return response
 
     async def aclose(self) -> None:
@@ -212,17 +218,18 @@ def with_fast_server(folder: Path, images: int, queries: Sequence[Query], concur
 
 
 def with_vllm(folder: Path, images: int, queries: Sequence[Query], concurrency: int) -> dict[str, float]:
-    """The ratios that need a real server. Agent and loop take turns, each with images that the server has not seen."""
+    """The ratios that need a real server. Agent and loop take turns, each with images that the server has not seen, and
+    with one query's calls about them."""
     rates: dict[str, list[float]] = {"agent": [], "loop": []}
     reused = followers = 0
     with serving(MODELS / "lmm", folder / "vllm.log") as server:
         shown = photographs(folder / "warm-up", 9000, images)
-        recorder, _ = asyncio.run(_time_agent(server, shown, queries, concurrency))
+        recorder, _ = asyncio.run(_time_agent(server, shown, queries[:1], concurrency))
         for number in range(_ROUNDS):
             for kind in ("agent", "loop") if number % 2 else ("loop", "agent"):
                 collection = photographs(folder / f"{kind}{number}", 3000 * (kind == "loop") + 100 * number, images)
                 if kind == "agent":
-                    asked, rate = asyncio.run(_time_agent(server, collection, queries, concurrency))
+                    asked, rate = asyncio.run(_time_agent(server, collection, queries[:1], concurrency))
                     whole, of = _reuse(asked)
                     reused, followers = reused + whole, followers + of
                     print(f"vLLM: {whole} of {of} followers reuse every whole block of their image")
@@ -245,9 +252,8 @@ async def _time_agent(
 ) -> tuple[Recorder, float]:
     lmm = OpenAILMM(server.url, server.model, images, max_concurrency=concurrency, timeout=600.0)
     await lmm.identify()
-    began = time.perf_counter()
     recorder = await ask_agent(lmm, images, queries, concurrency)
-    rate = len(recorder.requests) / (time.perf_counter() - began)
+    rate = len(recorder.requests) / (recorder.ended - recorder.began)
     await lmm.aclose()
     return recorder, rate
 

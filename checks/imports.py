@@ -57,7 +57,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "open_clip": ("retrieval/clip.py", _TRAINING),
     "transformers": (*_LOCAL_MODEL, "fieldnotes/vocabulary.py", _TRAINING),
     "faiss": ("retrieval/faiss_index.py",),
-    "openai": ("agent/lmm/openai.py",),
+    "openai": ("agent/lmm/connection.py",),
     "datasets": ("eval/benchmarks/inquire_hub.py",),
     "ray": (),
     "click": ("service/cli/*.py",),

@@ -67,6 +67,8 @@ def evaluate(run: Run, earlier: Path) -> Evaluate:
             model,
             "--prompts",
             "fieldnotes",
+            "--image-format",  # as images were sent then
+            "png",
             "--out",
             out,
         )

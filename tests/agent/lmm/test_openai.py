@@ -16,7 +16,8 @@ from openai.types.chat import ChatCompletion
 from PIL import Image
 
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
-from fieldscope.agent.lmm.openai import LONGEST_WAIT, OpenAILMM, lmm_error
+from fieldscope.agent.lmm.connection import lmm_error
+from fieldscope.agent.lmm.openai import LONGEST_WAIT, OpenAILMM
 from fieldscope.agent.lmm.yes_no import p_yes
 from fieldscope.core.errors import (
     BrokenImageError,
