@@ -16,8 +16,8 @@ from fieldscope.service.wiring.settings import Settings
 NAME = "context"
 _QUERY = Query(id="doctor", text="a red circle and a blue square", reference_image="picture")
 _CHANGE = (
-    "serve with a larger context (vLLM: --max-model-len), scale images further down (--max-side), or show fewer at once "
-    "(compare.mode: pair)"
+    "serve with a larger context (vLLM: --max-model-len), scale images further down (--max-side), or show fewer at "
+    "once (compare.mode: pair)"
 )
 
 

@@ -13,7 +13,7 @@ from tests.service.conftest import Answer, Run, Server
 
 def counting(body: dict[str, Any]) -> Answer:
     """300 tokens a picture, and one for four characters."""
-    pictures = str(body["messages"]).count("image_url'")
+    pictures = str(body["messages"]).count("'type': 'image_url'")
     words = sum(len(part.get("text", "")) for message in body["messages"] for part in message["content"])
     message = {"role": "assistant", "content": "Yes"}
     usage = {"prompt_tokens": 300 * pictures + words // 4, "completion_tokens": 1}

@@ -26,7 +26,7 @@ def counting(server: Server, context: int, limit: int | None = None) -> None:
     server.models = 200, json.dumps({"data": [{"id": "vl", "max_model_len": context}]})
 
     def answer(body: dict[str, Any]) -> Answer:
-        pictures = str(body["messages"]).count("image_url'")
+        pictures = str(body["messages"]).count("'type': 'image_url'")
         if limit is not None and pictures > limit:
             return 400, json.dumps({"error": {"message": f"This model's maximum context length is {context} tokens."}})
         logprobs = {"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": [
