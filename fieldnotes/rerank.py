@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from PIL import Image
 from fieldscope.core.files import replacing
 from fieldscope.core.paths import cache_folder
 from fieldscope.fieldnotes.collection import ensure_pictures, read_split
-from fieldscope.fieldnotes.queries import BenchmarkQuery
 from fieldscope.fieldnotes.scene import SPECIES, Scene
 from fieldscope.retrieval.encoder import Encoder, QueryInputs, Vectors
 from fieldscope.retrieval.progress import Report
@@ -70,13 +70,27 @@ def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) ->
         if progress is not None:
             progress(encoded, len(ids))
     matrix = np.concatenate(vectors)
+
+    @cache  # most images are candidates of several queries
+    def columns(image_id: str) -> dict[str, object]:
+        return _image_columns(image_id, data.scenes[image_id], files[image_id])
+
     options = {"compression": {"image.bytes": "none"}, "use_dictionary": False}
     with replacing(path) as partial, pq.ParquetWriter(partial, SCHEMA, **options) as writer:
         for query in data.queries:
             scores = matrix @ encoder.encode_query(QueryInputs(query.text))
             best = np.argsort(-scores, kind="stable")[:TOP]
             rows = [
-                _row(query, ids[i], data.scenes[ids[i]], float(scores[i]), files, data.relevant) for i in best.tolist()
+                {
+                    **columns(ids[i]),
+                    "query": query.text,
+                    "relevant": int(ids[i] in data.relevant[query.id]),
+                    "clip_score": float(scores[i]),
+                    "supercategory": query.supercategory,
+                    "category": query.category,
+                    "iconic_group": query.iconic_group,
+                }
+                for i in best.tolist()
             ]
             # In order of id: a reader that trusts the rows' order must not find the ranking there.
             rows.sort(key=lambda row: int(str(row["inat24_image_id"])))
@@ -105,26 +119,14 @@ def _open(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def _row(
-    query: BenchmarkQuery,
-    image_id: str,
-    scene: Scene,
-    score: float,
-    files: Mapping[str, Path],
-    relevant: Mapping[str, frozenset[str]],
-) -> dict[str, object]:
+def _image_columns(image_id: str, scene: Scene, path: Path) -> dict[str, object]:
+    """What a row says of its image, whatever the query."""
     species = SPECIES[scene.groups[0].species]
     place = random.Random(f"place-{scene.key()}")
     return {
-        "image": {"bytes": files[image_id].read_bytes(), "path": files[image_id].name},
-        "query": query.text,
-        "relevant": int(image_id in relevant[query.id]),
-        "clip_score": score,
+        "image": {"bytes": path.read_bytes(), "path": path.name},
         "inat24_image_id": int(image_id),
-        "inat24_file_name": f"fieldnotes/{species.scientific.replace(' ', '_')}/{files[image_id].name}",
-        "supercategory": query.supercategory,
-        "category": query.category,
-        "iconic_group": query.iconic_group,
+        "inat24_file_name": f"fieldnotes/{species.scientific.replace(' ', '_')}/{path.name}",
         "inat24_species_id": list(SPECIES).index(species.name),
         "inat24_species_name": species.scientific,
         "latitude": round(place.uniform(-60, 70), 4),

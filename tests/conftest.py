@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import ssl
 from collections.abc import Iterator
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import mkdtemp
@@ -47,6 +49,14 @@ def _guard(address: Any) -> None:
     # Unix sockets have a path for an address; network sockets have a tuple that starts with the host.
     if isinstance(address, tuple) and not is_loopback(str(address[0])):
         raise NetworkBlockedError(f"a test tried to reach {address[0]}; tests use loopback only")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_ssl_context() -> Iterator[None]:
+    """HTTP clients that trust the same file of certificates share what was read of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -128,8 +128,12 @@ class OpenAILMM:
         self._client = openai.AsyncOpenAI(
             base_url=self.url, api_key=self._key or "none", timeout=limits, max_retries=0, http_client=self._http
         )
-        told = {name: value for name, value in self._client.default_headers.items() if isinstance(value, str)}
-        self._headers = told | {"Authorization": f"Bearer {self._client.api_key}", "Content-Type": "application/json"}
+        self._limits = {"timeout": limits.as_dict()}
+        self._headers = {
+            name: value
+            for name, value in self._client.default_headers.items()
+            if isinstance(value, str) and not name.startswith("X-Stainless")  # which tell of the library
+        } | {"Authorization": f"Bearer {self._client.api_key}", "Content-Type": "application/json"}
         self._retrying = AsyncRetrying(
             sleep=sleep,
             retry=retry_if_exception_type(_CAN_PASS),
@@ -312,7 +316,8 @@ class OpenAILMM:
         """The body of the answer. Raises the openai library's errors; the library itself would read and write the JSON
         once more on the way, which takes longer than all the rest of a call."""
         try:
-            response = await self._http.post(url, content=content, headers=self._headers)
+            request = httpx2.Request("POST", url, headers=self._headers, content=content, extensions=self._limits)
+            response = await self._http.send(request)
         except httpx2.TimeoutException as error:
             raise openai.APITimeoutError(error.request) from error
         except httpx2.RequestError as error:

@@ -36,12 +36,14 @@ FORMAT = 1
 
 
 class Named(BaseModel):
-    """A benchmark or a strategy as a manifest names it. A strategy's `prompts` are names with fingerprints."""
+    """A benchmark or a strategy as a manifest names it. A strategy's `prompts` are names with fingerprints, worded by
+    the `prompt_set`, which is None in runs from before there were sets."""
 
     name: str
     split: str = ""
     fingerprint: str = ""
     prompts: dict[str, str] = Field(default_factory=dict)
+    prompt_set: str | None = None
 
 
 class RunSetup(BaseModel):

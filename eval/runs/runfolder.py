@@ -16,6 +16,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +66,9 @@ class FingerprintedStrategy(Fingerprinted, Protocol):
 
     @property
     def prompts(self) -> Sequence[Fingerprinted]: ...
+
+    @property
+    def prompt_set(self) -> str | None: ...
 
     @property
     def roles_by_call(self) -> Mapping[str, Role]: ...
@@ -154,6 +158,9 @@ class RunFolder:
         if own.get("lmm") != wanted.get("lmm") and models_may_be(own.get("lmm"), wanted.get("lmm")):
             # It began before servers were asked to identify their model. From now on it is of this model only.
             own = {**own, "lmm": wanted["lmm"]}
+        if own.get("strategy") == _without_set(wanted.get("strategy")):
+            # It began before prompts lay in sets. The fingerprints say that the wordings are the same.
+            own = {**own, "strategy": wanted["strategy"]}
         if different := sorted(key for key in own.keys() | wanted.keys() if own.get(key) != wanted.get(key)):
             models = f": it asked {_lmm_text(own)}, this is {_lmm_text(wanted)}" if "lmm" in different else ""
             raise ConfigError(
@@ -195,12 +202,18 @@ def _lmm_text(configuration: Mapping[str, Any]) -> str | None:
     return model_text(read_identity(configuration.get("lmm")))
 
 
+def _without_set(strategy: Any) -> Any:
+    """A strategy in a manifest's configuration as earlier versions wrote it."""
+    return {key: value for key, value in (strategy or {}).items() if key != "prompt_set"}
+
+
 def strategy_entry(strategy: FingerprintedStrategy) -> dict[str, Any]:
     """A strategy in the configuration of a manifest."""
     return {
         "name": strategy.name,
         "fingerprint": strategy.fingerprint,
         "prompts": {prompt.name: prompt.fingerprint for prompt in strategy.prompts},
+        **({"prompt_set": strategy.prompt_set} if strategy.prompt_set else {}),
     }
 
 
@@ -240,7 +253,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str]:
+@cache
+def _versions() -> Mapping[str, str]:
     installed = {}
     for name in _LIBRARIES:
         try:

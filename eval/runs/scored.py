@@ -98,15 +98,14 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         unknown=metrics.unknown,
         ended=sum(metrics.ended.values()),
         scored_on_test=run.manifest.scored_on_test,
-        by_role={
-            role: Usage(
-                calls=int(cost.get("calls", 0)),
-                prompt_tokens=int(cost.get("prompt_tokens", 0)),
-                completion_tokens=int(cost.get("completion_tokens", 0)),
-            )
-            for role, cost in metrics.by_role.items()
-        },
+        by_role={role: role_usage(cost) for role, cost in metrics.by_role.items()},
     )
+
+
+def role_usage(cost: Mapping[str, float]) -> Usage:
+    """Calls and tokens of a role, as `metrics.json` has them."""
+    names = ("calls", "prompt_tokens", "completion_tokens")
+    return Usage(*(int(cost.get(name, 0)) for name in names))
 
 
 def require_same_task(runs: Sequence[ScoredRun]) -> None:

@@ -88,6 +88,5 @@ async def _compare_and_fit(
                     comparisons = await ask_groups(state, groups, resources, strategy)
                     results[query.id] = results[query.id].model_copy(update={"comparisons": comparisons})
                     report(done, len(benchmark.queries))
-        return calibrate(
-            benchmark, results, calibration_key(lmms.identity(strategy.roles()) or "", strategy, workload.encoder)
-        )
+        key = calibration_key(lmms.identity(strategy.roles()) or "", strategy, workload.encoder)
+        return calibrate(benchmark, results, key).model_copy(update={"prompt_set": strategy.prompt_set})

@@ -33,7 +33,9 @@ STRENGTH = 2.0
 _SAID = re.compile(r'(?<!Question: )"([^"]+)"|dialogue: ([^.]+)\.| a: ([^.]+)\.')
 _INSTRUCTION = re.compile(r'\d+\. \[?(\w+)[]:]+ (.*?) \((?:from: )?"(.*?)"\)')
 _QUESTION = re.compile(r"(?:is there|does the image show|Does the photograph show) (\w+)\?")
-_IN_JOINT = re.compile(_QUESTION.pattern.replace(r"(\w+)", r"(?P<fact>\w+)") + r'|description: "(?P<query>[^"]*)"')
+_IN_JOINT = re.compile(
+    _QUESTION.pattern.replace(r"(\w+)", r"(?P<fact>\w+)") + r'|(?:description:|in the search) "(?P<query>[^"]*)"'
+)
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 Wants = Mapping[str, bool]

@@ -135,4 +135,4 @@ def test_a_strategy_can_be_built_in_code() -> None:
     strategy = Strategy.model_validate(
         {"name": "s", "verify": {"prompt": "match_yes_no"}, "fusion": {"method": "p_yes"}}
     )
-    assert strategy.fingerprint == load_strategy("yes-no", prompts="fieldnotes").fingerprint
+    assert strategy.fingerprint == load_strategy("yes-no", prompts="instruct").fingerprint

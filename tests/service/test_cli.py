@@ -26,6 +26,8 @@ SLOW = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.nightly  # a busy machine takes more processor time for the same
 def test_help_costs_little() -> None:
     seconds = []
     for _ in range(3):

@@ -28,7 +28,7 @@ from fieldscope.agent.lmm.openai import OpenAILMM
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.core.fingerprint import fingerprint_pixels
 from fieldscope.core.types import ImageSource
-from fieldscope.service.doctor import throughput
+from fieldscope.service.doctor import steadiness, throughput
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.probes import fieldnotes, shapes
 from fieldscope.service.doctor.steadiness import check_company
@@ -202,6 +202,8 @@ def refusal(message: str) -> Answer:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "CALLS", {1: 1, 8: 4, 32: 8})
+    monkeypatch.setattr(steadiness, "REPEATS", 2)
+    monkeypatch.setattr(steadiness, "COMPANY", 8)
 
 
 def examined(run: Run, server: Server, fake: Fake) -> tuple[Result, dict[str, dict[str, str]]]:
@@ -309,8 +311,11 @@ def test_the_speed_decides_nothing(step: float, run: Run, server: Server, monkey
 
 
 @pytest.mark.parametrize(("failing", "state"), [(1, "warn"), (3, "fail")])
-def test_a_repeat_that_fails_is_no_other_answer(failing: int, state: str, run: Run, server: Server) -> None:
+def test_a_repeat_that_fails_is_no_other_answer(
+    failing: int, state: str, run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of 24 calls that ask the same again `failing` are refused: the checks before them ask none as often."""
+    monkeypatch.setattr(steadiness, "REPEATS", 6)
     fake, refused = Fake(), []
 
     def refuse_some(body: dict[str, Any]) -> Answer:

@@ -87,9 +87,10 @@ def test_a_run_and_its_export_replay_without_a_call(run: Run, earlier: Path, mod
     assert rankings(Path("again")) == rankings(out)
 
 
+@pytest.mark.parametrize("image_format", ["png", "jpeg"])
 @pytest.mark.parametrize("model", OUTS)
-def test_the_cache_replays_without_a_server(earlier: Path, evaluate: Evaluate, model: str) -> None:
-    evaluate(Answering(url="http://127.0.0.1:9"), model, Path("again"), "--replay")
+def test_the_cache_replays_without_a_server(earlier: Path, evaluate: Evaluate, model: str, image_format: str) -> None:
+    evaluate(Answering(url="http://127.0.0.1:9"), model, Path("again"), "--replay", "--image-format", image_format)
     assert rankings(Path("again")) == rankings(earlier / OUTS[model])
     assert models(earlier) == models(FIXTURE)
 

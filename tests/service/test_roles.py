@@ -24,6 +24,7 @@ SYNTHESIS = {
     "thought": "something red", "core": "red", "detailed": "something red", "comprehensive": "something red",
     "instructions": [{"text": "something red", "words": "red", "type": "addition"}],
 }  # fmt: skip
+YES = {"token": "yes", "logprob": -0.1, "top_logprobs": [{"token": "yes", "logprob": -0.1}]}
 PRICES = """
 big: {input_per_million: 10, output_per_million: 0}
 small: {input_per_million: 1, output_per_million: 0}
@@ -36,7 +37,6 @@ def thinking(body: dict[str, Any]) -> Answer:
     content = body["messages"][-1]["content"]
     shown = [part for part in content if part["type"] == "image_url"] if isinstance(content, list) else []
     if "response_format" in body:
-        assert not shown
         return 200, completion(json.dumps(PREDICATES if "predicates" in json.dumps(body) else SYNTHESIS))
     if len(shown) > 1:
         top = [{"token": token, "logprob": logprob} for token, logprob in (("a", -0.3), ("b", -1.4))]
@@ -85,6 +85,7 @@ def test_one_server_reasons_and_judges_and_another_verifies(
     told = run("eval", red, "--strategy", "agent", "yes-no", *models, "--out", out, "--json")
     assert told.exit_code == 0, told.output
     assert names(big) == {"big"} and names(small) == {"small"}
+    assert not any("response_format" in body and "image_url" in json.dumps(body) for body in big.bodies)
     agent, yes_no = json.loads(told.stdout)["runs"]
     assert manifest(out / "agent") == {"reasoner": BIG, "verifier": SMALL, "judge": BIG} == agent["lmm"]
     assert manifest(out / "yes-no") == SMALL and "by_role" not in yes_no
@@ -262,3 +263,30 @@ def test_a_stage_may_ask_another_role() -> None:
     assert strategy.fingerprint != load_strategy("agent").fingerprint
     assert load_strategy("agent").roles(composed=False) == ("reasoner", "verifier", "judge")
     assert load_strategy("agent").roles() == ROLES
+
+
+@pytest.mark.usefixtures("world")
+def test_the_doctor_examines_each_model_and_shows_a_reasoner_no_image(run: Run, big: Server, small: Server) -> None:
+    small.answer = lambda body: (200, completion("yes", {"content": [YES]}))
+    roles = [option for role in ("captioner", "verifier", "judge") for option in ("--lmm", f"{role}={small.url}#small")]
+    told = json.loads(run("doctor", "--lmm", f"{big.url}#big", *roles, "--json").stdout)
+    assert [(model["model"], model["roles"]) for model in told["models"]] == [
+        ("big", ["reasoner"]),
+        ("small", ["captioner", "verifier", "judge"]),
+    ]
+    checked = [{finding["name"] for finding in model["findings"]} for model in told["models"]]
+    assert "image seen" in checked[1] - checked[0] and checked[0] < checked[1]
+
+
+@pytest.mark.usefixtures("world")
+def test_the_viewer_says_which_model_did_what(run: Run, red: Path, big: Server, small: Server, tmp_path: Path) -> None:
+    models = ("--lmm", f"{big.url}#big", "--lmm", f"verifier={small.url}#small")
+    assert run("eval", red, "--strategy", "agent", "--out", tmp_path / "runs", *models).exit_code == 0
+    exported = run("view", tmp_path / "runs", "--export", tmp_path / "site")
+    assert exported.exit_code == 0, exported.output
+    pages = {path: path.read_text() for path in (tmp_path / "site").rglob("*.html")}
+    whole = next(text for text in pages.values() if "Cost by role" in text)
+    assert f"{BIG} (reasoner, judge); {SMALL} (verifier)".replace("<", "&lt;") in whole
+    asked = "".join(pages.values()).replace("&lt;", "<")
+    for model, role in ((BIG, "reasoner"), (SMALL, "verifier"), (BIG, "judge")):
+        assert f"<code>{model} ({role})</code>" in asked

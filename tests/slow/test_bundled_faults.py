@@ -21,7 +21,7 @@ from fieldscope.service.wiring.models import bundled_lmm
 from fieldscope.service.wiring.settings import Settings
 from tests.agent.faulty import INJECTED, Faulty
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from fieldscope.eval.runs.rescore import Rescorer
 from fieldscope.eval.types import Benchmark, RunSummary
 from fieldscope.service.workflows.collecting import seldom_collecting
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 QUERIES, CANDIDATES = 200, 100
 NAME = "yes-no"

@@ -48,7 +48,7 @@ def test_a_flag_comes_before_a_variable_before_a_file_before_the_default(tmp_pat
     environ = {"FIELDSCOPE_PORT": "2", "FIELDSCOPE_STRATEGY": "yes-no", "FIELDSCOPE_LIMITS_AT_WORK": "7"}
     told = read_settings({"port": 3}, file, environ)
     settings, origins = told.settings, told.origins
-    assert (settings.port, settings.strategy, settings.max_side, settings.concurrency) == (3, "yes-no", 5, 32)
+    assert (settings.port, settings.strategy, settings.max_side, settings.concurrency) == (3, "yes-no", 5, 128)
     assert (settings.limits.at_work, settings.limits.waiting, settings.limits.max_documents) == (7, 4, 1000)
     assert [origins[name] for name in ("port", "strategy", "max_side", "concurrency")] == [
         "--port", "FIELDSCOPE_STRATEGY", str(file), "default",
