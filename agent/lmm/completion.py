@@ -162,7 +162,8 @@ def _answer_positions(positions: Sequence[Position], said: Thought, request: LMM
     """The answer's tokens; none where the model never came to its answer."""
     if not positions:
         raise LMMResponseError(
-            "the server returned no log-probabilities: use one that does (vLLM, started with --max-logprobs 20)"
+            "the server returned no log-probabilities: use one that does (vLLM, started with --max-logprobs 20), or "
+            "the mode `samples` or `stated`, which need none"
         )
     tokens = [position.token for position in positions]
     start = answer_start(tokens, said.answer, said.thought)

@@ -14,10 +14,10 @@ from fieldscope.service.wiring.prompt_tokens import QUESTION, prompt_tokens, usu
 from fieldscope.service.wiring.settings import Settings
 
 NAME = "context"
-_QUERY = Query(id="doctor", text="a red circle and a blue square", reference_image="picture")
+_QUERY = Query(id="doctor", text="a red circle and a blue square")
 _CHANGE = (
-    "serve with a larger context (vLLM: --max-model-len), scale images further down (--max-side), or show fewer at once "
-    "(compare.mode: pair)"
+    "serve with a larger context (vLLM: --max-model-len), scale images further down (--max-side), or show fewer at "
+    "once (compare.mode: pair)"
 )
 
 

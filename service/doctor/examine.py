@@ -10,6 +10,7 @@ from fieldscope.agent.roles import ROLES, Role
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.retrieval.progress import Report
 from fieldscope.service.doctor.asker import Asker
+from fieldscope.service.doctor.context import check_context
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.form import check_form
 from fieldscope.service.doctor.images import Drawn
@@ -72,10 +73,11 @@ async def examine_all(
         started = time.perf_counter()
         probe = next(each for each in (shapes(), fieldnotes()) if each.name == examined.probe)
         findings, calls = await check_strategy(settings, strategy, probe, report)
+        contexts, shown = await check_context(settings, strategy)
         examinations[verifier] = replace(
             examined,
-            findings=(*examined.findings, *findings),
-            calls=examined.calls + calls,
+            findings=(*examined.findings, *findings, *contexts),
+            calls=examined.calls + calls + shown,
             seconds=examined.seconds + time.perf_counter() - started,
         )
     return examinations

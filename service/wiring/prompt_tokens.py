@@ -50,7 +50,7 @@ async def prompt_tokens(settings: Settings, pictures: Sequence[PILImage.Image]) 
                 if response.usage.prompt_tokens:
                     return response.usage.prompt_tokens
                 break
-    raise LMMError("the server does not count the tokens of a prompt (usage); measure them with `fieldscope calibrate`")
+    raise LMMError("the server does not count the tokens of a prompt (usage); use a server that does")
 
 
 class _Pictures:

@@ -57,7 +57,8 @@ async def require_pictures_fit(
         except ContextLengthError as error:
             raise ContextLengthError(
                 f"the stage {largest.stage!r} of {largest.strategy} shows {largest.images} images at once, and "
-                f"{chosen.model} can't read so many: {error}"
+                f"{chosen.model} can't read so many. Serve it with a larger context, or show fewer at once; it says: "
+                f"{error}"
             ) from error
         except LMMError:
             continue

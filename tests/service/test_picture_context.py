@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.service.doctor.context import check_context
+from fieldscope.service.wiring.settings import Settings
 from tests.service.conftest import Answer, Run, Server
 from tests.service.test_evaluate import parquet
 
@@ -26,7 +30,7 @@ def counting(server: Server, context: int, limit: int | None = None) -> None:
     server.models = 200, json.dumps({"data": [{"id": "vl", "max_model_len": context}]})
 
     def answer(body: dict[str, Any]) -> Answer:
-        pictures = str(body["messages"]).count("image_url'")
+        pictures = str(body["messages"]).count("'type': 'image_url'")
         if limit is not None and pictures > limit:
             return 400, json.dumps({"error": {"message": f"This model's maximum context length is {context} tokens."}})
         logprobs = {"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": [
@@ -76,3 +80,25 @@ def test_a_large_context_is_not_asked_about(run: Run, server: Server, photos: Pa
     counting(server, 100_000)
     pairwise(run, server, photos, quiz, "eval")
     assert not any("is this a photograph" in str(body) for body in server.bodies)
+
+
+@pytest.mark.parametrize(
+    ("context", "limit", "state", "words"),
+    [
+        (1000, None, "fail", "the stage 'compare' of pairwise needs more"),
+        (1000, 1, "fail", "vl can't read 2 images of 1,024 x 768 pixels .compare.: .*maximum context length"),
+        (100_000, None, "ok", "vl reads 1,400 tokens of 2 images of 1,024 x 768 pixels .compare., of 100,000"),
+    ],
+)
+async def test_the_doctor_shows_as_many_pictures_as_the_strategy(
+    server: Server, context: int, limit: int | None, state: str, words: str
+) -> None:
+    counting(server, context, limit)
+    (finding,), calls = await check_context(Settings(lmm_url=server.url, model="vl"), load_strategy("pairwise"))
+    assert finding.name == "context" and finding.state == state
+    assert re.search(words, finding.seen), finding.seen
+    assert calls == len(server.bodies) == 1
+
+
+async def test_the_bundled_lmm_has_no_context_to_examine() -> None:
+    assert await check_context(Settings(), load_strategy("pairwise")) == ([], 0)

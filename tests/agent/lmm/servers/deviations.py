@@ -251,8 +251,15 @@ DEVIATIONS: dict[str, Deviation] = {
     "sums over 1": Deviation(values(lambda v: min(v + 0.5, 0.0)), "sum to 1", (LOGPROBS, "sum to 1")),
     "without a sign": Deviation(values(abs), "greater than 0", (LOGPROBS, "greater than 0")),
     "not a number": Deviation(values(lambda v: math.nan), "no log-probability", (LOGPROBS, "no log-probability")),
-    "none at all": Deviation(choice(logprobs=None), "no log-probabilities", (LOGPROBS, "no log-probabilities")),
+    "none at all": Deviation(
+        choice(logprobs=None), "no log-probabilities.*`samples` or `stated`", (LOGPROBS, "no log-probabilities")
+    ),
     "an empty object of them": Deviation(choice(logprobs={}), "no log-probabilities", (LOGPROBS, "no log-prob")),
+    "lists of tokens, as Together has them": Deviation(
+        choice(logprobs={"tokens": ["Yes"], "token_logprobs": [-0.1], "token_ids": [9]}),
+        "no log-probabilities.*`samples` or `stated`",
+        (LOGPROBS, "no log-probabilities"),
+    ),
     # Alternatives
     "every alternative twice": Deviation(tops(lambda top: [t for t in top for _ in "12"]), None, (FORM, "comes twice")),
     "the chosen one once more": Deviation(tops(lambda top: [*top[:1], *top]), None, (FORM, "comes twice")),
@@ -267,6 +274,16 @@ DEVIATIONS: dict[str, Deviation] = {
     # Parameters that are refused
     "max_completion_tokens": Deviation(
         COMPLETION_TOKENS, None, (PARAMETERS, "sent as max_completion_tokens"), harmless=True
+    ),
+    "max_completion_tokens, said with status 200": Deviation(
+        lambda body, request: (
+            reply(failed(400) | {"error": unsupported("max_tokens")["error"] | {"code": 400}})
+            if "max_tokens" in request
+            else body
+        ),
+        None,
+        (PARAMETERS, "sent as max_completion_tokens"),
+        harmless=True,
     ),
     "no temperature": Deviation(NO_TEMPERATURE, None, (PARAMETERS, "temperature is not sent .Unsupported value")),
     "no seed": Deviation(NO_SEED, None, (PARAMETERS, "seed is not sent .body.seed")),
