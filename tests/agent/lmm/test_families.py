@@ -1,4 +1,4 @@
-"""Checkpoints of real families in process: tiny and random, with each family's own processor, tokens and chat format."""
+"""Checkpoints of real families in process: tiny and random, each with its own processor, tokens and chat format."""
 
 import asyncio
 from pathlib import Path
