@@ -367,7 +367,7 @@ def _save(
         for answer in ANSWERS:
             ids = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
             if len(ids) == 1:
-                head[ids[0], 0] += 8.0 if len(answer) > 1 else 5.0
+                head[ids[0], 0] += 16.0 if len(answer) > 1 else 8.0
     model.generation_config.eos_token_id = config.get_text_config().eos_token_id
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
