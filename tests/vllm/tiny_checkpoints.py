@@ -364,8 +364,10 @@ def _save(
         # The first feature is alike for all words, so that it can carry what the answers have more of.
         words, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
         words[:, 0] = 4 * words.std()
-        spelled = (processor.tokenizer(word, add_special_tokens=False)["input_ids"] for word in ANSWERS)
-        head[[ids[0] for ids in spelled if len(ids) == 1], 0] += 3.0
+        for answer in ANSWERS:
+            ids = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+            if len(ids) == 1:
+                head[ids[0], 0] += 16.0 if len(answer) > 1 else 8.0
     model.generation_config.eos_token_id = config.get_text_config().eos_token_id
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
