@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from fieldscope.fieldnotes.scene import COLOURS, HABITATS, SPECIES, Group, Scene
 
@@ -118,6 +119,10 @@ class Spec:
 
     def facts(self) -> tuple[Fact, ...]:
         """The atomic predicates, in the order in which the query says them."""
+        return self._facts
+
+    @cached_property
+    def _facts(self) -> tuple[Fact, ...]:
         facts = list(self.subject.facts())
         if self.companion:
             facts += self.companion.facts()

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from PIL import ImageStat
 
 import fieldscope.fieldnotes.collection
 import fieldscope.fieldnotes.vocabulary
+import fieldscope.service.wiring.bundled
 import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import LMM, LMMRequest
 from fieldscope.agent.lmm.scripted import ScriptedLMM
@@ -32,8 +34,10 @@ from fieldscope.fieldnotes.queries import BenchmarkQuery, Split
 from fieldscope.fieldnotes.render import render
 from fieldscope.fieldnotes.scene import Group, Scene
 from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.retrieval.encoder import Encoder
 from fieldscope.service.cli.console import Terminal
 from fieldscope.service.cli.main import cli
+from fieldscope.service.wiring.bundled import bundled_folder
 from fieldscope.service.wiring.feedback import listening
 
 MODELS = fieldscope.fieldnotes.vocabulary.MODELS
@@ -107,6 +111,20 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@cache
+def bundled_clip() -> Encoder:
+    """The bundled CLIP, loaded once for all tests."""
+    from fieldscope.retrieval.clip import ClipEncoder
+
+    return ClipEncoder.load(str(CLIP))
+
+
+def open_clip(argument: str = "") -> Encoder:
+    """What opens the bundled CLIP, where this test's installation has it."""
+    bundled_folder("clip")
+    return bundled_clip()
+
+
 @dataclass(frozen=True)
 class World:
     """Where the pictures are, by whose file names they go; and what the model was asked."""
@@ -154,6 +172,7 @@ def world(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         return ScriptedLMM(answer, identity="truthful")
 
     monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", truthful)
+    monkeypatch.setattr(fieldscope.service.wiring.bundled, "open_encoder", open_clip)
     monkeypatch.chdir(tmp_path)
     yield made
     fieldscope.fieldnotes.vocabulary.known_words.cache_clear()

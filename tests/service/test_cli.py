@@ -151,7 +151,7 @@ def test_nobody_reads_on(line: str) -> None:
     assert process.stdout and process.stderr
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait(timeout=60) in (0, 1)
+    assert process.wait(timeout=120) in (0, 1)
     process.stderr.close()
 
 
