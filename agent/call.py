@@ -64,15 +64,16 @@ async def ask(lmm: LMM, request: LMMRequest) -> Answer:
 
 async def image_parts(images: ImageSource, image_ids: Sequence[str]) -> tuple[ImagePart, ...]:
     """Images as they go into a request. Raises `ImageError` for one that can't be read."""
-    hashes = [_known_hash(images, i) or await asyncio.to_thread(images.pixel_hash, i) for i in image_ids]
+    hashes = [await _hash(images, image_id) for image_id in image_ids]
     return tuple(ImagePart(image_id=i, sha256=sha256) for i, sha256 in zip(image_ids, hashes, strict=True))
 
 
-def _known_hash(images: ImageSource, image_id: str) -> str | None:
-    """An image's hash where it needs no reading, and so no thread."""
+async def _hash(images: ImageSource, image_id: str) -> str:
+    """An image's hash, without a thread where it needs no reading."""
     if isinstance(images, HashSource):
         return images.pixel_hash(image_id)
-    return images.known_hash(image_id) if isinstance(images, RemembersHashes) else None
+    known = images.known_hash(image_id) if isinstance(images, RemembersHashes) else None
+    return known if known is not None else await asyncio.to_thread(images.pixel_hash, image_id)
 
 
 def messages(prompt: Prompt, *content: TextPart | ImagePart) -> tuple[Message, ...]:
