@@ -44,6 +44,10 @@ def thinking(body: dict[str, Any]) -> Answer:
     return 200, completion("yes, it is red")
 
 
+def seeing(body: dict[str, Any]) -> Answer:
+    return redness({"messages": body["messages"][-1:]})
+
+
 def listing(name: str) -> Answer:
     return 200, json.dumps({"data": [{"id": name}]})
 
@@ -56,7 +60,7 @@ def big() -> Iterator[Server]:
 
 @pytest.fixture
 def small() -> Iterator[Server]:
-    with serving(Server(answer=redness, models=listing("small"))) as made:
+    with serving(Server(answer=seeing, models=listing("small"))) as made:
         yield made
 
 
@@ -148,7 +152,7 @@ def test_a_dry_run_knows_the_price_of_each_model(run: Run, red: Path, tmp_path: 
     prices = tmp_path / "prices.yaml"
     prices.write_text(PRICES)
     told = run(
-        *("eval", red, "--strategy", "agent", "--dry-run", "--prices", prices, "--json"),
+        *("eval", red, "--strategy", "agent", "--dry-run", "--no-probe", "--prices", prices, "--json"),
         *("--lmm", "http://a#big", "--lmm", "verifier=http://b#small"),
     )
     assert told.exit_code == 0, told.output
