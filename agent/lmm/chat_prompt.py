@@ -65,21 +65,21 @@ class ChatPrompts:
 
     def _rendered(self, request: LMMRequest) -> str:
         if not self.has_template:
-            return self._processor.image_token * len(request.images) + request.text
+            return str(self._processor.image_token) * len(request.images) + request.text
         renderer = self._processor if self._processor.chat_template else self._tokenizer
         options = request.extra_body.get("chat_template_kwargs", {})
-        refused: Exception | None = None
+        refusals: list[Exception] = []
         for chat in _chats(request.messages):
             try:
                 text = renderer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
             except (jinja2.TemplateError, ValueError, TypeError) as error:
-                refused = refused or error
+                refusals.append(error)
             else:
                 return str(text)
         raise LMMRequestError(
-            f"the model's chat template refuses the messages: {first_line(refused, 240)}; use another prompt or "
+            f"the model's chat template refuses the messages: {first_line(refusals[0], 240)}; use another prompt or "
             "checkpoint"
-        ) from refused
+        ) from refusals[0]
 
 
 def _chats(messages: Sequence[Message]) -> Iterator[Chat]:

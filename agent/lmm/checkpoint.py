@@ -80,6 +80,6 @@ def _has_prompts(model: Any, processor: Any) -> bool:
 def _fast_at_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for bfloat16; without them it is slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     abilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return any(abilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))

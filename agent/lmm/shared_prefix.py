@@ -7,7 +7,7 @@ rounding. What was read of an image is kept for later questions.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,7 +49,7 @@ class _Row:
     """Questions behind one prefix: the prefix as a prompt, its key in the cache, and for each question its place in
     the batch and its tokens."""
 
-    key: Hashable
+    key: tuple[str, tuple[str, ...]]
     prefix: Prompt
     questions: list[tuple[int, tuple[int, ...]]]
 
@@ -89,7 +89,7 @@ class SharedPrefixes:
 
     def _rows(self, prompts: Sequence[Prompt]) -> Iterator[_Row]:
         """The prompts by what they begin with, in rows of bounded length."""
-        by_key: dict[Hashable, tuple[Prompt, list[tuple[int, tuple[int, ...]]]]] = {}
+        by_key: dict[tuple[str, tuple[str, ...]], tuple[Prompt, list[tuple[int, tuple[int, ...]]]]] = {}
         for place, prompt in enumerate(prompts):
             text, ids = self._chats.split(prompt)
             key = (text, tuple(part.sha256 for part in prompt.request.images))

@@ -297,9 +297,9 @@ class ReasonFirst(Settings):
     @model_validator(mode="after")
     def _has_a_question(self) -> Self:
         if self.prompt is None and self.whole is None:
-            raise ValueError("`reason` needs a prompt: `whole` for the whole query, `prompt` for the predicates")
+            raise ValueError("`reason` has no prompt; set `whole` for the whole query, or `prompt` for the predicates")
         if self.within is not None and self.within[0] >= self.within[1]:
-            raise ValueError("`within` holds the lower bound and then the upper one; exchange them")
+            raise ValueError("the first bound in `within` is not below the second one; change the bounds")
         return self
 
 

@@ -45,6 +45,7 @@ CHECKS = [
     "several images",
     "JSON schema",
     "ways to P(yes)",
+    "joint answers",
     "parameters",
     "same on repeat",
     "same in a batch",
@@ -96,7 +97,18 @@ class Fake:
         if wanted > self.cap and self.refuses:
             return refusal(f"Requested sample logprobs of {wanted}, which is greater than max allowed: {self.cap}")
         if "response_format" in body and self.schema:
-            return 200, written(json.dumps({"answers": ["yes"] * 3}), body, again, self.counts)
+            pieces = ['{"answers": ["', "yes", '", "', "yes", '", "', "yes", '"]}']
+            tops = [{"yes": 0.9, "no": 0.1} if piece == "yes" else {piece: 1.0} for piece in pieces]
+            content = [
+                {
+                    "token": piece,
+                    "logprob": math.log(top[piece]),
+                    "top_logprobs": [{"token": token, "logprob": math.log(p)} for token, p in top.items()],
+                }
+                for piece, top in zip(pieces, tops, strict=True)
+            ]
+            logprobs = {"content": content} if wanted else None
+            return 200, written("".join(pieces), body, again, self.counts, logprobs)
         seen = [self.look(url) for url in urls]
         if self.turned:
             seen.reverse()
