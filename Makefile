@@ -20,8 +20,11 @@ LINK_TREE = mkdir -p build/src/fieldscope && ln -sfn $(foreach folder,$(FOLDERS)
 	build/src/fieldscope/
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start many processes. Each would compile all sources again where this is set, as in many container images.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test check messages test-slow test-ui test-clients test-studio test-vllm test-all lock train clean
+.PHONY: help setup demo test check messages test-slow test-ui test-clients test-studio test-vllm test-nightly test-all lock \
+	train clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,10 +43,11 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup ## the main job on the bundled benchmark: rerank, and print the improvement
 	$(BIN)/fieldscope demo
 
-# One thread a worker: two test processes with two threads each are slower on two cores.
+# One thread a worker: two test processes with two threads each are slower on two cores. What lies in the folders left
+# out would be collected, with all that it imports, by every worker.
 test: setup ## every test that needs no server
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not ui and not clients and not studio and not vllm" \
-		-n $(PYTEST_WORKERS) --dist worksteal
+		$(foreach folder,slow ui clients studio vllm,--ignore tests/$(folder)) -n $(PYTEST_WORKERS) --dist worksteal
 
 check: setup ## ruff, mypy --strict, the rules for imports, clocks in tests, words and messages
 	$(BIN)/ruff check .
@@ -64,8 +68,8 @@ $(VLLM_VENV)/.ready: tests/vllm/setup.sh tests/vllm/requirements.lock tests/vllm
 	sh tests/vllm/setup.sh "$(PYTHON)" $(VLLM_VENV)
 
 test-slow: setup ## tests that take minutes; needs Chromium for the HTML report
-	$(BIN)/python -m pytest -m slow tests/slow
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/slow -n $(PYTEST_WORKERS) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not nightly" \
+		$(foreach folder,ui clients studio vllm,--ignore tests/$(folder)) -n $(PYTEST_WORKERS) --dist worksteal
 
 test-ui: setup ## the viewer in a real browser, live and exported
 	sh tests/ui/setup.sh
@@ -76,7 +80,7 @@ $(CLIENTS_VENV)/.ready: tests/clients/setup.sh tests/clients/requirements.lock
 	sh tests/clients/setup.sh "$(PYTHON)" $(CLIENTS_VENV)
 
 test-clients: setup $(CLIENTS_VENV)/.ready ## the service, called by other projects' clients
-	$(CLIENTS_VENV)/bin/python -m pytest -m clients tests/clients
+	$(CLIENTS_VENV)/bin/python -m pytest -m "clients and not nightly" tests/clients
 
 $(STUDIO_VENV)/.ready: tests/studio/setup.sh tests/studio/requirements.lock requirements.lock pyproject.toml
 	@$(NEED_PYTHON)
@@ -86,9 +90,14 @@ test-studio: setup $(STUDIO_VENV)/.ready ## the agent in LangGraph Studio's real
 	$(BIN)/python -m pytest -m studio tests/studio
 
 test-vllm: setup $(VLLM_VENV)/.ready ## the bundled model under a real vLLM server on the CPU
-	$(BIN)/python -m pytest -m vllm tests/vllm
+	$(BIN)/python -m pytest -m "vllm and not nightly" tests/vllm
 
-test-all: check test test-slow test-ui test-clients test-studio test-vllm ## all of these
+test-nightly: setup $(CLIENTS_VENV)/.ready $(VLLM_VENV)/.ready ## whole evaluations, simulations, speed; one test at a time
+	$(BIN)/python -m pytest -m nightly tests/slow tests/fieldnotes tests/service/test_cli.py
+	$(CLIENTS_VENV)/bin/python -m pytest -m nightly tests/clients
+	$(BIN)/python -m pytest -m nightly tests/vllm
+
+test-all: check test test-slow test-ui test-clients test-studio test-vllm test-nightly ## all of these
 
 # Trains the two models in fieldnotes/models from scratch, in this order: the LMM has the CLIP's vision tower and learns
 # from its mistakes. It takes hours on two idle cores, minutes on a GPU, and continues where it was stopped.

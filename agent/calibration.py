@@ -82,7 +82,7 @@ class Calibration(BaseModel):
     - `predicates_per_word`, `tokens`: what a dry run expects, predicates for a word of the query and mean tokens a call
       by stage.
 
-    `split` and `benchmark` say where it was fitted, `queries` on how many.
+    `split` and `benchmark` say where it was fitted, `queries` on how many, and `prompt_set` in whose wording.
     """
 
     model_config = ConfigDict(
@@ -93,6 +93,7 @@ class Calibration(BaseModel):
     benchmark: str = ""
     split: str = ""
     queries: int = 0
+    prompt_set: str | None = Field(default=None, exclude_if=lambda name: name is None)  # as earlier versions wrote it
     temperature: float = Field(default=1.0, gt=0)
     whole_weight: float = Field(default=1.0, ge=0)
     miss_odds: float = Field(default=0.001, ge=0, validation_alias="doubt", serialization_alias="doubt")

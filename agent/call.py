@@ -11,7 +11,7 @@ from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, M
 from fieldscope.agent.types import Asked, State
 from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import BudgetError, ContextLengthError, ImageError, LMMError, LMMRequestError
-from fieldscope.core.types import HashSource, ImageSource
+from fieldscope.core.types import HashSource, ImageSource, RemembersHashes
 from fieldscope.prompts.prompt import Prompt
 
 
@@ -64,11 +64,15 @@ async def ask(lmm: LMM, request: LMMRequest) -> Answer:
 
 async def image_parts(images: ImageSource, image_ids: Sequence[str]) -> tuple[ImagePart, ...]:
     """Images as they go into a request. Raises `ImageError` for one that can't be read."""
-    if isinstance(images, HashSource):
-        hashes = [images.pixel_hash(image_id) for image_id in image_ids]
-    else:
-        hashes = [await asyncio.to_thread(images.pixel_hash, image_id) for image_id in image_ids]
+    hashes = [_known_hash(images, i) or await asyncio.to_thread(images.pixel_hash, i) for i in image_ids]
     return tuple(ImagePart(image_id=i, sha256=sha256) for i, sha256 in zip(image_ids, hashes, strict=True))
+
+
+def _known_hash(images: ImageSource, image_id: str) -> str | None:
+    """An image's hash where it needs no reading, and so no thread."""
+    if isinstance(images, HashSource):
+        return images.pixel_hash(image_id)
+    return images.known_hash(image_id) if isinstance(images, RemembersHashes) else None
 
 
 def messages(prompt: Prompt, *content: TextPart | ImagePart) -> tuple[Message, ...]:

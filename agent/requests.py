@@ -45,16 +45,21 @@ def predicates_request(instructions: Sequence[Instruction], settings: Decompose)
 def joint_request(predicates: Sequence[Predicate], image: ImagePart, settings: Joint) -> LMMRequest:
     """All questions about one image at once, numbered from 1. Log-probabilities are asked for of every token, since the
     answers stand where they stand."""
-    questions = questions_text([predicate.question for predicate in predicates], settings.prompt)
+    questions = questions_text(predicates, settings.prompt)
     request = _request(settings.prompt, settings, image, schema=AnswersAnswer.model_json_schema(), questions=questions)
     return request.model_copy(update={"top_logprobs": settings.top_logprobs, "logprobs_of": "all"})
 
 
-def questions_text(questions: Sequence[str], prompt: Prompt) -> str:
+def questions_text(predicates: Sequence[Predicate], prompt: Prompt) -> str:
     """Questions as a joint prompt lists them."""
     return prompt.form("separator").join(
-        prompt.form("question", number=str(number), question=question)
-        for number, question in enumerate(questions, start=1)
+        prompt.form(
+            "whole" if predicate.kind == "query" else "question",
+            number=str(number),
+            question=predicate.question,
+            query=predicate.words or predicate.question,
+        )
+        for number, predicate in enumerate(predicates, start=1)
     )
 
 
@@ -96,8 +101,9 @@ def reasoned_question(predicate: Predicate, image: ImagePart, settings: Verify, 
     prompt = reason.prompt_for(predicate.kind) if reason else None
     if reason is None or prompt is None:
         raise ConfigError("the strategy has no prompt to think about this question; add it to `verify.reason`")
-    words = {"query": predicate.words or predicate.question, "question": predicate.question}
-    text = prompt.render(**{name: words[name] for name in prompt.variables})
+    whole = predicate.kind == "query"
+    words = {"query": predicate.words or predicate.question} if whole else {"question": predicate.question}
+    text = prompt.render(**words)
     return LMMRequest(
         messages=messages(prompt, image, TextPart(text=text)),
         max_tokens=reason.max_tokens,

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from fieldscope.agent.lmm.base import LMM
 from fieldscope.agent.lmm.identity import may_be
+
+if TYPE_CHECKING:
+    from fieldscope.agent.lmm.base import LMM
 
 Role = Literal["reasoner", "captioner", "verifier", "judge"]
 """`reasoner` reads text only, `captioner` describes images, `verifier` answers questions about one image, and `judge`
@@ -38,13 +40,17 @@ class LMMs:
         """The LMM of a role; None where it has none."""
         return self.own.get(role, self.shared)
 
+    def distinct(self) -> list[LMM]:
+        """Each LMM once, however many roles it has."""
+        return list({id(lmm): lmm for lmm in (self.shared, *self.own.values()) if lmm is not None}.values())
+
     def missing(self, roles: Collection[Role]) -> list[Role]:
         """Which of the roles have no LMM."""
         return [role for role in ROLES if role in roles and self.get(role) is None]
 
     def wrapped(self, wrap: Callable[[LMM], LMM]) -> LMMs:
         """The same with each LMM wrapped once, however many roles it has."""
-        wraps = {id(lmm): wrap(lmm) for lmm in (self.shared, *self.own.values()) if lmm is not None}
+        wraps = {id(lmm): wrap(lmm) for lmm in self.distinct()}
         own = {role: wraps[id(lmm)] for role, lmm in self.own.items()}
         return LMMs(None if self.shared is None else wraps[id(self.shared)], own)
 
@@ -57,7 +63,9 @@ class LMMs:
 def joined(by_role: Mapping[Role, str]) -> ModelIdentity | None:
     """The identities of LMMs by role, as one where they are the same; None where there are none."""
     different = dict.fromkeys(by_role.values())
-    return dict(by_role) if len(different) > 1 else next(iter(different), None)
+    if len(different) > 1:
+        return {str(role): identity for role, identity in by_role.items()}
+    return next(iter(different), None)
 
 
 def read_identity(value: object) -> ModelIdentity | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Self
 
-from fieldscope.agent.types import Asked
+from fieldscope.agent.types import Asked, Call, Comparison, Draw, Reason
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,20 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+
+def call_name(question: Asked) -> str:
+    """The name under which calls of the question's kind are counted: `synthesize`, `verify`, `compare`, ..."""
+    if isinstance(question, Call):
+        return question.stage
+    if isinstance(question, Draw) and question.reasoned:
+        return "reason"
+    return "compare" if isinstance(question, Comparison) else "explain" if isinstance(question, Reason) else "verify"
+
+
+def usage_by_role(questions: Iterable[Asked], roles: Mapping[str, str]) -> dict[str, Usage]:
+    """What each role answered. `roles` are those of the calls, by their names."""
+    asked: dict[str, list[Asked]] = defaultdict(list)
+    for question in questions:
+        asked[roles.get(call_name(question), "verifier")].append(question)
+    return {role: Usage.of(of_role) for role, of_role in sorted(asked.items())}

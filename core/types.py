@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from PIL import Image as PILImage
 from pydantic import BaseModel, ConfigDict
@@ -66,6 +66,15 @@ class ImageSource(Protocol):
 
     def pixel_hash(self, image_id: str) -> str:
         """SHA-256 (hexadecimal) of the decoded RGB pixels and the size: the image's identity in caches and traces."""
+        ...
+
+
+@runtime_checkable
+class RemembersHashes(Protocol):
+    """An `ImageSource` that remembers the hashes of images that it has read."""
+
+    def known_hash(self, image_id: str) -> str | None:
+        """The image's hash where it is known without reading the image, else None."""
         ...
 
 

@@ -17,11 +17,20 @@ from fieldscope.eval.runs.runfolder import RunFolder
 from fieldscope.eval.runs.trec import qrels_lines, run_lines
 from fieldscope.eval.types import Benchmark, Means, RunSummary
 
+_ELSEWHERE = ("out", "scored_on_test", "by_role", "lmm")
+"""Fields of a summary that `metrics.json` does not have, or has in another form."""
+
 
 def conclude(
-    benchmark: Benchmark, strategy: str, folder: RunFolder, results: Mapping[str, RerankResult], cost: Usage
+    benchmark: Benchmark,
+    strategy: str,
+    folder: RunFolder,
+    results: Mapping[str, RerankResult],
+    cost: Usage,
+    by_role: Mapping[str, Usage],
 ) -> RunSummary:
-    """Score a finished run, write `run.trec`, `qrels.trec` and `metrics.json`, and sum it up."""
+    """Score a finished run, write `run.trec`, `qrels.trec` and `metrics.json`, and sum it up. `by_role` is the cost of
+    each role, where several LMMs were asked."""
     scores = score(benchmark, results)
     means, groups, breakdowns = scores.means(), scores.by_supercategory(), scores.breakdowns()
     shown = shown_metrics(benchmark)
@@ -36,6 +45,7 @@ def conclude(
         metrics=headline(means),
         by_supercategory={group: headline(of) for group, of in groups.items()},
         cost=cost,
+        by_role=by_role,
         out=folder.path,
         queries=len(results),
         scored=int((scores.positives > 0).sum()),
@@ -50,8 +60,9 @@ def conclude(
     folder.write("run.trec", run_lines(Run(strategy, rankings)))
     folder.write(QRELS, qrels_lines({query_id: benchmark.judgments(query_id) for query_id in results}))
     table = {
-        **{key: value for key, value in asdict(summary).items() if key not in ("out", "scored_on_test")},
+        **{key: value for key, value in asdict(summary).items() if key not in _ELSEWHERE},
         "cost": cost_entry(cost),
+        **by_role_entry(summary),
         "metrics": means,
         "by_supercategory": groups,
         "breakdowns": breakdowns,
@@ -73,6 +84,12 @@ def cost_entry(cost: Usage) -> dict[str, Any]:
         "cache_hits": cost.cached,
         "seconds": cost.wall,
     }
+
+
+def by_role_entry(summary: RunSummary) -> dict[str, Any]:
+    """The cost of each role, with the seconds that its answers took; nothing where one LMM has all roles."""
+    costs = {role: cost_entry(cost) | {"seconds": cost.seconds} for role, cost in summary.by_role.items()}
+    return {"by_role": costs} if costs else {}
 
 
 def _common_flags(results: Sequence[RerankResult]) -> tuple[str, ...]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fieldscope.agent.budget import Account, Budget
+from fieldscope.agent.roles import ModelIdentity, roles_by_model
 from fieldscope.agent.types import RerankResult
-from fieldscope.agent.usage import Usage
+from fieldscope.agent.usage import Usage, usage_by_role
 from fieldscope.core.errors import ConfigError, ImageError
 from fieldscope.core.types import Candidate, ImageSource, Query
 from fieldscope.eval.conclusion import conclude
@@ -52,6 +53,7 @@ async def evaluate(
     out_dir: Path,
     *,
     provenance: Mapping[str, Any] | None = None,
+    lmms: Mapping[str, ModelIdentity | None] | None = None,
     limit: int | None = None,
     query_concurrency: int = 4,
     budget: Budget | None = None,
@@ -66,7 +68,8 @@ async def evaluate(
     The same call continues where an earlier one stopped. Queries with failed calls are asked again, and their answered
     calls come from the response cache; the result with fewer failures stays. `provenance` (JSON-able: fingerprints of
     model and encoder, seeds) goes into the manifest and decides, with benchmark, strategy and prompts, which calls may
-    continue in a folder. `budget` is what each query may spend, a reranker's account what the whole run may: its
+    continue in a folder. So does the identity of the LMM that a strategy asks, or of that of each role: `lmms`, by the
+    strategies' names. `budget` is what each query may spend, a reranker's account what the whole run may: its
     queries share it as they come, and those read back are charged to it. Their calls and tokens decide what is asked,
     so they belong to the manifest too; a deadline does not, since no two runs would be alike in it. `calibrations` are
     fingerprints of what was fitted for single strategies, by their names. `ledger`, by default the user's own, counts
@@ -84,6 +87,7 @@ async def evaluate(
     configurations = {
         (name := reranker.strategy.name): {
             **_configuration(benchmark, reranker, provenance or {}, budget),
+            **({"lmm": lmms[name]} if lmms and name in lmms else {}),
             **({"calibration": calibrations[name]} if calibrations and name in calibrations else {}),
         }
         for reranker in rerankers
@@ -100,7 +104,18 @@ async def evaluate(
             if isinstance(benchmark.images, Collection):
                 folder.keep(COLLECTION, [json.dumps(benchmark.images.locator(), ensure_ascii=False)])
         return [
-            await _run(benchmark, queries, reranker, folder, query_concurrency, budget, progress, ledger, live)
+            await _run(
+                benchmark,
+                queries,
+                reranker,
+                folder,
+                query_concurrency,
+                budget,
+                progress,
+                ledger,
+                live,
+                (lmms or {}).get(reranker.strategy.name),
+            )
             for reranker, folder in zip(rerankers, folders, strict=True)
         ]
 
@@ -115,6 +130,7 @@ async def _run(
     progress: Progress,
     ledger: Ledger,
     live: bool,
+    lmm: ModelIdentity | None,
 ) -> RunSummary:
     began = time.perf_counter()
     strategy = reranker.strategy.name
@@ -125,7 +141,7 @@ async def _run(
     if reranker.account is not None:
         reranker.account.carry_over(cost.calls, cost.tokens)
     pending = iter([query for query in queries if query.id not in finished])
-    watch = ModelWatch(strategy, folder.results.values())
+    watch = ModelWatch(strategy, folder.results.values(), _models_by_call(reranker, lmm))
     writing = asyncio.Lock()
 
     async def work() -> None:
@@ -154,11 +170,23 @@ async def _run(
     finally:
         progress.end()
     cost += Usage(wall=time.perf_counter() - began)
-    summary = conclude(benchmark, strategy, folder, {query.id: folder.results[query.id] for query in queries}, cost)
+    results = {query.id: folder.results[query.id] for query in queries}
+    several = lmm is not None and not isinstance(lmm, str)
+    asked = (question for result in results.values() for question in result.asked)
+    by_role = usage_by_role(asked, reranker.strategy.roles_by_call) if several else {}
+    summary = conclude(benchmark, strategy, folder, results, cost, by_role)
     watch.require_answers()
     times = ledger.score(benchmark.name, benchmark.split, reranker.strategy.fingerprint, folder.run_id)
     folder.note_scored(times)
-    return replace(summary, scored_on_test=times)
+    return replace(summary, scored_on_test=times, lmm=lmm)
+
+
+def _models_by_call(reranker: Reranker, lmm: ModelIdentity | None) -> dict[str, str]:
+    """Which LMM, with its roles, answers which kind of call; empty where one answers all."""
+    if lmm is None or isinstance(lmm, str):
+        return {}
+    roles = {model: " and ".join(having) for model, having in roles_by_model(lmm).items()}
+    return {call: roles[lmm[role]] for call, role in reranker.strategy.roles_by_call.items() if role in lmm}
 
 
 def _hashes(result: RerankResult, query: Query, images: ImageSource) -> dict[str, str]:

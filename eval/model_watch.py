@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from fieldscope.agent.types import Asked, Call, Comparison, Draw, Reason, RerankResult, Verdict
+from fieldscope.agent.usage import call_name
 from fieldscope.core.errors import LMMError
 
 PATIENCE = 20
@@ -12,29 +13,62 @@ PATIENCE = 20
 
 
 class ModelWatch:
-    """Ends a run whose model gives no answers, so that a dead server does not cost a run's worth of retries.
+    """Ends a run one of whose models gives no answers, so that a dead server does not cost a run's worth of retries.
 
-    A model may refuse a single query, so it takes several queries in a row, or a whole run. Where candidates were asked
-    about, only those questions count: a server that writes texts but returns no probabilities is of no use. `before`
-    are the results of earlier processes.
+    `models` says which model answers which kind of call, by the name under which that is counted; where it is empty one
+    model answers all. `before` are the results of earlier processes.
     """
 
-    def __init__(self, strategy: str, before: Iterable[RerankResult]) -> None:
-        self._strategy = strategy
-        self._answers = any(_answered(_decisive(result.asked)) for result in before)
+    def __init__(self, strategy: str, before: Iterable[RerankResult], models: Mapping[str, str]) -> None:
+        self._models = models
+        before = list(before)
+        self._watches = {
+            model: _OneModel(self._name(strategy, model), [self._asked(result, model) for result in before])
+            for model in dict.fromkeys(models.values()) or [""]
+        }
+
+    def add(self, result: RerankResult, readable: Container[str]) -> None:
+        """Count a query's answers. Raises `LMMError` where a model has failed too often."""
+        for model, watch in self._watches.items():
+            watch.add(self._asked(result, model), readable)
+
+    def require_answers(self) -> None:
+        """Raise `LMMError` where a model was asked and never gave an answer, unless candidates were judged by answers
+        from the cache: then the run has its result."""
+        for watch in self._watches.values():
+            watch.require_answers()
+
+    def _asked(self, result: RerankResult, model: str) -> list[Asked]:
+        """The questions of a query that a model was asked."""
+        return [question for question in result.asked if self._models.get(call_name(question), "") in (model, "")]
+
+    def _name(self, strategy: str, model: str) -> str:
+        return f"{strategy}, {model}" if len(set(self._models.values())) > 1 else strategy
+
+
+class _OneModel:
+    """Watches one model, which was asked the questions `before`, query by query.
+
+    A model may refuse a single query, so it takes several queries in a row, or a whole run. Where candidates were asked
+    about, only those questions count: a server that writes texts but returns no probabilities is of no use.
+    """
+
+    def __init__(self, name: str, before: Iterable[Sequence[Asked]]) -> None:
+        self._name = name
+        self._answers = any(_answered(_decisive(asked)) for asked in before)
         self._judged = False
         self._failed_calls = 0
         self._failed_queries = 0
         self._reason = ""
 
-    def add(self, result: RerankResult, readable: Container[str]) -> None:
+    def add(self, asked: Sequence[Asked], readable: Container[str]) -> None:
         """Count a query's answers. Raises `LMMError` where the model has failed too often.
 
         Unreadable images are no fault of the model, and cached answers are not the model's. A text that can't be parsed
         shows neither that the model works nor that it does not.
         """
-        self._judged |= _answered(filter(_judges, result.asked))
-        new = [asked for asked in result.asked if not asked.cached and not unparsed(asked)]
+        self._judged |= _answered(filter(_judges, asked))
+        new = [question for question in asked if not question.cached and not unparsed(question)]
         questions = _decisive([asked for asked in new if _could_be_asked(asked, readable)])
         if _answered(questions):
             self._answers, self._failed_calls, self._failed_queries = True, 0, 0
@@ -53,7 +87,7 @@ class ModelWatch:
 
     def _stop(self) -> None:
         raise LMMError(
-            f"{self._strategy}: {self._failed_calls} calls in a row failed ({self._reason}). Check the model and its "
+            f"{self._name}: {self._failed_calls} calls in a row failed ({self._reason}). Check the model and its "
             "server, then rerun this command; finished queries are kept."
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fieldscope.eval.conclusion import cost_entry
+from fieldscope.eval.conclusion import by_role_entry, cost_entry
 from fieldscope.eval.types import RunSummary
 
 
@@ -13,7 +13,7 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     """The runs of one benchmark as one JSON-able object. Metrics are fractions between 0 and 1, or None where no
     query could be scored; full retrieval adds the first stage's recall. `unknown` counts the calls that failed,
     `ended` the queries on which a budget ended the work, by stage, `scored_on_test` the runs in which the strategy was
-    scored on test; dialogues add `by_round`."""
+    scored on test; dialogues add `by_round`, and several LMMs add the cost `by_role` and their identities, `lmm`."""
     return {
         "benchmark": summaries[0].benchmark,
         "split": summaries[0].split,
@@ -25,6 +25,8 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
                 **_breakdowns(summary),
                 **_by_round(summary),
                 "cost": cost_entry(summary.cost),
+                **by_role_entry(summary),
+                **({"lmm": summary.lmm} if summary.by_role else {}),
                 "unknown": summary.unknown,
                 "ended": dict(summary.ended),
                 "scored_on_test": summary.scored_on_test,

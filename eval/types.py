@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from fieldscope.agent.roles import ModelIdentity
 from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.fingerprint import fingerprint
@@ -129,7 +130,8 @@ class RunSummary:
     warnings that hold for every query, and of stages that were lost on some. `by_round` are a dialogue benchmark's
     means after each number of rounds, over so many `dialogues`. `breakdowns` are means by the other kinds of group:
     category, iconic_group, scientific_name (yes or no). `scored_on_test` counts the runs in which the strategy was
-    scored on the benchmark's test split.
+    scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were asked, whose
+    identities `lmm` has.
     """
 
     benchmark: str
@@ -148,6 +150,8 @@ class RunSummary:
     by_round: Mapping[int, Means] = field(default_factory=dict)
     breakdowns: Mapping[str, Mapping[str, Means]] = field(default_factory=dict)
     scored_on_test: int = 0
+    by_role: Mapping[str, Usage] = field(default_factory=dict)
+    lmm: ModelIdentity | None = None
 
     @property
     def unknown_share(self) -> float:

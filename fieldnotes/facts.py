@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from fieldscope.fieldnotes.scene import COLOURS, HABITATS, SPECIES, Group, Scene
 
@@ -46,22 +47,26 @@ class Fact:
         """The true answer to the fact's question about `scene`."""
         if self.kind in ("habitat", "weather"):
             return bool(getattr(scene, self.kind) == self.value)
-        group = find(scene, self.species)
         if self.kind == "alone":
             return any(g.species != self.species for g in scene.groups)
+        group = find(scene, self.species)
         if group is None:
             return False
-        if self.kind == "comparison":
-            other = find(scene, self.value)
-            return other is not None and group.count > other.count
-        return {
-            "subject": True,
-            "colour": group.colour == self.value,
-            "count": str(group.count) == self.value,
-            "behaviour": group.pose == self.value,
-            "context": group.item == self.value,
-            "absence": group.item == self.value,
-        }[self.kind]
+        match self.kind:
+            case "subject":
+                return True
+            case "colour":
+                return group.colour == self.value
+            case "count":
+                return str(group.count) == self.value
+            case "behaviour":
+                return group.pose == self.value
+            case "context" | "absence":
+                return group.item == self.value
+            case "comparison":
+                other = find(scene, self.value)
+                return other is not None and group.count > other.count
+        raise KeyError(self.kind)
 
     def holds(self, scene: Scene) -> bool:
         """Whether `scene` is as the fact says."""
@@ -70,7 +75,10 @@ class Fact:
 
 def find(scene: Scene, species: str) -> Group | None:
     """The scene's group of this species, if it has one."""
-    return next((g for g in scene.groups if g.species == species), None)
+    for group in scene.groups:
+        if group.species == species:
+            return group
+    return None
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,10 @@ class Spec:
 
     def facts(self) -> tuple[Fact, ...]:
         """The atomic predicates, in the order in which the query says them."""
+        return self._facts
+
+    @cached_property
+    def _facts(self) -> tuple[Fact, ...]:
         facts = list(self.subject.facts())
         if self.companion:
             facts += self.companion.facts()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,12 @@ from PIL import Image
 from fieldscope.core.files import replacing
 from fieldscope.core.paths import cache_folder
 from fieldscope.fieldnotes.collection import ensure_pictures, read_split
-from fieldscope.fieldnotes.queries import BenchmarkQuery
 from fieldscope.fieldnotes.scene import SPECIES, Scene
-from fieldscope.retrieval.encoder import Encoder, QueryInputs
+from fieldscope.retrieval.encoder import Encoder, QueryInputs, Vectors
 from fieldscope.retrieval.progress import Report
 
 TOP = 100
+_BATCH = 128
 SCHEMA = pa.schema(
     [
         ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
@@ -60,23 +62,56 @@ def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) ->
     data = read_split(split)
     files = ensure_pictures(split, progress=progress)
     ids = list(files)
-    vectors = []
-    for start in range(0, len(ids), 128):
-        vectors.append(encoder.encode_images([_open(files[i]) for i in ids[start : start + 128]]))
+    vectors: list[Vectors] = []
+    encoded = 0
+    for pictures in _batches(list(files.values())):
+        vectors.append(encoder.encode_images(pictures))
+        encoded += len(pictures)
         if progress is not None:
-            progress(min(start + 128, len(ids)), len(ids))
+            progress(encoded, len(ids))
     matrix = np.concatenate(vectors)
+
+    @cache  # most images are candidates of several queries
+    def columns(image_id: str) -> dict[str, object]:
+        return _image_columns(image_id, data.scenes[image_id], files[image_id])
+
     options = {"compression": {"image.bytes": "none"}, "use_dictionary": False}
     with replacing(path) as partial, pq.ParquetWriter(partial, SCHEMA, **options) as writer:
         for query in data.queries:
             scores = matrix @ encoder.encode_query(QueryInputs(query.text))
             best = np.argsort(-scores, kind="stable")[:TOP]
             rows = [
-                _row(query, ids[i], data.scenes[ids[i]], float(scores[i]), files, data.relevant) for i in best.tolist()
+                {
+                    **columns(ids[i]),
+                    "query": query.text,
+                    "relevant": int(ids[i] in data.relevant[query.id]),
+                    "clip_score": float(scores[i]),
+                    "supercategory": query.supercategory,
+                    "category": query.category,
+                    "iconic_group": query.iconic_group,
+                }
+                for i in best.tolist()
             ]
             # In order of id: a reader that trusts the rows' order must not find the ranking there.
             rows.sort(key=lambda row: int(str(row["inat24_image_id"])))
             writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+
+
+def _batches(paths: Sequence[Path]) -> Iterator[list[Image.Image]]:
+    """The pictures, `_BATCH` at a time; those of the next batch are read while the caller works on one."""
+    batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
+    with ThreadPoolExecutor(1) as reader:
+        ahead: Future[list[Image.Image]] | None = None
+        for batch in batches:
+            read, ahead = ahead, reader.submit(_open_all, batch)
+            if read is not None:
+                yield read.result()
+        if ahead is not None:
+            yield ahead.result()
+
+
+def _open_all(paths: Sequence[Path]) -> list[Image.Image]:
+    return [_open(path) for path in paths]
 
 
 def _open(path: Path) -> Image.Image:
@@ -84,26 +119,14 @@ def _open(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def _row(
-    query: BenchmarkQuery,
-    image_id: str,
-    scene: Scene,
-    score: float,
-    files: Mapping[str, Path],
-    relevant: Mapping[str, frozenset[str]],
-) -> dict[str, object]:
+def _image_columns(image_id: str, scene: Scene, path: Path) -> dict[str, object]:
+    """What a row says of its image, whatever the query."""
     species = SPECIES[scene.groups[0].species]
     place = random.Random(f"place-{scene.key()}")
     return {
-        "image": {"bytes": files[image_id].read_bytes(), "path": files[image_id].name},
-        "query": query.text,
-        "relevant": int(image_id in relevant[query.id]),
-        "clip_score": score,
+        "image": {"bytes": path.read_bytes(), "path": path.name},
         "inat24_image_id": int(image_id),
-        "inat24_file_name": f"fieldnotes/{species.scientific.replace(' ', '_')}/{files[image_id].name}",
-        "supercategory": query.supercategory,
-        "category": query.category,
-        "iconic_group": query.iconic_group,
+        "inat24_file_name": f"fieldnotes/{species.scientific.replace(' ', '_')}/{path.name}",
         "inat24_species_id": list(SPECIES).index(species.name),
         "inat24_species_name": species.scientific,
         "latitude": round(place.uniform(-60, 70), 4),

@@ -98,4 +98,4 @@ class Scene:
 
     def key(self) -> str:
         """Identity of the whole scene, nuisance included: 16 hexadecimal digits."""
-        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return sha256(json.dumps(self, default=vars, sort_keys=True).encode()).hexdigest()[:16]

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from fieldscope.core.types import Turn as Turn
     from fieldscope.eval.types import RunSummary as RunSummary
     from fieldscope.retrieval.encoder import Encoder as Encoder
+    from fieldscope.service.wiring.settings import RoleModel as RoleModel
     from fieldscope.service.workflows.blocking import Reranker as Reranker
     from fieldscope.service.workflows.blocking import evaluate as evaluate
     from fieldscope.service.workflows.blocking import rerank as rerank
@@ -82,6 +83,7 @@ _NAMES = {
     "fieldscope.core.types": ("Candidate", "ImageSource", "Query", "Turn"),
     "fieldscope.eval.types": ("RunSummary",),
     "fieldscope.retrieval.encoder": ("Encoder",),
+    "fieldscope.service.wiring.settings": ("RoleModel",),
     "fieldscope.service.workflows.blocking": ("Reranker", "evaluate", "rerank", "search"),
     "fieldscope.service.workflows.ranked_image": ("RankedImage",),
     "fieldscope.service.workflows.ranking": ("Ranking",),

@@ -19,6 +19,7 @@ DEFAULTS: Mapping[str, str] = {
     "round": "q: {{ question }} a: {{ answer }}.",
     "instruction": '{{ number }}. {{ type }}: {{ text }} ("{{ words }}").',
     "question": "{{ number }}. {{ question }}",
+    "whole": "{{ number }}. {{ question }}",
     "separator": " ",
     "shows": "does the image show {{ text }}?",
     "matches": 'does this image match the description: "{{ query }}"?',
@@ -30,7 +31,8 @@ DEFAULTS: Mapping[str, str] = {
     "contradiction": "the answers contradict each other.",
     "few": "too few images match.",
 }
-"""Every form, as prompts without forms of their own have it. `candidate` may also say `{{ capital }}`."""
+"""Every form, as prompts without forms of their own have it. `whole` is the question about the whole query among the
+others, and may say `{{ query }}` instead; `candidate` may say `{{ capital }}`, the letter as a capital."""
 
 OF_ANSWER: Mapping[str, tuple[str, ...]] = {
     "synthesis": (
@@ -38,12 +40,12 @@ OF_ANSWER: Mapping[str, tuple[str, ...]] = {
         *("unchanged", "indistinct", "contradiction", "few"),
     ),
     "predicates": ("instruction", "separator", "repair", "shows", "matches"),
-    "answers": ("question", "separator", "repair"),
+    "answers": ("question", "whole", "separator", "repair"),
     "letter": ("reference", "candidate"),
 }
 """The forms that a prompt may have, by the kind of its answer."""
 
-_MORE_VARIABLES: Mapping[str, frozenset[str]] = {"candidate": frozenset({"capital"})}
+_MORE_VARIABLES: Mapping[str, frozenset[str]] = {"whole": frozenset({"query"}), "candidate": frozenset({"capital"})}
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from fieldscope.core.errors import PromptError
 from fieldscope.core.validation import unknown_name
 from fieldscope.prompts.prompt import Prompt, read_prompt
 
-INSTRUCT = "fieldnotes"
+INSTRUCT = "instruct"
 """The set for every model that another one was not written for."""
 
 _SHIPPED = Path(__file__).parent

@@ -67,6 +67,10 @@ class DecodingCollection(ABC):
             self._decoded.put(image_id, image, 3 * image.width * image.height)
         return image
 
+    def known_hash(self, image_id: str) -> str | None:
+        """The hash where it was computed before, else None."""
+        return self._hashes.get(image_id)
+
     def pixel_hash(self, image_id: str) -> str:
         """SHA-256 of the decoded pixels, computed once. Raises `ImageError`."""
         if image_id not in self._hashes:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
+import ssl
 from collections.abc import Iterator
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -19,6 +23,12 @@ settings.load_profile("fieldscope")
 # Before any test imports a library that reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["LANGSMITH_TRACING"] = "false"
+
+
+def pytest_collection_finish() -> None:
+    """What the tests' modules imported stays; the garbage collector need not look through all of it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 class NetworkBlockedError(RuntimeError):
@@ -39,6 +49,14 @@ def _guard(address: Any) -> None:
     # Unix sockets have a path for an address; network sockets have a tuple that starts with the host.
     if isinstance(address, tuple) and not is_loopback(str(address[0])):
         raise NetworkBlockedError(f"a test tried to reach {address[0]}; tests use loopback only")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_ssl_context() -> Iterator[None]:
+    """HTTP clients that trust the same file of certificates share what was read of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -68,10 +86,16 @@ def _guard_method(patch: pytest.MonkeyPatch, name: str) -> None:
     patch.setattr(socket.socket, name, guarded)
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all tests' homes. pytest numbers folders by listing those that are there, and tests are many."""
+    return tmp_path_factory.mktemp("homes")
+
+
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_folders(homes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home for the test alone: its user cache folder is empty, and the user's own is never touched."""
-    home = tmp_path_factory.mktemp("home")
+    home = Path(mkdtemp(dir=homes))
     monkeypatch.delenv("FIELDSCOPE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     return home

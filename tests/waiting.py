@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which whatever a test waits for will never happen. It decides between a failure and a hang, only."""
 
 _TURNS = 20

@@ -8,7 +8,6 @@ from collections.abc import Callable
 _FIRST = 16
 _FEWEST_MEASURED = 16  # answers
 _GAIN = 1.03  # of the rate, for twice the calls
-_LOSS = 0.9
 _HELD = 16  # measurements
 
 
@@ -16,8 +15,8 @@ class AdaptiveLimit:
     """A limit on the calls in flight that finds its own size, between 1 and `most`.
 
     It doubles as long as answers come faster for it: the rate is measured over at least as many answers as the limit
-    allows calls, while more calls wait than may go. Where the rate stays the same, so does the limit, and is tried
-    again after a while; where it falls, the last step is taken back. A server that refuses a call for its load, or
+    allows calls, while more calls wait than may go. A step that gains nothing is taken back, and tried again after a
+    while. A server that refuses a call for its load, or
     lets it time out, halves the limit, and from then on it grows by an eighth (additive increase, multiplicative
     decrease, as TCP does it: Chiu and Jain 1989). `clock` reads seconds.
     """
@@ -66,7 +65,7 @@ class AdaptiveLimit:
         if self._best_rate is None or rate > self._best_rate * _GAIN:
             self._best_rate = rate
             self._grow()
-        elif rate < self._best_rate * _LOSS and self._before < self.current:
+        elif self._before < self.current:  # the last step gained nothing
             self.current = self._before
         else:
             self._held += 1

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -16,15 +17,17 @@ R = TypeVar("R")
 class _Waiting(Generic[T, R]):
     item: T
     kind: Hashable
+    group: Hashable
     future: asyncio.Future[R]
 
 
 class Batcher(Generic[T, R]):
     """Gathers items from concurrent callers and hands them to `work`, a batch at a time, in one thread of its own.
 
-    A batch holds at most `largest` items, all of the kind (as `kind` tells) of the one that waits longest. `work` runs
-    in the thread and returns a result or an exception for each item, in order. While it runs the next batch gathers;
-    else a batch waits `window` seconds for company. Serves one event loop at a time.
+    A batch holds the items of at most `largest` groups, all of the kind (as `kind` tells) of the one that waits
+    longest. Items of one `group` share most of their cost; without `group` each item is on its own. `work` runs in the
+    thread and returns a result or an exception for each item, in order. While it runs the next batch gathers; else a
+    batch waits `window` seconds for company. Serves one event loop at a time.
     """
 
     def __init__(
@@ -33,11 +36,13 @@ class Batcher(Generic[T, R]):
         kind: Callable[[T], Hashable],
         largest: int,
         window: float = 0.005,
+        group: Callable[[T], Hashable] = lambda item: object(),
     ) -> None:
         self._work = work
         self._kind = kind
         self._largest = largest
         self._window = window
+        self._group = group
         self._waiting: list[_Waiting[T, R]] = []
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batcher")
         self._pump: asyncio.Task[None] | None = None
@@ -45,7 +50,7 @@ class Batcher(Generic[T, R]):
     async def submit(self, item: T) -> R:
         """The result for one item; raises the exception that `work` returned for it."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(item, self._kind(item), future))
+        self._waiting.append(_Waiting(item, self._kind(item), self._group(item), future))
         if self._pump is None or self._pump.done():
             self._pump = asyncio.create_task(self._run())
         return await future
@@ -82,7 +87,9 @@ class Batcher(Generic[T, R]):
     def _take(self) -> list[_Waiting[T, R]]:
         """The longest waiting item and others of its kind, in order; what was cancelled meanwhile is dropped."""
         alive = [waiting for waiting in self._waiting if not waiting.future.done()]
-        batch = [waiting for waiting in alive if waiting.kind == alive[0].kind][: self._largest]
+        of_kind = [waiting for waiting in alive if waiting.kind == alive[0].kind]
+        groups = set(islice(dict.fromkeys(waiting.group for waiting in of_kind), self._largest))
+        batch = [waiting for waiting in of_kind if waiting.group in groups]
         taken = set(map(id, batch))
         self._waiting = [waiting for waiting in alive if id(waiting) not in taken]
         return batch

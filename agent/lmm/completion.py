@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from fieldscope.agent.lmm.acceptance import was_filtered
 from fieldscope.agent.lmm.base import AnswerToken, LMMRequest, LMMResponse, TokenLogprob, Tokens
-from fieldscope.agent.lmm.chat_body import Alternative, ChatMessage, Completion, ModelList, Position
+from fieldscope.agent.lmm.chat_body import Alternative, ChatMessage, Completion, ModelList, Position, passed_over
 from fieldscope.agent.lmm.failure import failure_in
 from fieldscope.agent.lmm.logprobs import gathered, logprobs_fault
 from fieldscope.agent.lmm.thinking import SWITCH_OFF, Thought, answer_start, ends_thinking, is_marked, split_thought
@@ -35,7 +35,7 @@ def read_completion(body: str, request: LMMRequest, latency: float) -> LMMRespon
     none of the log-probabilities that were asked for: none at all, numbers that can't be any, or those of other tokens
     than the answer's.
     """
-    completion = _completion(body, [])
+    completion = _completion(body)
     choice = completion.choices[0]
     said = _said(choice.message, choice.finish)
     counts = completion.usage
@@ -59,14 +59,14 @@ def read_completion(body: str, request: LMMRequest, latency: float) -> LMMRespon
 
 def read_cached_tokens(body: str) -> int | None:
     """How many of the prompt's tokens the server took from its prefix cache; None where it does not say."""
-    counts = _completion(body, []).usage
+    counts = _completion(body).usage
     return counts.prompt_tokens_details.cached_tokens if counts and counts.prompt_tokens_details else None
 
 
 def read_oddities(body: str) -> list[str]:
     """What in a chat completion is not as the protocol has it, and is passed over."""
-    odd: list[str] = []
-    completion = _completion(body, odd)
+    completion = _completion(body)
+    odd = list(passed_over(_json(body, "chat completion"), completion))
     choice = completion.choices[0]
     if completion.usage is None:
         odd.append("usage is missing")
@@ -113,14 +113,13 @@ def one_line(words: object, longest: int = 240) -> str:
     return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
-def _completion(body: str, odd: list[str]) -> Completion:
-    """The body, and in `odd` the fields that were passed over. Raises the error that it holds, or
-    `LMMResponseError`."""
+def _completion(body: str) -> Completion:
+    """The body. Raises the error that it holds, or `LMMResponseError`."""
     document = _json(body, "chat completion")
     if (failure := failure_in(document)) is not None:
         raise failure
     try:
-        return Completion.model_validate(document, context=odd)
+        return Completion.model_validate(document)
     except ValidationError as error:
         raise LMMResponseError(
             f"the server's answer is no chat completion: {_first_fault(error)}; {_CHECK_ADDRESS}"
@@ -163,7 +162,8 @@ def _answer_positions(positions: Sequence[Position], said: Thought, request: LMM
     """The answer's tokens; none where the model never came to its answer."""
     if not positions:
         raise LMMResponseError(
-            "the server returned no log-probabilities: use one that does (vLLM, started with --max-logprobs 20)"
+            "the server returned no log-probabilities: use one that does (vLLM, started with --max-logprobs 20), or "
+            "the mode `samples` or `stated`, which need none"
         )
     tokens = [position.token for position in positions]
     start = answer_start(tokens, said.answer, said.thought)

@@ -1,42 +1,37 @@
-"""An LMM in this process: any LLaVA-style checkpoint that transformers can load."""
+"""An LMM in this process: any image-text-to-text checkpoint that transformers can load."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 import transformers  # its names are imported when they are first used, and need torchvision prepared by then
-from PIL import Image as PILImage
 
 from fieldscope.agent.lmm.backends import LMMOptions
-from fieldscope.agent.lmm.base import AnswerToken, LMMRequest, LMMResponse, TextPart, TokenLogprob, Tokens
+from fieldscope.agent.lmm.base import AnswerToken, LMMRequest, LMMResponse, TokenLogprob, Tokens
 from fieldscope.agent.lmm.batching import Batcher
-from fieldscope.agent.lmm.checkpoint import load_checkpoint
+from fieldscope.agent.lmm.chat_prompt import ChatPrompts, Prompt
+from fieldscope.agent.lmm.checkpoint import checkpoint_folder, hub_folder, load_checkpoint
 from fieldscope.agent.lmm.logprobs import gathered
-from fieldscope.agent.lmm.pixels import load_pixels
-from fieldscope.agent.lmm.prefix import PrefixCache, States, join, split
-from fieldscope.agent.lmm.thinking import Thought, split_thought
+from fieldscope.agent.lmm.model_inputs import ModelInputs
+from fieldscope.agent.lmm.shared_prefix import SharedPrefixes, reads_prefixes_once
+from fieldscope.agent.lmm.thinking import Thought, opening_of, split_thought
 from fieldscope.agent.lmm.yes_no import answer_position, finish_words
-from fieldscope.core.errors import FieldscopeError, LMMRequestError, LMMResponseError, first_line
+from fieldscope.core.errors import FieldscopeError, LMMResponseError, first_line
 from fieldscope.core.types import ImageSource
 
 _SHORT_TEXT = 255  # characters; up to here padding costs less than another batch
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    """A request made ready: the rendered chat."""
-
-    request: LMMRequest
-    text: str
+_MOST_TOKENS = {"cpu": 4_096}  # of the prompts of one pass
+_MOST_TOKENS_ELSEWHERE = 32_768
+_FIRST_GUESS = 600  # tokens of a prompt, until one was read
+_MOST_LOGITS = 250_000_000  # numbers that a generated batch keeps of its steps: 1 GB in float32
 
 
 @dataclass(frozen=True)
@@ -63,14 +58,16 @@ class LocalLMM:
         self._model = model.eval()
         self._processor = processor
         self._tokenizer = processor.tokenizer
-        self._tokenizer.padding_side = "left"
-        self._images = images
         self._identity = identity
         self._ends = _end_tokens(model, self._tokenizer)
         model.generation_config = transformers.GenerationConfig(eos_token_id=self._ends)
-        self._prefixes = PrefixCache()
+        self._most_tokens = _MOST_TOKENS.get(model.device.type, _MOST_TOKENS_ELSEWHERE)
+        self._longest = _FIRST_GUESS
+        self._chats = ChatPrompts(processor)
+        self._inputs = ModelInputs(model, processor, self._chats, images)
+        self._prefixes = SharedPrefixes(model, self._chats, self._inputs) if reads_prefixes_once(model) else None
         self._spelling = lru_cache(maxsize=4096)(lambda token: str(self._tokenizer.decode([token])))
-        self._batcher = Batcher(self._answer_all, _shape, max_batch)
+        self._batcher = Batcher(self._answer_all, self._shape, max_batch, group=self._group)
 
     @classmethod
     def from_path(
@@ -101,47 +98,44 @@ class LocalLMM:
     def _answer_all(self, requests: Sequence[LMMRequest]) -> list[LMMResponse | Exception]:
         """A response or an error for each request, in order; one that fails leaves the others alone."""
         results: dict[int, LMMResponse | Exception] = {}
-        prompts: dict[int, _Prompt] = {}
+        prompts: dict[int, Prompt] = {}
         for index, request in enumerate(requests):
             try:
-                prompts[index] = self._prepare(request)
+                prompts[index] = self._chats.render(request)
             except FieldscopeError as error:
                 results[index] = error
-        together = all(prompt.request.temperature == 0 for prompt in prompts.values())
-        for group in [list(prompts)] if together else [[index] for index in prompts]:
-            results.update(zip(group, self._answer([prompts[index] for index in group]), strict=True))
+        waiting = list(prompts)
+        while waiting:
+            taken = waiting[: self._room(prompts[waiting[0]].request)]
+            waiting = waiting[len(taken) :]
+            results.update(zip(taken, self._answer([prompts[index] for index in taken]), strict=True))
         return [results[index] for index in range(len(requests))]
 
-    def _prepare(self, request: LMMRequest) -> _Prompt:
-        """Render the chat."""
-        chat = [
-            {
-                "role": message.role,
-                "content": [
-                    {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image"}
-                    for part in message.content
-                ],
-            }
-            for message in request.messages
-        ]
-        renderer = self._processor if self._processor.chat_template else self._tokenizer
-        options = request.extra_body.get("chat_template_kwargs", {})
-        try:
-            text = renderer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
-        except (jinja2.TemplateError, ValueError) as error:
-            raise LMMRequestError(
-                f"the model's chat template refuses the messages: {first_line(error, 240)}; use another prompt or "
-                "checkpoint"
-            ) from error
-        placeholder = self._processor.image_token
-        if text.count(placeholder) != len(request.images):
-            raise LMMRequestError(
-                f"{len(request.images)} images but {text.count(placeholder)} times {placeholder!r} in the prompt: "
-                "take it out of the text, or use a model whose chat template takes that many images"
-            )
-        return _Prompt(request, text)
+    def _room(self, request: LMMRequest) -> int | None:
+        """How many requests of this shape fit into one pass; None where the pass sees to that itself."""
+        if self._shares(request):
+            return None
+        if request.temperature > 0:
+            return 1  # the random numbers of each are its own
+        kept = request.max_tokens * self._model.config.get_text_config().vocab_size if request.top_logprobs else 1
+        return max(1, min(self._most_tokens // self._longest, _MOST_LOGITS // kept))
 
-    def _answer(self, prompts: Sequence[_Prompt]) -> list[LMMResponse | Exception]:
+    def _shares(self, request: LMMRequest) -> bool:
+        """Whether a request's images are read once for all questions on them."""
+        plain = request.max_tokens == 1 and request.temperature == 0
+        return self._prefixes is not None and plain and bool(request.images)
+
+    def _shape(self, request: LMMRequest) -> Hashable:
+        """Requests of one shape fit into one batch: as many images, as many tokens to come, and, where each is a row of
+        its own, texts of about one length."""
+        length = 0 if self._shares(request) else max(len(request.text), _SHORT_TEXT).bit_length()
+        return (len(request.images), request.max_tokens, request.temperature > 0, length)
+
+    def _group(self, request: LMMRequest) -> Hashable:
+        """Requests of one group cost little more than one of them."""
+        return tuple(part.sha256 for part in request.images) if self._shares(request) else object()
+
+    def _answer(self, prompts: Sequence[Prompt]) -> list[LMMResponse | Exception]:
         """Answer a batch. One that fails is tried again in halves: for want of memory, and to find the culprit."""
         if not prompts:
             return []
@@ -158,15 +152,19 @@ class LocalLMM:
             fault = f"the model gave no answer: {first_line(error, 240)}; check the checkpoint and the free memory"
             return [error if known else LMMResponseError(fault)]
 
-    def _produce(self, prompts: Sequence[_Prompt]) -> _Tokens:
+    def _produce(self, prompts: Sequence[Prompt]) -> _Tokens:
         """Run the model. All prompts have one shape; where the first is sampled it is the only one."""
         request = prompts[0].request
-        if request.max_tokens == 1 and request.temperature == 0 and request.images and self._keeps_prefixes:
-            return self._first_tokens(prompts)
-        inputs = self._inputs(prompts)
+        if self._prefixes is not None and self._shares(request):
+            lengths, logits = self._prefixes.next_token(prompts)
+            return _Tokens(lengths, logits.argmax(-1, keepdim=True).tolist(), [logits])
+        inputs = self._inputs.of(prompts)
         lengths = inputs["attention_mask"].sum(-1).tolist()
+        self._longest = max(lengths)
         if request.max_tokens == 1 and request.temperature == 0:
-            last = self._model(**inputs, **self._positions(inputs), logits_to_keep=1, use_cache=False).logits[:, -1]
+            last = self._model(
+                **inputs, **self._inputs.positions(inputs["attention_mask"]), logits_to_keep=1, use_cache=False
+            ).logits[:, -1]
             return _Tokens(lengths, last.argmax(-1, keepdim=True).tolist(), [last])
         decoding = transformers.GenerationConfig(
             max_new_tokens=request.max_tokens,
@@ -182,111 +180,16 @@ class LocalLMM:
         steps = output.sequences.shape[1] - (inputs["input_ids"].shape[1] if "input_ids" in inputs else 0)
         return _Tokens(lengths, output.sequences[:, -steps:].tolist(), output.logits or ())
 
-    def _first_tokens(self, prompts: Sequence[_Prompt]) -> _Tokens:
-        """The next token only: what comes up to a prompt's last picture is read once, however many questions follow."""
-        image = self._model.config.image_token_id
-        ids = [self._ids(prompt.text) for prompt in prompts]
-        cuts = [len(row) - row[::-1].index(image) for row in ids]
-        questions = [torch.tensor(row[cut:]) for row, cut in zip(ids, cuts, strict=True)]
-        hashes = [tuple(part.sha256 for part in prompt.request.images) for prompt in prompts]
-        keys = [(tuple(row[:cut]), shown) for row, cut, shown in zip(ids, cuts, hashes, strict=True)]
-        by_key = dict(zip(keys, prompts, strict=True))
-        layers, seen = join(self._prefixes.states(keys, lambda missing: self._read([by_key[key] for key in missing])))
-        lengths = torch.tensor([len(question) for question in questions])
-        asked = torch.nn.utils.rnn.pad_sequence(questions, batch_first=True).to(self._model.device)
-        inside = (torch.arange(asked.shape[1])[None] < lengths[:, None]).long().to(self._model.device)
-        logits = self._model(
-            input_ids=asked,
-            attention_mask=torch.cat([seen, inside], dim=1),
-            position_ids=seen.sum(1, keepdim=True) + torch.arange(asked.shape[1], device=asked.device)[None],
-            past_key_values=transformers.DynamicCache(layers),
-            use_cache=True,
-        ).logits
-        last = logits[torch.arange(len(prompts)), lengths - 1]
-        return _Tokens((seen.sum(1).cpu() + lengths).tolist(), last.argmax(-1, keepdim=True).tolist(), [last])
-
-    def _read(self, prompts: Sequence[_Prompt]) -> list[States]:
-        """The states of the model after the last picture of each prompt."""
-        placeholder = self._processor.image_token
-        cut = [
-            replace(prompt, text=prompt.text[: prompt.text.rindex(placeholder) + len(placeholder)])
-            for prompt in prompts
-        ]
-        inputs = self._inputs(cut)
-        mask = inputs["attention_mask"]
-        cache = self._model(**inputs, **self._positions(inputs), logits_to_keep=1, use_cache=True).past_key_values
-        padding = (mask.shape[1] - mask.sum(1)).tolist()
-        return [
-            tuple((keys[:, :, skip:], values[:, :, skip:]) for keys, values in split(cache, row))
-            for row, skip in enumerate(padding)
-        ]
-
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=self._adds_special_tokens(text))["input_ids"]
-        return ids
-
-    def _adds_special_tokens(self, text: str) -> bool:
-        """Whether the tokenizer is to open a text, which the chat template may have done already."""
-        opening = self._tokenizer.bos_token
-        return not (opening and text.startswith(opening))
-
-    def _inputs(self, prompts: Sequence[_Prompt]) -> dict[str, Any]:
-        """Tensors for the model, padded on the left."""
-        pictures = self._pictures(prompts)
-        inputs = self._processor(
-            text=[prompt.text for prompt in prompts],
-            images=pictures or None,
-            padding=True,
-            return_tensors="pt",
-            add_special_tokens=self._adds_special_tokens(prompts[0].text),
-        ).to(self._model.device, self._model.dtype)
-        return self._share_vision(dict(inputs), pictures)
-
-    def _pictures(self, prompts: Sequence[_Prompt]) -> list[PILImage.Image]:
-        """All pictures of the prompts in order, each loaded once. Raises `ImageError`."""
-        parts = [part for prompt in prompts for part in prompt.request.images]
-        different = {part.sha256: part for part in parts}.values()
-        loaded = {part.sha256: load_pixels(self._images, part) for part in different}
-        return [loaded[part.sha256] for part in parts]
-
-    def _share_vision(self, inputs: dict[str, Any], pictures: Sequence[PILImage.Image]) -> dict[str, Any]:
-        """Put a picture that several prompts of a batch show through the vision tower once."""
-        places: dict[int, int] = {}
-        rows = [places.setdefault(id(picture), len(places)) for picture in pictures]
-        if len(places) == len(rows) or not self._is_plain_llava:
-            return inputs
-        firsts = [rows.index(row) for row in range(len(places))]
-        features = self._model.get_image_features(pixel_values=inputs.pop("pixel_values")[firsts]).pooler_output
-        ids = inputs.pop("input_ids")
-        embedded = self._model.get_input_embeddings()(ids)
-        shown = torch.cat([features[row] for row in rows]).to(embedded.dtype)
-        embedded = embedded.masked_scatter((ids == self._model.config.image_token_id).unsqueeze(-1), shown)
-        return inputs | {"inputs_embeds": embedded}
-
-    def _positions(self, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Positions that start behind the padding, as `generate` sets them itself; other families have their own."""
-        if not self._is_plain_llava:
-            return {}
-        return {"position_ids": (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)}
-
-    @property
-    def _is_plain_llava(self) -> bool:
-        return bool(self._model.config.model_type == "llava")
-
-    @property
-    def _keeps_prefixes(self) -> bool:
-        """Whether what was read can be kept for the next question: plain positions, and no sliding windows."""
-        return self._is_plain_llava and self._model.config.text_config.model_type == "llama"
-
-    def _responses(self, prompts: Sequence[_Prompt], tokens: _Tokens, seconds: float) -> Iterator[LMMResponse]:
+    def _responses(self, prompts: Sequence[Prompt], tokens: _Tokens, seconds: float) -> Iterator[LMMResponse]:
         for row, (prompt, length) in enumerate(zip(prompts, tokens.prompt_lengths, strict=True)):
             ids, ended = self._cut(tokens.ids[row])
-            said = _without_thought(self._tokenizer.decode(ids, skip_special_tokens=True))
+            opening = opening_of(prompt.text)
+            said = _without_thought(opening + self._tokenizer.decode(ids, skip_special_tokens=True))
             yield LMMResponse(
                 text=said.answer,
                 thought=said.thought.strip(),
-                answer_logprobs=self._alternatives(prompt.request, ids, row, tokens.logits),
-                tokens=self._answer_tokens(prompt.request, ids, row, tokens.logits),
+                answer_logprobs=self._alternatives(prompt, ids, row, tokens.logits),
+                tokens=self._answer_tokens(prompt, ids, row, tokens.logits),
                 usage=Tokens(prompt_tokens=length, completion_tokens=len(ids)),
                 finish_reason="stop" if ended else "length",
                 latency=seconds,
@@ -300,12 +203,13 @@ class LocalLMM:
         return ids, False
 
     def _alternatives(
-        self, request: LMMRequest, ids: list[int], row: int, logits: Sequence[torch.Tensor]
+        self, prompt: Prompt, ids: list[int], row: int, logits: Sequence[torch.Tensor]
     ) -> tuple[TokenLogprob, ...]:
         """The most probable tokens where the answer starts; none if the model never came to it."""
+        request = prompt.request
         if not request.top_logprobs or request.logprobs_of == "all":
             return ()
-        pieces = self._pieces(ids)
+        pieces = self._pieces(prompt, ids)
         step = answer_position(pieces, request.answer_after)
         if step is None:
             return ()
@@ -316,12 +220,13 @@ class LocalLMM:
         return finish_words(alternatives, written)
 
     def _answer_tokens(
-        self, request: LMMRequest, ids: list[int], row: int, logits: Sequence[torch.Tensor]
+        self, prompt: Prompt, ids: list[int], row: int, logits: Sequence[torch.Tensor]
     ) -> tuple[AnswerToken, ...]:
         """All tokens of the answer behind any thinking, where their log-probabilities are asked for."""
+        request = prompt.request
         if not request.top_logprobs or request.logprobs_of == "first":
             return ()
-        pieces = self._pieces(ids)
+        pieces = self._pieces(prompt, ids)
         step = answer_position(pieces, request.answer_after)
         found = []
         for at in range(len(ids) if step is None else step, len(ids)):
@@ -330,10 +235,13 @@ class LocalLMM:
             found.append(AnswerToken(text=pieces[at], logprob=scores[ids[at]].item(), alternatives=alternatives))
         return tuple(found)
 
-    def _pieces(self, ids: Sequence[int]) -> list[str]:
-        """What each token adds to the text."""
+    def _pieces(self, prompt: Prompt, ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text. A mark before the thinking, which the prompt ends with, belongs to the
+        first."""
         texts = [""] + [str(self._tokenizer.decode(ids[: end + 1])) for end in range(len(ids))]
-        return [text[len(before) :] for before, text in pairwise(texts)]
+        pieces = [text[len(before) :] for before, text in pairwise(texts)]
+        pieces[0] = opening_of(prompt.text) + pieces[0]
+        return pieces
 
     def _most_probable(self, scores: torch.Tensor, most: int) -> tuple[TokenLogprob, ...]:
         """The best of (vocabulary,) log-probabilities."""
@@ -344,8 +252,19 @@ class LocalLMM:
         )
 
 
+def open_folder(argument: str, options: LMMOptions) -> LocalLMM:
+    """The back end "path": `argument` is a checkpoint's folder. Raises `ConfigError`."""
+    return LocalLMM.from_path(checkpoint_folder(argument), options.images)
+
+
+def open_hub_model(argument: str, options: LMMOptions) -> LocalLMM:
+    """The back end "hf": `argument` is a model's name on the Hugging Face hub, downloaded where it is not yet on this
+    machine, and the options' revision a branch, tag or commit of it. Raises `ConfigError`."""
+    return LocalLMM.from_path(hub_folder(argument, options.revision), options.images)
+
+
 def open_checkpoint(argument: str, options: LMMOptions) -> LocalLMM:
-    """The back end "local": `argument` is a checkpoint's folder. Raises `ConfigError`."""
+    """The back end "local": `argument` is a checkpoint's folder or a model's name on the hub. Raises `ConfigError`."""
     return LocalLMM.from_path(argument, options.images)
 
 
@@ -353,12 +272,6 @@ def _without_thought(text: str) -> Thought:
     """The answer apart from its thought; a text that ends before the answer is all answer."""
     said = split_thought(text)
     return said if said.finished else Thought("", text)
-
-
-def _shape(request: LMMRequest) -> tuple[object, ...]:
-    """Requests of one shape fit into one batch: as many images, as many tokens to come, texts of about one length."""
-    length = max(len(request.text), _SHORT_TEXT).bit_length()
-    return (len(request.images), request.max_tokens, request.temperature > 0, length)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:

@@ -90,8 +90,9 @@ class Negotiation:
             url, model = self._server
             said = f" ({words})" if (words := known.words.get("top_logprobs")) else ""
             raise LMMRequestError(
-                f"{url} gives no log-probabilities of {model}{said}, so P(yes) can't be read from them: use a strategy "
-                "whose stage `verify` has the mode `samples` or `stated`, or a server that gives them (vLLM)"
+                f"{url} gives no log-probabilities of {model}{said}, so P(yes) can't be read from them: use the mode "
+                "`samples` or `stated` (in the strategy's verify `samples: 8`, or a prompt that asks for a probability)"
+                ", or a server that gives them (vLLM)"
             )
 
 

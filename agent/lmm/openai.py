@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx2
-import openai
 import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
@@ -23,29 +17,20 @@ from fieldscope.agent.lmm.addresses import Address, Addresses, Place
 from fieldscope.agent.lmm.backends import LMMOptions
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse
 from fieldscope.agent.lmm.chat_request import chat_request
-from fieldscope.agent.lmm.completion import one_line, read_completion, read_models
-from fieldscope.agent.lmm.failure import status_error
+from fieldscope.agent.lmm.completion import read_completion, read_models
+from fieldscope.agent.lmm.connection import Connection, is_overload, retry_after
 from fieldscope.agent.lmm.identity import server_identity
 from fieldscope.agent.lmm.image_encoding import EncodedImages, ImageEncoding, ImageFormat
 from fieldscope.agent.lmm.negotiation import Negotiation, Send
-from fieldscope.agent.lmm.server_facts import Served, read_facts
+from fieldscope.agent.lmm.server_facts import Served, finds_images_by_name, read_facts
 from fieldscope.agent.lmm.server_profile import KnownProfile, ServerProfile
-from fieldscope.agent.lmm.server_words import (
-    connection_advice,
-    context_length,
-    require_usable_environment,
-    server_words,
-    usable_key,
-    without_key,
-)
+from fieldscope.agent.lmm.server_words import context_length, usable_key, without_key
 from fieldscope.core.errors import (
     ConfigError,
-    FieldscopeError,
     LMMConnectionError,
     LMMError,
     LMMRateLimitError,
     LMMRequestError,
-    LMMResponseError,
     LMMServerError,
 )
 from fieldscope.core.private import shown_address
@@ -55,18 +40,6 @@ LONGEST_WAIT = 120.0
 """Seconds. A server that asks for a longer pause than this (Retry-After) is taken at its word: the call fails."""
 
 _CAN_PASS = (LMMConnectionError, LMMRateLimitError, LMMServerError)
-_BUSY = {408, 409, 425, 429, 502, 503, 504}  # says nothing of whether there is such a page
-_REFUSED_KEY = {401, 403}
-_KEY_ADVICE = {
-    False: "put the server's API key in FIELDSCOPE_API_KEY",
-    True: "check that the API key in FIELDSCOPE_API_KEY is this server's, and may use this model",
-}
-_OVERLOADED = {408, 429, 503, 504}
-_CONNECT_TIMEOUT = 10.0
-_NO_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-_IMAGES_BY_NAME = (0, 12)
-"""The first version of vLLM that certainly finds an image by its `uuid` alone. Older ones than 0.11 leave such an image
-out, and say so in their log only."""
 
 
 class OpenAILMM:
@@ -75,7 +48,7 @@ class OpenAILMM:
     `base_url` is the server's address, as in `http://localhost:8000` (`/v1` is added where there is no path), or the
     addresses of several servers of the same model, separated by commas; `model` is the name that they serve it under,
     `revision` whatever tells two models of that name apart, since a server doesn't say which weights it holds. The key
-    comes from `api_key`, else FIELDSCOPE_API_KEY, else OPENAI_API_KEY.
+    comes from `api_key`, else FIELDSCOPE_API_KEY, else OPENAI_API_KEY; an empty `api_key` is no key.
 
     Images travel as data URLs, as `max_side`, `max_pixels` and `image_format` say
     (`fieldscope.agent.lmm.image_encoding`). A vLLM that `identify` has found is asked for an image that it has
@@ -118,17 +91,10 @@ class OpenAILMM:
         self._revision = revision
         self._facts: Mapping[str, str] | None = None
         self._identifying: asyncio.Task[Mapping[str, str]] | None = None
-        self._timeout = timeout
         self._addresses = Addresses(urls, max_concurrency)
-        self._key = usable_key(api_key, os.environ.get("FIELDSCOPE_API_KEY"), os.environ.get("OPENAI_API_KEY"))
-        require_usable_environment()
-        limits = httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_TIMEOUT))
-        self._http = httpx2.AsyncClient(timeout=limits, limits=_NO_LIMITS, follow_redirects=True)
-        self._client = openai.AsyncOpenAI(
-            base_url=self.url, api_key=self._key or "none", timeout=limits, max_retries=0, http_client=self._http
-        )
-        told = {name: value for name, value in self._client.default_headers.items() if isinstance(value, str)}
-        self._headers = told | {"Authorization": f"Bearer {self._client.api_key}", "Content-Type": "application/json"}
+        variables = () if api_key == "" else ("FIELDSCOPE_API_KEY", "OPENAI_API_KEY")
+        self._key = usable_key(api_key, *map(os.environ.get, variables))
+        self._connection = Connection(self.url, self._key, timeout)
         self._retrying = AsyncRetrying(
             sleep=sleep,
             retry=retry_if_exception_type(_CAN_PASS),
@@ -195,7 +161,8 @@ class OpenAILMM:
 
             async def send(request: LMMRequest, profile: ServerProfile) -> tuple[LMMResponse, str]:
                 retrying = self._retrying.copy()  # an object of tenacity's holds the state of one call
-                response, text = await retrying(self._attempt, request, profile, place)
+                answered: tuple[LMMResponse, str] = await retrying(self._attempt, request, profile, place)
+                response, text = answered
                 adapted = profile.adapted(request)
                 return response.model_copy(update={"adapted": adapted}) if adapted else response, text
 
@@ -206,11 +173,7 @@ class OpenAILMM:
         serves other models. One attempt; costs no tokens."""
         lists = []
         for address in self._addresses.all:
-            try:
-                async with asyncio.timeout(self._timeout):
-                    lists.append(await self._client.get(f"{address.url}/models", cast_to=str))
-            except (openai.OpenAIError, TimeoutError) as error:
-                raise lmm_error(error, address.url, self._timeout, self._key) from error
+            lists.append(await self._connection.get(address.url, "/models"))
         with self._discreet():
             listed = [
                 self._require_served(text, each.url) for text, each in zip(lists, self._addresses.all, strict=True)
@@ -231,7 +194,7 @@ class OpenAILMM:
         facts = [await self._facts_at(address) for address in self._addresses.all]
         for address, others in zip(self._addresses.all[1:], facts[1:], strict=True):
             if others != facts[0]:
-                differing = sorted(name for name in facts[0] | others if facts[0].get(name) != others.get(name))
+                differing = sorted(name for name in {*facts[0], *others} if facts[0].get(name) != others.get(name))
                 raise LMMRequestError(
                     f"{self.url} and {address.url} serve different models or versions as {self.model} "
                     f"({', '.join(differing)}): name servers of the same model in --lmm"
@@ -239,26 +202,17 @@ class OpenAILMM:
         return facts[0]
 
     async def _facts_at(self, address: Address) -> Mapping[str, str]:
-        models = await self._page(f"{address.url}/models")
+        models = await self._connection.page(address.url, "/models")
         if models is not None:
             self._require_served(models, address.url)
-        facts = read_facts(models, await self._page(f"{address.url.removesuffix('/v1')}/version"), self.model)
-        if _finds_images_by_name(facts) and address.held is None:
+        version = await self._connection.page(address.url.removesuffix("/v1"), "/version")
+        facts = read_facts(models, version, self.model)
+        if finds_images_by_name(facts) and address.held is None:
             address.held = set()
         return facts
 
-    async def _page(self, page: str) -> str | None:
-        """A page of a server's; None where it has none, or none for us."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._client.get(page, cast_to=str)
-        except (openai.OpenAIError, TimeoutError) as error:
-            if isinstance(error, openai.APIStatusError) and error.status_code not in _BUSY:
-                return None
-            raise lmm_error(error, page.rpartition("/")[0], self._timeout, self._key) from error
-
     async def aclose(self) -> None:
-        await self._client.close()
+        await self._connection.aclose()
 
     async def _attempt(self, request: LMMRequest, profile: ServerProfile, place: Place) -> tuple[LMMResponse, str]:
         """One attempt, read within it: an error that came with status 200 may pass as well."""
@@ -298,31 +252,8 @@ class OpenAILMM:
         body = await chat_request(request, self.model, write_image, profile)
         body |= body.pop("extra_body", {})
         started = time.perf_counter()
-        try:
-            content = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
-            async with asyncio.timeout(self._timeout):  # the client's own timeout starts again with each byte
-                text = await self._post(f"{address.url}/chat/completions", content)
-        except (openai.OpenAIError, TimeoutError, orjson.JSONEncodeError) as error:
-            raise lmm_error(error, address.url, self._timeout, self._key) from error
+        text = await self._connection.post(address.url, "/chat/completions", body)
         return read_completion(text, profile.fit_request(request), time.perf_counter() - started), text
-
-    async def _post(self, url: str, content: bytes) -> str:
-        """The body of the answer. Raises the openai library's errors; the library itself would read and write the JSON
-        once more on the way, which takes longer than all the rest of a call."""
-        try:
-            response = await self._http.post(url, content=content, headers=self._headers)
-        except httpx2.TimeoutException as error:
-            raise openai.APITimeoutError(error.request) from error
-        except httpx2.RequestError as error:
-            raise openai.APIConnectionError(request=error.request) from error
-        if response.is_success:
-            return response.text
-        try:
-            body = response.json()
-        except ValueError:
-            body = response.text
-        said = body.get("error", body) if isinstance(body, dict) else body
-        raise openai.APIStatusError(f"Error code: {response.status_code}", response=response, body=said)
 
     @contextmanager
     def _discreet(self) -> Iterator[None]:
@@ -352,42 +283,6 @@ def open_server(argument: str, options: LMMOptions) -> OpenAILMM:
     )
 
 
-def lmm_error(error: Exception, url: str, timeout: float, key: str | None = None) -> FieldscopeError:
-    """What a failure of the openai library is in our tree, in one line that says what to do and hides the `key`."""
-    match error:
-        case openai.APITimeoutError() | TimeoutError():
-            return LMMConnectionError(
-                f"{url} did not answer within {timeout:g} s: allow more time, or send it fewer requests at once"
-            )
-        case openai.APIConnectionError():
-            advice, can_pass = connection_advice(error.__cause__ or error, url)
-            return (LMMConnectionError if can_pass else LMMRequestError)(without_key(advice, key))
-        case openai.APIStatusError(status_code=status):
-            words, body = server_words(error.body, key) or one_line(error), str(error.body)
-            said = f"{url} answered {status}: {words}"
-            if status in _REFUSED_KEY:
-                return LMMRequestError(f"{said}; {_KEY_ADVICE[key is not None]}", words, body)
-            return status_error(status, said, _retry_after(error), body, words)
-        case openai.APIError() | openai.LengthFinishReasonError() | openai.ContentFilterFinishReasonError():
-            return LMMResponseError(f"{url} gave no usable answer: {one_line(error)}; see the server's log")
-        case _:
-            return LMMRequestError(
-                f"the request to {url} could not be made: {one_line(error)}; check the server's address and its API key"
-            )
-
-
-def is_overload(error: LMMError) -> bool:
-    """Whether a server has more calls than it can answer: it says so, or lets them time out."""
-    cause = error.__cause__
-    timed_out = isinstance(cause, openai.APITimeoutError | TimeoutError)
-    return timed_out or isinstance(error, LMMRateLimitError) or getattr(cause, "status_code", None) in _OVERLOADED
-
-
-def _finds_images_by_name(facts: Mapping[str, str]) -> bool:
-    version = re.match(r"(\d+)\.(\d+)", facts.get("version", "")) if facts.get("owned_by") == "vllm" else None
-    return version is not None and (int(version[1]), int(version[2])) >= _IMAGES_BY_NAME
-
-
 def _server_url(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
@@ -405,20 +300,4 @@ def _server_url(base_url: str) -> str:
 
 def _pause_asked(state: RetryCallState) -> float | None:
     error = state.outcome.exception() if state.outcome else None
-    return _retry_after(error.__cause__) if error else None
-
-
-def _retry_after(error: BaseException | None) -> float | None:
-    """Seconds that the server asks to wait: `Retry-After` holds seconds or a date (RFC 9110, 10.2.3)."""
-    if not isinstance(error, openai.APIStatusError):
-        return None
-    value = error.response.headers.get("retry-after", "").strip()
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return retry_after(error.__cause__) if error else None

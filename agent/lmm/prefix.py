@@ -7,8 +7,8 @@ process. It holds for decoders whose layers attend to all that came before, unde
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +19,6 @@ States = tuple[tuple[Tensor, Tensor], ...]
 """Per layer: keys and values, each (1, heads, length, width)."""
 
 
-KeyT = TypeVar("KeyT", bound=Hashable)
-
-
 class PrefixCache:
     """Key-value states by prefix, the least recently used dropped beyond `most_bytes`."""
 
@@ -30,18 +27,15 @@ class PrefixCache:
         self._held = 0
         self._states: OrderedDict[Hashable, States] = OrderedDict()
 
-    def states(self, keys: Sequence[KeyT], read: Callable[[list[KeyT]], list[States]]) -> list[States]:
-        """The states of every key, in order; `read` makes those that are not kept, each once."""
-        wanted = list(dict.fromkeys(keys))
-        found = {key: self._states[key] for key in wanted if key in self._states}
-        missing = [key for key in wanted if key not in found]
-        if missing:
-            found |= dict(zip(missing, read(missing), strict=True))
-        for key in wanted:
-            self._keep(key, found[key])
-        return [found[key] for key in keys]
+    def get(self, key: Hashable) -> States | None:
+        """The states of a prefix, None where they are not kept."""
+        if key not in self._states:
+            return None
+        self._states.move_to_end(key)
+        return self._states[key]
 
-    def _keep(self, key: Hashable, states: States) -> None:
+    def put(self, key: Hashable, states: States) -> None:
+        """Keep the states of a prefix."""
         if key not in self._states:
             self._held += _size(states)
         self._states[key] = states
@@ -51,9 +45,12 @@ class PrefixCache:
             self._held -= _size(dropped)
 
 
-def split(cache: Any, row: int) -> States:
-    """One row of a transformers cache, as a copy that keeps nothing else alive."""
-    return tuple((layer.keys[row : row + 1].clone(), layer.values[row : row + 1].clone()) for layer in cache.layers)
+def split(cache: Any, row: int, start: int, end: int) -> States:
+    """The tokens from `start` to `end` of one row of a transformers cache, as a copy that keeps nothing else alive."""
+    return tuple(
+        (layer.keys[row : row + 1, :, start:end].clone(), layer.values[row : row + 1, :, start:end].clone())
+        for layer in cache.layers
+    )
 
 
 def join(states: Sequence[States]) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:

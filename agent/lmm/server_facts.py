@@ -15,6 +15,10 @@ WEIGHTS = ("root", "parent", "revision", "digest", "sha", "quantization", "dtype
 folder or the hub's name of the weights), or llama.cpp's below `meta` (`n_params`, `size`). When it was made
 (`created`), for how long a context (`max_model_len`) and at which address say nothing of its answers."""
 
+_IMAGES_BY_NAME = (0, 12)
+"""The first version of vLLM that certainly finds an image by its `uuid` alone. Those before 0.11 leave such an image
+out, and say so in their log only."""
+
 _OTHERS = ("owned_by",)
 _META = {"params": "n_params", "size": "size"}
 _PLAIN = re.compile(r"\w[\w.+@:/-]{0,79}")
@@ -51,6 +55,12 @@ def read_facts(models: str | None, version: str | None, model: str) -> dict[str,
     nested = {name: meta.get(key) for name, key in _META.items()} if isinstance(meta, Mapping) else {}
     values = {name: entry.get(name, nested.get(name)) for name in (*WEIGHTS, *_OTHERS)} | {"version": _version(version)}
     return {name: fact for name, value in values.items() if (fact := _spelled(value))}
+
+
+def finds_images_by_name(facts: Mapping[str, str]) -> bool:
+    """Whether a server with these facts is a vLLM that finds an image that it has by its `uuid`."""
+    version = re.match(r"(\d+)\.(\d+)", facts.get("version", "")) if facts.get("owned_by") == "vllm" else None
+    return version is not None and (int(version[1]), int(version[2])) >= _IMAGES_BY_NAME
 
 
 def _entry(models: str | None, model: str) -> Mapping[str, Any]:

@@ -37,6 +37,11 @@ SPACES = str.maketrans("▁ĠĊ", "  \n")
 _ENDING = 16  # letters that tell where a thought ends
 
 
+def opening_of(prompt: str) -> str:
+    """The mark before the thinking that a rendered prompt ends with; "" where its template opened no thinking."""
+    return next((opening for opening, _ in _MARKS if prompt.rstrip().endswith(opening)), "")
+
+
 class Thought(NamedTuple):
     """A text's two parts. `finished` is false where it ends before the thinking does: then there is no answer."""
 

@@ -45,14 +45,7 @@ class BinaryAnswer:
 
     def begun(self, token: str) -> Literal["positive", "negative", "either", "neither"]:
         """Which side's word a token begins without finishing it, as `Y` begins `Yes`."""
-        said = word(token)
-        positive, negative = (
-            any(whole.casefold().startswith(said) and whole.casefold() != said for whole in words)
-            for words in (self.positive, self.negative)
-        )
-        if not said or self.side(token) != "neither" or not (positive or negative):
-            return "neither"
-        return "either" if positive and negative else "positive" if positive else "negative"
+        return _begun(self, token)
 
     def swapped(self) -> BinaryAnswer:
         """The same question with its sides exchanged."""
@@ -65,6 +58,18 @@ def _side(answer: BinaryAnswer, token: str) -> Literal["positive", "negative", "
     if said in map(str.casefold, answer.positive):
         return "positive"
     return "negative" if said in map(str.casefold, answer.negative) else "neither"
+
+
+@lru_cache(maxsize=1 << 16)
+def _begun(answer: BinaryAnswer, token: str) -> Literal["positive", "negative", "either", "neither"]:
+    said = word(token)
+    positive, negative = (
+        any(whole.casefold().startswith(said) and whole.casefold() != said for whole in words)
+        for words in (answer.positive, answer.negative)
+    )
+    if not said or answer.side(token) != "neither" or not (positive or negative):
+        return "neither"
+    return "either" if positive and negative else "positive" if positive else "negative"
 
 
 YES_NO = BinaryAnswer(("yes", "true"), ("no", "false"))

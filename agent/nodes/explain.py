@@ -40,7 +40,7 @@ async def explain(state: RerankState, context: Context) -> dict[str, Any]:
         if isinstance(image, Reason):
             return image
         async with at_once:
-            return await _reason(lmm, image, judged[image.image_id], described, settings)
+            return await ask_reason(lmm, image, judged[image.image_id], described, settings)
 
     # The images were read before, so that the last calls of a budget go to the best and not to whichever is read first.
     reasons = tuple(await asyncio.gather(*map(reason, shown)))
@@ -62,7 +62,7 @@ async def _shown(image_id: str, images: ImageSource) -> ImagePart | Reason:
     return image
 
 
-async def _reason(lmm: LMM, image: ImagePart, p_match: float, description: str, settings: Explain) -> Reason:
+async def ask_reason(lmm: LMM, image: ImagePart, p_match: float, description: str, settings: Explain) -> Reason:
     """Ask about one image. Which side the words take is their first word, and nothing further on in them."""
     image_id = image.image_id
     answer = await ask(lmm, reason_request(image, description, settings))

@@ -86,7 +86,7 @@ def _next_wave(state: RerankState, context: Context, verify: Verify, window: int
         single = most_telling(belief, window, verify.stop_below, verify.wave)
     else:
         single = _open(belief, window)
-    facts = {"left_alone": int((~belief.finished[:window]).any(axis=1).sum()) - len(single)}
+    facts: dict[str, float | None] = {"left_alone": int((~belief.finished[:window]).any(axis=1).sum()) - len(single)}
     if joint is None:
         return _Wave({}, single, facts)
     facts = {"joint": 0, "agreed": agreed(state, sample), **facts}

@@ -12,6 +12,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from fieldscope.agent.roles import model_text
 from fieldscope.eval.runs.scored import ScoredRun
 
 Measure = Literal["AP@50", "AP@100"]
@@ -96,7 +97,8 @@ def boards(runs: Sequence[ScoredRun]) -> list[Board]:
     own: dict[tuple[str, str], list[ScoredRun]] = {}
     for run in runs:
         own.setdefault(run.benchmark, []).append(run)
-    beside, placed = [], set()
+    beside: list[Board] = []
+    placed: set[int] = set()
     for (benchmark, split), group in own.items():
         tables = [table for table in published() if _key(table.benchmark, table.split) == _key(benchmark, split)]
         reasons = [next(filter(None, (_apart(run, table) for table in tables)), None) for run in group]
@@ -155,7 +157,7 @@ def _theirs(table: PublishedTable) -> Iterator[Row]:
 
 
 def _ours(run: ScoredRun, measure: Measure) -> Row:
-    model = f" asking {run.lmm}" if run.lmm else ""
+    model = f" asking {model_text(run.lmm)}" if run.lmm else ""
     source = f"own run {run.folder}{model}, {len(run.values)} queries"
     ap = run.mean(measure)
     groups: dict[str, list[float]] = {}

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
 
+from fieldscope.agent.roles import ModelIdentity
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.reading import file_bytes, load_json
@@ -35,21 +36,24 @@ FORMAT = 1
 
 
 class Named(BaseModel):
-    """A benchmark or a strategy as a manifest names it. A strategy's `prompts` are names with fingerprints."""
+    """A benchmark or a strategy as a manifest names it. A strategy's `prompts` are names with fingerprints, worded by
+    the `prompt_set`, which is None in runs from before there were sets."""
 
     name: str
     split: str = ""
     fingerprint: str = ""
     prompts: dict[str, str] = Field(default_factory=dict)
+    prompt_set: str | None = None
 
 
 class RunSetup(BaseModel):
-    """What readers use of a manifest's configuration. `lmm` is the identity of the model that was asked, `encoder` and
+    """What readers use of a manifest's configuration. `lmm` is the identity of the model that was asked, or of that of
+    each role, `encoder` and
     `calibration` are fingerprints; None where there was none."""
 
     benchmark: Named
     strategy: Named
-    lmm: str | None = None
+    lmm: str | dict[str, str] | None = None
     encoder: str | None = None
     calibration: str | None = None
     seed: int | None = None
@@ -87,6 +91,7 @@ class Metrics(BaseModel):
     split: str = ""
     strategy: str = ""
     cost: dict[str, FiniteFloat] = Field(default_factory=dict)
+    by_role: dict[str, dict[str, FiniteFloat]] = Field(default_factory=dict)
     asked: int = 0
     unknown: int = 0
     ended: dict[str, int] = Field(default_factory=dict)
@@ -130,8 +135,8 @@ class FinishedRun:
         return self.setup.strategy.name
 
     @property
-    def lmm(self) -> str | None:
-        """The identity of the model that was asked."""
+    def lmm(self) -> ModelIdentity | None:
+        """The identity of the model that was asked, or of that of each role."""
         return self.setup.lmm
 
     @property

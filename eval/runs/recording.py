@@ -15,6 +15,7 @@ from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from fieldscope.agent.json_answer import unreadable_answer
 from fieldscope.agent.lmm.cached import entry_fault, require_unaltered
+from fieldscope.agent.roles import ROLES, ModelIdentity, Role, joined, model_text, read_identity
 from fieldscope.agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict
 from fieldscope.cache.archive import Archive, ArchiveHeader, write_archive
 from fieldscope.cache.store import CacheStore, Entry
@@ -93,8 +94,9 @@ class _Run:
     hashes: Mapping[str, str]
 
     @property
-    def model(self) -> str | None:
-        return self.configuration.get("lmm")
+    def models(self) -> dict[Role, str]:
+        """The identity of the model that had each role."""
+        return models_by_role(self.configuration, self.inputs.strategy)
 
 
 def recorded_lines(
@@ -125,16 +127,27 @@ def recorded_lines(
         yield from _calls(runs, store)
 
 
-def model_of(paths: Sequence[Path]) -> str | None:
-    """The identity of the model that answered in these runs; None where none was asked."""
-    models = (read_manifest(folder).setup.lmm for folder in run_folders(paths))
-    return next(filter(None, models), None)
+def models_by_role(configuration: Mapping[str, Any], strategy: StrategyLine) -> dict[Role, str]:
+    """The identity of the model that had each role in a run; where one model is recorded, it had all that the strategy
+    asks. Raises `ConfigError` for a strategy that can't be read."""
+    model = read_identity(configuration.get("lmm"))
+    if not isinstance(model, str):
+        return {role: model[role] for role in ROLES if model and role in model}
+    return dict.fromkeys(strategy.strategy().roles(), model)
+
+
+def model_of(paths: Sequence[Path]) -> ModelIdentity | None:
+    """The identity of the model that answered in these runs, or of that of each role; None where none was asked."""
+    models: dict[Role, str] = {}
+    for folder in run_folders(paths):
+        models = models_by_role(read_manifest(folder).configuration, read_inputs(folder).strategy) | models
+    return joined(models)
 
 
 def write_recording(path: Path, paths: Sequence[Path], store: CacheStore) -> ArchiveHeader:
     """Write runs into one portable file, whole or not at all. Raises what `recorded_lines` raises."""
     lines = ((line.kind, line.model_dump_json(exclude_none=True)) for line in recorded_lines(paths, store))
-    return write_archive(path, model_of(paths), lines)
+    return write_archive(path, model_text(model_of(paths)), lines)
 
 
 def read_recording(archive: Archive) -> Iterator[RecordedLine]:
@@ -170,14 +183,18 @@ def _read_run(folder: Path, known: Mapping[str, RerankResult] | None) -> _Run:
 def _require_one_setting(runs: Sequence[_Run]) -> None:
     """A replay has one benchmark, one model and one first stage."""
     first = runs[0]
-    asking = next((run for run in runs if run.model), first)
+    asking: dict[Role, _Run] = {}
     for run in runs:
+        for role in run.models:
+            asking.setdefault(role, run)
+    for run in runs:
+        other = next((asking[role] for role, model in run.models.items() if asking[role].models[role] != model), None)
         for name, before, same in (
             ("benchmark", first, run.configuration.get("benchmark") == first.configuration.get("benchmark")),
             ("benchmark", first, run.inputs.benchmark == first.inputs.benchmark),
             ("querie", first, run.inputs.queries == first.inputs.queries),
             ("encoder", first, run.configuration.get("encoder") == first.configuration.get("encoder")),
-            ("model", asking, run.model in (None, asking.model)),
+            ("model", other or first, other is None),
         ):
             if not same:
                 raise ConfigError(

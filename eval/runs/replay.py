@@ -16,11 +16,20 @@ from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
 from fieldscope.agent.lmm.cached import missing_call, require_unaltered
 from fieldscope.agent.lmm.identity import named_identity
 from fieldscope.agent.nodes.retrieve import search_key
+from fieldscope.agent.roles import LMMs, Role
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.core.errors import BrokenImageError, CacheError, CacheMissError, ConfigError, LMMError
 from fieldscope.core.types import Candidate, HashSource, Prior, Query
 from fieldscope.eval.runs.inputs import BenchmarkLine, QueryLine, make_benchmark
-from fieldscope.eval.runs.recording import FailureLine, ImageLine, RecordedLine, ResponseLine, RunLine, SearchLine
+from fieldscope.eval.runs.recording import (
+    FailureLine,
+    ImageLine,
+    RecordedLine,
+    ResponseLine,
+    RunLine,
+    SearchLine,
+    models_by_role,
+)
 from fieldscope.eval.types import Benchmark
 
 UNRECORDED = "unrecorded"
@@ -132,7 +141,7 @@ class Recording:
     benchmark: Benchmark
     runs: tuple[RecordedRun, ...]
     encoder: str | None
-    lmm: RecordedLMM | None
+    lmm: LMMs | None
     searches: RecordedSearches | None
 
     @cached_property
@@ -150,7 +159,7 @@ class Recording:
                 return run.calibration
         if self.lmm is None or strategy.fusion.method != "posterior":
             return None
-        key = calibration_key(self.lmm.identity, strategy, self.encoder)
+        key = calibration_key(self.lmm.identity(strategy.roles()) or "", strategy, self.encoder)
         recorded = (run.calibration for run in self.runs if run.calibration is not None)
         return next((fitted for fitted in recorded if fitted.fits(key)), None) or otherwise()
 
@@ -200,14 +209,24 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
     if benchmark is None or not runs:
         raise CacheError("the recording has no benchmark or no runs. Export it again.")
     made = make_benchmark(benchmark, queries, RecordedImages(hashes, errors))
-    model = next((run.configuration["lmm"] for run in runs if run.configuration.get("lmm")), None)
+    models: dict[Role, str] = {}
+    for run in runs:
+        models = models_by_role(run.configuration, run.strategy) | models
     return Recording(
         benchmark=made,
         runs=tuple(_recorded(run) for run in runs),
         encoder=None if (encoder := runs[0].configuration.get("encoder")) is None else str(encoder),
-        lmm=None if model is None else RecordedLMM(str(model), responses, failures),
+        lmm=_recorded_lmms(models, responses, failures) if models else None,
         searches=None if benchmark.rerank else RecordedSearches(searches),
     )
+
+
+def _recorded_lmms(models: Mapping[Role, str], responses: Mapping[str, str], failures: Mapping[str, str]) -> LMMs:
+    """What stands for the LMM of each role; one that is the only one has the roles that no recorded run asked, too."""
+    recorded = {model: RecordedLMM(model, responses, failures) for model in dict.fromkeys(models.values())}
+    if len(recorded) == 1:
+        return LMMs(next(iter(recorded.values())))
+    return LMMs(None, {role: recorded[model] for role, model in models.items()})
 
 
 def _recorded(run: RunLine) -> RecordedRun:

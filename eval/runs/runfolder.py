@@ -16,6 +16,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from fieldscope.agent.calibration import Calibration
-from fieldscope.agent.lmm.identity import may_be
+from fieldscope.agent.roles import Role, model_text, models_may_be, read_identity
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ConfigError
@@ -65,6 +66,12 @@ class FingerprintedStrategy(Fingerprinted, Protocol):
 
     @property
     def prompts(self) -> Sequence[Fingerprinted]: ...
+
+    @property
+    def prompt_set(self) -> str | None: ...
+
+    @property
+    def roles_by_call(self) -> Mapping[str, Role]: ...
 
 
 class RunFolder:
@@ -148,11 +155,14 @@ class RunFolder:
                 f"{path} is damaged or of another version of Fieldscope. Choose another folder."
             ) from error
         own = manifest.configuration
-        if own.get("lmm") != wanted.get("lmm") and may_be(own.get("lmm"), wanted.get("lmm")):
+        if own.get("lmm") != wanted.get("lmm") and models_may_be(own.get("lmm"), wanted.get("lmm")):
             # It began before servers were asked to identify their model. From now on it is of this model only.
             own = {**own, "lmm": wanted["lmm"]}
+        if own.get("strategy") == _without_set(wanted.get("strategy")):
+            # It began before prompts lay in sets. The fingerprints say that the wordings are the same.
+            own = {**own, "strategy": wanted["strategy"]}
         if different := sorted(key for key in own.keys() | wanted.keys() if own.get(key) != wanted.get(key)):
-            models = f": it asked {own.get('lmm')}, this is {wanted.get('lmm')}" if "lmm" in different else ""
+            models = f": it asked {_lmm_text(own)}, this is {_lmm_text(wanted)}" if "lmm" in different else ""
             raise ConfigError(
                 f"{self.path} holds a run of another configuration (other {', '.join(different)}){models}. "
                 "Choose another folder, or remove that one."
@@ -188,12 +198,22 @@ class RunFolder:
         self._hashes |= readable_hashes(self._images.recover())
 
 
+def _lmm_text(configuration: Mapping[str, Any]) -> str | None:
+    return model_text(read_identity(configuration.get("lmm")))
+
+
+def _without_set(strategy: Any) -> Any:
+    """A strategy in a manifest's configuration as earlier versions wrote it."""
+    return {key: value for key, value in (strategy or {}).items() if key != "prompt_set"}
+
+
 def strategy_entry(strategy: FingerprintedStrategy) -> dict[str, Any]:
     """A strategy in the configuration of a manifest."""
     return {
         "name": strategy.name,
         "fingerprint": strategy.fingerprint,
         "prompts": {prompt.name: prompt.fingerprint for prompt in strategy.prompts},
+        **({"prompt_set": strategy.prompt_set} if strategy.prompt_set else {}),
     }
 
 
@@ -233,7 +253,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str]:
+@cache
+def _versions() -> Mapping[str, str]:
     installed = {}
     for name in _LIBRARIES:
         try:

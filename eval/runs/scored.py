@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fieldscope.agent.roles import ModelIdentity
 from fieldscope.agent.types import RerankResult
 from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError
@@ -22,9 +23,10 @@ class ScoredRun:
 
     `requests` are what was asked for (text, reference image, dialogue) and `judgments` what counts as found, by query.
     `values` are the metrics per query, of those that have something to find; `groups` the kinds of groups with the
-    query's own one. `lmm` is the identity of the model that was asked, `benchmark` its name and split, `task` the
-    fingerprint of queries, judgments, candidates with priors, and groups. `money` is what the calls cost,
-    `scored_on_test` counts the runs in which the strategy was scored on test.
+    query's own one. `lmm` is the identity of the model that was asked, or of that of each role, `benchmark` its name
+    and split, `task` the fingerprint of queries, judgments, candidates with priors, and groups. `money` is what the
+    calls cost, `scored_on_test` counts the runs in which the strategy was scored on test, and `by_role` has the calls
+    and tokens of each role where several models were asked.
     """
 
     name: str
@@ -32,7 +34,7 @@ class ScoredRun:
     strategy: str
     benchmark: tuple[str, str]
     task: str
-    lmm: str | None
+    lmm: ModelIdentity | None
     requests: Mapping[str, tuple[str, ...]]
     judgments: Qrels
     values: Mapping[str, Mapping[str, float]]
@@ -43,6 +45,7 @@ class ScoredRun:
     ended: int
     money: float | None = None
     scored_on_test: int = 0
+    by_role: Mapping[str, Usage] = field(default_factory=dict)
 
     def text(self, query: str) -> str:
         """The query in words; of a dialogue its last round too."""
@@ -95,7 +98,14 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         unknown=metrics.unknown,
         ended=sum(metrics.ended.values()),
         scored_on_test=run.manifest.scored_on_test,
+        by_role={role: role_usage(cost) for role, cost in metrics.by_role.items()},
     )
+
+
+def role_usage(cost: Mapping[str, float]) -> Usage:
+    """Calls and tokens of a role, as `metrics.json` has them."""
+    names = ("calls", "prompt_tokens", "completion_tokens")
+    return Usage(*(int(cost.get(name, 0)) for name in names))
 
 
 def require_same_task(runs: Sequence[ScoredRun]) -> None:

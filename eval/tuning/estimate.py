@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 from fieldscope.agent.budget import Budget
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
+from fieldscope.agent.roles import Role
 from fieldscope.agent.strategies.settings import Calls, Scope
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Asked, Call, Comparison, Draw, Reason, RerankResult
+from fieldscope.agent.types import Asked, RerankResult
+from fieldscope.agent.usage import call_name
 from fieldscope.core.errors import ContextLengthError
 from fieldscope.core.types import Query
+from fieldscope.eval.tuning.picture_tokens import TOKENS_PER_PICTURE
 from fieldscope.retrieval.encoder import query_text
 
-TOKENS_PER_IMAGE = 600
 CHARACTERS_PER_TOKEN = 4
 
 _SHOWN = 60  # characters of a query in a message
@@ -25,9 +27,17 @@ Measure = Callable[[str, str, int], float]
 """How many tokens a model reads: of a system message (perhaps empty), of a text, and of so many images before it."""
 
 
-def rule_of_thumb(system: str, text: str, images: int) -> float:
-    """A `Measure` for a model that was never measured."""
-    return TOKENS_PER_IMAGE * images + (len(system) + len(text)) / CHARACTERS_PER_TOKEN
+def by_picture(tokens: float) -> Measure:
+    """A `Measure` for a model that reads so many tokens of a picture, and of a text one for four characters."""
+
+    def measure(system: str, text: str, images: int) -> float:
+        return tokens * images + (len(system) + len(text)) / CHARACTERS_PER_TOKEN
+
+    return measure
+
+
+rule_of_thumb = by_picture(TOKENS_PER_PICTURE)
+"""A `Measure` for a model of which nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,7 @@ def estimate(
     calibration: Calibration = UNCALIBRATED,
     *,
     measure: Measure = rule_of_thumb,
+    measures: Mapping[str, Measure] | None = None,
     given: bool = True,
     budget: Budget | None = None,
     run_budget: Budget | None = None,
@@ -95,13 +106,14 @@ def estimate(
     `candidates` run along `queries`: how many are given or, where none are `given`, how many images can be found. A
     strategy that stops early, thinks again or compares where it is uncertain has an upper bound only, in which nothing
     is spared: every query has the most predicates, and every repair is needed. Budgets of calls and tokens are kept.
-    What a call reads and writes is the calibration's where it has its stage; else `measure` says what it reads.
+    What a call reads and writes is the calibration's where it has its stage; else the stage's own of the `measures`, or
+    `measure`, says what it reads.
     """
     bound = strategy.open_ended
     total: dict[str, Spending] = {}
     for query, pool in zip(queries, candidates, strict=True):
         stages: dict[str, Spending] = {}
-        price = _Price(query, calibration, measure)
+        price = _Price(query, calibration, measure, measures or {})
         for stage, spending in _stages(query, pool, strategy, price, given, bound):
             stages[stage] = stages.get(stage, Spending()) + spending
         for stage, spending in _within(stages, budget, bound).items():
@@ -109,27 +121,53 @@ def estimate(
     return Estimate(_within(total, run_budget, bound), bound)
 
 
-def require_context(strategies: Iterable[Strategy], queries: Sequence[Query], context: int | None) -> None:
-    """Raise `ContextLengthError` where a stage's request can't fit into so many tokens, prompt and answer together.
+@dataclass(frozen=True)
+class Need:
+    """The largest request of a stage of a strategy about a query: `words`, at least one token each, and `images` to
+    read, and at most `answer` tokens to write."""
 
-    A prompt is taken to have one token a word and one an image, which is fewer than any model reads, so what is refused
-    here would be refused by the server. Where `context` is None nothing is known.
-    """
-    if context is None:
-        return
+    strategy: str
+    stage: str
+    role: Role
+    query: str
+    words: int
+    images: int
+    answer: int
+
+    def require(self, context: int, picture: float = 1.0) -> None:
+        """Raise `ContextLengthError` where it can't fit into so many tokens, with `picture` tokens an image."""
+        read = self.words + math.ceil(self.images * picture)
+        if read + self.answer > context:
+            shown = f", {self.images} images among it," if self.images > 1 and picture > 1 else ""
+            raise ContextLengthError(
+                f"the model's context has {context:,} tokens, and the stage {self.stage!r} of {self.strategy} needs "
+                f"more: at least {read:,} for the prompt{shown} about {_shortened(self.query)!r}, and up to "
+                f"{self.answer:,} for its answer. Serve the model with a larger context (vLLM: --max-model-len), "
+                "or lower the stage's max_tokens."
+            )
+
+
+def largest_requests(strategies: Iterable[Strategy], queries: Sequence[Query]) -> Iterator[Need]:
+    """The largest request of each stage about each query."""
     for strategy in strategies:
+        roles = strategy.roles_by_call
         for query in queries:
             price = _Fewest(query)
             for _ in _stages(query, 1, strategy, price, given=True, bound=True):
                 pass
-            for stage, (read, written) in price.tokens.items():
-                if read + written > context:
-                    raise ContextLengthError(
-                        f"the model's context has {context:,} tokens, and the stage {stage!r} of {strategy.name} needs "
-                        f"more: at least {read:,} for the prompt about {_shortened(query.text)!r}, and up to "
-                        f"{written:,} for its answer. Serve the model with a larger context (vLLM: --max-model-len), "
-                        "or lower the stage's max_tokens."
-                    )
+            for stage, (words, images, answer) in price.largest.items():
+                yield Need(strategy.name, stage, roles[stage], query.text, words, images, answer)
+
+
+def require_context(strategies: Iterable[Strategy], queries: Sequence[Query], contexts: Mapping[Role, int]) -> None:
+    """Raise `ContextLengthError` where a stage's request can't fit into so many tokens, prompt and answer together.
+
+    A prompt is taken to have one token a word and one an image, which is fewer than any model reads, so what is refused
+    here would be refused by the server. `contexts` are those of the roles' models, as far as they are known.
+    """
+    for need in largest_requests(strategies, queries) if contexts else ():
+        if (context := contexts.get(need.role)) is not None:
+            need.require(context)
 
 
 def profile(results: Iterable[RerankResult]) -> dict[str, float]:
@@ -138,7 +176,7 @@ def profile(results: Iterable[RerankResult]) -> dict[str, float]:
     for result in results:
         for question in result.asked:
             if question.prompt_tokens or question.completion_tokens:
-                spent[_stage(question)].append(question)
+                spent[call_name(question)].append(question)
     means: dict[str, float] = {}
     for stage, questions in sorted(spent.items()):
         means[f"{stage}:prompt"] = sum(question.prompt_tokens for question in questions) / len(questions)
@@ -154,14 +192,6 @@ def predicates_per_word(results: Iterable[RerankResult]) -> float:
         predicates += made
         words += len(result.query_text.split()) if made else 0
     return predicates / words if words else UNCALIBRATED.predicates_per_word
-
-
-def _stage(question: Asked) -> str:
-    if isinstance(question, Call):
-        return question.stage
-    if isinstance(question, Draw) and question.reasoned:
-        return "reason"
-    return "compare" if isinstance(question, Comparison) else "explain" if isinstance(question, Reason) else "verify"
 
 
 def _stages(
@@ -192,35 +222,45 @@ def _stages(
 class _Price:
     """What one call of a stage takes for a query: as it was measured, else by rule of thumb."""
 
-    def __init__(self, query: Query, calibration: Calibration, measure: Measure) -> None:
+    def __init__(
+        self, query: Query, calibration: Calibration, measure: Measure, measures: Mapping[str, Measure]
+    ) -> None:
         self._text = query_text(query)
         self._tokens = calibration.tokens
-        self._measure = measure
+        self._measure, self._measures = measure, measures
         self.comparing = calibration.comparison_weight > 0
         self.joint_pays = calibration.joint_pays
         self.predicates = calibration.predicates_per_word * len(self._text.split())
 
     def of(self, calls: Calls) -> Spending:
         text = calls.prompt.render(**dict.fromkeys(calls.prompt.variables, self._text))
-        read = self._measure(calls.prompt.system, calls.before + text, calls.images)
         stage = calls.like or calls.stage
+        measure = self._measures.get(stage, self._measure)
+        read = measure(calls.prompt.system, calls.before + text, calls.images)
         read, written = self._tokens.get(f"{stage}:prompt", read), self._tokens.get(f"{stage}:completion", calls.answer)
         return Spending(1, read, written)
 
 
+def _fewest(system: str, text: str, images: int) -> float:
+    """A `Measure`: one token a word and one an image, which is fewer than any model reads."""
+    return len(f"{system} {text}".split()) + images
+
+
 class _Fewest(_Price):
-    """Remembers for each stage the fewest tokens that its prompt can have, and the most that its answer can."""
+    """Remembers of each stage the fewest words and images that its largest prompt can have, and the most that its
+    answer can."""
 
     def __init__(self, query: Query) -> None:
-        super().__init__(query, UNCALIBRATED, lambda system, text, images: len(f"{system} {text}".split()) + images)
+        super().__init__(query, UNCALIBRATED, _fewest, {})
         self.comparing = self.joint_pays = True
-        self.tokens: dict[str, tuple[int, int]] = {}
+        self.largest: dict[str, tuple[int, int, int]] = {}
 
     def of(self, calls: Calls) -> Spending:
         spending = super().of(calls)
         stage = calls.like or calls.stage
-        read, _ = self.tokens.get(stage, (0, 0))
-        self.tokens[stage] = max(read, int(spending.prompt_tokens)), calls.longest
+        words, images, _ = self.largest.get(stage, (0, 0, 0))
+        read = int(spending.prompt_tokens) - calls.images
+        self.largest[stage] = max(words, read), max(images, calls.images), calls.longest
         return spending
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from fieldscope.service.cli.lmm_option import chosen_lmms
 from fieldscope.service.wiring.settings import (
     CACHE_MODES,
     DEFAULT_ATTEMPTS,
@@ -77,7 +78,10 @@ def lmm_flags(url: str, *, defaults: bool) -> dict[str, Option]:
         shown = {"default": default, "show_default": True} if defaults and default is not None else {}
         return click.option(f"--{name}", parameter, help=help_text, **kind, **shown)
 
-    server = "An OpenAI-compatible server, such as http://localhost:8000, or another back end by its name."
+    server = (
+        "An OpenAI-compatible server, such as http://localhost:8000, or another back end by its name. May be repeated: "
+        "ROLE=URL#NAME gives one role an LMM of its own (roles: reasoner, captioner, verifier, judge)."
+    )
     timeout = "Time limit for one attempt of a call to the server, from the first to the last byte."
     attempts = "At most N attempts for a call that timed out or met a temporary error."
     cache = "on: ask only new questions. refresh: ask all again. replay: ask nothing. off: keep no answers."
@@ -86,7 +90,7 @@ def lmm_flags(url: str, *, defaults: bool) -> dict[str, Option]:
     image_format = "Send images as jpeg (quality 95; small ones as PNG) or all of them as png."
     concurrency = "How many calls run at once, at most; the server gets as many of them as make it faster."
     return {
-        "lmm": flag("lmm", url, server, metavar="URL|NAME[:ARG]"),
+        "lmm": flag("lmm", url, server, multiple=True, metavar="[ROLE=]URL|NAME[:ARG]"),
         "model": flag("model", "model", "The name under which the server serves the model.", metavar="NAME"),
         "revision": flag("revision", "revision", "The model's version, if its name does not tell.", metavar="TEXT"),
         "max-side": flag("max-side", "max_side", max_side, DEFAULT_MAX_SIDE, type=COUNT, metavar="PIXELS"),
@@ -125,7 +129,10 @@ runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN ...
 runs_out = folder_option("The folder for the runs, with a folder for each strategy.", "-o", "--out", required=True)
 _LMM = lmm_flags("lmm_url", defaults=True)
 _DRY_RUN = (
-    click.option("--dry-run", is_flag=True, help="Print how many calls it would make, and make none."),
+    click.option("--dry-run", is_flag=True, help="Print how many calls and tokens it would take, and start nothing."),
+    click.option(
+        "--no-probe", is_flag=True, help="With --dry-run: don't ask the server what a picture costs (one call)."
+    ),
     price_option("With --dry-run: what the calls would cost."),
 )
 
@@ -182,13 +189,16 @@ def run_budget_options(command: Function) -> Function:
 
 
 def dry_run_options(command: Function) -> Function:
-    """`--dry-run` and `--prices`; the command gets `dry_run` and `price_file`, which goes with it."""
+    """`--dry-run`, `--no-probe` and `--prices`; the command gets `dry_run`, and `probe` and `price_file`, which go with
+    it."""
 
     @functools.wraps(command)
     def wrapped(**values: Any) -> Any:
         if values["price_file"] is not None and not values["dry_run"]:
             raise click.UsageError("--prices needs --dry-run; add it")
-        return command(**values)
+        if values["no_probe"] and not values["dry_run"]:
+            raise click.UsageError("--no-probe needs --dry-run; add it")
+        return command(probe=not values.pop("no_probe"), **values)
 
     return _decorated(wrapped, *_DRY_RUN)  # type: ignore[no-any-return]
 
@@ -219,6 +229,9 @@ def _with_settings(command: Function, *options: Callable[[Any], Any]) -> Functio
     @functools.wraps(command)
     def wrapped(**values: Any) -> Any:
         chosen = {name: values.pop(name) for name in Settings.__dataclass_fields__ if name in values}
+        if "lmm_url" in chosen:
+            lmms = chosen_lmms(chosen["lmm_url"], chosen["model"])
+            chosen |= {"lmm_url": lmms.lmm, "model": lmms.model, "roles": lmms.roles}
         return command(settings=_checked(Settings(**chosen)), **values)
 
     return _decorated(wrapped, *options)  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from fieldscope.service.cli.lmm_option import chosen_lmms
 from fieldscope.service.cli.options import PATH, file_option, folder_option, lmm_flags, prompts_option
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -71,6 +72,10 @@ def _with_settings(command: Function, *options: Callable[[Any], Any]) -> Functio
 
         config = values.pop("config")
         flags = {name: values.pop(name) for name in ServerSettings.model_fields if name in values}
+        if "lmm" in flags:
+            lmms = chosen_lmms(flags["lmm"], flags["model"])
+            flags |= {"lmm": lmms.lmm, "model": lmms.model}
+            flags |= {f"roles.{role}": own for role, own in lmms.roles.items()}
         given = {name: value for name, value in flags.items() if value not in (None, ())}
         given |= _limits(given.pop("limits", ()))
         return command(sourced=read_settings(given, config), **values)

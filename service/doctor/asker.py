@@ -81,7 +81,7 @@ class Asker:
         prompt = self._pair if len(image_ids) == 2 else self._set
         content: list[TextPart | ImagePart] = []
         for letter, image in zip(LETTERS, await image_parts(self.images, image_ids), strict=False):
-            content += [TextPart(text=f"{letter}:"), image]
+            content += [TextPart(text=prompt.form("candidate", letter=letter, capital=letter.upper())), image]
         content.append(TextPart(text=prompt.render(query=description)))
         request = LMMRequest(messages=messages(prompt, *content), top_logprobs=self.top_logprobs)
         self.calls += 1

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from fieldscope.agent.roles import ROLES, Role
+from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.retrieval.progress import Report
 from fieldscope.service.doctor.asker import Asker
+from fieldscope.service.doctor.context import check_context
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.form import check_form
 from fieldscope.service.doctor.images import Drawn
 from fieldscope.service.doctor.joint import check_joint
 from fieldscope.service.doctor.lineup import check_lineup, skip_lineup
 from fieldscope.service.doctor.logprobs import grant, judge_logprobs, judge_top_logprobs
+from fieldscope.service.doctor.modes import check_modes
 from fieldscope.service.doctor.parameters import check_parameters
 from fieldscope.service.doctor.prefix import check_prefix
 from fieldscope.service.doctor.probes import fieldnotes, shapes
@@ -23,6 +27,7 @@ from fieldscope.service.doctor.sight import choose_probe, is_seen, judge_sight
 from fieldscope.service.doctor.spelling import judge_spellings
 from fieldscope.service.doctor.steadiness import NAME as REPEATS
 from fieldscope.service.doctor.steadiness import check_company, check_repeats
+from fieldscope.service.doctor.strategy_prompts import check_strategy
 from fieldscope.service.doctor.structure import check_structure
 from fieldscope.service.doctor.subject import Check, Subject
 from fieldscope.service.doctor.throughput import check_throughput
@@ -35,7 +40,8 @@ from fieldscope.service.wiring.settings import Settings
 class Examination:
     """The findings about the model `identity`, made with the set of images `probe`, in `calls` and `seconds`.
 
-    If the server does not answer, that is the only finding, and `probe` is None.
+    If the server does not answer, that is the only finding, and `probe` is None. `roles` are those of the model; none
+    for one that has all.
     """
 
     identity: str
@@ -43,6 +49,7 @@ class Examination:
     findings: tuple[Finding, ...]
     calls: int
     seconds: float
+    roles: tuple[Role, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -50,32 +57,60 @@ class Examination:
         return all(finding.state != "fail" for finding in self.findings)
 
 
-async def examine(settings: Settings, report: Report) -> Examination:
-    """Examine the model of these settings without the response cache.
+async def examine_all(
+    settings: Settings, report: Report, strategy: Strategy | None = None
+) -> dict[Settings, Examination]:
+    """Examine the model of each role, one after the other, and then every prompt of a strategy, asked as it asks and of
+    the model that has its role; what that finds stands with the verifier. Raises what `examine` raises."""
+    models = settings.by_model(ROLES)
+    if len(models) == 1:
+        examinations = {chosen: await examine(chosen, report) for chosen in models}
+    else:
+        examinations = {chosen: await examine(chosen, report, roles) for chosen, roles in models.items()}
+    verifier = settings.of("verifier")
+    examined = examinations[verifier]
+    if strategy is not None and all(examination.probe for examination in examinations.values()):
+        started = time.perf_counter()
+        probe = next(each for each in (shapes(), fieldnotes()) if each.name == examined.probe)
+        findings, calls = await check_strategy(settings, strategy, probe, report)
+        contexts, shown = await check_context(settings, strategy)
+        examinations[verifier] = replace(
+            examined,
+            findings=(*examined.findings, *findings, *contexts),
+            calls=examined.calls + calls + shown,
+            seconds=examined.seconds + time.perf_counter() - started,
+        )
+    return examinations
+
+
+async def examine(settings: Settings, report: Report, roles: tuple[Role, ...] = ()) -> Examination:
+    """Examine the model of these settings, which has these roles, or all, without the response cache.
 
     A server is asked about plain shapes, and about FieldNotes' animals if it fails on shapes; the bundled LMM knows
-    only the animals. Raises `ConfigError` if no model is configured.
+    only the animals. A model that only reasons is shown no image. Raises `ConfigError` if no model is configured.
     """
+    checks = TEXT_CHECKS if roles == ("reasoner",) else CHECKS
     probe = shapes() if settings.lmm_url else fieldnotes()
     images = Drawn(probe.images)
     started = time.perf_counter()
     async with open_bare_lmm(settings, images) as lmm:
         subject = Subject(settings, Asker(lmm, images, prompts_for(settings)), probe)
-        report(0, len(CHECKS))
+        report(0, len(checks))
         answers = True
-        for number, check in enumerate(CHECKS, start=1):
+        for number, check in enumerate(checks, start=1):
             found = await check(subject)
             subject.findings |= {finding.name: finding for finding in found}
             answers = check is not _server or found[0].state != "fail"
             if not answers:
                 break
-            report(number, len(CHECKS))
+            report(number, len(checks))
         return Examination(
             lmm.identity,
             subject.probe.name if answers else None,
             tuple(subject.findings.values()),
             subject.asker.calls,
             time.perf_counter() - started,
+            roles,
         )
 
 
@@ -122,6 +157,10 @@ async def _parameters(subject: Subject) -> Sequence[Finding]:
     return [check_parameters(subject.asker)]
 
 
+async def _modes(subject: Subject) -> Sequence[Finding]:
+    return [await check_modes(subject.asker, subject.probe, *subject.accepted_images)]
+
+
 async def _repeats(subject: Subject) -> Sequence[Finding]:
     return [await check_repeats(subject.asker, subject.looks)]
 
@@ -146,6 +185,7 @@ CHECKS: tuple[Check, ...] = (
     _sight,
     _lineup,
     _structure,
+    _modes,
     _joint,
     _parameters,
     _repeats,
@@ -154,3 +194,6 @@ CHECKS: tuple[Check, ...] = (
     _throughput,
 )
 """In this order: later ones build on what earlier ones left in the `Subject`. If the first fails, no other runs."""
+
+TEXT_CHECKS: tuple[Check, ...] = (_server, _structure, _parameters)
+"""Those of a model that is never shown an image."""

@@ -11,6 +11,7 @@ from fieldscope.agent.lmm.joint_answer import read_answers
 from fieldscope.agent.lmm.json_text import read_json
 from fieldscope.agent.requests import questions_text
 from fieldscope.agent.schemas import AnswersAnswer
+from fieldscope.agent.types import Predicate
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.service.doctor.asker import Asker
 from fieldscope.service.doctor.finding import Finding
@@ -30,7 +31,8 @@ async def check_joint(asker: Asker, probe: Probe, *images: str) -> Finding:
     JSON is that the schema forces. `images` are the ids of images that the model accepts, if any."""
     if not asker.top_logprobs:
         return Finding(NAME, "unknown", "there are no valid log-probabilities", f"{_MEANING}; P(yes) can't be read")
-    questions = [known.question for known in probe.known[:_QUESTIONS]]
+    known = probe.known[:_QUESTIONS]
+    questions = [Predicate(id=str(at), question=each.question, kind="subject") for at, each in enumerate(known)]
     prompt = asker.prompts.load("ask_joint")
     together = await _answer(asker, prompt, images, questions=questions_text(questions, prompt))
     if isinstance(together, str):
@@ -44,7 +46,7 @@ async def check_joint(asker: Asker, probe: Probe, *images: str) -> Finding:
         seen = f"P(yes) of {len(unread)} of {len(said)} answers can't be read: {unread[0]}"
         return Finding(NAME, "warn", seen, f"{_MEANING}; these are asked again, one at a time", _CHANGE)
     seen = f"P(yes) of each of {len(said)} answers was read at its own place"
-    plain = await _answer(asker, asker.prompts.load("ask_predicate"), images, question=questions[0])
+    plain = await _answer(asker, asker.prompts.load("ask_predicate"), images, question=questions[0].question)
     return Finding(NAME, "ok", seen, f"{_MEANING}; {_mask(plain)}")
 
 

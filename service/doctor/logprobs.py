@@ -16,7 +16,7 @@ WANTED = 20
 _FEWER = (10, 5, 4, 3, 2, 1)
 _TOO_FEW = 3
 _USE_VLLM = "use a server that returns the model's own log-probabilities, such as vLLM (fieldscope lmm serve MODEL)"
-_OR_NONE = f"{_USE_VLLM}, or a strategy whose stage `verify` has the mode `samples` or `stated`"
+_OR_NONE = f"{_USE_VLLM}, or the mode `samples` or `stated` (see the check 'ways to P(yes)')"
 
 
 @dataclass(frozen=True)

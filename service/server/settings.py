@@ -15,10 +15,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
+from fieldscope.agent.lmm.server_profile import ServerProfile
+from fieldscope.agent.roles import ROLES, Role
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.paths import cache_folder
 from fieldscope.core.validation import read_document, validated
 from fieldscope.service.server.limits import Limits
+from fieldscope.service.server.role_table import RoleTable, role_tables
 from fieldscope.service.wiring.settings import (
     DEFAULT_ATTEMPTS,
     DEFAULT_CONCURRENCY,
@@ -29,16 +32,24 @@ from fieldscope.service.wiring.settings import (
     DEFAULT_STRATEGY,
     IMAGE_FORMATS,
     Settings,
+    require_role_models,
 )
 
 FILE = "fieldscope.toml"
 """The name of the settings file that is read by default, in the working folder or in the user's folder."""
 
 PREFIX = "FIELDSCOPE_"
+GROUPS: Mapping[str, type[BaseModel]] = {"limits": Limits, "profile": ServerProfile}
+"""Settings that are tables of settings."""
+
 DEFAULT = "default"
 NO_CLIP = "none"
 
 _OTHER_VARIABLES = frozenset({"FIELDSCOPE_CACHE", "FIELDSCOPE_DEBUG", "FIELDSCOPE_CONFIG", "FIELDSCOPE_STORE"})
+_INNER = {**{group: tuple(model.model_fields) for group, model in GROUPS.items()}, "roles": ROLES}
+"""The names of the settings in each group of them."""
+
+_ROLE_KEYS = frozenset(f"FIELDSCOPE_API_KEY_{role.upper()}" for role in ROLES)
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -61,11 +72,12 @@ class ServerSettings(BaseModel):
     """Where the service listens, its models and collections, and the limits of a request.
 
     `lmm`, `model`, `revision`, `concurrency`, `max_side`, `max_pixels`, `image_format`, `request_timeout`, `attempts`,
-    `prompts`, `clip`, `cache_mode` and `cache_file` are those of the command line; `clip` may be "none". `collections`
-    maps names to folders of images, or to libraries that `fieldscope index` made; without any there is FieldNotes' test
-    collection. `strategies` are strategy files, or folders of them, beside the shipped ones. Images are fetched from
-    `image_hosts` only. `keys` is the file of API keys, `data` the folder of all that the service keeps, `runs` the
-    folder whose runs are shown. `grace` is how many seconds a shutdown waits for calls in flight.
+    `prompts`, `clip`, `cache_mode` and `cache_file` are those of the command line; `clip` may be "none". `roles` has
+    the LMMs of single roles. `collections` maps names to folders of images, or to libraries that `fieldscope index`
+    made; without any there is FieldNotes' test collection. `strategies` are strategy files, or folders of them, beside
+    the shipped ones. Images are fetched from `image_hosts` only. `keys` is the file of API keys, `data` the folder of
+    all that the service keeps, `runs` the folder whose runs are shown. `grace` is how many seconds a shutdown waits for
+    calls in flight.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,6 +94,7 @@ class ServerSettings(BaseModel):
     image_format: str = Field(default=DEFAULT_IMAGE_FORMAT, pattern=f"^({'|'.join(IMAGE_FORMATS)})$")
     request_timeout: float = Field(default=DEFAULT_REQUEST_TIMEOUT, gt=0, allow_inf_nan=False)
     attempts: int = Field(default=DEFAULT_ATTEMPTS, ge=1)
+    roles: Annotated[Mapping[Role, RoleTable], NoDecode, BeforeValidator(role_tables)] = {}
     prompts: str | None = None
     clip: str | None = None
     cache_mode: Annotated[str, Field(pattern="^(on|refresh|replay|off)$")] = "on"
@@ -95,6 +108,7 @@ class ServerSettings(BaseModel):
     runs: Path | None = None
     grace: float = Field(default=30.0, ge=0, le=3600)
     limits: Limits = Limits()
+    profile: ServerProfile = ServerProfile()
 
     @field_validator("collections")
     @classmethod
@@ -120,6 +134,8 @@ class ServerSettings(BaseModel):
             image_format=self.image_format,  # type: ignore[arg-type]  # as above
             request_timeout=self.request_timeout,
             attempts=self.attempts,
+            roles={role: table.model for role, table in self.roles.items()},
+            profile=self.profile if self.profile.model_fields_set else None,
             prompts=self.prompts,
         )
 
@@ -192,18 +208,20 @@ def is_loopback(host: str) -> bool:
 def flag_of(key: str) -> str:
     """The flag that sets a key."""
     special = {"cache_mode": "--cache", "collections": "--collection", "image_hosts": "--image-host"}
-    return special.get(key) or ("--limit" if key.startswith("limits.") else "--" + key.replace("_", "-"))
+    group = {"limits": "--limit", "roles": "--lmm"}.get(key.partition(".")[0])
+    return special.get(key) or group or "--" + key.replace("_", "-")
 
 
 def variable_of(key: str) -> str:
-    """The variable that sets a key."""
-    return PREFIX + key.replace(".", "_").upper()
+    """The variable that sets a key; empty for the LMM of a role, which has none."""
+    return "" if key.startswith("roles.") else PREFIX + key.replace(".", "_").upper()
 
 
 def _keys() -> Iterator[str]:
     """The dotted name of every setting, in order."""
     for name in ServerSettings.model_fields:
-        yield from (f"limits.{limit}" for limit in Limits.model_fields) if name == "limits" else (name,)
+        inner = _INNER.get(name)
+        yield from (f"{name}.{key}" for key in inner) if inner else (name,)
 
 
 Layer = tuple[str, Mapping[str, Any]]
@@ -244,7 +262,7 @@ class _VariableSettings(ServerSettings, BaseSettings):
 
 
 def _variable_layers(environ: Mapping[str, str]) -> Iterator[Layer]:
-    known = {*map(variable_of, _keys()), *_OTHER_VARIABLES}
+    known = {*map(variable_of, _keys()), *_OTHER_VARIABLES, *_ROLE_KEYS}
     given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value}
     if unknown := min(given.keys() - known, default=None):
         near = difflib.get_close_matches(unknown, known, n=1)
@@ -258,8 +276,10 @@ def _variable_layers(environ: Mapping[str, str]) -> Iterator[Layer]:
 
 def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by their dotted names."""
-    limits = {f"limits.{name}": value for name, value in nested.get("limits", {}).items()}
-    return {key: value for key, value in nested.items() if key != "limits"} | limits
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= {f"{key}.{name}": own for name, own in value.items()} if key in _INNER else {key: value}
+    return flat
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,3 +296,4 @@ def _require_server_and_model(settings: ServerSettings) -> None:
     for name in ("model", "revision"):
         if getattr(settings, name) and not settings.lmm:
             raise ConfigError(f"{name} goes with lmm, the address of the server. Set --lmm, too")
+    require_role_models(settings.models)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
+from fieldscope.agent.roles import ModelIdentity, model_text
 from fieldscope.core.paths import without_folders
 from fieldscope.eval.measures.paired import EVEN
 from fieldscope.service.viewer.addresses import slug
@@ -104,9 +105,14 @@ def as_json(value: object, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
 
 
-def identity(value: str | None) -> str:
-    """A model's identity or a fingerprint with its hashes cut short; a dash where there is none."""
-    return "–" if value is None else re.sub(r"[0-9a-f]{16,}", lambda found: found[0][:8], value)
+def identity(value: ModelIdentity | None) -> str:
+    """A model's identity, those of several with their roles, or a fingerprint, with its hashes cut short; a dash where
+    there is none."""
+    return model_text(value, _cut_short) or "–"
+
+
+def _cut_short(value: str) -> str:
+    return re.sub(r"[0-9a-f]{16,}", lambda found: found[0][:8], value)
 
 
 def breakable(text: str) -> Markup:
@@ -146,7 +152,7 @@ def plural(number: int, one: str, many: str) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "percent": percent, "signed": signed, "decimal": decimal, "count": count, "moved": moved, "odds": odds,
     "json": as_json, "chance": chance,
-    "identity": identity, "breakable": breakable, "day": day, "hour": hour,
+    "identity": identity, "models": model_text, "breakable": breakable, "day": day, "hour": hour,
     "without_folders": without_folders, "duration": duration, "plural": plural, "side": side_of, "kind": kind_name,
     "slug": slug,
 }  # fmt: skip

@@ -12,16 +12,18 @@ from fieldscope.core.files import replace_file
 from fieldscope.core.paths import cache_folder
 
 if TYPE_CHECKING:
-    from fieldscope.agent.calibration import Calibration
+    from fieldscope.agent.calibration import Calibration, CalibrationKey
+    from fieldscope.agent.roles import ModelIdentity
     from fieldscope.agent.strategies.strategy import Strategy
 
 SHIPPED = "calibration.json"
 """Its name beside the bundled models."""
 
 
-def find_calibration(model: str | None, strategy: Strategy, encoder: str | None) -> Calibration | None:
-    """What was fitted for this model (its identity), this strategy's prompts and this first stage (its fingerprint,
-    None where the priors were given); None where nothing was. Raises `ConfigError` for a file that can't be read.
+def find_calibration(model: ModelIdentity | None, strategy: Strategy, encoder: str | None) -> Calibration | None:
+    """What was fitted for this model (its identity, or that of the model of each role), this strategy's prompts and
+    this first stage (its fingerprint, None where the priors were given); None where nothing was. Raises `ConfigError`
+    for a file that can't be read.
 
     A calibration of more comparisons fits, too, and so does one of a server's model that was fitted when nothing else
     was known of it than its name; but one of exactly this model, and then of exactly these comparisons, is preferred.
@@ -34,14 +36,14 @@ def find_calibration(model: str | None, strategy: Strategy, encoder: str | None)
     for files in _files():
         fitting = [fit for file in files for fit in load_calibrations(file) if fit.fits(key)]
         if fitting:
-            return min(fitting, key=lambda fit: (bool(key.joint) > fit.knows_joint, _distance(fit, model)))
+            return min(fitting, key=lambda fit: (bool(key.joint) > fit.knows_joint, _distance(fit, key)))
     return None
 
 
-def _distance(calibration: Calibration, model: str) -> tuple[bool, int]:
-    """How far a calibration that fits is from one that was made for exactly this model and these comparisons."""
+def _distance(calibration: Calibration, wanted: CalibrationKey) -> tuple[bool, int]:
+    """How far a calibration that fits is from one that was made for exactly these models and comparisons."""
     key = calibration.key
-    return (True, 0) if key is None else (key.model != model, len(key.comparing))
+    return (True, 0) if key is None else ((key.model, key.judge) != (wanted.model, wanted.judge), len(key.comparing))
 
 
 def save_calibration(calibration: Calibration, path: Path | None = None) -> Path:

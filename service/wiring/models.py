@@ -61,60 +61,68 @@ def is_lmm_of(identity: str, settings: Settings) -> bool:
     return named_identity(identity) == _named(settings)
 
 
-def require_server(settings: Settings) -> int | None:
-    """How many tokens the model's context has, where a server is named and says so.
+@asynccontextmanager
+async def open_lmm(settings: Settings, images: ImageSource) -> AsyncIterator[CachedLMM]:
+    """The LMM over the response cache, closed in the end. Where the work is interrupted or fails, calls in flight have
+    some seconds, so that answers that were paid for are kept. Roles are not looked at (`Settings.of`).
 
-    Raises `LMMError` before any work where it does not answer, or serves another model. A replay asks no server. A
-    server without a list of models is accepted.
+    A server is asked what it tells of the model, which belongs to the model's identity. Raises `ConfigError`,
+    `CacheError`, and `LMMError` for a server that does not answer.
     """
-    if settings.asks_server and settings.cache_mode != "replay":
-        return asyncio.run(probe_server(settings))
-    return None
+    async with open_store(settings) as store, closing_lmms() as opened:
+        cached = await cached_lmm(settings, store, images)
+        opened[cached] = settings
+        yield cached
 
 
 @asynccontextmanager
-async def open_lmm(
+async def closing_lmms() -> AsyncIterator[dict[CachedLMM, Settings]]:
+    """Closes the LMMs that are put into what it yields, with their settings."""
+    opened: dict[CachedLMM, Settings] = {}
+    try:
+        yield opened
+    except BaseException:
+        await _drain(opened, running.GRACE * running.FOR_CALLS)
+        raise
+    finally:
+        await _drain(opened, 0.0)  # what a deadline gave up is not waited for
+        for cached, chosen in opened.items():
+            await cached.aclose()
+            if cached.inherited:
+                note(
+                    f"{cached.inherited:,} remembered answers of {chosen.model} do not say more of the server than "
+                    "this name; if it served another model then, ask again with --cache refresh"
+                )
+
+
+async def _drain(lmms: Iterable[CachedLMM], patience: float) -> None:
+    await asyncio.gather(*(lmm.drain(patience) for lmm in lmms))
+
+
+async def cached_lmm(
     settings: Settings,
+    store: AsyncCacheStore,
     images: ImageSource,
     lmm: LMM | None = None,
     wrappers: Iterable[Callable[[LMM], LMM]] = (),
     may_be_away: bool = False,
-) -> AsyncIterator[CachedLMM]:
-    """The LMM over the response cache, closed in the end; `lmm` stands in for the one that the settings name, and
-    calls that the cache does not answer go through `wrappers`. Where the work is interrupted or fails, calls
-    in flight have some seconds, so that answers that were paid for are kept.
-
-    A server is asked what it tells of the model, which belongs to the model's identity; one that `may_be_away` is asked
-    with the first call where it does not answer now. Raises `ConfigError`, `CacheError`, and `LMMError` for a server
-    that does not answer.
+) -> CachedLMM:
+    """The LMM of these settings, or `lmm` in its place, over the store; calls that the store does not answer go through
+    `wrappers`. A server that `may_be_away` is asked about its model with the first call where it does not answer now.
     """
     from fieldscope.agent.lmm.cached import Adapts, CachedLMM
 
-    async with _open_store(settings) as store:
-        replays = settings.cache_mode == "replay"
-        model = lmm or (await _remembered(settings, store, images) if replays else _lmm(settings, images))
-        identify = _identifier(model, settings) if lmm is None and settings.asks_server else None
-        if identify is not None:
-            with suppress(*(LMMError, TimeoutError) if may_be_away else ()):
-                async with asyncio.timeout(_PATIENCE if may_be_away else None):
-                    await identify()
-        stands = model.stands if isinstance(model, Adapts) else None
-        for wrap in wrappers:
-            model = wrap(model)
-        cached = CachedLMM(model, store, settings.cache_mode, identify, stands)
-        try:
-            yield cached
-        except BaseException:
-            await cached.drain(running.GRACE * running.FOR_CALLS)
-            raise
-        finally:
-            await cached.drain(0.0)  # what a deadline gave up is not waited for
-            await cached.aclose()
-            if cached.inherited:
-                note(
-                    f"{cached.inherited:,} remembered answers of {settings.model} do not say more of the server than "
-                    "this name; if it served another model then, ask again with --cache refresh"
-                )
+    replays = settings.cache_mode == "replay"
+    model = lmm or (await _remembered(settings, store, images) if replays else _lmm(settings, images))
+    identify = _identifier(model, settings) if lmm is None and settings.asks_server else None
+    if identify is not None:
+        with suppress(*(LMMError, TimeoutError) if may_be_away else ()):
+            async with asyncio.timeout(_PATIENCE if may_be_away else None):
+                await identify()
+    stands = model.stands if isinstance(model, Adapts) else None
+    for wrap in wrappers:
+        model = wrap(model)
+    return CachedLMM(model, store, settings.cache_mode, identify, stands)
 
 
 @asynccontextmanager
@@ -142,7 +150,7 @@ async def check_served(lmm: OpenAILMM) -> Served:
 
 
 @asynccontextmanager
-async def _open_store(settings: Settings) -> AsyncIterator[AsyncCacheStore]:
+async def open_store(settings: Settings) -> AsyncIterator[AsyncCacheStore]:
     """The response cache: a file, or the store that `name:argument` means in place of the file or in FIELDSCOPE_STORE.
     Raises `ConfigError` and `CacheError`."""
     from fieldscope.cache.store import STORES, is_async

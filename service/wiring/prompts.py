@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from fieldscope.service.wiring.feedback import note
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
+    from fieldscope.agent.roles import Role
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.eval.runs.replay import Recording
 
@@ -21,10 +22,23 @@ BUNDLED = "fieldnotes"
 """The set for the bundled LMM, which knows the words of a picture book and no others."""
 
 
-def prompts_for(settings: Settings) -> PromptSet:
-    """The set for the LMM of these settings, or the one that they name. Raises `PromptError` for one that there is
-    not."""
-    return chosen_prompts(settings.prompts, bundled=settings.lmm_url is None)
+_DECIDING: tuple[Role, ...] = ("reasoner", "verifier", "judge")  # a captioner is asked about a reference image alone
+_noted: set[Settings] = set()
+
+
+def prompts_for(settings: Settings, made: Collection[Role] = ()) -> PromptSet:
+    """The set for the LMMs of these settings, or the one that they name; a program `made` the LMMs of these roles.
+    Where the bundled LMM has any of several roles, all are worded as it can read them, and a note says so. Raises
+    `PromptError` for one that there is not."""
+    named = [role for role in _DECIDING if role not in made]
+    bundled = [role for role in named if settings.bundled([role])]
+    if settings.prompts is None and 0 < len(bundled) < len(_DECIDING) and settings not in _noted:
+        _noted.add(settings)
+        note(
+            f"The bundled LMM is the {' and the '.join(bundled)}, so the prompts of all roles are worded as it knows "
+            f"them ({BUNDLED}). Give all roles other LMMs with --lmm, or choose a wording with --prompts."
+        )
+    return chosen_prompts(settings.prompts, bundled=bool(bundled))
 
 
 def chosen_prompts(name_or_folder: str | Path | None, *, bundled: bool) -> PromptSet:

@@ -11,8 +11,9 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.benchmarks import NAMES, Workload
 from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
-from fieldscope.service.wiring.models import open_lmm
+from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import prompts_for
+from fieldscope.service.wiring.roles import open_lmms
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.evaluate import (
     Contest,
@@ -74,10 +75,11 @@ async def _compare_and_fit(
     from fieldscope.eval.tuning.calibrate import calibrate, draw_groups, heads
 
     benchmark, results = workload.benchmark, dict(results)
-    async with open_lmm(settings, benchmark.images) as lmm:
+    images = with_examples(benchmark.images, strategy.prompts)
+    async with open_lmms(settings, images, strategy.roles()) as lmms:
         if compare := strategy.compare:
             size = compare.set_size if compare.mode == "set" else 2
-            resources = Resources(benchmark.images, lmm, None, settings.concurrency)
+            resources = Resources(benchmark.images, lmms, None, settings.concurrency)
             best = heads(benchmark, results)
             with progress("comparing") as report:
                 for done, query in enumerate(benchmark.queries, start=1):
@@ -86,4 +88,5 @@ async def _compare_and_fit(
                     comparisons = await ask_groups(state, groups, resources, strategy)
                     results[query.id] = results[query.id].model_copy(update={"comparisons": comparisons})
                     report(done, len(benchmark.queries))
-        return calibrate(benchmark, results, calibration_key(lmm.identity, strategy, workload.encoder))
+        key = calibration_key(lmms.identity(strategy.roles()) or "", strategy, workload.encoder)
+        return calibrate(benchmark, results, key).model_copy(update={"prompt_set": strategy.prompt_set})

@@ -12,13 +12,16 @@ from fieldscope.core.errors import LMMError
 from fieldscope.service.wiring.bundled import FOREIGN
 from fieldscope.service.wiring.feedback import progress, warn
 from fieldscope.service.wiring.interruption import interruptible
-from fieldscope.service.wiring.models import load_encoder, open_lmm, require_server
+from fieldscope.service.wiring.models import load_encoder, open_lmm
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import prompts_for
+from fieldscope.service.wiring.roles import require_servers
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
     from fieldscope.agent.lmm.base import LMM
+    from fieldscope.agent.roles import Role
     from fieldscope.core.types import ImageSource
     from fieldscope.prompts.prompt import Prompt
     from fieldscope.retrieval.progress import Report
@@ -45,7 +48,9 @@ def caption_index(folder: Path, settings: Settings) -> Captioned:
     from fieldscope.retrieval.captions import write_captions
     from fieldscope.retrieval.library import open_library
 
-    require_server(settings)
+    role: Role = "captioner"
+    require_servers(settings, [role])
+    settings = settings.of(role)
     encoder = load_encoder(settings)
     library = open_library(folder, encoder)
     images, ids = library.collection, library.ids
@@ -81,7 +86,7 @@ async def _caption_images(
                 failed[image_id] = error
             report(len(captions) + len(failed), len(image_ids))
 
-    async with open_lmm(settings, images) as lmm, asyncio.TaskGroup() as group:
+    async with open_lmm(settings, with_examples(images, [prompt])) as lmm, asyncio.TaskGroup() as group:
         for _ in range(settings.concurrency):
             group.create_task(work(lmm))
     return {image_id: captions[image_id] for image_id in image_ids if image_id in captions}, failed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from fieldscope.service.wiring.feedback import progress
 
 if TYPE_CHECKING:
     from fieldscope.eval.measures.run_comparison import ScoredComparison
+    from fieldscope.eval.prices import Price
     from fieldscope.eval.runs.scored import ScoredRun
 
 _SERVED = re.compile(r"openai:(?P<model>.+?)(@.*)?#(png|jpeg\d+)[<=\dpx,]*(#.*)?")
@@ -54,19 +55,28 @@ def read_scored_runs(paths: Sequence[Path]) -> list[ScoredRun]:
 def _priced(runs: Sequence[ScoredRun], file: Path) -> tuple[list[ScoredRun], str | None]:
     """The runs with what their tokens cost, and the currency, None where no run has a model. A run without a model
     costs nothing."""
+    from fieldscope.agent.roles import roles_by_model
     from fieldscope.eval.prices import load_price
 
-    prices = {run.lmm: load_price(file, _model_name(run.lmm)) for run in runs if run.lmm is not None}
+    models = {model for run in runs for model in roles_by_model(run.lmm)}
+    prices = {model: load_price(file, model_name(model)) for model in sorted(models)}
     if len(currencies := sorted({price.currency for price in prices.values()})) > 1:
         raise ConfigError(f"{file}: the runs' prices are in {' and '.join(currencies)}; give them in one currency")
-    priced = [
-        replace(run, money=prices[run.lmm].of(run.spent.prompt_tokens, run.spent.completion_tokens) if run.lmm else 0.0)
-        for run in runs
-    ]
+    priced = [replace(run, money=_money(run, prices)) for run in runs]
     return priced, currencies[0] if currencies else None
 
 
-def _model_name(identity: str) -> str:
+def _money(run: ScoredRun, prices: Mapping[str, Price]) -> float:
+    """What a run's tokens cost, those of each role by the price of its model."""
+    if run.lmm is None:
+        return 0.0
+    if isinstance(run.lmm, str):
+        return prices[run.lmm].of(run.spent.prompt_tokens, run.spent.completion_tokens)
+    spent = [(prices[run.lmm[role]], usage) for role, usage in run.by_role.items() if role in run.lmm]
+    return sum(price.of(usage.prompt_tokens, usage.completion_tokens) for price, usage in spent)
+
+
+def model_name(identity: str) -> str:
     """The name by which a price file knows a model: that under which it is served, or `bundled`."""
     served = _SERVED.fullmatch(identity)
     return served["model"] if served else "bundled"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,17 +17,20 @@ from fieldscope.service.wiring.bundled import FOREIGN, require_known_words
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import run_progress, warn
 from fieldscope.service.wiring.interruption import interruptible
-from fieldscope.service.wiring.models import open_lmm, probe_server, require_server
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import check_wordings, prompts_for
+from fieldscope.service.wiring.roles import open_lmms, probe_servers, require_servers
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
+from fieldscope.service.workflows.picture_context import require_pictures_fit
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.calibration import Calibration
-    from fieldscope.agent.lmm.base import LMM
+    from fieldscope.agent.roles import LMMs, ModelIdentity, Role
     from fieldscope.agent.strategies.strategy import Strategy
+    from fieldscope.core.types import Query
     from fieldscope.eval.progress import Progress
     from fieldscope.eval.queries import Selection
     from fieldscope.eval.types import RunSummary
@@ -67,10 +70,9 @@ class Contest:
         """Whether any of the strategies asks the LMM."""
         return any(strategy.prompts for strategy in self.strategies)
 
-    @property
-    def asks_server(self) -> bool:
-        """Whether a server will be asked."""
-        return self.asks and self.settings.asks_server and self.settings.cache_mode != "replay"
+    def roles(self, composed: bool = True) -> tuple[Role, ...]:
+        """The roles that the strategies ask: for queries with a reference image, where `composed`, else for others."""
+        return tuple(dict.fromkeys(role for strategy in self.strategies for role in strategy.roles(composed)))
 
 
 @dataclass(frozen=True)
@@ -110,17 +112,19 @@ def open_evaluation(plan: EvaluationPlan, contests: Sequence[Contest]) -> OpenEv
     Raises `LMMError` for a server that is not there, `BenchmarkError` for a benchmark that is not, and what
     `check_evaluation` raises.
     """
-    contexts = [require_server(contest.settings) if contest.asks else None for contest in contests]
+    contexts = [require_servers(contest.settings, contest.roles()) for contest in contests]
     return _opened(plan, contests, contexts)
 
 
 async def open_evaluation_async(plan: EvaluationPlan, contests: Sequence[Contest]) -> OpenEvaluation:
     """`open_evaluation` for callers with an event loop of their own."""
-    contexts = [await probe_server(contest.settings) if contest.asks_server else None for contest in contests]
+    contexts = [await probe_servers(contest.settings, contest.roles()) for contest in contests]
     return await asyncio.to_thread(_opened, plan, contests, contexts)
 
 
-def _opened(plan: EvaluationPlan, contests: Sequence[Contest], contexts: Sequence[int | None]) -> OpenEvaluation:
+def _opened(
+    plan: EvaluationPlan, contests: Sequence[Contest], contexts: Sequence[Mapping[Role, int]]
+) -> OpenEvaluation:
     workload = open_workload(plan.benchmark, plan.split, contests[0].settings)
     return check_evaluation(plan, workload, contests, contexts)
 
@@ -129,10 +133,10 @@ def check_evaluation(
     plan: EvaluationPlan,
     workload: Workload,
     contests: Sequence[Contest],
-    contexts: Sequence[int | None],
+    contexts: Sequence[Mapping[Role, int]],
 ) -> OpenEvaluation:
-    """The evaluation, with a warning for each flag that its runs will carry. `contexts` are the models' context
-    lengths in tokens, where they are known.
+    """The evaluation, with a warning for each flag that its runs will carry. `contexts` are the context
+    lengths in tokens of each contest's models, by role, where they are known.
 
     Raises `ConfigError` for a selection without queries, `ContextLengthError` for queries that do not fit a context,
     and what `_flags_of` raises.
@@ -142,8 +146,14 @@ def check_evaluation(
     if plan.selection is not None:
         workload = selected(workload, plan.selection)
     benchmark = workload.benchmark
+    queries = benchmark.queries[: plan.limit]
     for contest, context in zip(contests, contexts, strict=True):
-        require_context(contest.strategies, benchmark.queries[: plan.limit], context)
+        require_context(contest.strategies, queries, context)
+        if context and workload.has_images:
+            fitting = require_pictures_fit(
+                contest.settings, contest.strategies, queries, context, benchmark.images, _first_images(workload)
+            )
+            asyncio.run(fitting)
     checked = tuple(replace(contest, flags=_flags_of(workload, contest, plan.limit)) for contest in contests)
     suffix = plan.selection.suffix if plan.selection else ""
     out = plan.out or RUNS / f"{benchmark.name}-{benchmark.split}{suffix}"
@@ -151,6 +161,13 @@ def check_evaluation(
     for flag in opened.flags:
         warn(flag)
     return opened
+
+
+def _first_images(workload: Workload) -> Sequence[str]:
+    """The ids of images that will be asked about, where they are known before the run."""
+    benchmark = workload.benchmark
+    candidates = benchmark.candidates(benchmark.queries[0].id) if benchmark.queries else None
+    return workload.found if candidates is None else [candidate.image_id for candidate in candidates]
 
 
 def run_opened(opened: OpenEvaluation) -> EvaluatedRuns:
@@ -227,9 +244,9 @@ def _flags_of(workload: Workload, contest: Contest, limit: int | None) -> tuple[
         )
     if workload.recording is not None:
         return (FOREIGN,) if contest.asks and any(FOREIGN in run.flags for run in workload.recording.runs) else ()
-    if contest.settings.lmm_url or not contest.asks or workload.own:
-        return ()
     queries = benchmark.queries[:limit]
+    if workload.own or not contest.settings.bundled(contest.roles(_composed(queries))):
+        return ()
     require_known_words((query.text for query in queries), "lmm")
     given = {candidate.image_id: None for query in queries for candidate in benchmark.candidates(query.id) or ()}
     return () if all_fieldnotes(benchmark.images, given or workload.found) else (FOREIGN,)
@@ -243,16 +260,20 @@ async def _run_contest(opened: OpenEvaluation, contest: Contest, progress: Progr
         # Apart, so that the manifest of a run without a model names none, whatever runs beside it.
         runs = await _evaluate(opened, silent, contest, None, progress)
         if asking:
-            lmm = await _open_lmm(opened.workload, contest.settings, stack)
-            runs += await _evaluate(opened, asking, contest, lmm, progress)
+            lmms = await _open_lmms(opened, contest, stack)
+            runs += await _evaluate(opened, asking, contest, lmms, progress)
     by_name = {summary.strategy: summary for summary in runs}
     return [by_name[strategy.name] for strategy in contest.strategies]
 
 
 async def _evaluate(
-    opened: OpenEvaluation, strategies: Sequence[Strategy], contest: Contest, lmm: LMM | None, progress: Progress | None
+    opened: OpenEvaluation,
+    strategies: Sequence[Strategy],
+    contest: Contest,
+    lmms: LMMs | None,
+    progress: Progress | None,
 ) -> list[RunSummary]:
-    """The runs of strategies that all ask the LMM or, where it is None, all ask none."""
+    """The runs of strategies that all ask LMMs or, where there are none, all ask none."""
     from fieldscope.agent.budget import Account
     from fieldscope.agent.graph import Agent
     from fieldscope.agent.resources import Resources
@@ -260,15 +281,17 @@ async def _evaluate(
     from fieldscope.eval.runs.inputs import input_lines
 
     plan, workload = opened.plan, opened.workload
-    images, flags = workload.benchmark.images, contest.flags if lmm else ()
-    resources = Resources(images, lmm, workload.retriever, contest.settings.concurrency, flags=flags)
-    calibrations = {strategy.name: _calibration(workload, strategy, lmm) for strategy in strategies}
+    images, flags = workload.benchmark.images, contest.flags if lmms else ()
+    composed = _composed(workload.benchmark.queries)
+    models = {s.name: lmms.identity(s.roles(composed)) if lmms else None for s in strategies}
+    resources = Resources(images, lmms, workload.retriever, contest.settings.concurrency, flags=flags)
+    calibrations = {strategy.name: _calibration(workload, strategy, models[strategy.name]) for strategy in strategies}
     fitted = {name: calibration for name, calibration in calibrations.items() if calibration is not None}
     agents = [
         Agent(
             replace(resources, calibration=fitted.get(strategy.name)),
             strategy,
-            Account(plan.run_budget if lmm else None),
+            Account(plan.run_budget if lmms else None),
         )
         for strategy in strategies
     ]
@@ -276,9 +299,10 @@ async def _evaluate(
         workload.benchmark,
         agents,
         opened.out,
-        provenance={"lmm": lmm and lmm.identity, "encoder": workload.encoder, "seed": 0},
+        provenance={"encoder": workload.encoder, "seed": 0},
+        lmms=models,
         limit=plan.limit,
-        budget=plan.budget if lmm else None,
+        budget=plan.budget if lmms else None,
         calibrations={name: fingerprint(fit.model_dump(mode="json")) for name, fit in fitted.items()},
         progress=progress,
         inputs={s.name: input_lines(workload.benchmark, s, fitted.get(s.name)) for s in strategies},
@@ -286,16 +310,25 @@ async def _evaluate(
     )
 
 
-async def _open_lmm(workload: Workload, settings: Settings, stack: AsyncExitStack) -> LMM:
+async def _open_lmms(opened: OpenEvaluation, contest: Contest, stack: AsyncExitStack) -> LMMs:
+    workload = opened.workload
     if workload.recording is None:
-        return await stack.enter_async_context(open_lmm(settings, workload.benchmark.images))
+        roles = contest.roles(_composed(workload.benchmark.queries))
+        prompts = [prompt for strategy in contest.strategies for prompt in strategy.prompts]
+        images = with_examples(workload.benchmark.images, prompts)
+        return await stack.enter_async_context(open_lmms(contest.settings, images, roles))
     if workload.recording.lmm is None:
         raise ConfigError("the recorded runs asked no model; name a strategy that asks none, such as clip")
     return workload.recording.lmm
 
 
-def _calibration(workload: Workload, strategy: Strategy, lmm: LMM | None) -> Calibration | None:
+def _composed(queries: Iterable[Query]) -> bool:
+    """Whether any query has a reference image."""
+    return any(query.reference_image is not None for query in queries)
+
+
+def _calibration(workload: Workload, strategy: Strategy, model: ModelIdentity | None) -> Calibration | None:
     def find() -> Calibration | None:
-        return find_calibration(lmm.identity if lmm else None, strategy, workload.encoder)
+        return find_calibration(model, strategy, workload.encoder)
 
     return workload.recording.calibration_of(strategy, find) if workload.recording else find()

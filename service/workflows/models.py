@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.wiring.models import load_encoder, load_scorer, open_lmm, probe_server
+from fieldscope.service.wiring.models import load_encoder, load_scorer
 from fieldscope.service.wiring.queries import require_query_words
+from fieldscope.service.wiring.roles import open_lmms, probe_servers
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.shared_images import CallLMM, SharedImages
 
 if TYPE_CHECKING:
     from fieldscope.agent.lmm.base import LMM
+    from fieldscope.agent.roles import LMMs, Role
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import ImageSource, Query
     from fieldscope.retrieval.encoder import Encoder
     from fieldscope.retrieval.scorer import Scorer
 
+    GivenLMM = LMM | Callable[[ImageSource], LMM]
+    """An LMM that a program made, or what makes one from the images."""
+
 
 @dataclass(frozen=True)
 class Models:
-    """The models that the settings name; an `lmm`, or a function that makes one, and an `encoder` replace them. A
-    `scorer`, by name or `name:argument`, gives the prior in place of the encoder's similarity."""
+    """The models that the settings name; an `lmm`, or a function that makes one, and an `encoder` replace them, and
+    `roles` the LMMs of single roles. A `scorer`, by name or `name:argument`, gives the prior in place of the encoder's
+    similarity."""
 
     settings: Settings = field(default_factory=Settings)
-    lmm: LMM | Callable[[ImageSource], LMM] | None = None
+    lmm: GivenLMM | None = None
     encoder: Encoder | None = None
     scorer: str | None = None
+    roles: Mapping[Role, GivenLMM] = field(default_factory=dict)
 
-    @property
-    def bundled_lmm(self) -> bool:
-        """Whether the LMM is the one that comes with Fieldscope."""
-        return self.lmm is None and not self.settings.lmm_url
+    def given(self, role: Role) -> GivenLMM | None:
+        """The LMM that stands in for the one that the settings name for a role, if one does."""
+        return self.roles.get(role) or (None if role in self.settings.roles else self.lmm)
+
+    def bundled_lmm(self, strategy: Strategy) -> bool:
+        """Whether the LMM that comes with Fieldscope has a role that the strategy asks."""
+        return self.settings.bundled([role for role in strategy.roles() if self.given(role) is None])
 
     @property
     def bundled_clip(self) -> bool:
@@ -44,7 +54,7 @@ class Models:
 
     def bundled_judge(self, strategy: Strategy) -> bool:
         """Whether a bundled model decides on the ranking: the LMM, where the strategy asks one, or else the CLIP."""
-        return self.bundled_lmm if strategy.prompts else self.bundled_clip
+        return self.bundled_lmm(strategy) if strategy.prompts else self.bundled_clip
 
     async def load_encoder(self) -> Encoder:
         """The CLIP. Raises `ConfigError` where it can't be loaded."""
@@ -59,40 +69,60 @@ class Models:
         return Similarity(await self.load_encoder())
 
     @asynccontextmanager
-    async def open_lmm(self, images: ImageSource) -> AsyncIterator[LMM]:
-        """The LMM over these images and the response cache. Raises what `wiring.models.open_lmm` does."""
-        async with open_lmm(self.settings, images, self.lmm(images) if callable(self.lmm) else self.lmm) as lmm:
-            yield lmm
+    async def open_lmms(self, images: ImageSource, strategy: Strategy) -> AsyncIterator[LMMs]:
+        """The LMM of each role that the strategy asks, over these images and the response cache. Raises what
+        `wiring.roles.open_lmms` does."""
+        from fieldscope.agent.roles import LMMs
 
-    async def context(self) -> int | None:
-        """How many tokens the context of a server's model has; None where that is not known. Raises `LMMError` for a
-        server that does not answer."""
-        if self.lmm is not None or self.settings.cache_mode == "replay":
-            return None
-        return await probe_server(self.settings)
+        def opened(lmm: GivenLMM | None) -> LMM | None:
+            return lmm(images) if callable(lmm) else lmm
 
-    async def require_context(self, strategy: Strategy, query: Query) -> None:
-        """Raise, before any work, `LMMError` for a server that does not answer, and `ContextLengthError` for a query
-        that does not fit into its model's context."""
+        own = {role: lmm for role, given in self.roles.items() if (lmm := opened(given)) is not None}
+        async with open_lmms(self.settings, images, strategy.roles(), LMMs(opened(self.lmm), own)) as lmms:
+            yield lmms
+
+    async def contexts(self, strategy: Strategy) -> Mapping[Role, int]:
+        """How many tokens the contexts of the roles' models have, where that is known. Raises `LMMError` for a server
+        that does not answer."""
+        return await probe_servers(self.settings, [role for role in strategy.roles() if self.given(role) is None])
+
+    async def require_context(self, strategy: Strategy, query: Query) -> Mapping[Role, int]:
+        """The known contexts. Raises, before any work, `LMMError` for a server that does not answer, and
+        `ContextLengthError` for a query that does not fit into its model's context."""
         from fieldscope.eval.tuning.estimate import require_context
 
-        if strategy.prompts:
-            require_context([strategy], [query], await self.context())
+        contexts = await self.contexts(strategy) if strategy.prompts else {}
+        require_context([strategy], [query], contexts)
+        return contexts
+
+    async def require_pictures(
+        self, strategy: Strategy, query: Query, contexts: Mapping[Role, int], images: ImageSource, ids: Iterable[str]
+    ) -> None:
+        """Raise `ContextLengthError` where a model's context is too small for as many of the images as the strategy
+        shows at once. Its server may be asked once."""
+        from fieldscope.service.workflows.picture_context import require_pictures_fit
+
+        await require_pictures_fit(self.settings, [strategy], [query], contexts, images, ids)
 
     def require_words(self, strategy: Strategy, query: Query, *, searching: bool = False) -> None:
         """Raise `VocabularyError` for words that a bundled model would have to read and does not know. Without a
         search, another LMM ranks alone where the bundled CLIP does not know them. No model is loaded."""
         clip = self.bundled_clip and (searching or self.bundled_judge(strategy))
-        require_query_words(query, lmm=bool(strategy.prompts) and self.bundled_lmm, clip=clip)
+        require_query_words(query, lmm=self.bundled_lmm(strategy), clip=clip)
 
-    def names(self, lmm: LMM | None, *, prior: bool) -> dict[str, str | None]:
-        """The models that ranked, by name, for people: `clip` where there was a prior, `lmm` where one was asked."""
+    def names(self, lmms: LMMs | None, strategy: Strategy, *, prior: bool) -> dict[str, str | None]:
+        """The models that ranked, by name, for people: `clip` where there was a prior, `lmm` where one was asked, or
+        each with its roles where several were."""
+        from fieldscope.agent.roles import joined, model_text
+
         names: dict[str, str | None] = {"clip": None, "lmm": None}
         if prior:
             named = self.scorer or self.settings.clip or "bundled"
             names["clip"] = named if self.encoder is None else self.encoder.fingerprint
-        if lmm is not None:
-            names["lmm"] = lmm.identity if self.lmm is not None else self.settings.model or "bundled"
+        if lmms is not None:
+            by_role = self.settings.names(strategy.roles())
+            own = {role: lmm.identity for role in by_role if self.given(role) and (lmm := lmms.get(role))}
+            names["lmm"] = model_text(joined(by_role | own))
         return names
 
 
@@ -101,15 +131,19 @@ class KeptModels(Models):
     use them at once, on one event loop."""
 
     def __init__(
-        self, settings: Settings, lmm: LMM | Callable[[ImageSource], LMM] | None = None, encoder: Encoder | None = None
+        self,
+        settings: Settings,
+        lmm: GivenLMM | None = None,
+        encoder: Encoder | None = None,
+        roles: Mapping[Role, GivenLMM] | None = None,
     ) -> None:
-        super().__init__(settings, lmm, encoder)
+        super().__init__(settings, lmm, encoder, roles=roles or {})
         self._shared = SharedImages()
         self._opened = AsyncExitStack()
         self._loading = asyncio.Lock()
         self._loaded_encoder: Encoder | None = None
-        self._loaded_lmm: LMM | None = None
-        self._context: tuple[int | None] | None = None  # None where the server was not asked yet
+        self._loaded_lmms: LMMs | None = None
+        self._contexts: Mapping[Role, int] | None = None
         self._closed = False
 
     async def load_encoder(self) -> Encoder:
@@ -120,28 +154,38 @@ class KeptModels(Models):
             return self._loaded_encoder
 
     @asynccontextmanager
-    async def open_lmm(self, images: ImageSource) -> AsyncIterator[LMM]:
-        """The LMM as one call sees it, over that call's images."""
+    async def open_lmms(self, images: ImageSource, strategy: Strategy) -> AsyncIterator[LMMs]:
+        """The LMMs as one call sees them, over that call's images. The strategy is the same in each call."""
+        from fieldscope.agent.roles import ROLES, LMMs
+
         self._require_open()
         with self._shared.serving(images) as prefix:
             async with self._loading:
-                if self._loaded_lmm is None:
-                    self._loaded_lmm = await self._opened.enter_async_context(super().open_lmm(self._shared))
+                if self._loaded_lmms is None:
+                    opening = super().open_lmms(self._shared, strategy)
+                    self._loaded_lmms = await self._opened.enter_async_context(opening)
+            loaded, called = self._loaded_lmms, self._loaded_lmms.wrapped(lambda lmm: CallLMM(lmm, prefix))
             # An LMM that the caller made has images of its own, and knows them by their ids.
-            own = self.lmm is not None and not callable(self.lmm)
-            yield self._loaded_lmm if own else CallLMM(self._loaded_lmm, prefix)
+            made = {role for role in ROLES if (given := self.given(role)) is not None and not callable(given)}
+            sides = {role: (loaded if role in made else called).get(role) for role in ROLES}
+            yield LMMs(None, {role: lmm for role, lmm in sides.items() if lmm is not None})
 
-    async def context(self) -> int | None:
+    async def contexts(self, strategy: Strategy) -> Mapping[Role, int]:
         self._require_open()
         async with self._loading:
-            if self._context is None:
-                self._context = (await super().context(),)
-            return self._context[0]
+            if self._contexts is None:
+                self._contexts = await super().contexts(strategy)
+            return self._contexts
+
+    async def require_pictures(
+        self, strategy: Strategy, query: Query, contexts: Mapping[Role, int], images: ImageSource, ids: Iterable[str]
+    ) -> None:
+        """Nothing: a call for each query would cost more than the first request that does not fit."""
 
     async def aclose(self) -> None:
         """Let go of the models and the cache. Calls after this raise `ConfigError`."""
         self._closed = True
-        self._loaded_encoder = self._loaded_lmm = None
+        self._loaded_encoder = self._loaded_lmms = None
         await self._opened.aclose()
 
     def _require_open(self) -> None:

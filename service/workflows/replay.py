@@ -60,10 +60,10 @@ def replay_runs(
 def open_replay(plan: EvaluationPlan, recording: Recording, contests: Sequence[Contest]) -> OpenEvaluation:
     """The recorded benchmark, with the recording in the place of its files, first stage, images and models. `plan`
     comes from `recorded_plan`. Raises `ConfigError` for contests between several models."""
-    if any(contest.settings.lmm_url for contest in contests):
+    if any(contest.settings.lmm_url or contest.settings.roles for contest in contests):
         raise ConfigError("the recording has one model's answers; leave 'model' out of the grid")
     workload = Workload(recording.benchmark, recording.searches, recording.encoder, recording=recording)
-    return check_evaluation(plan, workload, contests, [None] * len(contests))
+    return check_evaluation(plan, workload, contests, [{}] * len(contests))
 
 
 def recorded_plan(plan: EvaluationPlan, recording: Recording) -> EvaluationPlan:

@@ -14,6 +14,7 @@ from fieldscope.service.wiring.bundled import FOREIGN, unknown_words
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import note, warn
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.workflows.candidates import Chosen, score
 from fieldscope.service.workflows.models import Models
 from fieldscope.service.workflows.ranking import Ranking
@@ -38,7 +39,8 @@ async def rerank_query(
     from fieldscope.agent.resources import Resources
 
     models.require_words(strategy, query)
-    await models.require_context(strategy, query)
+    contexts = await models.require_context(strategy, query)
+    await models.require_pictures(strategy, query, contexts, chosen.images, chosen.images.ids())
     bundled = models.bundled_judge(strategy)
     flags = await foreign_flags(chosen.images, chosen.images.ids()) if bundled else ()
     prior = bundled or not models.bundled_clip or await asyncio.to_thread(_bundled_clip_knows, query.text, chosen)
@@ -108,11 +110,13 @@ async def rank(
     what comes to light. `origin` is the fingerprint of what gives the priors, None where there are none."""
     from fieldscope.agent.graph import Agent
 
+    pictures = with_examples(resources.images, strategy.prompts)
     async with AsyncExitStack() as stack:
-        lmm = await stack.enter_async_context(models.open_lmm(resources.images)) if strategy.prompts else None
-        calibration = find_calibration(lmm.identity if lmm else None, strategy, origin)
+        lmms = await stack.enter_async_context(models.open_lmms(pictures, strategy)) if strategy.prompts else None
+        composed = query.reference_image is not None
+        calibration = find_calibration(lmms.identity(strategy.roles(composed)) if lmms else None, strategy, origin)
         concurrency = models.settings.concurrency
-        resources = replace(resources, lmm=lmm, max_concurrency=concurrency, calibration=calibration)
+        resources = replace(resources, lmm=lmms, max_concurrency=concurrency, calibration=calibration)
         result = await Agent(resources, strategy).rerank(query, candidates, top_k, budget)
     for flag in result.flags:
         if flag not in resources.flags:
@@ -122,7 +126,7 @@ async def rank(
             f"The budget ran out in the stage {result.ended!r}. The ranking rests on the answers that had arrived by "
             "then."
         )
-    return Ranking(result, resources.images, models=models.names(lmm, prior=origin is not None))
+    return Ranking(result, resources.images, models=models.names(lmms, strategy, prior=origin is not None))
 
 
 async def foreign_flags(images: ImageSource, ids: Iterable[str]) -> tuple[str, ...]:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from fieldscope.core.errors import ConfigError
+from fieldscope.core.validation import unknown_name
 from fieldscope.service.wiring.feedback import warn
-from fieldscope.service.wiring.prompts import chosen_prompts
+from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.queries import make_query
-from fieldscope.service.wiring.settings import DEFAULT_CONCURRENCY, DEFAULT_STRATEGY, Settings
+from fieldscope.service.wiring.settings import (
+    BUNDLED,
+    DEFAULT_CONCURRENCY,
+    DEFAULT_STRATEGY,
+    RoleModel,
+    Settings,
+    read_model,
+    require_role_models,
+)
 from fieldscope.service.workflows.caller_warnings import CallerWarnings
 from fieldscope.service.workflows.models import KeptModels
 
@@ -20,6 +29,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.lmm.base import LMM
     from fieldscope.agent.lmm.cached import CacheMode
+    from fieldscope.agent.roles import Role
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import ImageSource, Query
     from fieldscope.retrieval.encoder import Encoder
@@ -27,20 +37,19 @@ if TYPE_CHECKING:
     from fieldscope.service.workflows.ranking import Ranking
     from fieldscope.service.workflows.reports import Evaluation
 
-BUNDLED = "bundled"
-
 
 class AsyncReranker:
     """Ranks images by how well they match a query, on the caller's event loop.
 
     `strategy` is the name of a strategy, the path of its YAML file, or a `Strategy`. `lmm` is `"bundled"`, the URL of
     an OpenAI-compatible server (then `model` names the model that it serves), an `LMM`, or a function that makes one
-    from an `ImageSource`. `encoder` is `"bundled"`, a name or folder for open_clip, or an `Encoder`; with an LMM of
-    your own and without an encoder, the LMM ranks alone where the bundled CLIP does not know the images. `budget` is
-    what a query may spend, unless a call says otherwise. Answers are remembered as `cache` says: `on`, `refresh`,
-    `replay` (never ask a model), or `off`, in `cache_file` or the user's cache folder. `prompts` is a prompt set's name
-    or a folder of your own prompts; by default the set was written for the LMM: `fieldnotes` for the bundled one,
-    `instruct` for all others.
+    from an `ImageSource`. `roles` gives single roles (reasoner, captioner, verifier, judge) an LMM of their own: a text
+    `URL#MODEL`, a `RoleModel`, an `LMM`, or a function that makes one. `encoder` is `"bundled"`, a name or folder for
+    open_clip, or an `Encoder`; with an LMM of your own and without an encoder, the LMM ranks alone where the bundled
+    CLIP does not know the images. `budget` is what a query may spend, unless a call says otherwise. Answers are
+    remembered as `cache` says: `on`, `refresh`, `replay` (never ask a model), or `off`, in `cache_file` or the user's
+    cache folder. `prompts` is a prompt set's name or a folder of your own prompts; by default the set was written for
+    the LMM: `fieldnotes` for the bundled one, `instruct` for all others.
 
     Models are loaded by the first call that needs them, and stay loaded until `aclose` or the end of `async with`. Any
     number of calls may run at once, all on one event loop. Raises `ConfigError` for settings that can't be used.
@@ -60,19 +69,24 @@ class AsyncReranker:
         cache_file: str | Path | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
         prompts: str | Path | None = None,
+        roles: Mapping[Role, str | RoleModel | LMM | Callable[[ImageSource], LMM]] | None = None,
     ) -> None:
+        from fieldscope.agent.roles import ROLES
         from fieldscope.service.workflows.evaluate import load_strategies
 
+        if unknown := [role for role in roles or () if role not in ROLES]:
+            raise ConfigError(unknown_name("role", unknown[0], ROLES))
         url = lmm if isinstance(lmm, str) and lmm != BUNDLED else None
         if (url is None) != (model is None):
             raise ConfigError("`lmm` and `model` go together: give the URL of a server and the model that it serves")
         if not isinstance(strategy, str | Path) and prompts is not None:
             raise ConfigError("a `Strategy` has its prompts; give `prompts` to `load_strategy`, or a strategy by name")
-        self._prompts = chosen_prompts(prompts, bundled=lmm == BUNDLED)
-        self.strategy = (
-            load_strategies([str(strategy)], self._prompts)[0] if isinstance(strategy, str | Path) else strategy
-        )
         self.budget = budget
+        named = {
+            role: read_model(own) if isinstance(own, str) else own
+            for role, own in (roles or {}).items()
+            if isinstance(own, str | RoleModel)
+        }
         settings = Settings(
             lmm_url=url,
             model=model,
@@ -82,10 +96,20 @@ class AsyncReranker:
             cache_mode=cache,
             cache_file=Path(cache_file) if cache_file is not None else None,
             concurrency=concurrency,
+            roles=named,
             prompts=str(prompts) if prompts is not None else None,
         )
+        require_role_models(settings)
         self._models = KeptModels(
-            settings, None if isinstance(lmm, str) else lmm, None if isinstance(encoder, str) else encoder
+            settings,
+            None if isinstance(lmm, str) else lmm,
+            None if isinstance(encoder, str) else encoder,
+            {role: own for role, own in (roles or {}).items() if not isinstance(own, str | RoleModel)},
+        )
+        made = [role for role in ROLES if self._models.given(role) is not None]
+        self._prompts = prompts_for(settings, made)
+        self.strategy = (
+            load_strategies([str(strategy)], self._prompts)[0] if isinstance(strategy, str | Path) else strategy
         )
         # A library's progress bar, which is never shown, asks notebooks for widgets as it is imported.
         warnings.filterwarnings("ignore", "IProgress not found")
@@ -177,8 +201,8 @@ class AsyncReranker:
         )
         from fieldscope.service.workflows.reports import Evaluation, load_run
 
-        if self._models.lmm is not None or self._models.encoder is not None:
-            raise ConfigError("an evaluation needs models by name; give `lmm` and `encoder` as texts")
+        if self._models.lmm is not None or self._models.encoder is not None or self._models.roles:
+            raise ConfigError("an evaluation needs models by name; give `lmm`, `encoder` and `roles` as texts")
         with CallerWarnings():
             names = [str(name) for name in strategies]
             chosen = load_strategies(names, self._prompts) if names else [self.strategy]

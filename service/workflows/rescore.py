@@ -75,12 +75,13 @@ async def _evaluate(
     with run_progress() as progress:
         for rescorer in rescorers:
             strategy, fit = rescorer.strategy, fitted[rescorer.strategy.name]
-            model = recording.lmm.identity if recording.lmm and strategy.prompts else None
+            model = recording.lmm.identity(strategy.roles()) if recording.lmm else None
             done += await evaluate(
                 recording.benchmark,
                 [rescorer],
                 out,
-                provenance={"lmm": model, "encoder": recording.encoder, "seed": 0, "rescored": origin},
+                provenance={"encoder": recording.encoder, "seed": 0, "rescored": origin},
+                lmms={strategy.name: model},
                 limit=limit,
                 query_concurrency=1,
                 calibrations={strategy.name: fingerprint(fit.model_dump(mode="json"))} if fit else None,
@@ -95,7 +96,7 @@ def _calibration(recording: Recording, strategy: Strategy, fits: Path | None) ->
     """The calibration for a strategy: from the file if there is one, else the run's, else one fitted since."""
     from fieldscope.agent.calibration import calibration_key
 
-    model = recording.lmm.identity if recording.lmm else None
+    model = recording.lmm.identity(strategy.roles()) if recording.lmm else None
     if fits is None:
         return recording.calibration_of(strategy, lambda: find_calibration(model, strategy, recording.encoder))
     if model is None or strategy.fusion.method != "posterior":

@@ -44,9 +44,10 @@ async def search_index(
     from fieldscope.retrieval.remembered import RememberedSearch
 
     models.require_words(strategy, query, searching=True)
-    await models.require_context(strategy, query)
+    contexts = await models.require_context(strategy, query)
     library = await asyncio.to_thread(open_library, index, await models.load_encoder())
     images = _images(library, needed=bool(strategy.prompts) or needs_images)
+    await models.require_pictures(strategy, query, contexts, images, library.ids)
     if query.reference_image is not None:
         query = query.model_copy(update={"reference_image": _id_of(query.reference_image, library, images)})
     top_k = top_k or strategy.retrieve.top_k

@@ -13,8 +13,9 @@ from fieldscope.service.wiring.benchmarks import Workload
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
-from fieldscope.service.wiring.models import open_lmm
+from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import prompts_for
+from fieldscope.service.wiring.roles import open_lmms
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.evaluate import (
     RUNS,
@@ -192,9 +193,9 @@ async def _study_heads(
 
     images, queries = workload.benchmark.images, workload.benchmark.queries
     studies = {}
-    async with open_lmm(settings, images) as lmm:
-        calibration = find_calibration(lmm.identity, strategy, workload.encoder)
-        resources = Resources(images, lmm, None, settings.concurrency, calibration)
+    async with open_lmms(settings, with_examples(images, strategy.prompts), strategy.roles()) as lmms:
+        calibration = find_calibration(lmms.identity(strategy.roles()), strategy, workload.encoder)
+        resources = Resources(images, lmms, None, settings.concurrency, calibration)
         with progress(f"comparing, starting from the {strategy.name}") as report:
             for done, query in enumerate(queries, start=1):
                 studies[query.id] = await study_head(state_of(query, results[query.id]), resources, strategy)

@@ -35,7 +35,9 @@ def make_agent(pictures: Path) -> AgentFactory:
     """`make_agent(lmm, strategy="yes-no", **deps)`."""
 
     def make(lmm: LMM | None, strategy: str = "yes-no", **deps: object) -> Agent:
-        return Agent(Resources(images=FolderCollection(pictures), lmm=lmm, **deps), load_strategy(strategy))  # type: ignore[arg-type]
+        return Agent(
+            Resources(images=FolderCollection(pictures), lmm=lmm, **deps), load_strategy(strategy, prompts="fieldnotes")
+        )  # type: ignore[arg-type]
 
     return make
 

@@ -21,7 +21,7 @@ from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.core.errors import LMMRequestError
 from fieldscope.core.types import Candidate, Query, Turn
-from fieldscope.prompts.prompt_set import list_prompts, load_prompt
+from fieldscope.prompts.prompt_set import list_prompts, list_sets, load_prompt
 from fieldscope.retrieval.collection import FolderCollection
 
 FACTS = ("crab", "net", "snow", "rain", "night")
@@ -29,10 +29,13 @@ SURE = 0.95
 STRENGTH = 2.0
 """Log-odds in a comparison for each wanted fact that one picture shows and another does not."""
 
-_SAID = re.compile(r'"([^"]+)"|dialogue: ([^.]+)\.| a: ([^.]+)\.')  # what a request says, of whichever kind it is
-_INSTRUCTION = re.compile(r'\d+\. (\w+): (.*?) \("(.*?)"\)\.')
-_QUESTION = re.compile(r"(?:is there|does the image show) (\w+)\?")
-_IN_JOINT = re.compile(_QUESTION.pattern.replace(r"(\w+)", r"(?P<fact>\w+)") + r'|description: "(?P<query>[^"]*)"')
+# What a request says, of whichever kind it is, in the forms of either set of prompts.
+_SAID = re.compile(r'(?<!Question: )"([^"]+)"|dialogue: ([^.]+)\.| a: ([^.]+)\.')
+_INSTRUCTION = re.compile(r'\d+\. \[?(\w+)[]:]+ (.*?) \((?:from: )?"(.*?)"\)')
+_QUESTION = re.compile(r"(?:is there|does the image show|Does the photograph show) (\w+)\?")
+_IN_JOINT = re.compile(
+    _QUESTION.pattern.replace(r"(\w+)", r"(?P<fact>\w+)") + r'|(?:description:|in the search) "(?P<query>[^"]*)"'
+)
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 Wants = Mapping[str, bool]
@@ -65,6 +68,7 @@ class Oracle(ScriptedLMM):
             "ask_joint": _joint,
             "match_yes_no": lambda shown, query: _sure(_matches(shown[0], wanted(query))),
             "match_true_false": lambda shown, query: _sure(_matches(shown[0], wanted(query))),
+            "reason_yes_no": lambda shown, query: _sure(_matches(shown[0], wanted(query))),
             "evaluate_reference": lambda shown, query: _sure(_matches(shown[1], _changed(shown[0], query))),
             "compare_pair": lambda shown, query: _best(shown, wanted(query)),
             "compare_set": lambda shown, query: _best(shown, wanted(query)),
@@ -77,7 +81,9 @@ class Oracle(ScriptedLMM):
     def _tell(self, request: LMMRequest) -> Answer:
         question = request.messages[-1].content[-1]
         assert isinstance(question, TextPart), "the question comes last"
-        for name, pattern in self._patterns.items():
+        for (_, name), pattern in self._patterns.items():
+            if name not in self._answers or name == ("explain" if request.top_logprobs else "reason_yes_no"):
+                continue  # these two are worded alike
             if asked := pattern.fullmatch(question.text):
                 shown = [self._shows[image.sha256] for image in request.images]
                 return self._answers[name](shown, **asked.groupdict())
@@ -153,16 +159,17 @@ def _some(rng: random.Random, count: int) -> str:
     return ", ".join([first, *(fact if rng.random() < 0.5 else f"no {fact}" for fact in others)])
 
 
-def _patterns() -> dict[str, re.Pattern[str]]:
-    """Prompt -> what its rendered text looks like, those with the most words of their own first: some end alike."""
+def _patterns() -> dict[tuple[str, str], re.Pattern[str]]:
+    """Set and prompt -> what its rendered text looks like, those with most words of their own first: some end alike."""
     patterns = {}
     own_words = {}
-    for name in list_prompts():
-        parts = _PLACEHOLDER.split(load_prompt(name).template)
-        own_words[name] = sum(map(len, parts[::2]))
-        shape = [f"(?P<{part}>.+)" if at % 2 else re.escape(part) for at, part in enumerate(parts)]
-        patterns[name] = re.compile("".join(shape), re.DOTALL)
-    return {name: patterns[name] for name in sorted(patterns, key=lambda name: -own_words[name])}
+    for prompt_set in list_sets():
+        for name in list_prompts(prompt_set):
+            parts = _PLACEHOLDER.split(load_prompt(name, prompt_set).template)
+            own_words[prompt_set, name] = sum(map(len, parts[::2]))
+            shape = [f"(?P<{part}>.+)" if at % 2 else re.escape(part) for at, part in enumerate(parts)]
+            patterns[prompt_set, name] = re.compile("".join(shape), re.DOTALL)
+    return {key: patterns[key] for key in sorted(patterns, key=lambda key: -own_words[key])}
 
 
 def _synthesis(shown: Sequence[Collection[str]], request: str) -> str:

@@ -28,7 +28,7 @@ QUERY = Query(id="q", text="now on snow", reference_image="03.png")
 CRABS = Predicate(id="s", question="is there a crab?", kind="subject", words="crabs")
 TWO = Predicate(id="n", question="are there exactly two crabs?", kind="count", words="two")
 SNOW = Predicate(id="h", question="was this photo taken in the snow?", kind="habitat", words="on snow")
-AGENT = load_strategy("agent")
+AGENT = load_strategy("agent", prompts="fieldnotes")
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ async def test_a_request_that_changes_nothing_is_thought_over_once(pictures: Fol
     assert command.node == "synthesize"
     assert command.update["fault"] == "the change is missing." and command.update["round"] == 1
     assert (await checked(pictures, ScriptedLMM(lambda _: 0.9), round=1)).node == "plan"
-    once = await checked(pictures, ScriptedLMM(lambda _: 0.9), load_strategy("predicates"))
+    once = await checked(pictures, ScriptedLMM(lambda _: 0.9), load_strategy("predicates", prompts="fieldnotes"))
     assert once.node == "plan" and told(once)["unchanged"] and "round" not in once.update
 
 

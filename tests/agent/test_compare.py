@@ -54,7 +54,7 @@ def prefers_high(bias: float = 0.0, strength: float = 2.0) -> Callable[[LMMReque
 
 
 def changed(name: str, **compare_settings: Any) -> Strategy:
-    strategy = load_strategy(name)
+    strategy = load_strategy(name, prompts="fieldnotes")
     assert strategy.compare is not None
     return strategy.model_copy(update={"compare": strategy.compare.model_copy(update=compare_settings)})
 
@@ -76,7 +76,7 @@ def task(*orders: tuple[str, ...], query: Query = QUERY) -> CompareTask:
 async def compared(
     task: CompareTask, lmm: ScriptedLMM, deps: Resources, strategy: str, budget: Budget | None = None
 ) -> Any:
-    update = await compare(task, context(deps, load_strategy(strategy), lmm, budget))
+    update = await compare(task, context(deps, load_strategy(strategy, prompts="fieldnotes"), lmm, budget))
     return update["comparisons"]
 
 
@@ -192,7 +192,7 @@ def answered(*shown: str, best: float = 0.6) -> Comparison:
 
 
 def test_a_wave_of_pairs_in_both_orders_with_the_uncertainty_behind_it(deps: Resources) -> None:
-    tasks, said, update = planned(state(), deps, load_strategy("pairwise"))
+    tasks, said, update = planned(state(), deps, load_strategy("pairwise", prompts="fieldnotes"))
     assert len(tasks) == 3 and update["wave"] == said["wave"] == 1 and said["calls"] == 6
     assert Counter(i for t in tasks for i in t.orders[0]) == Counter(f"{i}.png" for i in range(6))
     for sent, why in zip(tasks, said["compared"], strict=True):
@@ -202,7 +202,7 @@ def test_a_wave_of_pairs_in_both_orders_with_the_uncertainty_behind_it(deps: Res
 
 
 def test_a_wave_of_sets_forwards_and_backwards(deps: Resources) -> None:
-    tasks, _, _ = planned(state(8), deps, load_strategy("setwise"))
+    tasks, _, _ = planned(state(8), deps, load_strategy("setwise", prompts="fieldnotes"))
     assert [len(t.orders[0]) for t in tasks] == [4, 4]
     assert all(t.orders[1] == t.orders[0][::-1] for t in tasks)
 
@@ -210,7 +210,9 @@ def test_a_wave_of_sets_forwards_and_backwards(deps: Resources) -> None:
 def test_no_pair_is_sent_twice_even_where_it_failed(deps: Resources) -> None:
     asked: list[Comparison] = []
     sent: list[frozenset[str]] = []
-    while (wave := planned(state(4, comparisons=tuple(asked)), deps, load_strategy("pairwise")))[0]:
+    while (wave := planned(state(4, comparisons=tuple(asked)), deps, load_strategy("pairwise", prompts="fieldnotes")))[
+        0
+    ]:
         for sending in wave[0]:
             sent.append(frozenset(sending.orders[0]))
             asked += [
@@ -237,20 +239,22 @@ def test_failed_calls_count_and_unasked_ones_do_not(deps: Resources) -> None:
 
 
 def test_an_empty_account_leaves_the_next_pair_not_asked(deps: Resources) -> None:
-    tasks, said, update = planned(state(), deps, load_strategy("pairwise"), Budget(max_calls=0))
+    tasks, said, update = planned(state(), deps, load_strategy("pairwise", prompts="fieldnotes"), Budget(max_calls=0))
     assert not tasks and "budget of 0 calls" in said["stopped"]
     one, other = update["comparisons"]
     assert one.state == other.state == "not_asked" and one.shown == other.shown[::-1]
-    again = planned(state(comparisons=(one, other)), deps, load_strategy("pairwise"), Budget(max_calls=0))
+    again = planned(
+        state(comparisons=(one, other)), deps, load_strategy("pairwise", prompts="fieldnotes"), Budget(max_calls=0)
+    )
     assert again[1]["stopped"] == said["stopped"] and again[2]["comparisons"] == ()
 
 
 def test_a_wave_is_no_wider_than_the_budget(deps: Resources) -> None:
-    assert len(planned(state(), deps, load_strategy("pairwise"), Budget(max_calls=3))[0]) == 1
+    assert len(planned(state(), deps, load_strategy("pairwise", prompts="fieldnotes"), Budget(max_calls=3))[0]) == 1
 
 
 def test_an_empty_account_with_nothing_left_to_compare_cuts_nothing_off(deps: Resources) -> None:
-    _, said, update = planned(state(1), deps, load_strategy("pairwise"), Budget(max_calls=0))
+    _, said, update = planned(state(1), deps, load_strategy("pairwise", prompts="fieldnotes"), Budget(max_calls=0))
     assert update["comparisons"] == () and "fewer than two candidates" in said["stopped"]
 
 
@@ -261,7 +265,7 @@ def test_nothing_below_the_threshold(deps: Resources) -> None:
 
 def test_where_comparison_does_not_pay_none_is_made(pictures: Path) -> None:
     weak = Resources(images=FolderCollection(pictures), calibration=Calibration(comparison_weight=0.0))
-    tasks, said, _ = planned(state(), weak, load_strategy("pairwise"))
+    tasks, said, _ = planned(state(), weak, load_strategy("pairwise", prompts="fieldnotes"))
     assert not tasks and said["stopped"] == "comparisons are off: this model's calibration shows no benefit"
 
 
@@ -296,7 +300,7 @@ def test_the_head_is_settled_with_what_was_answered(pictures: Path) -> None:
 
 @pytest.mark.parametrize("strategy", ["imagescope", "predicates"])
 def test_there_is_no_head_without_comparison_of_candidates(deps: Resources, strategy: str) -> None:
-    assert compared_head(state(), deps, load_strategy(strategy))[1:] == ([], None)
+    assert compared_head(state(), deps, load_strategy(strategy, prompts="fieldnotes"))[1:] == ([], None)
 
 
 # The walk.
@@ -313,7 +317,7 @@ def walked(*said: Comparison, **settings: Any) -> RerankState:
 
 
 def test_a_walk_goes_down_the_agreements_one_at_a_time(deps: Resources) -> None:
-    strategy = load_strategy("imagescope")
+    strategy = load_strategy("imagescope", prompts="fieldnotes")
     tasks, said, _ = planned(walked(), deps, strategy)
     assert [t.orders for t in tasks] == [(("2.png",),)] and said["rank"] == 1
     no = answered("2.png", best=0.2)
@@ -323,7 +327,7 @@ def test_a_walk_goes_down_the_agreements_one_at_a_time(deps: Resources) -> None:
 
 
 def test_a_walk_ends_at_the_first_yes_and_at_its_last_image(deps: Resources) -> None:
-    strategy = load_strategy("imagescope")
+    strategy = load_strategy("imagescope", prompts="fieldnotes")
     tasks, said, _ = planned(walked(answered("2.png", best=0.6)), deps, strategy)
     assert not tasks and said["image_id"] == "2.png" and "matches as a whole" in said["stopped"]
     noes = [answered(f"{i}.png", best=0.4) for i in (2, 3, 0)]
@@ -332,7 +336,7 @@ def test_a_walk_ends_at_the_first_yes_and_at_its_last_image(deps: Resources) -> 
 
 
 def test_a_walk_without_budget_leaves_the_next_image_not_asked(deps: Resources) -> None:
-    _, _, update = planned(walked(), deps, load_strategy("imagescope"), Budget(max_calls=0))
+    _, _, update = planned(walked(), deps, load_strategy("imagescope", prompts="fieldnotes"), Budget(max_calls=0))
     assert [(c.shown, c.state) for c in update["comparisons"]] == [(("2.png",), "not_asked")]
 
 

@@ -33,7 +33,7 @@ THOUGHT = Synthesis(
     thought="", core="a crab", detailed="two crabs", comprehensive="two red crabs", instructions=INSTRUCTIONS
 )
 STATE = RerankState(query=QUERY, synthesis=THOUGHT)
-STRATEGY = load_strategy("agent")
+STRATEGY = load_strategy("agent", prompts="fieldnotes")
 assert STRATEGY.verify is not None
 PARTS_ONLY = STRATEGY.model_copy(update={"verify": STRATEGY.verify.model_copy(update={"whole": None})})
 

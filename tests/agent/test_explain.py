@@ -44,7 +44,7 @@ async def run(
 ) -> dict[str, Any]:
     deps = Resources(images=FolderCollection(pictures), max_concurrency=2)
     begun = RerankState(query=QUERY, result=ranked, **{"synthesis": SYNTHESIS, **state})
-    return await explain(begun, Context(deps, load_strategy(strategy), lmm))
+    return await explain(begun, Context(deps, load_strategy(strategy, prompts="fieldnotes"), lmm))
 
 
 def by_image(**answers: Answer) -> ScriptedLMM:

@@ -33,7 +33,7 @@ def faulty(images: FolderCollection) -> Faulty:
 
 
 def agent_of(strategy: str, images: FolderCollection, lmm: LMM) -> Agent:
-    return Agent(Resources(images=images, lmm=lmm), load_strategy(strategy))
+    return Agent(Resources(images=images, lmm=lmm), load_strategy(strategy, prompts="fieldnotes"))
 
 
 def average_precision(order: Sequence[str], relevant: Collection[str]) -> float:

@@ -37,14 +37,14 @@ def requests_of(strategy: str, folder: Path) -> list[LMMRequest]:
     lmm = ScriptedLMM(lambda _: 0.5)
     deps = Resources(images=FolderCollection(folder), lmm=lmm)
     query = Query(id=SECRETS["query_id"], text=TEXT)
-    asyncio.run(Agent(deps, load_strategy(strategy)).rerank(query, [Candidate(image_id, 0.5)]))
+    asyncio.run(Agent(deps, load_strategy(strategy, prompts="fieldnotes")).rerank(query, [Candidate(image_id, 0.5)]))
     return lmm.requests
 
 
 @pytest.mark.parametrize("strategy", list_strategies())
 def test_no_metadata_of_a_benchmark_query_is_in_a_request(strategy: str, tmp_path: Path) -> None:
     requests = requests_of(strategy, tmp_path)
-    assert bool(requests) == (load_strategy(strategy).verify is not None)
+    assert bool(requests) == (load_strategy(strategy, prompts="fieldnotes").verify is not None)
     for request in requests:
         sent = request.model_dump(mode="json")
         for message in sent["messages"]:
@@ -57,7 +57,7 @@ def test_no_metadata_of_a_benchmark_query_is_in_a_request(strategy: str, tmp_pat
 
 def test_a_question_is_the_prompt_with_the_querys_text_and_nothing_else(tmp_path: Path) -> None:
     (request,) = requests_of("yes-no", tmp_path)
-    (prompt,) = load_strategy("yes-no").prompts
+    (prompt,) = load_strategy("yes-no", prompts="fieldnotes").prompts
     texts = [part.text for message in request.messages for part in message.content if isinstance(part, TextPart)]
     assert texts == [prompt.render(query=TEXT)]
     assert request.extra_body == {}

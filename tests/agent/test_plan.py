@@ -41,7 +41,7 @@ def verify_with(strategy: Strategy, **settings: object) -> Strategy:
     return strategy.model_copy(update={"verify": strategy.verify.model_copy(update=settings)})
 
 
-WHOLE, ALL_WITH_WHOLE = load_strategy("agent"), load_strategy("predicates")
+WHOLE, ALL_WITH_WHOLE = load_strategy("agent", prompts="fieldnotes"), load_strategy("predicates", prompts="fieldnotes")
 AGENT, ALL = verify_with(WHOLE, whole=None), verify_with(ALL_WITH_WHOLE, whole=None)
 
 

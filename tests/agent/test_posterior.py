@@ -23,7 +23,7 @@ PREDICATES = (
     Predicate(id="b", question="is it red?", kind="subject"),
 )
 WHOLE = Predicate(id="query", question="is it a red crab?", kind="query")
-STRATEGY = load_strategy("predicates")
+STRATEGY = load_strategy("predicates", prompts="fieldnotes")
 
 
 class NoImages:

@@ -51,7 +51,7 @@ class Finder:
 async def run(
     state: RerankState, strategy: Strategy | str = "agent", finder: Finder | None = None, **deps: Any
 ) -> dict[str, Any]:
-    strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    strategy = load_strategy(strategy, prompts="fieldnotes") if isinstance(strategy, str) else strategy
     bound = Resources(images=FolderCollection(Path(__file__).parent), retriever=finder, **deps)
     return await retrieve(state, Context(bound, strategy, None, Account()))
 
@@ -80,7 +80,7 @@ async def test_a_fallback_is_no_description() -> None:
 
 async def test_the_clock_is_the_states_and_the_setting_is_told_once() -> None:
     lmm = ScriptedLMM({}, identity="m1")
-    strategy = load_strategy("yes-no")
+    strategy = load_strategy("yes-no", prompts="fieldnotes")
     update = await run(RerankState(query=QUERY, given=(), started=1.0), strategy, lmm=lmm)
     assert set(update) == {"candidates", "trace"}
     begun, found = update["trace"]
@@ -117,7 +117,7 @@ async def test_given_candidates_stay_as_they_are_in_a_later_round() -> None:
 
 def fused() -> Strategy:
     """The agent, with the descriptions in the prior."""
-    agent = load_strategy("agent")
+    agent = load_strategy("agent", prompts="fieldnotes")
     return agent.model_copy(update={"retrieve": agent.retrieve.model_copy(update={"prior": "fused"})})
 
 

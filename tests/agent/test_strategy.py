@@ -27,20 +27,20 @@ def test_every_shipped_strategy_loads_under_its_file_name() -> None:
         "yes-no-fused",
     }  # fmt: skip
     for name in list_strategies():
-        strategy = load_strategy(name)
+        strategy = load_strategy(name, prompts="fieldnotes")
         assert strategy.name == name
         assert strategy.description
         assert strategy.source
 
 
 def test_clip_asks_nothing_and_the_others_do() -> None:
-    assert load_strategy("clip").prompts == ()
-    assert [prompt.name for prompt in load_strategy("yes-no").prompts] == ["match_yes_no"]
+    assert load_strategy("clip", prompts="fieldnotes").prompts == ()
+    assert [prompt.name for prompt in load_strategy("yes-no", prompts="fieldnotes").prompts] == ["match_yes_no"]
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(StrategyError, match=r"'yesno' \(did you mean 'yes-no'\?\); known: agent, clip, imagescope"):
-        load_strategy("yesno")
+        load_strategy("yesno", prompts="fieldnotes")
 
 
 @pytest.mark.parametrize(
@@ -81,35 +81,35 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 def test_a_faulty_file_is_refused_in_one_line_that_names_file_and_key(tmp_path: Path, text: str, named: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(StrategyError, match=named) as caught:
-        load_strategy(path)
+        load_strategy(path, prompts="fieldnotes")
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(StrategyError, match=r"gone.yaml: can't be read"):
-        load_strategy(tmp_path / "gone.yaml")
+        load_strategy(tmp_path / "gone.yaml", prompts="fieldnotes")
     (tmp_path / "folder.yaml").mkdir()
     with pytest.raises(StrategyError, match=r"folder.yaml: can't be read"):
-        load_strategy(tmp_path / "folder.yaml")
+        load_strategy(tmp_path / "folder.yaml", prompts="fieldnotes")
 
 
 def test_a_strategys_own_prompt_lies_beside_it(tmp_path: Path) -> None:
     (tmp_path / "mine.md").write_text(PROMPT, encoding="utf-8")
-    strategy = load_strategy(written(tmp_path, VALID.replace("match_yes_no", "mine.md")))
+    strategy = load_strategy(written(tmp_path, VALID.replace("match_yes_no", "mine.md")), prompts="fieldnotes")
     assert [prompt.render(query="a crab") for prompt in strategy.prompts] == ['Is it "a crab"?']
 
 
 def test_an_unknown_prompt_is_named(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="unknown prompt 'match'"):
-        load_strategy(written(tmp_path, VALID.replace("match_yes_no", "match")))
+        load_strategy(written(tmp_path, VALID.replace("match_yes_no", "match")), prompts="fieldnotes")
 
 
 def test_a_prompt_that_wants_more_than_the_query_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
     greedy = PROMPT.replace("[query]", "[query, species]").replace("Is it", "Is {{ species }}")
     (tmp_path / "mine.md").write_text(greedy, encoding="utf-8")
     with pytest.raises(PromptError, match="needs the variable 'species', which is not given"):
-        load_strategy(written(tmp_path, VALID.replace("match_yes_no", "mine.md")))
+        load_strategy(written(tmp_path, VALID.replace("match_yes_no", "mine.md")), prompts="fieldnotes")
 
 
 def test_errors_are_configuration_errors() -> None:
@@ -117,17 +117,22 @@ def test_errors_are_configuration_errors() -> None:
 
 
 def test_the_fingerprint_follows_settings_and_prompt_and_not_names(tmp_path: Path) -> None:
-    base = load_strategy("yes-no")
+    base = load_strategy("yes-no", prompts="fieldnotes")
     renamed = base.model_copy(update={"name": "other", "description": "", "source": ""})
     assert base.fingerprint == renamed.fingerprint
     (tmp_path / "mine.md").write_text(PROMPT, encoding="utf-8")
-    reworded = load_strategy(written(tmp_path, VALID.replace("match_yes_no", "mine.md")))
-    windowed = load_strategy(written(tmp_path, VALID.replace("verify:\n", "verify:\n  top_k: 10\n")))
-    assert len({s.fingerprint for s in (base, reworded, windowed, load_strategy("yes-no-fused"))}) == 4
+    reworded = load_strategy(written(tmp_path, VALID.replace("match_yes_no", "mine.md")), prompts="fieldnotes")
+    windowed = load_strategy(
+        written(tmp_path, VALID.replace("verify:\n", "verify:\n  top_k: 10\n")), prompts="fieldnotes"
+    )
+    assert (
+        len({s.fingerprint for s in (base, reworded, windowed, load_strategy("yes-no-fused", prompts="fieldnotes"))})
+        == 4
+    )
 
 
 def test_a_strategy_can_be_built_in_code() -> None:
     strategy = Strategy.model_validate(
         {"name": "s", "verify": {"prompt": "match_yes_no"}, "fusion": {"method": "p_yes"}}
     )
-    assert strategy.fingerprint == load_strategy("yes-no").fingerprint
+    assert strategy.fingerprint == load_strategy("yes-no", prompts="instruct").fingerprint

@@ -37,7 +37,7 @@ ANSWER: dict[str, Any] = {
 }
 SAID = json.dumps(ANSWER)
 EARLIER = Synthesis(thought="crabs.", core="a crab", detailed="a crab", comprehensive="a crab somewhere")
-STRATEGY = load_strategy("agent")
+STRATEGY = load_strategy("agent", prompts="fieldnotes")
 
 
 async def run(state: RerankState, lmm: LMM | None, pictures: Path = Path(__file__).parent) -> dict[str, Any]:

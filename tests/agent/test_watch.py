@@ -46,7 +46,10 @@ def timeless(result: RerankResult) -> dict[str, object]:
 @pytest.mark.parametrize("case", range(3))
 async def test_every_event_is_seen_once_and_nothing_changes(images: FolderCollection, strategy: str, case: int) -> None:
     drawn = draw_cases(3)[case]  # a text, a composed and a dialogue query
-    agent = Agent(Resources(images, oracle_of(images), max_concurrency=4, calibration=UNSURE), load_strategy(strategy))
+    agent = Agent(
+        Resources(images, oracle_of(images), max_concurrency=4, calibration=UNSURE),
+        load_strategy(strategy, prompts="fieldnotes"),
+    )
     seen: list[TraceEvent] = []
     watched = await agent.rerank(drawn.query, drawn.candidates, watch=seen.append)
     assert Counter(map(identity, seen)) == Counter(map(identity, watched.trace))
@@ -55,7 +58,9 @@ async def test_every_event_is_seen_once_and_nothing_changes(images: FolderCollec
 
 async def test_events_come_in_the_order_of_the_stages(images: FolderCollection) -> None:
     case = draw_cases(1)[0]
-    agent = Agent(Resources(images, oracle_of(images), calibration=UNSURE), load_strategy("agent"))
+    agent = Agent(
+        Resources(images, oracle_of(images), calibration=UNSURE), load_strategy("agent", prompts="fieldnotes")
+    )
     seen: list[TraceEvent] = []
     result = await agent.rerank(case.query, case.candidates, watch=seen.append)
     first = {kind: at for at, kind in reversed(list(enumerate(event.kind for event in seen)))}
@@ -71,7 +76,7 @@ async def test_events_come_in_the_order_of_the_stages(images: FolderCollection) 
 async def test_events_are_told_before_the_ranking_stands(images: FolderCollection) -> None:
     """The first verdict is seen while others are still to be asked."""
     lmm = ScriptedLMM(lambda _: 0.5)
-    agent = Agent(Resources(images, lmm, max_concurrency=1), load_strategy("yes-no"))
+    agent = Agent(Resources(images, lmm, max_concurrency=1), load_strategy("yes-no", prompts="fieldnotes"))
     asked: list[int] = []
 
     def watch(event: TraceEvent) -> None:
@@ -86,7 +91,7 @@ async def test_events_are_told_before_the_ranking_stands(images: FolderCollectio
 
 async def test_what_failed_unforeseen_and_what_was_not_asked_is_seen_too(images: FolderCollection) -> None:
     lmm = ScriptedLMM(lambda request: RuntimeError("nobody foresaw this") if request.images else 0.9)
-    agent = Agent(Resources(images, lmm), load_strategy("yes-no"))
+    agent = Agent(Resources(images, lmm), load_strategy("yes-no", prompts="fieldnotes"))
     candidates = tuple(Candidate(image_id, 0.0) for image_id in images.ids()[:6])
     seen: list[TraceEvent] = []
     result = await agent.rerank(Query(id="q", text="crab"), candidates, budget=Budget(max_calls=4), watch=seen.append)
@@ -99,6 +104,6 @@ async def test_what_the_watcher_raises_ends_the_query(images: FolderCollection) 
     def watch(event: TraceEvent) -> None:
         raise ConnectionResetError("nobody listens any more")
 
-    agent = Agent(Resources(images, oracle_of(images)), load_strategy("yes-no"))
+    agent = Agent(Resources(images, oracle_of(images)), load_strategy("yes-no", prompts="fieldnotes"))
     with pytest.raises(ConnectionResetError):
         await agent.rerank(Query(id="q", text="crab"), (Candidate("00.png", 0.0),), watch=watch)

@@ -18,6 +18,7 @@ def lines(tmp_path: Path, source: str, file: str = "tests/agent/test_a.py") -> l
     return [violation.line for violation in check_tree(tmp_path)]
 
 
+@pytest.mark.slow  # `make check` does it
 def test_the_quick_tests_of_this_tree_depend_on_no_clock() -> None:
     assert check_tree(ROOT) == []
 

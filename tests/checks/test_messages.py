@@ -149,6 +149,7 @@ def test_the_page_lists_a_message_once_with_all_its_kinds_and_files() -> None:
     assert written.count("fill it") == 1
 
 
+@pytest.mark.slow  # `make check` does it
 def test_every_message_of_this_tree_says_what_to_do_and_the_page_is_up_to_date() -> None:
     found = collect(Sources.read(ROOT))
     assert len(found) > 300

@@ -93,5 +93,6 @@ def test_every_pattern_is_reported_with_its_own_replacement(tmp_path: Path) -> N
     assert len(SENTENCES) == 12
 
 
+@pytest.mark.slow  # `make check` does it
 def test_no_text_of_this_tree_has_such_a_word() -> None:
     assert [str(one) for one in check_tree(ROOT)] == []

@@ -12,7 +12,7 @@ from tests.clients.served import Served
 
 pytest.importorskip("schemathesis", reason="the clients' environment is another one: make test-clients")
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.clients, pytest.mark.nightly, pytest.mark.timeout(1800)]
 
 EXAMPLES = 50
 """Requests for an operation and a phase."""

@@ -52,7 +52,7 @@ def test_anchors_that_share_parts_are_read() -> None:
 
 
 def strategy(file: Path, text: str) -> Any:
-    return load_strategy(_written(file.with_suffix(".yaml"), text))
+    return load_strategy(_written(file.with_suffix(".yaml"), text), prompts="fieldnotes")
 
 
 def prompt(file: Path, text: str) -> Any:

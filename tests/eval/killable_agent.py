@@ -39,6 +39,9 @@ def main(strategy: str, max_calls: int, pictures: Path, folder: Path, most: int,
     with closing(SqliteStore(folder / "cache.sqlite")) as store:
         lmm = CachedLMM(Noted(oracle_of(images), notes.send, most), store)
         unsure = Calibration(spread=5.0)  # so that there is something to compare
-        agent = Agent(Resources(images=images, lmm=lmm, calibration=unsure, max_concurrency=4), load_strategy(strategy))
+        agent = Agent(
+            Resources(images=images, lmm=lmm, calibration=unsure, max_concurrency=4),
+            load_strategy(strategy, prompts="fieldnotes"),
+        )
         budget = Budget(max_calls=max_calls or None)
         asyncio.run(evaluate(bench, [agent], folder / "out", query_concurrency=2, budget=budget))

@@ -22,5 +22,7 @@ def main(parquet: Path, folder: Path, most: int, notes: Connection) -> None:
     bench = load_inquire_rerank(parquet, name="mini")
     model = ScriptedLMM(lambda request: 0.05 + 0.9 * int(request.images[0].sha256[:8], 16) / 16**8)
     lmm = CachedLMM(Noted(model, notes.send, most), SqliteStore(folder / "cache.sqlite"))
-    agent = Agent(Resources(images=bench.images, lmm=lmm, max_concurrency=2), load_strategy("yes-no-fused"))
+    agent = Agent(
+        Resources(images=bench.images, lmm=lmm, max_concurrency=2), load_strategy("yes-no-fused", prompts="fieldnotes")
+    )
     asyncio.run(evaluate(bench, [agent], folder / "out", query_concurrency=2))

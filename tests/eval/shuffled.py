@@ -18,7 +18,7 @@ class Shuffled:
     """A reranker that ranks by chance, with scores that single precision can hardly tell apart."""
 
     account = None
-    strategy = load_strategy("clip")
+    strategy = load_strategy("clip", prompts="fieldnotes")
 
     async def rerank(self, query: Query, candidates: Any = None, *, budget: Any = None) -> RerankResult:
         chance = random.Random(query.id)

@@ -100,7 +100,9 @@ def test_a_fit_says_what_the_agent_will_believe() -> None:
     )
     fit = replace(TRUTH, bias=2.0)  # confirms an image
     fitted = Calibration(**asdict(fit))
-    belief = believe(state, Resources(FilesCollection({}), calibration=fitted), load_strategy("predicates"))
+    belief = believe(
+        state, Resources(FilesCollection({}), calibration=fitted), load_strategy("predicates", prompts="fieldnotes")
+    )
     verdicts = np.array([[log_odds(p) for p in answers[i]] for i in ("x", "y")])
     assert fit.log_odds(np.array([1.0, -1.0]), verdicts[:, 1:], verdicts[:, 0]) == pytest.approx(belief.log_odds)
 
@@ -307,17 +309,19 @@ def test_the_splits_that_can() -> None:
 
 
 def test_verification_asks_everything_and_nothing_else() -> None:
-    whole = verification(load_strategy("agent"))
+    whole = verification(load_strategy("agent", prompts="fieldnotes"))
     assert whole.verify is not None and whole.verify.stop_below is None
     assert (whole.refine, whole.compare, whole.explain) == (None, None, None)
-    assert whole.synthesize == load_strategy("agent").synthesize
-    assert verification(load_strategy("pairwise")).prompts == ()
+    assert whole.synthesize == load_strategy("agent", prompts="fieldnotes").synthesize
+    assert verification(load_strategy("pairwise", prompts="fieldnotes")).prompts == ()
     with pytest.raises(ConfigError, match="nothing to fit"):
-        verification(load_strategy("yes-no-fused"))
+        verification(load_strategy("yes-no-fused", prompts="fieldnotes"))
 
 
 def test_a_fit_is_shared_by_strategies_whose_prompts_agree() -> None:
-    agent, predicates, pairwise = map(load_strategy, ("agent", "predicates", "pairwise"))
+    agent, predicates, pairwise = (
+        load_strategy(name, prompts="fieldnotes") for name in ("agent", "predicates", "pairwise")
+    )
     fitted = Calibration(key=calibration_key("m", agent, "clip"))
     assert all(fitted.fits(calibration_key("m", strategy, "clip")) for strategy in (agent, predicates))
     assert not fitted.fits(calibration_key("m", pairwise, "clip"))  # it has no verdicts to start from

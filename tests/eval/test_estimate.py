@@ -47,7 +47,7 @@ def calls(told: Any) -> dict[str, float]:
 
 def test_the_shipped_strategies_by_hand() -> None:
     def of(name: str, query: Query = TEXT, pool: int = 100) -> tuple[dict[str, float], bool]:
-        told = estimate([query], [pool], load_strategy(name), MEASURED)
+        told = estimate([query], [pool], load_strategy(name, prompts="fieldnotes"), MEASURED)
         return calls(told), told.bound
 
     assert of("clip") == ({}, False)
@@ -64,17 +64,17 @@ def test_the_shipped_strategies_by_hand() -> None:
     assert of("setwise") == ({"compare": 40}, False)
     assert of("setwise", pool=5) == ({"compare": 10}, False)
     useless = MEASURED.model_copy(update={"comparison_weight": 0.0})
-    assert calls(estimate([TEXT], [100], load_strategy("setwise"), useless)) == {"compare": 0}
+    assert calls(estimate([TEXT], [100], load_strategy("setwise", prompts="fieldnotes"), useless)) == {"compare": 0}
     everything = {"synthesize": 2, "refine": 2, "decompose": 4, "verify": 2 * 100 * 13, "compare": 16, "explain": 3}
     assert of("agent") == (everything, True)
 
 
 def test_tokens_are_the_measured_ones_and_else_a_rule_of_thumb() -> None:
-    measured = estimate([TEXT, TEXT], [100, 10], load_strategy("predicates"), MEASURED)
+    measured = estimate([TEXT, TEXT], [100, 10], load_strategy("predicates", prompts="fieldnotes"), MEASURED)
     assert measured.prompt_tokens == 2 * (40 + 50) + 80 * 4 * 110
     assert measured.completion_tokens == 2 * (90 + 80) + 4 * 110
     assert measured.calls == 4 + 440
-    strategy = load_strategy("yes-no")
+    strategy = load_strategy("yes-no", prompts="fieldnotes")
     assert strategy.verify is not None
     prompt = strategy.verify.prompt
     thumb = estimate([TEXT], [1], strategy)
@@ -86,27 +86,33 @@ def test_tokens_are_the_measured_ones_and_else_a_rule_of_thumb() -> None:
 
 def test_a_composed_comparison_shows_the_reference_too() -> None:
     def images_of(query: Query, name: str) -> float:
-        told = estimate([query], [50], load_strategy(name), measure=lambda system, text, images: images)
+        told = estimate(
+            [query], [50], load_strategy(name, prompts="fieldnotes"), measure=lambda system, text, images: images
+        )
         return told.stages["compare"].prompt_tokens / told.stages["compare"].calls
 
     assert [images_of(query, name) for name in ("pairwise", "setwise") for query in (TEXT, COMPOSED)] == [2, 3, 4, 5]
 
 
 def test_full_retrieval_looks_at_as_many_as_it_retrieves() -> None:
-    assert calls(estimate([TEXT], [5000], load_strategy("yes-no"), given=False)) == {"verify": 100}
-    assert calls(estimate([TEXT], [60], load_strategy("yes-no"), given=False)) == {"verify": 60}
-    wider = calls(estimate([TEXT], [5000], load_strategy("agent"), given=False))
+    assert calls(estimate([TEXT], [5000], load_strategy("yes-no", prompts="fieldnotes"), given=False)) == {
+        "verify": 100
+    }
+    assert calls(estimate([TEXT], [60], load_strategy("yes-no", prompts="fieldnotes"), given=False)) == {"verify": 60}
+    wider = calls(estimate([TEXT], [5000], load_strategy("agent", prompts="fieldnotes"), given=False))
     assert wider["verify"] == (100 + 150) * 13
 
 
 @pytest.mark.parametrize(("words", "predicates"), [(1, 1), (2, 1), (8, 4), (200, 12)])
 def test_predicates_are_expected_from_the_words(words: int, predicates: int) -> None:
     query = Query(id="q", text=" ".join(["crab"] * words))
-    assert calls(estimate([query], [10], load_strategy("predicates"), MEASURED))["verify"] == 10 * (1 + predicates)
+    assert calls(estimate([query], [10], load_strategy("predicates", prompts="fieldnotes"), MEASURED))[
+        "verify"
+    ] == 10 * (1 + predicates)
 
 
 def test_budgets_are_kept() -> None:
-    queries, pools, strategy = [TEXT] * 3, [100] * 3, load_strategy("predicates")
+    queries, pools, strategy = [TEXT] * 3, [100] * 3, load_strategy("predicates", prompts="fieldnotes")
 
     def within(**budgets: Budget) -> Any:
         return estimate(queries, pools, strategy, MEASURED, **budgets)  # type: ignore[arg-type]
@@ -117,7 +123,7 @@ def test_budgets_are_kept() -> None:
     tokens = within(budget=Budget(max_tokens=1000))
     assert tokens.prompt_tokens + tokens.completion_tokens == pytest.approx(3000, abs=2)
     assert within(budget=Budget(max_calls=0)).calls == 0
-    dear = estimate([TEXT], [100], load_strategy("agent"), MEASURED, budget=Budget(max_calls=20))
+    dear = estimate([TEXT], [100], load_strategy("agent", prompts="fieldnotes"), MEASURED, budget=Budget(max_calls=20))
     assert dear.calls == 20  # of a bound the dearest calls, whichever come first
     assert dear.stages["compare"].calls > 0 == dear.stages["verify"].calls
 
@@ -127,7 +133,7 @@ NUMBER = st.integers(0, 300)
 
 @given(st.sampled_from(list_strategies()), NUMBER, NUMBER, st.integers(0, 5000), st.booleans())
 def test_a_budget_never_adds(name: str, pool: int, most_calls: int, most_tokens: int, found: bool) -> None:
-    strategy = load_strategy(name)
+    strategy = load_strategy(name, prompts="fieldnotes")
     free = estimate([TEXT, COMPOSED], [pool, pool], strategy, MEASURED, given=not found)
     bounded = estimate(
         [TEXT, COMPOSED], [pool, pool], strategy, MEASURED, given=not found, budget=Budget(most_calls, most_tokens)
@@ -191,10 +197,10 @@ def test_predicates_for_a_word() -> None:
 
 
 def test_which_strategies_are_only_bounded() -> None:
-    bounded = {name for name in list_strategies() if load_strategy(name).open_ended}
+    bounded = {name for name in list_strategies() if load_strategy(name, prompts="fieldnotes").open_ended}
     assert bounded == {"agent", "imagescope", "joint", "pairwise"}
     joint = {"prompt": "ask_joint", "sample": 0.0}
-    told = load_strategy("predicates").model_dump(mode="json", exclude_none=True)
+    told = load_strategy("predicates", prompts="fieldnotes").model_dump(mode="json", exclude_none=True)
     told = {key: value for key, value in told.items() if key in ("fusion", "name")}
     made = Strategy.model_validate(
         told
@@ -248,7 +254,7 @@ class Thinking(ScriptedLMM):
 
 async def used(bench: Benchmark, name: str, out: Path, calibration: Sequence[RerankResult] = ()) -> tuple[Any, Any]:
     """What was estimated, and what a run then used."""
-    agent = Agent(Resources(images=bench.images, lmm=Thinking()), load_strategy(name))
+    agent = Agent(Resources(images=bench.images, lmm=Thinking()), load_strategy(name, prompts="fieldnotes"))
     pools = [len(bench.candidates(query.id) or ()) for query in bench.queries]
     ratio = predicates_per_word(calibration) if calibration else 13 / 22  # a predicate for every other word
     fitted = Calibration(tokens=profile(calibration), predicates_per_word=ratio)

@@ -34,7 +34,7 @@ MODEL = {"lmm": "red is yes", "encoder": None, "seed": 0}
 
 
 def agents(bench: Benchmark, lmm: LMM | None, *names: str) -> list[Agent]:
-    return [Agent(Resources(images=bench.images, lmm=lmm), load_strategy(name)) for name in names]
+    return [Agent(Resources(images=bench.images, lmm=lmm), load_strategy(name, prompts="fieldnotes")) for name in names]
 
 
 def results_in(folder: Path) -> dict[str, RerankResult]:
@@ -214,7 +214,9 @@ async def test_another_process_in_the_folder_is_noticed(bench: Benchmark, tmp_pa
             return await super().rerank(*args, **kwargs)
 
     with pytest.raises(ConfigError, match="another process is writing"):
-        await evaluate(bench, [Nested(Resources(images=bench.images), load_strategy("clip"))], tmp_path)
+        await evaluate(
+            bench, [Nested(Resources(images=bench.images), load_strategy("clip", prompts="fieldnotes"))], tmp_path
+        )
     assert (await evaluate(bench, agents(bench, None, "clip"), tmp_path))[0].queries == 5
 
 
@@ -359,7 +361,7 @@ async def test_an_error_of_the_replay_ends_the_run(bench: Benchmark, make_lmm: M
 class Fake:
     """Ranks by a fixed table, once `at_once` queries are in flight."""
 
-    strategy = load_strategy("clip")
+    strategy = load_strategy("clip", prompts="fieldnotes")
     account = None
 
     def __init__(self, finds: dict[str, list[str]], at_once: int = 1) -> None:
@@ -466,7 +468,7 @@ async def test_progress_is_told(bench: Benchmark, make_lmm: MakeLMM, tmp_path: P
 class Canned:
     """Gives the results it was given, and knows within which budgets it was asked."""
 
-    strategy = load_strategy("agent")
+    strategy = load_strategy("agent", prompts="fieldnotes")
     account = None
 
     def __init__(self, *parts: Any, ended: str | None = None) -> None:
@@ -582,7 +584,9 @@ async def test_a_budget_that_ends_the_work_finishes_a_query(
 
 
 def within(bench: Benchmark, lmm: LMM, budget: Budget) -> list[Agent]:
-    return [Agent(Resources(images=bench.images, lmm=lmm), load_strategy("yes-no"), Account(budget))]
+    return [
+        Agent(Resources(images=bench.images, lmm=lmm), load_strategy("yes-no", prompts="fieldnotes"), Account(budget))
+    ]
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])

@@ -104,7 +104,7 @@ async def test_a_run_that_was_stopped_and_went_on_counts_once(
         left = 20
 
     stopping = Stopping(lambda request: 0.5, identity=truthful.identity)
-    strategy = load_strategy("yes-no")
+    strategy = load_strategy("yes-no", prompts="fieldnotes")
     path = cache_folder() / "scored-on-test.jsonl"
     with pytest.raises((Stop, BaseExceptionGroup)):
         await evaluate(bench, [Agent(Resources(bench.images, stopping), strategy)], tmp_path, query_concurrency=1)

@@ -20,6 +20,7 @@ from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMM
 from fieldscope.agent.lmm.cached import CachedLMM, entry_fault
 from fieldscope.agent.resources import Resources, Retriever
+from fieldscope.agent.roles import LMMs
 from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
 from fieldscope.cache.archive import Archive, write_archive
 from fieldscope.cache.sqlite import SqliteStore
@@ -43,7 +44,7 @@ from tests.agent.faulty import INJECTED, Faulty
 from tests.agent.oracle import draw_cases, facts_of, oracle_of, paint
 
 UNSURE = Calibration(key=CalibrationKey(model="oracle", prompts={}), spread=5.0)  # so that something is compared
-ASKING = tuple(name for name in list_strategies() if load_strategy(name).prompts)
+ASKING = tuple(name for name in list_strategies() if load_strategy(name, prompts="fieldnotes").prompts)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ class Finder:
 
 async def make_run(
     bench: Benchmark,
-    lmm: LMM | None,
+    lmm: LMM | LMMs | None,
     out: Path,
     *strategies: Strategy | str,
     retriever: Retriever | None = None,
@@ -108,13 +109,13 @@ async def make_run(
     **options: Any,
 ) -> list[RunSummary]:
     """Runs as the command line makes them."""
-    named = [load_strategy(s) if isinstance(s, str) else s for s in strategies]
+    named = [load_strategy(s, prompts="fieldnotes") if isinstance(s, str) else s for s in strategies]
     deps = Resources(bench.images, lmm, retriever, max_concurrency=4, calibration=calibration)
     return await evaluate(
         bench,
         [Agent(deps, strategy) for strategy in named],
         out,
-        provenance={"lmm": lmm and lmm.identity, "encoder": "e", "seed": 0},
+        provenance={"lmm": LMMs.of(lmm).identity(), "encoder": "e", "seed": 0},
         inputs={strategy.name: input_lines(bench, strategy, calibration) for strategy in named},
         live=live,
         **options,
@@ -179,7 +180,7 @@ def _refilled(store: SqliteStore, file: Path) -> SqliteStore:
 async def test_full_retrieval_is_replayed_with_all_its_searches(
     bench: Benchmark, pictures: FolderCollection, store: SqliteStore, tmp_path: Path
 ) -> None:
-    agent = load_strategy("agent")
+    agent = load_strategy("agent", prompts="fieldnotes")
     refine = agent.refine and agent.refine.model_copy(update={"rounds": 2, "fewest": 30})
     strategy = agent.model_copy(update={"retrieve": agent.retrieve.model_copy(update={"top_k": 8}), "refine": refine})
     finder, whole = Finder(), replace(bench, candidate_sets=None)
@@ -361,13 +362,13 @@ def test_a_benchmark_and_a_strategy_come_back_as_they_were(bench: Benchmark) -> 
         made = make_benchmark(line, queries, whole.images)  # type: ignore[arg-type]
         assert made == whole and made.fingerprint == whole.fingerprint
     for name in list_strategies():
-        strategy = load_strategy(name)
+        strategy = load_strategy(name, prompts="fieldnotes")
         back = strategy_line(strategy, UNSURE).strategy()
         assert back == strategy and back.fingerprint == strategy.fingerprint
 
 
 def test_a_strategy_that_is_none() -> None:
-    line = strategy_line(load_strategy("yes-no"), None)
+    line = strategy_line(load_strategy("yes-no", prompts="fieldnotes"), None)
     verify = line.definition["verify"]
     for change in ({"name": "../up"}, {"verify": {**verify, "prompt": {**verify["prompt"], "template": "{{ x }}"}}}):
         with pytest.raises(ConfigError, match="can't be read by this version"):
@@ -377,7 +378,7 @@ def test_a_strategy_that_is_none() -> None:
 async def test_the_calibration_is_the_runs_own(
     bench: Benchmark, pictures: FolderCollection, store: SqliteStore, tmp_path: Path
 ) -> None:
-    agent, predicates = load_strategy("agent"), load_strategy("predicates")
+    agent, predicates = load_strategy("agent", prompts="fieldnotes"), load_strategy("predicates", prompts="fieldnotes")
     fitted = UNSURE.model_copy(update={"key": calibration_key("oracle", agent, "e"), "prior_weight": 0.7})
     await make_run(bench, CachedLMM(oracle_of(pictures), store), tmp_path / "a", agent, calibration=fitted)
     recording = exported(tmp_path / "runs.fsr", tmp_path / "a", store)
@@ -387,8 +388,10 @@ async def test_the_calibration_is_the_runs_own(
 
     assert recording.calibration_of(agent, never) == fitted
     assert recording.calibration_of(predicates.model_copy(update={"name": "agent"}), never) == fitted
-    assert recording.calibration_of(load_strategy("yes-no"), never) is None
-    joint = load_strategy("imagescope").model_copy(update={"fusion": agent.fusion, "compare": None})
+    assert recording.calibration_of(load_strategy("yes-no", prompts="fieldnotes"), never) is None
+    joint = load_strategy("imagescope", prompts="fieldnotes").model_copy(
+        update={"fusion": agent.fusion, "compare": None}
+    )
     assert recording.calibration_of(joint, lambda: UNSURE) == UNSURE
 
 

@@ -67,7 +67,7 @@ async def test_the_same_strategy_ranks_the_same(
     name: str, bench: Benchmark, pictures: FolderCollection, store: SqliteStore, tmp_path: Path
 ) -> None:
     """Also where a fifth of the calls failed."""
-    strategy = load_strategy(name)
+    strategy = load_strategy(name, prompts="fieldnotes")
     lmm = CachedLMM(Faulty(oracle_of(pictures)), store) if strategy.prompts else None
     (run,) = await make_run(bench, lmm, tmp_path / "a", strategy)
     rescored = await again(run, tmp_path / "b", strategy)
@@ -86,7 +86,7 @@ async def test_new_weights_are_those_that_a_run_would_have(
 ) -> None:
     lmm = CachedLMM(oracle_of(pictures), store)
     (run,) = await make_run(bench, lmm, tmp_path / "a", "yes-no")
-    fused = load_strategy("yes-no-fused").model_copy(
+    fused = load_strategy("yes-no-fused", prompts="fieldnotes").model_copy(
         update={"fusion": Fusion(method="log_odds", prior_weight=weight), "name": f"weight-{weight:g}"}
     )
     (asked,) = await make_run(bench, lmm, tmp_path / "b", fused)
@@ -94,13 +94,13 @@ async def test_new_weights_are_those_that_a_run_would_have(
     assert_same_rankings(rescored.out, asked.out)
     began = next(iter(read_results(rescored.out).values())).trace[0]
     assert began.data["strategy"] == fused.name and began.data["strategy_fingerprint"] == fused.fingerprint
-    assert began.data["rescored"] == load_strategy("yes-no").fingerprint
+    assert began.data["rescored"] == load_strategy("yes-no", prompts="fieldnotes").fingerprint
 
 
 async def test_another_calibration(
     bench: Benchmark, pictures: FolderCollection, store: SqliteStore, tmp_path: Path
 ) -> None:
-    lmm, predicates = CachedLMM(oracle_of(pictures), store), load_strategy("predicates")
+    lmm, predicates = CachedLMM(oracle_of(pictures), store), load_strategy("predicates", prompts="fieldnotes")
     (run,) = await make_run(bench, lmm, tmp_path / "a", predicates)
     other = UNSURE.model_copy(update={"prior_weight": 20.0, "temperature": 3.0})
     assert predicates.verify is not None and predicates.verify.stop_below is None, "so that all are asked"
@@ -114,14 +114,16 @@ async def test_a_part_of_what_was_asked(
     bench: Benchmark, pictures: FolderCollection, store: SqliteStore, tmp_path: Path
 ) -> None:
     """The whole query alone, and the first stage alone, from a run that asked predicates, too."""
-    lmm, agent = CachedLMM(oracle_of(pictures), store), load_strategy("predicates")
+    lmm, agent = CachedLMM(oracle_of(pictures), store), load_strategy("predicates", prompts="fieldnotes")
     assert agent.verify is not None and agent.verify.whole is not None
     texts = tuple(query for query in bench.queries if query.reference_image is None and not query.dialogue)
     simple = Benchmark("facts", "test", texts, bench.qrels, bench.images, bench.candidate_sets)
     (run,) = await make_run(simple, lmm, tmp_path / "a", agent)
     (asked, silent) = await make_run(simple, lmm, tmp_path / "b", "yes-no-fused", "clip")
-    assert_same_rankings((await again(run, tmp_path / "c", load_strategy("yes-no-fused"))).out, asked.out)
-    clip = await again(run, tmp_path / "c", load_strategy("clip"))
+    assert_same_rankings(
+        (await again(run, tmp_path / "c", load_strategy("yes-no-fused", prompts="fieldnotes"))).out, asked.out
+    )
+    clip = await again(run, tmp_path / "c", load_strategy("clip", prompts="fieldnotes"))
     assert_same_rankings(clip.out, silent.out)
     assert clip.asked == 0
 
@@ -142,7 +144,7 @@ async def test_answers_are_read_again(
         turned = (lp.model_copy(update={"token": words.get(lp.token, lp.token)}) for lp in response.answer_logprobs)
         return response.model_copy(update={"answer_logprobs": tuple(turned)}).model_dump_json()
 
-    agent = load_strategy("agent")
+    agent = load_strategy("agent", prompts="fieldnotes")
     assert_same_rankings((await again(run, tmp_path / "b", agent, responses=stored)).out, run.out)
     turned = read_results((await again(run, tmp_path / "c", agent, responses=swapped)).out)
     for query_id, result in read_results(run.out).items():
@@ -156,8 +158,8 @@ async def test_answers_are_read_again(
 
 
 def test_a_strategy_that_asks_something_else(tmp_path: Path) -> None:
-    asked = {prompt.name: prompt.fingerprint for prompt in load_strategy("yes-no").prompts}
-    require_same_questions(load_strategy("yes-no-fused"), asked, tmp_path)
-    require_same_questions(load_strategy("clip"), asked, tmp_path)
+    asked = {prompt.name: prompt.fingerprint for prompt in load_strategy("yes-no", prompts="fieldnotes").prompts}
+    require_same_questions(load_strategy("yes-no-fused", prompts="fieldnotes"), asked, tmp_path)
+    require_same_questions(load_strategy("clip", prompts="fieldnotes"), asked, tmp_path)
     with pytest.raises(ConfigError, match=r"'match_true_false', and the run in .+ with --replay"):
-        require_same_questions(load_strategy("true-false"), asked, tmp_path)
+        require_same_questions(load_strategy("true-false", prompts="fieldnotes"), asked, tmp_path)

@@ -30,7 +30,10 @@ MakeLMM = Callable[..., ScriptedLMM]
 @pytest.fixture
 async def runs(bench: Benchmark, make_lmm: MakeLMM, tmp_path: Path) -> list[RunSummary]:
     lmm = make_lmm(bench.images)
-    agents = [Agent(Resources(bench.images, lmm), load_strategy(name)) for name in ("clip", "yes-no-fused")]
+    agents = [
+        Agent(Resources(bench.images, lmm), load_strategy(name, prompts="fieldnotes"))
+        for name in ("clip", "yes-no-fused")
+    ]
     return await evaluate(bench, agents, tmp_path / "runs")
 
 
@@ -102,7 +105,9 @@ async def test_texts_that_a_spreadsheet_would_run(bench: Benchmark, make_lmm: Ma
     renamed = replace(bench, queries=(bench.queries[0].model_copy(update={"text": evil}), *bench.queries[1:]))
     lmm = make_lmm(bench.images)
     (run,) = await evaluate(
-        renamed, [Agent(Resources(bench.images, lmm), load_strategy("yes-no-fused"))], tmp_path / "r"
+        renamed,
+        [Agent(Resources(bench.images, lmm), load_strategy("yes-no-fused", prompts="fieldnotes"))],
+        tmp_path / "r",
     )
     found = read_exported([run.out])
     export_all(found, tmp_path / "t", "csv")

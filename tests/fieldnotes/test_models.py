@@ -58,6 +58,7 @@ def test_the_committed_tokenizer_is_the_one_that_the_code_makes(vocabulary: list
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_both_models_reach_their_bars_on_validation(files: dict[str, Path], vocabulary: list[str]) -> None:
     prepare_torchvision()

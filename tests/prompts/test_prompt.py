@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from fieldscope.core.errors import PromptError
 from fieldscope.prompts.prompt import Prompt, parse_prompt
-from fieldscope.prompts.prompt_set import list_prompts, load_prompt
+from fieldscope.prompts.prompt_set import list_prompts, list_sets, load_prompt
 
 FRONT = "name: mine\nvariables: [query]\nanswer: yes_no\n"
 
@@ -20,15 +21,16 @@ def file_of(front: str = FRONT, template: str = 'Is "{{ query }}" in the picture
 
 
 def test_every_shipped_prompt_loads_under_its_file_name() -> None:
-    assert "match_yes_no" in list_prompts()
-    for name in list_prompts():
-        prompt = load_prompt(name)
+    assert list_sets() == ("fieldnotes", "instruct")
+    assert list_prompts("fieldnotes") == list_prompts("instruct")
+    for name, prompt_set in product(list_prompts(), list_sets()):
+        prompt = load_prompt(name, prompt_set)
         assert prompt.name == name
         assert prompt.description
 
 
 def test_the_question_about_a_whole_query_is_worded_as_the_bundled_model_learned_it() -> None:
-    assert load_prompt("match_yes_no").render(query="two red crabs") == (
+    assert load_prompt("match_yes_no", "fieldnotes").render(query="two red crabs") == (
         'does this image match the description: "two red crabs"? answer yes or no.'
     )
 

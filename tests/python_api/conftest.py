@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder with the validation pictures in it, and `pictures` beside it, which the README's command wrote."""
-    folder = tmp_path_factory.mktemp("drawn")
+    """A cache folder with the validation pictures in it, and `pictures` beside it, which the README's command wrote:
+    once for all workers, which have one parent folder."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "drawn"
     environment = {**os.environ, "FIELDSCOPE_CACHE": str(folder / "cache")}
     line = [sys.executable, "-m", "fieldscope", "demo", "--pictures", "pictures"]
-    subprocess.run(line, cwd=folder, env=environment, check=True, capture_output=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        if not (folder / "pictures").is_dir():
+            folder.mkdir(exist_ok=True)
+            subprocess.run(line, cwd=folder, env=environment, check=True, capture_output=True)
     return folder
 
 

@@ -19,7 +19,7 @@ assert SECTION is not None
 COMMAND, LINES = (re.search(rf"```{kind}\n(.*?)```", SECTION[1], re.S)[1] for kind in ("sh", "python"))  # type: ignore[index]
 
 
-pytestmark = pytest.mark.timeout(1200)  # three times the agent over 24 pictures, each in a process of its own
+pytestmark = pytest.mark.timeout(1200)  # twice the agent over 24 pictures, each in a process of its own
 
 
 @pytest.fixture
@@ -62,11 +62,7 @@ def test_every_page_that_the_readme_names_is_there() -> None:
         assert (ROOT / target).exists(), target
 
 
-def test_five_lines_in_a_process(folder: Path) -> None:
-    require_reasons(ran(folder))
-
-
-def test_five_lines_beside_folders_that_are_called_like_ours(folder: Path) -> None:
+def test_five_lines_in_a_process_beside_folders_that_are_called_like_ours(folder: Path) -> None:
     for name in ("core", "eval", "agent", "cache", "service", "retrieval", "prompts"):
         (folder / name).mkdir()
         (folder / name / "__init__.py").write_text("raise ImportError('the wrong package')\n", encoding="utf-8")

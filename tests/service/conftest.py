@@ -8,7 +8,9 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from PIL import ImageStat
 
 import fieldscope.fieldnotes.collection
 import fieldscope.fieldnotes.vocabulary
+import fieldscope.service.wiring.bundled
 import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import LMM, LMMRequest
 from fieldscope.agent.lmm.scripted import ScriptedLMM
@@ -31,8 +34,10 @@ from fieldscope.fieldnotes.queries import BenchmarkQuery, Split
 from fieldscope.fieldnotes.render import render
 from fieldscope.fieldnotes.scene import Group, Scene
 from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.retrieval.encoder import Encoder
 from fieldscope.service.cli.console import Terminal
 from fieldscope.service.cli.main import cli
+from fieldscope.service.wiring.bundled import bundled_folder
 from fieldscope.service.wiring.feedback import listening
 
 MODELS = fieldscope.fieldnotes.vocabulary.MODELS
@@ -106,6 +111,20 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@cache
+def bundled_clip() -> Encoder:
+    """The bundled CLIP, loaded once for all tests."""
+    from fieldscope.retrieval.clip import ClipEncoder
+
+    return ClipEncoder.load(str(CLIP))
+
+
+def open_clip(argument: str = "") -> Encoder:
+    """What opens the bundled CLIP, where this test's installation has it."""
+    bundled_folder("clip")
+    return bundled_clip()
+
+
 @dataclass(frozen=True)
 class World:
     """Where the pictures are, by whose file names they go; and what the model was asked."""
@@ -153,6 +172,7 @@ def world(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         return ScriptedLMM(answer, identity="truthful")
 
     monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", truthful)
+    monkeypatch.setattr(fieldscope.service.wiring.bundled, "open_encoder", open_clip)
     monkeypatch.chdir(tmp_path)
     yield made
     fieldscope.fieldnotes.vocabulary.known_words.cache_clear()
@@ -175,7 +195,7 @@ Answer = tuple[int, str]
 
 def redness(body: dict[str, Any]) -> Answer:
     """A chat completion that says yes to red pictures, with log-probabilities."""
-    url = next(part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url")
+    url = next(part["image_url"]["url"] for part in body["messages"][-1]["content"] if part["type"] == "image_url")
     with PILImage.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
         red, _, blue = ImageStat.Stat(image).mean
     likely, other = ("Yes", "No") if red > blue else ("No", "Yes")
@@ -200,10 +220,10 @@ class Server:
     headers: list[dict[str, str]] = field(default_factory=list)
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+@contextmanager
+def serving(made: Server) -> Iterator[Server]:
+    """The server, while it listens."""
     forget_profiles()  # a port may be used again
-    made = Server()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -236,6 +256,12 @@ def server() -> Iterator[Server]:
     yield made
     http.shutdown()
     http.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(Server()) as made:
+        yield made
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def exported(run: Run, world: World, kept: Path) -> Path:
         shutil.copytree(kept, ".", dirs_exist_ok=True)
         shutil.move("responses.sqlite", world.cache / "responses.sqlite")
         return Path("runs.fsr")
-    mine = load_strategy("yes-no-fused").model_dump(mode="json", exclude_none=True)
+    mine = load_strategy("yes-no-fused", prompts="fieldnotes").model_dump(mode="json", exclude_none=True)
     told = {"name": "mine", "fusion": {**mine["fusion"], "prior_weight": 0.9}, "verify": {"prompt": "match_yes_no"}}
     Path("mine.yaml").write_text(json.dumps(told))  # JSON is YAML
     strategies = ("--strategy", "clip", "agent", "mine.yaml")
@@ -304,7 +304,7 @@ def test_rescore_with_another_calibration(run: Run, exported: Path) -> None:
     from fieldscope.agent.calibration import Calibration, calibration_key
 
     encoder = json.loads(Path("made/agent/manifest.json").read_text())["configuration"]["encoder"]
-    key = calibration_key("truthful", load_strategy("agent"), encoder)
+    key = calibration_key("truthful", load_strategy("agent", prompts="fieldnotes"), encoder)
     fit = Calibration(key=key, prior_weight=9.0, split="validation")
     Path("fit.json").write_text(json.dumps([fit.model_dump(mode="json")]))
     payload(run("rescore", "made/agent", "--calibration", "fit.json", "-o", "new", "--json"))

@@ -58,7 +58,20 @@ def evaluate(run: Run, earlier: Path) -> Evaluate:
     """`evaluate(server, model, out, *options)` is the command that made the fixture; what it printed for programs."""
 
     def invoke(server: Answering, model: str, out: Path, *options: object) -> Any:
-        named = ("--strategy", *STRATEGIES, "--lmm", server.url, "--model", model, "--out", out)
+        named = (
+            "--strategy",
+            *STRATEGIES,
+            "--lmm",
+            server.url,
+            "--model",
+            model,
+            "--prompts",
+            "fieldnotes",
+            "--image-format",  # as images were sent then
+            "png",
+            "--out",
+            out,
+        )
         result = run("eval", earlier / "noise", *named, "--max-unknown", 1, "--json", *options)
         assert result.exit_code == 0, result.stderr
         return json.loads(result.stdout)["runs"]
@@ -76,9 +89,10 @@ def test_a_run_and_its_export_replay_without_a_call(run: Run, earlier: Path, mod
     assert rankings(Path("again")) == rankings(out)
 
 
+@pytest.mark.parametrize("image_format", ["png", "jpeg"])
 @pytest.mark.parametrize("model", OUTS)
-def test_the_cache_replays_without_a_server(earlier: Path, evaluate: Evaluate, model: str) -> None:
-    evaluate(Answering(url="http://127.0.0.1:9"), model, Path("again"), "--replay")
+def test_the_cache_replays_without_a_server(earlier: Path, evaluate: Evaluate, model: str, image_format: str) -> None:
+    evaluate(Answering(url="http://127.0.0.1:9"), model, Path("again"), "--replay", "--image-format", image_format)
     assert rankings(Path("again")) == rankings(earlier / OUTS[model])
     assert models(earlier) == models(FIXTURE)
 
@@ -142,7 +156,7 @@ def test_a_run_of_one_server_is_not_gone_on_with_by_another(
 ) -> None:
     evaluate(server, "vl", earlier / "runs")
     with answering(entry=VLLM | {"root": "/models/another"}) as other:
-        at = ("--lmm", other.url, "--model", "vl", "--out", earlier / "runs")
+        at = ("--lmm", other.url, "--model", "vl", "--prompts", "fieldnotes", "--out", earlier / "runs")
         refused = run("eval", earlier / "noise", "--strategy", "yes-no", *at)
     assert refused.exit_code == 1
     assert "other lmm" in refused.stderr and "version=0.32.0, this is openai:vl#png<=1024#root=" in refused.stderr
@@ -199,7 +213,7 @@ def test_an_altered_answer_is_asked_for_again_and_never_replayed(
 
 def test_a_server_that_tells_nothing_is_warned_of_once(run: Run, earlier: Path) -> None:
     with answering() as server:
-        at = ("--strategy", "yes-no", "--lmm", server.url, "--model", "vl")
+        at = ("--strategy", "yes-no", "--lmm", server.url, "--model", "vl", "--prompts", "fieldnotes")
         first, second = (run("eval", earlier / "noise", *at, "--out", name) for name in ("a", "b"))
         assert first.stderr.count("--revision") == 1 and "--revision" not in second.stderr
         assert server.asked == []

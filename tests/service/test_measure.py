@@ -115,11 +115,11 @@ def test_a_fit_is_kept_where_it_is_found(run: Run, sets: Path, thinker: World) -
     assert file.parent == thinker.cache / "calibrations"
     (kept,) = load_calibrations(file)
     for name in ("agent", "predicates"):
-        assert find_calibration(IDENTITY, load_strategy(name), None) == kept
-    assert find_calibration(IDENTITY, load_strategy("pairwise"), None) is None
-    assert find_calibration(IDENTITY, load_strategy("agent"), "another first stage") is None
-    assert find_calibration("another model", load_strategy("agent"), None) is None
-    assert find_calibration(None, load_strategy("clip"), None) is None
+        assert find_calibration(IDENTITY, load_strategy(name, prompts="fieldnotes"), None) == kept
+    assert find_calibration(IDENTITY, load_strategy("pairwise", prompts="fieldnotes"), None) is None
+    assert find_calibration(IDENTITY, load_strategy("agent", prompts="fieldnotes"), "another first stage") is None
+    assert find_calibration("another model", load_strategy("agent", prompts="fieldnotes"), None) is None
+    assert find_calibration(None, load_strategy("clip", prompts="fieldnotes"), None) is None
 
 
 def test_a_second_fit_asks_nothing_and_is_the_same(run: Run, sets: Path, thinker: World) -> None:
@@ -159,7 +159,7 @@ def test_several_fits_share_a_file(run: Run, sets: Path, thinker: World, tmp_pat
 def test_the_users_own_fit_comes_first_and_then_the_most_exact(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent, predicates = load_strategy("agent"), load_strategy("predicates")
+    agent, predicates = load_strategy("agent", prompts="fieldnotes"), load_strategy("predicates", prompts="fieldnotes")
     shipped = Calibration(key=calibration_key("m", agent, None), bias=1.0)
     exact = Calibration(key=calibration_key("m", predicates, None), bias=2.0)
     for fit in (shipped, exact):

@@ -161,7 +161,7 @@ def test_large_pictures_travel_small(run: Run, photos: Path, server: Server, wor
     line = ("rerank", "--query", "crab", "--images", photos / "red.png", "--lmm", server.url, "--model", "vl")
     assert run(*line, "--strategy", "yes-no").exit_code == 0
     assert run(*line, "--strategy", "yes-no", "--max-side", "8").exit_code == 0
-    urls = [body["messages"][0]["content"][0]["image_url"]["url"] for body in server.bodies]
+    urls = [body["messages"][-1]["content"][0]["image_url"]["url"] for body in server.bodies]
     assert len(urls) == 2 and len(urls[1]) < len(urls[0])
 
 

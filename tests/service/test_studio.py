@@ -86,7 +86,7 @@ async def test_the_stages_are_drawn_before_anything_is_loaded(strategy: str) -> 
     graph = await make_graph(running(strategy=strategy))
     drawing = await graph.aget_graph(xray=True)
     nodes = {name.removeprefix("rerank:") for name in drawing.nodes}
-    settings = load_strategy(strategy)
+    settings = load_strategy(strategy, prompts="fieldnotes")
     assert {"__start__", "retrieve", "rank", "explain", "__end__"} <= nodes
     for stage in ("synthesize", "decompose", "verify", "compare"):
         assert (stage in nodes) == (getattr(settings, stage) is not None)
@@ -94,7 +94,7 @@ async def test_the_stages_are_drawn_before_anything_is_loaded(strategy: str) -> 
 
 
 async def test_a_run_ranks_as_the_agent_does(studio: World) -> None:
-    strategy = load_strategy("yes-no")
+    strategy = load_strategy("yes-no", prompts="fieldnotes")
     images, library = open_fieldnotes("test", Settings())
     agent = Agent(
         fieldscope.service.wiring.studio.Resources(

@@ -178,7 +178,7 @@ def test_a_fitted_weight_outweighs_the_grids_and_it_is_said(run: Run, sets: Path
     text = "base: mine.yaml\nfusion.prior_weight: [0.1, 5]\n"
     before = run("eval", sets, "--strategy-grid", grid(text), "--out", "before")
     assert before.stderr == ""
-    save_calibration(Calibration(key=calibration_key("truthful", load_strategy(mine), None)))
+    save_calibration(Calibration(key=calibration_key("truthful", load_strategy(mine, prompts="fieldnotes"), None)))
     after = run("eval", sets, "--strategy-grid", grid(text), "--out", "after", "--json")
     assert "calibration" in after.stderr
     assert len({each["metrics"]["mAP@50"] for each in payload(after)["runs"]}) == 1

@@ -20,8 +20,9 @@ from fieldscope.cache.sqlite import SqliteStore
 from fieldscope.core.errors import ConfigError, LMMConnectionError, LMMRequestError, VocabularyError
 from fieldscope.retrieval.collection import FilesCollection, FolderCollection
 from fieldscope.service.wiring.bundled import bundled_folder, require_known_words
-from fieldscope.service.wiring.models import load_encoder, open_lmm, require_server
+from fieldscope.service.wiring.models import load_encoder, open_lmm
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.roles import open_lmms, require_servers
 from fieldscope.service.wiring.settings import CACHE_MODES, Settings
 from tests.service.conftest import FOX, Server, World
 
@@ -60,7 +61,9 @@ async def test_a_server_that_is_away_is_identified_with_the_first_call(
     with pytest.raises(LMMRequestError, match="serves other, not vl"):
         async with open_lmm(settings, images):
             pass
-    async with open_lmm(settings, images, may_be_away=True) as lmm:
+    async with open_lmms(settings, images, ["verifier"], may_be_away=True) as lmms:
+        lmm = lmms.get("verifier")
+        assert lmm is not None
         assert lmm.identity == "openai:vl#jpeg95<=1024"
         with pytest.raises(LMMRequestError, match="serves other, not vl"):
             await lmm.generate(request_about(images, "red.png"))
@@ -108,10 +111,10 @@ def test_the_modes_are_those_of_the_cache() -> None:
 
 
 def test_a_server_is_asked_for_once_and_never_in_replay(nobody: str) -> None:
-    require_server(Settings())
-    require_server(Settings(lmm_url=nobody, model="vl", cache_mode="replay"))
+    require_servers(Settings(), ["verifier"])
+    require_servers(Settings(lmm_url=nobody, model="vl", cache_mode="replay"), ["verifier"])
     with pytest.raises(LMMConnectionError, match="can't reach"):
-        require_server(Settings(lmm_url=nobody, model="vl"))
+        require_servers(Settings(lmm_url=nobody, model="vl"), ["verifier"])
 
 
 def test_an_installation_without_the_models_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from fieldscope.service.wiring.models import bundled_lmm
 from fieldscope.service.wiring.settings import Settings
 from tests.agent.faulty import INJECTED, Faulty
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +36,11 @@ def test_a_fifth_of_all_calls_fails_and_every_query_is_ranked_better_than_before
     validation: tuple[Benchmark, Encoder], tmp_path: Path
 ) -> None:
     benchmark, encoder = validation
-    faulty, strategy = Faulty(bundled_lmm(benchmark.images)), load_strategy("agent")
+    faulty, strategy = Faulty(bundled_lmm(benchmark.images)), load_strategy("agent", prompts="fieldnotes")
     calibration = find_calibration(faulty.identity, strategy, encoder.fingerprint)
     assert calibration is not None, "the bundled models come with a calibration"
     agents = [
-        Agent(Resources(images=benchmark.images), load_strategy("clip")),
+        Agent(Resources(images=benchmark.images), load_strategy("clip", prompts="fieldnotes")),
         Agent(Resources(images=benchmark.images, lmm=faulty, calibration=calibration), strategy),
     ]
     asyncio.run(evaluate(benchmark, agents, tmp_path, query_concurrency=4))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fieldscope.eval.measures.paired import detectable, power, randomisation_p
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(600)]
 
 PAIRS = 5_000
 DRAWS = 1_999

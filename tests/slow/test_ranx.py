@@ -37,7 +37,9 @@ async def test_every_query_has_the_same_metrics(tmp_path: Path) -> None:
 
 async def test_its_comparison_has_our_means_by_the_names_of_strategies(tmp_path: Path) -> None:
     bench = strange_benchmark()
-    prior = Agent(Resources(bench.images, None), load_strategy("clip").model_copy(update={"name": "prior"}))
+    prior = Agent(
+        Resources(bench.images, None), load_strategy("clip", prompts="fieldnotes").model_copy(update={"name": "prior"})
+    )
     agents: list[Reranker] = [Shuffled(), prior]
     runs = await evaluate(bench, agents, tmp_path)
     qrels = ranx.Qrels.from_file(str(runs[0].out / "qrels.trec"))

@@ -32,7 +32,7 @@ from fieldscope.eval.runs.rescore import Rescorer
 from fieldscope.eval.types import Benchmark, RunSummary
 from fieldscope.service.workflows.collecting import seldom_collecting
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 QUERIES, CANDIDATES = 200, 100
 NAME = "yes-no"
@@ -71,7 +71,7 @@ def timed(work: Callable[[], Awaitable[list[RunSummary]]]) -> tuple[RunSummary, 
 
 @pytest.mark.timeout(900)
 def test_replaying_and_rescoring_keep_pace(tmp_path: Path) -> None:
-    bench, store, strategy = benchmark(), MemoryStore(), load_strategy(NAME)
+    bench, store, strategy = benchmark(), MemoryStore(), load_strategy(NAME, prompts="fieldnotes")
 
     async def run(out: str, rerankers: Sequence[Reranker], **options: Any) -> list[RunSummary]:
         return await evaluate(bench, rerankers, tmp_path / out, **options)

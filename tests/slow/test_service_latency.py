@@ -9,7 +9,7 @@ import pytest
 
 from checks.service_latency import measure
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(600)]
 
 ALLOWED_MS = 15.0
 

@@ -8,7 +8,7 @@ import pytest
 
 from checks.service_load import measure
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(600)]
 
 DRIFT = 0.1
 """Five seconds, which a quarter of this short a time is, differ more than half minutes do."""

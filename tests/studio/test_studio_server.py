@@ -99,7 +99,7 @@ def test_the_stages_are_drawn(studio: Studio) -> None:
 
 def test_a_run_ends_with_the_command_lines_ranking(studio: Studio) -> None:
     result = run(studio, **YES_NO)
-    assert len(result.ranking) == load_strategy("yes-no").retrieve.top_k
+    assert len(result.ranking) == load_strategy("yes-no", prompts="fieldnotes").retrieve.top_k
     assert len(result.asked) == YES_NO["max_calls"] and result.ended == "verify"
     assert [event.kind for event in result.trace][:2] == ["started", "retrieved"]
     assert result.trace[-1].kind == "ranked"
@@ -129,7 +129,7 @@ def test_the_agent_runs_in_a_thread_stage_by_stage(studio: Studio) -> None:
         assert stages.count("verify") == sum(event.kind == "verified" for event in result.trace) > 0
         assert len(result.asked) <= context["max_calls"]
         assert (result.ended is None) == (context is AGENT)
-    assert len(result.ranking) >= load_strategy("agent").retrieve.top_k
+    assert len(result.ranking) >= load_strategy("agent", prompts="fieldnotes").retrieve.top_k
     assert all(reason.text for reason in result.reasons) and result.reasons
     same_as_command_line(studio, result, AGENT)
 

@@ -36,10 +36,11 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def serving(checkpoint: Path, log: Path) -> Iterator[Server]:
-    """A server of `checkpoint`, ready to answer; its output goes to `log`. None of its processes outlives the block."""
+def serving(checkpoint: Path, log: Path, *extra: str) -> Iterator[Server]:
+    """A server of `checkpoint`, ready to answer; its output goes to `log`, and `extra` to its command line. None of its
+    processes outlives the block."""
     port = _free_port()
-    command = vllm_command(str(checkpoint), port=port, extra=ON_THE_CPU, launcher=find_vllm(VENV))
+    command = vllm_command(str(checkpoint), port=port, extra=(*ON_THE_CPU, *extra), launcher=find_vllm(VENV))
     with log.open("w") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
     try:

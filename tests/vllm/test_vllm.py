@@ -96,10 +96,11 @@ async def test_p_yes_agrees_with_the_same_model_in_process(
     assert len({response.text.strip() for response in over_http}) > 1
 
 
+@pytest.mark.nightly
 async def test_an_evaluation_gives_the_same_scores(server: Server, checkpoint: Path, tmp_path: Path) -> None:
     """All of FieldNotes-Rerank's validation queries, uncached, over HTTP and in process."""
     benchmark, _ = rerank_benchmark("validation", Settings())
-    strategy = load_strategy("yes-no")
+    strategy = load_strategy("yes-no", prompts="fieldnotes")
     scores = {}
     for name, lmm in (
         ("served", OpenAILMM(server.url, server.model, benchmark.images)),

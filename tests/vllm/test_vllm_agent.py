@@ -82,7 +82,7 @@ def over_http(server: Server, images: ImageSource, store: SqliteStore) -> Cached
 
 async def rerank_all(lmm: LMM, images: ImageSource, cases: Sequence[Case]) -> Results:
     """All at once, as an evaluation would; the model is closed in the end."""
-    agent = Agent(Resources(images=images, lmm=lmm), load_strategy("agent"))
+    agent = Agent(Resources(images=images, lmm=lmm), load_strategy("agent", prompts="fieldnotes"))
     try:
         results = await asyncio.gather(*(agent.rerank(query, candidates) for query, candidates in cases))
     finally:

@@ -14,7 +14,9 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 
 
 def test_the_doctor_finds_nothing_wrong(server: Server) -> None:
-    result = CliRunner().invoke(cli, ["doctor", "--lmm", server.url, "--model", server.model, "--json"])
+    result = CliRunner().invoke(
+        cli, ["doctor", "--lmm", server.url, "--model", server.model, "--prompts", "fieldnotes", "--json"]
+    )
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert told["healthy"]

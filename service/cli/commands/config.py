@@ -12,9 +12,19 @@ from fieldscope.service.cli.options import json_option
 from fieldscope.service.cli.server_options import server_options
 
 if TYPE_CHECKING:
+    from fieldscope.service.server.role_table import RoleTable
     from fieldscope.service.server.settings import SourcedSettings
 
 _MASK = "********"
+
+
+def _shown_role(own: RoleTable | None) -> dict[str, Any] | None:
+    """What is set for the LMM of a role, its key masked."""
+    if own is None:
+        return None
+    given = own.model_dump(mode="json", exclude_none=True, exclude_unset=True, by_alias=True)
+    masks = {"api_key": _MASK, "lmm": shown_address(own.lmm or "")}
+    return given | {name: mask for name, mask in masks.items() if name in given}
 
 
 @click.command()
@@ -44,9 +54,15 @@ def config(sourced: SourcedSettings, as_json: bool) -> None:
 
 def _values(sourced: SourcedSettings) -> dict[str, Any]:
     """By dotted name, as JSON; paths that were not given as what they come to, and secrets masked."""
+    from fieldscope.agent.roles import ROLES
+    from fieldscope.service.server.settings import GROUPS
+
     settings = sourced.settings
     values = settings.model_dump(mode="json")
-    values |= {f"limits.{name}": value for name, value in values.pop("limits").items()}
+    for group in GROUPS:
+        values |= {f"{group}.{name}": value for name, value in values.pop(group).items()}
+    del values["roles"]
+    values |= {f"roles.{role}": _shown_role(settings.roles.get(role)) for role in ROLES}
     values["api_key"] = _MASK if settings.api_key else None
     values["lmm"] = shown_address(settings.lmm) if settings.lmm else None
     values |= {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,7 @@ from fieldscope.service.cli.options import json_option, server_options
 from fieldscope.service.cli.tables.table import new_table
 from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.interruption import interruptible
-from fieldscope.service.wiring.settings import Settings
+from fieldscope.service.wiring.settings import BUNDLED, Settings
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,30 +23,56 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red", "unknown": "cya
 
 
 @click.command()
+@click.option("--strategy", "name", metavar="NAME|FILE", help="Also send every prompt of this strategy, as it asks.")
 @json_option
 @server_options
 @click.pass_context
-def doctor(context: click.Context, as_json: bool, settings: Settings) -> None:
+def doctor(context: click.Context, name: str | None, as_json: bool, settings: Settings) -> None:
     """Check a model with known images, and find what would silently ruin rankings.
 
     Asks a few hundred short questions about images of its own, without the response cache: does the model see the
     image, how many log-probabilities does it return, does it follow schemas, does it take several images, are its
-    answers the same when repeated and under load, and how fast is it. Without --lmm the bundled LMM is checked. Exits
-    with 1 if a check fails.
-    """
-    from fieldscope.service.doctor.examine import examine
+    answers the same when repeated and under load, and how fast is it. Without --lmm the bundled LMM is checked. Where
+    roles have LMMs of their own, each is checked. Exits with 1 if a check fails.
 
+    With --strategy, and perhaps --prompts, the very configuration of a run is checked: each of the strategy's prompts
+    is sent as its stage sends it, to the model that has its role, and the answer is read as the stage reads it.
+    """
+    from fieldscope.service.doctor.examine import examine_all
+    from fieldscope.service.wiring.prompts import prompts_for
+    from fieldscope.service.workflows.evaluate import load_strategies
+
+    strategy = load_strategies([name], prompts_for(settings))[0] if name else None
     with progress("checks") as report:
-        examination = interruptible(examine(settings, report), "a check starts from the beginning next time")
+        again = "a check starts from the beginning next time"
+        examinations = interruptible(examine_all(settings, report, strategy), again)
+    healthy = all(examination.healthy for examination in examinations.values())
     if as_json:
-        model = {"lmm": settings.lmm_url, "model": settings.model}
-        show_json({**model, "healthy": examination.healthy, **asdict(examination)})
-    elif examination.probe is None:
+        told = [_payload(chosen, examination) for chosen, examination in examinations.items()]
+        show_json(told[0] if len(told) == 1 else {"healthy": healthy, "models": told})
+    else:
+        for chosen, examination in examinations.items():
+            _show(chosen, examination)
+    if not healthy:
+        context.exit(1)
+
+
+def _payload(settings: Settings, examination: Examination) -> dict[str, Any]:
+    """One model's findings; with its roles where there are several models."""
+    model = {"lmm": settings.lmm_url, "model": settings.model}
+    findings = asdict(examination)
+    if not examination.roles:
+        del findings["roles"]
+    return {**model, "healthy": examination.healthy, **findings}
+
+
+def _show(settings: Settings, examination: Examination) -> None:
+    if examination.roles:
+        show(f"{', '.join(examination.roles)}: {settings.model or BUNDLED}")
+    if examination.probe is None:
         complain(examination.findings[-1].seen)
     else:
         show(_table(examination), _summary(examination))
-    if not examination.healthy:
-        context.exit(1)
 
 
 def _table(examination: Examination) -> Table:

@@ -77,6 +77,7 @@ def evaluate(
     budget: Budget,
     run_budget: Budget,
     dry_run: bool,
+    probe: bool,
     price_file: Path | None,
     as_json: bool,
     prompt_sets: tuple[str, ...],
@@ -135,7 +136,7 @@ def evaluate(
         strategies = chosen_strategies(recording, names, DEFAULT_STRATEGIES, settings)
     if dry_run:
         contests = by_model(grid_members, settings) if grid else [Contest(settings, strategies)]
-        show_outlooks(preview(plan, contests, price_file), as_json)
+        show_outlooks(preview(plan, contests, price_file, probe), as_json)
         return
     if grid:
         evaluation = evaluate_grid(plan, grid_members, settings, recording)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,17 +59,20 @@ def _markdown(board: Board) -> str:
 def _columns(board: Board) -> dict[str, Callable[[Row], str]]:
     """What a board shows of a ranking: its measure, and beside AP@50 the supercategories that were published, beside AP
     over the whole list nDCG and MRR."""
+    shown: Mapping[str, Callable[[Row], str]]
     if board.measure == "AP@50":
         groups = dict.fromkeys(group for row in board.rows if row.published for group in row.groups)
-        shown: dict[str, Callable[[Row], str]] = {
-            group: lambda row, group=group: _percent(row.groups.get(group)) for group in groups
-        }
+        shown = {group: partial(_group, group=group) for group in groups}
     else:
         shown = {
             "nDCG": lambda row: _percent(row.ndcg),
             "MRR": lambda row: "-" if row.mrr is None else f"{row.mrr:.2f}",
         }
     return {board.measure: lambda row: _percent(row.ap), **shown}
+
+
+def _group(row: Row, group: str) -> str:
+    return _percent(row.groups.get(group))
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -51,6 +51,7 @@ def rerank(
     name: str,
     budget: Budget,
     dry_run: bool,
+    probe: bool,
     price_file: Path | None,
     as_json: bool,
     settings: Settings,
@@ -77,7 +78,7 @@ def rerank(
         from fieldscope.service.workflows.dry_run import Task, outlooks
 
         task = Task((query,), (len(chosen.images.ids()),))
-        show_outlooks(outlooks(task, [strategy], settings, price_file, budget), as_json)
+        show_outlooks(outlooks(task, [strategy], settings, price_file, budget, probe=probe), as_json)
         return
     ranking = interruptible(rerank_query(query, chosen, strategy, models, budget), ANSWERS_KEPT)
     if as_json:

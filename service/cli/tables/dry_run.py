@@ -24,8 +24,8 @@ def show_outlooks(outlooks: Sequence[Outlook], as_json: bool) -> None:
 
 def _table(outlooks: Sequence[Outlook]) -> Table:
     """Each strategy's calls, tokens and money, and below it its stages."""
-    price = outlooks[0].price
-    columns = ("strategy", "", "calls", "tokens in", "tokens out", *([price.currency] if price else []))
+    currency = next((outlook.currency for outlook in outlooks if outlook.currency), None)
+    columns = ("strategy", "", "calls", "tokens in", "tokens out", *([currency] if currency else []))
     table = new_table(*columns, title="what a run would ask")
     for outlook in outlooks:
         estimate = outlook.estimate
@@ -34,5 +34,6 @@ def _table(outlooks: Sequence[Outlook]) -> Table:
         bound = "at most" if estimate.bound else ""
         table.add_row(plain(outlook.strategy, "bold"), bound, *(f"{count:,}" for count in counts), *money)
         for stage, spending in estimate.stages.items():
-            table.add_row(f"  {stage}", "", *(f"{count:,.0f}" for count in asdict(spending).values()), style="dim")
+            model = plain(outlook.models.get(stage, ""), "dim")
+            table.add_row(f"  {stage}", model, *(f"{count:,.0f}" for count in asdict(spending).values()), style="dim")
     return table

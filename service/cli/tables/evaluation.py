@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from fieldscope.agent.roles import role_identity
 from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
 from fieldscope.eval.types import Means, RunSummary
 from fieldscope.service.cli.console import plain, show, show_json
 from fieldscope.service.cli.tables.table import new_table
 from fieldscope.service.wiring.feedback import program, warn
+from fieldscope.service.workflows.compare import model_name
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from fieldscope.agent.roles import Role
     from fieldscope.eval.tuning.grid import Member
     from fieldscope.service.workflows.evaluate import EvaluatedRuns
 
@@ -63,10 +66,19 @@ def _where(out: Path, example: RunSummary) -> str:
 
 def tables(summaries: Sequence[RunSummary]) -> list[Table]:
     """Everything a person wants to see of the runs of one benchmark, within 80 columns."""
+    roles = [role_table(summaries)] if any(summary.by_role for summary in summaries) else []
     groups = [group_table(summaries)] if summaries[0].by_supercategory else []
     tasks = [task_table(summaries)] if _task_metrics(summaries[0]) else []
     rounds = [round_table(summaries, metric) for metric in _ROUNDS] if summaries[0].by_round else []
-    return [overview_table(summaries), quality_table(summaries), *tasks, *rounds, *groups, cost_table(summaries)]
+    return [
+        overview_table(summaries),
+        quality_table(summaries),
+        *tasks,
+        *rounds,
+        *groups,
+        cost_table(summaries),
+        *roles,
+    ]
 
 
 def overview_table(summaries: Sequence[RunSummary]) -> Table:
@@ -140,6 +152,19 @@ def cost_table(summaries: Sequence[RunSummary]) -> Table:
         cost = summary.cost
         counts = (cost.calls, cost.prompt_tokens, cost.completion_tokens, cost.cached, summary.unknown)
         table.add_row(summary.strategy, *(f"{count:,}" for count in counts), f"{cost.wall:,.1f}")
+    return table
+
+
+def role_table(summaries: Sequence[RunSummary]) -> Table:
+    """What each LMM answered in the runs that asked several, by role."""
+    columns = ("strategy", "role", "model", "calls", "tokens in", "tokens out", "unknown")
+    table = new_table(*columns, texts=3, title="cost by role")
+    for summary in summaries:
+        for role, cost in summary.by_role.items():
+            model = role_identity(summary.lmm, cast("Role", role))
+            names = (plain(summary.strategy), role, plain(model_name(model)) if model else "")
+            counts = (cost.calls, cost.prompt_tokens, cost.completion_tokens, cost.unknown)
+            table.add_row(*names, *(f"{count:,}" for count in counts))
     return table
 
 

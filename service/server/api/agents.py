@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.resources import Resources, Retriever
+from fieldscope.agent.roles import model_text
 from fieldscope.agent.strategies.settings import Explain
 from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
 from fieldscope.core.errors import ConfigError
@@ -17,7 +18,7 @@ from fieldscope.service.server.api.errors import ApiError
 from fieldscope.service.wiring.calibrations import find_calibration
 
 if TYPE_CHECKING:
-    from fieldscope.agent.lmm.base import LMM
+    from fieldscope.agent.roles import LMMs
     from fieldscope.core.types import ImageSource
     from fieldscope.prompts.prompt import Prompt
     from fieldscope.prompts.prompt_set import PromptSet
@@ -53,7 +54,7 @@ class Agents:
         self,
         strategies: Mapping[str, Strategy],
         default: str,
-        lmm: LMM,
+        lmms: LMMs,
         images: ImageSource,
         max_concurrency: int,
         explain: Prompt,
@@ -62,7 +63,7 @@ class Agents:
             raise ConfigError(unknown_name("strategy", default, strategies))
         self._strategies = strategies
         self._default = default
-        self._lmm = lmm
+        self._lmms = lmms
         self._images = images
         self._max_concurrency = max_concurrency
         self._explain = explain
@@ -86,13 +87,14 @@ class Agents:
     ) -> Agent:
         """The agent for a strategy whose priors come from the encoder of this fingerprint (None: there are no priors),
         with reasons for the best `explain` images. `retriever` is a collection's name and its first stage."""
-        key = (self._lmm.identity, strategy.name, explain, encoder, retriever and retriever[0])
+        explained = explaining(strategy, explain, self._explain)
+        model = self._lmms.identity(explained.roles())
+        key = (model_text(model), strategy.name, explain, encoder, retriever and retriever[0])
         agent = self._kept.get(key)
         if agent is None:
-            explained = explaining(strategy, explain, self._explain)
-            calibration = find_calibration(self._lmm.identity, explained, encoder)
+            calibration = find_calibration(model, explained, encoder)
             search = retriever[1] if retriever else None
-            deps = Resources(self._images, self._lmm, search, self._max_concurrency, calibration)
+            deps = Resources(self._images, self._lmms, search, self._max_concurrency, calibration)
             agent = Agent(deps, explained)
             self._kept.put(key, agent, 1)
         return agent

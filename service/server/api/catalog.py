@@ -13,6 +13,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, Field
 
+from fieldscope.agent.roles import model_text
 from fieldscope.agent.strategies.strategy import STAGES, Strategy
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ImageError
@@ -273,7 +274,7 @@ def _run_view(run: Run) -> RunView:
             "benchmark": configuration.benchmark.name,
             "split": configuration.benchmark.split,
             "strategy": configuration.strategy.name,
-            "model": configuration.lmm,
+            "model": model_text(configuration.lmm),
         }
     return RunView(
         key=run.key,

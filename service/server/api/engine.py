@@ -22,7 +22,7 @@ from fieldscope.service.server.api.admission import Admission
 from fieldscope.service.server.api.agents import Agents
 from fieldscope.service.server.api.calls import ImageDocument, RerankCall, Reranked, Scored, SearchCall, TextDocument
 from fieldscope.service.server.api.collections import ServedCollection, find_image
-from fieldscope.service.server.api.deadline import until
+from fieldscope.service.server.api.deadline import PunctualLMM, until
 from fieldscope.service.server.api.errors import ApiError
 from fieldscope.service.server.api.models import Models
 from fieldscope.service.server.api.observer import Observer
@@ -86,7 +86,7 @@ class Engine:
         self._observers = observers
         self._prompts = prompts_for(settings.models)
         explain = self._prompts.load("explain")
-        self._agents = Agents(strategies, settings.strategy, models.lmm, images, settings.concurrency, explain)
+        self._agents = Agents(strategies, settings.strategy, models.lmms, images, settings.concurrency, explain)
         encoder = models.encoder
         self._vectors = Vectoriser(encoder, images, self.collections) if encoder is not None else None
 
@@ -161,7 +161,9 @@ class Engine:
             return
         self.stopping = True
         self.admission.close()
-        self.models.lmm.close_at(time.monotonic() + grace / 2)
+        for lmm in self.models.lmms.distinct():
+            if isinstance(lmm, PunctualLMM):
+                lmm.close_at(time.monotonic() + grace / 2)
         for stop in self.on_stop:
             stop()
 
@@ -262,7 +264,7 @@ class Engine:
         """A query that is only an image, described in words by the LMM, whose questions are about words."""
         settings = strategy.synthesize or self.strategy(DEFAULT_STRATEGY).synthesize
         assert isinstance(settings, Synthesize) and query.reference_image is not None
-        lmm = BudgetedLMM(self.models.lmm, account)
+        lmm = BudgetedLMM(self.models.lmm("captioner"), account)
         call = await caption_image(lmm, query.reference_image, settings, self.images)
         if call.state == "unknown":
             raise ApiError(
@@ -283,7 +285,7 @@ class Engine:
             return Judged(tuple(texts), (), priors)
         shown = query.reference_image
         image = (await image_parts(self.images, [shown]))[0] if shown is not None else None
-        lmm = BudgetedLMM(self.models.lmm, account)
+        lmm = BudgetedLMM(self.models.lmm("verifier"), account)
         at_once = self.settings.concurrency
         verdicts = await judge_texts(lmm, query.text, texts, self._prompts, image=image, at_once=at_once)
         return Judged(tuple(texts), verdicts, priors)
@@ -300,7 +302,7 @@ class Engine:
             observer.ranked(result)
 
     def _setting(self, agent: Agent, encoder: str | None) -> Setting:
-        lmm = self.models.lmm.identity if agent.strategy.prompts else None
+        lmm = self.models.lmms.identity(agent.strategy.roles())
         return Setting(agent.strategy, lmm, encoder, agent.resources.calibration)
 
     def _kept(self, result: RerankResult, setting: Setting, model: str, order: Sequence[Scored] = ()) -> Reranked:

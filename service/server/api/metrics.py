@@ -114,7 +114,7 @@ class Metrics:
         self._spend("cache", cached.prompt_tokens, cached.completion_tokens)
 
     @contextmanager
-    def asking(self, request: LMMRequest) -> Iterator[Callable[[LMMResponse], None]]:
+    def asking(self, request: LMMRequest, model: str) -> Iterator[Callable[[LMMResponse], None]]:
         began, outcome = time.perf_counter(), OK
         with self._lmm_in_flight.track_inprogress():
             try:

@@ -8,16 +8,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fieldscope.agent.roles import ROLES, joined, model_text
 from fieldscope.core.errors import FieldscopeError
 from fieldscope.core.private import shown_address
 from fieldscope.core.types import Query
 from fieldscope.retrieval.encoder import query_text
-from fieldscope.service.server.api.deadline import PunctualLMM
 from fieldscope.service.server.api.vectors import ResidentImages
 from fieldscope.service.wiring.bundled import FOREIGN, require_known_words, unknown_words
-from fieldscope.service.wiring.models import probe_server
+from fieldscope.service.wiring.roles import probe_servers
 
 if TYPE_CHECKING:
+    from fieldscope.agent.lmm.base import LMM
+    from fieldscope.agent.roles import LMMs, Role
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.retrieval.encoder import Encoder
     from fieldscope.service.wiring.settings import Settings
@@ -30,25 +32,37 @@ _PROBE_VALID = 5.0  # seconds, so that checks of readiness do not keep the model
 
 @dataclass
 class Models:
-    """The LMM and the CLIP (None without one) with their names.
+    """The LMM of each role and the CLIP (None without one) with their names.
 
-    `lmm_bundled` and `clip_bundled` say whether they are the bundled ones; `own` has the pixel hashes of the images
-    that these know.
+    `lmm_named` says whether the settings name the LMMs, and `clip_bundled` whether the CLIP is the bundled one; `own`
+    has the pixel hashes of the images that the bundled models know.
     """
 
     settings: Settings
-    lmm: PunctualLMM
+    lmms: LMMs
     encoder: Encoder | None
-    lmm_name: str
+    lmm_named: bool
     clip_name: str | None
-    lmm_bundled: bool
     clip_bundled: bool
     own: frozenset[str] = frozenset()
     _probed: tuple[float, str] = field(default=(-_PROBE_VALID, ""), init=False)
 
     def name(self, strategy: Strategy) -> str:
-        """The model that decides under a strategy: the LMM, or the CLIP if the strategy does not ask the LMM."""
-        return self.lmm_name if strategy.prompts else self.clip_name or "none"
+        """The model that decides under a strategy: the LMM, or each with its roles where there are several, or the CLIP
+        if the strategy does not ask an LMM."""
+        if self.lmm_named:
+            return model_text(joined(self.settings.names(strategy.roles()))) or self.clip_name or "none"
+        return model_text(self.lmms.identity(strategy.roles())) or self.clip_name or "none"
+
+    def lmm(self, role: Role) -> LMM:
+        """The LMM of a role; the service opens one for each."""
+        lmm = self.lmms.get(role)
+        assert lmm is not None
+        return lmm
+
+    def lmm_bundled(self, strategy: Strategy) -> bool:
+        """Whether the bundled LMM has a role that the strategy asks."""
+        return self.lmm_named and self.settings.bundled(strategy.roles())
 
     def prior_encoder(self, query: Query, strategy: Strategy, foreign: bool) -> Encoder | None:
         """The CLIP whose similarity is the prior of given documents; None if it can't judge them.
@@ -56,11 +70,11 @@ class Models:
         Raises `VocabularyError` if a bundled model must read unknown words: the LMM always, the CLIP unless another LMM
         can rank without it, or there is a reference image beside the words.
         """
-        if strategy.prompts and self.lmm_bundled:
+        if self.lmm_bundled(strategy):
             require_known_words(_words(query), "lmm")
         if self.encoder is None or not self.clip_bundled:
             return self.encoder
-        if not strategy.prompts or self.lmm_bundled:
+        if not strategy.prompts or self.lmm_bundled(strategy):
             if query.reference_image is None:
                 require_known_words([query_text(query)], "clip")
             return self.encoder
@@ -69,7 +83,7 @@ class Models:
     def require_search_words(self, query: Query, strategy: Strategy) -> None:
         """Raise `VocabularyError` for words of a search that are unknown to a bundled model which reads them. A change
         to a reference image may have words that are unknown to the CLIP, which searches by the image, too."""
-        if strategy.prompts and self.lmm_bundled:
+        if self.lmm_bundled(strategy):
             require_known_words(_words(query), "lmm")
         if self.clip_bundled and query.reference_image is None:
             require_known_words([query_text(query)], "clip")
@@ -93,16 +107,12 @@ class Models:
 
     def flags(self, strategy: Strategy, encoder: Encoder | None, foreign: bool) -> tuple[str, ...]:
         """The warning of a ranking in which a bundled model judged images that it does not know."""
-        used = (strategy.prompts and self.lmm_bundled) or (encoder is not None and self.clip_bundled)
+        used = self.lmm_bundled(strategy) or (encoder is not None and self.clip_bundled)
         return (FOREIGN,) if foreign and used else ()
 
     async def ready(self) -> str:
-        """ "ok", or why the LMM can't be asked now. A server is probed every few seconds at most."""
-        if (
-            self.settings.lmm_url is None
-            or self.lmm_name != self.settings.model
-            or self.settings.cache_mode == "replay"
-        ):
+        """ "ok", or why an LMM can't be asked now. Servers are probed every few seconds at most."""
+        if not (self.lmm_named and self._servers()) or self.settings.cache_mode == "replay":
             return "ok"
         at, state = self._probed
         if time.monotonic() - at >= _PROBE_VALID:
@@ -114,13 +124,17 @@ class Models:
     async def _probe(self) -> str:
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
-                await probe_server(self.settings)
+                await probe_servers(self.settings, ROLES)
         except TimeoutError:
-            address = shown_address(self.settings.lmm_url or "")
-            return f"{address} did not answer in {_PROBE_SECONDS:g} s. Check that the server runs"
+            addresses = " or ".join(dict.fromkeys(shown_address(url) for url in self._servers()))
+            return f"{addresses} did not answer in {_PROBE_SECONDS:g} s. Check that the server runs"
         except FieldscopeError as error:
             return " ".join(str(error).split())
         return "ok"
+
+    def _servers(self) -> list[str]:
+        """The addresses of the servers that are asked."""
+        return [chosen.lmm_url or "" for chosen in self.settings.by_model(ROLES) if chosen.asks_server]
 
 
 def _words(query: Query) -> list[str]:

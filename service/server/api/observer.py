@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Observer(Protocol):
     """Sees every rerank and every call to the model, but keeps no words and no images."""
 
-    def asking(self, request: LMMRequest) -> AbstractContextManager[Callable[[LMMResponse], None]]:
-        """Around one call that reaches the model; what it yields takes the response."""
+    def asking(self, request: LMMRequest, model: str) -> AbstractContextManager[Callable[[LMMResponse], None]]:
+        """Around one call that reaches the model of this identity; what it yields takes the response."""
         ...
 
     def reranking(self, strategy: str) -> AbstractContextManager[None]:
@@ -46,7 +46,7 @@ class ObservedLMM:
         return self._lmm.identity
 
     async def generate(self, request: LMMRequest) -> LMMResponse:
-        with self._observer.asking(request) as answered:
+        with self._observer.asking(request, self.identity) as answered:
             response = await self._lmm.generate(request)
             answered(response)
         return response

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from fieldscope.agent.roles import ROLES
 from fieldscope.core.paths import cache_folder
 from fieldscope.core.private import close_to_others, private_folder
 from fieldscope.retrieval.images import ImageLimits
@@ -65,7 +66,7 @@ def prepare(settings: ServerSettings, encoder: Encoder | None = None) -> Prepare
     if encoder is None and settings.clip != NO_CLIP:
         encoder = load_encoder(settings.models)
     collections = open_collections(settings, encoder)
-    bundled = settings.lmm is None or settings.clip is None
+    bundled = settings.models.bundled(ROLES) or settings.clip is None
     if bundled and settings.collections:
         collections = {name: flagged(collection) for name, collection in collections.items()}
     return Prepared(strategies, encoder, collections, known_hashes() if bundled else frozenset())
@@ -93,7 +94,8 @@ async def open_engine(
 ) -> AsyncIterator[Engine]:
     """The engine, until the service ends. `lmm` and `encoder` replace those that the settings name; `prepared` was
     opened before. Raises `ConfigError`."""
-    from fieldscope.service.wiring.models import open_lmm
+    from fieldscope.service.wiring.prompt_pictures import with_examples
+    from fieldscope.service.wiring.roles import drain, open_lmms
 
     close_private_files(settings)
     clip_bundled = encoder is None and settings.clip is None
@@ -101,15 +103,15 @@ async def open_engine(
     folder, limits = settings.data_folder, settings.limits
     pictures = PictureStore(folder / "pictures", ImageLimits(limits.max_image_bytes, limits.max_pixels))
     images = ResidentImages(pictures, prepared.collections)
+    shown = with_examples(images, [prompt for each in prepared.strategies.values() for prompt in each.prompts])
     doors = [partial(ObservedLMM, observer=observer) for observer in observers]
-    async with open_lmm(settings.models, images, lmm, doors, may_be_away=True) as cached:
+    async with open_lmms(settings.models, shown, ROLES, lmm, doors, may_be_away=True) as cached:
         models = Models(
             settings=settings.models,
-            lmm=PunctualLMM(cached),
+            lmms=cached.wrapped(PunctualLMM),
             encoder=prepared.encoder,
-            lmm_name=lmm.identity if lmm is not None else settings.model or BUNDLED,
+            lmm_named=lmm is None,
             clip_name=None if prepared.encoder is None else settings.clip or BUNDLED,
-            lmm_bundled=lmm is None and settings.lmm is None,
             clip_bundled=clip_bundled,
             own=prepared.own,
         )
@@ -121,5 +123,5 @@ async def open_engine(
             yield engine
         finally:
             engine.stop(0.0)
-            await cached.drain(min(settings.grace, _LAST_ANSWERS))
+            await drain(cached, min(settings.grace, _LAST_ANSWERS))
             await asyncio.to_thread(traces.close)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.roles import ModelIdentity
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.fingerprint import fingerprint
@@ -24,11 +25,11 @@ LARGEST = 32_000_000
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything besides a call that determines its ranking: strategy, model (its identity), first stage (the encoder's
-    fingerprint) and calibration."""
+    """Everything besides a call that determines its ranking: strategy, model (its identity, or that of the model of
+    each role), first stage (the encoder's fingerprint) and calibration."""
 
     strategy: Strategy
-    lmm: str | None = None
+    lmm: ModelIdentity | None = None
     encoder: str | None = None
     calibration: Calibration | None = None
 

@@ -16,6 +16,7 @@ import httpx
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fieldscope.agent.roles import ROLES, joined, model_text
 from fieldscope.agent.usage import Usage
 from fieldscope.service.server.api.access import CLIENT_GONE
 from fieldscope.service.server.api.metrics import NO_ROUTE, method_of, route_of
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
     from fieldscope.agent.types import RerankResult
     from fieldscope.service.server.settings import ServerSettings
+from fieldscope.service.wiring.settings import Settings
+from fieldscope.service.workflows.compare import model_name
 
 NAME = "fieldscope"
 
@@ -112,18 +115,10 @@ class Telemetry:
     def __init__(self, provider: TracerProvider, settings: ServerSettings) -> None:
         self._provider = provider
         self._tracer = provider.get_tracer(NAME)
-        self.model = settings.model or "bundled"
-        self._call_attributes: dict[str, Any] = {
-            "gen_ai.operation.name": "chat",
-            "gen_ai.provider.name": "openai" if settings.lmm else NAME,  # any server that speaks OpenAI's API
-            "gen_ai.request.model": self.model,
-        }
-        if settings.lmm:
-            server = httpx.URL(settings.lmm)
-            self._call_attributes |= {
-                "server.address": server.host,
-                "server.port": server.port or _PORTS.get(server.scheme, 0),
-            }
+        self.model = model_text(joined(settings.models.names(ROLES))) or ""
+        models = settings.models.by_model(ROLES)
+        self._call_attributes = {chosen.model or "bundled": _call_attributes(chosen) for chosen in models}
+        self._only = next(iter(self._call_attributes)) if len(self._call_attributes) == 1 else None
 
     async def __aenter__(self) -> Telemetry:
         return self
@@ -170,11 +165,12 @@ class Telemetry:
         )
 
     @contextmanager
-    def asking(self, request: LMMRequest) -> Iterator[Callable[[LMMResponse], None]]:
+    def asking(self, request: LMMRequest, model: str) -> Iterator[Callable[[LMMResponse], None]]:
         from opentelemetry.trace import SpanKind
 
+        name = self._only or model_name(model)
         attributes = {
-            **self._call_attributes,
+            **(self._call_attributes.get(name) or {"gen_ai.operation.name": "chat", "gen_ai.request.model": name}),
             "gen_ai.output.type": "text" if request.json_schema is None else "json",
             "gen_ai.request.max_tokens": request.max_tokens,
             "gen_ai.request.temperature": request.temperature,
@@ -182,7 +178,7 @@ class Telemetry:
             "fieldscope.images": len(request.images),
         }
         kind = SpanKind.CLIENT if "server.address" in attributes else SpanKind.INTERNAL
-        with self.span(f"chat {self.model}", kind, attributes) as span:
+        with self.span(f"chat {name}", kind, attributes) as span:
             yield lambda response: span.set_attributes(
                 {
                     "gen_ai.usage.input_tokens": response.usage.prompt_tokens,
@@ -260,3 +256,16 @@ class Traced:
                 if status >= 500:
                     span.set_attribute("error.type", str(status))
                     span.set_status(StatusCode.ERROR)
+
+
+def _call_attributes(settings: Settings) -> dict[str, Any]:
+    """What is the same in every call to the model of these settings."""
+    attributes: dict[str, Any] = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai" if settings.asks_server else NAME,  # any server that speaks OpenAI's API
+        "gen_ai.request.model": settings.model or "bundled",
+    }
+    if settings.asks_server and settings.lmm_url:
+        server = httpx.URL(settings.lmm_url)
+        attributes |= {"server.address": server.host, "server.port": server.port or _PORTS.get(server.scheme, 0)}
+    return attributes

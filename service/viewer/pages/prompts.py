@@ -27,6 +27,8 @@ _SELDOM = {
     "synthesize.again": b'"stage":"refine"',
     "synthesize.caption": b'"stage":"caption"',
     "verify.joint.prompt": b'"joint":true',
+    "verify.reason.prompt": b'"reasoned":true',
+    "verify.reason.whole": b'"reasoned":true',
     "compare.prompt": b'"comparisons":[{',
     "compare.reference": b'"comparisons":[{',
     "explain.prompt": b'"reasons":[{',

@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fieldscope.agent.roles import ROLES, role_identity
+from fieldscope.agent.usage import Usage
 from fieldscope.eval.dialogues import HITS, by_round, dialogues
 from fieldscope.eval.measures.paired import EVEN, Mean
+from fieldscope.eval.runs.read import Metrics
+from fieldscope.eval.runs.scored import role_usage
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts import bars as charts
 from fieldscope.service.viewer.comparison.comparable import companions
@@ -60,11 +64,23 @@ def page(run: Run, run_list: RunList) -> Page:
             "companions": companions(run, run_list),
             "definition": run.strategy_line.definition if run.strategy_line else {},
             "told": run.metrics or {},
+            "by_role": _by_role(run),
         },
         crumbs=[("Runs", addresses.INDEX)],
         scripts=["run.js"],
         styles=["run.css"],
     )
+
+
+def _by_role(run: Run) -> list[tuple[str, str | None, Usage]]:
+    """The roles of a run that asked several models, with the model and the cost of each."""
+    costs = Metrics.model_validate(run.metrics).by_role if run.metrics is not None else {}
+    model = run.configuration.lmm
+    return [
+        (role, role_identity(model, role), role_usage(costs[role]))
+        for role in ROLES
+        if role in costs and not isinstance(model, str)
+    ]
 
 
 def _most(digests: Sequence[QueryDigest], sign: int) -> list[QueryDigest]:

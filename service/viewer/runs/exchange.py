@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from fieldscope.agent.types import Asked, RerankResult
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.prompts.prompt_set import list_sets, shipped_set
 from fieldscope.service.viewer.runs.prompt_text import Wording, wording
-from fieldscope.service.viewer.runs.rebuilt import rebuilt
+from fieldscope.service.viewer.runs.rebuilt import answerer, rebuilt
 from fieldscope.service.viewer.runs.run import Call, Run
 
 Source = Literal["cache", "proven", "likely", "none"]
@@ -37,7 +37,8 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One question. `request` is None where `source` is `none`; `response` and `provenance` come from the cache."""
+    """One question. `request` is None where `source` is `none`; `response` and `provenance` come from the cache.
+    `model` is the identity of the model that was asked, with its role, where the run has several."""
 
     asked: Asked
     source: Source
@@ -45,6 +46,7 @@ class Exchange:
     wording: Wording | None = None
     response: LMMResponse | None = None
     provenance: Mapping[str, Any] | None = None
+    model: str | None = None
 
     @property
     def alternatives(self) -> list[Alternative]:
@@ -82,7 +84,13 @@ def exchanges(run: Run, result: RerankResult, questions: Sequence[Asked]) -> lis
     """The request and response of each of these questions."""
     calls = run.calls(question.request_key for question in questions)
     prompts = [used.prompt for used in used_prompts(run) if used.prompt is not None]
-    return [_exchange(run, result, question, calls.get(question.request_key or ""), prompts) for question in questions]
+    found = (_exchange(run, result, question, calls.get(question.request_key or ""), prompts) for question in questions)
+    return [replace(exchange, model=_model(run, result, exchange.asked)) for exchange in found]
+
+
+def _model(run: Run, result: RerankResult, question: Asked) -> str | None:
+    role, model = answerer(run, result, question)
+    return model and role and f"{model} ({role})"
 
 
 def _exchange(

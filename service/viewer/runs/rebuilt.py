@@ -22,8 +22,10 @@ from fieldscope.agent.requests import (
     synthesis_request,
     which_is_best,
 )
+from fieldscope.agent.roles import Role, read_identity, role_identity
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Asked, Call, Comparison, Draw, Predicate, Reason, RerankResult, Verdict
+from fieldscope.agent.usage import call_name
 from fieldscope.core.types import Query
 from fieldscope.service.viewer.runs.run import Run
 
@@ -34,7 +36,7 @@ def rebuilt(run: Run, result: RerankResult, asked: Asked) -> tuple[LMMRequest, b
     strategy = run.strategy_in_full
     if strategy is None or asked.request_key is None:
         return None
-    model, likely = _model(run, result), None
+    model, likely = answerer(run, result, asked)[1] or "", None
     for request in _Rebuilder(run, result, strategy).requests(asked):
         if request.key(model) == asked.request_key:
             return request, True
@@ -154,10 +156,16 @@ class _Rebuilder:
         return ImagePart(image_id=image_id, sha256=self._hashes.get(image_id, ""))
 
 
-def _model(run: Run, result: RerankResult) -> str:
-    """The identity of the run's model."""
+def answerer(run: Run, result: RerankResult, asked: Asked) -> tuple[Role | None, str | None]:
+    """The identity of the model that a question was for and, where the run has several models, the role in which it
+    answered."""
     started = next((event.data.get("model") for event in result.trace if event.kind == "started"), None)
-    return str(started or run.configuration.lmm or "")
+    model = read_identity(started) or run.configuration.lmm
+    if model is None or isinstance(model, str):
+        return None, model
+    roles = run.strategy_in_full.roles_by_call if run.strategy_in_full else {}
+    role = roles.get(call_name(asked))
+    return role, role and role_identity(model, role)
 
 
 def asked_predicates(result: RerankResult) -> dict[str, Predicate]:

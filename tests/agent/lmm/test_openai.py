@@ -16,7 +16,8 @@ from openai.types.chat import ChatCompletion
 from PIL import Image
 
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
-from fieldscope.agent.lmm.openai import LONGEST_WAIT, OpenAILMM, lmm_error
+from fieldscope.agent.lmm.connection import lmm_error
+from fieldscope.agent.lmm.openai import LONGEST_WAIT, OpenAILMM
 from fieldscope.agent.lmm.yes_no import p_yes
 from fieldscope.core.errors import (
     BrokenImageError,
@@ -140,6 +141,7 @@ async def test_an_unreadable_image_is_an_image_error_and_nothing_is_sent(lmm, se
         (None, {"FIELDSCOPE_API_KEY": "f", "OPENAI_API_KEY": "o"}, "Bearer f"),
         (None, {"OPENAI_API_KEY": "o"}, "Bearer o"),
         (None, {}, "Bearer none"),
+        ("", {"FIELDSCOPE_API_KEY": "f", "OPENAI_API_KEY": "o"}, "Bearer none"),
     ],
 )
 async def test_where_the_key_comes_from(server, ask, pictures, monkeypatch, given, environment, sent) -> None:

@@ -22,26 +22,14 @@ def test_prefixes_of_unequal_length_are_padded_on_the_left() -> None:
         assert keys[0, 0, :, 0].tolist() == [0.0, 0.0, 5.0] and values[1, 1, :, 3].tolist() == [-7.0] * 3
 
 
-def test_each_prefix_is_read_once_and_the_oldest_goes_first() -> None:
-    read: list[list[object]] = []
-
-    def make(keys):
-        read.append(keys)
-        return [states(1, float(key)) for key in keys]
-
+def test_the_prefix_that_was_used_longest_ago_goes_first() -> None:
     cache = PrefixCache(most_bytes=2 * 128)  # two prefixes of one token
-    found = cache.states([1, 2, 1], make)
-    assert read == [[1, 2]] and [one[0][0][0, 0, 0, 0].item() for one in found] == [1.0, 2.0, 1.0]
-    cache.states([1], make)
-    cache.states([3], make)  # 2 was used longest ago
-    cache.states([1], make)
-    cache.states([2], make)
-    assert read == [[1, 2], [3], [2]]
-
-
-def test_more_prefixes_than_fit_are_still_all_answered() -> None:
-    cache = PrefixCache(most_bytes=1)
-    assert len(cache.states([1, 2, 3], lambda keys: [states(2) for _ in keys])) == 3
+    cache.put(1, states(1, 1.0))
+    cache.put(2, states(1, 2.0))
+    assert cache.get(1) is not None
+    cache.put(3, states(1, 3.0))
+    kept = {key: found[0][0][0, 0, 0, 0].item() for key in (1, 2, 3) if (found := cache.get(key))}
+    assert kept == {1: 1.0, 3: 3.0}
 
 
 @pytest.mark.parametrize("shown", [["p0"], ["p1", "p2"]])

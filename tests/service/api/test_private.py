@@ -154,7 +154,7 @@ def test_a_key_that_is_part_of_a_strategy_is_refused(tmp_path: Path) -> None:
     text = (Path(load_strategy.__code__.co_filename).parent / "yes-no.yaml").read_text(encoding="utf-8")
     file.write_text(text.partition("verify:")[0] + verify, encoding="utf-8")
     with pytest.raises(StrategyError, match="'Api-Key' would be written to every run") as refused:
-        load_strategy(file)
+        load_strategy(file, prompts="fieldnotes")
     assert SECRET not in str(refused.value)
 
 

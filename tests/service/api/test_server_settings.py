@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.server.settings import FILE, ServerSettings, is_loopback, read_settings
+from fieldscope.service.server.settings import FILE, GROUPS, ServerSettings, is_loopback, read_settings
 
 
 class Run(Protocol):
@@ -48,7 +48,7 @@ def test_a_flag_comes_before_a_variable_before_a_file_before_the_default(tmp_pat
     environ = {"FIELDSCOPE_PORT": "2", "FIELDSCOPE_STRATEGY": "yes-no", "FIELDSCOPE_LIMITS_AT_WORK": "7"}
     told = read_settings({"port": 3}, file, environ)
     settings, origins = told.settings, told.origins
-    assert (settings.port, settings.strategy, settings.max_side, settings.concurrency) == (3, "yes-no", 5, 32)
+    assert (settings.port, settings.strategy, settings.max_side, settings.concurrency) == (3, "yes-no", 5, 128)
     assert (settings.limits.at_work, settings.limits.waiting, settings.limits.max_documents) == (7, 4, 1000)
     assert [origins[name] for name in ("port", "strategy", "max_side", "concurrency")] == [
         "--port", "FIELDSCOPE_STRATEGY", str(file), "default",
@@ -159,7 +159,7 @@ def test_every_setting_is_printed_with_where_it_came_from(run: Run, monkeypatch:
     assert settings["cache_mode"] == {"value": "off", "from": "--cache"}
     assert settings["host"] == {"value": "127.0.0.1", "from": "default"}
     assert settings["api_key"] == {"value": "********", "from": "FIELDSCOPE_API_KEY"}
-    names = {name for name in ServerSettings.model_fields if name != "limits"}
+    names = {name for name in ServerSettings.model_fields if name not in (*GROUPS, "roles")}
     assert names <= set(settings) and settings["keys"]["value"].endswith("keys.json")
 
 

@@ -27,8 +27,8 @@ from fieldscope.service.viewer.site import Site
 from tests.agent.oracle import paint
 from tests.waiting import PATIENCE
 
-YES_NO = Setting(load_strategy("yes-no"), lmm="oracle")
-AGENT = Setting(load_strategy("agent"), lmm="oracle", calibration=Calibration(spread=2.0))
+YES_NO = Setting(load_strategy("yes-no", prompts="fieldnotes"), lmm="oracle")
+AGENT = Setting(load_strategy("agent", prompts="fieldnotes"), lmm="oracle", calibration=Calibration(spread=2.0))
 
 
 def result(trace_id: str, strategy: str = "yes-no", text: str = "a crab") -> RerankResult:

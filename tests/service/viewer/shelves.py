@@ -91,7 +91,9 @@ def small(folder: Path, queries: int = 4, strategies: Sequence[str] = STRATEGIES
     with closing(SqliteStore(made.store)) as store:
         lmm = CachedLMM(oracle_of(images), store)
         deps = Resources(images=images, lmm=lmm, calibration=unsure, max_concurrency=4)
-        _evaluate(made, benchmark, [Agent(deps, load_strategy(name)) for name in strategies], unsure)
+        _evaluate(
+            made, benchmark, [Agent(deps, load_strategy(name, prompts="fieldnotes")) for name in strategies], unsure
+        )
     return made
 
 
@@ -150,7 +152,7 @@ def hostile(folder: Path) -> Made:
         candidate_sets={query.id: tuple(Candidate(image_id, n / 3) for n, image_id in enumerate(ids))},
         meta={query.id: QueryMeta(supercategory=MARKUP)},
     )
-    _evaluate(made, benchmark, [_Prepared(load_strategy("predicates"), lambda _: result)])
+    _evaluate(made, benchmark, [_Prepared(load_strategy("predicates", prompts="fieldnotes"), lambda _: result)])
     return made
 
 
@@ -179,7 +181,7 @@ def dialogues(folder: Path) -> Made:
             query_id=query.id, query_text=query.text, dialogue=query.dialogue, strategy="clip", ranking=ranking
         )
 
-    _evaluate(made, benchmark, [_Prepared(load_strategy("clip"), told)])
+    _evaluate(made, benchmark, [_Prepared(load_strategy("clip", prompts="fieldnotes"), told)])
     return made
 
 
@@ -207,7 +209,7 @@ def big(folder: Path, queries: int = 160, candidates: int = 100, predicates: int
             for n, query in enumerate(asked)
         },
     )
-    agent = load_strategy("agent")
+    agent = load_strategy("agent", prompts="fieldnotes")
     for run in range(runs):
         strategy = agent if not run else agent.model_copy(update={"name": f"agent-{run + 1}"})
         drawn = random.Random(run + 1)

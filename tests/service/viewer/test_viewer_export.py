@@ -52,9 +52,9 @@ def files(folder: Path) -> dict[str, int]:
     }
 
 
-def test_an_export_is_whole(small: Made, tmp_path: Path) -> None:
-    site, out = Site(small.shelf(), live=False), tmp_path / "out"
-    annotate(small.run("agent"), Annotation(query_id="q00", image_id="x", mark="right", note="seen"))
+def test_an_export_is_whole(few: Made, tmp_path: Path) -> None:
+    site, out = Site(few.shelf(), live=False), tmp_path / "out"
+    annotate(few.run("agent"), Annotation(query_id="q00", image_id="x", mark="right", note="seen"))
     done = export(site, out)
     pages = list(site.addresses())
     assert done.pages == len(pages)
@@ -76,23 +76,23 @@ def test_hostile_ids_become_files_that_are_linked(hostile_shelf: Made, tmp_path:
     assert len(list((out / "thumbnails").rglob("*.webp"))) == 3
 
 
-def test_originals_only_where_they_are_asked_for(small: Made, tmp_path: Path) -> None:
-    PILImage.new("RGB", (800, 400), "red").save(small.images / "00.png")
+def test_originals_only_where_they_are_asked_for(few: Made, tmp_path: Path) -> None:
+    PILImage.new("RGB", (800, 400), "red").save(few.images / "00.png")
     try:
         sizes = []
         for originals in (False, True):
             out = tmp_path / str(originals)
-            export(Site(small.shelf(), live=False), out, originals=originals)
+            export(Site(few.shelf(), live=False), out, originals=originals)
             (picture,) = (out / "pictures").rglob("00.png.webp")
             with PILImage.open(io.BytesIO(picture.read_bytes())) as image:
                 sizes.append(image.size)
         assert sizes == [(160, 80), (800, 400)]
     finally:
-        shelves.paint(small.images)
+        shelves.paint(few.images)
 
 
-def test_it_goes_on_where_it_stopped(small: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    site, out = Site(small.shelf(), live=False), tmp_path / "out"
+def test_it_goes_on_where_it_stopped(few: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site, out = Site(few.shelf(), live=False), tmp_path / "out"
     write = fieldscope.service.viewer.export.replace_file
     left = 60
 
@@ -115,16 +115,16 @@ def test_it_goes_on_where_it_stopped(small: Made, tmp_path: Path, monkeypatch: p
     assert dead_links(out) == []
 
 
-def test_a_run_that_changed_is_written_anew(small: Made, tmp_path: Path) -> None:
+def test_a_run_that_changed_is_written_anew(few: Made, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    export(Site(small.shelf(), live=False), out)
+    export(Site(few.shelf(), live=False), out)
     before = files(out)
-    export(Site(small.shelf(), live=False), out)
+    export(Site(few.shelf(), live=False), out)
     assert {name: when for name, when in files(out).items() if name.endswith((".html", ".webp"))} == {
         name: when for name, when in before.items() if name.endswith((".html", ".webp"))
     }
-    annotate(small.run("agent"), Annotation(query_id="q00", image_id="x", mark="right", note="late"))
-    export(Site(small.shelf(), live=False), out)
+    annotate(few.run("agent"), Annotation(query_id="q00", image_id="x", mark="right", note="late"))
+    export(Site(few.shelf(), live=False), out)
     assert "late" in (out / "runs" / "agent" / "annotations.html").read_text()
     after = files(out)
     assert all(after[name] > when for name, when in before.items() if name.endswith(".html"))
@@ -153,9 +153,9 @@ def test_runs_that_can_not_be_shown_say_so(small: Made, tmp_path: Path) -> None:
 
 
 def test_many_pages_are_written_by_several_processes(
-    small: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = Site(small.shelf(), live=False)
+    site = Site(few.shelf(), live=False)
     one, several = tmp_path / "one", tmp_path / "several"
     export(site, one)
     monkeypatch.setattr(fieldscope.service.viewer.export, "_FEW", 0)
@@ -163,14 +163,14 @@ def test_many_pages_are_written_by_several_processes(
     assert {p: (several / p).read_bytes() for p in files(several)} == {p: (one / p).read_bytes() for p in files(one)}
 
 
-def test_the_command(small: Made, run: Run, tmp_path: Path) -> None:
+def test_the_command(few: Made, run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    shown = run("view", small.root, "--export", out)
+    shown = run("view", few.root, "--export", out)
     assert shown.exit_code == 0
     assert "pages and " in shown.stdout
     assert str(out / "index.html") in shown.stdout
     assert (out / MARKER).is_file()
-    assert run("view", small.root, "--export", small.root).exit_code == 1
+    assert run("view", few.root, "--export", few.root).exit_code == 1
 
 
 def test_the_commands_errors(run: Run, tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ def test_every_score_of_a_run_is_its_parts(small_shelf: Made) -> None:
 
 
 def test_a_fused_answer_and_its_prior_are_the_score() -> None:
-    assert load_strategy("yes-no-fused").fusion.method == "log_odds"
+    assert load_strategy("yes-no-fused", prompts="fieldnotes").fusion.method == "log_odds"
     verdict = Verdict(state="answered", predicate="query", image_id="i", p_yes=0.75, p_expected=0.75)
     asked = {"predicates": (Predicate(id="query", question="is it?"),), "verdicts": (verdict,)}
     ranked = RankedCandidate(image_id="i", rank=1, score=math.log(3) + 0.5, prior=0.2, prior_rank=1)

@@ -14,7 +14,7 @@ from fieldscope.agent.call import messages
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.prompts.prompt import Prompt
-from fieldscope.prompts.prompt_set import list_prompts, load_prompt
+from fieldscope.prompts.prompt_set import list_prompts, list_sets, load_prompt
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.pages import prompts
 from fieldscope.service.viewer.runs.exchange import exchanges
@@ -24,7 +24,7 @@ from fieldscope.service.viewer.site import Site
 from tests.service.viewer import shelves
 from tests.service.viewer.shelves import Made
 
-SHIPPED = [load_prompt(name) for name in list_prompts()]
+SHIPPED = [load_prompt(name, prompt_set) for prompt_set in list_sets() for name in list_prompts(prompt_set)]
 
 
 def shown(made: Made, name: str, stored: bool = True) -> str:
@@ -56,7 +56,7 @@ def test_a_request_shows_its_prompt_and_what_was_put_in(prompt: Prompt, data: st
 
 
 def test_a_request_of_no_prompt_has_none() -> None:
-    prompt = load_prompt("ask_predicate")
+    prompt = load_prompt("ask_predicate", "fieldnotes")
     request = LMMRequest(messages=messages(prompt, TextPart(text="something else")))
     assert wording(request, [prompt]) is None
     assert wording(LMMRequest(messages=()), [prompt]) is None
@@ -66,7 +66,7 @@ def test_a_request_of_no_prompt_has_none() -> None:
 def test_every_prompt_is_told_in_full(small_shelf: Made, stored: bool) -> None:
     page = shown(small_shelf, "agent", stored)
     said = words(page)
-    used = load_strategy("agent").prompts
+    used = load_strategy("agent", prompts="fieldnotes").prompts
     assert len(used) > 5
     for prompt in used:
         assert f'id="prompt-{prompt.name}"' in page
@@ -101,7 +101,7 @@ def test_the_difference_is_marked_by_more_than_colour(small_shelf: Made) -> None
     page = shown(small_shelf, "agent")
     pair = page[page.index('data-a="compare_pair" data-b="compare_pair_reference"') :]
     pair = pair[: pair.index("</details>")]
-    a, b = load_prompt("compare_pair"), load_prompt("compare_pair_reference")
+    a, b = load_prompt("compare_pair", "fieldnotes"), load_prompt("compare_pair_reference", "fieldnotes")
     shown_text = pair[pair.index("Template</h3>") :]
     body = html.unescape(shown_text[shown_text.index('<div class="said"') : shown_text.index("</div>")])
     body = body[body.index(">") + 1 :]
@@ -118,7 +118,7 @@ def test_an_old_run_shows_prompts_by_their_fingerprints(small: Made) -> None:
     shelves.bare(small.run("predicates"))
     said = words(shown(small, "predicates"))
     assert "keeps only the names and fingerprints of its prompts" in said
-    prompt = load_prompt("ask_predicate")
+    prompt = load_prompt("ask_predicate", "fieldnotes")
     assert prompt.fingerprint in said
     assert "answer yes or no." in said
     path = small.run("predicates") / "manifest.json"

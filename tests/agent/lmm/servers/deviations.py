@@ -2,7 +2,7 @@
 
 A deviation is `unknown` where every question has to end as an unknown verdict with these words, and None where the
 ranking has to be the truthful server's. `doctor` is the finding that names it, and its words; None where it leaves
-nothing to be found.
+nothing to be found. A `harmless` one is named in a finding that is ok.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.agent.lmm.conftest import Reply
 from tests.agent.lmm.servers.truthful import JSON_ANSWER, Body, Change, alternatives, body_of, reply
 
 Top = list[Any]
@@ -29,6 +30,7 @@ class Deviation:
     doctor: tuple[str, str] | None = None
     models: Any = None
     max_tokens: int = 1
+    harmless: bool = False
 
 
 def tops(change: Callable[[Top], Top | None]) -> Change:
@@ -145,6 +147,58 @@ def at_first(failure: Body) -> Change:
     return changed
 
 
+def refusing(field: str, error: Any, status: int = 400, above: int | None = None, below: int | None = None) -> Change:
+    """A field that is refused: always, or with a number `above` or `below` another."""
+
+    def changed(body: Body, request: Body) -> Body | Reply:
+        value = request.get(field)
+        if value is None or (above is not None and value <= above) or (below is not None and value >= below):
+            return body
+        return reply(error, status)
+
+    return changed
+
+
+def all_of(*changes: Change) -> Change:
+    """Several deviations at once; the first that refuses ends it."""
+
+    def changed(body: Body, request: Body) -> Body | Reply:
+        for change in changes:
+            made = change(body, request)
+            if isinstance(made, tuple):
+                return made
+            body = made
+        return body
+
+    return changed
+
+
+def longer(body: Body, request: Body) -> Body:
+    """A model that talks on for as long as it may."""
+    said = body["choices"][0]
+    allowed = request.get("max_tokens", request.get("max_completion_tokens"))
+    if allowed == 1 or said["message"]["content"] == JSON_ANSWER:
+        return body
+    rest = [" There", " is", " no", " other", ".", " Yes", "!"][: allowed - 1]
+    more = body_of([(t, alternatives({t: 12.0, "No": 8.0}, t)[: request.get("top_logprobs", 0)]) for t in rest])
+    said["message"]["content"] += "".join(rest)
+    if said["logprobs"]:
+        said["logprobs"]["content"] += more["choices"][0]["logprobs"]["content"]
+    return body
+
+
+def openai_error(message: str, param: str | None = None, code: str | None = None) -> Body:
+    return {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}}
+
+
+def fastapi_error(field: str, message: str = "Extra inputs are not permitted") -> Body:
+    return {"detail": [{"type": "extra_forbidden", "loc": ["body", field], "msg": message, "input": 0}]}
+
+
+def google_error(message: str) -> Any:
+    return [{"error": {"code": 400, "message": message, "status": "INVALID_ARGUMENT"}}]
+
+
 def failed(code: Any) -> Body:
     return {"error": {"message": "the upstream gave up", "code": code}}
 
@@ -152,6 +206,29 @@ def failed(code: Any) -> Body:
 def failed_choice(code: Any) -> Body:
     return {"choices": [{"finish_reason": "error", "message": {"content": ""}, **failed(code)}]}
 
+
+def unsupported(field: str, instead: str = "") -> Body:
+    words = f"Unsupported parameter: '{field}' is not supported with this model.{instead}"
+    return openai_error(words, field, "unsupported_parameter")
+
+
+COMPLETION_TOKENS = refusing("max_tokens", unsupported("max_tokens", " Use 'max_completion_tokens' instead."))
+NO_TEMPERATURE = refusing(
+    "temperature",
+    openai_error(
+        "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1) value is allowed.",
+        "temperature",
+        "unsupported_value",
+    ),
+)
+NO_SEED = refusing("seed", fastapi_error("seed"), 422)
+AT_MOST_5 = refusing(
+    "top_logprobs", openai_error("Requested sample logprobs of 20, which is greater than max allowed: 5"), above=5
+)
+NO_LOGPROBS = openai_error("You are not allowed to request logprobs from this model")
+NO_SCHEMA = refusing("response_format", openai_error("This response_format type is unavailable now"))
+SAMPLES = "can't be read.*`samples` or `stated`"
+PARAMETERS = "parameters"
 
 THOUGHT = ("<think>", "No", " red", " here", "?", " There", " is", ".", "</think>", "\n\n")
 LOGPROBS, FORM, SERVER = "log-probabilities", "answer format", "server"
@@ -174,8 +251,15 @@ DEVIATIONS: dict[str, Deviation] = {
     "sums over 1": Deviation(values(lambda v: min(v + 0.5, 0.0)), "sum to 1", (LOGPROBS, "sum to 1")),
     "without a sign": Deviation(values(abs), "greater than 0", (LOGPROBS, "greater than 0")),
     "not a number": Deviation(values(lambda v: math.nan), "no log-probability", (LOGPROBS, "no log-probability")),
-    "none at all": Deviation(choice(logprobs=None), "no log-probabilities", (LOGPROBS, "no log-probabilities")),
+    "none at all": Deviation(
+        choice(logprobs=None), "no log-probabilities.*`samples` or `stated`", (LOGPROBS, "no log-probabilities")
+    ),
     "an empty object of them": Deviation(choice(logprobs={}), "no log-probabilities", (LOGPROBS, "no log-prob")),
+    "lists of tokens, as Together has them": Deviation(
+        choice(logprobs={"tokens": ["Yes"], "token_logprobs": [-0.1], "token_ids": [9]}),
+        "no log-probabilities.*`samples` or `stated`",
+        (LOGPROBS, "no log-probabilities"),
+    ),
     # Alternatives
     "every alternative twice": Deviation(tops(lambda top: [t for t in top for _ in "12"]), None, (FORM, "comes twice")),
     "the chosen one once more": Deviation(tops(lambda top: [*top[:1], *top]), None, (FORM, "comes twice")),
@@ -187,6 +271,83 @@ DEVIATIONS: dict[str, Deviation] = {
     ),
     "half-words": Deviation(halves, "in pieces: '[YN]'", ("yes/no spellings", "in pieces")),
     "half-words that are finished": Deviation(halves, None, ("yes/no spellings", "in pieces"), max_tokens=4),
+    # Parameters that are refused
+    "max_completion_tokens": Deviation(
+        COMPLETION_TOKENS, None, (PARAMETERS, "sent as max_completion_tokens"), harmless=True
+    ),
+    "max_completion_tokens, said with status 200": Deviation(
+        lambda body, request: (
+            reply(failed(400) | {"error": unsupported("max_tokens")["error"] | {"code": 400}})
+            if "max_tokens" in request
+            else body
+        ),
+        None,
+        (PARAMETERS, "sent as max_completion_tokens"),
+        harmless=True,
+    ),
+    "no temperature": Deviation(NO_TEMPERATURE, None, (PARAMETERS, "temperature is not sent .Unsupported value")),
+    "no seed": Deviation(NO_SEED, None, (PARAMETERS, "seed is not sent .body.seed")),
+    "no seed, says Google": Deviation(
+        refusing("seed", google_error('Invalid JSON payload received. Unknown name "seed": Cannot find field.')),
+        None,
+        (PARAMETERS, "seed is not sent"),
+    ),
+    "no response_format": Deviation(NO_SCHEMA, None, (PARAMETERS, "response_format is not sent")),
+    "response_format of another type": Deviation(
+        refusing("response_format", openai_error("'response_format.type' must be 'json_object' or 'text'")),
+        None,
+        (PARAMETERS, "response_format is not sent"),
+    ),
+    "at most 5 alternatives": Deviation(AT_MOST_5, None, (PARAMETERS, "at most 5 log-probabilities")),
+    "at most 5 alternatives, by pydantic": Deviation(
+        refusing(
+            "top_logprobs", fastapi_error("top_logprobs", "Input should be less than or equal to 5"), 422, above=5
+        ),
+        None,
+        ("top log-probabilities", "5 of 20"),
+    ),
+    "fewer alternatives, without a number": Deviation(
+        refusing("top_logprobs", openai_error("top_logprobs is too large"), above=7), None, (PARAMETERS, "at most 5")
+    ),
+    "at least 16 tokens": Deviation(
+        all_of(
+            refusing(
+                "max_tokens",
+                openai_error(
+                    "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 1 "
+                    "instead.",
+                    "max_output_tokens",
+                    "integer_below_min_value",
+                ),
+                below=16,
+            ),
+            longer,
+        ),
+        None,
+        (PARAMETERS, "at least 16 output tokens"),
+        harmless=True,
+    ),
+    "no log-probabilities, forbidden": Deviation(
+        refusing("logprobs", NO_LOGPROBS, 403), f"not allowed to request.*{SAMPLES}", (LOGPROBS, "not allowed to req")
+    ),
+    "no log-probabilities, unsupported": Deviation(
+        refusing("logprobs", unsupported("logprobs")), f"not supported.*{SAMPLES}", (LOGPROBS, "not supported")
+    ),
+    "no log-probabilities, says Google": Deviation(
+        refusing("logprobs", google_error("Logprobs is not enabled for models/gemini-2.5-pro")),
+        f"not enabled.*{SAMPLES}",
+        (LOGPROBS, "not enabled"),
+    ),
+    "a reasoning model of OpenAI's, with log-probabilities": Deviation(
+        all_of(COMPLETION_TOKENS, NO_TEMPERATURE, NO_SEED, NO_SCHEMA, AT_MOST_5),
+        None,
+        (PARAMETERS, "max_completion_tokens.*at most 5.*temperature is not sent.*seed.*response_format"),
+    ),
+    "a refusal that names a parameter, but is about the key": Deviation(
+        lambda body, request: reply(openai_error("Invalid key; see 'logprobs' in the manual: not allowed"), 401),
+        "answered 401: Invalid key",
+        (SERVER, "Invalid key"),
+    ),
     # Thinking
     "a thought apart, then the answer": Deviation(before(*THOUGHT, shown="", apart="reasoning_content"), None, THINKS),
     "a thought apart under its new name": Deviation(before(*THOUGHT, shown="\n\n", apart="reasoning"), None, THINKS),
@@ -221,6 +382,7 @@ DEVIATIONS: dict[str, Deviation] = {
     "no data in the list of models": Deviation(
         models={"data": None, "detail": "x"}, doctor=(SERVER, "list of models can't be read")
     ),
+    "no list of models": Deviation(models=(404, {}, b"no such page"), doctor=(SERVER, "list of models can't be read")),
     "a null among the models": Deviation(models={"data": [None, {"id": "vl"}, {"id": 7}]}),
     # Failures
     "an error in 200": Deviation(

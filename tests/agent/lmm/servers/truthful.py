@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ _SAID = 9.0  # logits of what the model has a mind to say; others have about 0
 
 
 class Truthful:
-    """Answers chat completions. `change` is what this server does to its answers, `models` what it lists."""
+    """Answers chat completions. `change` is what this server does to its answers, `models` its list or reply."""
 
     def __init__(self, change: Change | None = None, models: Any = None) -> None:
         self._change = change or (lambda body, request: body)
@@ -43,7 +44,7 @@ class Truthful:
 
     def __call__(self, number: int, request: Body) -> Reply:
         if "path" in request:
-            return reply(self._models)
+            return self._models if isinstance(self._models, tuple) else reply(self._models)
         changed = self._change(self.answer(request), request)
         return changed if isinstance(changed, tuple) else reply(changed)
 
@@ -52,7 +53,7 @@ class Truthful:
         text, urls = split(request)
         seen = [self._eyes.look(url) for url in urls]
         if "response_format" in request:
-            return body_of([(JSON_ANSWER, [])])
+            return json_answer(request.get("top_logprobs", 0))
         if len(seen) > 1:
             logits = dict.fromkeys("abcd", _SAID - 4.0)
             logits["abcd"[next((place for place, thing in enumerate(seen) if thing in text), 0)]] = _SAID
@@ -67,6 +68,13 @@ class Truthful:
             }
         top = alternatives(logits, f"{text} {seen}")
         return body_of([(top[0][0], top[: request.get("top_logprobs", 0)])])
+
+
+def json_answer(most: int) -> Body:
+    """The JSON, each answer a token of its own whose alternatives are those of an answer in words."""
+    tokens = re.findall("yes|[^y]+", JSON_ANSWER)
+    logits = [{"yes": _SAID, "no": _SAID - 3.0} if token == "yes" else {token: 20.0} for token in tokens]
+    return body_of([(t, alternatives(each, t)[:most]) for t, each in zip(tokens, logits, strict=True)])
 
 
 def alternatives(logits: dict[str, float], seed: str) -> list[tuple[str, float]]:
