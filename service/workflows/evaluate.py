@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from fieldscope.service.wiring.prompts import check_wordings, prompts_for
 from fieldscope.service.wiring.roles import open_lmms, probe_servers, require_servers
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
-from fieldscope.service.workflows.picture_context import require_pictures_fit
+from fieldscope.service.workflows.picture_context import checking_pictures
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
@@ -59,11 +59,13 @@ class EvaluationPlan:
 
 @dataclass(frozen=True)
 class Contest:
-    """Strategies, and the models that they ask. `flags` are the warnings that their runs carry."""
+    """Strategies, and the models that they ask. `flags` are the warnings that their runs carry, `contexts` the models'
+    context lengths in tokens, by role, where they are known."""
 
     settings: Settings
     strategies: Sequence[Strategy]
     flags: tuple[str, ...] = ()
+    contexts: Mapping[Role, int] = field(default_factory=dict)
 
     @property
     def asks(self) -> bool:
@@ -149,12 +151,10 @@ def check_evaluation(
     queries = benchmark.queries[: plan.limit]
     for contest, context in zip(contests, contexts, strict=True):
         require_context(contest.strategies, queries, context)
-        if context and workload.has_images:
-            fitting = require_pictures_fit(
-                contest.settings, contest.strategies, queries, context, benchmark.images, _first_images(workload)
-            )
-            asyncio.run(fitting)
-    checked = tuple(replace(contest, flags=_flags_of(workload, contest, plan.limit)) for contest in contests)
+    checked = tuple(
+        replace(contest, flags=_flags_of(workload, contest, plan.limit), contexts=context)
+        for contest, context in zip(contests, contexts, strict=True)
+    )
     suffix = plan.selection.suffix if plan.selection else ""
     out = plan.out or RUNS / f"{benchmark.name}-{benchmark.split}{suffix}"
     opened = OpenEvaluation(plan, workload, checked, out)
@@ -316,7 +316,11 @@ async def _open_lmms(opened: OpenEvaluation, contest: Contest, stack: AsyncExitS
         roles = contest.roles(_composed(workload.benchmark.queries))
         prompts = [prompt for strategy in contest.strategies for prompt in strategy.prompts]
         images = with_examples(workload.benchmark.images, prompts)
-        return await stack.enter_async_context(open_lmms(contest.settings, images, roles))
+        queries = workload.benchmark.queries[: opened.plan.limit]
+        fitting = checking_pictures(
+            contest.settings, contest.strategies, queries, contest.contexts, images, _first_images(workload)
+        )
+        return await stack.enter_async_context(open_lmms(contest.settings, images, roles, wrappers=[fitting]))
     if workload.recording.lmm is None:
         raise ConfigError("the recorded runs asked no model; name a strategy that asks none, such as clip")
     return workload.recording.lmm

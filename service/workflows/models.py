@@ -69,16 +69,18 @@ class Models:
         return Similarity(await self.load_encoder())
 
     @asynccontextmanager
-    async def open_lmms(self, images: ImageSource, strategy: Strategy) -> AsyncIterator[LMMs]:
-        """The LMM of each role that the strategy asks, over these images and the response cache. Raises what
-        `wiring.roles.open_lmms` does."""
+    async def open_lmms(
+        self, images: ImageSource, strategy: Strategy, wrappers: Iterable[Callable[[LMM], LMM]] = ()
+    ) -> AsyncIterator[LMMs]:
+        """The LMM of each role that the strategy asks, over these images and the response cache; calls that the cache
+        does not answer go through `wrappers`. Raises what `wiring.roles.open_lmms` does."""
         from fieldscope.agent.roles import LMMs
 
         def opened(lmm: GivenLMM | None) -> LMM | None:
             return lmm(images) if callable(lmm) else lmm
 
         own = {role: lmm for role, given in self.roles.items() if (lmm := opened(given)) is not None}
-        async with open_lmms(self.settings, images, strategy.roles(), LMMs(opened(self.lmm), own)) as lmms:
+        async with open_lmms(self.settings, images, strategy.roles(), LMMs(opened(self.lmm), own), wrappers) as lmms:
             yield lmms
 
     async def contexts(self, strategy: Strategy) -> Mapping[Role, int]:
@@ -95,14 +97,14 @@ class Models:
         require_context([strategy], [query], contexts)
         return contexts
 
-    async def require_pictures(
+    def checking_pictures(
         self, strategy: Strategy, query: Query, contexts: Mapping[Role, int], images: ImageSource, ids: Iterable[str]
-    ) -> None:
-        """Raise `ContextLengthError` where a model's context is too small for as many of the images as the strategy
-        shows at once. Its server may be asked once."""
-        from fieldscope.service.workflows.picture_context import require_pictures_fit
+    ) -> Callable[[LMM], LMM]:
+        """A wrapper for LMMs, whose first call raises `ContextLengthError` where a model's context is too small for as
+        many of the images as the strategy shows at once."""
+        from fieldscope.service.workflows.picture_context import checking_pictures
 
-        await require_pictures_fit(self.settings, [strategy], [query], contexts, images, ids)
+        return checking_pictures(self.settings, [strategy], [query], contexts, images, ids)
 
     def require_words(self, strategy: Strategy, query: Query, *, searching: bool = False) -> None:
         """Raise `VocabularyError` for words that a bundled model would have to read and does not know. Without a
@@ -154,15 +156,18 @@ class KeptModels(Models):
             return self._loaded_encoder
 
     @asynccontextmanager
-    async def open_lmms(self, images: ImageSource, strategy: Strategy) -> AsyncIterator[LMMs]:
-        """The LMMs as one call sees them, over that call's images. The strategy is the same in each call."""
+    async def open_lmms(
+        self, images: ImageSource, strategy: Strategy, wrappers: Iterable[Callable[[LMM], LMM]] = ()
+    ) -> AsyncIterator[LMMs]:
+        """The LMMs as one call sees them, over that call's images. The strategy is the same in each call. The wrappers
+        are those of the first call."""
         from fieldscope.agent.roles import ROLES, LMMs
 
         self._require_open()
         with self._shared.serving(images) as prefix:
             async with self._loading:
                 if self._loaded_lmms is None:
-                    opening = super().open_lmms(self._shared, strategy)
+                    opening = super().open_lmms(self._shared, strategy, wrappers)
                     self._loaded_lmms = await self._opened.enter_async_context(opening)
             loaded, called = self._loaded_lmms, self._loaded_lmms.wrapped(lambda lmm: CallLMM(lmm, prefix))
             # An LMM that the caller made has images of its own, and knows them by their ids.
@@ -176,11 +181,6 @@ class KeptModels(Models):
             if self._contexts is None:
                 self._contexts = await super().contexts(strategy)
             return self._contexts
-
-    async def require_pictures(
-        self, strategy: Strategy, query: Query, contexts: Mapping[Role, int], images: ImageSource, ids: Iterable[str]
-    ) -> None:
-        """Nothing: a call for each query would cost more than the first request that does not fit."""
 
     async def aclose(self) -> None:
         """Let go of the models and the cache. Calls after this raise `ConfigError`."""

@@ -1,9 +1,12 @@
-"""Whether as many pictures as a strategy shows at once fit into a model's context: its server is asked before a run."""
+"""Whether as many pictures as a strategy shows at once fit into a model's context.
+
+A server is asked before the first call that reaches it, so that work whose answers are all remembered asks nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,7 @@ from fieldscope.service.wiring.prompt_tokens import QUESTION, prompt_tokens
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
+    from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
     from fieldscope.agent.roles import Role
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import ImageSource, Query
@@ -22,6 +26,46 @@ MOST_TOKENS = 5_000
 """More than any model is known to read of a picture (`fieldscope.eval.tuning.picture_tokens`): so many fit surely."""
 
 _TRIED = 5  # pictures, of which the middle one by its size is shown
+
+
+class CheckedLMM:
+    """An LMM that is asked once a check has passed; what the check raises, every call raises."""
+
+    def __init__(self, lmm: LMM, check: Callable[[], Awaitable[None]]) -> None:
+        self._lmm = lmm
+        self._check = check
+
+    @property
+    def identity(self) -> str:
+        return self._lmm.identity
+
+    async def generate(self, request: LMMRequest) -> LMMResponse:
+        await self._check()
+        return await self._lmm.generate(request)
+
+    async def aclose(self) -> None:
+        await self._lmm.aclose()
+
+
+def checking_pictures(
+    settings: Settings,
+    strategies: Iterable[Strategy],
+    queries: Sequence[Query],
+    contexts: Mapping[Role, int],
+    images: ImageSource,
+    ids: Iterable[str],
+) -> Callable[[LMM], LMM]:
+    """A wrapper for LMMs, whose first call makes `require_pictures_fit`, once for all that are wrapped."""
+    made: list[asyncio.Future[None]] = []
+
+    async def check() -> None:
+        if not made:
+            made.append(
+                asyncio.ensure_future(require_pictures_fit(settings, strategies, queries, contexts, images, ids))
+            )
+        await asyncio.shield(made[0])  # others wait for it, too
+
+    return lambda lmm: CheckedLMM(lmm, check)
 
 
 async def require_pictures_fit(

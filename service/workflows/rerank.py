@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from fieldscope.service.workflows.ranking import Ranking
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
+    from fieldscope.agent.lmm.base import LMM
     from fieldscope.agent.resources import Resources
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.agent.types import RerankResult
@@ -40,7 +41,7 @@ async def rerank_query(
 
     models.require_words(strategy, query)
     contexts = await models.require_context(strategy, query)
-    await models.require_pictures(strategy, query, contexts, chosen.images, chosen.images.ids())
+    fitting = models.checking_pictures(strategy, query, contexts, chosen.images, chosen.images.ids())
     bundled = models.bundled_judge(strategy)
     flags = await foreign_flags(chosen.images, chosen.images.ids()) if bundled else ()
     prior = bundled or not models.bundled_clip or await asyncio.to_thread(_bundled_clip_knows, query.text, chosen)
@@ -53,7 +54,9 @@ async def rerank_query(
     candidates, skipped = await asyncio.to_thread(score, chosen, query, scorer)
     resources = Resources(chosen.images, flags=flags)
     origin = scorer.fingerprint if scorer else None
-    ranking = await rank(query, strategy, models, resources, origin, candidates=candidates, budget=budget)
+    ranking = await rank(
+        query, strategy, models, resources, origin, candidates=candidates, budget=budget, wrappers=[fitting]
+    )
     return replace(ranking, skipped=skipped)
 
 
@@ -71,7 +74,7 @@ async def rerank_indexed(
     from fieldscope.retrieval.library import open_library
 
     models.require_words(strategy, query, searching=True)
-    await models.require_context(strategy, query)
+    contexts = await models.require_context(strategy, query)
     encoder = await models.load_encoder()
     library = await asyncio.to_thread(open_library, index, encoder)
     names = _ids_in(index, library.ids, ids)
@@ -81,7 +84,17 @@ async def rerank_indexed(
     bundled = models.bundled_clip or models.bundled_judge(strategy)
     flags = await foreign_flags(library.collection, names) if bundled else ()
     resources = Resources(library.collection, flags=flags)
-    return await rank(query, strategy, models, resources, encoder.fingerprint, candidates=candidates, budget=budget)
+    fitting = models.checking_pictures(strategy, query, contexts, library.collection, names)
+    return await rank(
+        query,
+        strategy,
+        models,
+        resources,
+        encoder.fingerprint,
+        candidates=candidates,
+        budget=budget,
+        wrappers=[fitting],
+    )
 
 
 def require_verdicts(result: RerankResult) -> None:
@@ -105,6 +118,7 @@ async def rank(
     candidates: Sequence[Candidate] | None = None,
     top_k: int | None = None,
     budget: Budget | None = None,
+    wrappers: Iterable[Callable[[LMM], LMM]] = (),
 ) -> Ranking:
     """Rank the candidates, or what the resources' retriever finds, with the LMM and what was fitted to it; warn of
     what comes to light. `origin` is the fingerprint of what gives the priors, None where there are none."""
@@ -112,7 +126,8 @@ async def rank(
 
     pictures = with_examples(resources.images, strategy.prompts)
     async with AsyncExitStack() as stack:
-        lmms = await stack.enter_async_context(models.open_lmms(pictures, strategy)) if strategy.prompts else None
+        opening = models.open_lmms(pictures, strategy, wrappers)
+        lmms = await stack.enter_async_context(opening) if strategy.prompts else None
         composed = query.reference_image is not None
         calibration = find_calibration(lmms.identity(strategy.roles(composed)) if lmms else None, strategy, origin)
         concurrency = models.settings.concurrency

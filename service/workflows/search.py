@@ -47,7 +47,7 @@ async def search_index(
     contexts = await models.require_context(strategy, query)
     library = await asyncio.to_thread(open_library, index, await models.load_encoder())
     images = _images(library, needed=bool(strategy.prompts) or needs_images)
-    await models.require_pictures(strategy, query, contexts, images, library.ids)
+    fitting = models.checking_pictures(strategy, query, contexts, images, library.ids)
     if query.reference_image is not None:
         query = query.model_copy(update={"reference_image": _id_of(query.reference_image, library, images)})
     top_k = top_k or strategy.retrieve.top_k
@@ -62,7 +62,7 @@ async def search_index(
     flags = await foreign_flags(images, seen) if bundled else ()
     resources = Resources(images, retriever=retriever, flags=flags)
     origin = library.encoder.fingerprint
-    ranking = await rank(query, strategy, models, resources, origin, top_k=top_k, budget=budget)
+    ranking = await rank(query, strategy, models, resources, origin, top_k=top_k, budget=budget, wrappers=[fitting])
     result = ranking.result
     if bundled and not flags:  # other descriptions and later rounds find other images
         late = await foreign_flags(images, [ranked.image_id for ranked in result.ranking])

@@ -16,6 +16,9 @@ from tests.service.conftest import Run
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "served_run"
 STRATEGIES = ("yes-no", "agent")
+PNG = ("--image-format", "png")
+"""As images were sent then."""
+
 VLLM = {"root": "/models/vl", "owned_by": "vllm", "created": 1, "max_model_len": 4096}
 OUTS = {"vl": "runs", POISONED: "poisoned"}
 
@@ -67,8 +70,7 @@ def evaluate(run: Run, earlier: Path) -> Evaluate:
             model,
             "--prompts",
             "fieldnotes",
-            "--image-format",  # as images were sent then
-            "png",
+            *PNG,
             "--out",
             out,
         )
@@ -156,7 +158,7 @@ def test_a_run_of_one_server_is_not_gone_on_with_by_another(
 ) -> None:
     evaluate(server, "vl", earlier / "runs")
     with answering(entry=VLLM | {"root": "/models/another"}) as other:
-        at = ("--lmm", other.url, "--model", "vl", "--prompts", "fieldnotes", "--out", earlier / "runs")
+        at = ("--lmm", other.url, "--model", "vl", "--prompts", "fieldnotes", *PNG, "--out", earlier / "runs")
         refused = run("eval", earlier / "noise", "--strategy", "yes-no", *at)
     assert refused.exit_code == 1
     assert "other lmm" in refused.stderr and "version=0.32.0, this is openai:vl#png<=1024#root=" in refused.stderr
@@ -213,7 +215,7 @@ def test_an_altered_answer_is_asked_for_again_and_never_replayed(
 
 def test_a_server_that_tells_nothing_is_warned_of_once(run: Run, earlier: Path) -> None:
     with answering() as server:
-        at = ("--strategy", "yes-no", "--lmm", server.url, "--model", "vl", "--prompts", "fieldnotes")
+        at = ("--strategy", "yes-no", "--lmm", server.url, "--model", "vl", "--prompts", "fieldnotes", *PNG)
         first, second = (run("eval", earlier / "noise", *at, "--out", name) for name in ("a", "b"))
         assert first.stderr.count("--revision") == 1 and "--revision" not in second.stderr
         assert server.asked == []
