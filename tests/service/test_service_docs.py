@@ -135,7 +135,7 @@ def test_the_settings_file_names_every_setting_with_its_default() -> None:
         name for name, field in ServerSettings.model_fields.items() if getattr(defaults, name) not in (None, (), {})
     }
     numbers = {"concurrency", "max_side", "max_pixels", "request_timeout", "attempts"}
-    assert {"host", "port", "grace", "strategy", "cache_mode", "limits", "profile"} | numbers == plain
+    assert {"host", "port", "grace", "strategy", "image_format", "cache_mode", "limits", "profile"} | numbers == plain
     assert all(getattr(read, name) == getattr(defaults, name) for name in plain)
 
 

@@ -3,7 +3,7 @@
 import math
 
 from fieldscope.agent.lmm.backends import LMMOptions
-from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TextPart, TokenLogprob
 from fieldscope_example_plugins.colours import of_image, of_text
 
 
@@ -16,7 +16,8 @@ class ColourLMM:
 
     async def generate(self, request: LMMRequest) -> LMMResponse:
         image = self._images.load(request.images[0].image_id)
-        p = 0.9 if of_text(request.text) @ of_image(image) > 0.9 else 0.1
+        question = " ".join(part.text for part in request.messages[-1].content if isinstance(part, TextPart))
+        p = 0.9 if of_text(question) @ of_image(image) > 0.9 else 0.1
         answers = sorted((("Yes", p), ("No", 1 - p)), key=lambda pair: -pair[1])
         logprobs = tuple(TokenLogprob(token=token, logprob=math.log(share)) for token, share in answers)
         return LMMResponse(text=answers[0][0], answer_logprobs=logprobs)
