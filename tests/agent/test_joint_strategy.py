@@ -40,8 +40,10 @@ def asked(result: RerankResult) -> tuple[int, int]:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.query.id)
 async def test_one_call_an_image_ranks_as_single_questions_do(tmp_path: Path, case) -> None:
     resources = Resources(images := paint(tmp_path), oracle_of(images))
-    single = await Agent(resources, load_strategy("predicates")).rerank(case.query, case.candidates)
-    joint = await Agent(resources, load_strategy("joint")).rerank(case.query, case.candidates)
+    single = await Agent(resources, load_strategy("predicates", prompts="fieldnotes")).rerank(
+        case.query, case.candidates
+    )
+    joint = await Agent(resources, load_strategy("joint", prompts="fieldnotes")).rerank(case.query, case.candidates)
     assert [ranked.image_id for ranked in joint.ranking] == [ranked.image_id for ranked in single.ranking]
     together, alone = asked(joint)
     assert together == len(case.candidates)
@@ -54,7 +56,7 @@ async def test_one_call_an_image_ranks_as_single_questions_do(tmp_path: Path, ca
 async def test_answers_without_log_probabilities_are_asked_one_at_a_time(tmp_path: Path) -> None:
     resources = Resources(images := paint(tmp_path), WithoutTokens(oracle_of(images)))
     case = CASES[0]
-    result = await Agent(resources, load_strategy("joint")).rerank(case.query, case.candidates)
+    result = await Agent(resources, load_strategy("joint", prompts="fieldnotes")).rerank(case.query, case.candidates)
     assert {verdict.state for verdict in result.verdicts if verdict.joint} == {"unknown"}
     together, alone = asked(result)
     assert together == len(case.candidates) and alone == len(case.candidates) * len(result.predicates)

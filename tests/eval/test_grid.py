@@ -52,15 +52,15 @@ def test_the_product_of_all_lists_the_last_varying_fastest(members: Load) -> Non
         assert member.strategy.verify is not None
         assert (member.strategy.verify.top_k, member.strategy.fusion.prior_weight) == (window, weight)
         assert (member.strategy.retrieve, member.strategy.prompts) == (
-            load_strategy("yes-no-fused", prompts="fieldnotes").retrieve,
-            load_strategy("yes-no-fused", prompts="fieldnotes").prompts,
+            load_strategy("yes-no-fused").retrieve,
+            load_strategy("yes-no-fused").prompts,
         )
     assert len({member.strategy.fingerprint for member in found}) == 4
 
 
 def test_a_grid_of_nothing_is_its_base(members: Load) -> None:
     (only,) = members("base: agent\n")
-    assert only.strategy == load_strategy("agent", prompts="fieldnotes")
+    assert only.strategy == load_strategy("agent")
 
 
 def test_settings_of_one_name_keep_their_stage(members: Load) -> None:

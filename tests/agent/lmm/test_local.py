@@ -142,7 +142,7 @@ async def test_a_long_answer_is_greedy_and_ends(lmm, tiny_llava, pictures, ask) 
 async def test_every_token_of_an_answer_has_its_alternatives_where_they_are_asked_for(lmm, ask) -> None:
     request = ask("is it red ?", "p0", max_tokens=6, top_logprobs=5)
     with torch.inference_mode():
-        produced = lmm._produce([lmm._prepare(request)])
+        produced = lmm._produce([lmm._chats.render(request)])
     response = await lmm.generate(request.model_copy(update={"logprobs_of": "all"}))
     ids = lmm._cut(produced.ids[0])[0]
     assert "".join(token.text for token in response.tokens) == lmm._tokenizer.decode(ids)

@@ -206,7 +206,7 @@ async def test_the_answer_of_a_model_that_thinks_aloud(lmm, server, ask, complet
     assert response.thought == "Well"
     response = await lmm.generate(ask("?", top_logprobs=5, answer_after="Answer:", max_tokens=9))
     assert [lp.token for lp in response.answer_logprobs] == ["No"], "a model that thought may leave the marker out"
-    assert p_yes(response.answer_logprobs).state == "unknown"
+    assert p_yes(response.answer_logprobs).state == "answered"
 
 
 async def test_a_server_that_gives_only_the_chosen_tokens_log_probability(lmm, server, ask) -> None:
