@@ -14,7 +14,7 @@ from hashlib import sha256
 
 from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.state import RerankState
-from fieldscope.agent.strategies.settings import Joint
+from fieldscope.agent.strategies.verification import Joint
 from fieldscope.agent.types import Predicate
 
 Questions = dict[str, tuple[Predicate, ...]]

@@ -9,7 +9,7 @@ from fieldscope.agent.budget import Account
 from fieldscope.agent.lmm.base import LMM
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.roles import LMMs, Role
-from fieldscope.agent.strategies.settings import AskingStage
+from fieldscope.agent.strategies.stage import AskingStage
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.core.errors import ConfigError
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fieldscope.agent.strategies.settings import Fusion
+from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.types import RankedCandidate
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.types import Candidate

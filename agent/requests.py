@@ -10,7 +10,9 @@ from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
 from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.query_text import instructions_text, request_text
 from fieldscope.agent.schemas import AnswersAnswer, PredicatesAnswer, StatedAnswer, SynthesisAnswer
-from fieldscope.agent.strategies.settings import Compare, Decompose, Explain, Joint, Synthesize, Verify
+from fieldscope.agent.strategies.ordering import Compare, Explain
+from fieldscope.agent.strategies.query_stages import Decompose, Synthesize
+from fieldscope.agent.strategies.verification import Joint, Verify
 from fieldscope.agent.types import Instruction, Predicate
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.types import Query

@@ -12,7 +12,7 @@ from fieldscope.agent.lmm.plain_answer import believed, plain_yes_no, smoothed
 from fieldscope.agent.lmm.thinking import marked_line
 from fieldscope.agent.lmm.yes_no import p_yes
 from fieldscope.agent.schemas import StatedAnswer
-from fieldscope.agent.strategies.settings import Mode
+from fieldscope.agent.strategies.verification import Mode
 from fieldscope.agent.types import Draw, Predicate, Verdict
 from fieldscope.agent.usage import Usage
 

@@ -11,7 +11,7 @@ from fieldscope.agent.context import Context
 from fieldscope.agent.posterior import Belief, believe, latest
 from fieldscope.agent.query_text import mentions
 from fieldscope.agent.state import Next, RerankState
-from fieldscope.agent.strategies.settings import Refine
+from fieldscope.agent.strategies.query_stages import Refine
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.core.errors import ConfigError
 

@@ -15,7 +15,7 @@ from fieldscope.agent.lmm.plain_answer import plain_letter, plain_yes_no, smooth
 from fieldscope.agent.lmm.yes_no import p_yes
 from fieldscope.agent.requests import which_is_best
 from fieldscope.agent.state import CompareTask
-from fieldscope.agent.strategies.settings import Compare
+from fieldscope.agent.strategies.ordering import Compare
 from fieldscope.agent.types import Comparison
 from fieldscope.agent.verdicts import one_line_of
 from fieldscope.core.errors import ImageError

@@ -14,7 +14,7 @@ from fieldscope.agent.query_text import asked_text, own_words
 from fieldscope.agent.requests import predicates_request
 from fieldscope.agent.schemas import PredicatesAnswer
 from fieldscope.agent.state import RerankState
-from fieldscope.agent.strategies.settings import Decompose
+from fieldscope.agent.strategies.query_stages import Decompose
 from fieldscope.agent.types import Instruction, Predicate, Synthesis
 from fieldscope.core.errors import ConfigError
 

@@ -14,7 +14,7 @@ from fieldscope.agent.nodes.lost import lost_reasons
 from fieldscope.agent.query_text import description
 from fieldscope.agent.requests import reason_request
 from fieldscope.agent.state import RerankState
-from fieldscope.agent.strategies.settings import Explain
+from fieldscope.agent.strategies.ordering import Explain
 from fieldscope.agent.types import Reason, RerankResult, TraceEvent, unknown_flag
 from fieldscope.core.errors import ImageError
 from fieldscope.core.types import ImageSource

@@ -16,7 +16,7 @@ from fieldscope.agent.query_text import comparison_text
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import WAVE, compared_head, doubts, expected_gains, next_groups
 from fieldscope.agent.state import CompareTask, Next, RerankState
-from fieldscope.agent.strategies.settings import Compare
+from fieldscope.agent.strategies.ordering import Compare
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Comparison
 from fieldscope.core.errors import ConfigError

@@ -24,7 +24,7 @@ from fieldscope.agent.context import Context
 from fieldscope.agent.posterior import Belief, believe
 from fieldscope.agent.query_text import asked_text
 from fieldscope.agent.state import Next, RerankState, VerifyTask
-from fieldscope.agent.strategies.settings import Verify
+from fieldscope.agent.strategies.verification import Verify
 from fieldscope.agent.types import Predicate
 from fieldscope.prompts.prompt import Prompt
 

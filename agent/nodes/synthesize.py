@@ -12,7 +12,7 @@ from fieldscope.agent.query_text import own_words
 from fieldscope.agent.requests import caption_request, refinement_request, synthesis_request
 from fieldscope.agent.schemas import SynthesisAnswer
 from fieldscope.agent.state import RerankState
-from fieldscope.agent.strategies.settings import Synthesize
+from fieldscope.agent.strategies.query_stages import Synthesize
 from fieldscope.agent.types import Call, Instruction, Synthesis
 from fieldscope.core.errors import ImageError
 from fieldscope.core.types import ImageSource, Query

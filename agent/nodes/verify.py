@@ -15,7 +15,7 @@ from fieldscope.agent.lmm.joint_answer import read_answers
 from fieldscope.agent.requests import joint_request, question, reasoned_question
 from fieldscope.agent.schemas import AnswersAnswer
 from fieldscope.agent.state import VerifyTask
-from fieldscope.agent.strategies.settings import Joint, Verify
+from fieldscope.agent.strategies.verification import Joint, Verify
 from fieldscope.agent.types import Call, Draw, Predicate, Verdict
 from fieldscope.agent.verdicts import read_draw, verdict_of
 from fieldscope.core.errors import ImageError

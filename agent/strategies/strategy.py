@@ -9,22 +9,10 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from fieldscope.agent.roles import ROLES, Role
-from fieldscope.agent.strategies.settings import (
-    AskingStage,
-    Check,
-    Compare,
-    Decompose,
-    Explain,
-    Fusion,
-    PromptSource,
-    PromptUse,
-    Refine,
-    Retrieve,
-    Settings,
-    Stage,
-    Synthesize,
-    Verify,
-)
+from fieldscope.agent.strategies.ordering import Compare, Explain, Fusion
+from fieldscope.agent.strategies.query_stages import Decompose, Refine, Retrieve, Synthesize
+from fieldscope.agent.strategies.stage import AskingStage, PromptSource, PromptUse, Settings, Stage
+from fieldscope.agent.strategies.verification import Check, Verify
 from fieldscope.core.errors import StrategyError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.validation import parse_yaml, read_document, unknown_name, validated

@@ -11,7 +11,7 @@ from fieldscope.agent.fusion import sigmoid
 from fieldscope.agent.posterior import believe
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
-from fieldscope.agent.strategies.settings import Fusion
+from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.trace_view import verdicts_by_image
 from fieldscope.agent.types import RerankResult

@@ -19,8 +19,8 @@ from fieldscope.agent.nodes.compare import comparison_of
 from fieldscope.agent.nodes.rank import rank
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
-from fieldscope.agent.strategies.settings import Mode
 from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.strategies.verification import Mode
 from fieldscope.agent.types import Asked, Comparison, Draw, Predicate, RerankResult, TraceEvent, Verdict
 from fieldscope.agent.verdicts import read_draw, verdict_of
 from fieldscope.core.errors import CacheError, ConfigError

@@ -14,7 +14,7 @@ import numpy as np
 from fieldscope.agent.calibration import Calibration, CalibrationKey
 from fieldscope.agent.fusion import log_odds, standardise
 from fieldscope.agent.posterior import latest
-from fieldscope.agent.strategies.settings import Fusion
+from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Comparison, RerankResult
 from fieldscope.core.errors import ConfigError

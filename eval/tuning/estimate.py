@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fieldscope.agent.budget import Budget
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
 from fieldscope.agent.roles import Role
-from fieldscope.agent.strategies.settings import Calls, Scope
+from fieldscope.agent.strategies.stage import Calls, Scope
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Asked, RerankResult
 from fieldscope.agent.usage import call_name

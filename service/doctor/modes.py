@@ -9,7 +9,7 @@ from fieldscope.agent.call import ask, image_parts, messages
 from fieldscope.agent.lmm.base import LMMRequest, TextPart
 from fieldscope.agent.requests import SAMPLED_AT
 from fieldscope.agent.schemas import StatedAnswer
-from fieldscope.agent.strategies.settings import Mode
+from fieldscope.agent.strategies.verification import Mode
 from fieldscope.agent.types import Draw
 from fieldscope.agent.verdicts import one_line_of, read_draw
 from fieldscope.service.doctor.asker import Asker

@@ -19,8 +19,10 @@ from fieldscope.agent.nodes.verify import judge, judge_jointly
 from fieldscope.agent.requests import predicates_request, refinement_request, synthesis_request
 from fieldscope.agent.roles import Role
 from fieldscope.agent.schemas import PredicatesAnswer, SynthesisAnswer
-from fieldscope.agent.strategies.settings import Compare, Decompose, Explain, Synthesize, Verify
+from fieldscope.agent.strategies.ordering import Compare, Explain
+from fieldscope.agent.strategies.query_stages import Decompose, Synthesize
 from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.strategies.verification import Verify
 from fieldscope.agent.types import Asked, Call, Instruction, Predicate, Reason
 from fieldscope.core.errors import FieldscopeError
 from fieldscope.core.types import Query

@@ -135,7 +135,7 @@ def run_comparisons(
 
     Raises `ConfigError` for a strategy that does not verify and then compare pairs.
     """
-    from fieldscope.agent.strategies.settings import Fusion
+    from fieldscope.agent.strategies.ordering import Fusion
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.eval.measures.pairwise_study import summed_up
     from fieldscope.eval.runs.read import read_results

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldscope.agent.fusion import fuse, log_odds, prior_order, sigmoid, standardise, strictly_decreasing
-from fieldscope.agent.strategies.settings import Fusion
+from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.types import Candidate
 

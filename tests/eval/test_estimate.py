@@ -18,8 +18,8 @@ from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Tokens
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.resources import Resources
-from fieldscope.agent.strategies.settings import Joint
 from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
+from fieldscope.agent.strategies.verification import Joint
 from fieldscope.agent.types import Call, Comparison, Predicate, RankedCandidate, Reason, RerankResult, Verdict
 from fieldscope.core.types import Query
 from fieldscope.eval.harness import evaluate

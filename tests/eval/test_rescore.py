@@ -11,7 +11,7 @@ import pytest
 from fieldscope.agent.lmm.base import LMMResponse
 from fieldscope.agent.lmm.cached import CachedLMM
 from fieldscope.agent.resources import Resources
-from fieldscope.agent.strategies.settings import Fusion
+from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.cache.sqlite import SqliteStore
 from fieldscope.core.errors import CacheError, ConfigError

@@ -19,7 +19,7 @@ from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Tok
 from fieldscope.agent.lmm.cached import CachedLMM
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.resources import Resources
-from fieldscope.agent.strategies.settings import Fusion
+from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.cache.store import MemoryStore
 from fieldscope.core.types import Candidate, Query

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.resources import Resources, Retriever
 from fieldscope.agent.roles import model_text
-from fieldscope.agent.strategies.settings import Explain
+from fieldscope.agent.strategies.ordering import Explain
 from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name

@@ -14,7 +14,7 @@ from fieldscope.agent.budget import Account, Budget, BudgetedLMM
 from fieldscope.agent.call import image_parts
 from fieldscope.agent.graph import Agent, Watch
 from fieldscope.agent.nodes.synthesize import caption_image
-from fieldscope.agent.strategies.settings import Synthesize
+from fieldscope.agent.strategies.query_stages import Synthesize
 from fieldscope.agent.types import Call, RerankResult
 from fieldscope.core.types import Candidate, Query
 from fieldscope.core.validation import unknown_name
