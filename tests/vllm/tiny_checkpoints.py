@@ -361,9 +361,13 @@ def _save(
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(3)  # far from uniform, so that the input matters
-        # The first feature is alike for all words, so that it can carry what the answers have more of.
+        # The first feature is alike for all words, and no layer changes it, so that it can carry what the answers have
+        # more of.
         words, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-        words[:, 0] = 4 * words.std()
+        words[:, 0] = 6 * words.std()
+        for name, parameter in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")) and len(parameter) == words.shape[1]:
+                parameter[0] = 0
         for answer in ANSWERS:
             ids = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
             if len(ids) == 1:
