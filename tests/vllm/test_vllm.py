@@ -103,7 +103,7 @@ async def test_an_evaluation_gives_the_same_scores(server: Server, checkpoint: P
     strategy = load_strategy("yes-no", prompts="fieldnotes")
     scores = {}
     for name, lmm in (
-        ("served", OpenAILMM(server.url, server.model, benchmark.images)),
+        ("served", OpenAILMM(server.url, server.model, benchmark.images, image_format="png")),
         ("local", LocalLMM.from_path(checkpoint, benchmark.images, device="cpu")),
     ):
         reranker = Agent(Resources(images=benchmark.images, lmm=lmm), strategy)

@@ -77,7 +77,7 @@ def in_process(checkpoint: Path, rerank_test: Benchmark, cases: list[Case]) -> R
 
 
 def over_http(server: Server, images: ImageSource, store: SqliteStore) -> CachedLMM:
-    return CachedLMM(OpenAILMM(server.url, server.model, images), store)
+    return CachedLMM(OpenAILMM(server.url, server.model, images, image_format="png"), store)
 
 
 async def rerank_all(lmm: LMM, images: ImageSource, cases: Sequence[Case]) -> Results:
@@ -151,7 +151,7 @@ def test_structured_answers_come_under_their_schema_without_a_repair(served: Res
 def test_what_was_asked_over_http_is_replayed_without_a_server(
     rerank_test: Benchmark, cases: list[Case], served: Results, server: Server, store: SqliteStore
 ) -> None:
-    nowhere = OpenAILMM("http://127.0.0.1:9", server.model, rerank_test.images, attempts=1)
+    nowhere = OpenAILMM("http://127.0.0.1:9", server.model, rerank_test.images, image_format="png", attempts=1)
     replayed = asyncio.run(rerank_all(CachedLMM(nowhere, store, mode="replay"), rerank_test.images, cases))
     for query_id, result in served.items():
         again = replayed[query_id]
