@@ -186,9 +186,9 @@ def test_a_dry_run_counts_every_draw() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"verify.reason": {}}, "needs a prompt"),
+        ({"verify.reason": {}}, "has no prompt"),
         ({"verify.reason": {"prompt": "reason_predicate"}}, "this strategy asks the whole query"),
-        ({"verify.reason": {"whole": "reason_yes_no", "within": [0.9, 0.1]}}, "exchange them"),
+        ({"verify.reason": {"whole": "reason_yes_no", "within": [0.9, 0.1]}}, "change the bounds"),
         (STATED | {"verify.samples": 4}, "goes without `samples`"),
         (STATED | {"verify.reason": {"whole": "reason_yes_no"}}, "goes without `samples` and `reason`"),
     ],

@@ -46,7 +46,7 @@ def counting(server: Server, context: int, limit: int | None = None) -> None:
 
 def pairwise(run: Run, server: Server, photos: Path, quiz: Path, command: str) -> Any:
     lines: dict[str, list[object]] = {
-        "eval": ["eval", quiz],
+        "eval": ["eval", quiz, "--out", quiz / "runs"],
         "rerank": ["rerank", "--query", "red", "--images", photos],
     }
     return run(*lines[command], "--strategy", "pairwise", "--lmm", server.url, "--model", "vl")
