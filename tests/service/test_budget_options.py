@@ -100,7 +100,8 @@ def test_a_deadline_and_a_budget_of_tokens(run: Run, world: World) -> None:
     assert few["cost"]["prompt_tokens"] + few["cost"]["completion_tokens"] <= 100
     assert 0 < few["cost"]["calls"] < 12
     late = told(run(*line, "--run-deadline", "0.000000001", "--out", "b"))["runs"][0]
-    assert 0 < late["cost"]["calls"] <= 12  # the clock starts with the first call
+    assert late["ended"] == {"verify": 1}
+    assert late["cost"]["calls"] < 12  # the clock starts with the first call, which may still be answered
 
 
 @pytest.mark.parametrize("name", ["yes-no", "yes-no-fused", "true-false"])

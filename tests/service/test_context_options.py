@@ -72,7 +72,7 @@ def test_the_first_refusal_ends_the_run_with_one_sentence(
 
     server.answer = answer
     line = ["eval", quiz, "--strategy", "pairwise", "--lmm", server.url, "--model", "vl", "--concurrency", 1]
-    result = run(*line)
+    result = run(*line, "--out", quiz / "runs")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: {server.url}/v1 answered 400: This model's maximum context length is 64")
     assert result.stderr.count("\n") == 1
