@@ -16,9 +16,9 @@ class AdaptiveLimit:
 
     It doubles as long as answers come faster for it: the rate is measured over at least as many answers as the limit
     allows calls, while more calls wait than may go. A step that gains nothing is taken back, and tried again after a
-    while. A server that refuses a call for its load, or
-    lets it time out, halves the limit, and from then on it grows by an eighth (additive increase, multiplicative
-    decrease, as TCP does it: Chiu and Jain 1989). `clock` reads seconds.
+    while. A server that refuses a call for its load, or lets it time out, halves the limit, and from then on it grows
+    by an eighth (additive increase, multiplicative decrease, as TCP does it: Chiu and Jain 1989). `clock` reads
+    seconds.
     """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:

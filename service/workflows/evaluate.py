@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from fieldscope.service.wiring.prompts import check_wordings, prompts_for
 from fieldscope.service.wiring.roles import open_lmms, probe_servers, require_servers
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
-from fieldscope.service.workflows.picture_context import checking_pictures
+from fieldscope.service.workflows.picture_context import checked_first, require_pictures_fit
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
@@ -317,10 +318,12 @@ async def _open_lmms(opened: OpenEvaluation, contest: Contest, stack: AsyncExitS
         prompts = [prompt for strategy in contest.strategies for prompt in strategy.prompts]
         images = with_examples(workload.benchmark.images, prompts)
         queries = workload.benchmark.queries[: opened.plan.limit]
-        fitting = checking_pictures(
-            contest.settings, contest.strategies, queries, contest.contexts, images, _first_images(workload)
+        shown = _first_images(workload)
+        fitting = partial(
+            require_pictures_fit, contest.settings, contest.strategies, queries, contest.contexts, images, shown
         )
-        return await stack.enter_async_context(open_lmms(contest.settings, images, roles, wrappers=[fitting]))
+        opening = open_lmms(contest.settings, images, roles, wrappers=[checked_first(fitting)])
+        return await stack.enter_async_context(opening)
     if workload.recording.lmm is None:
         raise ConfigError("the recorded runs asked no model; name a strategy that asks none, such as clip")
     return workload.recording.lmm

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
@@ -102,9 +103,9 @@ class Models:
     ) -> Callable[[LMM], LMM]:
         """A wrapper for LMMs, whose first call raises `ContextLengthError` where a model's context is too small for as
         many of the images as the strategy shows at once."""
-        from fieldscope.service.workflows.picture_context import checking_pictures
+        from fieldscope.service.workflows.picture_context import checked_first, require_pictures_fit
 
-        return checking_pictures(self.settings, [strategy], [query], contexts, images, ids)
+        return checked_first(partial(require_pictures_fit, self.settings, [strategy], [query], contexts, images, ids))
 
     def require_words(self, strategy: Strategy, query: Query, *, searching: bool = False) -> None:
         """Raise `VocabularyError` for words that a bundled model would have to read and does not know. Without a

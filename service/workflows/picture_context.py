@@ -6,9 +6,9 @@ A server is asked before the first call that reaches it, so that work whose answ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fieldscope.core.errors import ContextLengthError, ImageError, LMMError
 from fieldscope.service.wiring.prompt_tokens import QUESTION, prompt_tokens
@@ -47,25 +47,16 @@ class CheckedLMM:
         await self._lmm.aclose()
 
 
-def checking_pictures(
-    settings: Settings,
-    strategies: Iterable[Strategy],
-    queries: Sequence[Query],
-    contexts: Mapping[Role, int],
-    images: ImageSource,
-    ids: Iterable[str],
-) -> Callable[[LMM], LMM]:
-    """A wrapper for LMMs, whose first call makes `require_pictures_fit`, once for all that are wrapped."""
-    made: list[asyncio.Future[None]] = []
+def checked_first(check: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[LMM], LMM]:
+    """A wrapper for LMMs, whose first call makes the check, once for all that are wrapped."""
+    made: list[asyncio.Task[None]] = []
 
-    async def check() -> None:
+    async def once() -> None:
         if not made:
-            made.append(
-                asyncio.ensure_future(require_pictures_fit(settings, strategies, queries, contexts, images, ids))
-            )
+            made.append(asyncio.create_task(check()))
         await asyncio.shield(made[0])  # others wait for it, too
 
-    return lambda lmm: CheckedLMM(lmm, check)
+    return lambda lmm: CheckedLMM(lmm, once)
 
 
 async def require_pictures_fit(
