@@ -1,4 +1,4 @@
-"""Scorers say how well each image matches a query: what one must do, the registered ones, and CLIP's similarity."""
+"""Scorers say how well each document matches a query: what one must do, the registered ones, and CLIP's similarity."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Protocol
 
 from PIL import Image as PILImage
 
+from fieldscope.core.errors import ConfigError
 from fieldscope.core.registry import Registry
 from fieldscope.core.types import ImageSource
 from fieldscope.retrieval.batches import read_batches
@@ -15,17 +16,29 @@ from fieldscope.retrieval.progress import Report
 
 _AT_ONCE = 8  # images in memory
 
+Document = PILImage.Image | str
+"""A candidate as a scorer reads it: an RGB picture, or a text."""
+
 
 class Scorer(Protocol):
-    """A model that looks at a query and an image together, or compares their vectors."""
+    """A model that looks at a query and a document together, or compares their vectors.
+
+    It is called from worker threads.
+    """
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of weights and preprocessing, by which calibrations tell scorers apart."""
+        """What tells scorers apart in caches and calibrations: the SHA-256 of weights and preprocessing, or what a
+        server says of its model, with the settings that scores depend on."""
         ...
 
-    def score(self, inputs: QueryInputs, images: Sequence[PILImage.Image]) -> list[float]:
-        """A finite score for each image, in the order given; any scale, greater is better."""
+    def score(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
+        """A finite score for each document, in the order given; any scale, greater is better. None where this document
+        could not be judged. A document's score does not depend on the others.
+
+        Raises an `LMMError` where the server of the model is not there or refuses the whole request, and `ConfigError`
+        for a kind of query or document that the model does not take.
+        """
         ...
 
 
@@ -49,7 +62,10 @@ class Similarity:
     def fingerprint(self) -> str:
         return self._encoder.fingerprint
 
-    def score(self, inputs: QueryInputs, images: Sequence[PILImage.Image]) -> list[float]:
+    def score(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
+        images = [document for document in documents if not isinstance(document, str)]
+        if len(images) < len(documents):
+            raise ConfigError("the scorer `similarity` takes images only; name another scorer for texts")
         if self._last is None or self._last[0] is not inputs:
             self._last = (inputs, self._encoder.encode_query(inputs))
         return [float(similarity) for similarity in self._encoder.encode_images(images) @ self._last[1]]
@@ -65,13 +81,18 @@ def score_images(
 ) -> dict[str, float]:
     """The score of each image that can be read, by its id, in the order given; 0 where there is no scorer.
 
-    Images are loaded a few at a time. Those that can't be read go to `skipped` with the reason.
+    Images are loaded a few at a time. Those that can't be read, or judged by the scorer, go to `skipped` with the
+    reason.
     """
     scores: dict[str, float] = {}
     for batch in read_batches(images, ids, _AT_ONCE, skipped):
         pictures = [image for _, image in batch]
         values = scorer.score(inputs, pictures) if scorer else [0.0] * len(pictures)
-        scores |= zip((image_id for image_id, _ in batch), values, strict=True)
+        for (image_id, _), value in zip(batch, values, strict=True):
+            if value is None:
+                skipped[image_id] = "the scorer gave no score; run `fieldscope doctor --scorer` to see why"
+            else:
+                scores[image_id] = value
         if progress is not None:
             progress(len(scores), len(ids))
     return scores
