@@ -50,7 +50,7 @@ class Similarity:
     """The inner product of the query's and the image's vectors: for CLIP the cosine, between -1 and 1."""
 
     def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
+        self.encoder = encoder
         self._last: tuple[QueryInputs, Vectors] | None = None  # images come a few at a time for one query
 
     @classmethod
@@ -60,15 +60,15 @@ class Similarity:
 
     @property
     def fingerprint(self) -> str:
-        return self._encoder.fingerprint
+        return self.encoder.fingerprint
 
     def score(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
         images = [document for document in documents if not isinstance(document, str)]
         if len(images) < len(documents):
             raise ConfigError("the scorer `similarity` takes images only; name another scorer for texts")
         if self._last is None or self._last[0] is not inputs:
-            self._last = (inputs, self._encoder.encode_query(inputs))
-        return [float(similarity) for similarity in self._encoder.encode_images(images) @ self._last[1]]
+            self._last = (inputs, self.encoder.encode_query(inputs))
+        return [float(similarity) for similarity in self.encoder.encode_images(images) @ self._last[1]]
 
 
 def score_images(

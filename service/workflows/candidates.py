@@ -40,8 +40,11 @@ def open_chosen(paths: Sequence[Path]) -> Chosen:
     return Chosen(images, {**missing, **images.skipped()})
 
 
-def score(chosen: Chosen, query: Query, scorer: Scorer | None) -> tuple[list[Candidate], dict[str, str]]:
+def score(
+    chosen: Chosen, query: Query, scorer: Scorer | None, instruction: str | None = None
+) -> tuple[list[Candidate], dict[str, str]]:
     """A candidate for every readable image, and all skipped images with the reason. Without a scorer every prior is 0.
+    The `instruction` says what a match is, to a scorer that reads one.
 
     Raises `ConfigError` where no image can be read.
     """
@@ -51,7 +54,7 @@ def score(chosen: Chosen, query: Query, scorer: Scorer | None) -> tuple[list[Can
 
     skipped, ids = dict(chosen.skipped), chosen.images.ids()
     with progress("reading images") as report:
-        scores = score_images(scorer, inputs_of(query), ids, chosen.images, skipped, report)
+        scores = score_images(scorer, inputs_of(query, instruction=instruction), ids, chosen.images, skipped, report)
     if not scores:
         first = next(iter(skipped.values()))
         raise ConfigError(f"none of the {len(ids)} images can be read (the first: {first}); check the files")

@@ -13,6 +13,7 @@ from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.service.wiring.bundled import FOREIGN, unknown_words
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import note, warn
+from fieldscope.service.wiring.instructions import warn_of_unread_instruction
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
 from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.workflows.candidates import Chosen, score
@@ -38,6 +39,7 @@ async def rerank_query(
     and what the server's check and the agent raise.
     """
     from fieldscope.agent.resources import Resources
+    from fieldscope.retrieval.scorer import Similarity
 
     models.require_words(strategy, query)
     contexts = await models.require_context(strategy, query)
@@ -51,7 +53,9 @@ async def rerank_query(
             "name another CLIP with --encoder."
         )
     scorer = await models.load_scorer() if prior else None
-    candidates, skipped = await asyncio.to_thread(score, chosen, query, scorer)
+    if isinstance(scorer, Similarity):
+        warn_of_unread_instruction([strategy], scorer.encoder)
+    candidates, skipped = await asyncio.to_thread(score, chosen, query, scorer, strategy.retrieve.instruction)
     resources = Resources(chosen.images, flags=flags)
     origin = scorer.fingerprint if scorer else None
     ranking = await rank(
@@ -78,7 +82,9 @@ async def rerank_indexed(
     encoder = await models.load_encoder()
     library = await asyncio.to_thread(open_library, index, encoder)
     names = _ids_in(index, library.ids, ids)
-    direction = await asyncio.to_thread(encoder.encode_query, inputs_of(query))
+    warn_of_unread_instruction([strategy], encoder)
+    wanted = inputs_of(query, instruction=strategy.retrieve.instruction)
+    direction = await asyncio.to_thread(encoder.encode_query, wanted)
     priors = library.index.vectors_of(names) @ direction
     candidates = [Candidate(name, float(prior)) for name, prior in zip(names, priors, strict=True)]
     bundled = models.bundled_clip or models.bundled_judge(strategy)

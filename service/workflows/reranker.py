@@ -45,11 +45,12 @@ class AsyncReranker:
     an OpenAI-compatible server (then `model` names the model that it serves), an `LMM`, or a function that makes one
     from an `ImageSource`. `roles` gives single roles (reasoner, captioner, verifier, judge) an LMM of their own: a text
     `URL#MODEL`, a `RoleModel`, an `LMM`, or a function that makes one. `encoder` is `"bundled"`, a name or folder for
-    open_clip, or an `Encoder`; with an LMM of your own and without an encoder, the LMM ranks alone where the bundled
-    CLIP does not know the images. `budget` is what a query may spend, unless a call says otherwise. Answers are
-    remembered as `cache` says: `on`, `refresh`, `replay` (never ask a model), or `off`, in `cache_file` or the user's
-    cache folder. `prompts` is a prompt set's name or a folder of your own prompts; by default the set was written for
-    the LMM: `fieldnotes` for the bundled one, `instruct` for all others.
+    open_clip, any other that `--encoder` takes, or an `Encoder`; with an LMM of your own and without an encoder, the
+    LMM ranks alone where the bundled CLIP does not know the images. `budget` is what a query may spend, unless a call
+    says otherwise. Answers are remembered as `cache` says: `on`, `refresh`, `replay` (never ask a model), or `off`, in
+    `cache_file` or the user's cache folder. `prompts` is a prompt set's name or a folder of your own prompts; by
+    default the set was written for the LMM: `fieldnotes` for the bundled one, `instruct` for all others. `instruction`
+    says what a match is, to an encoder that reads one; it replaces the strategy's own (`retrieve.instruction`).
 
     Models are loaded by the first call that needs them, and stay loaded until `aclose` or the end of `async with`. Any
     number of calls may run at once, all on one event loop. Raises `ConfigError` for settings that can't be used.
@@ -70,6 +71,7 @@ class AsyncReranker:
         concurrency: int = DEFAULT_CONCURRENCY,
         prompts: str | Path | None = None,
         roles: Mapping[Role, str | RoleModel | LMM | Callable[[ImageSource], LMM]] | None = None,
+        instruction: str | None = None,
     ) -> None:
         from fieldscope.agent.roles import ROLES
         from fieldscope.service.workflows.evaluate import load_strategies
@@ -108,9 +110,11 @@ class AsyncReranker:
         )
         made = [role for role in ROLES if self._models.given(role) is not None]
         self._prompts = prompts_for(settings, made)
-        self.strategy = (
+        named_or_given = (
             load_strategies([str(strategy)], self._prompts)[0] if isinstance(strategy, str | Path) else strategy
         )
+        self._instruction = instruction
+        self.strategy = named_or_given.instructed(instruction)
         # A library's progress bar, which is never shown, asks notebooks for widgets as it is imported.
         warnings.filterwarnings("ignore", "IProgress not found")
 
@@ -205,7 +209,8 @@ class AsyncReranker:
             raise ConfigError("an evaluation needs models by name; give `lmm`, `encoder` and `roles` as texts")
         with CallerWarnings():
             names = [str(name) for name in strategies]
-            chosen = load_strategies(names, self._prompts) if names else [self.strategy]
+            loaded = load_strategies(names, self._prompts) if names else [self.strategy]
+            chosen = [strategy.instructed(self._instruction) for strategy in loaded]
             folder = Path(out) if out is not None else None
             plan = EvaluationPlan(str(benchmark), split, limit=limit, out=folder, budget=self.budget)
             opened = await open_evaluation_async(plan, [Contest(self._models.settings, chosen)])

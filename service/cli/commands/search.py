@@ -42,6 +42,11 @@ _FIRST_STAGE = "clip"
     "dialogue_file",
     help_text="A list of rounds in JSON or YAML, each a question and an answer. --query is the caption before them.",
 )
+@click.option(
+    "--instruction",
+    metavar="TEXT",
+    help="What a match is, for an encoder that reads an instruction.  [default: as the strategy says]",
+)
 @count_option(
     "-k",
     "--top-k",
@@ -66,6 +71,7 @@ def search(
     text: str,
     reference: str | None,
     dialogue_file: Path | None,
+    instruction: str | None,
     top_k: int | None,
     reranking: bool,
     name: str | None,
@@ -96,6 +102,7 @@ def search(
     from fieldscope.service.workflows.search import search_index
 
     (strategy,) = load_strategies([(name or DEFAULT_STRATEGY) if reranking else _FIRST_STAGE], prompts_for(settings))
+    strategy = strategy.instructed(instruction)
     wanted = top_k if reranking else top_k or SHOWN
     query = make_query(text, dialogue_file).model_copy(update={"reference_image": reference})
     needed = reranking or copy_to is not None
