@@ -33,10 +33,10 @@ _warned: set[tuple[str, str]] = set()  # servers and models that a warning was g
 
 def load_encoder(settings: Settings) -> Encoder:
     """The encoder of the first stage. Raises `ConfigError` where it can't be loaded."""
-    _prepare_libraries(downloads=settings.clip is not None)
+    _prepare_libraries(downloads=settings.encoder is not None)
     from fieldscope.retrieval import encoder
 
-    return encoder.load_encoder(settings.clip or "bundled")
+    return encoder.load_encoder(settings.encoder or "bundled")
 
 
 def load_scorer(name: str, settings: Settings) -> Scorer:
