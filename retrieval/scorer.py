@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from PIL import Image as PILImage
 
@@ -39,6 +40,58 @@ class Scorer(Protocol):
         Raises an `LMMError` where the server of the model is not there or refuses the whole request, and `ConfigError`
         for a kind of query or document that the model does not take.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """What a scorer said of one document: its score, or None and the `error` that says why there is none.
+
+    `tokens` are those that a server counted for the pair, 0 where it does not say or none was asked. `cached` says that
+    the score was remembered, under this `key` of the response cache.
+    """
+
+    value: float | None
+    error: str | None = None
+    tokens: int = 0
+    cached: bool = False
+    key: str = ""
+
+
+@runtime_checkable
+class ExplainingScorer(Protocol):
+    """A scorer that says why it could not judge a document, and what each took."""
+
+    requests: int
+    """Requests that were sent so far."""
+
+    def ask(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[PairScore]:
+        """What `score` returns, with reasons and tokens. Raises what `score` raises."""
+        ...
+
+
+@runtime_checkable
+class NegotiatingScorer(Protocol):
+    """A scorer behind a server that has to be asked what it serves and in which form it takes a request. Both belong to
+    the fingerprint, so they must be known before the first score."""
+
+    @property
+    def base(self) -> str:
+        """The fingerprint without the form. The first reading asks the server what it tells of its model. Raises an
+        `LMMError` where it is not there, or serves other models."""
+        ...
+
+    @property
+    def form(self) -> str | None:
+        """The form in which requests are sent, once it is known."""
+        ...
+
+    def find_form(self) -> str:
+        """Find the form out by sending requests, and keep it. Raises an `LMMError` where the server takes none."""
+        ...
+
+    def use_form(self, form: str) -> None:
+        """Send requests in a form that was found out before."""
         ...
 
 

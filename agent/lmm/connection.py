@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
 import openai
 import orjson
 
-from fieldscope.agent.lmm.completion import one_line
-from fieldscope.agent.lmm.failure import status_error
-from fieldscope.agent.lmm.server_words import connection_advice, require_usable_environment, server_words, without_key
 from fieldscope.core.errors import (
     FieldscopeError,
     LMMConnectionError,
@@ -23,15 +17,11 @@ from fieldscope.core.errors import (
     LMMRateLimitError,
     LMMRequestError,
     LMMResponseError,
+    one_line,
 )
+from fieldscope.core.server_failure import BUSY, KEY_REFUSED, OVERLOADED, key_advice, read_retry_after, status_error
+from fieldscope.core.server_words import connection_advice, require_usable_environment, server_words, without_key
 
-_BUSY = {408, 409, 425, 429, 502, 503, 504}  # says nothing of whether there is such a page
-_REFUSED_KEY = {401, 403}
-_KEY_ADVICE = {
-    False: "put the server's API key in FIELDSCOPE_API_KEY",
-    True: "check that the API key in FIELDSCOPE_API_KEY is this server's, and may use this model",
-}
-_OVERLOADED = {408, 429, 503, 504}
 _CONNECT_TIMEOUT = 10.0
 _NO_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
 
@@ -73,7 +63,7 @@ class Connection:
             return await self.get(url, path)
         except LMMError as error:
             cause = error.__cause__
-            if isinstance(cause, openai.APIStatusError) and cause.status_code not in _BUSY:
+            if isinstance(cause, openai.APIStatusError) and cause.status_code not in BUSY:
                 return None
             raise
 
@@ -122,8 +112,8 @@ def lmm_error(error: Exception, url: str, timeout: float, key: str | None = None
         case openai.APIStatusError(status_code=status):
             words, body = server_words(error.body, key) or one_line(error), str(error.body)
             said = f"{url} answered {status}: {words}"
-            if status in _REFUSED_KEY:
-                return LMMRequestError(f"{said}; {_KEY_ADVICE[key is not None]}", words, body)
+            if status in KEY_REFUSED:
+                return LMMRequestError(f"{said}; {key_advice(key)}", words, body)
             return status_error(status, said, retry_after(error), body, words)
         case openai.APIError() | openai.LengthFinishReasonError() | openai.ContentFilterFinishReasonError():
             return LMMResponseError(f"{url} gave no usable answer: {one_line(error)}; see the server's log")
@@ -137,20 +127,11 @@ def is_overload(error: LMMError) -> bool:
     """Whether a server has more calls than it can answer: it says so, or lets them time out."""
     cause = error.__cause__
     timed_out = isinstance(cause, openai.APITimeoutError | TimeoutError)
-    return timed_out or isinstance(error, LMMRateLimitError) or getattr(cause, "status_code", None) in _OVERLOADED
+    return timed_out or isinstance(error, LMMRateLimitError) or getattr(cause, "status_code", None) in OVERLOADED
 
 
 def retry_after(error: BaseException | None) -> float | None:
-    """Seconds that the server asks to wait: `Retry-After` holds seconds or a date (RFC 9110, 10.2.3)."""
+    """Seconds that the server asks to wait."""
     if not isinstance(error, openai.APIStatusError):
         return None
-    value = error.response.headers.get("retry-after", "").strip()
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return read_retry_after(error.response.headers.get("retry-after", ""))
