@@ -17,7 +17,7 @@ from fieldscope.eval.runs.runfolder import RunFolder
 from fieldscope.eval.runs.trec import qrels_lines, run_lines
 from fieldscope.eval.types import Benchmark, Means, RunSummary
 
-_ELSEWHERE = ("out", "scored_on_test", "by_role", "lmm")
+_ELSEWHERE = ("out", "scored_on_test", "by_role", "lmm", "prior")
 """Fields of a summary that `metrics.json` does not have, or has in another form."""
 
 
@@ -55,6 +55,7 @@ def conclude(
         flags=_common_flags(list(results.values())),
         by_round=scores.by_round(),
         breakdowns={kind: {group: headline(of) for group, of in own.items()} for kind, own in breakdowns.items()},
+        prior=benchmark.prior,
     )
     rankings = {q: tuple((ranked.image_id, ranked.score) for ranked in result.ranking) for q, result in results.items()}
     folder.write("run.trec", run_lines(Run(strategy, rankings)))
@@ -63,6 +64,7 @@ def conclude(
         **{key: value for key, value in asdict(summary).items() if key not in _ELSEWHERE},
         "cost": cost_entry(cost),
         **by_role_entry(summary),
+        **prior_entry(summary),
         "metrics": means,
         "by_supercategory": groups,
         "breakdowns": breakdowns,
@@ -90,6 +92,11 @@ def by_role_entry(summary: RunSummary) -> dict[str, Any]:
     """The cost of each role, with the seconds that its answers took; nothing where one LMM has all roles."""
     costs = {role: cost_entry(cost) | {"seconds": cost.seconds} for role, cost in summary.by_role.items()}
     return {"by_role": costs} if costs else {}
+
+
+def prior_entry(summary: RunSummary) -> dict[str, str]:
+    """Where the first-stage scores come from; nothing where the benchmark does not say."""
+    return {"prior": summary.prior} if summary.prior else {}
 
 
 def _common_flags(results: Sequence[RerankResult]) -> tuple[str, ...]:
