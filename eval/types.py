@@ -13,6 +13,7 @@ from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.types import Candidate, ImageSource, Query
 from fieldscope.eval.dialogues import dialogues
+from fieldscope.eval.reported import GENERAL, Reported
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Query id -> image id -> judgment: 1 is relevant, 0 is not, and an image without one counts as not relevant."""
@@ -49,8 +50,9 @@ class Benchmark:
     """Queries, judgments and images of one split.
 
     `candidate_sets` gives each query's candidates for a rerank benchmark; None makes it full retrieval, where the
-    agent finds its own candidates. `oddities` are sentences about what is odd in its files, corrected or not. Raises
-    `BenchmarkError` where the parts do not fit together.
+    agent finds its own candidates. `oddities` are sentences about what is odd in its files, corrected or not.
+    `reported` are the metrics in which its results are reported. Raises `BenchmarkError` where the parts do not fit
+    together.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Benchmark:
     candidate_sets: Mapping[str, tuple[Candidate, ...]] | None = None
     meta: Mapping[str, QueryMeta] = field(default_factory=dict)
     oddities: tuple[str, ...] = ()
+    reported: Reported = GENERAL
 
     def __post_init__(self) -> None:
         ids = [query.id for query in self.queries]
@@ -131,7 +134,7 @@ class RunSummary:
     means after each number of rounds, over so many `dialogues`. `breakdowns` are means by the other kinds of group:
     category, iconic_group, scientific_name (yes or no). `scored_on_test` counts the runs in which the strategy was
     scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were asked, whose
-    identities `lmm` has.
+    identities `lmm` has. `reported` are the metrics in which the benchmark's results are reported.
     """
 
     benchmark: str
@@ -152,6 +155,7 @@ class RunSummary:
     scored_on_test: int = 0
     by_role: Mapping[str, Usage] = field(default_factory=dict)
     lmm: ModelIdentity | None = None
+    reported: Reported = GENERAL
 
     @property
     def unknown_share(self) -> float:
