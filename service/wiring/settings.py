@@ -15,9 +15,9 @@ from fieldscope.core.private import shown_address
 
 if TYPE_CHECKING:
     from fieldscope.agent.lmm.cached import CacheMode
-    from fieldscope.agent.lmm.image_encoding import ImageFormat
     from fieldscope.agent.lmm.server_profile import ServerProfile
     from fieldscope.agent.roles import Role
+    from fieldscope.core.image_encoding import ImageFormat
 
 IMAGE_FORMATS = ("jpeg", "png")
 CACHE_MODES = ("on", "refresh", "replay", "off")
