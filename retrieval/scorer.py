@@ -120,9 +120,10 @@ class Similarity:
         images = [document for document in documents if not isinstance(document, str)]
         if len(images) < len(documents):
             raise ConfigError("the scorer `similarity` takes images only; name another scorer for texts")
-        if self._last is None or self._last[0] is not inputs:
-            self._last = (inputs, self._encoder.encode_query(inputs))
-        return [float(similarity) for similarity in self._encoder.encode_images(images) @ self._last[1]]
+        last = self._last  # other threads score other queries
+        if last is None or last[0] is not inputs:
+            last = self._last = (inputs, self._encoder.encode_query(inputs))
+        return [float(similarity) for similarity in self._encoder.encode_images(images) @ last[1]]
 
 
 def score_images(
