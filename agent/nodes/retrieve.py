@@ -32,13 +32,14 @@ async def retrieve(state: RerankState, context: Context) -> dict[str, Any]:
         k = _wanted(state, strategy)
         wording = _wording(state, strategy)
         found = await asyncio.to_thread(retriever.search, state.query, k, **wording)
-        candidates = _merged(found, state.candidates, lasting=strategy.retrieve.prior == "query")
+        before = state.first_stage or state.candidates
+        candidates = _merged(found, before, lasting=strategy.retrieve.searched_prior == "query")
         data = {
             "candidates": len(candidates),
             "given": False,
             "round": state.round,
             "k": k,
-            "new": len(candidates) - len(state.candidates),
+            "new": len(candidates) - len(before),
             "search": search_key(state.query, **wording),
             "found": [[candidate.image_id, candidate.prior] for candidate in found],
         }
@@ -62,7 +63,7 @@ def _wording(state: RerankState, strategy: Strategy) -> dict[str, Any]:
     weight = settings.caption_weight
     if not descriptions:
         return {"descriptions": (), "caption_weight": weight} if weight else {}
-    return {"descriptions": descriptions, "caption_weight": weight, "prior": settings.prior}
+    return {"descriptions": descriptions, "caption_weight": weight, "prior": settings.searched_prior}
 
 
 def search_key(
@@ -93,4 +94,5 @@ def _setting(query: Query, context: Context) -> dict[str, Any]:
         "prompts": {prompt.name: prompt.fingerprint for prompt in strategy.prompts},
         "model": resources.lmms.identity(strategy.roles(query.reference_image is not None)),
         "calibrated": resources.calibration is not None and resources.calibration.key is not None,
+        **({"scorer": resources.scorer.fingerprint} if strategy.score and resources.scorer else {}),
     }
