@@ -19,6 +19,7 @@ from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.types import Candidate, Query
 from fieldscope.eval.benchmarks.species import binomials, names_species
 from fieldscope.eval.benchmarks.splits import WHOLE, canonical, require_split, wanted_split
+from fieldscope.eval.reported import INQUIRE_RERANK
 from fieldscope.eval.types import Benchmark, QueryMeta
 from fieldscope.retrieval.parquet import ParquetCollection, missing_parts
 
@@ -51,6 +52,9 @@ _KINDS = {
     "inat24_species_name": _TEXT,
 }
 """The columns that are read into memory."""
+
+FILE_PRIOR = "clip_score of the files"
+"""Where the first-stage scores of such files come from, unless an encoder gives its own."""
 
 _SPLIT_OF_NAME = re.compile(r"(train|validation|val|test)(?![a-z])", re.IGNORECASE)
 
@@ -129,6 +133,8 @@ def load_inquire_rerank(path: Path, split: str | None = None, name: str | None =
                 for image_id in faults.ambiguous
             ),
         ),
+        prior=FILE_PRIOR,
+        reported=INQUIRE_RERANK,
     )
 
 
