@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fieldscope.agent.lmm.identity import may_be
 from fieldscope.agent.roles import ModelIdentity, role_identity, roles_by_model
+from fieldscope.core.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
@@ -56,11 +57,18 @@ def calibration_key(model: ModelIdentity, strategy: Strategy, encoder: str | Non
         prompts={prompt.name: prompt.fingerprint for prompt in asking if prompt},
         comparing={prompt.name: prompt.fingerprint for prompt in comparing},
         joint={prompt.name: prompt.fingerprint for prompt in together},
-        encoder=encoder,
+        encoder=_first_stage(encoder, strategy.retrieve.instruction),
         judge=None if judge == first else judge,
         reading=verify.reading if verify else "",
         comparisons_read="samples" if compare and compare.reading == "samples" else "",
     )
+
+
+def _first_stage(encoder: str | None, instruction: str | None) -> str | None:
+    """What decides the scale of the priors: the encoder, and the instruction under which it reads queries."""
+    if encoder is None or instruction is None:
+        return encoder
+    return fingerprint({"encoder": encoder, "instruction": instruction})
 
 
 class Calibration(BaseModel):

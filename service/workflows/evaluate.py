@@ -17,6 +17,7 @@ from fieldscope.service.wiring.benchmarks import Workload, open_workload, select
 from fieldscope.service.wiring.bundled import FOREIGN, require_known_words
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import run_progress, warn
+from fieldscope.service.wiring.instructions import warn_of_unread_instruction
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
 from fieldscope.service.wiring.prompt_pictures import with_examples
@@ -161,7 +162,21 @@ def check_evaluation(
     opened = OpenEvaluation(plan, workload, checked, out)
     for flag in opened.flags:
         warn(flag)
+    _heed_instructions(workload, [strategy for contest in contests for strategy in contest.strategies])
     return opened
+
+
+def _heed_instructions(workload: Workload, strategies: Sequence[Strategy]) -> None:
+    """Warn where an instruction for the first stage has no effect."""
+    from fieldscope.retrieval.library import Library
+
+    if isinstance(workload.retriever, Library):
+        warn_of_unread_instruction(strategies, workload.retriever.encoder)
+    elif workload.retriever is None and any(strategy.retrieve.instruction for strategy in strategies):
+        warn(
+            f"{workload.benchmark.name} comes with its candidates and their priors, so `retrieve.instruction` changes "
+            "nothing; leave it out, or evaluate a benchmark that is searched"
+        )
 
 
 def _first_images(workload: Workload) -> Sequence[str]:
