@@ -48,7 +48,8 @@ class PairScore:
     """What a scorer said of one document: its score, or None and the `error` that says why there is none.
 
     `tokens` are those that a server counted for the pair, 0 where it does not say or none was asked. `cached` says that
-    the score was remembered, under this `key` of the response cache.
+    the score was remembered, under this `key` of the response cache. `server_failed` says that the reason is not this
+    document: the scorer's server failed, or refuses everything.
     """
 
     value: float | None
@@ -56,6 +57,7 @@ class PairScore:
     tokens: int = 0
     cached: bool = False
     key: str = ""
+    server_failed: bool = False
 
 
 @runtime_checkable

@@ -118,6 +118,11 @@ encoder_option = click.option(
     metavar="NAME|URL#MODEL|path:FOLDER",
     help=f"{ENCODER}  [default: the bundled CLIP]",
 )
+SCORER = (
+    "A scoring model for strategies that use one, such as cross-encoder: URL#MODEL of a server of rerankers, a "
+    "sentence-transformers CrossEncoder (path:FOLDER or hf:NAME), or another scorer by its name."
+)
+scorer_option = click.option("--scorer", "scorer", metavar="URL#MODEL|path:FOLDER|NAME[:ARG]", help=SCORER)
 _PROMPTS = (
     "The wording of the prompts: a set of `fieldscope prompts list`, or a folder of your own .md files.  "
     "[default: fieldnotes for the bundled LMM, else instruct]"

@@ -45,6 +45,7 @@ async def search_index(
     from fieldscope.retrieval.library import open_library, read_skipped
     from fieldscope.retrieval.remembered import RememberedSearch
 
+    models.require_scorer(strategy)
     models.require_words(strategy, query, searching=True)
     contexts = await models.require_context(strategy, query)
     library = await asyncio.to_thread(open_library, index, await models.load_encoder())

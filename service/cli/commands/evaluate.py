@@ -17,6 +17,7 @@ from fieldscope.service.cli.options import (
     folder_option,
     json_option,
     run_budget_options,
+    scorer_option,
 )
 from fieldscope.service.cli.replay_option import ReplayableCommand, open_recorded, replay_option, replayed
 from fieldscope.service.wiring.settings import DEFAULT_MAX_UNKNOWN, Settings
@@ -61,6 +62,7 @@ DEFAULT_STRATEGIES = ("clip", "yes-no", "yes-no-fused")
 @run_budget_options
 @dry_run_options
 @json_option
+@scorer_option
 @evaluation_options
 def evaluate(
     benchmark: str | None,

@@ -15,6 +15,7 @@ from fieldscope.service.cli.options import (
     folder_option,
     json_option,
     model_options,
+    scorer_option,
 )
 from fieldscope.service.wiring.feedback import note, warn
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
@@ -65,6 +66,7 @@ _FIRST_STAGE = "clip"
 )
 @budget_options
 @json_option
+@scorer_option
 @model_options
 def search(
     folder: Path,
@@ -91,6 +93,8 @@ def search(
         raise click.UsageError("--strategy needs --rerank; add it")
     if min_p is not None and not (reranking and copy_to):
         raise click.UsageError("--min-p needs --rerank and --copy-to; add both")
+    if settings.scorer is not None and not reranking:
+        raise click.UsageError("--scorer needs --rerank and a strategy that uses it, such as cross-encoder; add both")
     if reference is not None and dialogue_file is not None:
         raise click.UsageError("--reference and --dialogue make two kinds of query; use one of them")
     from fieldscope.service.cli.files import write_text
