@@ -203,7 +203,8 @@ def _build(
     for batch in read_batches(collection, list(fresh), batch_size, skipped):
         vectors = _encode(encoder, batch, skipped)
         entries = [Encoded(image_id, fresh[image_id], vector) for image_id, vector in vectors.items()]
-        shards.write(entries)
+        if entries:
+            shards.write(entries)
         done |= {entry.image_id: entry for entry in entries}
         encoded += len(entries)
         report(len(done) + len(skipped), len(ids))
