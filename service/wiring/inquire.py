@@ -64,17 +64,16 @@ def open_fullrank(request: BenchmarkRequest) -> Workload:
     settings, path = request.settings, Path(request.argument)
     fullrank = load_inquire_fullrank(path, request.split, settings.encoder, embeddings=settings.embeddings)
     _warned(fullrank.benchmark)
-    own = _encoding_queries(settings, fullrank.embeddings.folder)
-    published = PUBLISHED.get(fullrank.embeddings.folder.name)
+    folder = fullrank.embeddings.folder
+    own, published = _encoding_queries(settings, folder), PUBLISHED.get(folder.name)
+    if own.encoder != settings.encoder:
+        note(f"Queries are encoded with {own.encoder}, to be compared with the embeddings in {folder}.")
     if published is not None and published.caution:
-        note(f"{fullrank.embeddings.folder.name}: {published.caution}.")
-    elif own.encoder != settings.encoder:
-        note(f"Queries are encoded with {own.encoder}, which made {fullrank.embeddings.folder}.")
+        note(f"{folder.name}: {published.caution}.")
     if fullrank.missing:
-        folder = fullrank.embeddings.folder
         note(f"{fullrank.missing:,} relevant images have no embedding in {folder}; they count as missed")
     library, encoder = _searchable(fullrank, own) if request.search else (None, None)
-    named = fullrank.embeddings.folder.name if published and published.text_tower else own.encoder or BUNDLED
+    named = folder.name if published is not None and published.text_tower else own.encoder or BUNDLED
     benchmark = replace(fullrank.benchmark, prior=named)
     return Workload(benchmark, library, encoder, found=fullrank.ids, has_images=fullrank.has_images)
 
