@@ -226,10 +226,9 @@ class CachedScorer:
         scorer = self._scorer
         if not isinstance(scorer, NegotiatingScorer) or scorer.form is not None:
             return
-        base = await asyncio.to_thread(lambda: scorer.base)
+        base = await asyncio.to_thread(scorer.base)
         entry = await self._store.get(form_key(base)) if self._mode not in ("off", "refresh") else None
-        if entry is not None and (form := read_form(entry)) is not None:
-            scorer.use_form(form)
+        if entry is not None and (form := read_form(entry)) is not None and scorer.use_form(form):
             return
         form = await asyncio.to_thread(scorer.find_form)
         if self._mode != "off":

@@ -88,7 +88,7 @@ def connection_advice(
     if "SSL" in all_words or "TLS" in all_words:
         return f"no secure connection to {url} ({words}): check its certificate, and whether it is http://", False
     plain = url.startswith("http://")
-    if plain and re.search(r"illegal status line.*\\x15\\x03", all_words):
+    if plain and re.search(r"(illegal status line|Expected HTTP/).*\\x15\\x03", all_words, re.DOTALL):
         return f"{url} speaks TLS: write https:// in {option}", False
     hint = ", or write https:// where it speaks TLS" if plain and _closed_unanswered(faults) else ""
     return f"can't reach {url} ({words}): {start} or check {option}{hint}", True
@@ -153,4 +153,4 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _closed_unanswered(faults: Sequence[BaseException]) -> bool:
     names = {type(fault).__name__ for fault in faults}
-    return bool(names & {"RemoteProtocolError", "ReadError", "ConnectionResetError"})
+    return bool(names & {"RemoteProtocolError", "ReadError", "ConnectionResetError", "ServerDisconnectedError"})

@@ -19,6 +19,7 @@ from fieldscope.agent.usage import Usage, usage_by_role
 from fieldscope.core.errors import ConfigError, ImageError
 from fieldscope.core.types import Candidate, ImageSource, Query
 from fieldscope.eval.conclusion import conclude
+from fieldscope.eval.measures.scoring import OfficialScores
 from fieldscope.eval.model_watch import ModelWatch, images_of, unparsed
 from fieldscope.eval.progress import Progress, Silent
 from fieldscope.eval.runs.inputs import NAME as INPUTS
@@ -62,6 +63,7 @@ async def evaluate(
     ledger: Ledger | None = None,
     inputs: Mapping[str, Iterable[str]] | None = None,
     live: bool = True,
+    official: OfficialScores | None = None,
 ) -> list[RunSummary]:
     """Run the benchmark (its first `limit` queries) under each reranker in turn, and write `out_dir/<strategy>/`.
 
@@ -75,7 +77,8 @@ async def evaluate(
     fingerprints of what was fitted for single strategies, by their names. `ledger`, by default the user's own, counts
     the runs in which a strategy was scored on test. `inputs` are the lines (`fieldscope.eval.runs.inputs`) that
     describe in full what a strategy's run is made from. `live` is false where no model stands behind the answers, so
-    that they say nothing about it.
+    that they say nothing about it. `official` are the numbers that INQUIRE's own metrics are computed from, where runs
+    are scored so.
 
     Raises `ConfigError` where a folder holds another configuration, with nothing overwritten, and `LMMError` where the
     model stopped answering; whatever else a reranker raises ends the run. What was finished stays on the disk.
@@ -116,6 +119,7 @@ async def evaluate(
                 ledger,
                 live,
                 (lmms or {}).get(reranker.strategy.name),
+                official,
             )
             for reranker, folder in zip(rerankers, folders, strict=True)
         ]
@@ -132,6 +136,7 @@ async def _run(
     ledger: Ledger,
     live: bool,
     lmm: ModelIdentity | None,
+    official: OfficialScores | None,
 ) -> RunSummary:
     began = time.perf_counter()
     strategy = reranker.strategy.name
@@ -175,7 +180,7 @@ async def _run(
     several = lmm is not None and not isinstance(lmm, str)
     asked = (question for result in results.values() for question in result.asked)
     by_role = usage_by_role(asked, reranker.strategy.roles_by_call) if several else {}
-    summary = conclude(benchmark, strategy, folder, results, cost, by_role)
+    summary = conclude(benchmark, strategy, folder, results, cost, by_role, official)
     watch.require_answers()
     times = ledger.score(benchmark.name, benchmark.split, reranker.strategy.fingerprint, folder.run_id)
     folder.note_scored(times)

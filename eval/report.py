@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from fieldscope.eval.conclusion import by_role_entry, cost_entry, prior_entry
+from fieldscope.eval.reported import GENERAL
 from fieldscope.eval.types import RunSummary
 
 
 def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     """The runs of one benchmark as one JSON-able object. Metrics are fractions between 0 and 1, or None where no
-    query could be scored; full retrieval adds the first stage's recall. `prior` says whose the first-stage scores are,
-    `unknown` counts the calls that failed,
+    query could be scored; full retrieval adds the first stage's recall, and a benchmark that has metrics of its own
+    adds the main one's name, `headline`. `prior` says whose the first-stage scores are, `unknown` counts the calls that
+    failed,
     `ended` the queries on which a budget ended the work, by stage, `scored_on_test` the runs in which the strategy was
     scored on test; dialogues add `by_round`, and several LMMs add the cost `by_role` and their identities, `lmm`."""
     return {
         "benchmark": summaries[0].benchmark,
         "split": summaries[0].split,
+        **_headline(summaries[0]),
         "runs": [
             {
                 "strategy": summary.strategy,
@@ -61,6 +64,10 @@ def unanswered(summary: RunSummary) -> str:
         f"{summary.strategy}: {summary.unknown:,} of {summary.asked:,} calls failed "
         f"({100 * summary.unknown_share:.1f} %)"
     )
+
+
+def _headline(summary: RunSummary) -> dict[str, Any]:
+    return {} if summary.reported == GENERAL else {"headline": summary.reported.mean}
 
 
 def _breakdowns(summary: RunSummary) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.types import Candidate, ImageSource, Query
 from fieldscope.eval.dialogues import dialogues
+from fieldscope.eval.reported import GENERAL, Reported
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Query id -> image id -> judgment: 1 is relevant, 0 is not, and an image without one counts as not relevant."""
@@ -51,8 +52,8 @@ class Benchmark:
     `candidate_sets` gives each query's candidates for a rerank benchmark; None makes it full retrieval, where the
     agent finds its own candidates. `oddities` are sentences about what is odd in its files, corrected or not. `prior`
     says in words where the first-stage scores come from. `priors` (query id -> image id -> score) stand in for the
-    scores that came with the candidates: the same task with another first stage. Raises `BenchmarkError` where the
-    parts do not fit together.
+    scores that came with the candidates: the same task with another first stage. `reported` are the metrics in which
+    its results are reported. Raises `BenchmarkError` where the parts do not fit together.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Benchmark:
     oddities: tuple[str, ...] = ()
     prior: str = ""
     priors: Mapping[str, Mapping[str, float]] | None = None
+    reported: Reported = GENERAL
 
     def __post_init__(self) -> None:
         ids = [query.id for query in self.queries]
@@ -147,7 +149,8 @@ class RunSummary:
     means after each number of rounds, over so many `dialogues`. `breakdowns` are means by the other kinds of group:
     category, iconic_group, scientific_name (yes or no). `scored_on_test` counts the runs in which the strategy was
     scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were asked, whose
-    identities `lmm` has. `prior` says where the first-stage scores come from.
+    identities `lmm` has. `prior` says where the first-stage scores come from, and `reported` are the metrics in which
+    the benchmark's results are reported.
     """
 
     benchmark: str
@@ -169,6 +172,7 @@ class RunSummary:
     by_role: Mapping[str, Usage] = field(default_factory=dict)
     lmm: ModelIdentity | None = None
     prior: str = ""
+    reported: Reported = GENERAL
 
     @property
     def unknown_share(self) -> float:

@@ -75,9 +75,8 @@ class NegotiatingScorer(Protocol):
     """A scorer behind a server that has to be asked what it serves and in which form it takes a request. Both belong to
     the fingerprint, so they must be known before the first score."""
 
-    @property
     def base(self) -> str:
-        """The fingerprint without the form. The first reading asks the server what it tells of its model. Raises an
+        """The fingerprint without the form. The first call asks the server what it tells of its model. Raises an
         `LMMError` where it is not there, or serves other models."""
         ...
 
@@ -90,8 +89,8 @@ class NegotiatingScorer(Protocol):
         """Find the form out by sending requests, and keep it. Raises an `LMMError` where the server takes none."""
         ...
 
-    def use_form(self, form: str) -> None:
-        """Send requests in a form that was found out before."""
+    def use_form(self, form: str) -> bool:
+        """Send requests in a form that was found out before; false where this is none."""
         ...
 
 
@@ -119,9 +118,10 @@ class Similarity:
         images = [document for document in documents if not isinstance(document, str)]
         if len(images) < len(documents):
             raise ConfigError("the scorer `similarity` takes images only; name another scorer for texts")
-        if self._last is None or self._last[0] is not inputs:
-            self._last = (inputs, self._encoder.encode_query(inputs))
-        return [float(similarity) for similarity in self._encoder.encode_images(images) @ self._last[1]]
+        last = self._last  # other threads score other queries
+        if last is None or last[0] is not inputs:
+            last = self._last = (inputs, self._encoder.encode_query(inputs))
+        return [float(similarity) for similarity in self._encoder.encode_images(images) @ last[1]]
 
 
 def score_images(

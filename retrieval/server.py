@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import httpx2
 import orjson
+from pydantic_core import from_json
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from fieldscope.core.adaptive_limit import AdaptiveLimit
@@ -142,10 +143,13 @@ class ModelServer:
         """Whether the address has a path, so that endpoints lie below it and nowhere else."""
         return bool(self._path)
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The JSON in the answer to a JSON body, sent to the address with `path` added (which may be empty)."""
+    def post(self, path: str, body: Mapping[str, Any], once: bool = False) -> Any:
+        """The JSON in the answer to a JSON body, sent to the address with `path` added (which may be empty). With
+        `once` it is not repeated."""
         content = orjson.dumps(body)
         with self._places.take():
+            if once:
+                return self._send("POST", self.url + path, content)
             return self._retry(lambda: self._send("POST", self.url + path, content))
 
     def each(self, ask: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
@@ -213,8 +217,8 @@ class ModelServer:
                 self._places.overloaded(sent_at)
             raise
         try:
-            document = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
+            document = from_json(text)  # NaN, which is no JSON, is for the caller to refuse
+        except ValueError as error:
             raise LMMResponseError(
                 f"{url} gave no JSON ({one_line(text, 80)}): check that {self._option} names a server of such models"
             ) from error

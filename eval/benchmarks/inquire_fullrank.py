@@ -15,12 +15,14 @@ from pathlib import Path, PurePosixPath
 from PIL import Image as PILImage
 
 from fieldscope.core.errors import BenchmarkError, BrokenImageError, ImageError
-from fieldscope.core.types import Query
+from fieldscope.core.types import Candidate, Query
 from fieldscope.eval.benchmarks.embedding_folders import find_embeddings
 from fieldscope.eval.benchmarks.embeddings import ID_COLUMNS, PATH_COLUMNS, Embeddings, open_embeddings
+from fieldscope.eval.benchmarks.inquire_top_k import RankedImages
 from fieldscope.eval.benchmarks.species import binomials, names_species
 from fieldscope.eval.benchmarks.splits import canonical, require_split, wanted_split
 from fieldscope.eval.benchmarks.tables import read_table
+from fieldscope.eval.reported import INQUIRE_FULLRANK
 from fieldscope.eval.types import Benchmark, QueryMeta
 from fieldscope.retrieval.collection import DecodingCollection, FolderCollection
 from fieldscope.retrieval.formats import SUFFIXES
@@ -101,6 +103,7 @@ def load_inquire_fullrank(
         images=images,
         meta={query.id: replace(meta, scientific_name=names_species(query.text, species)) for query, meta in queries},
         oddities=tuple(_oddities(folder / ANNOTATIONS, positives)),
+        reported=INQUIRE_FULLRANK,
     )
     missing = sum(image not in known for judged in qrels.values() for image in judged)
     return Fullrank(benchmark, vectors, ids, missing, images.root is not None)
@@ -149,6 +152,61 @@ def _tables(path: Path) -> Path | None:
         ),
         None,
     )
+
+
+def load_ranked_lists(
+    path: Path, split: str | None, lists: Mapping[str, RankedImages], name: str | None = None
+) -> tuple[Benchmark, dict[str, tuple[Candidate, ...]], dict[str, str]]:
+    """A split of INQUIRE-Fullrank without embeddings, whose images are those of published lists by query text; the
+    candidates of each query, best first; and the images' paths by their ids, which are the files' names.
+
+    Raises `BenchmarkError` for tables of another shape, an unknown split, queries without a list, and lists that hold
+    none of the relevant images.
+    """
+    folder = _tables(path)
+    if folder is None:
+        raise BenchmarkError(
+            f"{path} has no {_QUERIES}*.csv beside {ANNOTATIONS}. Fetch both from INQUIRE's repository."
+        )
+    files = {canonical(file.stem.removeprefix(_QUERIES)): file for file in sorted(folder.glob(f"{_QUERIES}*.csv"))}
+    split = wanted_split(split, files)
+    require_split(folder, split, files)
+    queries = _queries(files[split])
+    if without := [query.text for query, _ in queries if query.text not in lists]:
+        raise BenchmarkError(
+            f"{len(without):,} of {len(queries):,} queries have no list of images, such as {without[0]!r}. Name the "
+            f"lists that were made for the split {split!r}."
+        )
+    own = {query.id: lists[query.text] for query, _ in queries}
+    paths = {_stem(_file(image)): _file(image) for listed in own.values() for image in listed.paths}
+    if len(paths) < len({_file(image) for listed in own.values() for image in listed.paths}):
+        raise BenchmarkError("two images of these lists have files of the same name. Fetch the lists again.")
+    positives = _positives(folder / ANNOTATIONS)
+    relevant = [positive.path for of_query in positives.values() for positive in of_query]
+    if not set(relevant).intersection(paths.values()):
+        raise BenchmarkError(
+            f"none of the relevant images is in these lists. Name lists whose images are called as in {ANNOTATIONS}."
+        )
+    species = binomials(map(_species, relevant))
+    places = (folder, folder.resolve().parent)
+    stem = path.resolve().name
+    benchmark = Benchmark(
+        name=name or (stem if "fullrank" in stem else f"{stem}-fullrank"),
+        split=split,
+        queries=tuple(query for query, _ in queries),
+        qrels={query.id: {_stem(positive.path): 1 for positive in positives.get(query.id, ())} for query, _ in queries},
+        images=_Images(_root(places, list(islice(paths.values(), _PROBED))), paths),
+        meta={query.id: replace(meta, scientific_name=names_species(query.text, species)) for query, meta in queries},
+        oddities=tuple(_oddities(folder / ANNOTATIONS, positives)),
+        reported=INQUIRE_FULLRANK,
+    )
+    candidates = {
+        query: tuple(
+            Candidate(_stem(_file(image)), score) for image, score in zip(listed.paths, listed.scores, strict=True)
+        )
+        for query, listed in own.items()
+    }
+    return benchmark, candidates, paths
 
 
 def _queries(path: Path) -> list[tuple[Query, QueryMeta]]:

@@ -19,6 +19,7 @@ from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.types import Candidate, Query
 from fieldscope.eval.benchmarks.species import binomials, names_species
 from fieldscope.eval.benchmarks.splits import WHOLE, canonical, require_split, wanted_split
+from fieldscope.eval.reported import INQUIRE_RERANK
 from fieldscope.eval.types import Benchmark, QueryMeta
 from fieldscope.retrieval.parquet import ParquetCollection, missing_parts
 
@@ -133,6 +134,7 @@ def load_inquire_rerank(path: Path, split: str | None = None, name: str | None =
             ),
         ),
         prior=FILE_PRIOR,
+        reported=INQUIRE_RERANK,
     )
 
 

@@ -20,6 +20,7 @@ from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.reading import file_bytes, load_json
 from fieldscope.eval.dialogues import DIALOGUES, HITS
+from fieldscope.eval.reported import GENERAL
 from fieldscope.eval.runs.inputs import NAME as INPUTS
 from fieldscope.eval.types import Qrels
 
@@ -86,7 +87,8 @@ class HashedImage(BaseModel):
 
 
 class Metrics(BaseModel):
-    """What is read of `metrics.json`. `groups` are the kinds of groups with each query's own one."""
+    """What is read of `metrics.json`. `groups` are the kinds of groups with each query's own one, `reported` names the
+    metrics in which the benchmark's results are reported (`fieldscope.eval.reported`)."""
 
     benchmark: str = ""
     split: str = ""
@@ -97,6 +99,7 @@ class Metrics(BaseModel):
     unknown: int = 0
     ended: dict[str, int] = Field(default_factory=dict)
     groups: dict[str, dict[str, str]] = Field(default_factory=dict)
+    reported: str = GENERAL.name
     per_query: dict[str, dict[str, FiniteFloat | None]]
     by_round: dict[str, dict[str, FiniteFloat | None]] = Field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,7 @@ def retrieval_benchmark(split: str, settings: Settings, task: str = "") -> tuple
 def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder]:
     """FieldNotes-Rerank: every query over the 100 images that the CLIP finds, in INQUIRE-Rerank's shape."""
     from fieldscope.eval.benchmarks.inquire_rerank import load_inquire_rerank
+    from fieldscope.eval.reported import GENERAL
     from fieldscope.fieldnotes.collection import read_split
     from fieldscope.fieldnotes.rerank import ensure_rerank
 
@@ -75,7 +77,8 @@ def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder
     encoder = load_encoder(settings)
     with progress(f"encoding FieldNotes' {split} pictures") as report:
         folder = ensure_rerank(split, encoder, progress=report)
-    return load_inquire_rerank(folder, split, name="fieldnotes-rerank"), encoder
+    benchmark = load_inquire_rerank(folder, split, name="fieldnotes-rerank")
+    return replace(benchmark, reported=GENERAL), encoder
 
 
 def open_rerank(request: BenchmarkRequest) -> Workload:

@@ -175,7 +175,7 @@ async def test_the_modes_of_the_cache(pictures: Pictures) -> None:
     assert await scores(cached(5.0, "refresh")[1], "p0") == [5.0]
     scorer, replay = cached(6.0, "replay")
     assert await scores(replay, "p0") == [5.0]
-    with pytest.raises(CacheMissError, match="p1.*a red crab"):
+    with pytest.raises(CacheMissError, match=r"p1.*a red crab"):
         await scores(replay, "p0", "p1")
     assert not scorer.asked
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from fieldscope.eval.tuning.grid import Member
     from fieldscope.service.workflows.evaluate import EvaluatedRuns
 
-_OVERVIEW = ("mAP@50", "nDCG@10", "MRR")
 _ROUNDS = {"hits@10": "found so far", "recall@10": "of each round alone"}
 
 
@@ -85,7 +84,7 @@ def overview_table(summaries: Sequence[RunSummary]) -> Table:
     """Runs by what they gained and what that took: metrics in percent, with their differences in points to the first
     run; calls, tokens read and written, and seconds. Below it, whose the first-stage scores are."""
     first = summaries[0]
-    base = {name: first.metrics[name] for name in _OVERVIEW if name in first.metrics}
+    base = {name: first.metrics[name] for name in first.reported.overview}
     table = _table(f"{first.benchmark} ({first.split}): quality and cost", [*base, "calls", "tokens", "seconds"])
     for summary in summaries:
         cost = summary.cost
@@ -104,10 +103,10 @@ def prior_line(summaries: Sequence[RunSummary]) -> str:
 
 
 def quality_table(summaries: Sequence[RunSummary]) -> Table:
-    """Runs by metrics, in percent, each with its difference in points to the first run; below it, for full retrieval,
-    what the first stage found."""
+    """Runs by the metrics in which the benchmark's results are reported, in percent, each with its difference in points
+    to the first run; below it, for full retrieval, what the first stage found."""
     first = summaries[0]
-    base = {name: first.metrics[name] for name in HEADLINE if name != "nDCG@10"}  # the overview's; there is no room
+    base = {name: first.metrics[name] for name in first.reported.means}
     of = f"{first.scored} {'query' if first.scored == 1 else 'queries'}"
     table = _table(f"{first.benchmark} ({first.split}), {of}, percent", list(base))
     for summary in summaries:
@@ -124,9 +123,11 @@ def _in_short(count: int) -> str:
     return f"{count / 1e3:.1f}k" if count < 1_000_000 else f"{count / 1e6:.1f}M"
 
 
-def group_table(summaries: Sequence[RunSummary], metric: str = "mAP@50") -> Table:
-    """Runs by supercategory in one metric, in percent, each with its difference in points to the first run."""
+def group_table(summaries: Sequence[RunSummary]) -> Table:
+    """Runs by supercategory in the benchmark's headline, in percent, each with its difference in points to the first
+    run."""
     first = summaries[0]
+    metric = first.reported.mean
     table = _table(f"{metric} by supercategory, percent", first.by_supercategory)
     base = {group: means[metric] for group, means in first.by_supercategory.items()}
     for summary in summaries:
@@ -178,11 +179,9 @@ def role_table(summaries: Sequence[RunSummary]) -> Table:
 
 def sweep_table(summaries: Sequence[RunSummary]) -> Table:
     """The runs of a grid, best first, by quality in percent and by cost."""
-    from fieldscope.eval.tuning.grid import RANKED_BY
-
     first = summaries[0]
-    metrics = (RANKED_BY, "nDCG@10", "MRR")
-    title = f"{first.benchmark} ({first.split}), {first.scored} queries, by {RANKED_BY}, percent"
+    metrics = first.reported.overview
+    title = f"{first.benchmark} ({first.split}), {first.scored} queries, by {first.reported.mean}, percent"
     table = new_table("", "strategy", *metrics, "calls", "tokens", "seconds", texts=2, title=title)
     for rank, summary in enumerate(summaries, start=1):
         values = (_cell(summary.metrics[name], None) for name in metrics)
@@ -193,7 +192,8 @@ def sweep_table(summaries: Sequence[RunSummary]) -> Table:
 
 
 def _task_metrics(summary: RunSummary) -> list[str]:
-    return [name for name in summary.metrics if name not in (*HEADLINE, *_OVERVIEW, FIRST_STAGE_RECALL)]
+    shown = (*HEADLINE, *summary.reported.overview, *summary.reported.means, FIRST_STAGE_RECALL)
+    return [name for name in summary.metrics if name not in shown]
 
 
 def _table(title: str, columns: Iterable[str]) -> Table:

@@ -19,6 +19,7 @@ from fieldscope.core.errors import CacheError, ConfigError, FieldscopeError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import without_folders
 from fieldscope.core.reading import load_json
+from fieldscope.eval.reported import Reported, reported_as
 from fieldscope.eval.runs.inputs import Inputs, StrategyLine, read_inputs
 from fieldscope.eval.runs.read import (
     COLLECTION,
@@ -70,6 +71,11 @@ class Run:
     def finished(self) -> bool:
         """Whether all queries are ranked and scored."""
         return self.metrics is not None
+
+    @property
+    def reported(self) -> Reported:
+        """The metrics in which the benchmark's results are reported; the usual ones until the run is finished."""
+        return _reported(self.metrics)
 
     @property
     def strategy(self) -> str:
@@ -185,13 +191,17 @@ def open_run(key: str, name: str, folder: Path, images: Path | None, store: Path
     found: Mapping[str, QueryDigest] = {}
     if manifest is not None:
         try:
-            found = digests(folder, judgments)
+            found = digests(folder, judgments, _reported(metrics))
         except OSError:
             problem = f"{name} has no results yet: no query is finished"
         else:
             if not found:
                 problem = _nothing(folder, name)
     return Run(key, name, folder, problem, manifest, metrics, judgments, found, images, store)
+
+
+def _reported(metrics: Mapping[str, Any] | None) -> Reported:
+    return reported_as(str((metrics or {}).get("reported")))
 
 
 def _manifest(folder: Path) -> tuple[Manifest | None, str | None]:
