@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from fieldscope.fieldnotes.rerank import SCHEMA
 from fieldscope.fieldnotes.scene import SPECIES
+from fieldscope.retrieval.encoder import Vectors
 from tests.service.conftest import CRABS, FOX, OWL, RELEVANT, SCENES, TURTLE, World
+from tests.service.seeded_encoders import SeededEncoder
 
 GROUPS = {
     CRABS: ("Appearance", "Health and Disease", "Crustaceans"),
@@ -25,7 +29,7 @@ FILE = "903be103"
 PATHS = {
     image_id: (
         f"train/{int(image_id):05}_Animalia_{SPECIES[scene.groups[0].species].scientific.replace(' ', '_')}"
-        f"/{int(image_id):06}-{FILE}.png"
+        f"/{int(image_id):06}-{FILE}.jpg"
     )
     for image_id, scene in SCENES.items()
 }
@@ -81,3 +85,22 @@ def parquet(folder: Path, world: World) -> Path:
     folder.mkdir()
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "test-00000-of-00001.parquet", row_group_size=7)
     return folder
+
+
+def vectors_of(name: str, world: World, ids: Sequence[str]) -> Vectors:
+    """The vectors of FieldNotes' images under the encoder of random weights of this name."""
+    images = [Image.open(world.pictures / f"{int(i):06}.png").convert("RGB") for i in ids]
+    return SeededEncoder(name).encode_images(images)
+
+
+def publish(data: Path, world: World, encoders: Mapping[str, str]) -> None:
+    """Embeddings as INQUIRE publishes them, of the encoder of each folder: half precision in pieces, with tables of
+    paths without a suffix."""
+    for folder, name in encoders.items():
+        place = data / "inat24" / "embs" / folder
+        (place / "img_emb").mkdir(parents=True)
+        (place / "metadata").mkdir()
+        for number, ids in enumerate((list(SCENES)[:8], list(SCENES)[8:])):
+            np.save(place / "img_emb" / f"img_emb_{number}.npy", vectors_of(name, world, ids).astype(np.float16))
+            table = pa.table({"image_path": [PATHS[i].removesuffix(".jpg") for i in ids]})
+            pq.write_table(table, place / "metadata" / f"metadata_{number}.parquet")

@@ -8,11 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from fieldscope.agent.trace import result_from_json
 from fieldscope.core.errors import BenchmarkError
@@ -25,7 +23,7 @@ from fieldscope.service.wiring.benchmarks import Workload, open_workload
 from fieldscope.service.wiring.priors import load_prior_encoder
 from fieldscope.service.wiring.settings import Settings
 from tests.service.conftest import CRABS, FOX, OWL, SCENES, Run, World
-from tests.service.inquire_files import PATHS, fullrank, parquet
+from tests.service.inquire_files import fullrank, parquet, publish, vectors_of
 from tests.service.seeded_encoders import SeededEncoder
 from tests.service.test_inquire_whole import payload
 
@@ -61,11 +59,6 @@ def rerank(world: World, tmp_path: Path) -> Path:
     return parquet(tmp_path / "INQUIRE-Rerank", world)
 
 
-def vectors_of(name: str, world: World, ids: Sequence[str]) -> Any:
-    images = [Image.open(world.pictures / f"{int(i):06}.png").convert("RGB") for i in ids]
-    return SeededEncoder(name).encode_images(images)
-
-
 def ranked_by(name: str, text: str, world: World) -> list[str]:
     """The images' ids by their similarity to a query, computed here."""
     scores = vectors_of(name, world, list(SCENES)) @ SeededEncoder(name).encode_query(QueryInputs(text))
@@ -82,23 +75,10 @@ def configuration(folder: Path) -> dict[str, Any]:
     return content
 
 
-def publish(data: Path, world: World, encoders: Sequence[str], folders: Sequence[str]) -> None:
-    """Embeddings as INQUIRE publishes them: half precision in pieces, with tables of paths without a suffix."""
-    for encoder, name in zip(encoders, folders, strict=True):
-        folder = data / "inat24" / "embs" / name
-        (folder / "img_emb").mkdir(parents=True)
-        (folder / "metadata").mkdir()
-        for number, ids in enumerate((list(SCENES)[:8], list(SCENES)[8:])):
-            array = vectors_of(encoder, world, ids).astype(np.float16)
-            np.save(folder / "img_emb" / f"img_emb_{number}.npy", array)
-            table = pa.table({"image_path": [PATHS[i] for i in ids]})
-            pq.write_table(table, folder / "metadata" / f"metadata_{number}.parquet")
-
-
 @pytest.fixture
 def data(world: World, tmp_path: Path) -> Path:
     folder = fullrank(tmp_path / "data", world)
-    publish(folder, world, (A, B, C), [FOLDERS[name] for name in (A, B, C)])
+    publish(folder, world, {folder_name: name for name, folder_name in FOLDERS.items()})
     return folder
 
 
@@ -255,7 +235,7 @@ def test_wildclip_is_searched_with_the_text_tower_that_it_has(
     run: Run, world: World, loaded: Loaded, data: Path
 ) -> None:
     tower = "ViT-B-16:openai"
-    publish(data, world, (tower, tower), ("vit-b-16", "wildclip-t1"))
+    publish(data, world, {"vit-b-16": tower, "wildclip-t1": tower})
     result = run("eval", data, "--strategy", "clip", "--encoder", tower, "wildclip-t1", "--json")
     told = payload(result)["runs"]
     assert [each["prior"] for each in told] == [tower, "wildclip-t1"]
@@ -282,7 +262,7 @@ def test_embeddings_that_are_not_the_encoders(
 
 def test_two_encoders_do_not_search_the_same_vectors(run: Run, world: World, loaded: Loaded, tmp_path: Path) -> None:
     data = fullrank(tmp_path / "data", world)
-    publish(data, world, (A,), ("mine",))
+    publish(data, world, {"mine": A})
     result = run("eval", data, "--strategy", "clip", "--encoder", A, B)
     assert result.exit_code != 0
     assert f"{A} and {B} would both search" in result.stderr

@@ -33,7 +33,7 @@ SECRETS = (
     *{word for groups in GROUPS.values() for word in groups},
     *{species.scientific for species in SPECIES.values()},
     *{name.partition(" ")[0] for name in (species.scientific for species in SPECIES.values())},
-    "Animalia", "train/", ".png", FILE, "48.8584", "2.2945", "rights holder's name", "2024-02-29",
+    "Animalia", "train/", ".png", ".jpg", FILE, "48.8584", "2.2945", "rights holder's name", "2024-02-29",
 )  # fmt: skip
 """What people know of queries and images, and no prompt may say."""
 
