@@ -10,7 +10,7 @@ from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.lmm.base import LMM
 from fieldscope.agent.roles import LMMs
 from fieldscope.agent.types import ImageScore
-from fieldscope.core.types import Candidate, ImageSource, Search
+from fieldscope.core.types import Candidate, ImageSource, Query, Search
 
 
 class Retriever(Protocol):
