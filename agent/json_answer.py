@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
 from fieldscope.agent.call import Answer, ask
 from fieldscope.agent.lmm.base import LMM, AnswerToken, LMMRequest, LMMResponse, Message, TextPart, Tokens
-from fieldscope.agent.lmm.completion import one_line
 from fieldscope.agent.lmm.json_text import LONGEST, read_json
 from fieldscope.agent.types import Call
-from fieldscope.core.errors import ContextLengthError
+from fieldscope.core.errors import ContextLengthError, one_line
 from fieldscope.prompts.forms import DEFAULTS, fill
 from fieldscope.prompts.prompt import Prompt
 
@@ -23,12 +23,15 @@ _CUT = "it was cut off for its length; "
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
-class Structured(NamedTuple, Generic[AnswerT]):
-    """`value` is the answer, None where there is none to use, and then `error` says why; `calls` is all it took."""
+@dataclass(frozen=True)
+class Structured(Generic[AnswerT]):
+    """`value` is the answer, None where there is none to use, and then `error` says why; `calls` is all it took.
+    `tokens` are those of the answer, where the request asks for the log-probabilities of all of them."""
 
     value: AnswerT | None
     calls: tuple[Call, ...]
-    error: str | None
+    error: str | None = None
+    tokens: tuple[AnswerToken, ...] = ()
 
 
 async def ask_structured(
@@ -47,22 +50,6 @@ async def ask_structured(
     A call that failed is not repeated: the model's client has tried that already. Raises what `ask` raises, but no
     `ContextLengthError` for a request that `grows` with what the model wrote, as every repair does.
     """
-    said, _ = await ask_structured_tokens(lmm, request, schema, repairs, stage, grows=grows, prompt=prompt)
-    return said
-
-
-async def ask_structured_tokens(
-    lmm: LMM,
-    request: LMMRequest,
-    schema: type[AnswerT],
-    repairs: int,
-    stage: str,
-    *,
-    grows: bool = False,
-    prompt: Prompt | None = None,
-) -> tuple[Structured[AnswerT], tuple[AnswerToken, ...]]:
-    """What `ask_structured` returns, and the tokens of the answer where the request asks for the log-probabilities of
-    all of them."""
     request = request.model_copy(update={"json_schema": schema.model_json_schema()})
     calls: list[Call] = []
     faults: list[str] = []
@@ -88,8 +75,8 @@ async def ask_structured_tokens(
             request = _with_fault(request, text, fill(repair_form, {"fault": fault}))
         else:
             calls.append(Call(stage=stage, text=text, **answer.asked))
-            return Structured(value, tuple(calls), None), answer.response.tokens
-    return Structured(None, tuple(calls), "; then ".join(faults)), ()
+            return Structured(value, tuple(calls), tokens=answer.response.tokens)
+    return Structured(None, tuple(calls), "; then ".join(faults))
 
 
 def unreadable_answer(call: Call) -> LMMResponse | None:

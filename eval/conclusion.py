@@ -17,7 +17,7 @@ from fieldscope.eval.runs.runfolder import RunFolder
 from fieldscope.eval.runs.trec import qrels_lines, run_lines
 from fieldscope.eval.types import Benchmark, Means, RunSummary
 
-_ELSEWHERE = ("out", "scored_on_test", "by_role", "lmm", "reported")
+_ELSEWHERE = ("out", "scored_on_test", "by_role", "lmm", "prior", "reported")
 """Fields of a summary that `metrics.json` does not have, or has in another form."""
 
 
@@ -57,6 +57,7 @@ def conclude(
         flags=_common_flags(list(results.values())),
         by_round=scores.by_round(),
         breakdowns={kind: {group: shortened(of) for group, of in own.items()} for kind, own in breakdowns.items()},
+        prior=benchmark.prior,
         reported=benchmark.reported,
     )
     rankings = {q: tuple((ranked.image_id, ranked.score) for ranked in result.ranking) for q, result in results.items()}
@@ -66,6 +67,7 @@ def conclude(
         **{key: value for key, value in asdict(summary).items() if key not in _ELSEWHERE},
         "cost": cost_entry(cost),
         **by_role_entry(summary),
+        **prior_entry(summary),
         "reported": benchmark.reported.name,
         **({"scoring": "official"} if scores.official else {}),
         "metrics": means,
@@ -95,6 +97,11 @@ def by_role_entry(summary: RunSummary) -> dict[str, Any]:
     """The cost of each role, with the seconds that its answers took; nothing where one LMM has all roles."""
     costs = {role: cost_entry(cost) | {"seconds": cost.seconds} for role, cost in summary.by_role.items()}
     return {"by_role": costs} if costs else {}
+
+
+def prior_entry(summary: RunSummary) -> dict[str, str]:
+    """Where the first-stage scores come from; nothing where the benchmark does not say."""
+    return {"prior": summary.prior} if summary.prior else {}
 
 
 def _common_flags(results: Sequence[RerankResult]) -> tuple[str, ...]:

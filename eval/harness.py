@@ -103,7 +103,8 @@ async def evaluate(
         ]
         for name, folder in zip(configurations, folders, strict=True):
             if inputs and name in inputs:
-                folder.keep(INPUTS, inputs[name])
+                # Scores of an encoder come with the queries that are run, so a later call may add some.
+                (folder.keep if benchmark.priors is None else folder.write)(INPUTS, inputs[name])
             if isinstance(benchmark.images, Collection):
                 folder.keep(COLLECTION, [json.dumps(benchmark.images.locator(), ensure_ascii=False)])
         return [
@@ -237,6 +238,7 @@ def _configuration(
         **provenance,
         **({"budget": limits} if limits else {}),
         "benchmark": {"name": benchmark.name, "split": benchmark.split, "fingerprint": benchmark.fingerprint},
+        **({"prior": benchmark.prior} if benchmark.prior else {}),
         "strategy": strategy_entry(reranker.strategy),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fieldscope.eval.conclusion import by_role_entry, cost_entry
+from fieldscope.eval.conclusion import by_role_entry, cost_entry, prior_entry
 from fieldscope.eval.reported import GENERAL
 from fieldscope.eval.types import RunSummary
 
@@ -13,7 +13,8 @@ from fieldscope.eval.types import RunSummary
 def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     """The runs of one benchmark as one JSON-able object. Metrics are fractions between 0 and 1, or None where no
     query could be scored; full retrieval adds the first stage's recall, and a benchmark that has metrics of its own
-    adds the main one's name, `headline`. `unknown` counts the calls that failed,
+    adds the main one's name, `headline`. `prior` says whose the first-stage scores are, `unknown` counts the calls that
+    failed,
     `ended` the queries on which a budget ended the work, by stage, `scored_on_test` the runs in which the strategy was
     scored on test; dialogues add `by_round`, and several LMMs add the cost `by_role` and their identities, `lmm`."""
     return {
@@ -23,6 +24,7 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
         "runs": [
             {
                 "strategy": summary.strategy,
+                **prior_entry(summary),
                 "metrics": dict(summary.metrics),
                 "by_supercategory": {group: dict(means) for group, means in summary.by_supercategory.items()},
                 **_breakdowns(summary),

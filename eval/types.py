@@ -50,9 +50,10 @@ class Benchmark:
     """Queries, judgments and images of one split.
 
     `candidate_sets` gives each query's candidates for a rerank benchmark; None makes it full retrieval, where the
-    agent finds its own candidates. `oddities` are sentences about what is odd in its files, corrected or not.
-    `reported` are the metrics in which its results are reported. Raises `BenchmarkError` where the parts do not fit
-    together.
+    agent finds its own candidates. `oddities` are sentences about what is odd in its files, corrected or not. `prior`
+    says in words where the first-stage scores come from. `priors` (query id -> image id -> score) stand in for the
+    scores that came with the candidates: the same task with another first stage. `reported` are the metrics in which
+    its results are reported. Raises `BenchmarkError` where the parts do not fit together.
     """
 
     name: str
@@ -63,6 +64,8 @@ class Benchmark:
     candidate_sets: Mapping[str, tuple[Candidate, ...]] | None = None
     meta: Mapping[str, QueryMeta] = field(default_factory=dict)
     oddities: tuple[str, ...] = ()
+    prior: str = ""
+    priors: Mapping[str, Mapping[str, float]] | None = None
     reported: Reported = GENERAL
 
     def __post_init__(self) -> None:
@@ -92,20 +95,32 @@ class Benchmark:
         return dialogues(self.queries) if self.rounds else []
 
     def candidates(self, query_id: str) -> tuple[Candidate, ...] | None:
-        """The given candidates of a query, or None for full retrieval."""
-        return None if self.candidate_sets is None else self.candidate_sets[query_id]
+        """The given candidates of a query, or None for full retrieval. Raises `BenchmarkError` for a query that has no
+        score where others have one in `priors`: the scores of two first stages never mix."""
+        if self.candidate_sets is None or self.priors is None:
+            return None if self.candidate_sets is None else self.candidate_sets[query_id]
+        if query_id not in self.priors:
+            raise BenchmarkError(
+                f"{self.name} ({self.split}) has no scores of {self.prior} for query {query_id}. Run it with --encoder."
+            )
+        scores = self.priors[query_id]
+        return tuple(Candidate(image_id, scores[image_id]) for image_id in self.candidate_ids(query_id))
+
+    def candidate_ids(self, query_id: str) -> tuple[str, ...]:
+        """The ids of a query's given candidates; empty for full retrieval."""
+        return tuple(c.image_id for c in self.candidate_sets[query_id]) if self.candidate_sets is not None else ()
 
     def judgments(self, query_id: str) -> Mapping[str, int]:
         """The judgments that count: those on the candidates of a rerank benchmark, else all."""
         judged = self.qrels[query_id]
-        candidates = self.candidates(query_id)
-        if candidates is None:
+        if self.candidate_sets is None:
             return judged
-        return {candidate.image_id: judged.get(candidate.image_id, 0) for candidate in candidates}
+        return {image_id: judged.get(image_id, 0) for image_id in self.candidate_ids(query_id)}
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over queries, judgments, candidates with priors, and groups; images have hashes of their own."""
+        """SHA-256 over queries, judgments, candidates with the scores that they came with, and groups; images have
+        hashes of their own."""
         sets = self.candidate_sets
         return fingerprint(
             {
@@ -134,7 +149,8 @@ class RunSummary:
     means after each number of rounds, over so many `dialogues`. `breakdowns` are means by the other kinds of group:
     category, iconic_group, scientific_name (yes or no). `scored_on_test` counts the runs in which the strategy was
     scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were asked, whose
-    identities `lmm` has. `reported` are the metrics in which the benchmark's results are reported.
+    identities `lmm` has. `prior` says where the first-stage scores come from, and `reported` are the metrics in which
+    the benchmark's results are reported.
     """
 
     benchmark: str
@@ -155,6 +171,7 @@ class RunSummary:
     scored_on_test: int = 0
     by_role: Mapping[str, Usage] = field(default_factory=dict)
     lmm: ModelIdentity | None = None
+    prior: str = ""
     reported: Reported = GENERAL
 
     @property

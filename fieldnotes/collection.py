@@ -40,28 +40,34 @@ def split_checksum(hashes: Mapping[str, str]) -> str:
     return sha256("".join(hashes[key] for key in sorted(hashes, key=int)).encode()).hexdigest()
 
 
-def render_files(split: str, folder: Path, progress: Report | None = None) -> dict[str, Path]:
-    """The files of a split's pictures by id, in `folder`; those that are missing are rendered now."""
+def _draw_missing(split: str, files: Mapping[str, Path], progress: Report | None) -> dict[str, str]:
+    """Draw the pictures whose files are missing, on all cores; their pixel hashes by id."""
     scenes = _load(split).scenes
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {image_id: folder / f"{int(image_id):06d}.png" for image_id in scenes}
     missing = [image_id for image_id, path in files.items() if not path.exists()]
+    hashes: dict[str, str] = {}
     if missing:
         chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
-        done = len(files) - len(missing)
         with ProcessPoolExecutor() as pool:
-            for count in pool.map(_render_chunk, [[(scenes[i], files[i]) for i in chunk] for chunk in chunks]):
-                done += count
+            for drawn in pool.map(_draw_chunk, [{i: (scenes[i], files[i]) for i in chunk} for chunk in chunks]):
+                hashes |= drawn
                 if progress is not None:
-                    progress(done, len(files))
-    return files
+                    progress(len(files) - len(missing) + len(hashes), len(files))
+    return hashes
 
 
-def _render_chunk(work: list[tuple[Scene, Path]]) -> int:
-    for scene, path in work:
+def _draw_chunk(work: Mapping[str, tuple[Scene, Path]]) -> dict[str, str]:
+    hashes = {}
+    for image_id, (scene, path) in work.items():
+        picture = render(scene)
         with replacing(path) as partial:
-            render(scene).save(partial, format="PNG", compress_level=1)  # the quickest; a tenth larger
-    return len(work)
+            picture.save(partial, format="PNG", compress_level=1)  # the quickest; a tenth larger
+        hashes[image_id] = fingerprint_pixels(picture)
+    return hashes
+
+
+def _hashes(files: Mapping[str, Path]) -> dict[str, str]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(files, pool.map(_hash_file, files.values()), strict=True))
 
 
 def _hash_file(path: Path) -> str:
@@ -79,20 +85,20 @@ def ensure_pictures(split: str, folder: Path | None = None, progress: Report | N
     are not the published ones, as with another Pillow.
     """
     folder = folder or cache_folder() / "fieldnotes" / split
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {image_id: folder / f"{int(image_id):06d}.png" for image_id in _load(split).scenes}
     published = published_checksums()[split]
     verified = folder / "verified.sha256"
-    files = render_files(split, folder, progress)
+    hashes = _draw_missing(split, files, progress)
     if verified.is_file() and verified.read_text(encoding="utf-8") == published:
         return files
     for _ in range(2):
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            hashes = dict(zip(files, pool.map(_hash_file, files.values()), strict=True))
-        if split_checksum(hashes) == published:
+        if split_checksum(hashes | _hashes({i: path for i, path in files.items() if i not in hashes})) == published:
             verified.write_text(published, encoding="utf-8")
             return files
         for path in files.values():
             path.unlink(missing_ok=True)
-        render_files(split, folder, progress)
+        hashes = _draw_missing(split, files, progress)
     raise BenchmarkError(
         f"the {split} pictures drawn here differ from the published ones (Pillow {pillow_version});"
         " run `make setup` to get the pinned version"

@@ -43,6 +43,11 @@ class Fact:
         """The answer that a match gives to this fact's question: absences are asked positively and expect no."""
         return self.kind not in ("absence", "alone")
 
+    @property
+    def about_one_group(self) -> bool:
+        """Whether its question is answered no wherever its species is not."""
+        return self.kind not in ("habitat", "weather", "alone")
+
     def answer(self, scene: Scene) -> bool:
         """The true answer to the fact's question about `scene`."""
         if self.kind in ("habitat", "weather"):

@@ -109,11 +109,18 @@ def draw_spec(rng: random.Random, supercategory: str, novel: bool, least: int = 
 
 def matcher(scenes: Mapping[Key, Scene]) -> Callable[[Spec], frozenset[Key]]:
     """A function that gives the keys of the scenes which a query matches. Queries share most of their facts, so each
-    fact is looked up in all scenes once."""
+    fact is looked up once, in the scenes that may answer its question with yes."""
+    everywhere = frozenset(scenes)
+    by_species: dict[str, list[Key]] = {name: [] for name in SPECIES}
+    for key, scene in scenes.items():
+        for group in scene.groups:
+            by_species[group.species].append(key)
 
     @cache
     def holding(fact: Fact) -> frozenset[Key]:
-        return frozenset(key for key, scene in scenes.items() if fact.holds(scene))
+        among = by_species[fact.species] if fact.about_one_group else scenes
+        yes = frozenset(key for key in among if fact.answer(scenes[key]))
+        return yes if fact.expected else everywhere - yes
 
     return lambda spec: frozenset.intersection(*map(holding, spec.facts()))
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -61,14 +60,17 @@ def ensure_rerank(split: str, encoder: Encoder, folder: Path | None = None, prog
 def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) -> None:
     data = read_split(split)
     files = ensure_pictures(split, progress=progress)
-    ids = list(files)
+    ids, paths = list(files), list(files.values())
     vectors: list[Vectors] = []
-    encoded = 0
-    for pictures in _batches(list(files.values())):
-        vectors.append(encoder.encode_images(pictures))
-        encoded += len(pictures)
-        if progress is not None:
-            progress(encoded, len(ids))
+
+    def encoded(start: int) -> Vectors:
+        return encoder.encode_images([_open(path) for path in paths[start : start + _BATCH]])
+
+    with ThreadPoolExecutor(2) as pool:  # one batch is read and scaled while the model has another
+        for number, batch in enumerate(pool.map(encoded, range(0, len(paths), _BATCH)), 1):
+            vectors.append(batch)
+            if progress is not None:
+                progress(min(number * _BATCH, len(paths)), len(paths))
     matrix = np.concatenate(vectors)
 
     @cache  # most images are candidates of several queries
@@ -95,23 +97,6 @@ def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) ->
             # In order of id: a reader that trusts the rows' order must not find the ranking there.
             rows.sort(key=lambda row: int(str(row["inat24_image_id"])))
             writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
-
-
-def _batches(paths: Sequence[Path]) -> Iterator[list[Image.Image]]:
-    """The pictures, `_BATCH` at a time; those of the next batch are read while the caller works on one."""
-    batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
-    with ThreadPoolExecutor(1) as reader:
-        ahead: Future[list[Image.Image]] | None = None
-        for batch in batches:
-            read, ahead = ahead, reader.submit(_open_all, batch)
-            if read is not None:
-                yield read.result()
-        if ahead is not None:
-            yield ahead.result()
-
-
-def _open_all(paths: Sequence[Path]) -> list[Image.Image]:
-    return [_open(path) for path in paths]
 
 
 def _open(path: Path) -> Image.Image:

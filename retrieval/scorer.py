@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from PIL import Image as PILImage
 
@@ -42,6 +43,57 @@ class Scorer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PairScore:
+    """What a scorer said of one document: its score, or None and the `error` that says why there is none.
+
+    `tokens` are those that a server counted for the pair, 0 where it does not say or none was asked. `cached` says that
+    the score was remembered, under this `key` of the response cache.
+    """
+
+    value: float | None
+    error: str | None = None
+    tokens: int = 0
+    cached: bool = False
+    key: str = ""
+
+
+@runtime_checkable
+class ExplainingScorer(Protocol):
+    """A scorer that says why it could not judge a document, and what each took."""
+
+    requests: int
+    """Requests that were sent so far."""
+
+    def ask(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[PairScore]:
+        """What `score` returns, with reasons and tokens. Raises what `score` raises."""
+        ...
+
+
+@runtime_checkable
+class NegotiatingScorer(Protocol):
+    """A scorer behind a server that has to be asked what it serves and in which form it takes a request. Both belong to
+    the fingerprint, so they must be known before the first score."""
+
+    def base(self) -> str:
+        """The fingerprint without the form. The first call asks the server what it tells of its model. Raises an
+        `LMMError` where it is not there, or serves other models."""
+        ...
+
+    @property
+    def form(self) -> str | None:
+        """The form in which requests are sent, once it is known."""
+        ...
+
+    def find_form(self) -> str:
+        """Find the form out by sending requests, and keep it. Raises an `LMMError` where the server takes none."""
+        ...
+
+    def use_form(self, form: str) -> bool:
+        """Send requests in a form that was found out before; false where this is none."""
+        ...
+
+
 SCORERS: Registry[Callable[[str, Callable[[], Encoder]], Scorer]] = Registry("scorer", "fieldscope.scorers")
 """Each makes a scorer from an argument and a function that loads the user's encoder, if the scorer needs one."""
 
@@ -66,9 +118,10 @@ class Similarity:
         images = [document for document in documents if not isinstance(document, str)]
         if len(images) < len(documents):
             raise ConfigError("the scorer `similarity` takes images only; name another scorer for texts")
-        if self._last is None or self._last[0] is not inputs:
-            self._last = (inputs, self._encoder.encode_query(inputs))
-        return [float(similarity) for similarity in self._encoder.encode_images(images) @ self._last[1]]
+        last = self._last  # other threads score other queries
+        if last is None or last[0] is not inputs:
+            last = self._last = (inputs, self._encoder.encode_query(inputs))
+        return [float(similarity) for similarity in self._encoder.encode_images(images) @ last[1]]
 
 
 def score_images(

@@ -44,13 +44,13 @@ async def decompose(state: RerankState, context: Context) -> dict[str, Any]:
     last = next((call for call in reversed(state.calls) if call.stage == "decompose"), None)
     if last and last.state == "answered" and last.request_key == request.key(lmm.identity):
         return _update(state, state.predicates)  # they come from these very instructions
-    said, calls, error = await ask_structured(
+    said = await ask_structured(
         lmm, request, PredicatesAnswer, settings.repairs, "decompose", grows=True, prompt=settings.prompt
     )
     plain = [_from_instruction(instruction, settings) for instruction in synthesis.instructions]
-    asked = _from_model(said, state, synthesis) if said else plain
+    asked = _from_model(said.value, state, synthesis) if said.value else plain
     predicates, dropped = _different(asked, settings.max_predicates)
-    return {**_update(state, predicates, dropped, error, spent(calls)), "calls": calls}
+    return {**_update(state, predicates, dropped, said.error, spent(said.calls)), "calls": said.calls}
 
 
 def predicate(question: str, expected: Literal["yes", "no"] = "yes", kind: str = "query", words: str = "") -> Predicate:

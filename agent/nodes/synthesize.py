@@ -6,7 +6,7 @@ from typing import Any
 
 from fieldscope.agent.call import ask, image_parts, one_line, spent
 from fieldscope.agent.context import Context
-from fieldscope.agent.json_answer import ask_structured
+from fieldscope.agent.json_answer import Structured, ask_structured
 from fieldscope.agent.lmm.base import LMM, LMMRequest
 from fieldscope.agent.query_text import own_words
 from fieldscope.agent.requests import caption_request, refinement_request, synthesis_request
@@ -32,20 +32,16 @@ async def synthesize(state: RerankState, context: Context) -> dict[str, Any]:
         captioner, about = context.model("captioner"), settings.about(query.text)
         captioned = await caption_image(captioner, query.reference_image, about, context.resources.images)
         caption, calls = captioned.text, (captioned,)
-    said: SynthesisAnswer | None
-    error: str | None
     if query.reference_image is not None and not caption:
-        said, error = None, f"the reference image has no caption: {calls[-1].error}"
+        said = Structured[SynthesisAnswer](None, (), f"the reference image has no caption: {calls[-1].error}")
     else:
         stage = "refine" if state.round else "synthesize"
         request = _request(settings, state, caption)
         again = state.round > 0
         prompt = settings.again if again else settings.prompt
-        said, asked, error = await ask_structured(
-            lmm, request, SynthesisAnswer, settings.repairs, stage, grows=again, prompt=prompt
-        )
-        calls = (*calls, *asked)
-    synthesis, kept = _next_synthesis(said, error, state, caption)
+        said = await ask_structured(lmm, request, SynthesisAnswer, settings.repairs, stage, grows=again, prompt=prompt)
+    calls = (*calls, *said.calls)
+    synthesis, kept = _next_synthesis(said.value, said.error, state, caption)
     data = {
         "round": state.round,
         **({"caption": caption} if query.reference_image is not None else {}),

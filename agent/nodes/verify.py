@@ -9,7 +9,7 @@ from typing import Any
 
 from fieldscope.agent.call import ask, image_parts, one_line
 from fieldscope.agent.context import Context
-from fieldscope.agent.json_answer import ask_structured_tokens
+from fieldscope.agent.json_answer import ask_structured
 from fieldscope.agent.lmm.base import LMM, ImagePart
 from fieldscope.agent.lmm.joint_answer import read_answers
 from fieldscope.agent.requests import joint_request, question, reasoned_question
@@ -54,7 +54,7 @@ async def judge_jointly(
     """Ask everything about an image at once, and read P(yes) at the place of each answer. A verdict for each question,
     in order; those that can't be read are unknown, and all are where there is no answer for each."""
     request = joint_request(predicates, image, joint)
-    said, tokens = await ask_structured_tokens(lmm, request, AnswersAnswer, joint.repairs, "joint", prompt=joint.prompt)
+    said = await ask_structured(lmm, request, AnswersAnswer, joint.repairs, "joint", prompt=joint.prompt)
     answers = said.value.answers if said.value else ()
     error = said.error
     if said.value and len(answers) != len(predicates):
@@ -66,7 +66,7 @@ async def judge_jointly(
         return [Verdict(predicate=predicate.id, **known) for predicate in predicates], said.calls
     known |= {"cached": said.calls[-1].cached, "request_key": said.calls[-1].request_key}
     verdicts = []
-    for predicate, answer, read in zip(predicates, answers, read_answers(tokens, answers), strict=True):
+    for predicate, answer, read in zip(predicates, answers, read_answers(said.tokens, answers), strict=True):
         about = known | {"predicate": predicate.id, "answer": answer, "state": read.state}
         if read.p_yes is None:
             verdicts.append(Verdict(**about, error=read.reason))

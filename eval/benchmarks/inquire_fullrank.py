@@ -16,7 +16,8 @@ from PIL import Image as PILImage
 
 from fieldscope.core.errors import BenchmarkError, BrokenImageError, ImageError
 from fieldscope.core.types import Candidate, Query
-from fieldscope.eval.benchmarks.embeddings import ID_COLUMNS, PATH_COLUMNS, Embeddings, find_embeddings, open_embeddings
+from fieldscope.eval.benchmarks.embedding_folders import find_embeddings
+from fieldscope.eval.benchmarks.embeddings import ID_COLUMNS, PATH_COLUMNS, Embeddings, open_embeddings
 from fieldscope.eval.benchmarks.inquire_top_k import RankedImages
 from fieldscope.eval.benchmarks.species import binomials, names_species
 from fieldscope.eval.benchmarks.splits import canonical, require_split, wanted_split
@@ -63,27 +64,29 @@ def is_fullrank(path: Path) -> bool:
 
 
 def load_inquire_fullrank(
-    path: Path, split: str | None = None, clip: str | None = None, name: str | None = None
+    path: Path,
+    split: str | None = None,
+    encoder: str | None = None,
+    name: str | None = None,
+    *,
+    embeddings: Path | None = None,
 ) -> Fullrank:
-    """A split of INQUIRE-Fullrank; without `split` the test split. `clip` is the name of the CLIP that queries will be
-    encoded with, by which published embeddings are distinguished.
+    """A split of INQUIRE-Fullrank; without `split` the test split. `encoder` is the name of the one that will encode
+    the queries, by which the embeddings of several models are distinguished; `embeddings` is a folder of vectors, or of
+    such folders, in place of those that lie in or beside the tables.
 
     Raises `BenchmarkError` for tables of another shape, an unknown split, missing or unreadable embeddings, and
     embeddings that hold none of the relevant images.
     """
-    folder = _tables(path)
-    if folder is None:
-        raise BenchmarkError(
-            f"{path} has no {_QUERIES}*.csv beside {ANNOTATIONS}. Fetch both from INQUIRE's repository."
-        )
+    folder = _require_tables(path)
     files = {canonical(file.stem.removeprefix(_QUERIES)): file for file in sorted(folder.glob(f"{_QUERIES}*.csv"))}
     split = wanted_split(split, files)
     require_split(folder, split, files)
     queries = _queries(files[split])
     positives = _positives(folder / ANNOTATIONS)
-    places = (folder, folder.resolve().parent)
-    embeddings = open_embeddings(find_embeddings(places, clip))
-    ids, paths, by_path = _named(embeddings, positives)
+    places = _places(folder)
+    vectors = open_embeddings(find_embeddings(places, encoder, embeddings))
+    ids, paths, by_path = _named(vectors, positives)
     qrels = {
         query.id: {_called(positive, by_path): 1 for positive in positives.get(query.id, ())} for query, _ in queries
     }
@@ -103,7 +106,12 @@ def load_inquire_fullrank(
         reported=INQUIRE_FULLRANK,
     )
     missing = sum(image not in known for judged in qrels.values() for image in judged)
-    return Fullrank(benchmark, embeddings, ids, missing, images.root is not None)
+    return Fullrank(benchmark, vectors, ids, missing, images.root is not None)
+
+
+def embeddings_folder(path: Path, encoder: str | None, embeddings: Path | None = None) -> Path:
+    """The folder of vectors that `load_inquire_fullrank` would open. Raises `BenchmarkError` where there is none."""
+    return find_embeddings(_places(_require_tables(path)), encoder, embeddings)
 
 
 class _Images(DecodingCollection):
@@ -119,6 +127,20 @@ class _Images(DecodingCollection):
         if self.root is None or path is None:
             raise BrokenImageError(f"{image_id!r} has no file. Put iNat24's images beside the tables, as inat24/train")
         return open_image(self.root.path(path), self.limits, name=image_id)
+
+
+def _places(tables: Path) -> tuple[Path, Path]:
+    """Where embeddings and images are looked for: in the folder of the tables, and beside it."""
+    return tables, tables.resolve().parent
+
+
+def _require_tables(path: Path) -> Path:
+    folder = _tables(path)
+    if folder is None:
+        raise BenchmarkError(
+            f"{path} has no {_QUERIES}*.csv beside {ANNOTATIONS}. Fetch both from INQUIRE's repository."
+        )
+    return folder
 
 
 def _tables(path: Path) -> Path | None:

@@ -53,6 +53,9 @@ _KINDS = {
 }
 """The columns that are read into memory."""
 
+FILE_PRIOR = "clip_score of the files"
+"""Where the first-stage scores of such files come from, unless an encoder gives its own."""
+
 _SPLIT_OF_NAME = re.compile(r"(train|validation|val|test)(?![a-z])", re.IGNORECASE)
 
 
@@ -130,6 +133,7 @@ def load_inquire_rerank(path: Path, split: str | None = None, name: str | None =
                 for image_id in faults.ambiguous
             ),
         ),
+        prior=FILE_PRIOR,
         reported=INQUIRE_RERANK,
     )
 

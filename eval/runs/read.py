@@ -49,13 +49,14 @@ class Named(BaseModel):
 
 class RunSetup(BaseModel):
     """What readers use of a manifest's configuration. `lmm` is the identity of the model that was asked, or of that of
-    each role, `encoder` and
-    `calibration` are fingerprints; None where there was none."""
+    each role, `encoder` and `calibration` are fingerprints; None where there was none. `prior` says whose the
+    first-stage scores are."""
 
     benchmark: Named
     strategy: Named
     lmm: str | dict[str, str] | None = None
     encoder: str | None = None
+    prior: str | None = None
     calibration: str | None = None
     seed: int | None = None
     budget: dict[str, Any] = Field(default_factory=dict)

@@ -112,7 +112,7 @@ def recorded_lines(
     runs = [_read_run(folder, (known or {}).get(folder)) for folder in run_folders(paths)]
     _require_one_setting(runs)
     yield runs[0].inputs.benchmark
-    yield from runs[0].inputs.queries
+    yield from _queries(runs)
     for run in runs:
         flags = set.intersection(*(set(result.flags) for result in run.results.values()))
         yield RunLine(
@@ -192,14 +192,26 @@ def _require_one_setting(runs: Sequence[_Run]) -> None:
         for name, before, same in (
             ("benchmark", first, run.configuration.get("benchmark") == first.configuration.get("benchmark")),
             ("benchmark", first, run.inputs.benchmark == first.inputs.benchmark),
-            ("querie", first, run.inputs.queries == first.inputs.queries),
             ("encoder", first, run.configuration.get("encoder") == first.configuration.get("encoder")),
+            ("querie", first, _unscored(run) == _unscored(first)),
             ("model", other or first, other is None),
         ):
             if not same:
                 raise ConfigError(
                     f"{before.folder} and {run.folder} were made with different {name}s. Export them separately."
                 )
+
+
+def _queries(runs: Sequence[_Run]) -> Iterator[QueryLine]:
+    """The queries of the benchmark. An encoder has scored the candidates of those that a run has gone through."""
+    scored = {line.id: line for run in runs for line in run.inputs.queries if line.priors is not None}
+    for line in runs[0].inputs.queries:
+        yield scored.get(line.id, line)
+
+
+def _unscored(run: _Run) -> list[QueryLine]:
+    """A run's queries without an encoder's scores."""
+    return [line.model_copy(update={"priors": None}) for line in run.inputs.queries]
 
 
 def _images(runs: Sequence[_Run]) -> Iterator[ImageLine]:

@@ -208,7 +208,8 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
                 benchmark = line
     if benchmark is None or not runs:
         raise CacheError("the recording has no benchmark or no runs. Export it again.")
-    made = make_benchmark(benchmark, queries, RecordedImages(hashes, errors))
+    prior = str(runs[0].configuration.get("prior", ""))
+    made = make_benchmark(benchmark, queries, RecordedImages(hashes, errors), prior)
     models: dict[Role, str] = {}
     for run in runs:
         models = models_by_role(run.configuration, run.strategy) | models

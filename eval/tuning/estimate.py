@@ -236,9 +236,15 @@ class _Price:
         text = calls.prompt.render(**dict.fromkeys(calls.prompt.variables, self._text))
         stage = calls.like or calls.stage
         measure = self._measures.get(stage, self._measure)
-        read = measure(calls.prompt.system, calls.before + text, calls.images)
+        before = calls.before + "".join(example.text + example.answer for example in calls.prompt.examples or ())
+        read = measure(calls.prompt.system, before + text, _pictures(calls))
         read, written = self._tokens.get(f"{stage}:prompt", read), self._tokens.get(f"{stage}:completion", calls.answer)
         return Spending(1, read, written)
+
+
+def _pictures(calls: Calls) -> int:
+    """How many pictures one of these calls shows, those of its prompt's examples among them."""
+    return calls.images + sum(len(example.images) for example in calls.prompt.examples or ())
 
 
 def _fewest(system: str, text: str, images: int) -> float:
@@ -259,8 +265,9 @@ class _Fewest(_Price):
         spending = super().of(calls)
         stage = calls.like or calls.stage
         words, images, _ = self.largest.get(stage, (0, 0, 0))
-        read = int(spending.prompt_tokens) - calls.images
-        self.largest[stage] = max(words, read), max(images, calls.images), calls.longest
+        shown = _pictures(calls)
+        read = int(spending.prompt_tokens) - shown
+        self.largest[stage] = max(words, read), max(images, shown), calls.longest
         return spending
 
 

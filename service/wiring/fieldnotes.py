@@ -36,7 +36,7 @@ def open_fieldnotes(
         return images, open_library(folder, encoder)
     except IndexMismatchError:  # not there yet, or damaged
         with progress(f"encoding FieldNotes' {data.name} pictures") as report:
-            build_index(images, encoder, folder, encoder_name=settings.clip or "bundled", progress=report)
+            build_index(images, encoder, folder, encoder_name=settings.encoder or "bundled", progress=report)
         return images, open_library(folder, encoder)
 
 

@@ -58,7 +58,7 @@ def open_fullrank(request: BenchmarkRequest) -> Workload:
     have no embedding and a warning for each oddity. Raises `BenchmarkError`."""
     from fieldscope.eval.benchmarks.inquire_fullrank import load_inquire_fullrank
 
-    fullrank = load_inquire_fullrank(Path(request.argument), request.split, request.settings.clip)
+    fullrank = load_inquire_fullrank(Path(request.argument), request.split, request.settings.encoder)
     _warned(fullrank.benchmark)
     if fullrank.missing:
         folder = fullrank.embeddings.folder
@@ -76,10 +76,10 @@ def _searchable(fullrank: Fullrank, settings: Settings) -> tuple[Library, str]:
     from fieldscope.retrieval.faiss_index import FaissIndex
     from fieldscope.retrieval.library import Library
 
-    if settings.clip is None:
+    if settings.encoder is None:
         require_known_words((query.text for query in fullrank.benchmark.queries), "clip")
     encoder, embeddings = load_encoder(settings), fullrank.embeddings
-    embeddings.require(encoder, settings.clip or "bundled")
+    embeddings.require(encoder, settings.encoder or "bundled")
     digest = hashlib.sha256("\n".join(fullrank.ids).encode())
     with progress("reading the embeddings") as report:
 

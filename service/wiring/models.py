@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from fieldscope.agent.lmm.base import LMM
     from fieldscope.agent.lmm.cached import CachedLMM
     from fieldscope.agent.lmm.openai import OpenAILMM
-    from fieldscope.agent.lmm.server_facts import Served
     from fieldscope.cache.store import AsyncCacheStore, CacheStore
+    from fieldscope.core.server_facts import Served
     from fieldscope.core.types import ImageSource
     from fieldscope.retrieval.encoder import Encoder
     from fieldscope.retrieval.scorer import Scorer
@@ -33,10 +33,10 @@ _warned: set[tuple[str, str]] = set()  # servers and models that a warning was g
 
 def load_encoder(settings: Settings) -> Encoder:
     """The encoder of the first stage. Raises `ConfigError` where it can't be loaded."""
-    _prepare_libraries(downloads=settings.clip is not None)
+    _prepare_libraries(downloads=settings.encoder is not None)
     from fieldscope.retrieval import encoder
 
-    return encoder.load_encoder(settings.clip or "bundled")
+    return encoder.load_encoder(settings.encoder or "bundled")
 
 
 def load_scorer(name: str, settings: Settings) -> Scorer:
@@ -139,7 +139,7 @@ async def open_bare_lmm(settings: Settings, images: ImageSource) -> AsyncIterato
 async def check_served(lmm: OpenAILMM) -> Served:
     """What the server's list of models says of the model; nothing where it keeps none. Raises an `LMMError` where the
     server is not there, or serves other models."""
-    from fieldscope.agent.lmm.server_facts import Served
+    from fieldscope.core.server_facts import Served
 
     try:
         return await lmm.check()
@@ -226,7 +226,7 @@ async def _remembered(settings: Settings, store: AsyncCacheStore, images: ImageS
 def _identifier(model: LMM, settings: Settings) -> Callable[[], Awaitable[None]] | None:
     """What asks a server for all that it tells of the model, and says once where that is nothing; None in a replay."""
     from fieldscope.agent.lmm.openai import OpenAILMM
-    from fieldscope.agent.lmm.server_facts import WEIGHTS
+    from fieldscope.core.server_facts import WEIGHTS
 
     if not isinstance(model, OpenAILMM):
         return None

@@ -15,9 +15,9 @@ from fieldscope.core.private import shown_address
 
 if TYPE_CHECKING:
     from fieldscope.agent.lmm.cached import CacheMode
-    from fieldscope.agent.lmm.image_encoding import ImageFormat
     from fieldscope.agent.lmm.server_profile import ServerProfile
     from fieldscope.agent.roles import Role
+    from fieldscope.core.image_encoding import ImageFormat
 
 IMAGE_FORMATS = ("jpeg", "png")
 CACHE_MODES = ("on", "refresh", "replay", "off")
@@ -68,20 +68,20 @@ class Settings:
     """Models, and how to talk to them.
 
     `lmm_url` and `model` name a server and the model it serves, `revision` whatever tells two models of that name
-    apart; without a server the bundled LMM answers. `api_key` is by default what the environment says. `clip` is a
-    name or folder for open_clip; None is the bundled CLIP. `concurrency` bounds the calls in flight, of which a server
-    gets as many as make it faster. Images that are longer than `max_side` pixels on a side, or have more than
-    `max_pixels` in all, are scaled down before they are sent to a server, and sent as `image_format` says. A call to a
-    server has `request_timeout` seconds, and at most `attempts` attempts where another one can help. `prompts` is a
-    prompt set's name or a folder of prompts; None is the set for the LMM. `profile` has the parameters that the server
-    takes, as far as they are set and not to be found out. `roles` says what is otherwise for the LMM of a role.
+    apart; without a server the bundled LMM answers. `api_key` is by default what the environment says. `encoder` is the
+    first stage's model as `--encoder` names it; None is the bundled CLIP. `concurrency` bounds the calls in flight, of
+    which a server gets as many as make it faster. Images that are longer than `max_side` pixels on a side, or have more
+    than `max_pixels` in all, are scaled down before they are sent to a server, and sent as `image_format` says. A call
+    to a server has `request_timeout` seconds, and at most `attempts` attempts where another one can help. `prompts` is
+    a prompt set's name or a folder of prompts; None is the set for the LMM. `profile` has the parameters that the
+    server takes, as far as they are set and not to be found out. `roles` says what is otherwise for the LMM of a role.
     """
 
     lmm_url: str | None = None
     model: str | None = None
     revision: str | None = None
     api_key: str | None = field(default=None, repr=False)
-    clip: str | None = None
+    encoder: str | None = None
     cache_mode: CacheMode = "on"
     cache_file: Path | None = None
     concurrency: int = DEFAULT_CONCURRENCY
@@ -95,7 +95,7 @@ class Settings:
     profile: ServerProfile | None = None
 
     def __post_init__(self) -> None:
-        for name in ("lmm_url", "clip"):
+        for name in ("lmm_url", "encoder"):
             if getattr(self, name) == BUNDLED:  # by its name, or by naming none
                 object.__setattr__(self, name, None)
 

@@ -51,7 +51,7 @@ class Models:
     @property
     def bundled_clip(self) -> bool:
         """Whether the prior is that of the CLIP that comes with Fieldscope."""
-        return self.encoder is None and not (self.settings.clip or self.scorer)
+        return self.encoder is None and not (self.settings.encoder or self.scorer)
 
     def bundled_judge(self, strategy: Strategy) -> bool:
         """Whether a bundled model decides on the ranking: the LMM, where the strategy asks one, or else the CLIP."""
@@ -120,7 +120,7 @@ class Models:
 
         names: dict[str, str | None] = {"clip": None, "lmm": None}
         if prior:
-            named = self.scorer or self.settings.clip or "bundled"
+            named = self.scorer or self.settings.encoder or "bundled"
             names["clip"] = named if self.encoder is None else self.encoder.fingerprint
         if lmms is not None:
             by_role = self.settings.names(strategy.roles())

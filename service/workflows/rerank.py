@@ -48,7 +48,7 @@ async def rerank_query(
     if not prior:
         note(
             "The bundled CLIP does not know these images, so the LMM ranks them without a first stage. To add one, "
-            "name another CLIP with --clip."
+            "name another CLIP with --encoder."
         )
     scorer = await models.load_scorer() if prior else None
     candidates, skipped = await asyncio.to_thread(score, chosen, query, scorer)

@@ -92,7 +92,7 @@ class AsyncReranker:
             model=model,
             revision=revision,
             api_key=api_key,
-            clip=encoder if isinstance(encoder, str) else None,
+            encoder=encoder if isinstance(encoder, str) else None,
             cache_mode=cache,
             cache_file=Path(cache_file) if cache_file is not None else None,
             concurrency=concurrency,

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
-from fieldscope.agent.json_answer import LONGEST, Structured, ask_structured
+from fieldscope.agent.json_answer import LONGEST, ask_structured
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, Message, TextPart
 from fieldscope.agent.lmm.cached import CachedLMM
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.schemas import MAX_ENTRIES, AnswersAnswer, PredicatesAnswer, SynthesisAnswer
+from fieldscope.agent.types import Call
 from fieldscope.cache.store import MemoryStore
 from fieldscope.core.errors import CacheMissError, LMMServerError
 
@@ -37,8 +38,11 @@ def in_turn(*answers: Answer) -> ScriptedLMM:
     return ScriptedLMM(lambda _: next(left))
 
 
-async def asked(lmm: ScriptedLMM | BudgetedLMM, repairs: int = 1) -> Structured[AnswersAnswer]:
-    return await ask_structured(lmm, REQUEST, AnswersAnswer, repairs, "joint")
+async def asked(
+    lmm: ScriptedLMM | BudgetedLMM, repairs: int = 1
+) -> tuple[AnswersAnswer | None, tuple[Call, ...], str | None]:
+    said = await ask_structured(lmm, REQUEST, AnswersAnswer, repairs, "joint")
+    return said.value, said.calls, said.error
 
 
 @pytest.mark.parametrize("model", [SynthesisAnswer, PredicatesAnswer, AnswersAnswer])

@@ -23,8 +23,15 @@ from fieldscope.agent.strategies.verification import Joint
 from fieldscope.agent.types import Call, Comparison, Predicate, RankedCandidate, Reason, RerankResult, Verdict
 from fieldscope.core.types import Query
 from fieldscope.eval.harness import evaluate
-from fieldscope.eval.tuning.estimate import estimate, predicates_per_word, profile, rule_of_thumb
+from fieldscope.eval.tuning.estimate import (
+    estimate,
+    largest_requests,
+    predicates_per_word,
+    profile,
+    rule_of_thumb,
+)
 from fieldscope.eval.types import Benchmark
+from fieldscope.prompts.examples import Example, Picture
 
 TEXT = Query(id="t", text="two red crabs on a beach")  # six words
 COMPOSED = Query(id="c", text="make it snow", reference_image="r")
@@ -92,6 +99,30 @@ def test_a_composed_comparison_shows_the_reference_too() -> None:
         return told.stages["compare"].prompt_tokens / told.stages["compare"].calls
 
     assert [images_of(query, name) for name in ("pairwise", "setwise") for query in (TEXT, COMPOSED)] == [2, 3, 4, 5]
+
+
+def test_the_pictures_and_words_of_a_prompts_examples_are_read_with_every_call() -> None:
+    pictures = tuple(Picture(path=f"{name}.jpg", sha256=name) for name in ("heron", "fish"))
+    examples = (
+        Example(images=pictures, text="Does this show a heron?", answer="No"),
+        Example(images=pictures[:1], text="Does this show a fish?", answer="Yes"),
+    )
+    plain = load_strategy("yes-no", prompts="fieldnotes")
+    assert plain.verify is not None
+    prompt = plain.verify.prompt.model_copy(update={"examples": examples})
+    shown = plain.model_copy(update={"verify": plain.verify.model_copy(update={"prompt": prompt})})
+
+    def measure(system: str, text: str, images: int) -> float:
+        return 1_000 * images + len(text)
+
+    def read(strategy: Strategy) -> int:
+        return estimate([TEXT], [10], strategy, measure=measure).prompt_tokens
+
+    said = "".join(example.text + example.answer for example in examples)
+    assert read(shown) - read(plain) == 10 * (3_000 + len(said))
+    without, with_examples = largest_requests([plain, shown], [TEXT])
+    assert with_examples.images - without.images == 3
+    assert with_examples.words > without.words
 
 
 def test_full_retrieval_looks_at_as_many_as_it_retrieves() -> None:

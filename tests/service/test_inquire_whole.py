@@ -210,7 +210,7 @@ def test_embeddings_of_another_clip(run: Run, data: Path, world: World) -> None:
     np.save(data / "inquire" / "embeddings" / "embeddings.npy", np.ones((len(SCENES), 7), dtype=np.float32))
     result = run("eval", data, "--strategy", "clip")
     assert result.exit_code != 0
-    assert "Name the model that made them with --clip" in result.stderr
+    assert "Name the model that made them with --encoder" in result.stderr
 
 
 def test_foreign_pictures_are_flagged(run: Run, data: Path, world: World) -> None:

@@ -70,6 +70,6 @@ def _values(sourced: SourcedSettings) -> dict[str, Any]:
         "keys": str(settings.keys_file),
         "runs": str(settings.runs_folder),
         "cache_file": str(settings.models.store_path),
-        "clip": settings.clip or "bundled",
+        "encoder": settings.encoder or "bundled",
     }
     return values

@@ -88,7 +88,7 @@ def evaluate(
     BENCHMARK is one of: fieldnotes (retrieval from the whole collection); fieldnotes-rerank (the top 100 of the bundled
     CLIP for each query); fieldnotes-composed (a reference image and a change to it); fieldnotes-dialogue (rounds of
     question and answer, each ranked); a Parquet file or folder in INQUIRE-Rerank's format; a folder of
-    INQUIRE-Fullrank's tables with its embeddings (name the CLIP that made them with --clip); or
+    INQUIRE-Fullrank's tables with its embeddings (name the CLIP that made them with --encoder); or
     evendrow/INQUIRE-Rerank, which is downloaded once from the Hugging Face hub.
 
     A grid runs on a validation split and is shown best first. On the test split only a single --member is allowed: the

@@ -116,7 +116,7 @@ class Engine:
             raise ApiError(422, "no_collection", f"the request names no collection; known: {names}")
         collection = self.collection(name if name is not None else next(iter(self.collections)))
         if collection.library is None:
-            sentence = f"collection {collection.name!r} has no index. Start the service with --clip"
+            sentence = f"collection {collection.name!r} has no index. Start the service with --encoder"
             raise ApiError(409, "not_searchable", sentence)
         return collection
 

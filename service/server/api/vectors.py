@@ -145,7 +145,7 @@ class ServedRetriever:
         searching thread, so that their hashes are known later."""
         library = self._collection.library
         if library is None:
-            raise ConfigError(f"collection {self._collection.name!r} has no index. Start the service with --clip")
+            raise ConfigError(f"collection {self._collection.name!r} has no index. Start the service with --encoder")
         reference = query.reference_image
         vector = None
         if reference is not None:
