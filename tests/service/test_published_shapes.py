@@ -24,6 +24,8 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from fieldscope.eval.benchmarks.inquire_rerank import COLUMNS
+from fieldscope.service.viewer.runs.overview import standings
+from fieldscope.service.viewer.runs.run_list import RunList
 from tests.service.conftest import Run
 
 QUERIES = ("A mongoose standing upright alert", "Two giraffes", 'frog with the "blue jeans" morph', "a koala")
@@ -174,6 +176,10 @@ def test_every_shape_under_both_scorings(run: Run, reranking: Reranking, tmp_pat
     assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-12)
     assert (published["headline"], published["runs"][0]["strategy"]) == ("mAP@100", "official")
     assert json.loads((tmp_path / "o/official/metrics.json").read_text())["scoring"] == "official"
+
+    seen = RunList(tmp_path / "o").runs()
+    shown = standings(next(each for each in seen if each.name.endswith("official")).digests.values())
+    assert shown["mAP@100"].now.value == pytest.approx(expected["mAP@100"], abs=1e-12)
 
     figures = payload(run(*command))["runs"][0]["metrics"]
     ours = strict_means(reranking.truth, own, reranking.priors)
