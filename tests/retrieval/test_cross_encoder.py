@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image as PILImage
 
-from fieldscope.core.errors import ConfigError, LMMResponseError
+from fieldscope.core.errors import ConfigError
 from fieldscope.retrieval.cross_encoder import CrossEncoderScorer
 from fieldscope.retrieval.encoder import QueryInputs
-from fieldscope.retrieval.scorer import SCORERS, Document
+from fieldscope.retrieval.scorer import SCORERS, Document, ExplainingScorer
 from tests.retrieval.tiny_models import change_json, list_modules, make_clip, make_text_reranker
 from tests.vllm.tiny_checkpoints import make
 
@@ -98,8 +98,9 @@ def test_a_document_that_fails_alone_has_no_score(qwen: CrossEncoderScorer) -> N
     scores = qwen.score(QUERY, [RED, empty, BLUE])
     assert scores[1] is None
     assert [scores[0], scores[2]] == pytest.approx(qwen.score(QUERY, [RED, BLUE]), abs=1e-5)
-    with pytest.raises(LMMResponseError, match="could judge none of 1 documents: absolute aspect ratio"):
-        qwen.score(QUERY, [empty])
+    assert isinstance(qwen, ExplainingScorer)
+    [judged] = qwen.ask(QUERY, [empty])
+    assert judged.value is None and "the model failed (absolute aspect ratio" in (judged.error or "")
 
 
 def test_a_score_that_is_no_number_is_none(text_folder: Path, tmp_path: Path) -> None:
