@@ -109,7 +109,6 @@ def test_an_evaluation_of_composed_queries_starts_from_it(embedder: Server, tmp_
     shown = invoke(
         *("eval", "fieldnotes-composed", "--split", "validation", "--limit", "2", "--strategy", "clip"),
         *("--encoder", f"{embedder.url}#{embedder.model}", "--out", str(tmp_path / "runs")),
-        *("--cache-file", str(tmp_path / "cache.sqlite")),
     )
     [run] = shown["runs"]
     assert run["queries"] == 2

@@ -84,7 +84,7 @@ def test_it_ranks_as_a_strategy_of_its_own_and_before_the_agent(reranker: Server
         *("eval", "fieldnotes-rerank", "--split", "validation", "--limit", str(QUERIES)),
         *("--strategy", "cross-encoder", "cascade", "--max-calls", "20"),
         *("--scorer", f"{reranker.url}#{reranker.model}", "--out", str(tmp_path / "runs")),
-        *("--cache-file", str(tmp_path / "cache.sqlite"), "--json"),
+        "--json",
     )
     ranked = {summary["name"]: summary for summary in shown["runs"]}
     assert ranked.keys() == {"cross-encoder", "cascade"}
