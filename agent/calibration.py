@@ -69,12 +69,19 @@ def calibration_key(
         prompts={prompt.name: prompt.fingerprint for prompt in asking if prompt},
         comparing={prompt.name: prompt.fingerprint for prompt in comparing},
         joint={prompt.name: prompt.fingerprint for prompt in together},
-        encoder=scorer if as_prior else encoder,
+        encoder=scorer if as_prior else _first_stage(encoder, strategy.retrieve.instruction),
         judge=None if judge == first else judge,
         reading=reading,
         comparisons_read="samples" if compare and compare.reading == "samples" else "",
         scorer=scorer if scored and not as_prior else None,
     )
+
+
+def _first_stage(encoder: str | None, instruction: str | None) -> str | None:
+    """What decides the scale of the priors: the encoder, and the instruction under which it reads queries."""
+    if encoder is None or instruction is None:
+        return encoder
+    return fingerprint({"encoder": encoder, "instruction": instruction})
 
 
 class FirstLook(BaseModel):

@@ -10,27 +10,14 @@ from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.lmm.base import LMM
 from fieldscope.agent.roles import LMMs
 from fieldscope.agent.types import ImageScore
-from fieldscope.core.types import Candidate, ImageSource, Prior, Query
+from fieldscope.core.types import Candidate, ImageSource, Query, Search
 
 
 class Retriever(Protocol):
     """A first stage: the images of a collection that fit a query best."""
 
-    def search(
-        self,
-        query: Query,
-        k: int,
-        descriptions: Sequence[str] = (),
-        caption_weight: float = 0.0,
-        prior: Prior = "fused",
-    ) -> Sequence[Candidate]:
-        """At most `k` candidates, each image once, with their first-stage scores as priors.
-
-        With `descriptions` the score is the mean over the query itself and them; where the collection has captions,
-        `caption_weight` (0 to 1) of each similarity is that to the caption and the rest that to the image (ImageScope,
-        arXiv 2503.10166). Where `prior` is `query` the images are found by that score, and their priors are their
-        similarities to the query alone.
-        """
+    def search(self, search: Search) -> Sequence[Candidate]:
+        """At most `search.k` candidates, each image once, with their first-stage scores as priors."""
         ...
 
 

@@ -10,7 +10,7 @@ from hashlib import sha256
 from numbers import Real
 from typing import Any, TypeGuard
 
-from fieldscope.agent.lmm.cached import require_unaltered
+from fieldscope.agent.lmm.cached import entry_fault, require_unaltered
 from fieldscope.cache.store import Entry
 from fieldscope.core.errors import CacheError, CacheMissError, one_line
 from fieldscope.core.fingerprint import canonical_json, fingerprint, fingerprint_pixels
@@ -64,9 +64,35 @@ def form_key(base: str) -> str:
     return pair_key(shown_name(base), {"server": base})
 
 
-def form_entry(base: str, form: str) -> Entry:
-    """The entry of a form that was found out."""
-    return _entry(form_key(base), shown_name(base), {"server": base}, {"form": form})
+def form_entry(base: str, model: str, form: str) -> Entry:
+    """The entry of a form that was found out. `model` is the scorer's name in the cache, of which the form is part."""
+    return _entry(form_key(base), model, {"server": base}, {"form": form})
+
+
+def scored_fault(entry: Entry) -> str | None:
+    """Why a scorer's entry can't be what it says it is, None where it can; see `fieldscope.agent.lmm.cached`."""
+    try:
+        request, model = json.loads(entry.request), json.loads(entry.provenance)["model"]
+        key = form_key(request["server"]) if "server" in request else pair_key(model, request)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return "it can't be read"
+    if key != entry.key:
+        return "its key is not that of its request"
+    try:
+        require_unaltered(entry)
+    except CacheError:
+        return "its response was altered"
+    try:
+        if read_form(entry) is None:
+            read_score(entry)
+    except CacheError:
+        return "it can't be read"
+    return None
+
+
+def stored_fault(entry: Entry) -> str | None:
+    """Why an entry of the response cache, a scorer's or an LMM's, can't be what it says it is; None where it can."""
+    return scored_fault(entry) if is_scored(entry) else entry_fault(entry)
 
 
 def query_part(inputs: QueryInputs) -> dict[str, str]:

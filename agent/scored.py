@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from fieldscope.agent.score_entries import (
 )
 from fieldscope.cache.store import AnyStore
 from fieldscope.cache.writer import GroupWriter, as_async
-from fieldscope.core.errors import CacheError, ImageError, LMMError, one_line
+from fieldscope.core.errors import CacheError, CacheMissError, ImageError, LMMError, LMMResponseError, one_line
 from fieldscope.core.types import ImageSource, RemembersHashes
 from fieldscope.retrieval.encoder import QueryInputs
 from fieldscope.retrieval.scorer import Document, ExplainingScorer, NegotiatingScorer, PairScore, Scorer
@@ -54,6 +55,7 @@ class CachedScorer:
         self._in_flight: dict[str, asyncio.Future[PairScore]] = {}
         self._work: set[asyncio.Task[None]] = set()
         self._called = 0
+        self._closing = asyncio.Event()
         self.pairs = self.tokens = self.hits = 0
 
     @property
@@ -65,6 +67,12 @@ class CachedScorer:
     def requests(self) -> int:
         """Requests that the scorer sent to a server; for one in this process, the times that it was called."""
         return self._scorer.requests if isinstance(self._scorer, ExplainingScorer) else self._called
+
+    def over(self, images: ImageSource) -> CachedScorer:
+        """The same scorer and memory over other images."""
+        other = copy(self)
+        other._images = images
+        return other
 
     @property
     def in_flight(self) -> int:
@@ -106,7 +114,9 @@ class CachedScorer:
         return await self._judge(inputs, {name: {"text": text} for name, text in texts.items()}, texts.__getitem__)
 
     async def aclose(self) -> None:
-        """Wait for what is in flight, so that paid scores are kept. The store stays open."""
+        """Wait for the scores that were asked for, so that paid ones are kept, and ask for no more. The store stays
+        open."""
+        self._closing.set()
         await asyncio.gather(*self._work, return_exceptions=True)
         if isinstance(self._store, GroupWriter):
             await self._store.aclose()
@@ -149,17 +159,22 @@ class CachedScorer:
         load: Callable[[str], Document],
     ) -> None:
         """Ask about documents, some at a time, commit their scores, and give them to the callers that wait."""
-        names, broken = list(missing), ""
+        names = list(missing)
+        broken: PairScore | None = None
         try:
             for start in range(0, len(names), _AT_ONCE):
+                if self._closing.is_set():
+                    raise asyncio.CancelledError
                 batch = names[start : start + _AT_ONCE]
-                pairs = {name: PairScore(None, broken) for name in batch}
-                if not broken:
+                if broken is None:
                     try:
                         pairs = await asyncio.to_thread(self._score, inputs, batch, load)
+                    except LMMResponseError as error:
+                        pairs = {name: PairScore(None, one_line(error)) for name in batch}
                     except LMMError as error:  # of the server, so that the others would fail, too
-                        broken = one_line(error)
-                        pairs = {name: PairScore(None, broken) for name in batch}
+                        broken = PairScore(None, one_line(error), server_failed=True)
+                if broken is not None:
+                    pairs = dict.fromkeys(batch, broken)
                 await asyncio.gather(*(self._keep(keys[name], missing[name], pairs[name]) for name in batch))
                 for name in batch:
                     self._land(keys[name], pairs[name])
@@ -232,7 +247,18 @@ class CachedScorer:
             return
         form = await asyncio.to_thread(scorer.find_form)
         if self._mode != "off":
-            await self._store.put(form_entry(base, form), replace=True)
+            await self._store.put(form_entry(base, shown_name(self.fingerprint), form), replace=True)
+
+
+class RecordedScorer:
+    """Stands for a scorer behind a server in a replay, which asks nothing: only its fingerprint is needed."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+
+    def score(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
+        """Raises `CacheMissError`."""
+        raise CacheMissError("a replay asks no scorer; run the command with the cache on")
 
 
 def _usable(pair: PairScore) -> PairScore:

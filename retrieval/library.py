@@ -16,7 +16,7 @@ from PIL import Image as PILImage
 
 from fieldscope.core.errors import ConfigError, ImageError, IndexMismatchError
 from fieldscope.core.files import replace_file
-from fieldscope.core.types import Candidate, Prior, Query
+from fieldscope.core.types import Candidate, Query, Search
 from fieldscope.retrieval.batches import read_batches
 from fieldscope.retrieval.captions import Captions, read_captions
 from fieldscope.retrieval.collection import Collection
@@ -74,37 +74,28 @@ class Library:
     def _queries(self) -> QueryVectors:
         return QueryVectors(self.encoder)
 
-    def search(
-        self,
-        query: Query,
-        k: int,
-        descriptions: Sequence[str] = (),
-        caption_weight: float = 0.0,
-        prior: Prior = "fused",
-        vector: Vectors | None = None,
-    ) -> list[Candidate]:
-        """The `k` images nearest to the query (all, where there are fewer), best first; the prior is the similarity.
+    def search(self, search: Search, vector: Vectors | None = None) -> list[Candidate]:
+        """The images nearest to the query (all, where there are fewer than `search.k`), best first; the prior is the
+        similarity.
 
-        With `descriptions` it is the mean of the similarities to the query and to each of them. `caption_weight` (0 to
-        1) of it is the similarity to an image's caption, where it has one (ImageScope, arXiv 2503.10166, takes 0.15). A
-        query's reference image counts as half of the query (`QueryVectors`), which counts as much as all descriptions
-        together, and is not among the candidates. Where `prior` is `query` the images are those, and their priors are
-        their similarities to the query alone, best first. `vector` is the query's own vector, shape (dim,), where the
-        caller has it; without, a reference image that the index does not hold raises `ConfigError`.
+        A query's reference image is part of its vector (`QueryVectors`), which counts as much as all descriptions
+        together, and is not among the candidates. `vector` is the query's own vector, shape (dim,), where the caller
+        has it; without, a reference image that the index does not hold raises `ConfigError`.
         """
-        own = self._queries.of(query, self._image_vector, self._load) if vector is None else vector
+        query, descriptions, instruction = search.query, search.descriptions, search.instruction
+        own = self._queries.of(query, self._image_vector, self._load, instruction) if vector is None else vector
         texts = (Query(id=query.id, text=description) for description in descriptions)
-        wanted = [own, *map(self._queries.of_text, texts)]
+        wanted = [own, *(self._queries.of_text(text, instruction) for text in texts)]
         # No description has seen the reference image, so together they weigh as much as the query.
         share = max(len(descriptions), 1) if query.reference_image is not None else 1
         # Inner products are linear: the mean of the similarities is the similarity to the mean.
         weights = [share, *[1] * len(descriptions)]
         mean: Vectors = np.average(np.stack(wanted), axis=0, weights=weights)[np.newaxis].astype(np.float32)
-        index = self._weighted(caption_weight)
-        scores, ids = index.search(mean, k + (query.reference_image is not None))
+        index = self._weighted(search.caption_weight)
+        scores, ids = index.search(mean, search.k + (query.reference_image is not None))
         nearest = zip(ids[0], scores[0], strict=True)
-        candidates = [Candidate(i, float(score)) for i, score in nearest if i != query.reference_image][:k]
-        if prior == "query" and candidates:
+        candidates = [Candidate(i, float(score)) for i, score in nearest if i != query.reference_image][: search.k]
+        if search.prior == "query" and candidates:
             nearest_ids = [candidate.image_id for candidate in candidates]
             similarities = index.vectors_of(nearest_ids) @ own
             candidates = [Candidate(i, float(s)) for i, s in zip(nearest_ids, similarities, strict=True)]

@@ -48,7 +48,8 @@ class PairScore:
     """What a scorer said of one document: its score, or None and the `error` that says why there is none.
 
     `tokens` are those that a server counted for the pair, 0 where it does not say or none was asked. `cached` says that
-    the score was remembered, under this `key` of the response cache.
+    the score was remembered, under this `key` of the response cache. `server_failed` says that the reason is not this
+    document: the scorer's server failed, or refuses everything.
     """
 
     value: float | None
@@ -56,6 +57,7 @@ class PairScore:
     tokens: int = 0
     cached: bool = False
     key: str = ""
+    server_failed: bool = False
 
 
 @runtime_checkable
@@ -102,7 +104,7 @@ class Similarity:
     """The inner product of the query's and the image's vectors: for CLIP the cosine, between -1 and 1."""
 
     def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
+        self.encoder = encoder
         self._last: tuple[QueryInputs, Vectors] | None = None  # images come a few at a time for one query
 
     @classmethod
@@ -112,7 +114,7 @@ class Similarity:
 
     @property
     def fingerprint(self) -> str:
-        return self._encoder.fingerprint
+        return self.encoder.fingerprint
 
     def score(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
         images = [document for document in documents if not isinstance(document, str)]
@@ -120,8 +122,8 @@ class Similarity:
             raise ConfigError("the scorer `similarity` takes images only; name another scorer for texts")
         last = self._last  # other threads score other queries
         if last is None or last[0] is not inputs:
-            last = self._last = (inputs, self._encoder.encode_query(inputs))
-        return [float(similarity) for similarity in self._encoder.encode_images(images) @ last[1]]
+            last = self._last = (inputs, self.encoder.encode_query(inputs))
+        return [float(similarity) for similarity in self.encoder.encode_images(images) @ last[1]]
 
 
 def score_images(

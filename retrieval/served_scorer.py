@@ -115,6 +115,10 @@ class ServedScorer:
         pairs = self.server.each(lambda chunk: self._ask_chunk(form, inputs, chunk), chunks)
         return [pair for chunk in pairs for pair in chunk]
 
+    def using(self, form: Form, per_request: int) -> ServedScorer:
+        """The same model, asked in this form with so many documents a request."""
+        return ServedScorer(self.server, self._encoding, form, per_request)
+
     def close(self) -> None:
         """Close the connections."""
         self.server.close()

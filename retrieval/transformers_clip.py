@@ -92,7 +92,7 @@ class TransformersClip:
         vectors = [np.empty((0, self._dim), dtype=np.float32)]
         for start in range(0, len(images), self._batch_size):
             batch = list(images[start : start + self._batch_size])
-            inputs = self._processor.image_processor(images=batch, return_tensors="pt")
+            inputs = self._processor(images=batch, return_tensors="pt")
             vectors.append(self._features(self._model.get_image_features, inputs))
         return np.concatenate(vectors)
 

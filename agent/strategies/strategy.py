@@ -140,6 +140,15 @@ class Strategy(Settings):
         """Every prompt that this strategy may use, each once."""
         return tuple({use.prompt.name: use.prompt for use in self._prompt_uses()}.values())
 
+    def instructed(self, instruction: str | None) -> Self:
+        """The strategy with this instruction for the first stage; None leaves its own. Raises `StrategyError` for one
+        without words."""
+        if instruction is None:
+            return self
+        if not instruction.strip():
+            raise StrategyError("the instruction is empty; write what a match is, or leave it out")
+        return self.model_copy(update={"retrieve": self.retrieve.model_copy(update={"instruction": instruction})})
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides the rankings: settings and prompts, but not names and descriptions."""

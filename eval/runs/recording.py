@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from fieldscope.agent.json_answer import unreadable_answer
-from fieldscope.agent.lmm.cached import entry_fault, require_unaltered
+from fieldscope.agent.lmm.cached import require_unaltered
 from fieldscope.agent.roles import ROLES, ModelIdentity, Role, joined, model_text, read_identity
+from fieldscope.agent.score_entries import stored_fault
 from fieldscope.agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict
 from fieldscope.cache.archive import Archive, ArchiveHeader, write_archive
 from fieldscope.cache.store import CacheStore, Entry
@@ -166,7 +167,7 @@ def read_entries(archive: Archive) -> Iterator[Entry]:
     for line in read_recording(archive):
         if isinstance(line, ResponseLine):
             entry = line.entry()
-            if fault := entry_fault(entry):
+            if fault := stored_fault(entry):
                 raise CacheError(
                     f"{archive.path}: response {entry.key[:12]} was altered ({fault}). Export the recording again."
                 )

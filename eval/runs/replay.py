@@ -19,7 +19,7 @@ from fieldscope.agent.nodes.retrieve import search_key
 from fieldscope.agent.roles import LMMs, Role
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.core.errors import BrokenImageError, CacheError, CacheMissError, ConfigError, LMMError
-from fieldscope.core.types import Candidate, HashSource, Prior, Query
+from fieldscope.core.types import Candidate, HashSource, Search
 from fieldscope.eval.runs.inputs import BenchmarkLine, QueryLine, make_benchmark
 from fieldscope.eval.runs.recording import (
     FailureLine,
@@ -95,24 +95,18 @@ class RecordedSearches:
     def __init__(self, searches: Mapping[str, Mapping[int, tuple[Candidate, ...]]]) -> None:
         self._searches = searches
 
-    def search(
-        self,
-        query: Query,
-        k: int,
-        descriptions: Sequence[str] = (),
-        caption_weight: float = 0.0,
-        prior: Prior = "fused",
-    ) -> Sequence[Candidate]:
+    def search(self, search: Search) -> Sequence[Candidate]:
         """Raises `CacheMissError` for a search that was never recorded."""
-        recorded = self._searches.get(search_key(query, descriptions, caption_weight, prior), {})
+        query, descriptions, k = search.query, search.descriptions, search.k
+        recorded = self._searches.get(search_key(search), {})
         enough = [wanted for wanted, found in recorded.items() if wanted >= k or len(found) < wanted]
         if not enough:
             wording = f" and the descriptions {'; '.join(descriptions)!r}" if descriptions else ""
+            wording += f" under the instruction {search.instruction!r}" if search.instruction else ""
             raise CacheMissError(
                 f"replay: the search for the {k} images nearest to query {query.id} ({query.text!r}){wording} was "
                 f"never recorded (at most {max(recorded, default=0)} images were searched). Record it with models, or "
-                "search "
-                "for fewer images."
+                "search for fewer images."
             )
         return recorded[min(enough)][:k]
 

@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 import click
 
 from fieldscope.service.cli.lmm_option import chosen_lmms
-from fieldscope.service.cli.options import ENCODER, PATH, file_option, folder_option, lmm_flags, prompts_option
+from fieldscope.service.cli.options import (
+    ENCODER,
+    PATH,
+    file_option,
+    folder_option,
+    lmm_flags,
+    prompts_option,
+    scorer_option,
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -45,6 +53,7 @@ _ALL = (
         metavar="NAME|URL#MODEL|path:FOLDER",
         help=f"{ENCODER} Or none.  [default: the bundled CLIP]",
     ),
+    scorer_option,
     file_option("--cache-file", help_text="The response cache."),
     click.option("--strategy", metavar="NAME", help="The strategy of requests that name none.  [default: agent]"),
     _several("--strategies", metavar="FILE|FOLDER", help_text="Your own strategies.", type=PATH),

@@ -48,6 +48,7 @@ _OLD_NAMES = {"clip": "encoder"}
 """Names that settings had in files and variables of earlier releases, and still may have."""
 
 _OTHER_VARIABLES = frozenset({"FIELDSCOPE_CACHE", "FIELDSCOPE_DEBUG", "FIELDSCOPE_CONFIG", "FIELDSCOPE_STORE"})
+_SERVER_KEYS = frozenset({"FIELDSCOPE_API_KEY_ENCODER", "FIELDSCOPE_API_KEY_SCORER"})
 _INNER = {**{group: tuple(model.model_fields) for group, model in GROUPS.items()}, "roles": ROLES}
 """The names of the settings in each group of them."""
 
@@ -74,12 +75,12 @@ class ServerSettings(BaseModel):
     """Where the service listens, its models and collections, and the limits of a request.
 
     `lmm`, `model`, `revision`, `concurrency`, `max_side`, `max_pixels`, `image_format`, `request_timeout`, `attempts`,
-    `prompts`, `encoder`, `cache_mode` and `cache_file` are those of the command line; `encoder` may be "none". `roles`
-    has the LMMs of single roles. `collections` maps names to folders of images, or to libraries that `fieldscope index`
-    made; without any there is FieldNotes' test collection. `strategies` are strategy files, or folders of them, beside
-    the shipped ones. Images are fetched from `image_hosts` only. `keys` is the file of API keys, `data` the folder of
-    all that the service keeps, `runs` the folder whose runs are shown. `grace` is how many seconds a shutdown waits for
-    calls in flight.
+    `prompts`, `encoder`, `scorer`, `cache_mode` and `cache_file` are those of the command line; `encoder` may be
+    "none". `roles` has the LMMs of single roles. `collections` maps names to folders of images, or to libraries that
+    `fieldscope index` made; without any there is FieldNotes' test collection. `strategies` are strategy files, or
+    folders of them, beside the shipped ones. Images are fetched from `image_hosts` only. `keys` is the file of API
+    keys, `data` the folder of all that the service keeps, `runs` the folder whose runs are shown. `grace` is how many
+    seconds a shutdown waits for calls in flight.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,6 +100,7 @@ class ServerSettings(BaseModel):
     roles: Annotated[Mapping[Role, RoleTable], NoDecode, BeforeValidator(role_tables)] = {}
     prompts: str | None = None
     encoder: str | None = None
+    scorer: str | None = None
     cache_mode: Annotated[str, Field(pattern="^(on|refresh|replay|off)$")] = "on"
     cache_file: Path | None = None
     collections: Annotated[Mapping[str, Path], NoDecode, BeforeValidator(_split_pairs)] = {}
@@ -139,6 +141,7 @@ class ServerSettings(BaseModel):
             roles={role: table.model for role, table in self.roles.items()},
             profile=self.profile if self.profile.model_fields_set else None,
             prompts=self.prompts,
+            scorer=self.scorer,
         )
 
     @property
@@ -253,7 +256,7 @@ def _from_folder(key: str, value: Any, settings: ServerSettings, folder: Path) -
         return {name: folder / path.expanduser() for name, path in read.items()}
     if key == "strategies":
         return [folder / path.expanduser() for path in read]
-    if key in ("encoder", "prompts") and read:
+    if key in ("encoder", "scorer", "prompts") and read:
         kind, named = ("path:", read[5:]) if read.startswith("path:") else ("", read)
         if (folder / named).is_dir():
             return f"{kind}{folder / named}"
@@ -279,7 +282,7 @@ class _VariableSettings(ServerSettings, BaseSettings):
 
 def _variable_layers(environ: Mapping[str, str]) -> Iterator[Layer]:
     old_names = {variable_of(old): variable_of(new) for old, new in _OLD_NAMES.items()}
-    known = {*map(variable_of, _keys()), *_OTHER_VARIABLES, *_ROLE_KEYS, *old_names}
+    known = {*map(variable_of, _keys()), *_OTHER_VARIABLES, *_ROLE_KEYS, *_SERVER_KEYS, *old_names}
     given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value}
     if unknown := min(given.keys() - known, default=None):
         near = difflib.get_close_matches(unknown, known, n=1)

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from fieldscope.agent.lmm.cached import CachedLMM
     from fieldscope.agent.lmm.openai import OpenAILMM
     from fieldscope.cache.store import AsyncCacheStore, CacheStore
+    from fieldscope.core.image_encoding import ImageEncoding
     from fieldscope.core.server_facts import Served
     from fieldscope.core.types import ImageSource
     from fieldscope.retrieval.encoder import Encoder
     from fieldscope.retrieval.scorer import Scorer
+    from fieldscope.retrieval.served_scorer import ServedScorer
 
 _NO_MODEL_LIST = {404, 405, 501}
 _PATIENCE = 3.0  # seconds that a service waits for its server before it starts without it
@@ -40,11 +42,40 @@ def load_encoder(settings: Settings) -> Encoder:
 
 
 def load_scorer(name: str, settings: Settings) -> Scorer:
-    """The scorer that `name` or `name:argument` means. Raises `ConfigError` where it can't be loaded."""
+    """The scoring model that URL#MODEL, `path:FOLDER`, `name` or `name:argument` means; one behind a server is asked as
+    the settings say. Raises `ConfigError` where it can't be loaded."""
+    _prepare_libraries(downloads=True)
     from fieldscope.retrieval.scorer import SCORERS
 
-    kind, argument = SCORERS.split(name)
+    kind, argument = SCORERS.split(name, "openai" if "://" in name else "")
+    if kind == "openai":
+        return _served_scorer(argument, settings)
     return SCORERS.load(kind or name)(argument, lambda: load_encoder(settings))
+
+
+def _served_scorer(argument: str, settings: Settings) -> ServedScorer:
+    from fieldscope.retrieval.served_scorer import KEY_VARIABLE, OPTION, ServedScorer
+    from fieldscope.retrieval.server import ModelServer, split_model
+
+    url, model = split_model(argument, OPTION)
+    server = ModelServer(
+        url,
+        model,
+        OPTION,
+        api_key=settings.key_for(url, KEY_VARIABLE),
+        key_variable=KEY_VARIABLE,
+        concurrency=settings.concurrency,
+        timeout=settings.request_timeout,
+        attempts=settings.attempts,
+    )
+    return ServedScorer(server, image_encoding(settings))
+
+
+def image_encoding(settings: Settings) -> ImageEncoding:
+    """How pictures are sent to a server."""
+    from fieldscope.core.image_encoding import ImageEncoding
+
+    return ImageEncoding(settings.image_format, settings.max_side, settings.max_pixels)
 
 
 def bundled_lmm(images: ImageSource) -> LMM:

@@ -20,7 +20,7 @@ from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import Synthesis
 from fieldscope.core.errors import ConfigError
-from fieldscope.core.types import Candidate, Prior, Query
+from fieldscope.core.types import Candidate, Query, Search
 from fieldscope.retrieval.collection import FolderCollection
 
 QUERY = Query(id="q1", text="a red crab")
@@ -34,18 +34,11 @@ class Finder:
         self.found = [Candidate(*one) for one in found]
         self.asked: list[tuple[int, tuple[str, ...], float]] = []
 
-    def search(
-        self,
-        query: Query,
-        k: int,
-        descriptions: Sequence[str] = (),
-        caption_weight: float = 0.0,
-        prior: Prior = "fused",
-    ) -> Sequence[Candidate]:
-        assert query == QUERY
-        self.asked.append((k, tuple(descriptions), caption_weight))
-        self.prior = prior
-        return self.found[:k]
+    def search(self, search: Search) -> Sequence[Candidate]:
+        assert search.query == QUERY
+        self.asked.append((search.k, search.descriptions, search.caption_weight))
+        self.last = search
+        return self.found[: search.k]
 
 
 async def run(
@@ -64,10 +57,10 @@ async def test_the_descriptions_and_the_caption_weight_reach_the_search() -> Non
     finder = Finder(("a", 0.5), ("b", 0.9))
     update = await run(RerankState(query=QUERY, synthesis=THOUGHT), finder=finder)
     assert finder.asked == [(100, ("a crab", "a red crab"), 0.15)]
-    assert finder.prior == "query"
+    assert finder.last.prior == "query"
     assert ids(update) == ["b", "a"]
     await run(RerankState(query=QUERY, synthesis=THOUGHT), "imagescope", finder)
-    assert finder.prior == "fused"
+    assert finder.last.prior == "fused"
 
 
 async def test_a_fallback_is_no_description() -> None:
@@ -140,7 +133,7 @@ async def test_a_later_round_looks_further_and_keeps_what_was_found() -> None:
     assert event.kind == "retrieved"
     assert event.data == {
         "candidates": 4, "given": False, "round": 2, "k": 7, "new": 2, "found": [["c", 0.9], ["a", 0.4], ["d", 0.3]],
-        "search": search_key(QUERY, THOUGHT.descriptions, 0.15),
+        "search": search_key(Search(QUERY, 7, THOUGHT.descriptions, 0.15)),
     }  # fmt: skip
 
 

@@ -155,7 +155,6 @@ async def test_a_caller_that_gives_up_leaves_the_scores_to_the_next(pictures: Pi
     while not cached.in_flight:
         await asyncio.sleep(0)
     asking.cancel()
-    await cached.aclose()
     assert await scores(cached, "p0") == [0.5]
     assert len(scorer.asked) == 1
 

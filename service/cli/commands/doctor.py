@@ -34,7 +34,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red", "unknown": "cya
 @json_option
 @server_options
 @click.pass_context
-def doctor(context: click.Context, name: str | None, scorer: str | None, as_json: bool, settings: Settings) -> None:
+def doctor(context: click.Context, name: str | None, as_json: bool, settings: Settings) -> None:
     """Check a model with known images, and find what would silently ruin rankings.
 
     Asks a few hundred short questions about images of its own, without the response cache: does the model see the
@@ -48,10 +48,10 @@ def doctor(context: click.Context, name: str | None, scorer: str | None, as_json
     With --scorer, a scoring model is checked with known images and texts: do scores follow content and query, do they
     change with the batch, the order of documents or from call to call, and is the end of a long text read.
     """
-    if scorer is not None:
+    if settings.scorer is not None:
         if name is not None or settings.lmm_url is not None:
             raise click.UsageError("--scorer checks a scoring model alone; leave --lmm and --strategy out")
-        healthy = _examine_scorer(scorer, settings, as_json)
+        healthy = _examine_scorer(settings.scorer, settings, as_json)
     else:
         healthy = _examine_lmms(name, settings, as_json)
     if not healthy:

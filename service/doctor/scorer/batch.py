@@ -15,7 +15,7 @@ from fieldscope.service.doctor.scorer.subject import ROUNDING, Kind, Subject
 
 NAME = "same in a batch"
 AT_ONCE = 16
-_CALLS = 32
+CALLS = 32
 
 
 def check_batch(subject: Subject, lists: Sequence[Listed]) -> Finding:
@@ -59,7 +59,7 @@ def _under_load(subject: Subject) -> dict[Kind, float]:
 
 def _apart_under_load(subject: Subject, kind: Kind) -> float:
     grid, documents = subject.grids[kind].scores, subject.documents(kind)
-    cells = (list(np.ndindex(grid.shape)) * 2)[:_CALLS]
+    cells = (list(np.ndindex(grid.shape)) * 2)[:CALLS]
 
     def score(cell: tuple[int, ...]) -> Score:
         query, document = cell

@@ -29,6 +29,7 @@ from fieldscope.service.doctor.scorer import (
 from fieldscope.service.doctor.scorer.asker import Asker
 from fieldscope.service.doctor.scorer.grid import Grid
 from fieldscope.service.doctor.scorer.lists import score_alone, score_lists
+from fieldscope.service.doctor.scorer.served import in_one_request
 from fieldscope.service.doctor.scorer.subject import KINDS, Check, Kind, Subject
 
 
@@ -39,8 +40,10 @@ def examine_scorer(scorer: Scorer, name: str, report: Report) -> Examination:
     it is not right about all shapes. Where it does not answer, that is the only finding, and no `probe` was used.
     """
     started = time.perf_counter()
-    subject = Subject(name, Asker(scorer), shapes())
+    asker = Asker(scorer)
+    subject = Subject(name, asker, asker, shapes())
     reached = server.check_server(subject)
+    subject.lister = Asker(in_one_request(scorer))
     findings = {reached.name: reached}
     answers = reached.state == "ok" or len(subject.refusals) == 1
     for number, (names, check) in enumerate(CHECKS if answers else (), start=1):
@@ -51,10 +54,10 @@ def examine_scorer(scorer: Scorer, name: str, report: Report) -> Examination:
             findings |= {each: _broken(each, error) for each in names if each not in findings}
         report(number, len(CHECKS))
     return Examination(
-        scorer.fingerprint,
+        scorer.fingerprint if answers else name,
         subject.probe.name if answers else None,
         tuple(findings.values()),
-        subject.asker.calls,
+        asker.requests + (subject.lister.requests if subject.lister is not asker else 0),
         time.perf_counter() - started,
     )
 
@@ -65,16 +68,12 @@ def _contents(subject: Subject) -> Sequence[Finding]:
             subject.grids[kind] = _grid(subject, kind)
             if kind == "images" and subject.grids[kind].correct < 1:
                 subject.probe, subject.grids[kind] = _better_probe(subject, fieldnotes())
-    findings = [_judge_content(subject, kind) for kind in subject.kinds()]
-    refused = [
-        Finding(name_of(kind), "unknown", refusal, f"{kind} are refused; see the check 'server'")
-        for kind, refusal in subject.refusals.items()
-        for name_of in (values.name_of, known.name_of, query.name_of)
-    ]
-    return [finding for of_kind in findings for finding in of_kind] + refused
+    return [finding for kind in KINDS for finding in _judge_content(subject, kind)]
 
 
 def _judge_content(subject: Subject, kind: Kind) -> Sequence[Finding]:
+    if kind in subject.refusals:
+        return [_refused(subject, each.name_of(kind), kind) for each in (values, known, query)]
     grid, spread = subject.grids[kind], values.judge_values(kind, subject.grids[kind])
     if grid.flat:
         seen, meaning = "all scores are alike", f"see the check {spread.name!r}"
@@ -108,7 +107,9 @@ def _order(subject: Subject) -> Sequence[Finding]:
 
 
 def _sight(subject: Subject) -> Sequence[Finding]:
-    return [sight.check_sight(subject)] if "images" in subject.grids else [_refused(subject, sight.NAME, "images")]
+    if "images" in subject.grids:
+        return [sight.check_sight(subject)]
+    return [sight.check_refused(subject)]
 
 
 def _instruction(subject: Subject) -> Sequence[Finding]:

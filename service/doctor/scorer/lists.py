@@ -25,7 +25,7 @@ _SMALL = 64  # pixels a side of images that only fill a list
 @dataclass(frozen=True)
 class Listed:
     """One list: for each document the score in the list and, where it was asked for, the score alone; NaN for none.
-    `error` says why the whole call failed."""
+    `error` says why the call failed, or why the first of the documents without a score has none."""
 
     kind: Kind
     scores: NDArray[np.float64]
@@ -69,7 +69,8 @@ def _fillers(kind: Kind, number: int) -> Sequence[Document]:
 def _score(subject: Subject, kind: Kind, documents: Sequence[Document], alone: Sequence[Score]) -> Listed:
     known = np.array(alone, dtype=np.float64)
     try:
-        scores = subject.asker.score(subject.queries[0], documents)
+        pairs = subject.lister.ask(subject.queries[0], documents)
     except (LMMError, ConfigError) as error:
         return Listed(kind, np.full(len(documents), np.nan), known, str(error))
-    return Listed(kind, np.array(scores, dtype=np.float64), known)
+    error = next((pair.error for pair in pairs if pair.value is None), None)
+    return Listed(kind, np.array([pair.value for pair in pairs], dtype=np.float64), known, error)

@@ -71,7 +71,7 @@ def check_order(subject: Subject) -> Finding:
 def _rotate(subject: Subject, kind: Kind, length: int) -> _Rotated:
     line = subject.line(kind)
     places = np.array([np.roll(np.arange(length), turn) for turn in range(length)])
-    scores = [subject.asker.score(subject.queries[0], [line[document] for document in order]) for order in places]
+    scores = [subject.lister.score(subject.queries[0], [line[document] for document in order]) for order in places]
     return _Rotated(kind, np.array(scores, dtype=np.float64), places)
 
 

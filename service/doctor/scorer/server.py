@@ -13,25 +13,27 @@ _MEANING = "without a scorer that answers, nothing else can be checked"
 
 def check_server(subject: Subject) -> Finding:
     """Score one image, and one text. What is refused goes to the subject's refusals."""
-    scores = {}
+    scored = []
     for kind in KINDS:
         try:
-            scores[kind] = subject.asker.score(subject.queries[0], subject.documents(kind)[:1])[0]
+            pair = subject.asker.ask(subject.queries[0], subject.documents(kind)[:1])[0]
         except (LMMError, ConfigError) as error:
             subject.refusals[kind] = str(error)
-    if not scores:
-        change = "follow the message, and check the address and the model's name after #; for a key set "
-        return Finding(NAME, "fail", subject.refusals["images"], _MEANING, f"{change}FIELDSCOPE_API_KEY")
-    if all(score is None for score in scores.values()):
+            continue
+        if pair.value is None:
+            subject.refusals[kind] = pair.error or "it gets no score"
+        else:
+            scored.append(kind)
+    if not scored:
         change = (
-            "look at an answer of the server: each result needs `index`, from 0, and a finite `relevance_score` or "
-            "`score`"
+            "follow the message, and check the address, the model's name after # and the key; in an answer each result "
+            "needs an `index`, from 0, and a finite `relevance_score` or `score`"
         )
-        return Finding(NAME, "fail", "one document alone gets no score", _MEANING, change)
-    if "images" not in scores:
+        return Finding(NAME, "fail", subject.refusals["images"], _MEANING, change)
+    if "images" not in scored:
         seen = f"texts get scores, an image does not: {subject.refusals['images']}"
         return Finding(NAME, "fail", seen, "images can't be ranked with this scorer", VISION)
-    if "texts" not in scores:
+    if "texts" not in scored:
         seen = f"images get scores, a text does not: {subject.refusals['texts']}"
         return Finding(NAME, "ok", seen, "images can be scored; documents that are texts can't")
     return Finding(NAME, "ok", "an image and a text get scores", "the scorer can be asked")

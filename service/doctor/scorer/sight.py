@@ -8,17 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
-from fieldscope.agent.lmm.image_encoding import ImageEncoding
 from fieldscope.core.errors import ConfigError, LMMError
+from fieldscope.core.image_encoding import ImageEncoding
 from fieldscope.retrieval.scorer import Document
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.scorer.advice import VISION
 from fieldscope.service.doctor.scorer.known import GOOD
+from fieldscope.service.doctor.scorer.served import spelled_images
 from fieldscope.service.doctor.scorer.subject import Subject
 
 NAME = "images as images"
 _ALIKE = 0.9
-_JUMPS = 0.5
+_JUMPS = 0.3
+_CHANGES = 2
+_AS_TEXT = "images are scored as text: the model reads the letters of a data URL and sees nothing"
 _UNSEEN = 2  # grey levels by which a change of pixels can't be seen
 
 
@@ -29,12 +32,13 @@ def check_sight(subject: Subject) -> Finding:
     images = [image for image in subject.documents("images") if not isinstance(image, str)]
     understood = grid.correct >= GOOD and not grid.flat
     alike = _alike(subject, images)
-    jumps = _jumps(grid.scores, _scores(subject, [_changed(image, seed) for seed, image in enumerate(images)]))
+    changes = [_scores(subject, [_changed(image, seed) for image in images]) for seed in range(_CHANGES)]
+    jumps = _jumps(grid.scores, np.array(changes))
     seen = f"a change of pixels that can't be seen changes scores {jumps:.0%} as much as another image does"
     if alike is not None:
         seen += f"; {alike:.0%} of the images score as their data URLs do as texts"
     as_text = alike is not None and alike >= _ALIKE and not subject.grids["texts"].flat
-    meaning = "images are scored as text: the model reads the letters of a data URL and sees nothing"
+    meaning = _AS_TEXT
     if as_text and grid.flat:
         meaning = "images score as text without meaning does: they are scored as text, or not at all"
     if as_text and not understood:
@@ -46,6 +50,20 @@ def check_sight(subject: Subject) -> Finding:
     if as_text:
         return Finding(NAME, "ok", seen, "images are scored as images, and so are texts that are data URLs")
     return Finding(NAME, "ok", seen, "images are scored as images")
+
+
+def check_refused(subject: Subject) -> Finding:
+    """The finding for a scorer that takes no images: a server may have read them as text, so that its scorer refuses
+    them."""
+    spelled = spelled_images(subject.asker.scorer)
+    if spelled is None:
+        return Finding(NAME, "unknown", subject.refusals["images"], "images are refused; see the check 'server'")
+    seen = (
+        f"{spelled.grey:,} tokens for a grey image, {spelled.noise:,} for one of noise of the same size (sent as "
+        f"{spelled.form})"
+    )
+    meaning = f"{_AS_TEXT}; Fieldscope takes it for a scorer of texts only"
+    return Finding(NAME, "fail", seen, meaning, VISION)
 
 
 def _alike(subject: Subject, images: Sequence[PILImage.Image]) -> float | None:
@@ -66,7 +84,8 @@ def _scores(subject: Subject, documents: Sequence[Document]) -> NDArray[np.float
 
 
 def _jumps(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
-    """How far scores of images move, compared with how far those of different images for one query are apart."""
+    """How far the scores of images, shape (queries, images), move in those of changed ones, shape (changes, queries,
+    images), compared with how far different images are apart for one query."""
     between = np.abs(before[:, :, None] - before[:, None, :])[:, ~np.eye(before.shape[1], dtype=bool)]
     moved = np.abs(after - before)
     if not np.isfinite(between).any() or not np.isfinite(moved).any():

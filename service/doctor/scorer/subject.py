@@ -29,7 +29,8 @@ CLEAR = 5e-3
 class Subject:
     """What a check needs, and what it leaves for later checks.
 
-    `name` is the scorer as the user wrote it, without keys; `probe` has images with known descriptions. `grids` are the
+    `name` is the scorer as the user wrote it, without keys. `asker` asks as strategies do, `lister` sends all documents
+    of a call in one request. `probe` has images with known descriptions. `grids` are the
     scores of documents alone, for each kind that the scorer takes, and `refusals` the reasons why it takes no other.
     `alone` are those of each `line` for the first query. `noise` is by how much a score changes when one call is
     repeated, as a share of the scores' range where that is more than 1.
@@ -37,6 +38,7 @@ class Subject:
 
     name: str
     asker: Asker
+    lister: Asker
     probe: Probe
     grids: dict[Kind, Grid] = field(default_factory=dict)
     refusals: dict[Kind, str] = field(default_factory=dict)

@@ -83,14 +83,17 @@ def _measure(subject: Subject) -> tuple[Sequence[_Length], str | None]:
         for place, query in enumerate(subject.queries):
             filler, decisive = prose(words, place), caption(query)
             try:
-                without, first, last = subject.asker.alone(
-                    query, [filler, f"{decisive} {filler}", f"{filler} {decisive}"]
-                )
+                pairs = [
+                    subject.asker.ask(query, [text])[0]
+                    for text in (filler, f"{decisive} {filler}", f"{filler} {decisive}")
+                ]
             except (LMMError, ConfigError) as error:
                 return lengths, str(error)
-            if without is None or first is None or last is None:
-                return lengths, f"a text of {words:,} words gets no score"
-            effects.append((first - without, last - without))
+            scores = [pair.value for pair in pairs if pair.value is not None]
+            if len(scores) < len(pairs):
+                errors = [pair.error for pair in pairs if pair.error]
+                return lengths, errors[0] if errors else f"a text of {words:,} words gets no score"
+            effects.append((scores[1] - scores[0], scores[2] - scores[0]))
         first_effect, last_effect = np.median(effects, axis=0) / max(1.0, subject.grids["texts"].spread)
         lengths.append(_Length(words, float(first_effect), float(last_effect)))
     return lengths, None

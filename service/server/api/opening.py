@@ -65,6 +65,8 @@ def prepare(settings: ServerSettings, encoder: Encoder | None = None) -> Prepare
         pictures("test")  # before models are loaded, because forked processes draw them
     if encoder is None and settings.encoder != NO_ENCODER:
         encoder = load_encoder(settings.models)
+    if encoder is not None:
+        _ = encoder.uses  # a server is asked now, and not by the first call
     collections = open_collections(settings, encoder)
     bundled = settings.models.bundled(ROLES) or settings.encoder is None
     if bundled and settings.collections:
