@@ -40,7 +40,6 @@ async def rerank_query(
     and what the server's check and the agent raise.
     """
     from fieldscope.agent.resources import Resources
-    from fieldscope.retrieval.scorer import Similarity
 
     models.require_words(strategy, query)
     contexts = await models.require_context(strategy, query)
