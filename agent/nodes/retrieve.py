@@ -31,13 +31,14 @@ async def retrieve(state: RerankState, context: Context) -> dict[str, Any]:
     elif retriever is not None:
         search = _search(state, strategy)
         found = await asyncio.to_thread(retriever.search, search)
-        candidates = _merged(found, state.candidates, lasting=strategy.retrieve.prior == "query")
+        before = state.first_stage or state.candidates
+        candidates = _merged(found, before, lasting=strategy.retrieve.searched_prior == "query")
         data = {
             "candidates": len(candidates),
             "given": False,
             "round": state.round,
             "k": search.k,
-            "new": len(candidates) - len(state.candidates),
+            "new": len(candidates) - len(before),
             "search": search_key(search),
             "found": [[candidate.image_id, candidate.prior] for candidate in found],
         }
@@ -63,7 +64,7 @@ def _search(state: RerankState, strategy: Strategy) -> Search:
         _wanted(state, strategy),
         descriptions,
         settings.caption_weight,
-        settings.prior if descriptions else "fused",
+        settings.searched_prior if descriptions else "fused",
         settings.instruction,
     )
 
@@ -104,4 +105,5 @@ def _setting(query: Query, context: Context) -> dict[str, Any]:
         "prompts": {prompt.name: prompt.fingerprint for prompt in strategy.prompts},
         "model": resources.lmms.identity(strategy.roles(query.reference_image is not None)),
         "calibrated": resources.calibration is not None and resources.calibration.key is not None,
+        **({"scorer": resources.scorer.fingerprint} if strategy.score and resources.scorer else {}),
     }
