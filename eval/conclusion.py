@@ -11,6 +11,7 @@ from typing import Any
 from fieldscope.agent.types import RerankResult, lost_stage, unknown_flag
 from fieldscope.agent.usage import Usage
 from fieldscope.core.types import Run
+from fieldscope.eval.measures.file_order import file_order
 from fieldscope.eval.measures.scoring import OfficialScores, score, shown_metrics
 from fieldscope.eval.runs.read import METRICS, QRELS
 from fieldscope.eval.runs.runfolder import RunFolder
@@ -70,6 +71,7 @@ def conclude(
         **prior_entry(summary),
         "reported": benchmark.reported.name,
         **({"scoring": "official"} if scores.official else {}),
+        **({"file_order": order} if (order := file_order(benchmark, results)) else {}),
         "metrics": means,
         "by_supercategory": groups,
         "breakdowns": breakdowns,

@@ -24,7 +24,8 @@ Means = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class QueryMeta:
-    """INQUIRE's groups of a query, and whether its words name a species by the scientific name.
+    """INQUIRE's groups of a query, and whether its words name a species by the scientific name. `lingo` says whether
+    the benchmark's own list has it among the queries in experts' lingo; None without that list.
 
     They are part of the answer key.
     """
@@ -33,6 +34,7 @@ class QueryMeta:
     category: str = ""
     iconic_group: str = ""
     scientific_name: bool = False
+    lingo: bool | None = None
 
     @property
     def groups(self) -> Mapping[str, str]:
@@ -41,7 +43,11 @@ class QueryMeta:
             "supercategory": self.supercategory,
             "category": self.category,
             "iconic_group": self.iconic_group,
-            "scientific_name": "yes" if self.scientific_name else "no",
+            **(
+                {"scientific_name": "yes" if self.scientific_name else "no"}
+                if self.lingo is None
+                else {"lingo": "yes" if self.lingo else "no"}
+            ),
         }
 
 
@@ -147,10 +153,10 @@ class RunSummary:
     them that failed; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
     warnings that hold for every query, and of stages that were lost on some. `by_round` are a dialogue benchmark's
     means after each number of rounds, over so many `dialogues`. `breakdowns` are means by the other kinds of group:
-    category, iconic_group, scientific_name (yes or no). `scored_on_test` counts the runs in which the strategy was
-    scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were asked, whose
-    identities `lmm` has. `prior` says where the first-stage scores come from, and `reported` are the metrics in which
-    the benchmark's results are reported.
+    category, iconic_group, and scientific_name or lingo (yes or no). `scored_on_test` counts the runs in which the
+    strategy was scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were asked,
+    whose identities `lmm` has. `prior` says where the first-stage scores come from, and `reported` are the metrics in
+    which the benchmark's results are reported.
     """
 
     benchmark: str

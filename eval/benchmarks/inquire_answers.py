@@ -94,7 +94,8 @@ class PublishedStudy:
 def official_results(study: PublishedStudy, scores: OfficialScores) -> dict[str, RerankResult]:
     """The results of a study, ranked as INQUIRE's scripts rank: by the numbers alone, equal ones as NumPy sorts them.
 
-    A ranking's `score` is its place from the end, since no two may be equal.
+    A ranking's `score` is its place from the end, since no two may be equal; the published number is its `p_match`.
+    There are no verdicts: a number of 0 or 1 is none, and what the scripts take for 0 may be no answer at all.
     """
     results = {}
     for query_id, result in study.results().items():
@@ -112,7 +113,7 @@ def official_results(study: PublishedStudy, scores: OfficialScores) -> dict[str,
             )
             for rank, place in enumerate(places, start=1)
         )
-        results[query_id] = result.model_copy(update={"ranking": ranking, "strategy": "official"})
+        results[query_id] = result.model_copy(update={"ranking": ranking, "verdicts": (), "strategy": "official"})
     return results
 
 

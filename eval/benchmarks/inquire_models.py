@@ -34,7 +34,9 @@ def _quick(model: str, weights: str, *hub: str, caution: str = "") -> PublishedM
 
 # WildCLIP (Gabeff et al. 2023), whose training changed the image tower of OpenAI's ViT-B/16 and nothing else.
 _WILDCLIP = PublishedModel(
-    ("ViT-B-16:openai", "ViT-B-16-quickgelu:openai", "openai/clip-vit-base-patch16"), text_tower=True
+    ("ViT-B-16:openai", "ViT-B-16-quickgelu:openai", "openai/clip-vit-base-patch16"),
+    text_tower=True,
+    caution="WildCLIP's training left the text tower of ViT-B-16:openai as it was, so that model encodes the queries",
 )
 _GELU = (
     "INQUIRE's script names this model without QuickGELU, so its embeddings may be those of the wrong activation, and "

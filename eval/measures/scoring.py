@@ -78,10 +78,13 @@ class Scores:
         return self._by("supercategory")
 
     def breakdowns(self) -> dict[str, dict[str, Means]]:
-        """The means by category, by iconic group, and of the queries with and without a scientific name, each in
-        alphabetical order; a kind that tells no two queries apart because none has it is left out."""
+        """The means by category, by iconic group, and of the queries with and without experts' lingo, each in
+        alphabetical order; a kind that tells no two queries apart because none has it is left out. Without the
+        benchmark's own list of lingo, a scientific name stands for it."""
         kinds = ["category", "iconic_group"]
-        if any(meta.scientific_name for meta in self.meta):
+        if any(meta.lingo for meta in self.meta):
+            kinds.append("lingo")
+        elif any(meta.scientific_name for meta in self.meta):
             kinds.append("scientific_name")
         return {kind: found for kind in kinds if (found := self._by(kind))}
 
@@ -111,7 +114,7 @@ class Scores:
         }
 
     def _by(self, kind: str) -> dict[str, Means]:
-        groups = np.array([meta.groups[kind] for meta in self.meta])
+        groups = np.array([meta.groups.get(kind, "") for meta in self.meta])
         return {group: self._means(groups == group) for group in sorted(set(groups.tolist()) - {""})}
 
     def _means(self, rows: NDArray[np.bool_]) -> Means:

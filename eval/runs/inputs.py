@@ -8,7 +8,7 @@ They are part of the answer key: no line but a `Query`'s own fields ever reaches
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -162,6 +162,18 @@ def read_priors(lines: Iterable[QueryLine]) -> dict[str, Mapping[str, float]]:
                 )
             priors[line.id] = dict(zip(images, line.priors, strict=True))
     return priors
+
+
+def keeping_priors(benchmark: Benchmark, folder: Path) -> Benchmark:
+    """The benchmark with an encoder's scores also for those queries that the run in a folder had before; as it is where
+    its candidates have the scores that they came with."""
+    if benchmark.priors is None or not (folder / NAME).is_file():
+        return benchmark
+    try:
+        earlier = read_priors(read_inputs(folder).queries)
+    except FieldscopeError:  # damaged; the run's queries are written again
+        return benchmark
+    return replace(benchmark, priors={**earlier, **benchmark.priors})
 
 
 def make_benchmark(

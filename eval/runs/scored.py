@@ -28,7 +28,8 @@ class ScoredRun:
     and split, `task` the fingerprint of queries, judgments, candidates with priors, and groups. `money` is what the
     calls cost, `scored_on_test` counts the runs in which the strategy was scored on test, and `by_role` has the calls
     and tokens of each role where several models were asked. `reported` are the metrics in which the benchmark's results
-    are reported.
+    are reported, `file_order` is AP@50 in the order of the scores that came with the candidates, over all queries and
+    by supercategory. `official` says that equal numbers count as ties, as in INQUIRE's scripts.
     """
 
     name: str
@@ -49,6 +50,8 @@ class ScoredRun:
     scored_on_test: int = 0
     by_role: Mapping[str, Usage] = field(default_factory=dict)
     reported: Reported = GENERAL
+    file_order: Mapping[str, float] = field(default_factory=dict)
+    official: bool = False
 
     def text(self, query: str) -> str:
         """The query in words; of a dialogue its last round too."""
@@ -103,6 +106,8 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         scored_on_test=run.manifest.scored_on_test,
         by_role={role: role_usage(cost) for role, cost in metrics.by_role.items()},
         reported=reported_as(metrics.reported),
+        file_order=metrics.file_order,
+        official=metrics.scoring == "official",
     )
 
 

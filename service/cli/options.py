@@ -123,6 +123,15 @@ SCORER = (
     "sentence-transformers CrossEncoder (path:FOLDER or hf:NAME), or another scorer by its name."
 )
 scorer_option = click.option("--scorer", "scorer", metavar="URL#MODEL|path:FOLDER|NAME[:ARG]", help=SCORER)
+encoders_option = click.option(
+    "--encoder",
+    "--clip",
+    "encoders",
+    multiple=True,
+    metavar="NAME|URL#MODEL|path:FOLDER ...",
+    help=f"{ENCODER} It also scores candidates that come with a benchmark. With several, each strategy runs once with "
+    "each of them.  [default: the bundled CLIP; for given candidates, the scores that they come with]",
+)
 _PROMPTS = (
     "The wording of the prompts: a set of `fieldscope prompts list`, or a folder of your own .md files.  "
     "[default: fieldnotes for the bundled LMM, else instruct]"
@@ -162,8 +171,8 @@ def model_options(command: Function) -> Function:
 
 
 def evaluation_options(command: Function) -> Function:
-    """The same with any number of `--prompts`; the command gets them as `prompt_sets`."""
-    return _with_settings(command, *_LMM.values(), prompt_sets_option, encoder_option)
+    """The same with any number of `--prompts` and of `--encoder`, which are the command's `prompt_sets`, `encoders`."""
+    return _with_settings(command, *_LMM.values(), prompt_sets_option, encoders_option)
 
 
 def server_options(command: Function) -> Function:

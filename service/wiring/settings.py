@@ -76,6 +76,8 @@ class Settings:
     a prompt set's name or a folder of prompts; None is the set for the LMM. `profile` has the parameters that the
     server takes, as far as they are set and not to be found out. `roles` says what is otherwise for the LMM of a role.
     `scorer` is a scoring model as `--scorer` names it; None is none.
+    `embeddings` is a folder with vectors of a benchmark's images. `encoder_named` says that an encoder was named, the
+    bundled one among them: it then gives the priors of candidates that come with others.
     """
 
     lmm_url: str | None = None
@@ -95,8 +97,12 @@ class Settings:
     prompts: str | None = None
     profile: ServerProfile | None = None
     scorer: str | None = None
+    embeddings: Path | None = None
+    encoder_named: bool = field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.encoder is not None:
+            object.__setattr__(self, "encoder_named", True)
         for name in ("lmm_url", "encoder"):
             if getattr(self, name) == BUNDLED:  # by its name, or by naming none
                 object.__setattr__(self, name, None)

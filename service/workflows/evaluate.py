@@ -20,6 +20,7 @@ from fieldscope.service.wiring.feedback import run_progress, warn
 from fieldscope.service.wiring.instructions import warn_of_unread_instruction
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.priors import load_prior_encoder, with_priors
 from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import check_wordings, prompts_for
 from fieldscope.service.wiring.roles import open_lmms, probe_servers, require_servers
@@ -129,8 +130,13 @@ async def open_evaluation_async(plan: EvaluationPlan, contests: Sequence[Contest
 def _opened(
     plan: EvaluationPlan, contests: Sequence[Contest], contexts: Sequence[Mapping[Role, int]]
 ) -> OpenEvaluation:
-    workload = open_workload(plan.benchmark, plan.split, contests[0].settings)
-    return check_evaluation(plan, workload, contests, contexts)
+    settings = contests[0].settings
+    workload = open_workload(plan.benchmark, plan.split, settings)
+    encoder = load_prior_encoder(workload, settings)
+    opened = check_evaluation(plan, workload, contests, contexts)
+    if encoder is None:
+        return opened
+    return replace(opened, workload=with_priors(opened.workload, encoder, settings.encoder, plan.limit))
 
 
 def check_evaluation(
@@ -182,8 +188,7 @@ def _heed_instructions(workload: Workload, strategies: Sequence[Strategy]) -> No
 def _first_images(workload: Workload) -> Sequence[str]:
     """The ids of images that will be asked about, where they are known before the run."""
     benchmark = workload.benchmark
-    candidates = benchmark.candidates(benchmark.queries[0].id) if benchmark.queries else None
-    return workload.found if candidates is None else [candidate.image_id for candidate in candidates]
+    return workload.found if benchmark.candidate_sets is None else benchmark.candidate_ids(benchmark.queries[0].id)
 
 
 def run_opened(opened: OpenEvaluation) -> EvaluatedRuns:
@@ -264,7 +269,7 @@ def _flags_of(workload: Workload, contest: Contest, limit: int | None) -> tuple[
     if workload.own or not contest.settings.bundled(contest.roles(_composed(queries))):
         return ()
     require_known_words((query.text for query in queries), "lmm")
-    given = {candidate.image_id: None for query in queries for candidate in benchmark.candidates(query.id) or ()}
+    given = {image_id: None for query in queries for image_id in benchmark.candidate_ids(query.id)}
     return () if all_fieldnotes(benchmark.images, given or workload.found) else (FOREIGN,)
 
 
@@ -294,7 +299,7 @@ async def _evaluate(
     from fieldscope.agent.graph import Agent
     from fieldscope.agent.resources import Resources
     from fieldscope.eval.harness import evaluate
-    from fieldscope.eval.runs.inputs import input_lines
+    from fieldscope.eval.runs.inputs import input_lines, keeping_priors
 
     plan, workload = opened.plan, opened.workload
     images, flags = workload.benchmark.images, contest.flags if lmms else ()
@@ -321,7 +326,10 @@ async def _evaluate(
         budget=plan.budget if lmms else None,
         calibrations={name: fingerprint(fit.model_dump(mode="json")) for name, fit in fitted.items()},
         progress=progress,
-        inputs={s.name: input_lines(workload.benchmark, s, fitted.get(s.name)) for s in strategies},
+        inputs={
+            s.name: input_lines(keeping_priors(workload.benchmark, opened.out / s.name), s, fitted.get(s.name))
+            for s in strategies
+        },
         live=workload.recording is None,
     )
 

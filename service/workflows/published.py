@@ -114,7 +114,8 @@ def _open(request: PublishedRequest, scoring: Scoring) -> PublishedStudy:
     go together."""
     from fieldscope.eval.benchmarks.inquire_answers import PublishedStudy
     from fieldscope.eval.benchmarks.inquire_cache import answers_to, read_published_cache
-    from fieldscope.eval.benchmarks.inquire_fullrank import is_fullrank, load_ranked_lists
+    from fieldscope.eval.benchmarks.inquire_fullrank import is_fullrank
+    from fieldscope.eval.benchmarks.inquire_lists import load_ranked_lists
     from fieldscope.eval.benchmarks.inquire_rerank import file_names
     from fieldscope.eval.benchmarks.inquire_top_k import is_top_k, read_top_k
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -89,7 +89,8 @@ def _examine_scorer(text: str, settings: Settings, as_json: bool) -> bool:
     url, hash_sign, model = text.partition("#")
     shown = shown_address(url) + hash_sign + model
     with progress("checks") as report:
-        examination = examine_scorer(load_scorer(text, settings), shown, report)
+        scorer = load_scorer(text, replace(settings, attempts=2))  # so that failures show
+        examination = examine_scorer(scorer, shown, report)
     if as_json:
         show_json(_payload({"scorer": shown}, examination))
     else:

@@ -82,7 +82,7 @@ def tables(summaries: Sequence[RunSummary]) -> list[Table]:
 
 def overview_table(summaries: Sequence[RunSummary]) -> Table:
     """Runs by what they gained and what that took: metrics in percent, with their differences in points to the first
-    run; calls, tokens read and written, and seconds."""
+    run; calls, tokens read and written, and seconds. Below it, whose the first-stage scores are."""
     first = summaries[0]
     base = {name: first.metrics[name] for name in first.reported.overview}
     table = _table(f"{first.benchmark} ({first.split}): quality and cost", [*base, "calls", "tokens", "seconds"])
@@ -91,7 +91,15 @@ def overview_table(summaries: Sequence[RunSummary]) -> Table:
         tokens = _in_short(cost.prompt_tokens + cost.completion_tokens)
         spent = (f"{cost.calls:,}", tokens, f"{cost.wall:,.0f}")
         table.add_row(summary.strategy, *_cells(summary.metrics, base, compare=summary is not first), *spent)
+    if prior := prior_line(summaries):
+        table.caption = plain(prior, "dim")
     return table
+
+
+def prior_line(summaries: Sequence[RunSummary]) -> str:
+    """Whose the first-stage scores of the runs are, each named once; empty where no benchmark says."""
+    priors = dict.fromkeys(summary.prior for summary in summaries if summary.prior)
+    return f"{'prior' if len(priors) == 1 else 'priors'}: {', '.join(priors)}" if priors else ""
 
 
 def quality_table(summaries: Sequence[RunSummary]) -> Table:

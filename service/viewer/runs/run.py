@@ -28,6 +28,7 @@ from fieldscope.eval.runs.read import (
     METRICS,
     RESULTS,
     Manifest,
+    Metrics,
     OtherVersionError,
     RunSetup,
     read_judgments,
@@ -191,7 +192,7 @@ def open_run(key: str, name: str, folder: Path, images: Path | None, store: Path
     found: Mapping[str, QueryDigest] = {}
     if manifest is not None:
         try:
-            found = digests(folder, judgments, _reported(metrics))
+            found = _as_measured(digests(folder, judgments, _reported(metrics)), metrics)
         except OSError:
             problem = f"{name} has no results yet: no query is finished"
         else:
@@ -202,6 +203,25 @@ def open_run(key: str, name: str, folder: Path, images: Path | None, store: Path
 
 def _reported(metrics: Mapping[str, Any] | None) -> Reported:
     return reported_as(str((metrics or {}).get("reported")))
+
+
+def _as_measured(found: Mapping[str, QueryDigest], metrics: Mapping[str, Any] | None) -> Mapping[str, QueryDigest]:
+    """The digests with the values in `metrics.json` where a ranking alone does not give them: INQUIRE's own scoring has
+    ties, and a ranking has none."""
+    if metrics is None or metrics.get("scoring") != "official":
+        return found
+    try:
+        per_query = Metrics.model_validate(metrics).per_query
+    except ValidationError:
+        return found
+    return {
+        query_id: digest.model_copy(update={"scores": _measured(digest.scores, per_query.get(query_id, {}))})
+        for query_id, digest in found.items()
+    }
+
+
+def _measured(own: Mapping[str, float], values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: score if (value := values.get(name)) is None else value for name, score in own.items()}
 
 
 def _manifest(folder: Path) -> tuple[Manifest | None, str | None]:
