@@ -180,8 +180,8 @@ def _heed_instructions(workload: Workload, strategies: Sequence[Strategy]) -> No
         warn_of_unread_instruction(strategies, workload.retriever.encoder)
     elif workload.retriever is None and any(strategy.retrieve.instruction for strategy in strategies):
         warn(
-            f"{workload.benchmark.name} comes with its candidates and their priors, so `retrieve.instruction` changes "
-            "nothing; leave it out, or evaluate a benchmark that is searched"
+            f"{workload.benchmark.name} gives each query its candidates, with the same priors for all strategies, so "
+            "`retrieve.instruction` changes nothing; leave it out, or evaluate a benchmark that is searched"
         )
 
 
