@@ -32,7 +32,7 @@ def judge_vectors(subject: Subject) -> Finding:
     for kind, vectors in (("texts", texts), ("images", images)):
         if _nearest(vectors) < _SAME:
             meaning = f"different {kind} have the same vector"
-            return Finding(NAME, "fail", f"{seen}; {meaning}", "they can't be told apart", _ADVICE)
+            return Finding(NAME, "fail", f"{seen}; {meaning}", "a search can't tell them apart", _ADVICE)
     return Finding(NAME, "ok", seen, "vectors can be compared")
 
 
