@@ -55,16 +55,17 @@ class Account:
         self._closed = False
         self._began: float | None = None
 
-    def empty(self) -> str | None:
-        """Which limit is reached, in words; None while there is something left."""
+    def empty(self, *, calls: bool = True) -> str | None:
+        """Which limit is reached, in words; None while there is something left. Without `calls` their number does not
+        count: a scored pair is none."""
         limit = self.budget
-        if limit.max_calls is not None and self.calls >= limit.max_calls:
+        if calls and limit.max_calls is not None and self.calls >= limit.max_calls:
             return f"the budget of {limit.max_calls} calls is spent"
         if limit.max_tokens is not None and (self._closed or self.tokens >= limit.max_tokens):
             return f"the budget of {limit.max_tokens} tokens is spent"
         if limit.deadline is not None and self._own_seconds_left() <= 0:
             return f"the deadline of {limit.deadline:g} s has passed"
-        return self.parent.empty() if self.parent else None
+        return self.parent.empty(calls=calls) if self.parent else None
 
     def seconds_left(self) -> float:
         """Until the first deadline of this account and its parents; infinity where there is none, or no call yet."""
@@ -90,6 +91,32 @@ class Account:
             account.calls += calls
             account.tokens += tokens
 
+    def begin(self) -> None:
+        """Start the clock, unless it runs."""
+        for account in self._all():
+            account._began = time.monotonic() if account._began is None else account._began
+
+    def spend(self, tokens: int) -> None:
+        """Charge tokens that no call to an LMM took."""
+        for account in self._all():
+            account.tokens += tokens
+
+    @asynccontextmanager
+    async def until_the_deadline(self) -> AsyncIterator[None]:
+        """Give up at the deadline what is awaited inside. Raises `BudgetError` then."""
+        left = self.seconds_left()
+        if left == math.inf:
+            yield
+            return
+        moment = asyncio.timeout(left)
+        try:
+            async with moment:
+                yield
+        except TimeoutError as error:
+            if not moment.expired():
+                raise
+            raise BudgetError(self.empty() or "the deadline has passed") from error
+
     async def reserve(self, kind: Kind) -> None:
         """Reserve one call, which must be charged once it has ended. Raises `BudgetError` where nothing is left."""
         while True:
@@ -102,8 +129,8 @@ class Account:
                 await short._charged.wait()
             else:
                 short._closed = True
+        self.begin()
         for account in self._all():
-            account._began = time.monotonic() if account._began is None else account._began
             account.calls += 1
             account._in_flight[kind] += 1
 
@@ -154,30 +181,15 @@ class BudgetedLMM:
         """
         kind = (len(request.images), request.max_tokens)
         tokens = 0
-        async with self._until_the_deadline():
+        async with self._account.until_the_deadline():
             await self._account.reserve(kind)
         try:
-            async with self._until_the_deadline():
+            async with self._account.until_the_deadline():
                 response = await self._lmm.generate(request)
             tokens = response.usage.prompt_tokens + response.usage.completion_tokens
             return response
         finally:
             self._account.charge(kind, tokens)
-
-    @asynccontextmanager
-    async def _until_the_deadline(self) -> AsyncIterator[None]:
-        left = self._account.seconds_left()
-        if left == math.inf:
-            yield
-            return
-        moment = asyncio.timeout(left)
-        try:
-            async with moment:
-                yield
-        except TimeoutError as error:
-            if not moment.expired():
-                raise
-            raise BudgetError(self._account.empty() or "the deadline has passed") from error
 
     async def aclose(self) -> None:
         """Does nothing: the model is closed by the code that opened it."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fieldscope.agent.lmm.identity import may_be
 from fieldscope.agent.roles import ModelIdentity, role_identity, roles_by_model
+from fieldscope.core.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
@@ -26,7 +27,9 @@ class CalibrationKey(BaseModel):
     """What it was fitted for: the model that verifies, first stage (None where the priors were given), and the prompts
     of the questions about one image, of the comparisons, and of joint questions (name to fingerprint). `judge` is the
     model that compares, None where it is the same. `reading` and `comparisons_read` say how the probabilities of
-    verdicts and comparisons were read, where not from one answer's log-probabilities."""
+    verdicts and comparisons were read, where not from one answer's log-probabilities. `scorer` is the fingerprint of
+    the scoring model, with its instruction, None where the strategy uses none; where its scores are the prior, it is
+    the first stage."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,10 +41,14 @@ class CalibrationKey(BaseModel):
     judge: str | None = Field(default=None, exclude_if=lambda judge: judge is None)  # as earlier versions wrote it
     reading: str = Field(default="", exclude_if=lambda reading: not reading)
     comparisons_read: str = Field(default="", exclude_if=lambda reading: not reading)
+    scorer: str | None = Field(default=None, exclude_if=lambda scorer: scorer is None)
 
 
-def calibration_key(model: ModelIdentity, strategy: Strategy, encoder: str | None) -> CalibrationKey:
-    """What a calibration of this strategy belongs to. Its prompts are those whose answers become probabilities."""
+def calibration_key(
+    model: ModelIdentity, strategy: Strategy, encoder: str | None, scorer: str | None = None
+) -> CalibrationKey:
+    """What a calibration of this strategy belongs to. Its prompts are those whose answers become probabilities.
+    `encoder` and `scorer` are the fingerprints of first stage and scoring model, where there are any."""
     verify, compare = strategy.verify, strategy.compare
     asking = [verify.prompt, verify.whole] if verify else []
     if verify and verify.reason:
@@ -51,16 +58,41 @@ def calibration_key(model: ModelIdentity, strategy: Strategy, encoder: str | Non
     verifier = role_identity(model, verify.asks) if verify else None
     judge = role_identity(model, compare.asks) if compare else None
     first = verifier or judge or next(iter(roles_by_model(model)), "")
+    scored, reading = strategy.score, verify.reading if verify else ""
+    if scored and scored.predicates:
+        reading = ", ".join(filter(None, (reading, "predicates scored")))
+    if scored and scorer and scored.instruction:
+        scorer = fingerprint({"scorer": scorer, "instruction": scored.instruction})
+    as_prior = strategy.retrieve.prior == "scorer"
     return CalibrationKey(
         model=first,
         prompts={prompt.name: prompt.fingerprint for prompt in asking if prompt},
         comparing={prompt.name: prompt.fingerprint for prompt in comparing},
         joint={prompt.name: prompt.fingerprint for prompt in together},
-        encoder=encoder,
+        encoder=scorer if as_prior else _first_stage(encoder, strategy.retrieve.instruction),
         judge=None if judge == first else judge,
-        reading=verify.reading if verify else "",
+        reading=reading,
         comparisons_read="samples" if compare and compare.reading == "samples" else "",
+        scorer=scorer if scored and not as_prior else None,
     )
+
+
+def _first_stage(encoder: str | None, instruction: str | None) -> str | None:
+    """What decides the scale of the priors: the encoder, and the instruction under which it reads queries."""
+    if encoder is None or instruction is None:
+        return encoder
+    return fingerprint({"encoder": encoder, "instruction": instruction})
+
+
+class FirstLook(BaseModel):
+    """What first stage and scoring model say of an image about which no question was asked: the log-odds of a match are
+    `bias` + `prior_weight` × prior + `scorer_weight` × score, both standardised per query."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bias: float
+    prior_weight: float = Field(ge=0)
+    scorer_weight: float = Field(ge=0)
 
 
 class Calibration(BaseModel):
@@ -73,6 +105,10 @@ class Calibration(BaseModel):
     - `prior_weight` is for the prior, standardised per query, and `bias` the log-odds of a match for an average
       candidate that satisfies every predicate with certainty one half; `spread` is how wrong those log-odds may be, as
       a standard deviation;
+    - `scorer_weight` is for the score of a scoring model beside the prior, standardised like it and 0 where it adds
+      nothing to prior and verdicts; `first_look` is what prior and score say before any question (None: never
+      measured); `scored_scale` and `scored_offset` turn the scorer's standardised scores of a predicate into log-odds
+      that it holds;
     - `comparison_weight` is how much a comparison's evidence counts, `consistency` is how often both orders of a pair
       agreed (None: never measured), `position_bias` the log-odds for whatever is shown first;
     - `joint_temperature` divides the log-odds of joint answers about predicates, and `joint_whole_weight` multiplies
@@ -99,6 +135,10 @@ class Calibration(BaseModel):
     miss_odds: float = Field(default=0.001, ge=0, validation_alias="doubt", serialization_alias="doubt")
     false_alarm_odds: float = Field(default=0.03, ge=0, validation_alias="slip", serialization_alias="slip")
     prior_weight: float = Field(default=0.5, ge=0)
+    scorer_weight: float | None = Field(default=None, ge=0, exclude_if=lambda weight: weight is None)
+    first_look: FirstLook | None = Field(default=None, exclude_if=lambda look: look is None)
+    scored_scale: float = Field(default=1.0, ge=0, exclude_if=lambda scale: scale == 1.0)
+    scored_offset: float = Field(default=0.0, exclude_if=lambda offset: offset == 0.0)
     bias: float = 0.0
     spread: float = Field(default=1.0, gt=0)
     comparison_weight: float = Field(default=1.0, ge=0)
@@ -122,13 +162,15 @@ class Calibration(BaseModel):
         return self.joint_loss is not None and self.joint_loss <= JOINT_PAYS
 
     def fits(self, key: CalibrationKey) -> bool:
-        """Whether it was fitted for this model, as far as its identity was known then, this first stage and these
-        prompts. It may have further prompts of comparisons and of joint questions, so that a strategy that only
-        verifies shares the fit of one that also compares; without any joint ones it says nothing of joint answers."""
+        """Whether it was fitted for this model, as far as its identity was known then, this first stage, this scoring
+        model and these prompts. It may have further prompts of comparisons and of joint questions, so that a strategy
+        that only verifies shares the fit of one that also compares; without any joint ones it says nothing of joint
+        answers."""
         return (
             self.key is not None
             and may_be(self.key.model, key.model)
             and (self.key.encoder, self.key.prompts, self.key.reading) == (key.encoder, key.prompts, key.reading)
+            and self.key.scorer == key.scorer
             and key.comparing.items() <= self.key.comparing.items()
             and (not self.key.joint or key.joint.items() <= self.key.joint.items())
             and (not key.comparing or may_be(self.key.judge or self.key.model, key.judge or key.model))

@@ -56,11 +56,12 @@ def sigmoid(x: float) -> float:
 
 
 def fuse(candidates: Sequence[Candidate], p_match: Mapping[str, float], fusion: Fusion) -> tuple[RankedCandidate, ...]:
-    """The ranking of `candidates` (in prior order), given P(yes) for those images that have an answer.
+    """The ranking of `candidates` (in prior order), given P(yes) for those images that have an answer, or with the
+    method `score` the scorer's score of those that have one.
 
     Equal scores go by prior rank. Scores come out strictly decreasing: ties are broken by the smallest steps that
     floats have, and an image without an answer is put just below the one above it. `p_match` of a ranked candidate
-    is P(yes), or with `log_odds` the sigmoid of its score, and None without an answer.
+    is P(yes), or with `log_odds` the sigmoid of its score, and None without an answer and with `score`.
     """
     prior_rank = {c.image_id: rank for rank, c in enumerate(candidates, start=1)}
     scores = _scores(candidates, p_match, fusion)
@@ -94,7 +95,7 @@ def _scores(candidates: Sequence[Candidate], p_match: Mapping[str, float], fusio
     """The score of every image that has one: all by their prior, or those that have an answer."""
     if fusion.method == "prior" or not p_match:
         return {c.image_id: c.prior for c in candidates}
-    if fusion.method == "p_yes":
+    if fusion.method in ("p_yes", "score"):
         return dict(p_match)
     weight = fusion.prior_weight or 0.0
     prior = dict(zip((c.image_id for c in candidates), standardise([c.prior for c in candidates]), strict=True))
@@ -102,6 +103,6 @@ def _scores(candidates: Sequence[Candidate], p_match: Mapping[str, float], fusio
 
 
 def _p_match(image_id: str, scores: Mapping[str, float], p_match: Mapping[str, float], fusion: Fusion) -> float | None:
-    if image_id not in p_match:
+    if image_id not in p_match or fusion.method == "score":
         return None
     return sigmoid(scores[image_id]) if fusion.method == "log_odds" else p_match[image_id]

@@ -1,5 +1,5 @@
-"""The whole flow, one stage a file: synthesize, retrieve, decompose, check, plan <-> verify, assess, pair <-> compare,
-rank, explain.
+"""The whole flow, one stage a file: synthesize, retrieve, score, decompose, check, plan <-> verify, assess,
+pair <-> compare, rank, explain.
 
 A strategy without a stage has no node for it. `check` and `assess` may send the query back to `synthesize`. Nodes are
 plain functions of state and context; only this module knows LangGraph.
@@ -33,6 +33,7 @@ from fieldscope.agent.nodes.pair import pair
 from fieldscope.agent.nodes.plan import plan
 from fieldscope.agent.nodes.rank import rank
 from fieldscope.agent.nodes.retrieve import retrieve
+from fieldscope.agent.nodes.score import no_scorer, score, score_predicates
 from fieldscope.agent.nodes.synthesize import synthesize
 from fieldscope.agent.nodes.verify import failed as verify_failed
 from fieldscope.agent.nodes.verify import verify
@@ -70,6 +71,9 @@ def build_graph(strategy: Strategy) -> Graph:
         _add(graph, "synthesize", synthesize)
         path.insert(0, "synthesize")
     _add(graph, "retrieve", retrieve)
+    if strategy.score:
+        _add(graph, "score", score)
+        path.append("score")
     if strategy.decompose:
         _add(graph, "decompose", decompose)
         path.append("decompose")
@@ -79,7 +83,11 @@ def build_graph(strategy: Strategy) -> Graph:
         _add(graph, "check", check, choice=(*again, "plan"))
         path.append("check")
     if strategy.verify:
-        _add(graph, "plan", plan, choice=("verify", "assess"))
+        scoring = ("score_predicates",) if strategy.score and strategy.score.predicates else ()
+        _add(graph, "plan", plan, choice=(*scoring, "verify", "assess"))
+        if scoring:
+            _add(graph, "score_predicates", score_predicates)
+            graph.add_edge("score_predicates", "plan")
         _add(graph, "assess", assess, choice=(*again, after_verify))
         _add_wave(graph, "verify", verify, VerifyTask, verify_failed, back="plan")
         if not strategy.check:
@@ -149,9 +157,11 @@ class Agent:
     """One strategy, ready to rerank. Any number of queries may run at once; all of them spend from `account`."""
 
     def __init__(self, resources: Resources, strategy: Strategy, account: Account | None = None) -> None:
-        """Raises `ConfigError` where the strategy asks a role that no model has."""
+        """Raises `ConfigError` where the strategy asks a role that no model has, or scores without a scoring model."""
         if missing := resources.lmms.missing(strategy.roles(composed=False)):
             raise no_model(strategy.name, missing[0])
+        if strategy.score and resources.scorer is None:
+            raise no_scorer(strategy.name)
         self.resources = resources
         self.strategy = strategy
         self.account = account

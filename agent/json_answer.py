@@ -9,10 +9,9 @@ from pydantic import BaseModel
 
 from fieldscope.agent.call import Answer, ask
 from fieldscope.agent.lmm.base import LMM, AnswerToken, LMMRequest, LMMResponse, Message, TextPart, Tokens
-from fieldscope.agent.lmm.completion import one_line
 from fieldscope.agent.lmm.json_text import LONGEST, read_json
 from fieldscope.agent.types import Call
-from fieldscope.core.errors import ContextLengthError
+from fieldscope.core.errors import ContextLengthError, one_line
 from fieldscope.prompts.forms import DEFAULTS, fill
 from fieldscope.prompts.prompt import Prompt
 

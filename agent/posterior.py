@@ -10,6 +10,10 @@ match, for example because the request says little that separates images (a *fal
 seem not to match, and among those that all seem to, the prior decides. Where none is confirmed, a misread request is
 more likely.
 
+The score of a scoring model is one more weighted part, standardised like the prior. Where a calibration measured what
+prior and score say by themselves, an image about which nothing was asked has that probability of a match, and the
+others share the belief above.
+
 A question without an answer counts with the share of this query's images that pass it: that changes no order among
 images that lack the same answers, and is neither a "no" nor a zero.
 """
@@ -26,6 +30,7 @@ from numpy.typing import NDArray
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
 from fieldscope.agent.fusion import standardise
 from fieldscope.agent.resources import Resources
+from fieldscope.agent.scoring import standing
 from fieldscope.agent.shapley import shapley
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
@@ -52,7 +57,9 @@ class Belief:
 
     `holds` (n, k) is the probability that a predicate holds. `finished` (n, k) says whether a question has its answer
     or failed, so that nothing more is asked. `whole` (k,) says which predicate is about the whole query. `prior` (n,)
-    is the prior's weighted part of the log-odds. `cut_short` says that a budget ended the questions.
+    is the prior's weighted part of the log-odds, `scorer` (n,) that of a scoring model, None where the strategy weighs
+    none. `first_look` (n, 3) are base, prior and scorer as they count for an image about which nothing was asked (None:
+    as for all others). `cut_short` says that a budget ended the questions.
     """
 
     candidates: tuple[Candidate, ...]
@@ -64,11 +71,13 @@ class Belief:
     prior: Floats
     calibration: Calibration
     cut_short: bool = False
+    scorer: Floats | None = None
+    first_look: Floats | None = None
 
     @cached_property
     def log_odds(self) -> Floats:
         """(n,) log-odds of a match, before comparisons."""
-        return self.calibration.bias + self.prior + self._tempered(self.holds)
+        return self._seen_first(self._before + self._tempered(self.holds))
 
     @cached_property
     def p_match(self) -> Floats:
@@ -78,15 +87,19 @@ class Belief:
     @cached_property
     def p_told(self) -> Floats:
         """(n,) probabilities of a match as the verdicts have it: what further verdicts can change."""
-        return 1.0 / (1.0 + np.exp(-(self.calibration.bias + self.prior + self._evidence(self.holds))))
+        return 1.0 / (1.0 + np.exp(-self._seen_first(self._before + self._evidence(self.holds))))
 
     def order(self) -> list[int]:
         """Candidates by falling log-odds; equal ones in prior order."""
         return [int(i) for i in np.argsort(-self.log_odds, kind="stable")]
 
     def contributions(self, i: int) -> dict[str, float]:
-        """What the log-odds of candidate `i` are made of: base, prior, and each predicate's Shapley value. An answer
-        that is not there counts as its pass rate; the odds of a miss are those of all answers."""
+        """What the log-odds of candidate `i` are made of: base, prior, scorer, and each predicate's Shapley value. An
+        answer that is not there counts as its pass rate; the odds of a miss are those of all answers."""
+        ids = [predicate.id for predicate in self.predicates]
+        if self.first_look is not None and self._unasked[i]:
+            base, prior, scorer = self.first_look[i].tolist()
+            return {"base": base, "prior": prior, "scorer": scorer, **dict.fromkeys(ids, 0.0)}
         absent, present = self._terms(self.pass_rates), self._terms(self.holds[i])
 
         def worth(sums: Floats) -> Floats:
@@ -94,8 +107,24 @@ class Belief:
 
         shares = shapley(absent, present, worth).tolist()
         base = self.calibration.bias + float(worth(absent.sum(axis=0, keepdims=True))[0])
-        ids = (predicate.id for predicate in self.predicates)
-        return {"base": base, "prior": float(self.prior[i]), **dict(zip(ids, shares, strict=True))}
+        scorer = {} if self.scorer is None else {"scorer": float(self.scorer[i])}
+        return {"base": base, "prior": float(self.prior[i]), **scorer, **dict(zip(ids, shares, strict=True))}
+
+    @cached_property
+    def _before(self) -> Floats:
+        """(n,) log-odds of a match without the evidence of the verdicts."""
+        return self.calibration.bias + self.prior + (0.0 if self.scorer is None else self.scorer)
+
+    @cached_property
+    def _unasked(self) -> NDArray[np.bool_]:
+        """(n,) whether no question about an image is finished."""
+        return ~self.finished.any(axis=1)
+
+    def _seen_first(self, log_odds: Floats) -> Floats:
+        """(n,) log-odds, those of the first look for images about which nothing was asked."""
+        if self.first_look is None:
+            return log_odds
+        return np.asarray(np.where(self._unasked, self.first_look.sum(axis=1), log_odds))
 
     def _terms(self, holds: Floats) -> Floats:
         """(k, 2) from (k,) probabilities: what each predicate adds to the log-probability that all parts hold, and to
@@ -119,7 +148,7 @@ class Belief:
         if self.cut_short:
             return miss_odds
         evidence = tempered(self._evidence(self.holds), miss_odds, self.calibration.false_alarm_odds)
-        confirmed = (self.calibration.bias + self.prior + evidence > 0).any()
+        confirmed = (self._seen_first(self._before + evidence) > 0).any()
         return miss_odds if confirmed else miss_odds * UNCONFIRMED
 
     def _tempered(self, holds: Floats) -> Floats:
@@ -162,9 +191,9 @@ def tempered(evidence: Floats, miss_odds: float, false_alarm_odds: float) -> Flo
 
 
 def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Belief:
-    """The belief after the verdicts so far. Without a calibration the strategy's prior weight stands in."""
-    fitted = resources.calibration
-    weight = fitted.prior_weight if fitted else strategy.fusion.prior_weight or 0.0
+    """The belief after the verdicts so far. Without a calibration the strategy's weights stand in."""
+    fitted, fusion = resources.calibration, strategy.fusion
+    weight = fitted.prior_weight if fitted else fusion.prior_weight or 0.0
     calibration = fitted or UNCALIBRATED
     candidates, predicates = state.candidates, state.predicates
     rows = {candidate.image_id: i for i, candidate in enumerate(candidates)}
@@ -178,6 +207,9 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
         finished[at] = True
         if verdict.p_expected is not None:
             answers[at] = _counted(verdict, predicates[at[1]], calibration)
+    prior = np.array(standardise([candidate.prior for candidate in candidates]), dtype=np.float64)
+    scored = np.array(standing(candidates, state.scores), dtype=np.float64) if strategy.weighs_scores else None
+    scorer_weight = fusion.scorer_weight if calibration.scorer_weight is None else calibration.scorer_weight
     rates = np.array([_pass_rate(answers[:, k], p, calibration) for k, p in enumerate(predicates)])
     return Belief(
         candidates=candidates,
@@ -186,10 +218,21 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
         finished=finished,
         pass_rates=rates,
         whole=np.array([predicate.kind == "query" for predicate in predicates], dtype=np.bool_),
-        prior=weight * np.array(standardise([candidate.prior for candidate in candidates]), dtype=np.float64),
+        prior=weight * prior,
         calibration=calibration,
         cut_short=state.ended is not None,
+        scorer=None if scored is None else (scorer_weight or 0.0) * scored,
+        first_look=None if scored is None else _first_look(calibration, prior, scored),
     )
+
+
+def _first_look(calibration: Calibration, prior: Floats, scored: Floats) -> Floats | None:
+    """(n, 3) base, prior and scorer of images before any question; None where that was never measured."""
+    look = calibration.first_look
+    if look is None:
+        return None
+    base = np.full_like(prior, look.bias)
+    return np.stack([base, look.prior_weight * prior, look.scorer_weight * scored], axis=-1)
 
 
 def _counted(verdict: Verdict, predicate: Predicate, calibration: Calibration) -> float:

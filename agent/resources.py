@@ -9,26 +9,33 @@ from typing import Protocol
 from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.lmm.base import LMM
 from fieldscope.agent.roles import LMMs
-from fieldscope.core.types import Candidate, ImageSource, Prior, Query
+from fieldscope.agent.types import ImageScore
+from fieldscope.core.types import Candidate, ImageSource, Query, Search
 
 
 class Retriever(Protocol):
     """A first stage: the images of a collection that fit a query best."""
 
-    def search(
-        self,
-        query: Query,
-        k: int,
-        descriptions: Sequence[str] = (),
-        caption_weight: float = 0.0,
-        prior: Prior = "fused",
-    ) -> Sequence[Candidate]:
-        """At most `k` candidates, each image once, with their first-stage scores as priors.
+    def search(self, search: Search) -> Sequence[Candidate]:
+        """At most `search.k` candidates, each image once, with their first-stage scores as priors."""
+        ...
 
-        With `descriptions` the score is the mean over the query itself and them; where the collection has captions,
-        `caption_weight` (0 to 1) of each similarity is that to the caption and the rest that to the image (ImageScope,
-        arXiv 2503.10166). Where `prior` is `query` the images are found by that score, and their priors are their
-        similarities to the query alone.
+
+class CandidateScorer(Protocol):
+    """A scoring model with its memory: it reads a query's candidates itself, by their ids."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells scoring models apart; see `fieldscope.retrieval.scorer.Scorer`."""
+        ...
+
+    async def scores(
+        self, query: Query, image_ids: Sequence[str], question: str | None = None, instruction: str | None = None
+    ) -> Sequence[ImageScore]:
+        """What the model says of each image, in order: how well it fits the query or, where one is given, the text of
+        a `question`. An image that can't be read or judged is unknown, with the reason.
+
+        Raises `ConfigError` for a kind of query that the model does not take.
         """
         ...
 
@@ -40,7 +47,8 @@ class Resources:
     `lmm` answers in every role, or is the LMM of each (`LMMs`).
     `images` and `retriever` are called from worker threads, so that decoding and encoding do not hold up calls in
     flight. `max_concurrency` bounds the tasks of one query that are in flight at once. `calibration` is what was fitted
-    for these very models and prompts, if anything was. `flags` are warnings that every result shall carry.
+    for these very models and prompts, if anything was. `flags` are warnings that every result shall carry. `scorer` is
+    the scoring model of strategies that use one.
     """
 
     images: ImageSource
@@ -49,6 +57,7 @@ class Resources:
     max_concurrency: int = 32
     calibration: Calibration | None = None
     flags: tuple[str, ...] = ()
+    scorer: CandidateScorer | None = None
 
     @property
     def lmms(self) -> LMMs:

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fieldscope.agent.types import Call, Comparison, Predicate, Reason, RerankResult, Synthesis, TraceEvent, Verdict
+from fieldscope.agent.types import (
+    Call,
+    Comparison,
+    ImageScore,
+    Predicate,
+    Reason,
+    RerankResult,
+    Synthesis,
+    TraceEvent,
+    Verdict,
+)
 from fieldscope.core.types import Candidate, Query
 
 
@@ -41,6 +51,7 @@ class RerankInput(_Begun):
 
 class RerankState(RerankInput):
     """`candidates` are in the order of their prior; what was asked grows in the order in which tasks were sent.
+    `first_stage` are the candidates with their first-stage scores, where those of the scorer are the priors.
 
     `wave` counts the waves of questions and of comparisons; `round` the rounds of refinement, and `fault` is what
     was wrong when the last of them began. `widened` is the window once a round has widened it. `misread` says that part
@@ -50,6 +61,7 @@ class RerankState(RerankInput):
     synthesis: Synthesis | None = None
     caption: str = ""
     candidates: tuple[Candidate, ...] = ()
+    first_stage: tuple[Candidate, ...] = ()
     predicates: tuple[Predicate, ...] = ()
     wave: int = 0
     round: int = 0
@@ -61,6 +73,7 @@ class RerankState(RerankInput):
     comparisons: Annotated[tuple[Comparison, ...], operator.add] = ()
     reasons: Annotated[tuple[Reason, ...], operator.add] = ()
     calls: Annotated[tuple[Call, ...], operator.add] = ()
+    scores: Annotated[tuple[ImageScore, ...], operator.add] = ()
     trace: Annotated[tuple[TraceEvent, ...], operator.add] = ()
     result: RerankResult | None = None
 

@@ -14,6 +14,7 @@ EVENTS = {
     "started": "The query began: the fingerprints of strategy, prompts and model.",
     "synthesized": "The request was thought out, or its own words stand in: the calls and what they cost.",
     "retrieved": "The candidates are there, found or given: how many, and how they were searched.",
+    "scored": "The scoring model scored images: how many pairs, for the query or a predicate, and each score.",
     "decomposed": "The instructions became predicates, or the fallback did.",
     "checked": "The predicates of a composed request were asked about its reference image: what it contradicts.",
     "planned": "A wave of questions was chosen: how many, about how many images.",

@@ -104,8 +104,9 @@ class Verdict(Asked):
     """What the model said about one predicate on one image.
 
     `p_yes` and `p_expected` lie strictly between 0 and 1 and are None unless answered. `mode` says how P(yes) was read:
-    from the log-probabilities of the answer's token (`logprobs`), as the share of plain answers (`samples`), or as the
-    model stated it (`stated`); it is None where nothing was asked, and in runs of earlier versions. `thought` is what
+    from the log-probabilities of the answer's token (`logprobs`), as the share of plain answers (`samples`), as the
+    model stated it (`stated`), or from the score of a scoring model (`scored`), which is an `ImageScore` of its own; it
+    is None where nothing was asked, and in runs of earlier versions. `thought` is what
     the model said or thought before its answer, of several thoughts the first one that led to an answer; `reasoned`
     says that it thought because the strategy asked it to. `draws` are the calls where the verdict took more than one,
     or a reasoned one: cost and state of the verdict are theirs together.
@@ -120,15 +121,26 @@ class Verdict(Asked):
     p_expected: float | None = None
     answer: str = ""
     joint: bool = False
-    mode: Literal["logprobs", "samples", "stated"] | None = None
+    mode: Literal["logprobs", "samples", "stated", "scored"] | None = None
     reasoned: bool = False
     thought: str = ""
     draws: tuple[Draw, ...] = ()
 
     @property
     def calls(self) -> tuple[Asked, ...]:
-        """The questions to the model that it took; none for a joint verdict."""
-        return () if self.joint else self.draws or (self,)
+        """The questions to the model that it took; none for a joint verdict, and none for one of the scorer's."""
+        return () if self.joint or self.mode == "scored" else self.draws or (self,)
+
+
+class ImageScore(Asked):
+    """What the scoring model said of one image: how well it fits the query or, with a `predicate`'s id, that question.
+
+    `value` is on the scorer's own scale, and greater is better; it is None unless answered.
+    """
+
+    image_id: str
+    value: float | None = None
+    predicate: str | None = None
 
 
 class Comparison(Asked):
@@ -172,7 +184,8 @@ class RankedCandidate(_Record):
     `score` is what the ranking is sorted by; no two are equal. `p_match` is the probability of a match where
     the strategy claims one. `prior_rank` is its rank before. `rank_low` to `rank_high` holds the rank with a
     probability of 90 %, where it was estimated. `contributions` are log-odds that sum to the score: of the `prior`, of
-    each predicate by its id, of the `comparisons`, and the `base` that all images share.
+    the `scorer`, of each predicate by its id, of the `comparisons`, and the `base` that all images share (all that were
+    asked about, and all others, where a calibration says what prior and scorer alone are worth).
     """
 
     image_id: str
@@ -198,8 +211,9 @@ class RerankResult(_Record):
     """A ranking and everything that led to it.
 
     The request is `query_text`, with `reference_image` where that is a change to an image and `dialogue` where rounds
-    followed. `ended` names the stage in which a budget ran out, None where the work was finished. `flags` are plain
-    warnings, e.g. that the bundled models were used on foreign images.
+    followed. `scores` are those of the scoring model, where the strategy uses one. `ended` names the stage in which a
+    budget ran out, None where the work was finished. `flags` are plain warnings, e.g. that the bundled models were used
+    on foreign images.
     """
 
     query_id: str
@@ -214,13 +228,14 @@ class RerankResult(_Record):
     comparisons: tuple[Comparison, ...] = ()
     reasons: tuple[Reason, ...] = ()
     calls: tuple[Call, ...] = ()
+    scores: tuple[ImageScore, ...] = Field(default=(), exclude_if=lambda scores: not scores)
     trace: tuple[TraceEvent, ...] = ()
     ended: str | None = None
     flags: tuple[str, ...] = ()
 
     @property
     def asked(self) -> tuple[Asked, ...]:
-        """Every question that cost a call, whatever became of it."""
+        """Every question that cost a call to an LMM, whatever became of it."""
         questions: tuple[Asked, ...] = (
             *self.calls,
             *(call for verdict in self.verdicts for call in verdict.calls),

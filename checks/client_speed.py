@@ -37,11 +37,12 @@ from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse
 from fieldscope.agent.lmm.cached import CachedLMM
 from fieldscope.agent.lmm.chat_request import chat_request
 from fieldscope.agent.lmm.completion import read_cached_tokens
-from fieldscope.agent.lmm.image_encoding import EncodedImages, ImageEncoding, ImageFormat
+from fieldscope.agent.lmm.image_encoding import EncodedImages
 from fieldscope.agent.lmm.openai import OpenAILMM
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.cache.store import MemoryStore
+from fieldscope.core.image_encoding import ImageEncoding, ImageFormat
 from fieldscope.core.types import Candidate, Query
 from fieldscope.fieldnotes.collection import read_split
 from fieldscope.fieldnotes.vocabulary import MODELS

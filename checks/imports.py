@@ -48,14 +48,16 @@ LAYERS: dict[str, frozenset[str]] = {
 
 _TRAINING = "fieldnotes/training/*.py"
 _LOCAL_MODEL = ("agent/lmm/checkpoint.py", "agent/lmm/local.py", "agent/lmm/shared_prefix.py")
+_ENCODERS = ("retrieval/sentence_models.py", "retrieval/transformers_clip.py")
 _TENSORS = ("agent/lmm/model_inputs.py", "agent/lmm/prefix.py")
 
 # A slow or confined library -> the files (patterns) that may import it.
 HEAVY: dict[str, tuple[str, ...]] = {
-    "torch": ("core/compat.py", "retrieval/clip.py", *_LOCAL_MODEL, *_TENSORS, _TRAINING),
+    "torch": ("core/compat.py", "retrieval/clip.py", *_ENCODERS, *_LOCAL_MODEL, *_TENSORS, _TRAINING),
     "torchvision": (),
     "open_clip": ("retrieval/clip.py", _TRAINING),
-    "transformers": (*_LOCAL_MODEL, "fieldnotes/vocabulary.py", _TRAINING),
+    "sentence_transformers": ("retrieval/sentence_models.py",),  # an extra
+    "transformers": (*_ENCODERS, *_LOCAL_MODEL, "fieldnotes/vocabulary.py", _TRAINING),
     "faiss": ("retrieval/faiss_index.py",),
     "openai": ("agent/lmm/connection.py",),
     "datasets": ("eval/benchmarks/inquire_hub.py",),

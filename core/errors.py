@@ -30,6 +30,12 @@ def first_line(error: BaseException, longest: int = 200) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:longest]
 
 
+def one_line(words: object, longest: int = 240) -> str:
+    """Anything as one line of text for an error message; an exception without words by its class."""
+    line = " ".join(str(words).split()) or type(words).__name__
+    return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
 class FieldscopeError(Exception):
     """Base of every error that Fieldscope raises on purpose. `str(error)` is one line that says what to do."""
 

@@ -62,6 +62,12 @@ def shown_address(url: str) -> str:
         return url.partition("?")[0].rpartition("@")[2]
 
 
+def shown_model(name: str) -> str:
+    """A model as a user names it, `URL#MODEL` or a back end's name, without what may be a key in the URL."""
+    url, hash_sign, model = name.partition("#")
+    return shown_address(url) + hash_sign + model if "://" in url else name
+
+
 def _close(path: Path, mode: int) -> None:
     """Remove other users' permissions from a path that the user owns; never from a folder like /tmp."""
     with suppress(OSError):

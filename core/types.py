@@ -39,6 +39,24 @@ Prior = Literal["fused", "query"]
 
 
 @dataclass(frozen=True)
+class Search:
+    """What a first stage looks for: the `k` images nearest to a query.
+
+    With `descriptions` an image's score is the mean of its similarities to the query and to each of them.
+    `caption_weight` (0 to 1) of each similarity is that to the image's caption, where it has one (ImageScope,
+    arXiv 2503.10166, takes 0.15). Where `prior` is `query` the images are found by that score, and their priors are
+    their similarities to the query alone. `instruction` tells an encoder that reads one what a match is.
+    """
+
+    query: Query
+    k: int
+    descriptions: tuple[str, ...] = ()
+    caption_weight: float = 0.0
+    prior: Prior = "fused"
+    instruction: str | None = None
+
+
+@dataclass(frozen=True)
 class Candidate:
     """An image to rerank: its id and its first-stage score (the prior; any scale, greater is better)."""
 

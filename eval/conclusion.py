@@ -11,13 +11,14 @@ from typing import Any
 from fieldscope.agent.types import RerankResult, lost_stage, unknown_flag
 from fieldscope.agent.usage import Usage
 from fieldscope.core.types import Run
-from fieldscope.eval.measures.scoring import score, shown_metrics
+from fieldscope.eval.measures.file_order import file_order
+from fieldscope.eval.measures.scoring import OfficialScores, score, shown_metrics
 from fieldscope.eval.runs.read import METRICS, QRELS
 from fieldscope.eval.runs.runfolder import RunFolder
 from fieldscope.eval.runs.trec import qrels_lines, run_lines
 from fieldscope.eval.types import Benchmark, Means, RunSummary
 
-_ELSEWHERE = ("out", "scored_on_test", "by_role", "lmm")
+_ELSEWHERE = ("out", "scored_on_test", "by_role", "lmm", "scorer", "prior", "reported")
 """Fields of a summary that `metrics.json` does not have, or has in another form."""
 
 
@@ -28,22 +29,24 @@ def conclude(
     results: Mapping[str, RerankResult],
     cost: Usage,
     by_role: Mapping[str, Usage],
+    official: OfficialScores | None = None,
 ) -> RunSummary:
     """Score a finished run, write `run.trec`, `qrels.trec` and `metrics.json`, and sum it up. `by_role` is the cost of
-    each role, where several LMMs were asked."""
-    scores = score(benchmark, results)
+    each role, where several LMMs were asked; `official` are the numbers that INQUIRE's own metrics are computed from,
+    where the run is scored so."""
+    scores = score(benchmark, results, official)
     means, groups, breakdowns = scores.means(), scores.by_supercategory(), scores.breakdowns()
     shown = shown_metrics(benchmark)
 
-    def headline(of: Means) -> Means:
+    def shortened(of: Means) -> Means:
         return {name: of[name] for name in shown}
 
     summary = RunSummary(
         benchmark=benchmark.name,
         split=benchmark.split,
         strategy=strategy,
-        metrics=headline(means),
-        by_supercategory={group: headline(of) for group, of in groups.items()},
+        metrics=shortened(means),
+        by_supercategory={group: shortened(of) for group, of in groups.items()},
         cost=cost,
         by_role=by_role,
         out=folder.path,
@@ -54,7 +57,9 @@ def conclude(
         ended=dict(sorted(Counter(result.ended for result in results.values() if result.ended).items())),
         flags=_common_flags(list(results.values())),
         by_round=scores.by_round(),
-        breakdowns={kind: {group: headline(of) for group, of in own.items()} for kind, own in breakdowns.items()},
+        breakdowns={kind: {group: shortened(of) for group, of in own.items()} for kind, own in breakdowns.items()},
+        prior=benchmark.prior,
+        reported=benchmark.reported,
     )
     rankings = {q: tuple((ranked.image_id, ranked.score) for ranked in result.ranking) for q, result in results.items()}
     folder.write("run.trec", run_lines(Run(strategy, rankings)))
@@ -63,6 +68,10 @@ def conclude(
         **{key: value for key, value in asdict(summary).items() if key not in _ELSEWHERE},
         "cost": cost_entry(cost),
         **by_role_entry(summary),
+        **prior_entry(summary),
+        "reported": benchmark.reported.name,
+        **({"scoring": "official"} if scores.official else {}),
+        **({"file_order": order} if (order := file_order(benchmark, results)) else {}),
         "metrics": means,
         "by_supercategory": groups,
         "breakdowns": breakdowns,
@@ -90,6 +99,11 @@ def by_role_entry(summary: RunSummary) -> dict[str, Any]:
     """The cost of each role, with the seconds that its answers took; nothing where one LMM has all roles."""
     costs = {role: cost_entry(cost) | {"seconds": cost.seconds} for role, cost in summary.by_role.items()}
     return {"by_role": costs} if costs else {}
+
+
+def prior_entry(summary: RunSummary) -> dict[str, str]:
+    """Where the first-stage scores come from; nothing where the benchmark does not say."""
+    return {"prior": summary.prior} if summary.prior else {}
 
 
 def _common_flags(results: Sequence[RerankResult]) -> tuple[str, ...]:

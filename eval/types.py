@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 
 from fieldscope.agent.roles import ModelIdentity
-from fieldscope.agent.usage import Usage
+from fieldscope.agent.usage import SCORER, Usage
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.types import Candidate, ImageSource, Query
 from fieldscope.eval.dialogues import dialogues
+from fieldscope.eval.reported import GENERAL, Reported
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Query id -> image id -> judgment: 1 is relevant, 0 is not, and an image without one counts as not relevant."""
@@ -23,7 +24,8 @@ Means = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class QueryMeta:
-    """INQUIRE's groups of a query, and whether its words name a species by the scientific name.
+    """INQUIRE's groups of a query, and whether its words name a species by the scientific name. `lingo` says whether
+    the benchmark's own list has it among the queries in experts' lingo; None without that list.
 
     They are part of the answer key.
     """
@@ -32,6 +34,7 @@ class QueryMeta:
     category: str = ""
     iconic_group: str = ""
     scientific_name: bool = False
+    lingo: bool | None = None
 
     @property
     def groups(self) -> Mapping[str, str]:
@@ -40,7 +43,11 @@ class QueryMeta:
             "supercategory": self.supercategory,
             "category": self.category,
             "iconic_group": self.iconic_group,
-            "scientific_name": "yes" if self.scientific_name else "no",
+            **(
+                {"scientific_name": "yes" if self.scientific_name else "no"}
+                if self.lingo is None
+                else {"lingo": "yes" if self.lingo else "no"}
+            ),
         }
 
 
@@ -49,8 +56,10 @@ class Benchmark:
     """Queries, judgments and images of one split.
 
     `candidate_sets` gives each query's candidates for a rerank benchmark; None makes it full retrieval, where the
-    agent finds its own candidates. `oddities` are sentences about what is odd in its files, corrected or not. Raises
-    `BenchmarkError` where the parts do not fit together.
+    agent finds its own candidates. `oddities` are sentences about what is odd in its files, corrected or not. `prior`
+    says in words where the first-stage scores come from. `priors` (query id -> image id -> score) stand in for the
+    scores that came with the candidates: the same task with another first stage. `reported` are the metrics in which
+    its results are reported. Raises `BenchmarkError` where the parts do not fit together.
     """
 
     name: str
@@ -61,6 +70,9 @@ class Benchmark:
     candidate_sets: Mapping[str, tuple[Candidate, ...]] | None = None
     meta: Mapping[str, QueryMeta] = field(default_factory=dict)
     oddities: tuple[str, ...] = ()
+    prior: str = ""
+    priors: Mapping[str, Mapping[str, float]] | None = None
+    reported: Reported = GENERAL
 
     def __post_init__(self) -> None:
         ids = [query.id for query in self.queries]
@@ -89,20 +101,32 @@ class Benchmark:
         return dialogues(self.queries) if self.rounds else []
 
     def candidates(self, query_id: str) -> tuple[Candidate, ...] | None:
-        """The given candidates of a query, or None for full retrieval."""
-        return None if self.candidate_sets is None else self.candidate_sets[query_id]
+        """The given candidates of a query, or None for full retrieval. Raises `BenchmarkError` for a query that has no
+        score where others have one in `priors`: the scores of two first stages never mix."""
+        if self.candidate_sets is None or self.priors is None:
+            return None if self.candidate_sets is None else self.candidate_sets[query_id]
+        if query_id not in self.priors:
+            raise BenchmarkError(
+                f"{self.name} ({self.split}) has no scores of {self.prior} for query {query_id}. Run it with --encoder."
+            )
+        scores = self.priors[query_id]
+        return tuple(Candidate(image_id, scores[image_id]) for image_id in self.candidate_ids(query_id))
+
+    def candidate_ids(self, query_id: str) -> tuple[str, ...]:
+        """The ids of a query's given candidates; empty for full retrieval."""
+        return tuple(c.image_id for c in self.candidate_sets[query_id]) if self.candidate_sets is not None else ()
 
     def judgments(self, query_id: str) -> Mapping[str, int]:
         """The judgments that count: those on the candidates of a rerank benchmark, else all."""
         judged = self.qrels[query_id]
-        candidates = self.candidates(query_id)
-        if candidates is None:
+        if self.candidate_sets is None:
             return judged
-        return {candidate.image_id: judged.get(candidate.image_id, 0) for candidate in candidates}
+        return {image_id: judged.get(image_id, 0) for image_id in self.candidate_ids(query_id)}
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over queries, judgments, candidates with priors, and groups; images have hashes of their own."""
+        """SHA-256 over queries, judgments, candidates with the scores that they came with, and groups; images have
+        hashes of their own."""
         sets = self.candidate_sets
         return fingerprint(
             {
@@ -125,13 +149,15 @@ def _identity(meta: QueryMeta) -> dict[str, str]:
 class RunSummary:
     """One strategy on one benchmark: means over the scored queries, overall and per supercategory, and the cost.
 
-    `scored` counts the queries that have a positive, `asked` the calls that the rankings rest on and `unknown` those of
-    them that failed; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
+    `scored` counts the queries that have a positive, `asked` the calls that the rankings rest on and `unknown` those
+    of them that failed; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
     warnings that hold for every query, and of stages that were lost on some. `by_round` are a dialogue benchmark's
     means after each number of rounds, over so many `dialogues`. `breakdowns` are means by the other kinds of group:
-    category, iconic_group, scientific_name (yes or no). `scored_on_test` counts the runs in which the strategy was
-    scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were asked, whose
-    identities `lmm` has.
+    category, iconic_group, and scientific_name or lingo (yes or no). `scored_on_test` counts the runs in which the
+    strategy was scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were
+    asked, whose identities `lmm` has, and of the `scorer` where a scoring model was used: its calls are pairs, and
+    its fingerprint is the field of that name. `prior` says where the first-stage scores come from, and `reported` are
+    the metrics in which the benchmark's results are reported.
     """
 
     benchmark: str
@@ -152,8 +178,13 @@ class RunSummary:
     scored_on_test: int = 0
     by_role: Mapping[str, Usage] = field(default_factory=dict)
     lmm: ModelIdentity | None = None
+    scorer: str | None = None
+    prior: str = ""
+    reported: Reported = GENERAL
 
     @property
     def unknown_share(self) -> float:
-        """The share of calls that failed, between 0 and 1."""
-        return self.unknown / self.asked if self.asked else 0.0
+        """The share of calls that failed, or that of scored pairs where it is greater; between 0 and 1."""
+        scored = self.by_role.get(SCORER, Usage())
+        shares = ((self.unknown, self.asked), (scored.unknown, scored.calls))
+        return max(unknown / asked if asked else 0.0 for unknown, asked in shares)

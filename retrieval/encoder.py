@@ -60,9 +60,17 @@ ENCODERS: Registry[Callable[[str], Encoder]] = Registry("encoder", "fieldscope.e
 """Each loads an encoder from an argument, such as a model's name or folder. Raises `ConfigError`."""
 
 
+def split_encoder(name: str) -> tuple[str, str]:
+    """The registered encoder that a user means, and its argument: `name` or `name:argument`, the address of a server
+    (URL#MODEL), or else a name or folder for open_clip."""
+    if name.startswith(("http://", "https://")):
+        return "openai", name
+    return ENCODERS.split(name, "open_clip")
+
+
 def load_encoder(name: str) -> Encoder:
-    """The encoder that `name`, `name:argument`, or a name or folder for open_clip means. Raises `ConfigError`."""
-    kind, argument = ENCODERS.split(name, "open_clip")
+    """The encoder that a user means by `name` (`split_encoder`). Raises `ConfigError`."""
+    kind, argument = split_encoder(name)
     return ENCODERS.load(kind)(argument)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image as PILImage
 
-from fieldscope.core.errors import ConfigError, ImageError, IndexMismatchError
+from fieldscope.core.errors import ConfigError, ImageError, IndexMismatchError, LMMRequestError
 from fieldscope.core.files import replace_file
-from fieldscope.core.types import Candidate, Prior, Query
+from fieldscope.core.types import Candidate, Query, Search
 from fieldscope.retrieval.batches import read_batches
 from fieldscope.retrieval.captions import Captions, read_captions
 from fieldscope.retrieval.collection import Collection
@@ -74,37 +74,28 @@ class Library:
     def _queries(self) -> QueryVectors:
         return QueryVectors(self.encoder)
 
-    def search(
-        self,
-        query: Query,
-        k: int,
-        descriptions: Sequence[str] = (),
-        caption_weight: float = 0.0,
-        prior: Prior = "fused",
-        vector: Vectors | None = None,
-    ) -> list[Candidate]:
-        """The `k` images nearest to the query (all, where there are fewer), best first; the prior is the similarity.
+    def search(self, search: Search, vector: Vectors | None = None) -> list[Candidate]:
+        """The images nearest to the query (all, where there are fewer than `search.k`), best first; the prior is the
+        similarity.
 
-        With `descriptions` it is the mean of the similarities to the query and to each of them. `caption_weight` (0 to
-        1) of it is the similarity to an image's caption, where it has one (ImageScope, arXiv 2503.10166, takes 0.15). A
-        query's reference image counts as half of the query (`QueryVectors`), which counts as much as all descriptions
-        together, and is not among the candidates. Where `prior` is `query` the images are those, and their priors are
-        their similarities to the query alone, best first. `vector` is the query's own vector, shape (dim,), where the
-        caller has it; without, a reference image that the index does not hold raises `ConfigError`.
+        A query's reference image is part of its vector (`QueryVectors`), which counts as much as all descriptions
+        together, and is not among the candidates. `vector` is the query's own vector, shape (dim,), where the caller
+        has it; without, a reference image that the index does not hold raises `ConfigError`.
         """
-        own = self._queries.of(query, self._image_vector, self._load) if vector is None else vector
+        query, descriptions, instruction = search.query, search.descriptions, search.instruction
+        own = self._queries.of(query, self._image_vector, self._load, instruction) if vector is None else vector
         texts = (Query(id=query.id, text=description) for description in descriptions)
-        wanted = [own, *map(self._queries.of_text, texts)]
+        wanted = [own, *(self._queries.of_text(text, instruction) for text in texts)]
         # No description has seen the reference image, so together they weigh as much as the query.
         share = max(len(descriptions), 1) if query.reference_image is not None else 1
         # Inner products are linear: the mean of the similarities is the similarity to the mean.
         weights = [share, *[1] * len(descriptions)]
         mean: Vectors = np.average(np.stack(wanted), axis=0, weights=weights)[np.newaxis].astype(np.float32)
-        index = self._weighted(caption_weight)
-        scores, ids = index.search(mean, k + (query.reference_image is not None))
+        index = self._weighted(search.caption_weight)
+        scores, ids = index.search(mean, search.k + (query.reference_image is not None))
         nearest = zip(ids[0], scores[0], strict=True)
-        candidates = [Candidate(i, float(score)) for i, score in nearest if i != query.reference_image][:k]
-        if prior == "query" and candidates:
+        candidates = [Candidate(i, float(score)) for i, score in nearest if i != query.reference_image][: search.k]
+        if search.prior == "query" and candidates:
             nearest_ids = [candidate.image_id for candidate in candidates]
             similarities = index.vectors_of(nearest_ids) @ own
             candidates = [Candidate(i, float(s)) for i, s in zip(nearest_ids, similarities, strict=True)]
@@ -166,7 +157,7 @@ def build_index(
     progress: Report | None = None,
 ) -> BuildReport:
     """Encode a collection into a library in `folder`, and write what is not in it, with the reason, to `skipped.json`
-    there: images that can't be read, and files that are none.
+    there: images that can't be read, or that a server refuses, and files that are none.
 
     What an earlier build has encoded, finished or killed, is kept as long as the image's stamp is the same; images
     that are gone from the collection leave the index. A build waits for another one in the same folder. An index by
@@ -210,11 +201,10 @@ def _build(
     report(len(done) + len(skipped), len(ids))
     encoded = 0
     for batch in read_batches(collection, list(fresh), batch_size, skipped):
-        vectors = encoder.encode_images([image for _, image in batch])
-        entries = [
-            Encoded(image_id, fresh[image_id], vector) for (image_id, _), vector in zip(batch, vectors, strict=True)
-        ]
-        shards.write(entries)
+        vectors = _encode(encoder, batch, skipped)
+        entries = [Encoded(image_id, fresh[image_id], vector) for image_id, vector in vectors.items()]
+        if entries:
+            shards.write(entries)
         done |= {entry.image_id: entry for entry in entries}
         encoded += len(entries)
         report(len(done) + len(skipped), len(ids))
@@ -235,6 +225,33 @@ def _build(
     )
     shards.clear()
     return BuildReport(len(indexed), encoded, skipped)
+
+
+def _encode(
+    encoder: Encoder, batch: Sequence[tuple[str, PILImage.Image]], skipped: MutableMapping[str, str]
+) -> dict[str, Vectors]:
+    """The vector of each image by its id. An image that a server refuses, because it is too narrow for the model for
+    example, goes to `skipped` with the server's words. Raises the refusal of a batch of which nothing is left, and one
+    of the key."""
+    ids, images = [image_id for image_id, _ in batch], [image for _, image in batch]
+    try:
+        return dict(zip(ids, encoder.encode_images(images), strict=True))
+    except LMMRequestError as error:
+        refusal = error
+    from fieldscope.core.server_failure import KEY_REFUSED
+    from fieldscope.retrieval.server import status_of
+
+    vectors: dict[str, Vectors] = {}
+    for image_id, image in batch:
+        try:
+            vectors[image_id] = encoder.encode_images([image])[0]
+        except LMMRequestError as error:
+            if status_of(error) in KEY_REFUSED:
+                raise
+            skipped[image_id] = str(error)
+    if not vectors and len(batch) > 1:
+        raise refusal
+    return vectors
 
 
 def _indexed(folder: Path, encoder: Encoder) -> Iterator[Encoded]:

@@ -176,7 +176,7 @@ def _rebuild_command(folder: Path, manifest: Manifest) -> str:
             images = str(Path(path).parent)
         case _:
             images = "IMAGES"
-    return shlex.join(["fieldscope", "index", images, "-o", str(folder), "--clip", manifest.encoder_name])
+    return shlex.join(["fieldscope", "index", images, "-o", str(folder), "--encoder", manifest.encoder_name])
 
 
 @contextmanager

@@ -24,33 +24,44 @@ class QueryVectors:
         self._encoder = encoder
         self._texts: ByteLru[Vectors] = ByteLru(_TEXT_BYTES)
 
-    def of(self, query: Query, vector_of: Callable[[str], Vectors], load: Callable[[str], PILImage.Image]) -> Vectors:
-        """A query's vector. Where the encoder does not use reference images itself, it is the normalised sum of the
-        text's and the image's vectors.
+    def of(
+        self,
+        query: Query,
+        vector_of: Callable[[str], Vectors],
+        load: Callable[[str], PILImage.Image],
+        instruction: str | None = None,
+    ) -> Vectors:
+        """A query's vector, under an `instruction` where the encoder reads one. Where the encoder does not use
+        reference images itself, it is the normalised sum of the text's and the image's vectors.
 
         `vector_of` gives an image's vector by its id, and `load` its pixels; what they raise is passed on.
         """
         reference = query.reference_image
         if reference is None:
-            return self.of_text(query)
+            return self.of_text(query, instruction)
         if "image" in self._encoder.uses:
-            return self._encoder.encode_query(inputs_of(query, load(reference)))
+            return self._encoder.encode_query(inputs_of(query, load(reference), self._read(instruction)))
         image = vector_of(reference)
         if not query.text:
             return image
-        both = image + self.of_text(query)
+        both = image + self.of_text(query, instruction)
         unit: Vectors = both / np.linalg.norm(both)
         return unit
 
-    def of_text(self, query: Query) -> Vectors:
+    def of_text(self, query: Query, instruction: str | None = None) -> Vectors:
         """The vector of a query's words alone."""
-        key = (query.text, query.dialogue)
+        instruction = self._read(instruction)
+        key = (query.text, query.dialogue, instruction)
         vector = self._texts.get(key)
         if vector is None:
-            vector = self._encoder.encode_query(inputs_of(query))
+            vector = self._encoder.encode_query(inputs_of(query, instruction=instruction))
             self._texts.put(key, vector, vector.nbytes + len(query.text))
         return vector
 
-    def remembers(self, query: Query) -> bool:
+    def remembers(self, query: Query, instruction: str | None = None) -> bool:
         """Whether the vector of a query's words is there already."""
-        return self._texts.get((query.text, query.dialogue)) is not None
+        return self._texts.get((query.text, query.dialogue, self._read(instruction))) is not None
+
+    def _read(self, instruction: str | None) -> str | None:
+        """The instruction where the encoder reads one. It is not asked about one that is not there."""
+        return instruction if instruction and "instruction" in self._encoder.uses else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from PIL import Image as PILImage
 
@@ -42,6 +43,59 @@ class Scorer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PairScore:
+    """What a scorer said of one document: its score, or None and the `error` that says why there is none.
+
+    `tokens` are those that a server counted for the pair, 0 where it does not say or none was asked. `cached` says that
+    the score was remembered, under this `key` of the response cache. `server_failed` says that the reason is not this
+    document: the scorer's server failed, or refuses everything.
+    """
+
+    value: float | None
+    error: str | None = None
+    tokens: int = 0
+    cached: bool = False
+    key: str = ""
+    server_failed: bool = False
+
+
+@runtime_checkable
+class ExplainingScorer(Protocol):
+    """A scorer that says why it could not judge a document, and what each took."""
+
+    requests: int
+    """Requests that were sent so far."""
+
+    def ask(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[PairScore]:
+        """What `score` returns, with reasons and tokens. Raises what `score` raises."""
+        ...
+
+
+@runtime_checkable
+class NegotiatingScorer(Protocol):
+    """A scorer behind a server that has to be asked what it serves and in which form it takes a request. Both belong to
+    the fingerprint, so they must be known before the first score."""
+
+    def base(self) -> str:
+        """The fingerprint without the form. The first call asks the server what it tells of its model. Raises an
+        `LMMError` where it is not there, or serves other models."""
+        ...
+
+    @property
+    def form(self) -> str | None:
+        """The form in which requests are sent, once it is known."""
+        ...
+
+    def find_form(self) -> str:
+        """Find the form out by sending requests, and keep it. Raises an `LMMError` where the server takes none."""
+        ...
+
+    def use_form(self, form: str) -> bool:
+        """Send requests in a form that was found out before; false where this is none."""
+        ...
+
+
 SCORERS: Registry[Callable[[str, Callable[[], Encoder]], Scorer]] = Registry("scorer", "fieldscope.scorers")
 """Each makes a scorer from an argument and a function that loads the user's encoder, if the scorer needs one."""
 
@@ -50,7 +104,7 @@ class Similarity:
     """The inner product of the query's and the image's vectors: for CLIP the cosine, between -1 and 1."""
 
     def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
+        self.encoder = encoder
         self._last: tuple[QueryInputs, Vectors] | None = None  # images come a few at a time for one query
 
     @classmethod
@@ -60,15 +114,16 @@ class Similarity:
 
     @property
     def fingerprint(self) -> str:
-        return self._encoder.fingerprint
+        return self.encoder.fingerprint
 
     def score(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
         images = [document for document in documents if not isinstance(document, str)]
         if len(images) < len(documents):
             raise ConfigError("the scorer `similarity` takes images only; name another scorer for texts")
-        if self._last is None or self._last[0] is not inputs:
-            self._last = (inputs, self._encoder.encode_query(inputs))
-        return [float(similarity) for similarity in self._encoder.encode_images(images) @ self._last[1]]
+        last = self._last  # other threads score other queries
+        if last is None or last[0] is not inputs:
+            last = self._last = (inputs, self.encoder.encode_query(inputs))
+        return [float(similarity) for similarity in self.encoder.encode_images(images) @ last[1]]
 
 
 def score_images(

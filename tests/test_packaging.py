@@ -56,7 +56,9 @@ def test_every_data_file_is_listed() -> None:
 
 
 def test_every_library_that_is_imported_is_required() -> None:
-    required = {canonicalize_name(requirement.name) for requirement in requirements("inquire", "otel", "studio")}
+    required = {
+        canonicalize_name(requirement.name) for requirement in requirements("encoders", "inquire", "otel", "studio")
+    }
     distributions = packages_distributions()
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*.py"):

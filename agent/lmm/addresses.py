@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from fieldscope.agent.lmm.adaptive_limit import AdaptiveLimit
+from fieldscope.core.adaptive_limit import AdaptiveLimit
 
 _REMEMBERED = 100_000  # images
 _TOLERATED = 3  # misses of a server that never had an image

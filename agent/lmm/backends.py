@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fieldscope.agent.lmm.base import LMM
-from fieldscope.agent.lmm.image_encoding import ImageFormat
 from fieldscope.agent.lmm.server_profile import ServerProfile
+from fieldscope.core.image_encoding import ImageFormat
 from fieldscope.core.registry import Registry
 from fieldscope.core.types import ImageSource
 

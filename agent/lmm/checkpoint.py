@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 import transformers  # its names are imported when they are first used, and want torchvision prepared by then
-from huggingface_hub import snapshot_download
 
 from fieldscope.agent.lmm.identity import CHECKPOINT_FILES, local_identity
 from fieldscope.core.compat import prepare_torchvision
 from fieldscope.core.errors import ConfigError, first_line
+from fieldscope.core.hub import download_model
 
 
 def load_checkpoint(path: Path | str, device: str | None = None, dtype: str | None = None) -> tuple[Any, Any, str]:
@@ -60,12 +60,7 @@ def checkpoint_folder(path: Path | str) -> Path:
 
 def hub_folder(name: str, revision: str | None = None) -> Path:
     """The folder that a model of the Hugging Face hub is downloaded to. Raises `ConfigError`."""
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(CHECKPOINT_FILES)))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{name} is neither a folder nor a model of the hub ({first_line(error, 240)}); check the path"
-        ) from error
+    return download_model(name, CHECKPOINT_FILES, revision)
 
 
 def _folder(path: Path | str) -> Path:

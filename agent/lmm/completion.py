@@ -15,11 +15,11 @@ from pydantic_core import from_json
 from fieldscope.agent.lmm.acceptance import was_filtered
 from fieldscope.agent.lmm.base import AnswerToken, LMMRequest, LMMResponse, TokenLogprob, Tokens
 from fieldscope.agent.lmm.chat_body import Alternative, ChatMessage, Completion, ModelList, Position, passed_over
-from fieldscope.agent.lmm.failure import failure_in
 from fieldscope.agent.lmm.logprobs import gathered, logprobs_fault
 from fieldscope.agent.lmm.thinking import SWITCH_OFF, Thought, answer_start, ends_thinking, is_marked, split_thought
 from fieldscope.agent.lmm.yes_no import MIN_MASS, answer_position, finish_words
-from fieldscope.core.errors import LMMResponseError, LMMServerError
+from fieldscope.core.errors import LMMResponseError, LMMServerError, one_line
+from fieldscope.core.server_failure import failure_in
 
 _BROKEN_OFF = {"error", "abort"}
 """How servers say that they failed in the middle of an answer."""
@@ -105,12 +105,6 @@ def read_models(body: str) -> list[str] | None:
         return None
     names = [model.id for model in models or [] if model is not None]
     return names if names or models == [] else None
-
-
-def one_line(words: object, longest: int = 240) -> str:
-    """Anything as one line of text for an error message; an exception without words by its class."""
-    line = " ".join(str(words).split()) or type(words).__name__
-    return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
 def _completion(body: str) -> Completion:

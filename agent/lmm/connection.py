@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.request import getproxies
 
+import aiohttp
 import httpx2
 import openai
 import orjson
 
-from fieldscope.agent.lmm.completion import one_line
-from fieldscope.agent.lmm.failure import status_error
-from fieldscope.agent.lmm.server_words import connection_advice, require_usable_environment, server_words, without_key
 from fieldscope.core.errors import (
     FieldscopeError,
     LMMConnectionError,
@@ -23,17 +19,13 @@ from fieldscope.core.errors import (
     LMMRateLimitError,
     LMMRequestError,
     LMMResponseError,
+    one_line,
 )
+from fieldscope.core.server_failure import BUSY, KEY_REFUSED, OVERLOADED, key_advice, read_retry_after, status_error
+from fieldscope.core.server_words import connection_advice, require_usable_environment, server_words, without_key
 
-_BUSY = {408, 409, 425, 429, 502, 503, 504}  # says nothing of whether there is such a page
-_REFUSED_KEY = {401, 403}
-_KEY_ADVICE = {
-    False: "put the server's API key in FIELDSCOPE_API_KEY",
-    True: "check that the API key in FIELDSCOPE_API_KEY is this server's, and may use this model",
-}
-_OVERLOADED = {408, 429, 503, 504}
 _CONNECT_TIMEOUT = 10.0
-_NO_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+_NO_LIMITS = httpx2.Limits(max_connections=0)  # none, in aiohttp's terms
 
 
 class Connection:
@@ -49,7 +41,7 @@ class Connection:
         self._key = key
         self._timeout = timeout
         self._limits = {"timeout": limits.as_dict()}
-        self._http = httpx2.AsyncClient(timeout=limits, limits=_NO_LIMITS, follow_redirects=True)
+        self._http = _http_client(limits)
         self._client = openai.AsyncOpenAI(
             base_url=url, api_key=key or "none", timeout=limits, max_retries=0, http_client=self._http
         )
@@ -73,7 +65,7 @@ class Connection:
             return await self.get(url, path)
         except LMMError as error:
             cause = error.__cause__
-            if isinstance(cause, openai.APIStatusError) and cause.status_code not in _BUSY:
+            if isinstance(cause, openai.APIStatusError) and cause.status_code not in BUSY:
                 return None
             raise
 
@@ -92,13 +84,13 @@ class Connection:
     async def _send(self, url: str, content: bytes) -> str:
         """The body of the answer. Raises the openai library's errors; the library itself would read and write the JSON
         once more on the way, which takes longer than all the rest of a call."""
+        request = httpx2.Request("POST", url, headers=self._headers, content=content, extensions=self._limits)
         try:
-            request = httpx2.Request("POST", url, headers=self._headers, content=content, extensions=self._limits)
             response = await self._http.send(request)
         except httpx2.TimeoutException as error:
-            raise openai.APITimeoutError(error.request) from error
-        except httpx2.RequestError as error:
-            raise openai.APIConnectionError(request=error.request) from error
+            raise openai.APITimeoutError(request) from error
+        except (httpx2.RequestError, aiohttp.ClientError) as error:
+            raise openai.APIConnectionError(request=request) from error
         if response.is_success:
             return response.text
         try:
@@ -112,18 +104,18 @@ class Connection:
 def lmm_error(error: Exception, url: str, timeout: float, key: str | None = None) -> FieldscopeError:
     """What a failure of the openai library is in our tree, in one line that says what to do and hides the `key`."""
     match error:
-        case openai.APITimeoutError() | TimeoutError():
+        case openai.APITimeoutError() | TimeoutError() if _timed_out(error):
             return LMMConnectionError(
                 f"{url} did not answer within {timeout:g} s: allow more time, or send it fewer requests at once"
             )
         case openai.APIConnectionError():
-            advice, can_pass = connection_advice(error.__cause__ or error, url)
+            advice, can_pass = connection_advice(_origin(error), url)
             return (LMMConnectionError if can_pass else LMMRequestError)(without_key(advice, key))
         case openai.APIStatusError(status_code=status):
             words, body = server_words(error.body, key) or one_line(error), str(error.body)
             said = f"{url} answered {status}: {words}"
-            if status in _REFUSED_KEY:
-                return LMMRequestError(f"{said}; {_KEY_ADVICE[key is not None]}", words, body)
+            if status in KEY_REFUSED:
+                return LMMRequestError(f"{said}; {key_advice(key)}", words, body)
             return status_error(status, said, retry_after(error), body, words)
         case openai.APIError() | openai.LengthFinishReasonError() | openai.ContentFilterFinishReasonError():
             return LMMResponseError(f"{url} gave no usable answer: {one_line(error)}; see the server's log")
@@ -136,21 +128,41 @@ def lmm_error(error: Exception, url: str, timeout: float, key: str | None = None
 def is_overload(error: LMMError) -> bool:
     """Whether a server has more calls than it can answer: it says so, or lets them time out."""
     cause = error.__cause__
-    timed_out = isinstance(cause, openai.APITimeoutError | TimeoutError)
-    return timed_out or isinstance(error, LMMRateLimitError) or getattr(cause, "status_code", None) in _OVERLOADED
+    return (
+        _timed_out(cause) or isinstance(error, LMMRateLimitError) or getattr(cause, "status_code", None) in OVERLOADED
+    )
+
+
+def _http_client(limits: httpx2.Timeout) -> httpx2.AsyncClient:
+    """A client with aiohttp underneath, which takes a third of the CPU that httpx takes; SOCKS needs httpx itself."""
+    if any(address.lower().startswith("socks") for address in getproxies().values()):
+        return httpx2.AsyncClient(timeout=limits, limits=httpx2.Limits(), follow_redirects=True)
+    return openai.DefaultAioHttpClient(timeout=limits, limits=_NO_LIMITS, follow_redirects=True)
+
+
+def _timed_out(error: BaseException | None) -> bool:
+    """Whether an answer took too long. A connection that was lost goes by the same name, unless one looks at what
+    aiohttp said."""
+    origin = _origin(error) if isinstance(error, openai.APITimeoutError) else error
+    lost = isinstance(origin, aiohttp.ClientConnectionError | OSError) and not isinstance(origin, TimeoutError)
+    return isinstance(error, openai.APITimeoutError | TimeoutError) and not lost
+
+
+def _origin(error: BaseException) -> BaseException:
+    """The first cause. Where aiohttp could not connect, that is the system's error, without its own words around it."""
+    while error.__cause__ is not None and not isinstance(error, aiohttp.ClientError):
+        error = error.__cause__
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return error.certificate_error
+        case aiohttp.ClientConnectorError():
+            return error.os_error
+        case _:
+            return error
 
 
 def retry_after(error: BaseException | None) -> float | None:
-    """Seconds that the server asks to wait: `Retry-After` holds seconds or a date (RFC 9110, 10.2.3)."""
+    """Seconds that the server asks to wait."""
     if not isinstance(error, openai.APIStatusError):
         return None
-    value = error.response.headers.get("retry-after", "").strip()
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return read_retry_after(error.response.headers.get("retry-after", ""))

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from fieldscope.agent.lmm.image_encoding import ImageEncoding, ImageFormat
 from fieldscope.core.fingerprint import fingerprint_files
+from fieldscope.core.image_encoding import ImageEncoding, ImageFormat
 
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
 """What a checkpoint is loaded from, and so what its identity is made of. Pickled weights are not among them."""
@@ -33,7 +33,7 @@ def server_identity(
 ) -> str:
     """The identity of a model behind a server: its name, the user's `revision`, how images are sent
     (`fieldscope.agent.lmm.image_encoding`), and the `facts` that the server tells of it
-    (`fieldscope.agent.lmm.server_facts`)."""
+    (`fieldscope.core.server_facts`)."""
     sent = ImageEncoding(image_format, max_side, max_pixels).name
     named = f"openai:{model}" + (f"@{revision}" if revision else "") + f"#{sent}"
     known = ",".join(f"{name}={value}" for name, value in (facts or {}).items())

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -20,20 +19,20 @@ from fieldscope.agent.lmm.chat_request import chat_request
 from fieldscope.agent.lmm.completion import read_completion, read_models
 from fieldscope.agent.lmm.connection import Connection, is_overload, retry_after
 from fieldscope.agent.lmm.identity import server_identity
-from fieldscope.agent.lmm.image_encoding import EncodedImages, ImageEncoding, ImageFormat
+from fieldscope.agent.lmm.image_encoding import EncodedImages
 from fieldscope.agent.lmm.negotiation import Negotiation, Send
-from fieldscope.agent.lmm.server_facts import Served, finds_images_by_name, read_facts
 from fieldscope.agent.lmm.server_profile import KnownProfile, ServerProfile
-from fieldscope.agent.lmm.server_words import context_length, usable_key, without_key
 from fieldscope.core.errors import (
-    ConfigError,
     LMMConnectionError,
     LMMError,
     LMMRateLimitError,
     LMMRequestError,
     LMMServerError,
 )
-from fieldscope.core.private import shown_address
+from fieldscope.core.image_encoding import ImageEncoding, ImageFormat
+from fieldscope.core.server_address import read_address
+from fieldscope.core.server_facts import Served, finds_images_by_name, read_facts
+from fieldscope.core.server_words import context_length, usable_key, without_key
 from fieldscope.core.types import ImageSource
 
 LONGEST_WAIT = 120.0
@@ -55,7 +54,7 @@ class OpenAILMM:
     by the hash of its pixels (`uuid`), and gets the image again where it has it no more.
 
     At most `max_concurrency` calls are out at once at each address, a call that waits to be tried again among them,
-    and fewer where the server gains nothing from them or asks to slow down (`fieldscope.agent.lmm.adaptive_limit`).
+    and fewer where the server gains nothing from them or asks to slow down (`fieldscope.core.adaptive_limit`).
     `fieldscope.agent.lmm.addresses` says which call goes first, and where. `timeout` (seconds) is for one attempt from
     first to last byte. An attempt is repeated, up to `attempts` in all, only where it can pass: no connection, no
     answer in time, or status 408, 409, 425, 429 or 5xx. It waits for as long as the server says in `Retry-After`, plus
@@ -110,7 +109,7 @@ class OpenAILMM:
         return server_identity(self.model, self._revision, sent.max_side, self._facts, sent.max_pixels, sent.format)
 
     async def identify(self) -> Mapping[str, str]:
-        """What the server tells of the model (`fieldscope.agent.lmm.server_facts`), asked for once; costs no tokens.
+        """What the server tells of the model (`fieldscope.core.server_facts`), asked for once; costs no tokens.
 
         Raises an `LMMError` where the server does not answer, or serves other models only.
         """
@@ -284,17 +283,7 @@ def open_server(argument: str, options: LMMOptions) -> OpenAILMM:
 
 
 def _server_url(base_url: str) -> str:
-    try:
-        parts = urlsplit(base_url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        usable = usable and not (parts.username or parts.password or parts.query)  # where keys do not belong
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigError(
-            f"{shown_address(base_url)!r} is not the address of a server; write it like "
-            "http://localhost:8000 (a key goes in FIELDSCOPE_API_KEY)"
-        )
+    parts = read_address(base_url)
     return base_url.rstrip("/") if parts.path.strip("/") else parts._replace(path="/v1").geturl()
 
 

@@ -20,6 +20,11 @@ def lost_stages(state: RerankState) -> Iterator[str]:
         yield lost_flag("decompose", why, "each instruction is asked as it stands")
     if why := _failure(joint):
         yield lost_flag("joint", why, "the questions are asked one by one")
+    of_query = [score for score in state.scores if score.predicate is None]
+    if why := _failure(of_query):
+        yield lost_flag("score", why, "the first stage's scores stand in for the scorer's")
+    elif unscored := sum(score.state == "unknown" for score in of_query):
+        yield f"the scorer gave no score for {unscored} of {len(of_query)} images; they keep their first-stage position"
     if why := _failure(state.verdicts):
         compared = any(comparison.state == "answered" for comparison in state.comparisons)
         rest = "the first stage and the comparisons" if compared else "the first stage alone"

@@ -21,6 +21,7 @@ from fieldscope.agent.batched_questions import (
     without_joint,
 )
 from fieldscope.agent.context import Context
+from fieldscope.agent.nodes.score import unscored
 from fieldscope.agent.posterior import Belief, believe
 from fieldscope.agent.query_text import asked_text
 from fieldscope.agent.state import Next, RerankState, VerifyTask
@@ -39,6 +40,8 @@ def plan(state: RerankState, context: Context) -> Next:
         # Leaving out a part does not correct a question about a misread reference image as a whole.
         whole = () if state.misread and parts else (whole_query(state, prompt),)
         state = state.model_copy(update={"predicates": (*whole, *parts)})
+    if unscored(state, context):
+        return Next("score_predicates", {"predicates": state.predicates})
     window = state.widened or verify.top_k or len(state.candidates)
     wave = _next_wave(state, context, verify, window)
     tasks = [_task(image_id, asked, state, joint=True) for image_id, asked in wave.joint.items()]

@@ -14,6 +14,7 @@ from fieldscope.agent.nodes.lost import lost_stages
 from fieldscope.agent.posterior import Floats, agreement, agreement_order, latest
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import compared_head
+from fieldscope.agent.scoring import query_scores
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Asked, RankedCandidate, RerankResult, Verdict, unknown_flag
@@ -26,6 +27,13 @@ SHARE = 0.9
 
 UNCERTAIN_COMPARISONS = 0.7
 """Below this share of pairs that come out alike in both orders, a result warns of its model's comparisons."""
+
+
+UNCALIBRATED_SCORER = (
+    "uncalibrated: scorer and first stage count with the strategy's default weights; fit them with `fieldscope "
+    "calibrate` and the same --scorer"
+)
+"""The warning of a result whose scoring model has no fitted weight."""
 
 
 def rank(state: RerankState, context: Context) -> dict[str, Any]:
@@ -45,12 +53,14 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         verdicts=verdicts,
         comparisons=state.comparisons,
         calls=state.calls,
+        scores=state.scores,
         ended=_ended(state),
     )
     unknown = unknown_flag(result.asked)
     flags = (
         *resources.flags,
         *_consistency_flags(state, resources),
+        *_weight_flags(strategy, resources),
         *lost_stages(state),
         *([unknown] if unknown else []),
     )
@@ -64,6 +74,10 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
 def _by_one_question(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
     answered = {v.image_id: v.p_expected for v in latest(state.verdicts) if v.p_expected is not None}
     return fuse(state.candidates, answered, strategy.fusion)
+
+
+def _by_score(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
+    return fuse(state.candidates, query_scores(state.scores), strategy.fusion)
 
 
 def _by_agreement(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
@@ -105,7 +119,7 @@ def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) 
     )
 
 
-_RANKINGS = {"agreement": _by_agreement, "posterior": _by_posterior}
+_RANKINGS = {"score": _by_score, "agreement": _by_agreement, "posterior": _by_posterior}
 
 
 def _ranked(state: RerankState, order: Sequence[str], scores: Sequence[float]) -> tuple[RankedCandidate, ...]:
@@ -133,7 +147,8 @@ def _intervals(mean: Floats, covariance: Floats, order: Sequence[int]) -> tuple[
 def _ended(state: RerankState) -> str | None:
     """The first stage that the budget cut short."""
     if call := next((call for call in state.calls if call.state == "not_asked"), None):
-        return call.stage
+        before = call.stage in ("caption", "synthesize") or state.ended != "score"
+        return call.stage if before else "score"
     verified = [question for verdict in state.verdicts for question in (verdict, *verdict.draws)]
     stages: tuple[tuple[str, Sequence[Asked]], ...] = (("verify", verified), ("compare", state.comparisons))
     return state.ended or next((stage for stage, asked in stages if any(a.state == "not_asked" for a in asked)), None)
@@ -144,6 +159,13 @@ def _consistency_flags(state: RerankState, resources: Resources) -> list[str]:
     if not state.comparisons or consistency is None or consistency >= UNCERTAIN_COMPARISONS:
         return []
     return [f"this model's comparisons agree in both orders for {consistency:.0%} of pairs only; they weigh little"]
+
+
+def _weight_flags(strategy: Strategy, resources: Resources) -> list[str]:
+    """What is to be known of the weights of prior and scorer where nothing was fitted for them."""
+    if not strategy.weighs_scores or resources.calibration is not None:
+        return []
+    return [UNCALIBRATED_SCORER]
 
 
 def _not_asked(state: RerankState) -> list[Verdict]:

@@ -14,7 +14,7 @@ from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import TraceEvent
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.fingerprint import fingerprint
-from fieldscope.core.types import Candidate, Prior, Query
+from fieldscope.core.types import Candidate, Query, Search
 
 
 async def retrieve(state: RerankState, context: Context) -> dict[str, Any]:
@@ -29,17 +29,17 @@ async def retrieve(state: RerankState, context: Context) -> dict[str, Any]:
         candidates = prior_order(state.given)[: state.top_k]
         data: dict[str, Any] = {"candidates": len(candidates), "given": True}
     elif retriever is not None:
-        k = _wanted(state, strategy)
-        wording = _wording(state, strategy)
-        found = await asyncio.to_thread(retriever.search, state.query, k, **wording)
-        candidates = _merged(found, state.candidates, lasting=strategy.retrieve.prior == "query")
+        search = _search(state, strategy)
+        found = await asyncio.to_thread(retriever.search, search)
+        before = state.first_stage or state.candidates
+        candidates = _merged(found, before, lasting=strategy.retrieve.searched_prior == "query")
         data = {
             "candidates": len(candidates),
             "given": False,
             "round": state.round,
-            "k": k,
-            "new": len(candidates) - len(state.candidates),
-            "search": search_key(state.query, **wording),
+            "k": search.k,
+            "new": len(candidates) - len(before),
+            "search": search_key(search),
             "found": [[candidate.image_id, candidate.prior] for candidate in found],
         }
     else:
@@ -55,23 +55,35 @@ def _wanted(state: RerankState, strategy: Strategy) -> int:
     return math.ceil(k * strategy.refine.widen**state.round) if strategy.refine else k
 
 
-def _wording(state: RerankState, strategy: Strategy) -> dict[str, Any]:
-    """The query's own words alone, unless its meaning was thought out or captions are to be searched."""
+def _search(state: RerankState, strategy: Strategy) -> Search:
+    """The query's own words alone, unless its meaning was thought out."""
     thought, settings = state.synthesis, strategy.retrieve
     descriptions = thought.descriptions if thought and thought.fallback is None else ()
-    weight = settings.caption_weight
-    if not descriptions:
-        return {"descriptions": (), "caption_weight": weight} if weight else {}
-    return {"descriptions": descriptions, "caption_weight": weight, "prior": settings.prior}
+    return Search(
+        state.query,
+        _wanted(state, strategy),
+        descriptions,
+        settings.caption_weight,
+        settings.searched_prior if descriptions else "fused",
+        settings.instruction,
+    )
 
 
-def search_key(
-    query: Query, descriptions: Sequence[str] = (), caption_weight: float = 0.0, prior: Prior = "fused"
-) -> str:
-    """What a search looks for, however many it wants: the SHA-256 of the request and its descriptions."""
-    wanted = query.model_dump(mode="json", exclude={"id"})
-    said = {"query": wanted, "descriptions": list(descriptions), "caption_weight": caption_weight}
-    return fingerprint(said if prior == "fused" else said | {"prior": prior})
+def search_key(search: Search) -> str:
+    """What a search looks for, however many images it wants: the SHA-256 of the query without its id, and of the
+    settings; a setting that has its default is left out, if it is newer than the first recordings."""
+    later = {
+        "prior": search.prior if search.prior != "fused" else None,
+        "instruction": search.instruction,
+    }
+    return fingerprint(
+        {
+            "query": search.query.model_dump(mode="json", exclude={"id"}),
+            "descriptions": list(search.descriptions),
+            "caption_weight": search.caption_weight,
+            **{name: value for name, value in later.items() if value is not None},
+        }
+    )
 
 
 def _merged(found: Sequence[Candidate], before: Sequence[Candidate], lasting: bool) -> tuple[Candidate, ...]:
@@ -93,4 +105,5 @@ def _setting(query: Query, context: Context) -> dict[str, Any]:
         "prompts": {prompt.name: prompt.fingerprint for prompt in strategy.prompts},
         "model": resources.lmms.identity(strategy.roles(query.reference_image is not None)),
         "calibrated": resources.calibration is not None and resources.calibration.key is not None,
+        **({"scorer": resources.scorer.fingerprint} if strategy.score and resources.scorer else {}),
     }

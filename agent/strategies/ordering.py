@@ -101,15 +101,18 @@ class Fusion(Settings):
     """How a score is made.
 
     - `prior`: the prior, as it is.
+    - `score`: the score of the scoring model; the prior breaks ties and places images without a score.
     - `p_yes`: P(yes).
     - `log_odds`: log-odds of P(yes), plus `prior_weight` times the prior, standardised over the query's candidates.
     - `agreement`: how many predicates have the expected answer (ImageScope); the prior breaks ties.
-    - `posterior`: the log-odds that every predicate holds, plus the weighted prior, plus comparisons; weights and
-      temperatures are the calibration's, `prior_weight` stands in where there is none.
+    - `posterior`: the log-odds that every predicate holds, plus the weighted prior, plus the weighted score of a stage
+      `score`, plus comparisons; weights and temperatures are the calibration's, `prior_weight` and `scorer_weight`
+      stand in where there is none.
     """
 
-    method: Literal["prior", "p_yes", "log_odds", "agreement", "posterior"]
+    method: Literal["prior", "score", "p_yes", "log_odds", "agreement", "posterior"]
     prior_weight: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    scorer_weight: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _weight_belongs_to_odds(self) -> Self:

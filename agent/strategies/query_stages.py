@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -26,11 +26,19 @@ class Retrieve(Settings):
     """First stage, where no candidates are given: how many images to take, how much of a similarity is that to the
     image's caption, where the collection has captions, and what the prior is: the similarity to query and descriptions
     by which an image was found (`fused`), or that to the `query` alone, which is a witness of its own: it does not
-    share what the descriptions are wrong about with the predicates."""
+    share what the descriptions are wrong about with the predicates; or the score of the stage `score` (`scorer`), for
+    given candidates, too. `instruction` tells an encoder or a scoring model that reads one what a match is; it is part
+    of every query's vector, and of no image's."""
 
     top_k: int = Field(default=100, ge=1)
     caption_weight: float = Field(default=0.0, ge=0.0, le=1.0)
-    prior: Prior = "fused"
+    prior: Prior | Literal["scorer"] = "fused"
+    instruction: str | None = Field(default=None, pattern=r"\S")
+
+    @property
+    def searched_prior(self) -> Prior:
+        """The prior that the first stage gives."""
+        return "fused" if self.prior == "scorer" else self.prior
 
 
 class Synthesize(Structured, AskingStage):

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from fieldscope.agent.roles import ROLES, Role
 from fieldscope.agent.strategies.ordering import Compare, Explain, Fusion
 from fieldscope.agent.strategies.query_stages import Decompose, Refine, Retrieve, Synthesize
+from fieldscope.agent.strategies.scoring import Score
 from fieldscope.agent.strategies.stage import AskingStage, PromptSource, PromptUse, Settings, Stage
 from fieldscope.agent.strategies.verification import Check, Verify
 from fieldscope.core.errors import StrategyError
@@ -22,7 +23,7 @@ from fieldscope.prompts.prompt_set import INSTRUCT, PromptSet, open_prompt_set
 _SHIPPED = Path(__file__).parent
 _OF_A_REFERENCE = {"caption", "check"}  # calls about a reference image
 _DESCRIPTIVE = {"name", "description", "source", "prompt_set"}  # what decides no ranking
-STAGES = ("synthesize", "decompose", "check", "verify", "refine", "compare", "explain")
+STAGES = ("synthesize", "score", "decompose", "check", "verify", "refine", "compare", "explain")
 
 
 class Strategy(Settings):
@@ -35,6 +36,7 @@ class Strategy(Settings):
     prompt_set: str | None = None
     retrieve: Retrieve = Retrieve()
     synthesize: Synthesize | None = None
+    score: Score | None = None
     decompose: Decompose | None = None
     check: Check | None = None
     verify: Verify | None = None
@@ -46,11 +48,12 @@ class Strategy(Settings):
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
         asks = self.verify is not None or self.compare is not None
-        if asks == (self.fusion.method == "prior"):
+        if asks == (self.fusion.method in ("prior", "score")):
             raise ValueError(
-                "fusion.method is 'prior' where there is no stage 'verify' or 'compare', and only there; "
-                "change the method"
+                "fusion.method is 'prior' where there is no stage 'verify' or 'compare', and only there, or 'score' "
+                "with a stage `score`; change the method"
             )
+        self._scores_are_used()
         if self.fusion.method in ("p_yes", "log_odds") and (self.verify is None or self.verify.by_predicates):
             raise ValueError(
                 f"fusion.method {self.fusion.method!r} needs one question about the whole query; "
@@ -76,6 +79,35 @@ class Strategy(Settings):
                     "here; use another prompt"
                 )
         return self
+
+    def _scores_are_used(self) -> None:
+        """Raise ValueError unless the stage `score` and whatever needs or uses it go together."""
+        method, weight = self.fusion.method, self.fusion.scorer_weight
+        as_prior = self.retrieve.prior == "scorer"
+        if self.score is None:
+            if as_prior or method == "score" or weight is not None:
+                user = "retrieve.prior" if as_prior else "fusion"
+                raise ValueError(f"`{user}` uses the scores of a stage `score`; add `score: {{}}` to the strategy")
+            return
+        if self.score.predicates and self.decompose is None:
+            raise ValueError("score.predicates needs stage `decompose`; add it to the strategy")
+        if as_prior and method == "score":
+            raise ValueError("retrieve.prior is 'scorer' and so is the score; leave retrieve.prior out")
+        if (weight is not None) != (method == "posterior" and not as_prior):
+            raise ValueError(
+                "fusion.scorer_weight goes with a stage `score` whose scores are not the prior, and with the method "
+                "posterior; set or remove it"
+            )
+        if not (as_prior or method in ("score", "posterior") or self.score.predicates):
+            raise ValueError(
+                f"no stage uses the scores of stage `score` with the fusion method {method!r}; set retrieve.prior to "
+                "'scorer', or remove the stage"
+            )
+
+    @property
+    def weighs_scores(self) -> bool:
+        """Whether the scores of the stage `score` are evidence of their own beside the prior."""
+        return self.fusion.scorer_weight is not None
 
     def _prompt_uses(self) -> Iterator[PromptUse]:
         for stage in self.stages.values():
@@ -107,6 +139,15 @@ class Strategy(Settings):
     def prompts(self) -> tuple[Prompt, ...]:
         """Every prompt that this strategy may use, each once."""
         return tuple({use.prompt.name: use.prompt for use in self._prompt_uses()}.values())
+
+    def instructed(self, instruction: str | None) -> Self:
+        """The strategy with this instruction for the first stage; None leaves its own. Raises `StrategyError` for one
+        without words."""
+        if instruction is None:
+            return self
+        if not instruction.strip():
+            raise StrategyError("the instruction is empty; write what a match is, or leave it out")
+        return self.model_copy(update={"retrieve": self.retrieve.model_copy(update={"instruction": instruction})})
 
     @property
     def fingerprint(self) -> str:

@@ -20,32 +20,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fieldscope.core.errors import BenchmarkError, IndexMismatchError
+from fieldscope.eval.benchmarks.embedding_folders import layout_of
 from fieldscope.eval.benchmarks.tables import header, read_rows
 from fieldscope.retrieval.encoder import Encoder, Vectors
-from fieldscope.retrieval.manifest import Manifest, is_index, read_manifest, require_encoder
+from fieldscope.retrieval.manifest import Manifest, read_manifest, require_encoder
 
 ID_COLUMNS = ("image_id", "inat24_image_id", "id")
 PATH_COLUMNS = ("image_path", "inat24_file_name", "file_name", "path")
 
-_PLACES = ("embeddings", "embs", "inat24/embs", "inat24/embeddings")
 _BLOCK = 16_384
 _UNIT = 0.01
 """Vectors whose length differs from 1 by at most this are not normalised: half precision rounds by less."""
-
-_PUBLISHED = {
-    "bioclip": ("hf-hub:imageomics/bioclip",),
-    "rn50": ("RN50:openai", "RN50-quickgelu:openai"),
-    "rn50x16": ("RN50x16:openai", "RN50x16-quickgelu:openai"),
-    "vit-b-32": ("ViT-B-32:openai", "ViT-B-32-quickgelu:openai"),
-    "vit-b-16": ("ViT-B-16:openai", "ViT-B-16-quickgelu:openai"),
-    "vit-l-14": ("ViT-L-14:openai", "ViT-L-14-quickgelu:openai"),
-    "vit-b-16-dfn": ("ViT-B-16:dfn2b", "ViT-B-16-quickgelu:dfn2b"),
-    "vit-l-14-dfn": ("ViT-L-14:dfn2b", "ViT-L-14-quickgelu:dfn2b"),
-    "vit-h-14-378": ("ViT-H-14-378:dfn5b", "ViT-H-14-378-quickgelu:dfn5b"),
-    "siglip-vit-l-16-384": ("ViT-L-16-SigLIP-384:webli",),
-    "siglip-so400m-14-384": ("ViT-SO400M-14-SigLIP-384:webli",),
-}
-"""Folder of INQUIRE's published embeddings -> open_clip's names of the model that made them."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +60,8 @@ class Embeddings:
             require_encoder(self.folder, self.manifest, encoder)
         if encoder.dim != self.dim:
             raise IndexMismatchError(
-                f"the embeddings in {str(self.folder)!r} have length {self.dim}, and those of the CLIP {name!r} "
-                f"{encoder.dim}. Name the model that made them with --clip."
+                f"the embeddings in {str(self.folder)!r} have length {self.dim}, and those of the encoder {name!r} "
+                f"{encoder.dim}. Name the model that made them with --encoder."
             )
 
     def blocks(self) -> Iterator[Vectors]:
@@ -94,42 +79,12 @@ class Embeddings:
                 yield np.where(off, block / np.where(off, lengths, 1), block).astype(np.float32, copy=False)
 
 
-def find_embeddings(folders: Sequence[Path], clip: str | None) -> Path:
-    """The folder of embeddings in or beside a benchmark, of those of several models the ones that `clip` made.
-
-    Raises `BenchmarkError` where there are none, or where it is open which to take.
-    """
-    places = [folder / below for folder in folders for below in ("", *_PLACES)]
-    folders_by_path: dict[Path, Path] = {
-        folder.resolve(): folder
-        for place in places
-        if place.is_dir()
-        for folder in (place, *(sorted(place.iterdir()) if place.name in {"embs", "embeddings"} else ()))
-        if _kind(folder)
-    }
-    if not folders_by_path:
-        raise BenchmarkError(
-            f"{str(folders[0])!r} has no embeddings. Put them into {str(folders[0] / 'embeddings')!r}: embeddings.npy "
-            "with ids.csv, INQUIRE's own folders, or an index that `fieldscope index` made."
-        )
-    if len(folders_by_path) == 1:
-        return next(iter(folders_by_path.values()))
-    fitting = [folder for folder in folders_by_path.values() if clip in _PUBLISHED.get(folder.name, ())]
-    if len(fitting) != 1:
-        names = ", ".join(sorted(folder.name for folder in folders_by_path.values()))
-        raise BenchmarkError(
-            f"{str(folders[0])!r} has embeddings of several models ({names}), and none of them is known "
-            f"to be made by --clip {clip or 'bundled'}. Keep only the ones that are."
-        )
-    return fitting[0]
-
-
 def open_embeddings(folder: Path) -> Embeddings:
     """The embeddings in a folder of one of the three layouts; vectors stay on the disk, and nothing is unpickled.
 
     Raises `BenchmarkError` for files that can't be read, or that do not agree in how many images there are.
     """
-    kind = _kind(folder)
+    kind = layout_of(folder)
     if kind == "library":
         manifest = read_manifest(folder)
         names: Mapping[str, Sequence[str]] = {"image_path": manifest.ids}
@@ -159,14 +114,6 @@ def open_embeddings(folder: Path) -> Embeddings:
                 )
     shared = [name for name in parts[0] if all(name in part for part in parts)]
     return _checked(Embeddings(folder, {n: [v for part in parts for v in part[n]] for n in shared}, mapped))
-
-
-def _kind(folder: Path) -> str | None:
-    if (folder / "embeddings.npy").is_file():
-        return "plain"
-    if any((folder / "img_emb").glob("*.npy")):
-        return "shards"
-    return "library" if is_index(folder) and any(folder.glob("vectors-*.npy")) else None
 
 
 def _checked(embeddings: Embeddings) -> Embeddings:

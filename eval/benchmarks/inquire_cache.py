@@ -1,61 +1,55 @@
 """INQUIRE's published answers of LMMs (arXiv 2411.02537): NumPy files that hold a pickled dictionary.
 
-Its keys are an image's file name, `--` and the prompt; its values P(yes), or the chat completions of the GPT runs. A
-pickle can run any code when it is opened. So nothing in it is ever called: the few names that such a file may hold
-stand for plain records here, and any other name is refused.
+Its keys are an image's file name, `--` and the prompt; its values P(yes), the chat completions of the GPT runs, or in
+those the HTTP response of a request that the server refused. Nothing in such a file is ever run
+(`fieldscope.eval.benchmarks.inert_pickle`).
 """
 
 from __future__ import annotations
 
-import pickle
-import struct
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
+import numpy as np
 from numpy.lib import format as npy
 
 from fieldscope.agent.lmm.base import TokenLogprob
 from fieldscope.agent.lmm.yes_no import MAX_LOG_ODDS, p_yes
 from fieldscope.core.errors import BenchmarkError
+from fieldscope.eval.benchmarks.inert_pickle import NUMPY, Array, Inert, Reader, read_inert
 
-MOST_BYTES = 1_000_000_000
+Scoring = Literal["official", "fieldscope"]
+"""How an answer becomes a number. `fieldscope`: P(yes) from all spellings of yes and no, strictly between 0 and 1.
+`official`, as INQUIRE's scripts have it: from the tokens `Yes` and `No` alone, exactly 0 without the one, exactly 1
+without the other, and 0 for a request that was refused."""
+
 SEPARATOR = "--"
 
-_NUMBERS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i"}
 _LEAST = 1.0 / (1.0 + 2.718281828459045**MAX_LOG_ODDS)
+_REFUSED = 400  # the HTTP status that INQUIRE's script takes for a "no"
+_OF_A_RESPONSE = frozenset({"requests", "urllib3", "http", "datetime", "collections"})
 
 
-def read_published_cache(path: Path) -> dict[str, float | None]:
-    """P(yes) by key, strictly between 0 and 1; None for an answer that can't be read.
+def read_published_cache(path: Path, scoring: Scoring = "fieldscope") -> dict[str, float | None]:
+    """The number of each answer by its key; None for an answer that can't be read, or was refused.
 
     Raises `BenchmarkError` for a file that is no such cache, holds anything but plain values, or is too large.
     """
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise BenchmarkError(
-                f"{path} is larger than {MOST_BYTES:,} bytes, too large for a cache of answers. Name one of INQUIRE's "
-                "caches."
-            )
-        with path.open("rb") as file:
-            said = _dictionary(file)
-    except BenchmarkError:
-        raise
-    except OSError as error:
-        raise BenchmarkError(f"{path} can't be read: {error.strerror or error}. Check the file.") from error
-    except _FAULTS as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BenchmarkError(
-            f"{path} is not one of INQUIRE's caches ({reason}). Nothing in it was executed; fetch the file again."
-        ) from error
-    return {key: _p_of(value) for key, value in said.items()}
+    answers = read_inert(path, _dictionary, "a cache of answers")
+    read = _official if scoring == "official" else _ours
+    return {key: read(value) for key, value in answers.items()}
 
 
 @dataclass(frozen=True)
 class PublishedAnswers:
-    """P(yes) by image file name and query, out of a cache whose prompts are one template around the query's words."""
+    """A number by image file name and query, out of a cache whose prompts are one template around the query's words.
+
+    The file names are without suffix (`image_key`).
+    """
 
     template: tuple[str, str]
     answers: Mapping[tuple[str, str], float | None]
@@ -83,70 +77,34 @@ def answers_to(cache: Mapping[str, float | None], queries: Collection[str]) -> P
         )
     (before, after), _ = templates.most_common(1)[0]
     asked = {f"{before}{query}{after}": query for query in queries}
-    split = {key: key.partition(SEPARATOR) for key in cache}
-    answers = {(image, asked[prompt]): cache[key] for key, (image, _, prompt) in split.items() if prompt in asked}
+    answers: dict[tuple[str, str], float | None] = {}
+    for key, value in cache.items():
+        image, _, prompt = key.partition(SEPARATOR)
+        if prompt in asked:
+            answers[image_key(image), asked[prompt]] = value
     return PublishedAnswers((before, after), answers)
 
 
-class _Array:
-    """What a pickled array becomes: its state, and nothing else."""
-
-    items: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.items = state[-1]
+def image_key(file_name: str) -> str:
+    """A file's name as answers are looked up by: one copy of the data names it with `.jpg`, another without."""
+    return file_name.strip().removesuffix(".jpg")
 
 
-class _Dtype:
-    """What a pickled number's type becomes: its code, such as `f8`, and its byte order."""
+class _Response(Inert):
+    """What stands for `requests.models.Response`: its status, and nothing else."""
 
-    def __init__(self, code: Any, *_: Any) -> None:
-        self.code, self.order = str(code), "<"
+    status: Any = None
 
     def __setstate__(self, state: Any) -> None:
-        self.order = ">" if state[1] == ">" else "<"
+        self.status = state.get("status_code") if isinstance(state, dict) else None
 
 
-def _scalar(dtype: Any, data: Any) -> float:
-    if not isinstance(dtype, _Dtype) or dtype.code not in _NUMBERS or not isinstance(data, bytes):
-        raise pickle.UnpicklingError("it holds a number of an unknown kind")
-    return float(struct.unpack(dtype.order + _NUMBERS[dtype.code], data)[0])
+_NAMES = {**NUMPY, ("requests.models", "Response"): _Response}
 
 
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
-        raise pickle.UnpicklingError("it holds bytes of an unknown kind")
-    return text.encode("latin1")
-
-
-def _array(*_: Any) -> _Array:
-    return _Array()
-
-
-_STANDING_IN: Mapping[tuple[str, str], Any] = {
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _array for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _encode,
-}
-
-
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _STANDING_IN:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
-        return _STANDING_IN[module, name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it points outside of itself")
-
-
-_FAULTS = (
-    pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, ImportError, MemoryError,
-    OverflowError, RecursionError, struct.error,
-)  # fmt: skip
-"""Whatever the opcodes of a damaged or hostile pickle can lead to."""
+def _of_a_response(module: str, name: str) -> bool:
+    """Whether an object can be a part of a response, such as its headers, its cookies and the request."""
+    return module.partition(".")[0] in _OF_A_RESPONSE
 
 
 def _dictionary(file: BinaryIO) -> dict[str, Any]:
@@ -155,8 +113,8 @@ def _dictionary(file: BinaryIO) -> dict[str, Any]:
     shape, _, dtype = header(file)
     if shape != () or not dtype.hasobject:
         raise ValueError("it is an array, and no dictionary")
-    array = _Reader(file).load()
-    items = array.items if isinstance(array, _Array) else None
+    array = Reader(file, _NAMES, _of_a_response).load()
+    items = array.items if isinstance(array, Array) else None
     if not (isinstance(items, list) and len(items) == 1 and isinstance(items[0], dict)):
         raise ValueError("there is no dictionary in it")
     if not all(isinstance(key, str) and SEPARATOR in key for key in items[0]):
@@ -164,11 +122,35 @@ def _dictionary(file: BinaryIO) -> dict[str, Any]:
     return items[0]
 
 
-def _p_of(value: Any) -> float | None:
+def _ours(value: Any) -> float | None:
     if isinstance(value, int | float):
         return min(max(float(value), _LEAST), 1.0 - _LEAST) if 0.0 <= value <= 1.0 else None
     try:
-        found = value["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        return p_yes([TokenLogprob(token=str(one["token"]), logprob=float(one["logprob"])) for one in found]).p_yes
+        return p_yes([TokenLogprob(token=token, logprob=logprob) for token, logprob in _tokens(value)]).p_yes
     except (LookupError, TypeError, ValueError):
         return None
+
+
+def _official(value: Any) -> float | None:
+    if isinstance(value, int | float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, _Response):
+        return 0.0 if value.status == _REFUSED else None
+    try:
+        tokens = _tokens(value)
+    except (LookupError, TypeError, ValueError):
+        return None
+    yes, no = ([logprob for token, logprob in tokens if token == word] for word in ("Yes", "No"))
+    if not yes:
+        return 0.0
+    if not no:
+        return 1.0
+    of_yes, of_no = np.exp(yes).sum(), np.exp(no).sum()
+    share = float(of_yes / (of_yes + of_no)) if of_yes + of_no > 0 else math.nan
+    return share if math.isfinite(share) else None
+
+
+def _tokens(completion: Any) -> list[tuple[str, float]]:
+    """The first token's alternatives in a chat completion, with their log-probabilities."""
+    alternatives = completion["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    return [(str(each["token"]), float(each["logprob"])) for each in alternatives]

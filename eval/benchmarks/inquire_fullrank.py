@@ -7,29 +7,27 @@ are part of a published path and so of the answer key: where paths name the imag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from PIL import Image as PILImage
-
-from fieldscope.core.errors import BenchmarkError, BrokenImageError, ImageError
-from fieldscope.core.types import Query
-from fieldscope.eval.benchmarks.embeddings import ID_COLUMNS, PATH_COLUMNS, Embeddings, find_embeddings, open_embeddings
-from fieldscope.eval.benchmarks.species import binomials, names_species
-from fieldscope.eval.benchmarks.splits import canonical, require_split, wanted_split
-from fieldscope.eval.benchmarks.tables import read_table
-from fieldscope.eval.types import Benchmark, QueryMeta
-from fieldscope.retrieval.collection import DecodingCollection, FolderCollection
-from fieldscope.retrieval.formats import SUFFIXES
-from fieldscope.retrieval.images import DEFAULT_LIMITS, open_image
-
-ANNOTATIONS = "inquire_annotations.csv"
-_QUERIES = "inquire_queries_"
-_SUFFIXES = tuple(sorted(SUFFIXES))
-_ROOTS = ("", "images", "inat24")
-_PROBED = 50  # relevant images, and others, that are looked for under a folder before it is no image root
+from fieldscope.core.errors import BenchmarkError
+from fieldscope.eval.benchmarks.embedding_folders import find_embeddings
+from fieldscope.eval.benchmarks.embeddings import ID_COLUMNS, PATH_COLUMNS, Embeddings, open_embeddings
+from fieldscope.eval.benchmarks.inquire_images import PROBED, INatImages, image_root, places_of
+from fieldscope.eval.benchmarks.inquire_tables import (
+    ANNOTATIONS,
+    Positive,
+    benchmark_name,
+    read_tables,
+    require_tables,
+    spelled,
+    stem,
+    tables_folder,
+)
+from fieldscope.eval.reported import INQUIRE_FULLRANK
+from fieldscope.eval.types import Benchmark
 
 
 @dataclass(frozen=True)
@@ -47,136 +45,66 @@ class Fullrank:
     has_images: bool
 
 
-@dataclass(frozen=True)
-class _Positive:
-    """A relevant image as the annotations name it."""
-
-    image_id: str
-    path: str
-
-
 def is_fullrank(path: Path) -> bool:
     """Whether `path`, or `inquire` below it, is a folder of INQUIRE-Fullrank's tables."""
-    return _tables(path) is not None
+    return tables_folder(path) is not None
 
 
 def load_inquire_fullrank(
-    path: Path, split: str | None = None, clip: str | None = None, name: str | None = None
+    path: Path,
+    split: str | None = None,
+    encoder: str | None = None,
+    name: str | None = None,
+    *,
+    embeddings: Path | None = None,
 ) -> Fullrank:
-    """A split of INQUIRE-Fullrank; without `split` the test split. `clip` is the name of the CLIP that queries will be
-    encoded with, by which published embeddings are distinguished.
+    """A split of INQUIRE-Fullrank; without `split` the test split. `encoder` is the name of the one that will encode
+    the queries, by which the embeddings of several models are distinguished; `embeddings` is a folder of vectors, or of
+    such folders, in place of those that lie in or beside the tables.
 
     Raises `BenchmarkError` for tables of another shape, an unknown split, missing or unreadable embeddings, and
     embeddings that hold none of the relevant images.
     """
-    folder = _tables(path)
-    if folder is None:
-        raise BenchmarkError(
-            f"{path} has no {_QUERIES}*.csv beside {ANNOTATIONS}. Fetch both from INQUIRE's repository."
-        )
-    files = {canonical(file.stem.removeprefix(_QUERIES)): file for file in sorted(folder.glob(f"{_QUERIES}*.csv"))}
-    split = wanted_split(split, files)
-    require_split(folder, split, files)
-    queries = _queries(files[split])
-    positives = _positives(folder / ANNOTATIONS)
-    places = (folder, folder.resolve().parent)
-    embeddings = open_embeddings(find_embeddings(places, clip))
-    ids, paths, by_path = _named(embeddings, positives)
+    tables = read_tables(path, split)
+    places = places_of(tables.folder)
+    vectors = open_embeddings(find_embeddings(places, encoder, embeddings))
+    ids, paths, by_path = _named(vectors, tables.relevant)
     qrels = {
-        query.id: {_called(positive, by_path): 1 for positive in positives.get(query.id, ())} for query, _ in queries
+        query.id: {_called(positive, by_path): 1 for positive in tables.positives.get(query.id, ())}
+        for query in tables.queries
     }
     known = frozenset(ids)
-    species = binomials(_species(positive.path) for of_query in positives.values() for positive in of_query)
-    relevant = (positive.path for of_query in positives.values() for positive in of_query)
-    images = _Images(_root(places, [*islice(relevant, _PROBED), *islice(paths.values(), _PROBED)]), paths)
-    stem = path.resolve().name
+    relevant = (positive.path for positive in tables.relevant)
+    images = INatImages(image_root(places, [*islice(relevant, PROBED), *islice(paths.values(), PROBED)]), paths)
     benchmark = Benchmark(
-        name=name or (stem if "fullrank" in stem else f"{stem}-fullrank"),
-        split=split,
-        queries=tuple(query for query, _ in queries),
+        name=name or benchmark_name(path),
+        split=tables.split,
+        queries=tables.queries,
         qrels=qrels,
         images=images,
-        meta={query.id: replace(meta, scientific_name=names_species(query.text, species)) for query, meta in queries},
-        oddities=tuple(_oddities(folder / ANNOTATIONS, positives)),
+        meta=tables.meta,
+        oddities=tables.oddities,
+        reported=INQUIRE_FULLRANK,
     )
     missing = sum(image not in known for judged in qrels.values() for image in judged)
-    return Fullrank(benchmark, embeddings, ids, missing, images.root is not None)
+    return Fullrank(benchmark, vectors, ids, missing, images.root is not None)
 
 
-class _Images(DecodingCollection):
-    """Images by id under a root, which no path leaves."""
-
-    def __init__(self, root: FolderCollection | None, paths: Mapping[str, str]) -> None:
-        super().__init__(DEFAULT_LIMITS)
-        self.root = root
-        self._paths = paths
-
-    def _open(self, image_id: str) -> PILImage.Image:
-        path = self._paths.get(image_id)
-        if self.root is None or path is None:
-            raise BrokenImageError(f"{image_id!r} has no file. Put iNat24's images beside the tables, as inat24/train")
-        return open_image(self.root.path(path), self.limits, name=image_id)
+def embeddings_folder(path: Path, encoder: str | None, embeddings: Path | None = None) -> Path:
+    """The folder of vectors that `load_inquire_fullrank` would open. Raises `BenchmarkError` where there is none."""
+    return find_embeddings(places_of(require_tables(path)), encoder, embeddings)
 
 
-def _tables(path: Path) -> Path | None:
-    return next(
-        (
-            folder
-            for folder in (path, path / "inquire")
-            if (folder / ANNOTATIONS).is_file() and any(folder.glob(f"{_QUERIES}*.csv"))
-        ),
-        None,
-    )
-
-
-def _queries(path: Path) -> list[tuple[Query, QueryMeta]]:
-    """Queries with their groups, in the file's order."""
-    queries: dict[str, tuple[Query, QueryMeta]] = {}
-    for line, (query_id, text, supercategory, category, iconic_group) in read_table(
-        path, ("query_id", "query_text"), ("supercategory", "category", "iconic_group")
-    ):
-        key = query_id.strip()
-        if not key or not text.strip():
-            raise BenchmarkError(f"{str(path)!r}, line {line}: the query has no id or no text. Correct the file.")
-        if key in queries:
-            raise BenchmarkError(f"{str(path)!r}, line {line}: the query id {key!r} occurs twice. Correct the file.")
-        meta = QueryMeta(supercategory.strip(), category.strip(), iconic_group.strip())
-        queries[key] = (Query(id=key, text=text), meta)
-    return list(queries.values())
-
-
-def _positives(path: Path) -> dict[str, list[_Positive]]:
-    """Query id -> its relevant images."""
-    positives: dict[str, list[_Positive]] = {}
-    for line, (query_id, image_id, image_path) in read_table(path, ("query_id", "image_id", "image_path")):
-        if not image_id.strip() or not image_path.strip():
-            raise BenchmarkError(f"{str(path)!r}, line {line}: the image has no id or no path. Correct the file.")
-        positives.setdefault(query_id.strip(), []).append(_Positive(image_id.strip(), _file(image_path)))
-    return positives
-
-
-def _oddities(path: Path, positives: Mapping[str, Sequence[_Positive]]) -> Iterator[str]:
-    paths: dict[str, set[str]] = {}
-    for positive in (relevant for of_query in positives.values() for relevant in of_query):
-        paths.setdefault(positive.image_id, set()).add(positive.path)
-    for image_id, named in paths.items():
-        if len(named) > 1:
-            yield f"{str(path)!r}: the image id {image_id} stands for several pictures: {', '.join(sorted(named))}"
-
-
-def _called(positive: _Positive, by_path: bool) -> str:
+def _called(positive: Positive, by_path: bool) -> str:
     """A relevant image's id among the embedded ones."""
-    return _stem(positive.path) if by_path else positive.image_id
+    return stem(positive.path) if by_path else positive.image_id
 
 
-def _named(
-    embeddings: Embeddings, positives: Mapping[str, Sequence[_Positive]]
-) -> tuple[Sequence[str], dict[str, str], bool]:
+def _named(embeddings: Embeddings, every: Sequence[Positive]) -> tuple[Sequence[str], dict[str, str], bool]:
     """The embedded images' ids in order, the path of each (where it is known), and whether ids come from paths.
 
     The first column that names relevant images decides: ids as the annotations have them, else paths.
     """
-    every = [positive for of_query in positives.values() for positive in of_query]
     annotated_ids, annotated_paths = {positive.image_id for positive in every}, {positive.path for positive in every}
     columns = embeddings.columns
     paths = next(
@@ -184,7 +112,7 @@ def _named(
             files
             for column in (*PATH_COLUMNS, "")
             if column in columns
-            and not annotated_paths.isdisjoint(files := [_file(path or "") for path in columns[column]])
+            and not annotated_paths.isdisjoint(files := [spelled(path or "") for path in columns[column]])
         ),
         None,
     )
@@ -194,49 +122,10 @@ def _named(
             f"none of the {len(annotated_ids):,} relevant images is among the {len(embeddings):,} in "
             f"{str(embeddings.folder)!r}. Name its images by image_id or image_path as {ANNOTATIONS} does"
         )
-    chosen = ids if ids is not None else [_stem(path) for path in paths or ()]
+    chosen = ids if ids is not None else [stem(path) for path in paths or ()]
     if len(set(chosen)) < len(chosen):
         raise BenchmarkError(
             f"{str(embeddings.folder)!r} names two images alike. Give each an image_id of its own in ids.csv."
         )
     known = dict(zip(chosen, paths, strict=True)) if paths else {positive.image_id: positive.path for positive in every}
     return chosen, known, ids is None
-
-
-def _file(path: str) -> str:
-    """A path as the annotations spell it; the published embeddings' leave out the suffix."""
-    path = path.strip()
-    return path if path.lower().endswith(_SUFFIXES) else f"{path}.jpg"
-
-
-def _stem(path: str) -> str:
-    return path.rpartition("/")[2].rpartition(".")[0]
-
-
-def _species(path: str) -> str:
-    """Genus and species of iNat24's folders, such as `04686_Animalia_..._Mungos_mungo`; empty for other paths."""
-    folder = PurePosixPath(path).parent.name.split("_")
-    return " ".join(folder[-2:]) if len(folder) > 2 and folder[0].isdecimal() else ""
-
-
-def _root(places: Sequence[Path], paths: Sequence[str]) -> FolderCollection | None:
-    """The folder, in or beside the tables, under which some of the paths are files; None where there is none.
-
-    What lies beside the tables is searched only in folders made for images.
-    """
-    folder, beside = places
-    roots = [folder / below for below in _ROOTS] + [beside / below for below in _ROOTS if below]
-    for root in roots:
-        if root.is_dir():
-            images = FolderCollection(root)
-            if any(_is_there(images, path) for path in paths):
-                return images
-    return None
-
-
-def _is_there(images: FolderCollection, path: str) -> bool:
-    try:
-        images.path(path)
-    except ImageError:
-        return False
-    return True

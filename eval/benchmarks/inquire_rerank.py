@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.types import Candidate, Query
+from fieldscope.eval.benchmarks.lingo import with_lingo
 from fieldscope.eval.benchmarks.species import binomials, names_species
 from fieldscope.eval.benchmarks.splits import WHOLE, canonical, require_split, wanted_split
+from fieldscope.eval.reported import INQUIRE_RERANK
 from fieldscope.eval.types import Benchmark, QueryMeta
 from fieldscope.retrieval.parquet import ParquetCollection, missing_parts
 
@@ -51,6 +53,9 @@ _KINDS = {
     "inat24_species_name": _TEXT,
 }
 """The columns that are read into memory."""
+
+FILE_PRIOR = "clip_score of the files"
+"""Where the first-stage scores of such files come from, unless an encoder gives its own."""
 
 _SPLIT_OF_NAME = re.compile(r"(train|validation|val|test)(?![a-z])", re.IGNORECASE)
 
@@ -103,21 +108,25 @@ def load_inquire_rerank(path: Path, split: str | None = None, name: str | None =
     digits = max(3, len(str(len(rows) - 1)))
     species = binomials({row.species for of_query in rows.values() for row in of_query.values()})
     named = {f"q{number:0{digits}}": list(of_query.values()) for number, of_query in enumerate(rows.values())}
+    queries = tuple(Query(id=query_id, text=of_query[0].query) for query_id, of_query in named.items())
+    meta = {
+        query_id: replace(of_query[0].meta, scientific_name=names_species(of_query[0].query, species))
+        for query_id, of_query in named.items()
+    }
+    meta, odd = with_lingo(meta, queries, path if path.is_dir() else path.parent)
     return Benchmark(
         name=name or path.resolve().stem,
         split=split,
-        queries=tuple(Query(id=query_id, text=of_query[0].query) for query_id, of_query in named.items()),
+        queries=queries,
         qrels={query_id: {row.image_id: row.relevant for row in of_query} for query_id, of_query in named.items()},
         images=images,
         candidate_sets={
             query_id: tuple(Candidate(row.image_id, row.prior) for row in of_query)
             for query_id, of_query in named.items()
         },
-        meta={
-            query_id: replace(of_query[0].meta, scientific_name=names_species(of_query[0].query, species))
-            for query_id, of_query in named.items()
-        },
+        meta=meta,
         oddities=(
+            *odd,
             *(
                 f"{path}: queries that differ only by blanks are taken as one: {', '.join(map(repr, texts))}"
                 for texts in spellings.values()
@@ -129,6 +138,8 @@ def load_inquire_rerank(path: Path, split: str | None = None, name: str | None =
                 for image_id in faults.ambiguous
             ),
         ),
+        prior=FILE_PRIOR,
+        reported=INQUIRE_RERANK,
     )
 
 

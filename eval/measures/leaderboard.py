@@ -13,12 +13,18 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from fieldscope.agent.roles import model_text
+from fieldscope.eval.measures.file_order import WHOLE
+from fieldscope.eval.reported import shared
 from fieldscope.eval.runs.scored import ScoredRun
 
 Measure = Literal["AP@50", "AP@100"]
 """What a table is sorted by. `AP@100` is over the whole list of a rerank benchmark's candidates."""
 
 WHOLE_LIST: Measure = "AP@100"
+
+_TOLERANCE = 1.0
+"""So many points may the order of a benchmark's files be from what was published for it, and twice as many in one
+supercategory: the published figures are rounded, and "not exactly the latest"."""
 
 _FILE = Path(__file__).with_name("leaderboard.yaml")
 
@@ -43,7 +49,9 @@ class PublishedTable(_Record):
     """Rankings that were published together.
 
     They are means over so many `queries`, each with so many `candidates`; both are None where a run can't be checked
-    for being over the same images.
+    for being over the same images. `file_order` is what was published for the model that scored the candidates in the
+    benchmark's files: AP@50 in percent, over all queries and by supercategory. A file whose scores give other figures
+    has other candidates or judgments.
     """
 
     benchmark: str
@@ -51,6 +59,7 @@ class PublishedTable(_Record):
     measure: Measure
     queries: int | None = Field(default=None, ge=1)
     candidates: int | None = Field(default=None, ge=1)
+    file_order: Mapping[str, float] = Field(default_factory=dict)
     source: str = ""
     rows: tuple[PublishedRow, ...]
 
@@ -112,7 +121,9 @@ def boards(runs: Sequence[ScoredRun]) -> list[Board]:
                 beside.append(Board(benchmark, split, _best_first(rows), _notes(comparable), measure=measure))
         if alone:
             notes = (*filter(None, reasons), *_notes(alone))
-            beside.append(Board(benchmark, split, _best_first(_ours(run, WHOLE_LIST) for run in alone), notes))
+            measure = WHOLE_LIST if shared(run.reported for run in alone).headline == WHOLE_LIST else "AP@50"
+            rows = [_ours(run, measure) for run in alone]
+            beside.append(Board(benchmark, split, _best_first(rows), notes, measure=measure))
     return [*beside, *_foreign(own, placed)]
 
 
@@ -140,6 +151,19 @@ def _apart(run: ScoredRun, table: PublishedTable) -> str | None:
     if sizes != [table.candidates]:
         own = " to ".join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))
         return f"{start}: they are over {table.candidates} candidates for each query, and it has {own}"
+    if not run.file_order:
+        return (
+            f"{start}: it does not record how its files' clip_score ranks the candidates, as runs of earlier versions "
+            "do not. Rerun its `fieldscope eval` command, which adds that without asking the model"
+        )
+    for group, figure in table.file_order.items():
+        own_figure = 100 * run.file_order.get(group, 0.0)
+        if abs(own_figure - figure) > _TOLERANCE * (1 if group == WHOLE else 2):
+            of = "" if group == WHOLE else f" of {group}"
+            return (
+                f"{start}: the clip_score in its files has an AP@50{of} of {own_figure:.1f}, and {figure:.1f} is "
+                "published for the model that gave these scores, so its candidates or judgments are other ones"
+            )
     return None
 
 
@@ -158,7 +182,8 @@ def _theirs(table: PublishedTable) -> Iterator[Row]:
 
 def _ours(run: ScoredRun, measure: Measure) -> Row:
     model = f" asking {model_text(run.lmm)}" if run.lmm else ""
-    source = f"own run {run.folder}{model}, {len(run.values)} queries"
+    ties = ", with ties as in INQUIRE's scripts" if run.official else ""
+    source = f"own run {run.folder}{model}, {len(run.values)} queries{ties}"
     ap = run.mean(measure)
     groups: dict[str, list[float]] = {}
     for query, values in run.values.items():

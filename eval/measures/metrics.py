@@ -40,9 +40,9 @@ def ndcg(relevance: ArrayLike, positives: ArrayLike, k: int) -> Values:
     return _ratio(_sum(hits * discount[: hits.shape[-1]]), ideal)
 
 
-def reciprocal_rank(relevance: ArrayLike, positives: ArrayLike) -> Values:
-    """1 over the rank of the first hit, 0 without one."""
-    hits, total = _top(relevance, positives)
+def reciprocal_rank(relevance: ArrayLike, positives: ArrayLike, k: int | None = None) -> Values:
+    """1 over the rank of the first hit, 0 without one in the top k, or without `k` in the whole ranking."""
+    hits, total = _top(relevance, positives, k)
     first = hits.argmax(axis=-1) if hits.shape[-1] else np.zeros(total.shape)
     return np.where(total > 0, hits.any(axis=-1) / (first + 1.0), np.nan)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fieldscope.eval.reported import GENERAL
+
 LEAST_CHANGE = -0.01
 """The mean change of AP in a supercategory that is still no harm."""
 
@@ -27,10 +29,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Harm:
-    """One set of queries as a whole, and each of its supercategories."""
+    """One set of queries as a whole, and each of its supercategories. `metric` is the AP that is compared."""
 
     overall: Change
     groups: Mapping[str, Change]
+    metric: str = GENERAL.headline
 
     @property
     def broken(self) -> list[str]:
@@ -45,8 +48,11 @@ class Harm:
         return lines
 
 
-def harm(prior: Mapping[str, float], strategy: Mapping[str, float], groups: Mapping[str, str]) -> Harm:
-    """Compare AP per query id. `groups` names the supercategory of a query; where none does, the set is its only one.
+def harm(
+    prior: Mapping[str, float], strategy: Mapping[str, float], groups: Mapping[str, str], metric: str = GENERAL.headline
+) -> Harm:
+    """Compare AP, that of `metric`, per query id. `groups` names the supercategory of a query; where none does, the set
+    is its only one.
 
     Raises ValueError unless both have the same queries, and at least one.
     """
@@ -56,7 +62,8 @@ def harm(prior: Mapping[str, float], strategy: Mapping[str, float], groups: Mapp
     named: dict[str, list[float]] = {}
     for query, change in changes.items():
         named.setdefault(groups.get(query) or "all", []).append(change)
-    return Harm(_change(list(changes.values())), {group: _change(named[group]) for group in sorted(named)})
+    by_group = {group: _change(named[group]) for group in sorted(named)}
+    return Harm(_change(list(changes.values())), by_group, metric)
 
 
 def _change(changes: list[float]) -> Change:

@@ -27,12 +27,9 @@ from fieldscope.eval.measures.paired import (
     means,
     paired_tests,
 )
+from fieldscope.eval.reported import shared, value_name
 from fieldscope.eval.runs.scored import ScoredRun, require_same_task
 
-METRICS = ("AP@50", "nDCG@50", "MRR")
-"""What runs are compared in, unless others are asked for."""
-
-_PER_QUERY = {"MRR": "RR"}  # a mean's name -> that of the single query's value
 _COSTS = ("calls", "tokens", "seconds")
 
 R = TypeVar("R")
@@ -140,11 +137,6 @@ ScoredPair: TypeAlias = Pair[ScoredRun]
 ScoredComparison: TypeAlias = RunComparison[ScoredRun]
 
 
-def per_query(metric: str) -> str:
-    """The name of a query's value in `metrics.json`: the mean of `RR` is called MRR."""
-    return _PER_QUERY.get(metric, metric)
-
-
 def cost_of(run: ScoredRun, kind: str) -> float:
     """What a run spent in all: calls, tokens, seconds or money."""
     return (run.money or 0.0) if kind == "money" else float(getattr(run.spent, kind))
@@ -160,22 +152,24 @@ def front(costs: Sequence[float], qualities: Sequence[float]) -> list[bool]:
 
 def compare_runs(
     runs: Sequence[ScoredRun],
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] = (),
     currency: str | None = None,
     report: Report = lambda done, total: None,
 ) -> ScoredComparison:
-    """Compare every two of at least two finished runs, later ones against earlier ones.
+    """Compare every two of at least two finished runs, later ones against earlier ones, in these metrics or, where
+    there are none, in those that the benchmark's results are reported in.
 
     Raises `ConfigError` where runs differ in queries or judgments, saying which, or one has no such metric.
     """
     require_same_task(runs)
+    metrics = metrics or shared(run.reported for run in runs).compared
     for run, metric in product(runs, metrics):
         known = set.intersection(*(set(values) for values in run.values.values()))
-        if per_query(metric) not in known:
+        if value_name(metric) not in known:
             raise ConfigError(f"{run.folder}: {unknown_name('metric', metric, known)}")
     comparison = compare_values(
         runs,
-        lambda run, query, metric: run.values[query][per_query(metric)],
+        lambda run, query, metric: run.values[query][value_name(metric)],
         queries=[*runs[0].values],
         metrics=metrics,
         couples=[*combinations(range(len(runs)), 2)],
@@ -280,6 +274,11 @@ def _fronts(comparison: ScoredComparison, currency: str | None) -> dict[str, lis
 
 def _notes(runs: Sequence[ScoredRun]) -> tuple[str, ...]:
     first, lines = runs[0], []
+    if 0 < len(official := [run.name for run in runs if run.official]) < len(runs):
+        lines.append(
+            f"in the figures of {' and '.join(official)} equal numbers are ties, as in INQUIRE's scripts; the other "
+            "runs have strict orders"
+        )
     for run in runs:
         if run.unknown:
             lines.append(f"{run.name}: {run.unknown:,} of {run.asked:,} calls failed")

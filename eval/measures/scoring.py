@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import pairwise
@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from fieldscope.agent.types import RerankResult
 from fieldscope.eval.dialogues import DIALOGUES, HITS, by_round
 from fieldscope.eval.measures import metrics
+from fieldscope.eval.measures import official as official_metrics
+from fieldscope.eval.reported import mean_name
 from fieldscope.eval.types import Benchmark, Means, QueryMeta
+
+OfficialScores = Mapping[str, Mapping[str, float]]
+"""Query id -> image id -> the number that INQUIRE's scripts rank by. Numbers may be equal."""
 
 Metric = Callable[[NDArray[np.uint8], NDArray[np.int64]], metrics.Values]
 
@@ -21,26 +26,30 @@ METRICS: Mapping[str, Metric] = {
     **{f"AP@{k}": partial(metrics.average_precision, k=k) for k in (5, 10, 25, 50, 100)},
     **{f"nDCG@{k}": partial(metrics.ndcg, k=k) for k in (10, 50, 100)},
     "RR": metrics.reciprocal_rank,
-    "P@10": partial(metrics.precision, k=10),
+    "RR@50": partial(metrics.reciprocal_rank, k=50),
+    **{f"P@{k}": partial(metrics.precision, k=k) for k in (10, 50, 100)},
     **{f"recall@{k}": partial(metrics.recall, k=k) for k in (1, 5, 10, 50, 100)},
     **{name: partial(metrics.hits, k=int(name.removeprefix("hits@"))) for name in HITS},
 }
 """What is computed for every query, from its final ranking."""
 
+_OFFICIAL = {"AP": official_metrics.average_precision, "nDCG": official_metrics.ndcg}
+
 FIRST_STAGE_RECALL = "first-stage recall@100"
 """How much of what there was to find the first stage handed on: `recall@100` in the order of the prior."""
 
-_MEAN_NAMES = {**{name: f"m{name}" for name in METRICS if name.startswith("AP@")}, "RR": "MRR"}
 HEADLINE = ("mAP@50", "mAP@100", "nDCG@10", "nDCG@50", "nDCG@100", "MRR")
 COMPOSED = ("mAP@5", "mAP@10", "mAP@25", "recall@1", "recall@5", "recall@10", "recall@50")
 
 
 def shown_metrics(benchmark: Benchmark) -> tuple[str, ...]:
-    """The means that a summary carries: INQUIRE's, full retrieval's first-stage recall, and those of the task (CIRCO's
-    and CIRR's for composed queries, ChatIR's for dialogues). `metrics.json` has all."""
+    """The means that a summary carries: the usual ones, those that the benchmark's own publication reports, full
+    retrieval's first-stage recall, and those of the task (CIRCO's and CIRR's for composed queries, ChatIR's for
+    dialogues). `metrics.json` has all."""
     first_stage = (FIRST_STAGE_RECALL,) if benchmark.candidate_sets is None else ()
     composed = COMPOSED if any(query.reference_image is not None for query in benchmark.queries) else ()
-    return (*HEADLINE, *first_stage, *composed, *(HITS if benchmark.rounds else ()))
+    own = benchmark.reported.means
+    return tuple(dict.fromkeys((*HEADLINE, *own, *first_stage, *composed, *(HITS if benchmark.rounds else ()))))
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ class Scores:
 
     `rounds` say how many rounds of a dialogue a query has heard, and `dialogues` which queries are the rounds of one,
     in their order; both are empty where the benchmark has no dialogues. `hits@k` are carried over a dialogue's rounds.
+    `official` says that equal scores count as ties, as in INQUIRE's scripts.
     """
 
     query_ids: tuple[str, ...]
@@ -57,6 +67,7 @@ class Scores:
     values: Mapping[str, metrics.Values]
     rounds: Mapping[str, int] = field(default_factory=dict)
     dialogues: tuple[tuple[str, ...], ...] = ()
+    official: bool = False
 
     def means(self) -> Means:
         """Each metric's mean over the queries that have a positive; that of `hits@k` over dialogues, as they ended."""
@@ -67,10 +78,13 @@ class Scores:
         return self._by("supercategory")
 
     def breakdowns(self) -> dict[str, dict[str, Means]]:
-        """The means by category, by iconic group, and of the queries with and without a scientific name, each in
-        alphabetical order; a kind that tells no two queries apart because none has it is left out."""
+        """The means by category, by iconic group, and of the queries with and without experts' lingo, each in
+        alphabetical order; a kind that tells no two queries apart because none has it is left out. Without the
+        benchmark's own list of lingo, a scientific name stands for it."""
         kinds = ["category", "iconic_group"]
-        if any(meta.scientific_name for meta in self.meta):
+        if any(meta.lingo for meta in self.meta):
+            kinds.append("lingo")
+        elif any(meta.scientific_name for meta in self.meta):
             kinds.append("scientific_name")
         return {kind: found for kind in kinds if (found := self._by(kind))}
 
@@ -100,7 +114,7 @@ class Scores:
         }
 
     def _by(self, kind: str) -> dict[str, Means]:
-        groups = np.array([meta.groups[kind] for meta in self.meta])
+        groups = np.array([meta.groups.get(kind, "") for meta in self.meta])
         return {group: self._means(groups == group) for group in sorted(set(groups.tolist()) - {""})}
 
     def _means(self, rows: NDArray[np.bool_]) -> Means:
@@ -114,8 +128,11 @@ class Scores:
         return {name: np.where(passing, np.nan, of) if name in HITS else of for name, of in self.values.items()}
 
 
-def score(benchmark: Benchmark, results: Mapping[str, RerankResult]) -> Scores:
-    """Score rankings against the judgments. Raises ValueError for a ranking that is no strict order of images."""
+def score(benchmark: Benchmark, results: Mapping[str, RerankResult], official: OfficialScores | None = None) -> Scores:
+    """Score rankings against the judgments. Raises ValueError for a ranking that is no strict order of images.
+
+    With `official` scores, by query and image, AP and nDCG are INQUIRE's own, in which equal scores are a tie.
+    """
     ids = tuple(results)
     judgments = [benchmark.judgments(query_id) for query_id in ids]
     positives = np.array([sum(judged.values()) for judged in judgments], dtype=np.int64)
@@ -126,6 +143,8 @@ def score(benchmark: Benchmark, results: Mapping[str, RerankResult]) -> Scores:
         by_prior = sorted(result.ranking, key=lambda ranked: ranked.prior_rank)
         prior.append([judged.get(ranked.image_id, 0) for ranked in by_prior])
     values = {name: metric(_padded(final), positives) for name, metric in METRICS.items()}
+    if official is not None:
+        values |= _official_values(results, final, positives, official)
     values[FIRST_STAGE_RECALL] = metrics.recall(_padded(prior), positives, k=100)
     meta = tuple(benchmark.meta.get(query_id, QueryMeta()) for query_id in ids)
     dialogues = tuple(filter(None, (tuple(q for q in of if q in results) for of in benchmark.dialogues)))
@@ -134,11 +153,29 @@ def score(benchmark: Benchmark, results: Mapping[str, RerankResult]) -> Scores:
         at = [rows[query_id] for query_id in of]
         for name in HITS:
             values[name][at] = metrics.carried(values[name][at])
-    return Scores(ids, meta, positives, values, benchmark.rounds, dialogues)
+    return Scores(ids, meta, positives, values, benchmark.rounds, dialogues, official is not None)
+
+
+def _official_values(
+    results: Mapping[str, RerankResult],
+    relevance: Sequence[Sequence[int]],
+    positives: NDArray[np.int64],
+    scores: OfficialScores,
+) -> dict[str, metrics.Values]:
+    """AP@k and nDCG@k over the best k of each ranking, with equal scores as ties."""
+    ranked = [[scores[result.query_id][each.image_id] for each in result.ranking] for result in results.values()]
+    values = {}
+    for name in METRICS:
+        kind, _, depth = name.partition("@")
+        if metric := _OFFICIAL.get(kind):
+            k = int(depth)
+            rows = zip(relevance, ranked, positives.tolist(), strict=True)
+            values[name] = np.array([metric(hits[:k], own[:k], found) for hits, own, found in rows])
+    return values
 
 
 def _means(values: Mapping[str, metrics.Values], rows: NDArray[np.bool_] | NDArray[np.int64]) -> Means:
-    return {_MEAN_NAMES.get(name, name): metrics.mean(of[rows]) for name, of in values.items()}
+    return {mean_name(name): metrics.mean(of[rows]) for name, of in values.items()}
 
 
 def _require_strict(result: RerankResult) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from fieldscope.eval.measures.paired import Paired, compare
+from fieldscope.eval.reported import GENERAL
 
 PerQuery = Mapping[str, float]
 
@@ -38,12 +39,13 @@ class BudgetPoint:
 
 @dataclass(frozen=True)
 class BudgetStudy:
-    """Points by rising share, and for every two of them what the larger budget changes."""
+    """Points by rising share, and for every two of them what the larger budget changes, in one `metric`."""
 
     prior: float
     free: float
     points: tuple[BudgetPoint, ...]
     steps: Mapping[tuple[float, float], Paired]
+    metric: str = GENERAL.headline
 
     @property
     def worse(self) -> tuple[tuple[float, float], ...]:
@@ -51,8 +53,11 @@ class BudgetStudy:
         return tuple(pair for pair, step in self.steps.items() if step.significant and step.difference < 0)
 
 
-def budget_study(prior: PerQuery, free: PerQuery, runs: Mapping[float, BudgetRun]) -> BudgetStudy:
-    """Compare runs under budgets, by share, with the prior, with the free run, and with each other."""
+def budget_study(
+    prior: PerQuery, free: PerQuery, runs: Mapping[float, BudgetRun], metric: str = GENERAL.headline
+) -> BudgetStudy:
+    """Compare runs under budgets, by share, with the prior, with the free run, and with each other. All values are of
+    `metric`."""
     ordered = [runs[share] for share in sorted(runs)]
     points = tuple(
         BudgetPoint(run.share, run.max_calls, run.calls, _mean(run.values), gain_kept(prior, free, run.values))
@@ -62,7 +67,7 @@ def budget_study(prior: PerQuery, free: PerQuery, runs: Mapping[float, BudgetRun
         (smaller.share, larger.share): compare(smaller.values, larger.values)
         for smaller, larger in combinations(ordered, 2)
     }
-    return BudgetStudy(_mean(prior), _mean(free), points, steps)
+    return BudgetStudy(_mean(prior), _mean(free), points, steps, metric)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ They are part of the answer key: no line but a `Query`'s own fields ever reaches
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -62,14 +62,16 @@ class BenchmarkLine(Line):
 
 
 class QueryLine(Line):
-    """A query with its judgments, its given candidates with their priors, and its groups. `query` is None where it was
-    left out of the run: its judgments belong to the benchmark all the same."""
+    """A query with its judgments, its given candidates with the scores that they came with, and its groups. `priors`
+    are an encoder's scores in place of those, in the same order. `query` is None where it was left out of the run: its
+    judgments belong to the benchmark all the same."""
 
     kind: Literal["query"] = "query"
     id: str
     query: Query | None = None
     judgments: dict[str, int] | None = None
     candidates: tuple[tuple[str, FiniteFloat], ...] | None = None
+    priors: tuple[FiniteFloat, ...] | None = None
     meta: QueryMeta | None = None
 
 
@@ -112,11 +114,13 @@ def benchmark_lines(benchmark: Benchmark) -> Iterator[BenchmarkLine | QueryLine]
     queries = {query.id: query for query in benchmark.queries}
     for query_id in dict.fromkeys((*queries, *benchmark.qrels, *(sets or ()), *benchmark.meta)):
         judged, given = benchmark.qrels.get(query_id), (sets or {}).get(query_id)
+        scores = (benchmark.priors or {}).get(query_id)
         yield QueryLine(
             id=query_id,
             query=queries.get(query_id),
             judgments=None if judged is None else dict(judged),
             candidates=None if given is None else tuple((c.image_id, c.prior) for c in given),
+            priors=None if given is None or scores is None else tuple(scores[c.image_id] for c in given),
             meta=benchmark.meta.get(query_id),
         )
 
@@ -145,8 +149,38 @@ def read_inputs(folder: Path) -> Inputs:
     return Inputs(strategy, benchmark, asked)
 
 
-def make_benchmark(line: BenchmarkLine, queries: Iterable[QueryLine], images: ImageSource) -> Benchmark:
-    """The benchmark over other images of the same ids. Raises `BenchmarkError` unless it is the one it says it is."""
+def read_priors(lines: Iterable[QueryLine]) -> dict[str, Mapping[str, float]]:
+    """Query id -> image id -> an encoder's score in place of the one that the candidate came with, of the queries that
+    have such scores. Raises `BenchmarkError` where a candidate has none."""
+    priors: dict[str, Mapping[str, float]] = {}
+    for line in lines:
+        if line.priors is not None:
+            images = [image_id for image_id, _ in line.candidates or ()]
+            if len(images) != len(line.priors):
+                raise BenchmarkError(
+                    f"query {line.id} has {len(images)} candidates and {len(line.priors)} priors. Make the run again."
+                )
+            priors[line.id] = dict(zip(images, line.priors, strict=True))
+    return priors
+
+
+def keeping_priors(benchmark: Benchmark, folder: Path) -> Benchmark:
+    """The benchmark with an encoder's scores also for those queries that the run in a folder had before; as it is where
+    its candidates have the scores that they came with."""
+    if benchmark.priors is None or not (folder / NAME).is_file():
+        return benchmark
+    try:
+        earlier = read_priors(read_inputs(folder).queries)
+    except FieldscopeError:  # damaged; the run's queries are written again
+        return benchmark
+    return replace(benchmark, priors={**earlier, **benchmark.priors})
+
+
+def make_benchmark(
+    line: BenchmarkLine, queries: Iterable[QueryLine], images: ImageSource, prior: str = ""
+) -> Benchmark:
+    """The benchmark over other images of the same ids; `prior` says whose the first-stage scores are. Raises
+    `BenchmarkError` unless it is the one it says it is."""
     lines = tuple(queries)
     sets: Mapping[str, tuple[Candidate, ...]] = {
         each.id: tuple(Candidate(image_id, prior) for image_id, prior in each.candidates)
@@ -161,6 +195,8 @@ def make_benchmark(line: BenchmarkLine, queries: Iterable[QueryLine], images: Im
         images=images,
         candidate_sets=sets if line.rerank else None,
         meta={each.id: each.meta for each in lines if each.meta is not None},
+        prior=prior,
+        priors=read_priors(lines) or None,
     )
     if benchmark.fingerprint != line.fingerprint:
         raise BenchmarkError(

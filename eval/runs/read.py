@@ -20,6 +20,7 @@ from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.reading import file_bytes, load_json
 from fieldscope.eval.dialogues import DIALOGUES, HITS
+from fieldscope.eval.reported import GENERAL
 from fieldscope.eval.runs.inputs import NAME as INPUTS
 from fieldscope.eval.types import Qrels
 
@@ -48,13 +49,15 @@ class Named(BaseModel):
 
 class RunSetup(BaseModel):
     """What readers use of a manifest's configuration. `lmm` is the identity of the model that was asked, or of that of
-    each role, `encoder` and
-    `calibration` are fingerprints; None where there was none."""
+    each role, `encoder` and `calibration` are fingerprints; None where there was none. `prior` says whose the
+    first-stage scores are."""
 
     benchmark: Named
     strategy: Named
     lmm: str | dict[str, str] | None = None
+    scorer: str | None = None
     encoder: str | None = None
+    prior: str | None = None
     calibration: str | None = None
     seed: int | None = None
     budget: dict[str, Any] = Field(default_factory=dict)
@@ -85,7 +88,10 @@ class HashedImage(BaseModel):
 
 
 class Metrics(BaseModel):
-    """What is read of `metrics.json`. `groups` are the kinds of groups with each query's own one."""
+    """What is read of `metrics.json`. `groups` are the kinds of groups with each query's own one, `reported` names the
+    metrics in which the benchmark's results are reported (`fieldscope.eval.reported`). `scoring` is `official` where
+    equal numbers count as ties, as in INQUIRE's scripts, and `file_order` has AP@50 in the order of the scores that
+    came with the candidates (`fieldscope.eval.measures.file_order`)."""
 
     benchmark: str = ""
     split: str = ""
@@ -96,6 +102,9 @@ class Metrics(BaseModel):
     unknown: int = 0
     ended: dict[str, int] = Field(default_factory=dict)
     groups: dict[str, dict[str, str]] = Field(default_factory=dict)
+    reported: str = GENERAL.name
+    scoring: str = "fieldscope"
+    file_order: dict[str, FiniteFloat] = Field(default_factory=dict)
     per_query: dict[str, dict[str, FiniteFloat | None]]
     by_round: dict[str, dict[str, FiniteFloat | None]] = Field(default_factory=dict)
 

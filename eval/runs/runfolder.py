@@ -161,6 +161,9 @@ class RunFolder:
         if own.get("strategy") == _without_set(wanted.get("strategy")):
             # It began before prompts lay in sets. The fingerprints say that the wordings are the same.
             own = {**own, "strategy": wanted["strategy"]}
+        if "prior" in wanted:
+            # It is what people call the first stage; the encoder's fingerprint decides whether it is the same.
+            own = {**own, "prior": wanted["prior"]}
         if different := sorted(key for key in own.keys() | wanted.keys() if own.get(key) != wanted.get(key)):
             models = f": it asked {_lmm_text(own)}, this is {_lmm_text(wanted)}" if "lmm" in different else ""
             raise ConfigError(

@@ -10,6 +10,7 @@ from fieldscope.agent.roles import ModelIdentity
 from fieldscope.agent.types import RerankResult
 from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError
+from fieldscope.eval.reported import GENERAL, Reported, reported_as
 from fieldscope.eval.runs.read import METRICS, no_run, read_finished
 from fieldscope.eval.types import Qrels
 
@@ -26,7 +27,9 @@ class ScoredRun:
     query's own one. `lmm` is the identity of the model that was asked, or of that of each role, `benchmark` its name
     and split, `task` the fingerprint of queries, judgments, candidates with priors, and groups. `money` is what the
     calls cost, `scored_on_test` counts the runs in which the strategy was scored on test, and `by_role` has the calls
-    and tokens of each role where several models were asked.
+    and tokens of each role where several models were asked. `reported` are the metrics in which the benchmark's results
+    are reported, `file_order` is AP@50 in the order of the scores that came with the candidates, over all queries and
+    by supercategory. `official` says that equal numbers count as ties, as in INQUIRE's scripts.
     """
 
     name: str
@@ -46,6 +49,9 @@ class ScoredRun:
     money: float | None = None
     scored_on_test: int = 0
     by_role: Mapping[str, Usage] = field(default_factory=dict)
+    reported: Reported = GENERAL
+    file_order: Mapping[str, float] = field(default_factory=dict)
+    official: bool = False
 
     def text(self, query: str) -> str:
         """The query in words; of a dialogue its last round too."""
@@ -99,6 +105,9 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         ended=sum(metrics.ended.values()),
         scored_on_test=run.manifest.scored_on_test,
         by_role={role: role_usage(cost) for role, cost in metrics.by_role.items()},
+        reported=reported_as(metrics.reported),
+        file_order=metrics.file_order,
+        official=metrics.scoring == "official",
     )
 
 

@@ -8,23 +8,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import log
+from typing import Any, Literal
 
 import numpy as np
 
-from fieldscope.agent.calibration import Calibration, CalibrationKey
+from fieldscope.agent.calibration import UNCALIBRATED, Calibration, CalibrationKey
 from fieldscope.agent.fusion import log_odds, standardise
 from fieldscope.agent.posterior import latest
+from fieldscope.agent.scoring import read_again, standing
 from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Comparison, RerankResult
 from fieldscope.core.errors import ConfigError
+from fieldscope.core.types import Candidate
 from fieldscope.eval.tuning.estimate import predicates_per_word, profile
 from fieldscope.eval.tuning.fitting import (
     Compared,
     Floats,
     VerdictFit,
     fit_comparison_weight,
+    fit_first_look,
     fit_joint,
+    fit_scored,
     fit_spread,
     fit_verdicts,
 )
@@ -61,7 +66,10 @@ def verification(strategy: Strategy) -> Strategy:
             "whose fusion is 'posterior'."
         )
     if strategy.verify is None:
-        return Strategy(name=strategy.name, retrieve=strategy.retrieve, fusion=Fusion(method="prior"))
+        method: Literal["prior", "score"] = "score" if strategy.weighs_scores else "prior"
+        return Strategy(
+            name=strategy.name, retrieve=strategy.retrieve, score=strategy.score, fusion=Fusion(method=method)
+        )
     joint = strategy.verify.joint
     if joint is not None:  # every question is asked both ways, since no two ways agree without a difference
         both = {"use": "always", "agreement": 1.0, "sample": joint.sample or SMALLEST_SHARE, "look_again": None}
@@ -92,23 +100,30 @@ def draw_groups(head: Sequence[str], size: int, seed: str) -> list[tuple[str, ..
     return list(combinations([head[place] for place in places], size))
 
 
-def heads(benchmark: Benchmark, results: Mapping[str, RerankResult]) -> dict[str, list[str]]:
-    """The best `HEAD` images of each query after the fit to its verdicts, best first. Raises as `calibrate` does."""
+def heads(
+    benchmark: Benchmark, results: Mapping[str, RerankResult], weighs_scores: bool = False
+) -> dict[str, list[str]]:
+    """The best `HEAD` images of each query after the fit to its verdicts, best first; to the scores of a scoring model,
+    too, where the strategy weighs them. Raises as `calibrate` does."""
     require_selection_split(benchmark.split)
-    judged = _all_judged(benchmark, results)
+    results, _ = _scored_anew(benchmark, results)
+    judged = _all_judged(benchmark, results, weighs_scores=weighs_scores)
     fit = _fit(list(judged.values()))
     return {query_id: _best(query, query.log_odds(fit)) for query_id, query in judged.items()}
 
 
 def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: CalibrationKey) -> Calibration:
-    """Fit to the results of `verification`, with the comparisons of `draw_groups` in both orders among them.
+    """Fit to the results of `verification`, with the comparisons of `draw_groups` in both orders among them. Where the
+    key names a scoring model, its scores have a weight beside the prior.
 
     Raises `ConfigError` for a split that may not decide a setting, and where there is nothing to fit to.
     """
     require_selection_split(benchmark.split)
-    judged = _all_judged(benchmark, results)
+    weighs_scores = key.scorer is not None
+    results, of_predicates = _scored_anew(benchmark, results)
+    judged = _all_judged(benchmark, results, weighs_scores=weighs_scores)
     fit = _fit(list(judged.values()))
-    joint = _joint(judged, _all_judged(benchmark, results, joint=True), fit)
+    joint = _joint(judged, _all_judged(benchmark, results, joint=True, weighs_scores=weighs_scores), fit)
     gaps: list[float] = []
     duels: list[_Duel] = []
     compared: list[Compared] = []
@@ -137,6 +152,8 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
         position_bias=position_bias,
         consistency=float(np.mean([duel.consistent for duel in duels])) if duels else None,
         **joint,
+        **of_predicates,
+        **_beside_the_prior(list(judged.values()), fit),
         pass_rates=_pass_rates(finished),
         predicates_per_word=predicates_per_word(finished),
         tokens=profile(finished),
@@ -147,17 +164,18 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
 class _Judged:
     """The candidates of one query all of whose questions were answered: ids, and along them the standardised prior
     (n,), the log-odds of the expected answers (n, k), those of the answer about the whole query (n,), 0 where it was
-    not asked, and the judgments."""
+    not asked, the judgments, and the standardised scores of a scoring model (n,), None where there was none."""
 
     images: tuple[str, ...]
     prior: Floats
     verdicts: Floats
     whole: Floats
     relevant: tuple[int, ...]
+    scored: Floats | None = None
 
     def log_odds(self, fit: VerdictFit) -> Floats:
         """(n,) log-odds of a match after a fit."""
-        return fit.log_odds(self.prior, self.verdicts, self.whole)
+        return fit.log_odds(self.prior, self.verdicts, self.whole, self.scored)
 
     def average_precision(self, fit: VerdictFit) -> float:
         """AP of the ranking after a fit, over all of its images; NaN without a relevant one."""
@@ -174,12 +192,17 @@ class _Duel:
     consistent: bool
 
 
-def _all_judged(benchmark: Benchmark, results: Mapping[str, RerankResult], joint: bool = False) -> dict[str, _Judged]:
+def _all_judged(
+    benchmark: Benchmark, results: Mapping[str, RerankResult], *, joint: bool = False, weighs_scores: bool = False
+) -> dict[str, _Judged]:
     """By query; with `joint` from the joint answers alone."""
-    return {query_id: _judged(result, benchmark.judgments(query_id), joint) for query_id, result in results.items()}
+    return {
+        query_id: _judged(result, benchmark.judgments(query_id), joint, weighs_scores)
+        for query_id, result in results.items()
+    }
 
 
-def _judged(result: RerankResult, judgments: Mapping[str, int], joint: bool) -> _Judged:
+def _judged(result: RerankResult, judgments: Mapping[str, int], joint: bool, weighs_scores: bool) -> _Judged:
     answers: dict[str, dict[str, float]] = defaultdict(dict)
     for verdict in latest([verdict for verdict in result.verdicts if verdict.joint or not joint]):
         if verdict.p_expected is not None:
@@ -189,40 +212,87 @@ def _judged(result: RerankResult, judgments: Mapping[str, int], joint: bool) -> 
     names = [predicate.id for predicate in result.predicates]
     parts = [predicate.id for predicate in result.predicates if predicate.kind != "query"]
     whole = [name for name in names if name not in parts]
+    scores = standing([Candidate(each.image_id, each.prior) for each in candidates], result.scores)
     kept = [
-        (candidate.image_id, prior)
-        for candidate, prior in zip(candidates, priors, strict=True)
+        (candidate.image_id, prior, score)
+        for candidate, prior, score in zip(candidates, priors, scores, strict=True)
         if answers[candidate.image_id].keys() >= set(names)
     ]
-    images = tuple(image_id for image_id, _ in kept)
+    images = tuple(image_id for image_id, *_ in kept)
     return _Judged(
         images=images,
-        prior=np.array([prior for _, prior in kept]),
+        prior=np.array([prior for _, prior, _ in kept]),
         verdicts=np.array([[answers[i][name] for name in parts] for i in images]).reshape(len(images), len(parts)),
         whole=np.array([sum(answers[i][name] for name in whole) for i in images]),
         relevant=tuple(judgments.get(image_id, 0) for image_id in images),
+        scored=np.array([score for *_, score in kept]) if weighs_scores else None,
     )
 
 
 def _fit(judged: Sequence[_Judged]) -> VerdictFit:
-    prior, verdicts, whole, relevant = _stacked(judged)
+    prior, verdicts, whole, relevant, scored = _stacked(judged)
     if len(set(relevant)) < 2:
         raise ConfigError(
             "a calibration needs relevant and irrelevant candidates with answers, and these are all alike. Use more "
             "queries."
         )
-    return fit_verdicts(prior, verdicts, whole, relevant)
+    return fit_verdicts(prior, verdicts, whole, relevant, scored)
+
+
+def _beside_the_prior(judged: Sequence[_Judged], fit: VerdictFit) -> dict[str, Any]:
+    """The fields of a calibration that are about the scores of a scoring model as evidence; none where it has none."""
+    prior, *_, relevant, scored = _stacked(judged)
+    if scored is None:
+        return {}
+    return {"scorer_weight": fit.scorer_weight, "first_look": fit_first_look(prior, scored, relevant)}
+
+
+def _scored_anew(
+    benchmark: Benchmark, results: Mapping[str, RerankResult]
+) -> tuple[Mapping[str, RerankResult], dict[str, float]]:
+    """The results, the scorer's verdicts on predicates as they are once fitted; and the fields of a calibration that
+    are about them. None where the scorer answered no predicate."""
+    if not any(verdict.mode == "scored" for result in results.values() for verdict in result.verdicts):
+        return results, {}
+    standard = {query_id: _with_scored(result, UNCALIBRATED) for query_id, result in results.items()}
+    scores, expected, relevant = [], [], []
+    for query_id, result in standard.items():
+        judgments = benchmark.judgments(query_id)
+        sides = {predicate.id: 1.0 if predicate.expected == "yes" else -1.0 for predicate in result.predicates}
+        own: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for verdict in result.verdicts:
+            if verdict.mode == "scored" and verdict.p_yes is not None and verdict.predicate in sides:
+                own[verdict.image_id].append((log_odds(verdict.p_yes), sides[verdict.predicate]))
+        for image_id, answers in own.items():
+            scores.append([score for score, _ in answers])
+            expected.append([side for _, side in answers])
+            relevant.append(judgments.get(image_id, 0))
+    scale, offset = fit_scored(_padded(scores), _padded(expected), relevant)
+    fitted = UNCALIBRATED.model_copy(update={"scored_scale": scale, "scored_offset": offset})
+    anew = {query_id: _with_scored(result, fitted) for query_id, result in results.items()}
+    return anew, {"scored_scale": scale, "scored_offset": offset}
+
+
+def _with_scored(result: RerankResult, calibration: Calibration) -> RerankResult:
+    verdicts = read_again(result.verdicts, result.predicates, result.scores, calibration)
+    return result.model_copy(update={"verdicts": verdicts})
+
+
+def _padded(rows: Sequence[Sequence[float]]) -> Floats:
+    """(n, k) with infinity behind the shorter rows."""
+    widest = max(map(len, rows), default=0)
+    return np.array([[*row, *[np.inf] * (widest - len(row))] for row in rows]).reshape(len(rows), widest)
 
 
 def _joint(single: Mapping[str, _Judged], joint: Mapping[str, _Judged], fit: VerdictFit) -> dict[str, float]:
     """The fields of a calibration that are about joint answers; none where there are too few of them."""
-    prior, verdicts, whole, relevant = _stacked(list(joint.values()))
+    prior, verdicts, whole, relevant, scored = _stacked(list(joint.values()))
     comparable = [
         (single[query_id], asked) for query_id, asked in joint.items() if asked.images == single[query_id].images
     ]
     if len(set(relevant)) < 2 or not comparable:
         return {}
-    together = fit_joint(fit, prior, verdicts, whole, relevant)
+    together = fit_joint(fit, prior, verdicts, whole, relevant, scored)
     losses = []
     for alone, asked in comparable:
         verdicts, whole = together.as_single(asked.verdicts, asked.whole)
@@ -235,8 +305,8 @@ def _joint(single: Mapping[str, _Judged], joint: Mapping[str, _Judged], fit: Ver
     }
 
 
-def _stacked(judged: Sequence[_Judged]) -> tuple[Floats, Floats, Floats, list[int]]:
-    """Prior, verdicts, whole and judgments of all candidates of all queries."""
+def _stacked(judged: Sequence[_Judged]) -> tuple[Floats, Floats, Floats, list[int], Floats | None]:
+    """Prior, verdicts, whole, judgments and scores of all candidates of all queries."""
     relevant = [label for query in judged for label in query.relevant]
     widest = max(query.verdicts.shape[1] for query in judged)
     padded = [
@@ -244,7 +314,8 @@ def _stacked(judged: Sequence[_Judged]) -> tuple[Floats, Floats, Floats, list[in
         for query in judged
     ]
     prior, whole = (np.concatenate(each) for each in zip(*((q.prior, q.whole) for q in judged), strict=True))
-    return prior, np.concatenate(padded), whole, relevant
+    scores = [query.scored for query in judged if query.scored is not None]
+    return prior, np.concatenate(padded), whole, relevant, np.concatenate(scores) if scores else None
 
 
 def _best(query: _Judged, scores: Floats) -> list[str]:

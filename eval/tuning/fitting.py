@@ -15,7 +15,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_ndtr
 
 from fieldscope.agent.bradley_terry import Showing, merge_comparisons
-from fieldscope.agent.calibration import UNCALIBRATED
+from fieldscope.agent.calibration import UNCALIBRATED, FirstLook
 from fieldscope.agent.posterior import log_odds_of_all, tempered
 
 Floats = NDArray[np.float64]
@@ -28,6 +28,8 @@ _WHOLE_WEIGHT = (0.0, 5.0)
 _DOUBT = (1e-6, 0.1)
 _SLIP = (1e-6, 0.2)
 _PRIOR_WEIGHT = (0.0, 10.0)
+_SCALE = (0.0, 10.0)
+_OFFSET = (-10.0, 10.0)
 _BIAS = (-10.0, 10.0)
 _COMPARISON_WEIGHTS = tuple(np.geomspace(1e-3, 10.0, 25).tolist())
 _SPREAD = (0.05, 10.0)
@@ -35,7 +37,7 @@ _SPREAD = (0.05, 10.0)
 
 @dataclass(frozen=True)
 class VerdictFit:
-    """P(match) = sigmoid(bias + prior_weight * prior + evidence).
+    """P(match) = sigmoid(bias + prior_weight * prior + scorer_weight * score + evidence).
 
     Apart from `miss_odds` and `false_alarm_odds` the evidence is whole_weight * log-odds of the verdict on the whole
     query + log-odds that all predicates hold / temperature.
@@ -47,21 +49,26 @@ class VerdictFit:
     false_alarm_odds: float
     prior_weight: float
     bias: float
+    scorer_weight: float = 0.0
 
-    def log_odds(self, prior: Floats, verdicts: Floats, whole: Floats) -> Floats:
+    def log_odds(self, prior: Floats, verdicts: Floats, whole: Floats, scored: Floats | None = None) -> Floats:
         """(n,) log-odds of a match. `prior` (n,) is standardised per query; `verdicts` (n, k) are the log-odds of the
         expected answers, infinity where a query has fewer than k predicates; without any they say nothing. `whole` (n,)
-        are those of the answer about the whole query, 0 where it was not asked."""
+        are those of the answer about the whole query, 0 where it was not asked. `scored` (n,) are the scores of a
+        scoring model, standardised like the prior; None where there is none."""
         holds = 1.0 / (1.0 + np.exp(-np.asarray(verdicts)))
         parts = np.where(np.isinf(verdicts).all(axis=1), 0.0, log_odds_of_all(holds) / self.temperature)
         evidence = tempered(self.whole_weight * whole + parts, self.miss_odds, self.false_alarm_odds)
-        return np.asarray(self.bias + self.prior_weight * prior + evidence)
+        given = self.bias + self.prior_weight * prior + (0.0 if scored is None else self.scorer_weight * scored)
+        return np.asarray(given + evidence)
 
 
-def fit_verdicts(prior: Floats, verdicts: Floats, whole: Floats, relevant: ArrayLike) -> VerdictFit:
-    """The fit to n judged candidates: `prior` (n,), `verdicts` (n, k) and `whole` (n,) as in `VerdictFit.log_odds`,
-    `relevant` (n,) 0 or 1. Parameters without verdicts keep their defaults. Raises ValueError without a
-    candidate."""
+def fit_verdicts(
+    prior: Floats, verdicts: Floats, whole: Floats, relevant: ArrayLike, scored: Floats | None = None
+) -> VerdictFit:
+    """The fit to n judged candidates: `prior` (n,), `verdicts` (n, k), `whole` (n,) and `scored` (n,) as in
+    `VerdictFit.log_odds`, `relevant` (n,) 0 or 1. Parameters without verdicts keep their defaults; the scorer's weight
+    is 0 unless it makes the judgments more likely than chance would. Raises ValueError without a candidate."""
     sides = 2.0 * np.asarray(relevant, dtype=np.float64) - 1.0
     if not sides.size:
         raise ValueError("there is no candidate to fit to")
@@ -70,20 +77,76 @@ def fit_verdicts(prior: Floats, verdicts: Floats, whole: Floats, relevant: Array
     default = np.array([temperature, usual.whole_weight, miss_odds, false_alarm_odds, usual.prior_weight, usual.bias])
 
     def fit_at(values: Floats) -> VerdictFit:
-        temperature, whole, miss_odds, false_alarm_odds, prior_weight, bias = map(float, values)
+        temperature, whole, miss_odds, false_alarm_odds, prior_weight, bias, *scorer = map(float, values)
         temperature, miss_odds, false_alarm_odds = (
             float(np.exp(value)) for value in (temperature, miss_odds, false_alarm_odds)
         )
-        return VerdictFit(temperature, whole, miss_odds, false_alarm_odds, prior_weight, bias)
+        return VerdictFit(temperature, whole, miss_odds, false_alarm_odds, prior_weight, bias, *scorer)
 
-    def loss(values: Floats) -> float:
-        surprise = np.logaddexp(0.0, -sides * fit_at(values).log_odds(prior, verdicts, whole)).sum()
-        return float(surprise + 0.5 * ((values - default) ** 2).sum())
+    def surprise(fit: VerdictFit) -> float:
+        return float(np.logaddexp(0.0, -sides * fit.log_odds(prior, verdicts, whole, scored)).sum())
+
+    def fitted(default: Floats) -> VerdictFit:
+        def loss(values: Floats) -> float:
+            return surprise(fit_at(values)) + float(0.5 * ((values - default) ** 2).sum())
+
+        return fit_at(minimize(loss, default, method="L-BFGS-B", bounds=bounds[: len(default)]).x)
 
     temperatures, doubts, slips = (tuple(np.log(bound)) for bound in (_TEMPERATURE, _DOUBT, _SLIP))
-    bounds = [temperatures, _WHOLE_WEIGHT, doubts, slips, _PRIOR_WEIGHT, _BIAS]
-    found = minimize(loss, default, method="L-BFGS-B", bounds=bounds)
-    return fit_at(found.x)
+    bounds = [temperatures, _WHOLE_WEIGHT, doubts, slips, _PRIOR_WEIGHT, _BIAS, _SCALE]
+    without = fitted(default)
+    if scored is None:
+        return without
+    with_scorer = fitted(np.append(default, 0.0))
+    return with_scorer if 2 * (surprise(without) - surprise(with_scorer)) > PAYS else without
+
+
+def fit_first_look(prior: Floats, scored: Floats, relevant: ArrayLike) -> FirstLook:
+    """What prior (n,) and scores (n,) say of n judged candidates before any question, both standardised per query,
+    `relevant` (n,) 0 or 1: a logistic regression. A weight that makes the judgments no more likely than chance would is
+    0."""
+    sides = 2.0 * np.asarray(relevant, dtype=np.float64) - 1.0
+    parts = np.stack([np.ones_like(prior), prior, scored], axis=1)
+
+    def surprise(values: Floats) -> float:
+        return float(np.logaddexp(0.0, -sides * (parts @ values)).sum())
+
+    def fitted(*unused: int) -> Floats:
+        bounds = [_BIAS, _PRIOR_WEIGHT, _SCALE]
+        for place in unused:
+            bounds[place] = (0.0, 0.0)
+
+        def loss(values: Floats) -> float:
+            return surprise(values) + float(0.5 * (values[1:] ** 2).sum())
+
+        return np.asarray(minimize(loss, np.zeros(3), method="L-BFGS-B", bounds=bounds).x)
+
+    unused: list[int] = []
+    best = fitted()
+    for place in (2, 1):
+        without = fitted(*unused, place)
+        if 2 * (surprise(without) - surprise(best)) <= PAYS:
+            unused.append(place)
+            best = without
+    bias, prior_weight, scorer_weight = map(float, best)
+    return FirstLook(bias=bias, prior_weight=prior_weight, scorer_weight=scorer_weight)
+
+
+def fit_scored(scores: Floats, expected: Floats, relevant: ArrayLike) -> tuple[float, float]:
+    """Scale and offset at which a scoring model's standardised scores of predicates, (n, k) and infinity where a query
+    has fewer than k, are log-odds that they hold: those that make the judgments of n images most likely, where a match
+    satisfies all. `expected` (n, k) is 1 for the answer yes and -1 for no, `relevant` (n,) 0 or 1."""
+    sides = 2.0 * np.asarray(relevant, dtype=np.float64) - 1.0
+    asked = np.isfinite(scores)
+    default = np.array([UNCALIBRATED.scored_scale, UNCALIBRATED.scored_offset])
+
+    def loss(values: Floats) -> float:
+        odds = np.where(asked, expected * (values[1] + values[0] * np.where(asked, scores, 0.0)), np.inf)
+        log_odds = log_odds_of_all(1.0 / (1.0 + np.exp(-odds)))
+        return float(np.logaddexp(0.0, -sides * log_odds).sum() + 0.5 * ((values - default) ** 2).sum())
+
+    scale, offset = minimize(loss, default, method="L-BFGS-B", bounds=[_SCALE, _OFFSET]).x
+    return float(scale), float(offset)
 
 
 @dataclass(frozen=True)
@@ -99,7 +162,14 @@ class JointFit:
         return verdicts / self.temperature, self.whole_weight * whole
 
 
-def fit_joint(fit: VerdictFit, prior: Floats, verdicts: Floats, whole: Floats, relevant: ArrayLike) -> JointFit:
+def fit_joint(
+    fit: VerdictFit,
+    prior: Floats,
+    verdicts: Floats,
+    whole: Floats,
+    relevant: ArrayLike,
+    scored: Floats | None = None,
+) -> JointFit:
     """The fit to n judged candidates whose questions were asked together, given the `fit` to single questions. The
     arrays are those of `fit_verdicts`."""
     sides = 2.0 * np.asarray(relevant, dtype=np.float64) - 1.0
@@ -109,7 +179,7 @@ def fit_joint(fit: VerdictFit, prior: Floats, verdicts: Floats, whole: Floats, r
         return JointFit(float(np.exp(values[0])), float(values[1]))
 
     def loss(values: Floats) -> float:
-        log_odds = fit.log_odds(prior, *fit_at(values).as_single(verdicts, whole))
+        log_odds = fit.log_odds(prior, *fit_at(values).as_single(verdicts, whole), scored)
         return float(np.logaddexp(0.0, -sides * log_odds).sum() + 0.5 * ((values - default) ** 2).sum())
 
     temperatures: tuple[float, float] = tuple(np.log(_TEMPERATURE))

@@ -26,9 +26,6 @@ from fieldscope.eval.tuning.calibrate import require_selection_split
 from fieldscope.eval.types import RunSummary
 from fieldscope.prompts.prompt_set import INSTRUCT, PromptSet
 
-RANKED_BY = "mAP@50"
-"""The metric by which the members of a grid are ranked."""
-
 MOST = 1000
 """So many members a grid may have."""
 
@@ -132,10 +129,10 @@ def require_may_decide(members: Sequence[Member], split: str) -> None:
 
 
 def ranked(summaries: Iterable[RunSummary]) -> list[RunSummary]:
-    """The best first, by `RANKED_BY`; equal ones by fewer calls; those that could not be scored last."""
+    """The best first, by the benchmark's headline; equal ones by fewer calls; those that could not be scored last."""
 
     def place(summary: RunSummary) -> tuple[bool, float, int]:
-        value = summary.metrics[RANKED_BY]
+        value = summary.metrics[summary.reported.mean]
         return value is None, -(value or 0.0), summary.cost.calls
 
     return sorted(summaries, key=place)

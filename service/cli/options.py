@@ -107,11 +107,30 @@ def lmm_flags(url: str, *, defaults: bool) -> dict[str, Option]:
     }
 
 
-clip_option = click.option(
+ENCODER = (
+    "The model of the first stage: MODEL:PRETRAINED as open_clip names it, a folder (path:FOLDER), URL#MODEL of an "
+    "embeddings server, or another encoder by its name."
+)
+encoder_option = click.option(
+    "--encoder",
     "--clip",
-    metavar="NAME[:ARG]",
-    help="The first stage's CLIP: MODEL:PRETRAINED as open_clip names it, a folder, or an encoder of another "
-    "package by its name.  [default: the bundled one]",
+    "encoder",
+    metavar="NAME|URL#MODEL|path:FOLDER",
+    help=f"{ENCODER}  [default: the bundled CLIP]",
+)
+SCORER = (
+    "A scoring model for strategies that use one, such as cross-encoder: URL#MODEL of a server of rerankers, a "
+    "sentence-transformers CrossEncoder (path:FOLDER or hf:NAME), or another scorer by its name."
+)
+scorer_option = click.option("--scorer", "scorer", metavar="URL#MODEL|path:FOLDER|NAME[:ARG]", help=SCORER)
+encoders_option = click.option(
+    "--encoder",
+    "--clip",
+    "encoders",
+    multiple=True,
+    metavar="NAME|URL#MODEL|path:FOLDER ...",
+    help=f"{ENCODER} It also scores candidates that come with a benchmark. With several, each strategy runs once with "
+    "each of them.  [default: the bundled CLIP; for given candidates, the scores that they come with]",
 )
 _PROMPTS = (
     "The wording of the prompts: a set of `fieldscope prompts list`, or a folder of your own .md files.  "
@@ -137,23 +156,23 @@ _DRY_RUN = (
 )
 
 
-def clip_options(command: Function) -> Function:
-    """`--clip`; the command gets `settings`."""
-    return _with_settings(command, clip_option)
+def encoder_options(command: Function) -> Function:
+    """`--encoder`; the command gets `settings`."""
+    return _with_settings(command, encoder_option)
 
 
 def model_options(command: Function) -> Function:
-    """`--clip`, `--prompts`, and everything about the LMM and its cache; the command gets `settings`.
+    """`--encoder`, `--prompts`, and everything about the LMM and its cache; the command gets `settings`.
 
     A server's key is no option, since other users of a machine can see command lines: it comes from the environment,
     FIELDSCOPE_API_KEY or OPENAI_API_KEY.
     """
-    return _with_settings(command, *_LMM.values(), prompts_option, clip_option)
+    return _with_settings(command, *_LMM.values(), prompts_option, encoder_option)
 
 
 def evaluation_options(command: Function) -> Function:
-    """The same with any number of `--prompts`; the command gets them as `prompt_sets`."""
-    return _with_settings(command, *_LMM.values(), prompt_sets_option, clip_option)
+    """The same with any number of `--prompts` and of `--encoder`, which are the command's `prompt_sets`, `encoders`."""
+    return _with_settings(command, *_LMM.values(), prompt_sets_option, encoders_option)
 
 
 def server_options(command: Function) -> Function:

@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 import click
 
 from fieldscope.service.cli.lmm_option import chosen_lmms
-from fieldscope.service.cli.options import PATH, file_option, folder_option, lmm_flags, prompts_option
+from fieldscope.service.cli.options import (
+    ENCODER,
+    PATH,
+    file_option,
+    folder_option,
+    lmm_flags,
+    prompts_option,
+    scorer_option,
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -38,7 +46,14 @@ _ALL = (
     ),
     *lmm_flags("lmm", defaults=False).values(),
     prompts_option,
-    click.option("--clip", metavar="NAME", help="MODEL:PRETRAINED, a folder, or none.  [default: the bundled one]"),
+    click.option(
+        "--encoder",
+        "--clip",
+        "encoder",
+        metavar="NAME|URL#MODEL|path:FOLDER",
+        help=f"{ENCODER} Or none.  [default: the bundled CLIP]",
+    ),
+    scorer_option,
     file_option("--cache-file", help_text="The response cache."),
     click.option("--strategy", metavar="NAME", help="The strategy of requests that name none.  [default: agent]"),
     _several("--strategies", metavar="FILE|FOLDER", help_text="Your own strategies.", type=PATH),

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from fieldscope.agent.lmm.image_encoding import ImageFormat
 from fieldscope.agent.lmm.server_profile import ServerProfile
+from fieldscope.core.image_encoding import ImageFormat
 from fieldscope.service.wiring.settings import RoleModel
 
 

@@ -43,9 +43,12 @@ GROUPS: Mapping[str, type[BaseModel]] = {"limits": Limits, "profile": ServerProf
 """Settings that are tables of settings."""
 
 DEFAULT = "default"
-NO_CLIP = "none"
+NO_ENCODER = "none"
+_OLD_NAMES = {"clip": "encoder"}
+"""Names that settings had in files and variables of earlier releases, and still may have."""
 
 _OTHER_VARIABLES = frozenset({"FIELDSCOPE_CACHE", "FIELDSCOPE_DEBUG", "FIELDSCOPE_CONFIG", "FIELDSCOPE_STORE"})
+_SERVER_KEYS = frozenset({"FIELDSCOPE_API_KEY_ENCODER", "FIELDSCOPE_API_KEY_SCORER"})
 _INNER = {**{group: tuple(model.model_fields) for group, model in GROUPS.items()}, "roles": ROLES}
 """The names of the settings in each group of them."""
 
@@ -72,12 +75,12 @@ class ServerSettings(BaseModel):
     """Where the service listens, its models and collections, and the limits of a request.
 
     `lmm`, `model`, `revision`, `concurrency`, `max_side`, `max_pixels`, `image_format`, `request_timeout`, `attempts`,
-    `prompts`, `clip`, `cache_mode` and `cache_file` are those of the command line; `clip` may be "none". `roles` has
-    the LMMs of single roles. `collections` maps names to folders of images, or to libraries that `fieldscope index`
-    made; without any there is FieldNotes' test collection. `strategies` are strategy files, or folders of them, beside
-    the shipped ones. Images are fetched from `image_hosts` only. `keys` is the file of API keys, `data` the folder of
-    all that the service keeps, `runs` the folder whose runs are shown. `grace` is how many seconds a shutdown waits for
-    calls in flight.
+    `prompts`, `encoder`, `scorer`, `cache_mode` and `cache_file` are those of the command line; `encoder` may be
+    "none". `roles` has the LMMs of single roles. `collections` maps names to folders of images, or to libraries that
+    `fieldscope index` made; without any there is FieldNotes' test collection. `strategies` are strategy files, or
+    folders of them, beside the shipped ones. Images are fetched from `image_hosts` only. `keys` is the file of API
+    keys, `data` the folder of all that the service keeps, `runs` the folder whose runs are shown. `grace` is how many
+    seconds a shutdown waits for calls in flight.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -96,7 +99,8 @@ class ServerSettings(BaseModel):
     attempts: int = Field(default=DEFAULT_ATTEMPTS, ge=1)
     roles: Annotated[Mapping[Role, RoleTable], NoDecode, BeforeValidator(role_tables)] = {}
     prompts: str | None = None
-    clip: str | None = None
+    encoder: str | None = None
+    scorer: str | None = None
     cache_mode: Annotated[str, Field(pattern="^(on|refresh|replay|off)$")] = "on"
     cache_file: Path | None = None
     collections: Annotated[Mapping[str, Path], NoDecode, BeforeValidator(_split_pairs)] = {}
@@ -125,7 +129,7 @@ class ServerSettings(BaseModel):
             model=self.model,
             revision=self.revision,
             api_key=self.api_key.get_secret_value() if self.api_key else None,
-            clip=None if self.clip == NO_CLIP else self.clip,
+            encoder=None if self.encoder == NO_ENCODER else self.encoder,
             cache_mode=self.cache_mode,  # type: ignore[arg-type]  # the pattern lets nothing else through
             cache_file=self.cache_file,
             concurrency=self.concurrency,
@@ -137,6 +141,7 @@ class ServerSettings(BaseModel):
             roles={role: table.model for role, table in self.roles.items()},
             profile=self.profile if self.profile.model_fields_set else None,
             prompts=self.prompts,
+            scorer=self.scorer,
         )
 
     @property
@@ -237,6 +242,7 @@ def _file_layers(file: Path | None, environ: Mapping[str, str]) -> Iterator[Laye
         data = tomllib.loads(read_document(path, ConfigError))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML ({error}); correct the file") from error
+    data = _with_new_names(data, _OLD_NAMES, str(path))
     settings = validated(ServerSettings, data, str(path), ConfigError)
     yield str(path), _flat({key: _from_folder(key, value, settings, path.parent) for key, value in data.items()})
 
@@ -250,9 +256,22 @@ def _from_folder(key: str, value: Any, settings: ServerSettings, folder: Path) -
         return {name: folder / path.expanduser() for name, path in read.items()}
     if key == "strategies":
         return [folder / path.expanduser() for path in read]
-    if key in ("clip", "prompts") and read and (folder / read).is_dir():
-        return str(folder / read)
+    if key in ("encoder", "scorer", "prompts") and read:
+        kind, named = ("path:", read[5:]) if read.startswith("path:") else ("", read)
+        if (folder / named).is_dir():
+            return f"{kind}{folder / named}"
     return value
+
+
+def _with_new_names(values: Mapping[str, Any], names: Mapping[str, str], source: str) -> dict[str, Any]:
+    """The values, with a setting's new name in place of its old one. Raises `ConfigError` where both are there."""
+    renamed = dict(values)
+    for old, new in names.items():
+        if old in renamed and new in renamed:
+            raise ConfigError(f"{source}: {old} and {new} are one setting; remove {old}")
+        if old in renamed:
+            renamed[new] = renamed.pop(old)
+    return renamed
 
 
 class _VariableSettings(ServerSettings, BaseSettings):
@@ -262,16 +281,19 @@ class _VariableSettings(ServerSettings, BaseSettings):
 
 
 def _variable_layers(environ: Mapping[str, str]) -> Iterator[Layer]:
-    known = {*map(variable_of, _keys()), *_OTHER_VARIABLES, *_ROLE_KEYS}
+    old_names = {variable_of(old): variable_of(new) for old, new in _OLD_NAMES.items()}
+    known = {*map(variable_of, _keys()), *_OTHER_VARIABLES, *_ROLE_KEYS, *_SERVER_KEYS, *old_names}
     given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value}
     if unknown := min(given.keys() - known, default=None):
         near = difflib.get_close_matches(unknown, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ConfigError(f"unknown variable {unknown}{hint}; `fieldscope config` lists the variables")
     source = EnvSettingsSource(_VariableSettings)
-    source.env_vars = {name.lower(): value for name, value in given.items()}
+    renamed = _with_new_names(given, old_names, "the environment")
+    source.env_vars = {name.lower(): value for name, value in renamed.items()}
+    origins = {new: old for old, new in old_names.items() if old in given}
     for key, value in _flat(source()).items():
-        yield variable_of(key), {key: value}
+        yield origins.get(variable_of(key), variable_of(key)), {key: value}
 
 
 def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:

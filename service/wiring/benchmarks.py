@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldscope.core.errors import BenchmarkError
+from fieldscope.core.errors import BenchmarkError, ConfigError
 from fieldscope.core.registry import Registry
 from fieldscope.core.validation import unknown_name
-from fieldscope.service.wiring.settings import Settings
+from fieldscope.service.wiring.settings import BUNDLED, Settings
 
 if TYPE_CHECKING:
     from fieldscope.agent.resources import Retriever
@@ -24,7 +24,8 @@ NAMES = ("fieldnotes", "fieldnotes-rerank", "fieldnotes-composed", "fieldnotes-d
 HUB = "evendrow/INQUIRE-Rerank"
 """The data set on the Hugging Face hub that is fetched by its name."""
 
-_OF_FILES = ("inquire-rerank", "inquire-fullrank")
+FULLRANK = "inquire-fullrank"
+_OF_FILES = ("inquire-rerank", FULLRANK)
 """Benchmarks whose argument is a path. Their files may be in a folder of the same name."""
 
 
@@ -71,8 +72,25 @@ def open_workload(name: str, split: str | None, settings: Settings, *, search: b
     """A registered benchmark by `name` or `name:argument`, or one by its path: Parquet files in INQUIRE-Rerank's shape,
     or a folder of INQUIRE-Fullrank.
 
-    Raises `BenchmarkError` where there is no such benchmark or split.
+    Raises `BenchmarkError` where there is no such benchmark or split, and `ConfigError` for embeddings that the
+    benchmark does not use.
     """
+    from fieldscope.eval.benchmarks.inquire_rerank import FILE_PRIOR
+
+    kind, argument = resolve_benchmark(name)
+    if settings.embeddings is not None and kind != FULLRANK:
+        raise ConfigError(f"--embeddings is for {FULLRANK}, and {name!r} is another benchmark; leave it out")
+    opened = BENCHMARKS.load(kind)(BenchmarkRequest(argument, split, settings, search))
+    workload = opened if isinstance(opened, Workload) else Workload(opened)
+    if workload.encoder is not None and workload.benchmark.prior in ("", FILE_PRIOR):
+        prior = settings.encoder or BUNDLED
+        workload = replace(workload, benchmark=replace(workload.benchmark, prior=prior))
+    return workload
+
+
+def resolve_benchmark(name: str) -> tuple[str, str]:
+    """The registered name of a benchmark and its argument, from `name`, `name:argument` or a path. Raises
+    `BenchmarkError` where there is none."""
     kind, argument = BENCHMARKS.split(name)
     if (kind in ("", HUB) or (kind in _OF_FILES and not argument)) and Path(name).exists():
         from fieldscope.eval.benchmarks.inquire_fullrank import is_fullrank
@@ -85,8 +103,7 @@ def open_workload(name: str, split: str | None, settings: Settings, *, search: b
             f"{unknown_name('benchmark', name, BENCHMARKS.names())}; or give the path of Parquet files in "
             "INQUIRE-Rerank's shape, or of a folder of INQUIRE-Fullrank"
         )
-    opened = BENCHMARKS.load(kind)(BenchmarkRequest(argument, split, settings, search))
-    return opened if isinstance(opened, Workload) else Workload(opened)
+    return kind, argument
 
 
 def selected(workload: Workload, selection: Selection) -> Workload:

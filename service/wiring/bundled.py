@@ -21,7 +21,7 @@ Kind = Literal["clip", "lmm"]
 
 FOREIGN = (
     "the bundled models know FieldNotes' world only, and these images are from outside of it, so the ranking means "
-    "little; name other models with --clip and --lmm"
+    "little; name other models with --encoder and --lmm"
 )
 """The flag of a result for which a bundled model judged images that it was not trained on."""
 
@@ -29,7 +29,7 @@ FOREIGN = (
 BUNDLED_DTYPE = "float32"
 
 
-_OPTION = {"clip": "--clip", "lmm": "--lmm"}
+_OPTION = {"clip": "--encoder", "lmm": "--lmm"}
 
 
 _TITLE = {"clip": "CLIP", "lmm": "LMM"}

@@ -106,6 +106,33 @@ def run_progress() -> AbstractContextManager[Progress | None]:
     return _listener.get().run_progress()
 
 
+class _Once:
+    """Passes feedback on, but no warning or note a second time."""
+
+    def __init__(self, listener: Feedback) -> None:
+        self._listener = listener
+        self._said: set[str] = set()
+        self.error, self.progress, self.run_progress = listener.error, listener.progress, listener.run_progress
+
+    def warn(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            self._listener.warn(message)
+
+    def note(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            self._listener.note(message)
+
+
+@contextmanager
+def saying_once() -> Iterator[None]:
+    """Drop warnings and notes that were given before in this context, such as those about files that are opened several
+    times."""
+    with listening(_Once(_listener.get())):
+        yield
+
+
 @contextmanager
 def keeping(what: str) -> Iterator[None]:
     """Let an interruption say what is kept."""

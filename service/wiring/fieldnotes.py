@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def open_fieldnotes(
         return images, open_library(folder, encoder)
     except IndexMismatchError:  # not there yet, or damaged
         with progress(f"encoding FieldNotes' {data.name} pictures") as report:
-            build_index(images, encoder, folder, encoder_name=settings.clip or "bundled", progress=report)
+            build_index(images, encoder, folder, encoder_name=settings.encoder or "bundled", progress=report)
         return images, open_library(folder, encoder)
 
 
@@ -69,6 +70,7 @@ def retrieval_benchmark(split: str, settings: Settings, task: str = "") -> tuple
 def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder]:
     """FieldNotes-Rerank: every query over the 100 images that the CLIP finds, in INQUIRE-Rerank's shape."""
     from fieldscope.eval.benchmarks.inquire_rerank import load_inquire_rerank
+    from fieldscope.eval.reported import GENERAL
     from fieldscope.fieldnotes.collection import read_split
     from fieldscope.fieldnotes.rerank import ensure_rerank
 
@@ -76,7 +78,8 @@ def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder
     _pictures(read_split(split), beside=encoder)
     with progress(f"encoding FieldNotes' {split} pictures") as report:
         folder = ensure_rerank(split, encoder(), progress=report)
-    return load_inquire_rerank(folder, split, name="fieldnotes-rerank"), encoder()
+    benchmark = load_inquire_rerank(folder, split, name="fieldnotes-rerank")
+    return replace(benchmark, reported=GENERAL), encoder()
 
 
 def open_rerank(request: BenchmarkRequest) -> Workload:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import cache_folder
 from fieldscope.service.wiring.benchmarks import BenchmarkRequest, Workload
 from fieldscope.service.wiring.bundled import require_known_words
 from fieldscope.service.wiring.feedback import note, progress, warn
 from fieldscope.service.wiring.models import load_encoder
-from fieldscope.service.wiring.settings import Settings
+from fieldscope.service.wiring.settings import BUNDLED, Settings
 
 if TYPE_CHECKING:
     from fieldscope.eval.benchmarks.inquire_fullrank import Fullrank
@@ -57,14 +59,55 @@ def open_fullrank(request: BenchmarkRequest) -> Workload:
     """The benchmark "inquire-fullrank", whose argument is the path of its folder, with a note where relevant images
     have no embedding and a warning for each oddity. Raises `BenchmarkError`."""
     from fieldscope.eval.benchmarks.inquire_fullrank import load_inquire_fullrank
+    from fieldscope.eval.benchmarks.inquire_models import PUBLISHED
 
-    fullrank = load_inquire_fullrank(Path(request.argument), request.split, request.settings.clip)
+    settings, path = request.settings, Path(request.argument)
+    fullrank = load_inquire_fullrank(path, request.split, settings.encoder, embeddings=settings.embeddings)
     _warned(fullrank.benchmark)
+    folder = fullrank.embeddings.folder
+    own, published = _encoding_queries(settings, folder), PUBLISHED.get(folder.name)
+    if own.encoder != settings.encoder:
+        note(f"Queries are encoded with {own.encoder}, to be compared with the embeddings in {folder}.")
+    if published is not None and published.caution:
+        note(f"{folder.name}: {published.caution}.")
     if fullrank.missing:
-        folder = fullrank.embeddings.folder
         note(f"{fullrank.missing:,} relevant images have no embedding in {folder}; they count as missed")
-    library, encoder = _searchable(fullrank, request.settings) if request.search else (None, None)
-    return Workload(fullrank.benchmark, library, encoder, found=fullrank.ids, has_images=fullrank.has_images)
+    library, encoder = _searchable(fullrank, own) if request.search else (None, None)
+    named = folder.name if published is not None and published.text_tower else own.encoder or BUNDLED
+    benchmark = replace(fullrank.benchmark, prior=named)
+    return Workload(benchmark, library, encoder, found=fullrank.ids, has_images=fullrank.has_images)
+
+
+def require_embeddings(path: Path, chosen: Sequence[Settings]) -> None:
+    """Check, before anything is searched, that each of several encoders can be loaded and has embeddings of its own.
+
+    Raises `BenchmarkError` where embeddings are missing, or two encoders would search the same, and `ConfigError`
+    where an encoder can't be loaded.
+    """
+    from fieldscope.eval.benchmarks.inquire_fullrank import embeddings_folder
+
+    encoders: dict[Path, str] = {}
+    for settings in chosen:
+        folder = embeddings_folder(path, settings.encoder, settings.embeddings)
+        name = settings.encoder or BUNDLED
+        if (other := encoders.setdefault(folder.resolve(), name)) != name:
+            raise BenchmarkError(
+                f"{other} and {name} would both search {str(folder)!r}, which holds one model's vectors. Name a folder "
+                "after each of them, or evaluate them one at a time with --embeddings."
+            )
+        load_encoder(_encoding_queries(settings, folder))
+
+
+def _encoding_queries(settings: Settings, folder: Path) -> Settings:
+    """The settings with the encoder of queries for the vectors in a folder. It may be named by INQUIRE's name for the
+    folder; where none is named, it is the one that is known to have made the vectors."""
+    from fieldscope.eval.benchmarks.embedding_folders import encoder_of
+    from fieldscope.eval.benchmarks.inquire_models import query_encoder
+
+    if settings.encoder is not None:
+        is_folder = Path(settings.encoder).is_dir()
+        return settings if is_folder else replace(settings, encoder=query_encoder(settings.encoder))
+    return settings if settings.encoder_named else replace(settings, encoder=encoder_of(folder))
 
 
 def _searchable(fullrank: Fullrank, settings: Settings) -> tuple[Library, str]:
@@ -76,10 +119,10 @@ def _searchable(fullrank: Fullrank, settings: Settings) -> tuple[Library, str]:
     from fieldscope.retrieval.faiss_index import FaissIndex
     from fieldscope.retrieval.library import Library
 
-    if settings.clip is None:
+    if settings.encoder is None:
         require_known_words((query.text for query in fullrank.benchmark.queries), "clip")
     encoder, embeddings = load_encoder(settings), fullrank.embeddings
-    embeddings.require(encoder, settings.clip or "bundled")
+    embeddings.require(encoder, settings.encoder or "bundled")
     digest = hashlib.sha256("\n".join(fullrank.ids).encode())
     with progress("reading the embeddings") as report:
 

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from fieldscope.agent.lmm.base import LMM
     from fieldscope.agent.lmm.cached import CachedLMM
     from fieldscope.agent.lmm.openai import OpenAILMM
-    from fieldscope.agent.lmm.server_facts import Served
     from fieldscope.cache.store import AsyncCacheStore, CacheStore
+    from fieldscope.core.image_encoding import ImageEncoding
+    from fieldscope.core.server_facts import Served
     from fieldscope.core.types import ImageSource
     from fieldscope.retrieval.encoder import Encoder
     from fieldscope.retrieval.scorer import Scorer
+    from fieldscope.retrieval.served_encoder import ServedEncoder
+    from fieldscope.retrieval.served_scorer import ServedScorer
+    from fieldscope.retrieval.server import ModelServer
 
 _NO_MODEL_LIST = {404, 405, 501}
 _PATIENCE = 3.0  # seconds that a service waits for its server before it starts without it
@@ -33,18 +37,59 @@ _warned: set[tuple[str, str]] = set()  # servers and models that a warning was g
 
 def load_encoder(settings: Settings) -> Encoder:
     """The encoder of the first stage. Raises `ConfigError` where it can't be loaded."""
-    _prepare_libraries(downloads=settings.clip is not None)
-    from fieldscope.retrieval import encoder
+    _prepare_libraries(downloads=settings.encoder is not None)
+    from fieldscope.retrieval.encoder import ENCODERS, split_encoder
 
-    return encoder.load_encoder(settings.clip or "bundled")
+    kind, argument = split_encoder(settings.encoder or "bundled")
+    return _served_encoder(argument, settings) if kind == "openai" else ENCODERS.load(kind)(argument)
+
+
+def _served_encoder(argument: str, settings: Settings) -> ServedEncoder:
+    from fieldscope.retrieval.served_encoder import KEY_VARIABLE, OPTION, ServedEncoder
+
+    return ServedEncoder(_model_server(argument, OPTION, KEY_VARIABLE, settings), warn)
+
+
+def _model_server(argument: str, option: str, key_variable: str, settings: Settings) -> ModelServer:
+    """The server of the model that URL#MODEL in an `option` means, asked as the settings say."""
+    from fieldscope.retrieval.server import ModelServer, split_model
+
+    url, model = split_model(argument, option)
+    return ModelServer(
+        url,
+        model,
+        option,
+        api_key=settings.key_for(url, key_variable),
+        key_variable=key_variable,
+        concurrency=settings.concurrency,
+        timeout=settings.request_timeout,
+        attempts=settings.attempts,
+    )
 
 
 def load_scorer(name: str, settings: Settings) -> Scorer:
-    """The scorer that `name` or `name:argument` means. Raises `ConfigError` where it can't be loaded."""
+    """The scoring model that URL#MODEL, `path:FOLDER`, `name` or `name:argument` means; one behind a server is asked as
+    the settings say. Raises `ConfigError` where it can't be loaded."""
+    _prepare_libraries(downloads=True)
     from fieldscope.retrieval.scorer import SCORERS
 
-    kind, argument = SCORERS.split(name)
+    kind, argument = SCORERS.split(name, "openai" if "://" in name else "")
+    if kind == "openai":
+        return _served_scorer(argument, settings)
     return SCORERS.load(kind or name)(argument, lambda: load_encoder(settings))
+
+
+def _served_scorer(argument: str, settings: Settings) -> ServedScorer:
+    from fieldscope.retrieval.served_scorer import KEY_VARIABLE, OPTION, ServedScorer
+
+    return ServedScorer(_model_server(argument, OPTION, KEY_VARIABLE, settings), image_encoding(settings))
+
+
+def image_encoding(settings: Settings) -> ImageEncoding:
+    """How pictures are sent to a server."""
+    from fieldscope.core.image_encoding import ImageEncoding
+
+    return ImageEncoding(settings.image_format, settings.max_side, settings.max_pixels)
 
 
 def bundled_lmm(images: ImageSource) -> LMM:
@@ -139,7 +184,7 @@ async def open_bare_lmm(settings: Settings, images: ImageSource) -> AsyncIterato
 async def check_served(lmm: OpenAILMM) -> Served:
     """What the server's list of models says of the model; nothing where it keeps none. Raises an `LMMError` where the
     server is not there, or serves other models."""
-    from fieldscope.agent.lmm.server_facts import Served
+    from fieldscope.core.server_facts import Served
 
     try:
         return await lmm.check()
@@ -226,7 +271,7 @@ async def _remembered(settings: Settings, store: AsyncCacheStore, images: ImageS
 def _identifier(model: LMM, settings: Settings) -> Callable[[], Awaitable[None]] | None:
     """What asks a server for all that it tells of the model, and says once where that is nothing; None in a replay."""
     from fieldscope.agent.lmm.openai import OpenAILMM
-    from fieldscope.agent.lmm.server_facts import WEIGHTS
+    from fieldscope.core.server_facts import WEIGHTS
 
     if not isinstance(model, OpenAILMM):
         return None

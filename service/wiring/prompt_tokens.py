@@ -25,7 +25,7 @@ def usual_picture(settings: Settings) -> PILImage.Image:
     """A picture of usual size as it reaches the server."""
     from PIL import Image as PILImage
 
-    from fieldscope.agent.lmm.image_encoding import ImageEncoding
+    from fieldscope.core.image_encoding import ImageEncoding
 
     picture = PILImage.new("RGB", CAMERA, "gray")
     return ImageEncoding("jpeg", settings.max_side, settings.max_pixels).scale(picture)

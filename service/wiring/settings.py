@@ -15,9 +15,9 @@ from fieldscope.core.private import shown_address
 
 if TYPE_CHECKING:
     from fieldscope.agent.lmm.cached import CacheMode
-    from fieldscope.agent.lmm.image_encoding import ImageFormat
     from fieldscope.agent.lmm.server_profile import ServerProfile
     from fieldscope.agent.roles import Role
+    from fieldscope.core.image_encoding import ImageFormat
 
 IMAGE_FORMATS = ("jpeg", "png")
 CACHE_MODES = ("on", "refresh", "replay", "off")
@@ -68,20 +68,23 @@ class Settings:
     """Models, and how to talk to them.
 
     `lmm_url` and `model` name a server and the model it serves, `revision` whatever tells two models of that name
-    apart; without a server the bundled LMM answers. `api_key` is by default what the environment says. `clip` is a
-    name or folder for open_clip; None is the bundled CLIP. `concurrency` bounds the calls in flight, of which a server
-    gets as many as make it faster. Images that are longer than `max_side` pixels on a side, or have more than
-    `max_pixels` in all, are scaled down before they are sent to a server, and sent as `image_format` says. A call to a
-    server has `request_timeout` seconds, and at most `attempts` attempts where another one can help. `prompts` is a
-    prompt set's name or a folder of prompts; None is the set for the LMM. `profile` has the parameters that the server
-    takes, as far as they are set and not to be found out. `roles` says what is otherwise for the LMM of a role.
+    apart; without a server the bundled LMM answers. `api_key` is by default what the environment says. `encoder` is the
+    first stage's model as `--encoder` names it; None is the bundled CLIP. `concurrency` bounds the calls in flight, of
+    which a server gets as many as make it faster. Images that are longer than `max_side` pixels on a side, or have more
+    than `max_pixels` in all, are scaled down before they are sent to a server, and sent as `image_format` says. A call
+    to a server has `request_timeout` seconds, and at most `attempts` attempts where another one can help. `prompts` is
+    a prompt set's name or a folder of prompts; None is the set for the LMM. `profile` has the parameters that the
+    server takes, as far as they are set and not to be found out. `roles` says what is otherwise for the LMM of a role.
+    `scorer` is a scoring model as `--scorer` names it; None is none.
+    `embeddings` is a folder with vectors of a benchmark's images. `encoder_named` says that an encoder was named, the
+    bundled one among them: it then gives the priors of candidates that come with others.
     """
 
     lmm_url: str | None = None
     model: str | None = None
     revision: str | None = None
     api_key: str | None = field(default=None, repr=False)
-    clip: str | None = None
+    encoder: str | None = None
     cache_mode: CacheMode = "on"
     cache_file: Path | None = None
     concurrency: int = DEFAULT_CONCURRENCY
@@ -93,9 +96,14 @@ class Settings:
     roles: Mapping[Role, RoleModel] = field(default_factory=dict, hash=False)
     prompts: str | None = None
     profile: ServerProfile | None = None
+    scorer: str | None = None
+    embeddings: Path | None = None
+    encoder_named: bool = field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("lmm_url", "clip"):
+        if self.encoder is not None:
+            object.__setattr__(self, "encoder_named", True)
+        for name in ("lmm_url", "encoder"):
             if getattr(self, name) == BUNDLED:  # by its name, or by naming none
                 object.__setattr__(self, name, None)
 
@@ -147,6 +155,16 @@ class Settings:
             return hosts <= _hosts(self.lmm_url)
         named = (own.lmm for own in self.roles.values() if own.lmm and _is_server(own.lmm))
         return all(_hosts(url) == hosts for url in named)
+
+    def key_for(self, url: str, variable: str) -> str | None:
+        """The key for the server of an encoder or a scoring model: the one in its own `variable`; else the key for all,
+        where its host is the LMM's or, where the LMM is on no server, the only host there is; else none."""
+        if own := os.environ.get(variable):
+            return own
+        if self.asks_server:
+            return self.api_key if _hosts(url) <= _hosts(self.lmm_url) else NO_KEY
+        named = (name.removeprefix("openai:") for name in (self.encoder, self.scorer) if name and "://" in name)
+        return self.api_key if all(_hosts(name) == _hosts(url) for name in named) else NO_KEY
 
     def names(self, roles: Collection[Role]) -> dict[Role, str]:
         """The name of the model that has each role, for people."""

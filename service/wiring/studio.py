@@ -20,15 +20,13 @@ from langgraph_sdk.runtime import ServerRuntime
 from pydantic import BaseModel, ConfigDict, Field
 
 from fieldscope.agent.budget import Budget
-from fieldscope.agent.graph import Agent
+from fieldscope.agent.graph import Agent, build_graph
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankOutput
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ConfigError, FieldscopeError
 from fieldscope.core.validation import validated
-from fieldscope.eval.runs.replay import RecordedLMM
-from fieldscope.retrieval.collection import FilesCollection
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.fieldnotes import open_fieldnotes
 from fieldscope.service.wiring.models import bundled_lmm
@@ -125,7 +123,7 @@ def _build(values: Mapping[str, Any]) -> StudioGraph:
 
 def _stages(strategy: Strategy) -> _Stages:
     """The stages of a strategy, for the drawing: they have no models and can't run."""
-    shown = Agent(Resources(images=FilesCollection({}), lmm=RecordedLMM("", {}, {})), strategy).graph
+    shown = build_graph(strategy)
     return _Stages(**{name: value for name, value in vars(shown).items() if name != "__orig_class__"})
 
 

@@ -82,7 +82,8 @@ def stats() -> StoreStats:
 
 def verify() -> Verified:
     """Read every entry, and take all checksums again."""
-    from fieldscope.agent.lmm.cached import answer_fault, entry_fault
+    from fieldscope.agent.lmm.cached import answer_fault
+    from fieldscope.agent.score_entries import is_scored, stored_fault
 
     bad: dict[str, str] = {}
     unusable: dict[str, str] = {}
@@ -94,9 +95,9 @@ def verify() -> Verified:
         with progress("verifying") as report:
             for entry in store.entries():
                 entries += 1
-                if fault := entry_fault(entry):
+                if fault := stored_fault(entry):
                     bad[entry.key] = fault
-                elif fault := answer_fault(entry):
+                elif not is_scored(entry) and (fault := answer_fault(entry)):
                     unusable[entry.key] = fault
                 if entries % 1000 == 0:
                     report(entries, max(total, entries))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldscope.core.errors import ConfigError
+from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.service.wiring.feedback import progress
 
 if TYPE_CHECKING:
+    from fieldscope.agent.scored import CachedScorer
     from fieldscope.core.types import Candidate, Query
     from fieldscope.retrieval.collection import Collection
     from fieldscope.retrieval.scorer import Scorer
+
+_AT_ONCE = 64  # images between two steps of the progress bar
 
 
 @dataclass(frozen=True)
@@ -40,19 +43,55 @@ def open_chosen(paths: Sequence[Path]) -> Chosen:
     return Chosen(images, {**missing, **images.skipped()})
 
 
-def score(chosen: Chosen, query: Query, scorer: Scorer | None) -> tuple[list[Candidate], dict[str, str]]:
+def score(
+    chosen: Chosen, query: Query, scorer: Scorer | None, instruction: str | None = None
+) -> tuple[list[Candidate], dict[str, str]]:
     """A candidate for every readable image, and all skipped images with the reason. Without a scorer every prior is 0.
+    The `instruction` says what a match is, to a scorer that reads one.
 
     Raises `ConfigError` where no image can be read.
     """
-    from fieldscope.core.types import Candidate
     from fieldscope.retrieval.encoder import inputs_of
     from fieldscope.retrieval.scorer import score_images
 
-    skipped, ids = dict(chosen.skipped), chosen.images.ids()
+    skipped = dict(chosen.skipped)
     with progress("reading images") as report:
-        scores = score_images(scorer, inputs_of(query), ids, chosen.images, skipped, report)
+        inputs = inputs_of(query, instruction=instruction)
+        scores = score_images(scorer, inputs, chosen.images.ids(), chosen.images, skipped, report)
+    return _candidates(chosen, scores, skipped)
+
+
+async def judge(
+    chosen: Chosen, query: Query, scorer: CachedScorer, instruction: str | None = None
+) -> tuple[list[Candidate], dict[str, str]]:
+    """The same with the scores of a scoring model, which are remembered. An image that it could not judge is skipped.
+
+    Raises `LMMError` where it could judge none because its server failed, and `ConfigError` for any other reason.
+    """
+    from fieldscope.retrieval.encoder import inputs_of
+
+    scores: dict[str, float] = {}
+    skipped, ids = dict(chosen.skipped), chosen.images.ids()
+    inputs = inputs_of(query, instruction=instruction)
+    with progress("scoring images") as report:
+        for start in range(0, len(ids), _AT_ONCE):
+            judged = await scorer.judge(inputs, ids[start : start + _AT_ONCE])
+            scores |= {name: pair.value for name, pair in judged.items() if pair.value is not None}
+            skipped |= {name: pair.error or "it has no score" for name, pair in judged.items() if pair.value is None}
+            if failure := next((pair.error for pair in judged.values() if pair.server_failed), None):
+                raise LMMError(f"the scoring model stopped answering: {failure}")
+            report(min(start + _AT_ONCE, len(ids)), len(ids))
+    return _candidates(chosen, scores, skipped, "scored")
+
+
+def _candidates(
+    chosen: Chosen, scores: Mapping[str, float], skipped: dict[str, str], done: str = "read"
+) -> tuple[list[Candidate], dict[str, str]]:
+    from fieldscope.core.types import Candidate
+
     if not scores:
         first = next(iter(skipped.values()))
-        raise ConfigError(f"none of the {len(ids)} images can be read (the first: {first}); check the files")
+        raise ConfigError(
+            f"none of the {len(chosen.images.ids())} images can be {done} (the first: {first}); check the files"
+        )
     return [Candidate(image_id, score) for image_id, score in scores.items()], skipped

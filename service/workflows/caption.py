@@ -54,7 +54,7 @@ def caption_index(folder: Path, settings: Settings) -> Captioned:
     encoder = load_encoder(settings)
     library = open_library(folder, encoder)
     images, ids = library.collection, library.ids
-    flags = () if (settings.clip and settings.lmm_url) or all_fieldnotes(images, ids) else (FOREIGN,)
+    flags = () if (settings.encoder and settings.lmm_url) or all_fieldnotes(images, ids) else (FOREIGN,)
     for flag in flags:
         warn(flag)
     with progress("captioning images") as report:

@@ -21,12 +21,12 @@ _SERVED = re.compile(r"openai:(?P<model>.+?)(@.*)?#(png|jpeg\d+)[<=\dpx,]*(#.*)?
 
 
 def compare_finished(paths: Sequence[Path], metrics: Sequence[str], price_file: Path | None) -> ScoredComparison:
-    """Compare the runs in these folders in pairs, by these metrics or, where there are none, the usual ones; with a
-    price file also by what they cost.
+    """Compare the runs in these folders in pairs, by these metrics or, where there are none, those in which their
+    benchmark's results are reported; with a price file also by what they cost.
 
     Raises `ConfigError` for fewer than two runs, and for prices that are missing or in several currencies.
     """
-    from fieldscope.eval.measures.run_comparison import METRICS, compare_runs
+    from fieldscope.eval.measures.run_comparison import compare_runs
 
     runs, currency = read_scored_runs(paths), None
     if len(runs) < 2:
@@ -34,7 +34,7 @@ def compare_finished(paths: Sequence[Path], metrics: Sequence[str], price_file: 
     if price_file is not None:
         runs, currency = _priced(runs, price_file)
     with progress("comparing") as report:
-        return compare_runs(runs, tuple(dict.fromkeys(metrics)) or METRICS, currency, report)
+        return compare_runs(runs, tuple(dict.fromkeys(metrics)), currency, report)
 
 
 def read_scored_runs(paths: Sequence[Path]) -> list[ScoredRun]:

@@ -17,11 +17,14 @@ from fieldscope.service.wiring.benchmarks import Workload, open_workload, select
 from fieldscope.service.wiring.bundled import FOREIGN, require_known_words
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import run_progress, warn
+from fieldscope.service.wiring.instructions import warn_of_unread_instruction
 from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.priors import load_prior_encoder, with_priors
 from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import check_wordings, prompts_for
 from fieldscope.service.wiring.roles import open_lmms, probe_servers, require_servers
+from fieldscope.service.wiring.scorers import open_candidate_scorer, require_scorer, uses_scorer
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
 from fieldscope.service.workflows.picture_context import checked_first, require_pictures_fit
@@ -29,6 +32,7 @@ from fieldscope.service.workflows.picture_context import checked_first, require_
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.calibration import Calibration
+    from fieldscope.agent.resources import CandidateScorer
     from fieldscope.agent.roles import LMMs, ModelIdentity, Role
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import Query
@@ -115,21 +119,33 @@ def open_evaluation(plan: EvaluationPlan, contests: Sequence[Contest]) -> OpenEv
     Raises `LMMError` for a server that is not there, `BenchmarkError` for a benchmark that is not, and what
     `check_evaluation` raises.
     """
+    _require_scorers(contests)
     contexts = [require_servers(contest.settings, contest.roles()) for contest in contests]
     return _opened(plan, contests, contexts)
 
 
 async def open_evaluation_async(plan: EvaluationPlan, contests: Sequence[Contest]) -> OpenEvaluation:
     """`open_evaluation` for callers with an event loop of their own."""
+    _require_scorers(contests)
     contexts = [await probe_servers(contest.settings, contest.roles()) for contest in contests]
     return await asyncio.to_thread(_opened, plan, contests, contexts)
+
+
+def _require_scorers(contests: Sequence[Contest]) -> None:
+    for contest in contests:
+        require_scorer(contest.strategies, contest.settings.scorer is not None)
 
 
 def _opened(
     plan: EvaluationPlan, contests: Sequence[Contest], contexts: Sequence[Mapping[Role, int]]
 ) -> OpenEvaluation:
-    workload = open_workload(plan.benchmark, plan.split, contests[0].settings)
-    return check_evaluation(plan, workload, contests, contexts)
+    settings = contests[0].settings
+    workload = open_workload(plan.benchmark, plan.split, settings)
+    encoder = load_prior_encoder(workload, settings)
+    opened = check_evaluation(plan, workload, contests, contexts)
+    if encoder is None:
+        return opened
+    return replace(opened, workload=with_priors(opened.workload, encoder, settings.encoder, plan.limit))
 
 
 def check_evaluation(
@@ -161,14 +177,27 @@ def check_evaluation(
     opened = OpenEvaluation(plan, workload, checked, out)
     for flag in opened.flags:
         warn(flag)
+    _heed_instructions(workload, [strategy for contest in contests for strategy in contest.strategies])
     return opened
+
+
+def _heed_instructions(workload: Workload, strategies: Sequence[Strategy]) -> None:
+    """Warn where an instruction for the first stage has no effect."""
+    from fieldscope.retrieval.library import Library
+
+    if isinstance(workload.retriever, Library):
+        warn_of_unread_instruction(strategies, workload.retriever.encoder)
+    elif workload.retriever is None and any(strategy.retrieve.instruction for strategy in strategies):
+        warn(
+            f"{workload.benchmark.name} comes with its candidates and their priors, so `retrieve.instruction` changes "
+            "nothing; leave it out, or evaluate a benchmark that is searched"
+        )
 
 
 def _first_images(workload: Workload) -> Sequence[str]:
     """The ids of images that will be asked about, where they are known before the run."""
     benchmark = workload.benchmark
-    candidates = benchmark.candidates(benchmark.queries[0].id) if benchmark.queries else None
-    return workload.found if candidates is None else [candidate.image_id for candidate in candidates]
+    return workload.found if benchmark.candidate_sets is None else benchmark.candidate_ids(benchmark.queries[0].id)
 
 
 def run_opened(opened: OpenEvaluation) -> EvaluatedRuns:
@@ -238,9 +267,9 @@ def _flags_of(workload: Workload, contest: Contest, limit: int | None) -> tuple[
     `BenchmarkError` where images would be shown that are not there.
     """
     benchmark = workload.benchmark
-    if contest.asks and not workload.has_images:
+    if (contest.asks or any(map(uses_scorer, contest.strategies))) and not workload.has_images:
         raise BenchmarkError(
-            f"{benchmark.name} has embeddings but no images for the LMM to look at; put them beside its tables, as "
+            f"{benchmark.name} has embeddings but no images for a model to look at; put them beside its tables, as "
             "image_path names them, into images or inat24, or evaluate --strategy clip alone"
         )
     if workload.recording is not None:
@@ -249,20 +278,23 @@ def _flags_of(workload: Workload, contest: Contest, limit: int | None) -> tuple[
     if workload.own or not contest.settings.bundled(contest.roles(_composed(queries))):
         return ()
     require_known_words((query.text for query in queries), "lmm")
-    given = {candidate.image_id: None for query in queries for candidate in benchmark.candidates(query.id) or ()}
+    given = {image_id: None for query in queries for image_id in benchmark.candidate_ids(query.id)}
     return () if all_fieldnotes(benchmark.images, given or workload.found) else (FOREIGN,)
 
 
 async def _run_contest(opened: OpenEvaluation, contest: Contest, progress: Progress | None) -> list[RunSummary]:
     """The runs of strategies that ask one model, in their order."""
     asking = [strategy for strategy in contest.strategies if strategy.prompts]
-    silent = [strategy for strategy in contest.strategies if not strategy.prompts]
+    scoring = [strategy for strategy in contest.strategies if not strategy.prompts and uses_scorer(strategy)]
+    silent = [strategy for strategy in contest.strategies if not (strategy.prompts or uses_scorer(strategy))]
     async with AsyncExitStack() as stack:
+        scorer = await _open_scorer(opened, contest, stack)
         # Apart, so that the manifest of a run without a model names none, whatever runs beside it.
-        runs = await _evaluate(opened, silent, contest, None, progress)
+        runs = await _evaluate(opened, silent, contest, None, None, progress)
+        runs += await _evaluate(opened, scoring, contest, None, scorer, progress)
         if asking:
             lmms = await _open_lmms(opened, contest, stack)
-            runs += await _evaluate(opened, asking, contest, lmms, progress)
+            runs += await _evaluate(opened, asking, contest, lmms, scorer, progress)
     by_name = {summary.strategy: summary for summary in runs}
     return [by_name[strategy.name] for strategy in contest.strategies]
 
@@ -272,27 +304,34 @@ async def _evaluate(
     strategies: Sequence[Strategy],
     contest: Contest,
     lmms: LMMs | None,
+    scorer: CandidateScorer | None,
     progress: Progress | None,
 ) -> list[RunSummary]:
-    """The runs of strategies that all ask LMMs or, where there are none, all ask none."""
+    """The runs of strategies that all ask LMMs or, where there are none, all ask none. Where there is a scorer, it is
+    asked by those that have the stage."""
     from fieldscope.agent.budget import Account
     from fieldscope.agent.graph import Agent
     from fieldscope.agent.resources import Resources
     from fieldscope.eval.harness import evaluate
-    from fieldscope.eval.runs.inputs import input_lines
+    from fieldscope.eval.runs.inputs import input_lines, keeping_priors
 
     plan, workload = opened.plan, opened.workload
     images, flags = workload.benchmark.images, contest.flags if lmms else ()
     composed = _composed(workload.benchmark.queries)
     models = {s.name: lmms.identity(s.roles(composed)) if lmms else None for s in strategies}
-    resources = Resources(images, lmms, workload.retriever, contest.settings.concurrency, flags=flags)
-    calibrations = {strategy.name: _calibration(workload, strategy, models[strategy.name]) for strategy in strategies}
+    scorers = {s.name: scorer.fingerprint for s in strategies if scorer is not None and uses_scorer(s)}
+    resources = Resources(images, lmms, workload.retriever, contest.settings.concurrency, flags=flags, scorer=scorer)
+    calibrations = {
+        strategy.name: _calibration(workload, strategy, models[strategy.name], scorers.get(strategy.name))
+        for strategy in strategies
+    }
+    asks = lmms is not None or scorer is not None
     fitted = {name: calibration for name, calibration in calibrations.items() if calibration is not None}
     agents = [
         Agent(
             replace(resources, calibration=fitted.get(strategy.name)),
             strategy,
-            Account(plan.run_budget if lmms else None),
+            Account(plan.run_budget if asks else None),
         )
         for strategy in strategies
     ]
@@ -303,10 +342,14 @@ async def _evaluate(
         provenance={"encoder": workload.encoder, "seed": 0},
         lmms=models,
         limit=plan.limit,
-        budget=plan.budget if lmms else None,
+        budget=plan.budget if asks else None,
+        scorers=scorers,
         calibrations={name: fingerprint(fit.model_dump(mode="json")) for name, fit in fitted.items()},
         progress=progress,
-        inputs={s.name: input_lines(workload.benchmark, s, fitted.get(s.name)) for s in strategies},
+        inputs={
+            s.name: input_lines(keeping_priors(workload.benchmark, opened.out / s.name), s, fitted.get(s.name))
+            for s in strategies
+        },
         live=workload.recording is None,
     )
 
@@ -329,13 +372,25 @@ async def _open_lmms(opened: OpenEvaluation, contest: Contest, stack: AsyncExitS
     return workload.recording.lmm
 
 
+async def _open_scorer(opened: OpenEvaluation, contest: Contest, stack: AsyncExitStack) -> CandidateScorer | None:
+    """The scoring model of strategies that use one."""
+    if (recording := opened.workload.recording) is None:
+        opening = open_candidate_scorer(contest.settings, opened.workload.benchmark.images, contest.strategies)
+        return await stack.enter_async_context(opening)
+    if any(map(uses_scorer, contest.strategies)) and recording.scorer is None:
+        raise ConfigError("the recorded runs used no scoring model; name a strategy that uses none, such as agent")
+    return recording.scorer
+
+
 def _composed(queries: Iterable[Query]) -> bool:
     """Whether any query has a reference image."""
     return any(query.reference_image is not None for query in queries)
 
 
-def _calibration(workload: Workload, strategy: Strategy, model: ModelIdentity | None) -> Calibration | None:
+def _calibration(
+    workload: Workload, strategy: Strategy, model: ModelIdentity | None, scorer: str | None
+) -> Calibration | None:
     def find() -> Calibration | None:
-        return find_calibration(model, strategy, workload.encoder)
+        return find_calibration(model, strategy, workload.encoder, scorer)
 
     return workload.recording.calibration_of(strategy, find) if workload.recording else find()

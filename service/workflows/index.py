@@ -34,12 +34,12 @@ def index_folder(folder: Path, out: Path, settings: Settings, kind: str) -> Inde
     from fieldscope.retrieval.opening import open_collection
 
     collection = open_collection([folder])
-    flags = () if settings.clip or all_fieldnotes(collection, collection.ids()) else (FOREIGN,)
+    flags = () if settings.encoder or all_fieldnotes(collection, collection.ids()) else (FOREIGN,)
     for flag in flags:
         warn(flag)
     encoder = load_encoder(settings)
     kept = f"the images encoded so far are kept in {out}; rerun this command to continue"
-    name = settings.clip or "bundled"
+    name = settings.encoder or "bundled"
     with keeping(kept), progress("encoding images") as report:
         build = build_index(collection, encoder, out, encoder_name=name, index_kind=kind, progress=report)
     return Indexed(build, flags)

@@ -10,15 +10,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.wiring.models import load_encoder, load_scorer
+from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.queries import require_query_words
 from fieldscope.service.wiring.roles import open_lmms, probe_servers
+from fieldscope.service.wiring.scorers import open_scorer, require_scorer, uses_scorer
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.shared_images import CallLMM, SharedImages
 
 if TYPE_CHECKING:
     from fieldscope.agent.lmm.base import LMM
     from fieldscope.agent.roles import LMMs, Role
+    from fieldscope.agent.scored import CachedScorer
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import ImageSource, Query
     from fieldscope.retrieval.encoder import Encoder
@@ -27,17 +29,19 @@ if TYPE_CHECKING:
     GivenLMM = LMM | Callable[[ImageSource], LMM]
     """An LMM that a program made, or what makes one from the images."""
 
+_SIMILARITY = "similarity"
+"""The scorer that is the encoder."""
+
 
 @dataclass(frozen=True)
 class Models:
-    """The models that the settings name; an `lmm`, or a function that makes one, and an `encoder` replace them, and
-    `roles` the LMMs of single roles. A `scorer`, by name or `name:argument`, gives the prior in place of the encoder's
-    similarity."""
+    """The models that the settings name; an `lmm`, or a function that makes one, an `encoder` and a `scorer` replace
+    them, and `roles` the LMMs of single roles."""
 
     settings: Settings = field(default_factory=Settings)
     lmm: GivenLMM | None = None
     encoder: Encoder | None = None
-    scorer: str | None = None
+    scorer: Scorer | None = None
     roles: Mapping[Role, GivenLMM] = field(default_factory=dict)
 
     def given(self, role: Role) -> GivenLMM | None:
@@ -50,24 +54,38 @@ class Models:
 
     @property
     def bundled_clip(self) -> bool:
-        """Whether the prior is that of the CLIP that comes with Fieldscope."""
-        return self.encoder is None and not (self.settings.clip or self.scorer)
+        """Whether the encoder is the CLIP that comes with Fieldscope."""
+        return self.encoder is None and not self.settings.encoder
+
+    @property
+    def has_scorer(self) -> bool:
+        """Whether there is a scoring model other than the encoder's similarity."""
+        return self.scorer is not None or self.settings.scorer not in (None, _SIMILARITY)
+
+    def scorer_gives_prior(self, strategy: Strategy) -> bool:
+        """Whether the scoring model scores given images first, in place of the encoder: no stage of the strategy asks
+        it."""
+        return self.has_scorer and not uses_scorer(strategy)
 
     def bundled_judge(self, strategy: Strategy) -> bool:
-        """Whether a bundled model decides on the ranking: the LMM, where the strategy asks one, or else the CLIP."""
-        return self.bundled_lmm(strategy) if strategy.prompts else self.bundled_clip
+        """Whether a bundled model decides on the ranking: the LMM, where the strategy asks one, or else the CLIP, where
+        there is no scoring model."""
+        return self.bundled_lmm(strategy) if strategy.prompts else self.bundled_clip and not self.has_scorer
+
+    def require_scorer(self, strategy: Strategy) -> None:
+        """Raise `ConfigError` where the strategy needs a scoring model and there is none, or there is one that it does
+        not use."""
+        require_scorer([strategy], self.scorer is not None or self.settings.scorer is not None)
 
     async def load_encoder(self) -> Encoder:
         """The CLIP. Raises `ConfigError` where it can't be loaded."""
         return await asyncio.to_thread(load_encoder, self.settings) if self.encoder is None else self.encoder
 
-    async def load_scorer(self) -> Scorer:
-        """What gives the prior. Raises `ConfigError` where it can't be loaded."""
-        from fieldscope.retrieval.scorer import Similarity
-
-        if self.scorer:
-            return await asyncio.to_thread(load_scorer, self.scorer, self.settings)
-        return Similarity(await self.load_encoder())
+    @asynccontextmanager
+    async def open_scorer(self, images: ImageSource) -> AsyncIterator[CachedScorer]:
+        """The scoring model over these images and the response cache. Raises what `wiring.scorers.open_scorer` does."""
+        async with open_scorer(self.settings, images, self.scorer) as scorer:
+            yield scorer
 
     @asynccontextmanager
     async def open_lmms(
@@ -115,13 +133,17 @@ class Models:
 
     def names(self, lmms: LMMs | None, strategy: Strategy, *, prior: bool) -> dict[str, str | None]:
         """The models that ranked, by name, for people: `clip` where there was a prior, `lmm` where one was asked, or
-        each with its roles where several were."""
+        each with its roles where several were, and `scorer` where a stage asked one."""
         from fieldscope.agent.roles import joined, model_text
 
         names: dict[str, str | None] = {"clip": None, "lmm": None}
-        if prior:
-            named = self.scorer or self.settings.clip or "bundled"
-            names["clip"] = named if self.encoder is None else self.encoder.fingerprint
+        scorer = self.settings.scorer if self.scorer is None else self.scorer.fingerprint
+        if uses_scorer(strategy):
+            names["scorer"] = scorer
+        if prior and self.scorer_gives_prior(strategy):
+            names["clip"] = scorer
+        elif prior:
+            names["clip"] = self.settings.encoder or "bundled" if self.encoder is None else self.encoder.fingerprint
         if lmms is not None:
             by_role = self.settings.names(strategy.roles())
             own = {role: lmm.identity for role in by_role if self.given(role) and (lmm := lmms.get(role))}
@@ -139,13 +161,15 @@ class KeptModels(Models):
         lmm: GivenLMM | None = None,
         encoder: Encoder | None = None,
         roles: Mapping[Role, GivenLMM] | None = None,
+        scorer: Scorer | None = None,
     ) -> None:
-        super().__init__(settings, lmm, encoder, roles=roles or {})
+        super().__init__(settings, lmm, encoder, scorer, roles or {})
         self._shared = SharedImages()
         self._opened = AsyncExitStack()
         self._loading = asyncio.Lock()
         self._loaded_encoder: Encoder | None = None
         self._loaded_lmms: LMMs | None = None
+        self._loaded_scorer: CachedScorer | None = None
         self._contexts: Mapping[Role, int] | None = None
         self._closed = False
 
@@ -176,6 +200,14 @@ class KeptModels(Models):
             sides = {role: (loaded if role in made else called).get(role) for role in ROLES}
             yield LMMs(None, {role: lmm for role, lmm in sides.items() if lmm is not None})
 
+    @asynccontextmanager
+    async def open_scorer(self, images: ImageSource) -> AsyncIterator[CachedScorer]:
+        self._require_open()
+        async with self._loading:
+            if self._loaded_scorer is None:
+                self._loaded_scorer = await self._opened.enter_async_context(super().open_scorer(images))
+        yield self._loaded_scorer.over(images)
+
     async def contexts(self, strategy: Strategy) -> Mapping[Role, int]:
         self._require_open()
         async with self._loading:
@@ -186,7 +218,7 @@ class KeptModels(Models):
     async def aclose(self) -> None:
         """Let go of the models and the cache. Calls after this raise `ConfigError`."""
         self._closed = True
-        self._loaded_encoder = self._loaded_lmms = None
+        self._loaded_encoder = self._loaded_lmms = self._loaded_scorer = None
         await self._opened.aclose()
 
     def _require_open(self) -> None:

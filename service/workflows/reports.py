@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name
 from fieldscope.eval.measures.paired import bootstrap_interval
-from fieldscope.eval.measures.run_comparison import compare_runs, per_query
+from fieldscope.eval.measures.run_comparison import compare_runs
+from fieldscope.eval.reported import value_name
 from fieldscope.service.workflows.notebook import table
 from fieldscope.service.workflows.ranking import Ranking
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from fieldscope.core.types import ImageSource
     from fieldscope.eval.measures.run_comparison import Effect
     from fieldscope.eval.runs.scored import ScoredRun
-
-METRICS = ("AP@50", "nDCG@10", "MRR")
-"""What tables show; each is a mean over queries."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,9 @@ class LoadedRun(Mapping[str, Ranking]):
         Raises `ConfigError` for a metric that the run does not have.
         """
         known = set.intersection(*(set(values) for values in self.scored.values.values()))
-        if per_query(name) not in known:
+        if value_name(name) not in known:
             raise ConfigError(unknown_name("metric", name, known))
-        values = [values[per_query(name)] for values in self.scored.values.values()]
+        values = [values[value_name(name)] for values in self.scored.values.values()]
         low, high = bootstrap_interval(values)
         return Estimate(sum(values) / len(values), low, high)
 
@@ -104,13 +102,14 @@ class Evaluation(Sequence[LoadedRun]):
 
     runs: tuple[LoadedRun, ...]
 
-    def effect(self, strategy: str, metric: str = "AP@50") -> Effect:
-        """What a strategy changes against the first: `test` has the difference with its 95 % interval and p by a paired
-        randomisation test, `p_holm` is p with the other strategies considered.
+    def effect(self, strategy: str, metric: str | None = None) -> Effect:
+        """What a strategy changes against the first in a metric, by default the benchmark's headline: `test` has the
+        difference with its 95 % interval and p by a paired randomisation test, `p_holm` is p with the other strategies
+        considered.
 
         Raises `ConfigError` for a strategy that is not here, or is the first.
         """
-        effects = self._effects(metric)
+        effects = self._effects(metric or self.runs[0].scored.reported.headline)
         if strategy not in effects:
             raise ConfigError(unknown_name("strategy", strategy, effects))
         return effects[strategy]
@@ -127,10 +126,12 @@ class Evaluation(Sequence[LoadedRun]):
         return len(self.runs)
 
     def __repr__(self) -> str:
-        return f"Evaluation({', '.join(f'{run.name}: mAP@50 {run.metric(METRICS[0])}' for run in self.runs)})"
+        reported = self.runs[0].scored.reported
+        means = (f"{run.name}: {reported.mean} {run.metric(reported.headline)}" for run in self.runs)
+        return f"Evaluation({', '.join(means)})"
 
     def _repr_html_(self) -> str:
-        return _html(self.runs, self._effects("AP@50") if len(self.runs) > 1 else {})
+        return _html(self.runs, self._effects(self.runs[0].scored.reported.headline) if len(self.runs) > 1 else {})
 
     def _effects(self, metric: str) -> dict[str, Effect]:
         compared = compare_runs([run.scored for run in self.runs], [metric])
@@ -150,7 +151,9 @@ def load_run(folder: str | Path) -> LoadedRun:
 
 def _html(runs: Sequence[LoadedRun], effects: Mapping[str, Effect] | None = None) -> str:
     benchmark, split = runs[0].scored.benchmark
-    columns = ["strategy", "mAP@50", "nDCG@10", "MRR", *(["mAP@50 vs. first"] if effects else []), "calls", "tokens"]
+    reported = runs[0].scored.reported
+    gain = [f"{reported.mean} vs. first"] if effects else []
+    columns = ["strategy", *reported.overview, *gain, "calls", "tokens"]
     rows = []
     for run in runs:
         gained = (effects or {}).get(run.name)
@@ -158,7 +161,7 @@ def _html(runs: Sequence[LoadedRun], effects: Mapping[str, Effect] | None = None
         rows.append(
             [
                 run.name,
-                *(str(run.metric(metric)) for metric in METRICS),
+                *(str(run.metric(name)) for name in (reported.headline, *reported.overview[1:])),
                 *([_gain(gained) if gained else "–"] if effects else []),
                 f"{spent.calls:,}",
                 f"{spent.tokens:,}",

@@ -13,9 +13,11 @@ from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.service.wiring.bundled import FOREIGN, unknown_words
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import note, warn
+from fieldscope.service.wiring.instructions import warn_of_unread_instruction
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
 from fieldscope.service.wiring.prompt_pictures import with_examples
-from fieldscope.service.workflows.candidates import Chosen, score
+from fieldscope.service.wiring.scorers import uses_scorer
+from fieldscope.service.workflows.candidates import Chosen, judge, score
 from fieldscope.service.workflows.models import Models
 from fieldscope.service.workflows.ranking import Ranking
 
@@ -31,9 +33,10 @@ if TYPE_CHECKING:
 async def rerank_query(
     query: Query, chosen: Chosen, strategy: Strategy, models: Models, budget: Budget | None = None
 ) -> Ranking:
-    """Rank images that the user chose: the CLIP gives each a prior, then the strategy ranks them.
+    """Rank images that the user chose: the CLIP gives each a prior, or a scoring model that no stage of the strategy
+    asks, then the strategy ranks them.
 
-    A bundled CLIP that does not know the query's words or the images gives no prior where another LMM looks at them.
+    A bundled CLIP that does not know the query's words or the images gives no prior where another model looks at them.
     Raises `VocabularyError` for words that a bundled model does not know, `ConfigError` where no image can be read,
     and what the server's check and the agent raise.
     """
@@ -44,20 +47,39 @@ async def rerank_query(
     fitting = models.checking_pictures(strategy, query, contexts, chosen.images, chosen.images.ids())
     bundled = models.bundled_judge(strategy)
     flags = await foreign_flags(chosen.images, chosen.images.ids()) if bundled else ()
-    prior = bundled or not models.bundled_clip or await asyncio.to_thread(_bundled_clip_knows, query.text, chosen)
-    if not prior:
-        note(
-            "The bundled CLIP does not know these images, so the LMM ranks them without a first stage. To add one, "
-            "name another CLIP with --clip."
-        )
-    scorer = await models.load_scorer() if prior else None
-    candidates, skipped = await asyncio.to_thread(score, chosen, query, scorer)
+    instruction = strategy.retrieve.instruction
+    if models.scorer_gives_prior(strategy):
+        async with models.open_scorer(chosen.images) as scorer:
+            candidates, skipped = await judge(chosen, query, scorer, instruction)
+            origin: str | None = scorer.fingerprint
+    else:
+        models.require_scorer(strategy)
+        knows = bundled or not models.bundled_clip or await asyncio.to_thread(_bundled_clip_knows, query.text, chosen)
+        candidates, skipped, origin = await _score(chosen, query, models, strategy, knows)
     resources = Resources(chosen.images, flags=flags)
-    origin = scorer.fingerprint if scorer else None
     ranking = await rank(
         query, strategy, models, resources, origin, candidates=candidates, budget=budget, wrappers=[fitting]
     )
     return replace(ranking, skipped=skipped)
+
+
+async def _score(
+    chosen: Chosen, query: Query, models: Models, strategy: Strategy, knows: bool
+) -> tuple[list[Candidate], dict[str, str], str | None]:
+    """Candidates with their similarity as the prior, or with none where the encoder does not know them; what was
+    skipped; and the fingerprint of what gave the priors."""
+    from fieldscope.retrieval.scorer import Similarity
+
+    if not knows:
+        note(
+            "The bundled CLIP does not know these images, so they are ranked without a first stage. To add one, name "
+            "another model with --encoder."
+        )
+    scorer = Similarity(await models.load_encoder()) if knows else None
+    if scorer is not None:
+        warn_of_unread_instruction([strategy], scorer.encoder)
+    candidates, skipped = await asyncio.to_thread(score, chosen, query, scorer, strategy.retrieve.instruction)
+    return candidates, skipped, scorer.fingerprint if scorer else None
 
 
 async def rerank_indexed(
@@ -78,7 +100,9 @@ async def rerank_indexed(
     encoder = await models.load_encoder()
     library = await asyncio.to_thread(open_library, index, encoder)
     names = _ids_in(index, library.ids, ids)
-    direction = await asyncio.to_thread(encoder.encode_query, inputs_of(query))
+    warn_of_unread_instruction([strategy], encoder)
+    wanted = inputs_of(query, instruction=strategy.retrieve.instruction)
+    direction = await asyncio.to_thread(encoder.encode_query, wanted)
     priors = library.index.vectors_of(names) @ direction
     candidates = [Candidate(name, float(prior)) for name, prior in zip(names, priors, strict=True)]
     bundled = models.bundled_clip or models.bundled_judge(strategy)
@@ -123,15 +147,21 @@ async def rank(
     """Rank the candidates, or what the resources' retriever finds, with the LMM and what was fitted to it; warn of
     what comes to light. `origin` is the fingerprint of what gives the priors, None where there are none."""
     from fieldscope.agent.graph import Agent
+    from fieldscope.agent.image_scorer import ImageScorer
 
     pictures = with_examples(resources.images, strategy.prompts)
     async with AsyncExitStack() as stack:
         opening = models.open_lmms(pictures, strategy, wrappers)
         lmms = await stack.enter_async_context(opening) if strategy.prompts else None
         composed = query.reference_image is not None
-        calibration = find_calibration(lmms.identity(strategy.roles(composed)) if lmms else None, strategy, origin)
+        scorer: ImageScorer | None = None
+        if uses_scorer(strategy):
+            opened = await stack.enter_async_context(models.open_scorer(resources.images))
+            scorer = ImageScorer(opened, resources.images)
+        model = lmms.identity(strategy.roles(composed)) if lmms else None
+        calibration = find_calibration(model, strategy, origin, scorer and scorer.fingerprint)
         concurrency = models.settings.concurrency
-        resources = replace(resources, lmm=lmms, max_concurrency=concurrency, calibration=calibration)
+        resources = replace(resources, lmm=lmms, max_concurrency=concurrency, calibration=calibration, scorer=scorer)
         result = await Agent(resources, strategy).rerank(query, candidates, top_k, budget)
     for flag in result.flags:
         if flag not in resources.flags:

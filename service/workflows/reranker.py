@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import ImageSource, Query
     from fieldscope.retrieval.encoder import Encoder
+    from fieldscope.retrieval.scorer import Scorer
     from fieldscope.service.workflows.given_images import Images
     from fieldscope.service.workflows.ranking import Ranking
     from fieldscope.service.workflows.reports import Evaluation
@@ -45,11 +46,14 @@ class AsyncReranker:
     an OpenAI-compatible server (then `model` names the model that it serves), an `LMM`, or a function that makes one
     from an `ImageSource`. `roles` gives single roles (reasoner, captioner, verifier, judge) an LMM of their own: a text
     `URL#MODEL`, a `RoleModel`, an `LMM`, or a function that makes one. `encoder` is `"bundled"`, a name or folder for
-    open_clip, or an `Encoder`; with an LMM of your own and without an encoder, the LMM ranks alone where the bundled
-    CLIP does not know the images. `budget` is what a query may spend, unless a call says otherwise. Answers are
+    open_clip, any other that `--encoder` takes, or an `Encoder`; with an LMM of your own and without an encoder, the
+    LMM ranks alone where the bundled CLIP does not know the images. `scorer` is a scoring model for strategies that use
+    one, or for the prior of given images: `URL#MODEL` of a server of rerankers, `path:FOLDER`, another scorer by its
+    name, or a `Scorer`. `budget` is what a query may spend, unless a call says otherwise. Answers and scores are
     remembered as `cache` says: `on`, `refresh`, `replay` (never ask a model), or `off`, in `cache_file` or the user's
     cache folder. `prompts` is a prompt set's name or a folder of your own prompts; by default the set was written for
-    the LMM: `fieldnotes` for the bundled one, `instruct` for all others.
+    the LMM: `fieldnotes` for the bundled one, `instruct` for all others. `instruction` says what a match is, to a model
+    of the first stage that reads one; it replaces the strategy's own (`retrieve.instruction`).
 
     Models are loaded by the first call that needs them, and stay loaded until `aclose` or the end of `async with`. Any
     number of calls may run at once, all on one event loop. Raises `ConfigError` for settings that can't be used.
@@ -62,6 +66,7 @@ class AsyncReranker:
         lmm: str | LMM | Callable[[ImageSource], LMM] = BUNDLED,
         model: str | None = None,
         encoder: str | Encoder = BUNDLED,
+        scorer: str | Scorer | None = None,
         budget: Budget | None = None,
         api_key: str | None = None,
         revision: str | None = None,
@@ -70,6 +75,7 @@ class AsyncReranker:
         concurrency: int = DEFAULT_CONCURRENCY,
         prompts: str | Path | None = None,
         roles: Mapping[Role, str | RoleModel | LMM | Callable[[ImageSource], LMM]] | None = None,
+        instruction: str | None = None,
     ) -> None:
         from fieldscope.agent.roles import ROLES
         from fieldscope.service.workflows.evaluate import load_strategies
@@ -92,12 +98,13 @@ class AsyncReranker:
             model=model,
             revision=revision,
             api_key=api_key,
-            clip=encoder if isinstance(encoder, str) else None,
+            encoder=encoder if isinstance(encoder, str) else None,
             cache_mode=cache,
             cache_file=Path(cache_file) if cache_file is not None else None,
             concurrency=concurrency,
             roles=named,
             prompts=str(prompts) if prompts is not None else None,
+            scorer=scorer if isinstance(scorer, str) else None,
         )
         require_role_models(settings)
         self._models = KeptModels(
@@ -105,12 +112,15 @@ class AsyncReranker:
             None if isinstance(lmm, str) else lmm,
             None if isinstance(encoder, str) else encoder,
             {role: own for role, own in (roles or {}).items() if not isinstance(own, str | RoleModel)},
+            None if isinstance(scorer, str) else scorer,
         )
         made = [role for role in ROLES if self._models.given(role) is not None]
         self._prompts = prompts_for(settings, made)
-        self.strategy = (
+        named_or_given = (
             load_strategies([str(strategy)], self._prompts)[0] if isinstance(strategy, str | Path) else strategy
         )
+        self._instruction = instruction
+        self.strategy = named_or_given.instructed(instruction)
         # A library's progress bar, which is never shown, asks notebooks for widgets as it is imported.
         warnings.filterwarnings("ignore", "IProgress not found")
 
@@ -201,11 +211,15 @@ class AsyncReranker:
         )
         from fieldscope.service.workflows.reports import Evaluation, load_run
 
-        if self._models.lmm is not None or self._models.encoder is not None or self._models.roles:
-            raise ConfigError("an evaluation needs models by name; give `lmm`, `encoder` and `roles` as texts")
+        given = (self._models.lmm, self._models.encoder, self._models.scorer)
+        if any(model is not None for model in given) or self._models.roles:
+            raise ConfigError(
+                "an evaluation needs models by name; give `lmm`, `encoder`, `scorer` and `roles` as texts"
+            )
         with CallerWarnings():
             names = [str(name) for name in strategies]
-            chosen = load_strategies(names, self._prompts) if names else [self.strategy]
+            loaded = load_strategies(names, self._prompts) if names else [self.strategy]
+            chosen = [strategy.instructed(self._instruction) for strategy in loaded]
             folder = Path(out) if out is not None else None
             plan = EvaluationPlan(str(benchmark), split, limit=limit, out=folder, budget=self.budget)
             opened = await open_evaluation_async(plan, [Contest(self._models.settings, chosen)])

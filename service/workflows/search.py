@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.feedback import note
+from fieldscope.service.wiring.instructions import warn_of_unread_instruction
 from fieldscope.service.workflows.models import Models
 from fieldscope.service.workflows.ranking import Ranking
 from fieldscope.service.workflows.rerank import foreign_flags, rank
@@ -40,9 +41,11 @@ async def search_index(
     server's check and the agent raise.
     """
     from fieldscope.agent.resources import Resources
+    from fieldscope.core.types import Search
     from fieldscope.retrieval.library import open_library, read_skipped
     from fieldscope.retrieval.remembered import RememberedSearch
 
+    models.require_scorer(strategy)
     models.require_words(strategy, query, searching=True)
     contexts = await models.require_context(strategy, query)
     library = await asyncio.to_thread(open_library, index, await models.load_encoder())
@@ -51,8 +54,11 @@ async def search_index(
     if query.reference_image is not None:
         query = query.model_copy(update={"reference_image": _id_of(query.reference_image, library, images)})
     top_k = top_k or strategy.retrieve.top_k
+    warn_of_unread_instruction([strategy], library.encoder)
     retriever = RememberedSearch(library)
-    first = await asyncio.to_thread(retriever.search, query, top_k, (), strategy.retrieve.caption_weight)
+    settings = strategy.retrieve
+    search = Search(query, top_k, caption_weight=settings.caption_weight, instruction=settings.instruction)
+    first = await asyncio.to_thread(retriever.search, search)
     if not first:
         raise ConfigError(f"the index holds no image but {query.reference_image!r}; index more of them")
     seen = [candidate.image_id for candidate in first]

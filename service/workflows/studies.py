@@ -38,22 +38,23 @@ if TYPE_CHECKING:
 PRIOR = "clip"
 """The strategy that leaves the first stage as it is."""
 
-METRIC = "AP@50"
-
 SCHEDULED = 0.15
 """The share of all comparisons of a head that the scheduler may ask for."""
 
 
-def compare_pairs(runs: Sequence[Path], metric: str) -> list[tuple[Path, Path, Paired]]:
-    """The paired test of every two runs. Raises `ConfigError` for runs over different queries."""
+def compare_pairs(runs: Sequence[Path], metric: str | None) -> tuple[str, list[tuple[Path, Path, Paired]]]:
+    """The paired test of every two runs in a metric, without one in the benchmark's headline, and the metric's name.
+    Raises `ConfigError` for runs over different queries."""
     from fieldscope.eval.measures.paired import compare
-    from fieldscope.eval.runs.read import read_metric
+    from fieldscope.eval.reported import reported_as, shared
+    from fieldscope.eval.runs.read import read_metric, read_metrics
 
+    metric = metric or shared(reported_as(read_metrics(run).reported) for run in runs).headline
     values = {run: read_metric(run, metric) for run in runs}
     for a, b in combinations(runs, 2):
         if values[a].keys() != values[b].keys():
             raise ConfigError(f"{a} and {b} are runs over different queries; compare runs of one benchmark and split")
-    return [(a, b, compare(values[a], values[b])) for a, b in combinations(runs, 2)]
+    return metric, [(a, b, compare(values[a], values[b])) for a, b in combinations(runs, 2)]
 
 
 def paired_data(test: Paired) -> dict[str, Any]:
@@ -71,8 +72,9 @@ def run_harm(plan: EvaluationPlan, strategy_name: str, settings: Settings) -> Ha
     benchmark = opened.workload.benchmark
     opened = replace(opened, out=(plan.out or RUNS) / f"{benchmark.name}-{benchmark.split}")
     runs = run_opened(opened).runs
-    before, after = (read_metric(run.out, METRIC) for run in (runs[0], runs[-1]))
-    return harm(before, after, {query: meta.supercategory for query, meta in benchmark.meta.items()})
+    metric = benchmark.reported.headline
+    before, after = (read_metric(run.out, metric) for run in (runs[0], runs[-1]))
+    return harm(before, after, {query: meta.supercategory for query, meta in benchmark.meta.items()}, metric)
 
 
 def run_budgets(plan: EvaluationPlan, strategy_name: str, settings: Settings, shares: Sequence[float]) -> BudgetStudy:
@@ -92,6 +94,7 @@ def run_budgets(plan: EvaluationPlan, strategy_name: str, settings: Settings, sh
     if not free.asked:
         raise ConfigError(f"strategy {strategy_name!r} asks nothing, so no budget changes it; name one that asks")
     asking = tuple(replace(contest, strategies=strategies[-1:]) for contest in opened.contests)
+    metric = opened.workload.benchmark.reported.headline
     budgeted = {}
     for share in sorted(set(shares)):
         calls = max(1, round(share * free.asked / free.queries))
@@ -103,8 +106,8 @@ def run_budgets(plan: EvaluationPlan, strategy_name: str, settings: Settings, sh
                 out=opened.out / f"calls-{calls}",  # named by its calls, since they decide the run
             )
         ).runs
-        budgeted[share] = BudgetRun(share, calls, run.asked / run.queries, read_metric(run.out, METRIC))
-    return budget_study(read_metric(prior.out, METRIC), read_metric(free.out, METRIC), budgeted)
+        budgeted[share] = BudgetRun(share, calls, run.asked / run.queries, read_metric(run.out, metric))
+    return budget_study(read_metric(prior.out, metric), read_metric(free.out, metric), budgeted, metric)
 
 
 def write_budgets(study: BudgetStudy, out: Path) -> dict[str, Any]:
@@ -115,14 +118,14 @@ def write_budgets(study: BudgetStudy, out: Path) -> dict[str, Any]:
         {"smaller": smaller, "larger": larger, **paired_data(step)} for (smaller, larger), step in study.steps.items()
     ]
     data: dict[str, Any] = {
-        "metric": "mAP@50",
+        "metric": f"m{study.metric}",
         "prior": study.prior,
         "free": study.free,
         "points": [asdict(point) for point in study.points],
         "steps": steps,
         "worse": [list(pair) for pair in study.worse],
     }
-    draw_budget(study, out / "budget.png", "mAP@50")
+    draw_budget(study, out / "budget.png", f"m{study.metric}")
     write_data(out, "budget", data, data["points"])
     return data
 

@@ -86,7 +86,6 @@ def payload(members: Sequence[Member], summaries: Sequence[RunSummary], grid: Pa
     """The runs of a grid as one JSON-able object, best first: what `eval` tells of a run, its rank, and what was varied
     to get it."""
     from fieldscope.eval import report
-    from fieldscope.eval.tuning.grid import RANKED_BY
 
     by_name = {member.strategy.name: member for member in members}
     data = report.payload(summaries)
@@ -100,7 +99,7 @@ def payload(members: Sequence[Member], summaries: Sequence[RunSummary], grid: Pa
         }
         for rank, run in enumerate(data["runs"], start=1)
     ]
-    return {**data, "grid": str(grid), "metric": RANKED_BY, "runs": runs}
+    return {**data, "grid": str(grid), "metric": summaries[0].reported.mean, "runs": runs}
 
 
 def _cautions(members: Sequence[Member], summaries: Sequence[RunSummary]) -> list[str]:

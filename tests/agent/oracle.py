@@ -16,13 +16,19 @@ from pathlib import Path
 
 from PIL import Image as PILImage
 
+from fieldscope.agent.image_scorer import ImageScorer
 from fieldscope.agent.lmm.base import AnswerToken, LMMRequest, LMMResponse, TextPart, TokenLogprob, Tokens
 from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
+from fieldscope.agent.scored import CachedScorer
+from fieldscope.cache.store import MemoryStore
 from fieldscope.core.errors import LMMRequestError
+from fieldscope.core.fingerprint import fingerprint_pixels
 from fieldscope.core.types import Candidate, Query, Turn
 from fieldscope.prompts.prompt_set import list_prompts, list_sets, load_prompt
 from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.retrieval.encoder import QueryInputs
+from fieldscope.retrieval.scorer import Document
 
 FACTS = ("crab", "net", "snow", "rain", "night")
 SURE = 0.95
@@ -90,6 +96,34 @@ class Oracle(ScriptedLMM):
         return LMMRequestError(f"no shipped prompt asks {question.text!r}")
 
 
+class OracleScorer:
+    """A scoring model that knows the same: the share of the wanted facts that a picture shows, or whether it shows the
+    one that a predicate asks about. It has no score for the pictures in `refuses`, by their hashes."""
+
+    fingerprint = "oracle scorer"
+
+    def __init__(self, shows: Mapping[str, Collection[str]], refuses: Collection[str] = ()) -> None:
+        self._shows = shows
+        self._refuses = refuses
+        self.texts: list[str] = []
+
+    def score(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
+        self.texts += [inputs.text] * len(documents)
+        return [self._score(inputs, document) for document in documents]
+
+    def _score(self, inputs: QueryInputs, document: Document) -> float | None:
+        assert not isinstance(document, str)
+        if (sha256 := fingerprint_pixels(document)) in self._refuses:
+            return None
+        shown = self._shows[sha256]
+        if asked := _QUESTION.search(inputs.text):
+            return 4.0 if asked[1] in shown else -4.0
+        wants = wanted(inputs.text)
+        if inputs.image is not None:
+            wants = _changed(self._shows[fingerprint_pixels(inputs.image)], inputs.text)
+        return satisfied(shown, wants) / len(wants)
+
+
 @dataclass(frozen=True)
 class Case:
     """A query with its candidates and those of them that match."""
@@ -115,6 +149,17 @@ def facts_of(image_id: str) -> frozenset[str]:
 def oracle_of(images: FolderCollection) -> Oracle:
     """An oracle of painted pictures."""
     return Oracle({images.pixel_hash(image_id): facts_of(image_id) for image_id in images.ids()})
+
+
+def oracle_scorer(images: FolderCollection, refuses: Collection[str] = ()) -> OracleScorer:
+    """A scoring model of painted pictures, without a score for those that `refuses` names."""
+    shows = {images.pixel_hash(image_id): facts_of(image_id) for image_id in images.ids()}
+    return OracleScorer(shows, {images.pixel_hash(image_id) for image_id in refuses})
+
+
+def scorer_of(images: FolderCollection) -> ImageScorer:
+    """The same as the agent uses it."""
+    return ImageScorer(CachedScorer(oracle_scorer(images), MemoryStore(), images), images)
 
 
 def draw_cases(count: int, seed: int = 0, candidates: int = 16) -> list[Case]:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from fieldscope.agent.budget import Budget
-from fieldscope.agent.graph import Agent
+from fieldscope.agent.graph import Agent, build_graph
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse, TokenLogprob, Tokens
 from fieldscope.agent.lmm.cached import CachedLMM
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.state import CompareTask, RerankState, VerifyTask
-from fieldscope.agent.strategies.strategy import Strategy, list_strategies
+from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
 from fieldscope.agent.types import RerankResult
 from fieldscope.cache.store import MemoryStore
 from fieldscope.core.errors import CacheMissError, ConfigError, LMMConnectionError, LMMServerError, VocabularyError
@@ -365,14 +365,15 @@ async def test_a_budget_asks_the_best_priors_and_says_where_it_ended(
 
 
 @pytest.mark.parametrize("strategy", list_strategies())
-def test_every_shipped_strategy_has_a_node_for_each_of_its_stages(make_agent: AgentFactory, strategy: str) -> None:
-    agent = make_agent(looking(), strategy)
-    nodes = set(agent.graph.get_graph().nodes)
+def test_every_shipped_strategy_has_a_node_for_each_of_its_stages(strategy: str) -> None:
+    loaded = load_strategy(strategy)
+    graph = build_graph(loaded).get_graph()
+    nodes = set(graph.nodes)
     assert {"retrieve", "rank", "explain"} < nodes
-    for stage in ("synthesize", "decompose", "verify", "compare"):
-        assert (stage in nodes) == (getattr(agent.strategy, stage) is not None)
-    drawing = agent.graph.get_graph().draw_mermaid()
-    assert ("assess -.-> synthesize" in drawing) == (agent.strategy.refine is not None)
+    for stage in ("synthesize", "score", "decompose", "verify", "compare"):
+        assert (stage in nodes) == (getattr(loaded, stage) is not None)
+    drawing = graph.draw_mermaid()
+    assert ("assess -.-> synthesize" in drawing) == (loaded.refine is not None)
 
 
 def test_pixels_and_clients_stay_out_of_the_state() -> None:
@@ -380,5 +381,5 @@ def test_pixels_and_clients_stay_out_of_the_state() -> None:
     assert held == {
         "query", "given", "top_k", "started", "synthesis", "caption", "candidates", "predicates", "wave", "round",
         "fault", "widened", "misread", "verdicts", "comparisons", "reasons", "calls", "trace", "result", "image_id",
-        "joint", "description", "orders", "ended",
+        "joint", "description", "orders", "ended", "scores", "first_stage",
     }  # fmt: skip

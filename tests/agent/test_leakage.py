@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,17 @@ from PIL import Image as PILImage
 import fieldscope.agent.graph
 import fieldscope.prompts.prompt
 from fieldscope.agent.graph import Agent
+from fieldscope.agent.image_scorer import ImageScorer
 from fieldscope.agent.lmm.base import LMMRequest, TextPart
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.resources import Resources
+from fieldscope.agent.scored import CachedScorer
 from fieldscope.agent.strategies.strategy import list_strategies, load_strategy
+from fieldscope.cache.store import MemoryStore
 from fieldscope.core.types import Candidate, Query
 from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.retrieval.encoder import QueryInputs
+from fieldscope.retrieval.scorer import Document
 
 SECRETS = {
     "species": "Zqspeciesus secretii",
@@ -30,12 +35,27 @@ SECRETS = {
 TEXT = "a crab on a beach"
 
 
-def requests_of(strategy: str, folder: Path) -> list[LMMRequest]:
+class Remembering:
+    """A scoring model that keeps what it was asked."""
+
+    fingerprint = "remembering"
+
+    def __init__(self) -> None:
+        self.asked: list[QueryInputs] = []
+
+    def score(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
+        self.asked.append(inputs)
+        return [0.5] * len(documents)
+
+
+def requests_of(strategy: str, folder: Path, scorer: Remembering | None = None) -> list[LMMRequest]:
     """All requests for a query whose ids and file names hold every secret."""
     image_id = f"{'-'.join(SECRETS.values())}.png"
     PILImage.new("RGB", (8, 8), "red").save(folder / image_id)
     lmm = ScriptedLMM(lambda _: 0.5)
-    deps = Resources(images=FolderCollection(folder), lmm=lmm)
+    images = FolderCollection(folder)
+    scoring = ImageScorer(CachedScorer(scorer or Remembering(), MemoryStore(), images), images)
+    deps = Resources(images=images, lmm=lmm, scorer=scoring)
     query = Query(id=SECRETS["query_id"], text=TEXT)
     asyncio.run(Agent(deps, load_strategy(strategy, prompts="fieldnotes")).rerank(query, [Candidate(image_id, 0.5)]))
     return lmm.requests
@@ -53,6 +73,12 @@ def test_no_metadata_of_a_benchmark_query_is_in_a_request(strategy: str, tmp_pat
         told = str(sent)
         assert TEXT in told
         assert [secret for secret in SECRETS.values() if secret in told] == []
+
+
+def test_a_scoring_model_reads_the_querys_text_and_nothing_else(tmp_path: Path) -> None:
+    scorer = Remembering()
+    assert requests_of("cross-encoder", tmp_path, scorer) == []
+    assert scorer.asked == [QueryInputs(TEXT)]
 
 
 def test_a_question_is_the_prompt_with_the_querys_text_and_nothing_else(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import Synthesis
-from fieldscope.core.errors import ConfigError
-from fieldscope.core.types import Candidate, Prior, Query
+from fieldscope.core.errors import ConfigError, StrategyError
+from fieldscope.core.types import Candidate, Query, Search
 from fieldscope.retrieval.collection import FolderCollection
 
 QUERY = Query(id="q1", text="a red crab")
@@ -34,18 +35,11 @@ class Finder:
         self.found = [Candidate(*one) for one in found]
         self.asked: list[tuple[int, tuple[str, ...], float]] = []
 
-    def search(
-        self,
-        query: Query,
-        k: int,
-        descriptions: Sequence[str] = (),
-        caption_weight: float = 0.0,
-        prior: Prior = "fused",
-    ) -> Sequence[Candidate]:
-        assert query == QUERY
-        self.asked.append((k, tuple(descriptions), caption_weight))
-        self.prior = prior
-        return self.found[:k]
+    def search(self, search: Search) -> Sequence[Candidate]:
+        assert search.query == QUERY
+        self.asked.append((search.k, search.descriptions, search.caption_weight))
+        self.last = search
+        return self.found[: search.k]
 
 
 async def run(
@@ -64,10 +58,10 @@ async def test_the_descriptions_and_the_caption_weight_reach_the_search() -> Non
     finder = Finder(("a", 0.5), ("b", 0.9))
     update = await run(RerankState(query=QUERY, synthesis=THOUGHT), finder=finder)
     assert finder.asked == [(100, ("a crab", "a red crab"), 0.15)]
-    assert finder.prior == "query"
+    assert finder.last.prior == "query"
     assert ids(update) == ["b", "a"]
     await run(RerankState(query=QUERY, synthesis=THOUGHT), "imagescope", finder)
-    assert finder.prior == "fused"
+    assert finder.last.prior == "fused"
 
 
 async def test_a_fallback_is_no_description() -> None:
@@ -140,7 +134,7 @@ async def test_a_later_round_looks_further_and_keeps_what_was_found() -> None:
     assert event.kind == "retrieved"
     assert event.data == {
         "candidates": 4, "given": False, "round": 2, "k": 7, "new": 2, "found": [["c", 0.9], ["a", 0.4], ["d", 0.3]],
-        "search": search_key(QUERY, THOUGHT.descriptions, 0.15),
+        "search": search_key(Search(QUERY, 7, THOUGHT.descriptions, 0.15)),
     }  # fmt: skip
 
 
@@ -163,3 +157,26 @@ async def test_no_candidate_is_lost_and_what_was_found_comes_first(
 async def test_no_candidates_and_nowhere_to_look_is_an_error() -> None:
     with pytest.raises(ConfigError, match="'q1' has no candidates"):
         await run(RerankState(query=QUERY))
+
+
+async def test_the_instruction_of_the_strategy_reaches_the_search() -> None:
+    finder = Finder(("a", 0.5))
+    strategy = load_strategy("agent", prompts="fieldnotes")
+    await run(RerankState(query=QUERY), strategy, finder)
+    assert finder.last.instruction is None
+    instructed = strategy.instructed("Find animals.")
+    update = await run(RerankState(query=QUERY), instructed, finder)
+    assert finder.last.instruction == "Find animals."
+    assert update["trace"][-1].data["search"] == search_key(finder.last)
+    assert instructed.fingerprint != strategy.fingerprint
+    assert strategy.instructed(None) is strategy
+    with pytest.raises(StrategyError, match="the instruction is empty"):
+        strategy.instructed("  ")
+
+
+def test_searches_that_were_recorded_before_keep_their_keys() -> None:
+    plain = Search(QUERY, 7)
+    assert search_key(plain).startswith("8adfa6d908b6c453")
+    assert search_key(Search(QUERY, 100, ("a crab",), 0.15, "query")).startswith("4525d494f170e287")
+    instructed = [search_key(replace(plain, instruction=words)) for words in ("Find animals.", "Find colours.")]
+    assert len({search_key(plain), *instructed}) == 3

@@ -16,7 +16,7 @@ from fieldscope.agent.trace import EVENTS
 from fieldscope.agent.types import RerankResult, TraceEvent
 from fieldscope.core.types import Candidate, Query
 from fieldscope.retrieval.collection import FolderCollection
-from tests.agent.oracle import draw_cases, oracle_of, paint
+from tests.agent.oracle import draw_cases, oracle_of, paint, scorer_of
 
 UNSURE = Calibration(spread=5.0)  # so that there is something to compare
 
@@ -33,7 +33,8 @@ def identity(event: TraceEvent) -> str:
 def timeless(result: RerankResult) -> dict[str, object]:
     """A result but for when things happened."""
     told = result.model_dump()
-    for question in (*told["verdicts"], *told["comparisons"], *told["reasons"], *told["calls"]):
+    kinds = ("verdicts", "comparisons", "reasons", "calls", "scores")
+    for question in (question for kind in kinds for question in told.get(kind, ())):
         question.pop("latency")
     for event in told["trace"]:
         event.pop("at")
@@ -47,7 +48,7 @@ def timeless(result: RerankResult) -> dict[str, object]:
 async def test_every_event_is_seen_once_and_nothing_changes(images: FolderCollection, strategy: str, case: int) -> None:
     drawn = draw_cases(3)[case]  # a text, a composed and a dialogue query
     agent = Agent(
-        Resources(images, oracle_of(images), max_concurrency=4, calibration=UNSURE),
+        Resources(images, oracle_of(images), max_concurrency=4, calibration=UNSURE, scorer=scorer_of(images)),
         load_strategy(strategy, prompts="fieldnotes"),
     )
     seen: list[TraceEvent] = []

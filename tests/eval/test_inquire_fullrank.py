@@ -170,17 +170,17 @@ def test_another_length_of_vector_says_which_option_to_give(by_id: Path) -> None
     class Encoder:
         fingerprint, dim = "1" * 64, 512
 
-    with pytest.raises(IndexMismatchError, match=r"have length 8, and those of the CLIP 'mine' 512\. Name the model"):
+    with pytest.raises(IndexMismatchError, match=r"have length 8, and those of the encoder 'mine' 512\. Name"):
         load_inquire_fullrank(by_id).embeddings.require(Encoder(), "mine")  # type: ignore[arg-type]
 
 
 def test_of_several_models_the_name_of_the_clip_decides(tables: Path) -> None:
     for model in ("vit-b-32", "vit-l-14"):
         plain(tables.parent / "inat24" / "embs" / model, [["image_id"], *([i] for i in IDS)])
-    found = load_inquire_fullrank(tables, clip="ViT-L-14:openai")
+    found = load_inquire_fullrank(tables, encoder="ViT-L-14:openai")
     assert found.embeddings.folder.name == "vit-l-14"
     with pytest.raises(BenchmarkError, match=r"several models \(vit-b-32, vit-l-14\)"):
-        load_inquire_fullrank(tables, clip="ViT-L-14:laion2b_s32b_b82k")
+        load_inquire_fullrank(tables, encoder="ViT-L-14:laion2b_s32b_b82k")
 
 
 def test_relevant_images_without_an_embedding_stay_relevant(tables: Path) -> None:

@@ -25,7 +25,7 @@ from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load
 from fieldscope.cache.archive import Archive, write_archive
 from fieldscope.cache.sqlite import SqliteStore
 from fieldscope.core.errors import BenchmarkError, BrokenImageError, CacheError, CacheMissError, ConfigError
-from fieldscope.core.types import Candidate, Prior, Query
+from fieldscope.core.types import Candidate, Search
 from fieldscope.eval.harness import evaluate
 from fieldscope.eval.runs.inputs import NAME, benchmark_lines, input_lines, make_benchmark, read_inputs, strategy_line
 from fieldscope.eval.runs.read import read_results
@@ -80,22 +80,15 @@ class Finder:
 
     searches: int = 0
 
-    def search(
-        self,
-        query: Query,
-        k: int,
-        descriptions: Sequence[str] = (),
-        caption_weight: float = 0.0,
-        prior: Prior = "fused",
-    ) -> Sequence[Candidate]:
+    def search(self, search: Search) -> Sequence[Candidate]:
         self.searches += 1
         scored = []
         for number in range(32):
             image_id = f"{number:02}.png"
-            words = " ".join((query.text, *descriptions))
+            words = " ".join((search.query.text, *search.descriptions))
             noise = int(sha256(f"{words}{image_id}".encode()).hexdigest(), 16) % 1000 / 1000
             scored.append(Candidate(image_id, sum(fact in words for fact in facts_of(image_id)) / 5 + noise / 3))
-        return sorted(scored, key=lambda candidate: -candidate.prior)[:k]
+        return sorted(scored, key=lambda candidate: -candidate.prior)[: search.k]
 
 
 async def make_run(
@@ -203,11 +196,11 @@ async def test_a_search_may_want_fewer(bench: Benchmark, store: SqliteStore, tmp
     assert recording.lmm is None and recording.searches is not None
     query = bench.queries[0]
     for k in (1, 5, 32, 100, 1000):  # there are no more than 32
-        assert recording.searches.search(query.model_copy(update={"id": "renamed"}), k) == tuple(
-            Finder().search(query, k)
+        assert recording.searches.search(Search(query.model_copy(update={"id": "renamed"}), k)) == tuple(
+            Finder().search(Search(query, k))
         )
     with pytest.raises(CacheMissError, match="descriptions 'a crab'"):
-        recording.searches.search(query, 5, ["a crab"])
+        recording.searches.search(Search(query, 5, ("a crab",)))
 
 
 async def test_one_missing_response_is_named(

@@ -14,8 +14,8 @@ from fieldscope.service.wiring.benchmarks import BENCHMARKS, HUB, NAMES
 
 BUILT_IN = [
     (LMMS, {"bundled", "local", "openai"}),
-    (ENCODERS, {"bundled", "open_clip"}),
-    (SCORERS, {"similarity"}),
+    (ENCODERS, {"bundled", "open_clip", "path", "sentence-transformers"}),
+    (SCORERS, {"hf", "openai", "path", "similarity"}),
     (INDEXES, {"faiss", "numpy"}),
     (STORES, {"memory", "sqlite"}),
     (BENCHMARKS, {*NAMES, HUB, "inquire-rerank", "inquire-fullrank"}),

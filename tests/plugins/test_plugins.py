@@ -26,7 +26,7 @@ from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
 from fieldscope.agent.lmm.cached import CachedLMM
 from fieldscope.cache.store import STORES
 from fieldscope.core.errors import ConfigError
-from fieldscope.core.types import Query
+from fieldscope.core.types import Query, Search
 from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.encoder import ENCODERS, QueryInputs, load_encoder
 from fieldscope.retrieval.index import INDEXES
@@ -57,8 +57,8 @@ except ConfigError as error:
     broken = str(error)
 print(json.dumps({
     "index": type(library.index).__name__,
-    "text": library.search(Query(id="q", text="green"), 1)[0].image_id,
-    "reference": library.search(Query(id="q", text="green", reference_image="blue.png"), 2)[0].image_id,
+    "text": library.search(Search(Query(id="q", text="green"), 1))[0].image_id,
+    "reference": library.search(Search(Query(id="q", text="green", reference_image="blue.png"), 2))[0].image_id,
     "similarity": SCORERS.load("similarity")("", lambda: encoder).score(QueryInputs("red"), [red]),
     "score": SCORERS.load("colour-scorer")("3", lambda: encoder).score(QueryInputs("red"), [red]),
     "numpy": len(INDEXES.load("numpy")(["a"], encoder.encode_images([red]))),

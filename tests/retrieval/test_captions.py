@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as PILImage
 
 from fieldscope.core.errors import ConfigError, IndexMismatchError
-from fieldscope.core.types import Query
+from fieldscope.core.types import Query, Search
 from fieldscope.retrieval.captions import read_captions, write_captions
 from fieldscope.retrieval.clip import ClipEncoder
 from fieldscope.retrieval.collection import FolderCollection
@@ -44,7 +44,7 @@ def test_captions_are_read_as_they_were_written(folder: Path, clip: ClipEncoder)
 def test_captions_change_what_is_found(folder: Path, clip: ClipEncoder) -> None:
     query = Query(id="q", text="a red crab")
     write_captions(folder, {"below/8.png": "a red crab"}, clip)
-    best = open_library(folder, clip).search(query, 1, caption_weight=1.0)
+    best = open_library(folder, clip).search(Search(query, 1, caption_weight=1.0))
     assert best[0].image_id == "below/8.png"
     assert best[0].prior == pytest.approx(1.0, abs=1e-5)
 

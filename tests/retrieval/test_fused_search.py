@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.core.types import Candidate, Query, Turn
+from fieldscope.core.types import Candidate, Query, Search, Turn
 from fieldscope.retrieval.captions import Captions
 from fieldscope.retrieval.clip import ClipEncoder
 from fieldscope.retrieval.encoder import Vectors, inputs_of, query_text
@@ -49,23 +49,23 @@ def priors(found: list[Candidate]) -> dict[str, float]:
 def test_a_composed_query_is_its_image_and_its_text_and_never_finds_its_image(library: Library) -> None:
     both = library.index.vectors[3] + library.encoder.encode_query(inputs_of(text("in the rain")))
     scores = library.index.vectors @ (both / np.linalg.norm(both))
-    assert priors(library.search(COMPOSED, 100)) == expected(scores, "image 3")
+    assert priors(library.search(Search(COMPOSED, 100))) == expected(scores, "image 3")
     assert scores.argmax() == 3  # it would have come first
-    assert len(library.search(COMPOSED, 7)) == 7
-    assert [c.image_id for c in library.search(COMPOSED, 2)] == list(expected(scores, "image 3"))[:2]
+    assert len(library.search(Search(COMPOSED, 7))) == 7
+    assert [c.image_id for c in library.search(Search(COMPOSED, 2))] == list(expected(scores, "image 3"))[:2]
 
 
 def test_a_reference_image_that_is_not_indexed_is_an_error(library: Library) -> None:
     with pytest.raises(ConfigError, match="'elsewhere' is none of the 8"):
-        library.search(Query(id="c", text="in the rain", reference_image="elsewhere"), 3)
+        library.search(Search(Query(id="c", text="in the rain", reference_image="elsewhere"), 3))
 
 
 def test_a_dialogue_is_searched_by_what_was_said(library: Library) -> None:
     turns = (Turn(question="which colour?", answer="red"), Turn(question="where?", answer="on the beach"))
     dialogue = Query(id="d", text="a crab", dialogue=turns)
     assert query_text(dialogue) == "a crab, red, on the beach"
-    assert library.search(dialogue, 8) == library.search(text("a crab, red, on the beach"), 8)
-    assert library.search(dialogue, 8) != library.search(text("a crab"), 8)
+    assert library.search(Search(dialogue, 8)) == library.search(Search(text("a crab, red, on the beach"), 8))
+    assert library.search(Search(dialogue, 8)) != library.search(Search(text("a crab"), 8))
 
 
 @given(st.lists(st.sampled_from(DESCRIPTIONS), max_size=3), st.sampled_from([0.0, 0.15, 0.5, 1.0]), st.booleans())
@@ -85,7 +85,7 @@ def test_similarities_are_averaged_over_descriptions_and_weighted_with_captions(
         if image_id in IDS:
             row = IDS.index(image_id)
             scores[row] = (1 - weight) * image[row] + weight * (wanted @ caption)
-    found = priors(library.search(query, 8, descriptions, caption_weight=weight))
+    found = priors(library.search(Search(query, 8, descriptions, caption_weight=weight)))
     own_share = max(len(descriptions), 1) if composed else 1
     weights = [own_share, *[1] * len(descriptions)]
     assert found == expected(np.average(scores, axis=1, weights=weights), query.reference_image)
@@ -93,17 +93,17 @@ def test_similarities_are_averaged_over_descriptions_and_weighted_with_captions(
 
 def test_what_descriptions_find_can_be_scored_by_the_query_alone(library: Library) -> None:
     query, descriptions = text("a crab"), ["in the rain", "a dune at night"]
-    fused = library.search(query, 4, descriptions, caption_weight=0.5)
-    alone = priors(library.search(query, 100, caption_weight=0.5))
-    found = library.search(query, 4, descriptions, caption_weight=0.5, prior="query")
+    fused = library.search(Search(query, 4, descriptions, caption_weight=0.5))
+    alone = priors(library.search(Search(query, 100, caption_weight=0.5)))
+    found = library.search(Search(query, 4, descriptions, caption_weight=0.5, prior="query"))
     assert {candidate.image_id for candidate in found} == {candidate.image_id for candidate in fused}
     assert priors(found) == pytest.approx({c.image_id: alone[c.image_id] for c in fused})
 
 
 def test_without_captions_their_weight_means_nothing(library: Library) -> None:
     plain = Library(library.index, library.encoder, {})
-    assert plain.search(text("a crab"), 8, caption_weight=0.5) == plain.search(text("a crab"), 8)
-    assert library.search(text("a crab"), 8, caption_weight=0.5) != plain.search(text("a crab"), 8)
+    assert plain.search(Search(text("a crab"), 8, caption_weight=0.5)) == plain.search(Search(text("a crab"), 8))
+    assert library.search(Search(text("a crab"), 8, caption_weight=0.5)) != plain.search(Search(text("a crab"), 8))
 
 
 @pytest.mark.parametrize("kind", [ExactIndex, FaissIndex])

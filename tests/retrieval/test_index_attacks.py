@@ -18,7 +18,7 @@ from PIL import Image as PILImage
 
 from fieldscope.core.errors import ConfigError, FieldscopeError, IndexMismatchError
 from fieldscope.core.fingerprint import fingerprint
-from fieldscope.core.types import Query
+from fieldscope.core.types import Query, Search
 from fieldscope.retrieval import manifest as manifest_module
 from fieldscope.retrieval.captions import write_captions
 from fieldscope.retrieval.collection import FolderCollection
@@ -246,7 +246,7 @@ def test_a_hostile_index_is_refused_in_one_line_and_built_again(attack: str, pho
         open_library(index, Colours())
     assert len(str(refused.value).splitlines()) == 1
     build(photos, index)
-    assert len(open_library(index, Colours()).search(QUERY, 20)) == 9
+    assert len(open_library(index, Colours()).search(Search(QUERY, 20))) == 9
 
 
 def zipped(index: Path) -> None:
@@ -326,7 +326,7 @@ def test_ids_that_lead_out_of_the_folder_are_found_and_never_opened(photos: Path
     ids = list(read_manifest(index).ids)
     forged(index, ids=["../secret.png", str(tmp_path / "secret.png"), *ids[2:]])
     library = open_library(index, Colours())
-    assert len(library.search(QUERY, 9)) == 9
+    assert len(library.search(Search(QUERY, 9))) == 9
     for image_id in library.index.ids[:2]:
         with pytest.raises(FieldscopeError):
             library.collection.load(image_id)

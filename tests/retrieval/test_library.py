@@ -14,7 +14,7 @@ import pytest
 from PIL import Image as PILImage
 
 from fieldscope.core.errors import BrokenImageError, ConfigError, IndexMismatchError
-from fieldscope.core.types import Query
+from fieldscope.core.types import Query, Search
 from fieldscope.retrieval import batches as module
 from fieldscope.retrieval.clip import ClipEncoder
 from fieldscope.retrieval.collection import FolderCollection
@@ -63,12 +63,12 @@ def test_sound_images_are_indexed_and_broken_ones_listed(photos: Path, clip: Cli
 
 def test_search_gives_the_nearest_images_first(photos: Path, clip: ClipEncoder, tmp_path: Path) -> None:
     build_index(FolderCollection(photos), clip, tmp_path / "index")
-    found = open_library(tmp_path / "index", clip).search(QUERY, 4)
+    found = open_library(tmp_path / "index", clip).search(Search(QUERY, 4))
     similarity = clip.encode_images([PILImage.open(photos / i) for i in SOUND]) @ clip.encode_query(inputs_of(QUERY))
     best = np.argsort(-similarity)[:4]
     assert [candidate.image_id for candidate in found] == [SOUND[i] for i in best]
     assert [candidate.prior for candidate in found] == pytest.approx([float(similarity[i]) for i in best], abs=1e-5)
-    assert len(open_library(tmp_path / "index", clip).search(QUERY, 100)) == 9
+    assert len(open_library(tmp_path / "index", clip).search(Search(QUERY, 100))) == 9
 
 
 def test_progress_counts_every_image_and_starts_where_it_was(photos: Path, clip: ClipEncoder, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_another_encoders_index_is_neither_searched_nor_overwritten(
         open_library(folder, other_clip)
     with pytest.raises(IndexMismatchError, match="into another folder"):
         build_index(FolderCollection(photos), other_clip, folder)
-    assert len(open_library(folder, clip).search(QUERY, 3)) == 3
+    assert len(open_library(folder, clip).search(Search(QUERY, 3))) == 3
 
 
 def test_a_collection_without_a_sound_image_is_an_error(clip: ClipEncoder, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_searching_needs_no_images_but_looking_does(photos: Path, clip: ClipEnco
         library.collection.load("3.png")
     photos.rename(photos.with_name("moved"))
     library = open_library(tmp_path / "index", clip)
-    assert len(library.search(QUERY, 3)) == 3
+    assert len(library.search(Search(QUERY, 3))) == 3
     with pytest.raises(ConfigError, match="is not a folder"):
         _ = library.collection
 

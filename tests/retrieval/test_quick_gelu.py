@@ -120,7 +120,7 @@ def test_an_index_of_the_wrong_build_is_refused_with_the_command_that_rebuilds_i
     encoder = ClipEncoder.load(QUICK)
     with pytest.raises(IndexMismatchError) as refused:
         open_library(index, encoder)
-    assert f"`fieldscope index '{photos}' -o {index} --clip {QUICK}`" in str(refused.value)
+    assert f"`fieldscope index '{photos}' -o {index} --encoder {QUICK}`" in str(refused.value)
     assert "QuickGELU" in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
     report = build_index(FolderCollection(photos), encoder, index, encoder_name=QUICK)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-from fieldscope.core.types import Query, Turn
+from fieldscope.core.types import Query, Search, Turn
 from fieldscope.retrieval import faiss_index
 from fieldscope.retrieval.captions import Captions, write_captions
 from fieldscope.retrieval.clip import ClipEncoder
@@ -66,11 +66,11 @@ def library(photos: Path, clip: ClipEncoder, encoder: Counting, tmp_path: Path) 
 
 def test_a_text_is_encoded_once(library: Library, encoder: Counting) -> None:
     told = QUERY.model_copy(update={"dialogue": (Turn(question="where?", answer="in the rain"),)})
-    first = library.search(QUERY, 3, ["a red crab"])
-    assert library.search(QUERY, 3, ["a red crab"]) == first
-    library.search(QUERY, 5, ["a red crab", "a crab"])
-    library.search(QUERY.model_copy(update={"reference_image": "3.png"}), 5)
-    assert library.search(told, 3) != library.search(QUERY, 3)
+    first = library.search(Search(QUERY, 3, ("a red crab",)))
+    assert library.search(Search(QUERY, 3, ("a red crab",))) == first
+    library.search(Search(QUERY, 5, ("a red crab", "a crab")))
+    library.search(Search(QUERY.model_copy(update={"reference_image": "3.png"}), 5))
+    assert library.search(Search(told, 3)) != library.search(Search(QUERY, 3))
     assert encoder.texts == [QUERY.text, "a red crab", "a crab", f"{QUERY.text}, in the rain"]
 
 
@@ -81,13 +81,13 @@ def test_a_search_is_made_once(library: Library, monkeypatch: pytest.MonkeyPatch
         faiss_index.FaissIndex, "search", lambda self, vectors, k: searched.append(k) or search(self, vectors, k)
     )
     remembered = RememberedSearch(library)
-    first = remembered.search(QUERY, 3)
-    first_again = remembered.search(QUERY, 3, (), 0.0)
-    assert first == first_again == library.search(QUERY, 3)
+    first = remembered.search(Search(QUERY, 3))
+    first_again = remembered.search(Search(QUERY, 3, (), 0.0))
+    assert first == first_again == library.search(Search(QUERY, 3))
     first.clear()
-    assert remembered.search(QUERY, 3) == first_again
-    assert len(remembered.search(QUERY, 4)) == 4
-    assert remembered.search(QUERY, 3, ["a blue fish"]) != first_again
+    assert remembered.search(Search(QUERY, 3)) == first_again
+    assert len(remembered.search(Search(QUERY, 4))) == 4
+    assert remembered.search(Search(QUERY, 3, ("a blue fish",))) != first_again
     assert searched == [3, 3, 4, 3]
 
 
@@ -122,7 +122,7 @@ def test_concurrent_searches_build_one_blended_index_once(library: Library, monk
     object.__setattr__(library, "_blending", Lock())
 
     def search() -> list[str]:
-        return [candidate.image_id for candidate in library.search(QUERY, 5, (), 0.5)]
+        return [candidate.image_id for candidate in library.search(Search(QUERY, 5, (), 0.5))]
 
     with ThreadPoolExecutor(at_work) as pool:
         found = [each.result() for each in [pool.submit(search) for _ in range(at_work)]]

@@ -86,14 +86,14 @@ def test_every_pair_and_metric_of_an_output_folder(run: Run, runs: Path) -> None
     told = payload(run("compare", runs, "--json"))
     assert (told["split"], told["queries_scored"]) == ("test", 4)
     assert [each["run"] for each in told["runs"]] == ["clip", "true-false", "yes-no"]
-    assert len(told["pairs"]) == 3 * 3
+    assert len(told["pairs"]) == 3 * 4  # pairs of runs, and INQUIRE-Rerank's metrics
     for row in told["pairs"]:
         assert {"p_value", "p_holm", "delta", "ci_low", "ci_high"} <= row.keys()
         assert row["ci_low"] <= row["delta"] <= row["ci_high"]
         assert 0 < row["p_value"] <= row["p_holm"] <= 1
         assert row["delta"] == pytest.approx(row["mean_b"] - row["mean_a"])
         assert (len(row["won"]), len(row["tied"]), len(row["lost"])) == (row["wins"], row["ties"], row["losses"])
-    first = next(row for row in told["pairs"] if (row["a"], row["b"], row["metric"]) == ("clip", "yes-no", "AP@50"))
+    first = next(row for row in told["pairs"] if (row["a"], row["b"], row["metric"]) == ("clip", "yes-no", "AP@100"))
     measured = payload(run("measure", "significance", runs / "clip", runs / "yes-no", "--json"))["tests"][0]
     assert (first["p_value"], first["delta"], first["ci_low"]) == (
         measured["p"],
@@ -112,7 +112,7 @@ def test_every_pair_and_metric_of_an_output_folder(run: Run, runs: Path) -> None
 def test_the_terminal_shows_quality_cost_and_queries(run: Run, runs: Path) -> None:
     result = run("compare", runs / "clip", runs / "yes-no")
     assert result.exit_code == 0, result.output
-    for words in ("AP@50: B against A", "nDCG@50: B against A", "MRR: B against A", "by supercategory", "front"):
+    for words in ("AP@100: B against A", "nDCG@100: B against A", "MRR: B against A", "by supercategory", "front"):
         assert words in result.stdout
     assert max(map(len, result.stdout.split("Differences are")[0].splitlines())) < 120
     typed = next(line for line in result.stdout.splitlines() if line.startswith("to see why: "))

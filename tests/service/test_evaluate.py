@@ -81,8 +81,8 @@ def test_the_model_that_looks_is_better(run: Run, world: World) -> None:
     assert [r["strategy"] for r in told["runs"]] == ["clip", "yes-no"]
     for each in told["runs"]:
         assert list(each) == [
-            "strategy", "metrics", "by_supercategory", "breakdowns", "cost", "unknown", "ended", "scored_on_test",
-            "out",
+            "strategy", "prior", "metrics", "by_supercategory", "breakdowns", "cost", "unknown", "ended",
+            "scored_on_test", "out",
         ]  # fmt: skip
         assert tuple(each["metrics"]) == HEADLINE
         assert list(each["by_supercategory"]) == ["Appearance", "Behavior", "Context", "Species"]

@@ -12,7 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
-from fieldscope.eval.measures.leaderboard import PublishedTable, published
+from fieldscope.agent.usage import Usage
+from fieldscope.eval.measures.leaderboard import PublishedTable, boards, published
+from fieldscope.eval.reported import INQUIRE_RERANK
+from fieldscope.eval.runs.scored import ScoredRun
 from fieldscope.fieldnotes.rerank import SCHEMA
 from tests.service.conftest import Run, World
 from tests.service.test_measure import rows
@@ -73,9 +76,10 @@ def test_what_can_not_be_exported(run: Run, world: World) -> None:
     assert not Path("x").exists()
 
 
-def resized(**sizes: int) -> tuple[PublishedTable, ...]:
-    """The published tables, as if those of rerank benchmarks were over so many queries and candidates."""
-    return tuple(table.model_copy(update=sizes) if table.queries else table for table in published())
+def resized(**changed: Any) -> tuple[PublishedTable, ...]:
+    """The published tables, as if those of rerank benchmarks were over so many queries and candidates, in any order."""
+    update = {"file_order": {}, **changed}
+    return tuple(table.model_copy(update=update) if table.queries else table for table in published())
 
 
 @pytest.fixture
@@ -138,6 +142,84 @@ def test_a_run_over_other_candidates_stands_apart(run: Run, of_four: Path, monke
     assert [row["name"] for row in own["rows"]] == ["yes-no", "clip"]
     assert [board["foreign"] for board in theirs] == [True] * 3
     assert "they are over 100 candidates for each query, and it has 12" in own["notes"][0]
+
+
+def test_a_run_over_other_judgments_stands_apart(
+    run: Run, world: World, of_four: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of the same shape and size, some of whose labels were changed."""
+    order = json.loads((of_four / "clip" / "metrics.json").read_text())["file_order"]
+    tables = resized(queries=4, candidates=12, file_order={group: 100 * value for group, value in order.items()})
+    monkeypatch.setattr("fieldscope.eval.measures.leaderboard.published", lambda: tables)
+    assert not payload(run("leaderboard", of_four, "--json"))["boards"][0]["foreign"]
+    assert len(payload(run("leaderboard", of_four, "--json"))["boards"][0]["rows"]) == 2 + 3
+    changed = [{**row, "relevant": int(n % 5 == 0)} for n, row in enumerate(rows(world))]
+    file = Path("sets/INQUIRE-Rerank/test-00000-of-00001.parquet")
+    pq.write_table(pa.Table.from_pylist(changed, schema=SCHEMA), file)
+    payload(run("eval", file.parent, "--strategy", "clip", "--out", "changed", "--json"))
+    own, *theirs = payload(run("leaderboard", "changed", "--json"))["boards"]
+    assert ([row["name"] for row in own["rows"]], len(theirs)) == (["clip"], 3)
+    assert "so its candidates or judgments are other ones" in own["notes"][0]
+
+
+def test_a_run_of_an_earlier_version_is_not_taken_on_trust(run: Run, of_four: Path) -> None:
+    path = of_four / "clip" / "metrics.json"
+    told = json.loads(path.read_text())
+    del told["file_order"]
+    path.write_text(json.dumps(told))
+    own, *_ = payload(run("leaderboard", path.parent, "--json"))["boards"]
+    assert [row["name"] for row in own["rows"]] == ["clip"]
+    assert "Rerun its `fieldscope eval` command" in own["notes"][0]
+
+
+def scored(**changed: Any) -> ScoredRun:
+    """A run over as many queries and candidates as INQUIRE-Rerank's test split has."""
+    queries = [f"q{number:03}" for number in range(160)]
+    site = {row.name: row for row in published()[1].rows}["CLIP ViT-H/14-378 (DFN)"]
+    metrics = {"AP@50": 0.5, "AP@100": 0.4, "nDCG@100": 0.6, "RR": 0.7}
+    given = {
+        "name": "mine", "folder": Path("mine"), "strategy": "mine", "benchmark": ("INQUIRE-Rerank", "test"),
+        "task": "t", "lmm": None, "requests": dict.fromkeys(queries, ("x",)),
+        "judgments": {query: dict.fromkeys(map(str, range(100)), 0) for query in queries},
+        "values": dict.fromkeys(queries, metrics), "groups": {}, "spent": Usage(), "asked": 0, "unknown": 0,
+        "ended": 0, "reported": INQUIRE_RERANK,
+        "file_order": {"all": site.ap / 100, **{group: ap / 100 for group, ap in site.groups.items()}},
+    }  # fmt: skip
+    return ScoredRun(**{**given, **changed})
+
+
+def test_the_benchmark_itself_stands_among_its_published_rows() -> None:
+    whole, at_50, _ = boards([scored()])
+    assert [(board.measure, board.foreign, len(board.rows)) for board in (whole, at_50)] == [
+        ("AP@100", False, 3 + 1), ("AP@50", False, 24 + 1),
+    ]  # fmt: skip
+
+
+THREE = {f"q{number:03}": {"AP@50": 0.5, "AP@100": 0.4, "nDCG@100": 0.6, "RR": 0.7} for number in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"values": THREE}, "it has 3 of 160 queries"),
+        ({"judgments": {f"q{n:03}": dict.fromkeys(map(str, range(50)), 0) for n in range(160)}}, "and it has 50"),
+        ({"file_order": {"all": 0.31, "Appearance": 0.388}}, "an AP@50 of 31.0, and 44.6 is published"),
+        (
+            {"file_order": {"all": 0.446, "Appearance": 0.47, "Behavior": 0.501, "Context": 0.474, "Species": 0.286}},
+            "an AP@50 of Appearance of 47.0, and 38.8",
+        ),
+        ({"file_order": {}}, "it does not record"),
+    ],
+)
+def test_whatever_else_has_its_name_stands_apart(changed: dict[str, Any], words: str) -> None:
+    own, *theirs = boards([scored(**changed)])
+    assert (len(own.rows), words in own.notes[0]) == (1, True), own.notes
+    assert all(board.foreign for board in theirs) and len(theirs) == 3
+
+
+def test_the_validation_split_stands_apart() -> None:
+    own, *theirs = boards([scored(benchmark=("INQUIRE-Rerank", "validation"))])
+    assert len(own.rows) == 1 and all(board.foreign for board in theirs)
 
 
 def test_a_full_retrieval_run_never_stands_among_the_published_rows(run: Run, world: World) -> None:

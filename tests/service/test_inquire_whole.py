@@ -3,7 +3,6 @@ FieldNotes' pictures, through the commands that one would type."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -27,28 +26,14 @@ from fieldscope.fieldnotes.rerank import SCHEMA
 from fieldscope.fieldnotes.scene import SPECIES
 from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.settings import Settings
-from tests.service.conftest import CRABS, FOX, OWL, RELEVANT, SCENES, TURTLE, Run, World
+from tests.service.conftest import CRABS, FOX, OWL, SCENES, Run, World
+from tests.service.inquire_files import FILE, GROUPS, PATHS, QUERY_IDS, fullrank, parquet, write_csv
 
-GROUPS = {
-    CRABS: ("Appearance", "Health and Disease", "Crustaceans"),
-    OWL: ("Behavior", "Miscellaneous Behavior", "Birds"),
-    FOX: ("Species", "Species ID", "Mammals"),
-    TURTLE: ("Context", "Human Impact", "Reptiles"),
-}
-QUERY_IDS = {CRABS: "109", OWL: "139", FOX: "7", TURTLE: "268"}
-FILE = "903be103"
-PATHS = {
-    image_id: (
-        f"train/{int(image_id):05}_Animalia_{SPECIES[scene.groups[0].species].scientific.replace(' ', '_')}"
-        f"/{int(image_id):06}-{FILE}.png"
-    )
-    for image_id, scene in SCENES.items()
-}
 SECRETS = (
     *{word for groups in GROUPS.values() for word in groups},
     *{species.scientific for species in SPECIES.values()},
     *{name.partition(" ")[0] for name in (species.scientific for species in SPECIES.values())},
-    "Animalia", "train/", ".png", FILE, "48.8584", "2.2945", "rights holder's name", "2024-02-29",
+    "Animalia", "train/", ".png", ".jpg", FILE, "48.8584", "2.2945", "rights holder's name", "2024-02-29",
 )  # fmt: skip
 """What people know of queries and images, and no prompt may say."""
 
@@ -60,27 +45,10 @@ def payload(result: Result) -> dict[str, Any]:
     return value
 
 
-def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows(rows)
-
-
 @pytest.fixture
 def data(world: World, tmp_path: Path) -> Path:
     """`data/inquire` with the tables, `data/inat24/train` with the images, and no embeddings yet."""
-    folder = tmp_path / "data"
-    tables = folder / "inquire"
-    tables.mkdir(parents=True)
-    heading = ["", "query_id", "query_text", "supercategory", "category", "iconic group"]
-    rows = [[str(n), QUERY_IDS[text], text, *GROUPS[text]] for n, text in enumerate(GROUPS)]
-    write_csv(tables / "inquire_queries_test.csv", [heading, *rows[:3]])
-    write_csv(tables / "inquire_queries_val.csv", [heading, rows[3]])
-    pairs = [[QUERY_IDS[text], str(9000 + int(i)), PATHS[i]] for text in GROUPS for i in sorted(RELEVANT[text])]
-    write_csv(tables / "inquire_annotations.csv", [["query_id", "image_id", "image_path"], *pairs])
-    for image_id, path in PATHS.items():
-        (folder / "inat24" / path).parent.mkdir(parents=True)
-        shutil.copy(world.pictures / f"{int(image_id):06}.png", folder / "inat24" / path)
-    return folder
+    return fullrank(tmp_path / "data", world)
 
 
 def encoded(data: Path, ids: Sequence[str]) -> Any:
@@ -108,36 +76,6 @@ def embed(data: Path, ids: Sequence[str]) -> Path:
     np.save(folder / "embeddings.npy", encoded(data, ids))
     write_csv(folder / "ids.csv", [["image_id", "image_path"], *([str(9000 + int(i)), PATHS[i]] for i in ids)])
     return data / "inquire"
-
-
-def parquet(folder: Path, world: World) -> Path:
-    """INQUIRE-Rerank's shape, all columns filled."""
-    rows = [
-        {
-            "image": {"bytes": (world.pictures / f"{int(i):06}.png").read_bytes(), "path": PATHS[i]},
-            "query": text,
-            "relevant": int(i in RELEVANT[text]),
-            "clip_score": -int(i) / 10,
-            "inat24_image_id": 9000 + int(i),
-            "inat24_file_name": PATHS[i],
-            "supercategory": GROUPS[text][0],
-            "category": GROUPS[text][1],
-            "iconic_group": GROUPS[text][2],
-            "inat24_species_id": int(i),
-            "inat24_species_name": SPECIES[scene.groups[0].species].scientific,
-            "latitude": 48.8584,
-            "longitude": 2.2945,
-            "location_uncertainty": 5.0,
-            "date": "2024-02-29",
-            "license": "CC0",
-            "rights_holder": "rights holder's name",
-        }
-        for text in (CRABS, OWL, FOX)
-        for i, scene in SCENES.items()
-    ]
-    folder.mkdir()
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "test-00000-of-00001.parquet", row_group_size=7)
-    return folder
 
 
 def test_fullrank_in_one_and_in_two_stages(run: Run, published: Path, world: World) -> None:
@@ -210,7 +148,7 @@ def test_embeddings_of_another_clip(run: Run, data: Path, world: World) -> None:
     np.save(data / "inquire" / "embeddings" / "embeddings.npy", np.ones((len(SCENES), 7), dtype=np.float32))
     result = run("eval", data, "--strategy", "clip")
     assert result.exit_code != 0
-    assert "Name the model that made them with --clip" in result.stderr
+    assert "Name the model that made them with --encoder" in result.stderr
 
 
 def test_foreign_pictures_are_flagged(run: Run, data: Path, world: World) -> None:

@@ -145,7 +145,7 @@ def test_a_server_looks_at_anything(run: Run, photos: Path, server: Server, worl
     assert {entry["prior"] for entry in told["ranking"]} == {0}
     assert [entry["image"] for entry in told["skipped"]] == ["broken.png"]
     assert result.stderr.startswith("note: ") and result.stderr.count("\n") == 1
-    assert "--clip" in result.stderr
+    assert "--encoder" in result.stderr
     assert json.loads(run(*line, "--json").stdout)["cost"]["cache_hits"] == 3
 
 

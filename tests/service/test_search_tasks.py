@@ -18,7 +18,7 @@ import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse, TokenLogprob
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.core.errors import ConfigError
-from fieldscope.core.types import ImageSource, Query, Turn
+from fieldscope.core.types import ImageSource, Query, Search, Turn
 from fieldscope.retrieval.captions import write_captions
 from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.encoder import Encoder
@@ -131,7 +131,7 @@ def priors_of(said: Mapping[str, Any]) -> dict[str, float]:
 
 
 def searched(index: Path, encoder: Encoder, query: Query, *wording: Any) -> dict[str, Any]:
-    found = open_library(index, encoder).search(query, 100, *wording)
+    found = open_library(index, encoder).search(Search(query, 100, *wording))
     return {candidate.image_id: pytest.approx(candidate.prior, abs=1e-5) for candidate in found}
 
 

@@ -18,7 +18,7 @@ from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.trace import result_from_json
 from fieldscope.core.errors import LMMServerError
-from fieldscope.core.types import ImageSource, Turn
+from fieldscope.core.types import ImageSource, Search, Turn
 from fieldscope.fieldnotes.facts import Spec, describe
 from fieldscope.fieldnotes.queries import BenchmarkQuery, Split
 from fieldscope.retrieval.library import open_library
@@ -76,7 +76,7 @@ def test_a_composed_task_is_full_retrieval_with_reference_images(tasks: World) -
     assert bench.qrels == {"c000": {"4": 1}, "c001": {"6": 1}}
     assert bench.meta["c000"].supercategory == "Context"
     for asked in bench.queries:
-        found = [candidate.image_id for candidate in workload.retriever.search(asked, 100)]
+        found = [candidate.image_id for candidate in workload.retriever.search(Search(asked, 100))]
         assert set(found) == set(SCENES) - {asked.reference_image}
         # The reference's likes come first, whichever of them is right.
         alike = {i for i, s in SCENES.items() if s.groups == SCENES[asked.reference_image or ""].groups}
@@ -91,7 +91,7 @@ def test_a_dialogue_task_has_a_query_for_every_round(tasks: World) -> None:
     assert [len(q.dialogue) for q in bench.queries] == [0, 1, 2]
     assert workload.retriever is not None
     ranks = [
-        [candidate.image_id for candidate in workload.retriever.search(asked, 100)].index("6")
+        [candidate.image_id for candidate in workload.retriever.search(Search(asked, 100))].index("6")
         for asked in bench.queries
     ]
     assert ranks[-1] <= ranks[0] < 3

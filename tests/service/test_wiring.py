@@ -119,7 +119,7 @@ def test_a_server_is_asked_for_once_and_never_in_replay(nobody: str) -> None:
 
 def test_an_installation_without_the_models_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fieldscope.fieldnotes.vocabulary, "MODELS", tmp_path)
-    for kind, option in (("clip", "--clip"), ("lmm", "--lmm")):
+    for kind, option in (("clip", "--encoder"), ("lmm", "--lmm")):
         with pytest.raises(ConfigError, match=option):
             bundled_folder(kind)  # type: ignore[arg-type]
 
@@ -135,7 +135,7 @@ def test_words_are_checked_per_model() -> None:
 
 def test_the_bundled_clip_is_the_default() -> None:
     name = str(bundled_folder("clip"))
-    assert load_encoder(Settings()).fingerprint == load_encoder(Settings(clip=name)).fingerprint
+    assert load_encoder(Settings()).fingerprint == load_encoder(Settings(encoder=name)).fingerprint
 
 
 def test_own_pictures_are_told_by_their_pixels(world: World, photos: Path, tmp_path: Path) -> None:

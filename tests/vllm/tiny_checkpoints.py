@@ -9,6 +9,7 @@ probability is means nothing.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,20 @@ _CHATML = (
     "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
     "{% if part.type == 'image' %}IMAGE{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_EMBEDDER = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nRepresent the user's input.<|im_end|>\n{% endif %}"
+)
+_RERANKER = (
+    "<|im_start|>system\nJudge whether the document meets the query. Answer yes or no.<|im_end|>\n<|im_start|>user\n"
+    "{% set ns = namespace(instruct=instruction | default('Find what fits the query.')) %}"
+    "{% macro show(content) %}{% if content is string %}{{ content }}{% else %}{% for part in content %}"
+    "{% if part.type == 'image' %}IMAGE{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}{% endmacro %}"
+    "{% for message in messages %}{% if message.role == 'system' %}{% set ns.instruct = show(message.content) %}"
+    "{% endif %}{% endfor %}<Instruct>: {{ ns.instruct }}{% for message in messages %}"
+    "{% if message.role == 'query' %}\n<Query>: {{ show(message.content) }}"
+    "{% elif message.role == 'document' %}\n<Document>: {{ show(message.content) }}{% endif %}{% endfor %}"
+    "<|im_end|>\n<|im_start|>assistant\n"
 )
 _GEMMA = (
     "{{ bos_token }}{% set ns = namespace(system='') %}{% for message in messages %}"
@@ -91,6 +106,49 @@ def make_qwen3_vl(folder: Path) -> None:
     )
     processor = t.Qwen3VLProcessor(images, tokenizer, _qwen_videos(16), chat_template=_chatml(_QWEN_IMAGE))
     _save(folder, t.Qwen3VLForConditionalGeneration, config, processor)
+
+
+def make_qwen3_vl_embedding(folder: Path) -> None:
+    """An embedder: the vector is the last token's, of length 1."""
+    make_qwen3_vl(folder)
+    (folder / "chat_template.jinja").write_text(_EMBEDDER + _chatml(_QWEN_IMAGE))
+    _sentence_transformers(
+        folder,
+        "SentenceTransformer",
+        {
+            **{"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"},
+            "processing_kwargs": {"chat_template": {"add_generation_prompt": True}},
+        },
+        "last_hidden_state",
+        {
+            "1_Pooling": (
+                "sentence_transformer.modules.Pooling",
+                {"embedding_dimension": 96, "pooling_mode": "lasttoken", "include_prompt": True},
+            ),
+            "2_Normalize": ("sentence_transformer.modules.Normalize", {}),
+        },
+    )
+
+
+def make_qwen3_vl_reranker(folder: Path) -> None:
+    """A reranker: the score is by how much "yes" is more likely than "no" as the next word."""
+    from transformers import AutoTokenizer
+
+    make_qwen3_vl(folder)
+    (folder / "chat_template.jinja").write_text(_RERANKER.replace("IMAGE", _QWEN_IMAGE))
+    yes, no = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(["yes", "no"])
+    _sentence_transformers(
+        folder,
+        "CrossEncoder",
+        {"transformer_task": "any-to-any", "module_output_name": "causal_logits"},
+        "logits",
+        {
+            "1_LogitScore": (
+                "cross_encoder.modules.logit_score.LogitScore",
+                {"true_token_id": yes, "false_token_id": no},
+            )
+        },
+    )
 
 
 def make_internvl3(folder: Path) -> None:
@@ -251,6 +309,11 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "paligemma": make_paligemma,
 }
 
+POOLING: dict[str, Callable[[Path], None]] = {
+    "qwen3-vl-embedding": make_qwen3_vl_embedding,
+    "qwen3-vl-reranker": make_qwen3_vl_reranker,
+}
+
 _CHAT_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _QWEN = (*_CHAT_TOKENS, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 _QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -259,7 +322,7 @@ _QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 def make(family: str, folder: Path) -> Path:
     """The checkpoint of a family in a folder of its name below `folder`."""
     prepare_torchvision()
-    MAKERS[family](folder / family)
+    (MAKERS | POOLING)[family](folder / family)
     return folder / family
 
 
@@ -379,6 +442,27 @@ def _save(
         rename(folder)
 
 
+def _sentence_transformers(
+    folder: Path, kind: str, transformer: dict[str, Any], output: str, modules: dict[str, tuple[str, dict[str, Any]]]
+) -> None:
+    """Write the files by which sentence-transformers knows how to use the checkpoint in `folder`."""
+    method = {"method": "forward", "method_output_name": output}
+    modalities = {"text": method, "image": method, "message": method | {"format": "structured"}}
+    listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]
+    for path, (name, settings) in modules.items():
+        number = len(listed)
+        listed.append({"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.{name}"})
+        (folder / path).mkdir()
+        (folder / path / "config.json").write_text(json.dumps(settings))
+    files = {
+        "modules.json": listed,
+        "config_sentence_transformers.json": {"model_type": kind, "prompts": {}, "default_prompt_name": None},
+        "sentence_bert_config.json": transformer | {"modality_config": modalities},
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+
+
 def _hub_names(folder: Path) -> None:
     """Rename the vision tower's weights as published checkpoints, and vLLM, call them."""
     from safetensors.torch import load_file, save_file
@@ -393,7 +477,7 @@ def _hub_names(folder: Path) -> None:
 
 
 def main(folder: str, *families: str) -> None:
-    for family in families or MAKERS:
+    for family in families or MAKERS | POOLING:
         path = make(family, Path(folder))
         megabytes = sum(file.stat().st_size for file in path.iterdir()) / 1e6
         sys.stdout.write(f"{path}: {megabytes:.1f} MB\n")

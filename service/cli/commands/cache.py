@@ -34,13 +34,19 @@ class Age(click.ParamType[timedelta]):
 
 @click.group()
 def cache() -> None:
-    """Show, check and clean the response cache, and move answers to another machine."""
+    """Show, check and clean the response cache, and move answers to another machine.
+
+    Scores of scoring models (--scorer) are kept beside the answers of LMMs, one for each query and document.
+    """
 
 
 @cache.command()
 @json_option
 def stats(as_json: bool) -> None:
-    """Show how many answers are kept, from which models, how large and how old they are, and where."""
+    """Show how many answers are kept, from which models, how large and how old they are, and where.
+
+    The names of scoring models begin with `scorer:`.
+    """
     from fieldscope.service.workflows import cache as caching
 
     path, kept = caching.cache_path(), caching.stats()
@@ -109,7 +115,10 @@ def _list(faults: Mapping[str, str]) -> None:
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 @json_option
 def prune(age: timedelta | None, model: str | None, bad: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Remove answers, by age, by model, or both. Only the model can answer them again."""
+    """Remove answers, by age, by model, or both. Only the model can answer them again.
+
+    `--model scorer:` removes the scores of all scoring models.
+    """
     from fieldscope.service.workflows import cache as caching
 
     if bad == (age is not None or model is not None):

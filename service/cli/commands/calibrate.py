@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from fieldscope.service.cli.console import show, show_json
-from fieldscope.service.cli.options import file_option, folder_option, json_option, model_options, strategy_option
+from fieldscope.service.cli.options import (
+    file_option,
+    folder_option,
+    json_option,
+    model_options,
+    scorer_option,
+    strategy_option,
+)
 from fieldscope.service.wiring.feedback import note
 from fieldscope.service.wiring.settings import Settings
 
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
     show_default=True,
 )
 @json_option
+@scorer_option
 @model_options
 def calibrate(
     benchmark: str, name: str, split: str, out: Path | None, runs: Path, as_json: bool, settings: Settings

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fieldscope.core.private import shown_address
+from fieldscope.core.private import shown_address, shown_model
 from fieldscope.service.cli.console import plain, show, show_json
 from fieldscope.service.cli.options import json_option
 from fieldscope.service.cli.server_options import server_options
@@ -65,11 +65,12 @@ def _values(sourced: SourcedSettings) -> dict[str, Any]:
     values |= {f"roles.{role}": _shown_role(settings.roles.get(role)) for role in ROLES}
     values["api_key"] = _MASK if settings.api_key else None
     values["lmm"] = shown_address(settings.lmm) if settings.lmm else None
+    values["scorer"] = shown_model(settings.scorer) if settings.scorer else None
     values |= {
         "data": str(settings.data_folder),
         "keys": str(settings.keys_file),
         "runs": str(settings.runs_folder),
         "cache_file": str(settings.models.store_path),
-        "clip": settings.clip or "bundled",
+        "encoder": settings.encoder or "bundled",
     }
     return values

@@ -17,6 +17,7 @@ from fieldscope.service.cli.options import (
     folder_option,
     json_option,
     run_budget_options,
+    scorer_option,
 )
 from fieldscope.service.cli.replay_option import ReplayableCommand, open_recorded, replay_option, replayed
 from fieldscope.service.wiring.settings import DEFAULT_MAX_UNKNOWN, Settings
@@ -47,6 +48,11 @@ DEFAULT_STRATEGIES = ("clip", "yes-no", "yes-no-fused")
 @file_option("--only", help_text="Only the queries in this file: ids or texts, one a line.")
 @file_option("--without", help_text="All queries except those in this file.")
 @count_option("--limit", help_text="Only the first N queries.")
+@folder_option(
+    "A folder of INQUIRE-Fullrank's embeddings, or one with a folder for each model.  [default: those in or beside "
+    "its tables]",
+    "--embeddings",
+)
 @folder_option("The folder for the runs, with a folder for each strategy.  [default: runs/BENCHMARK-SPLIT]")
 @click.option(
     "--max-unknown",
@@ -61,6 +67,7 @@ DEFAULT_STRATEGIES = ("clip", "yes-no", "yes-no-fused")
 @run_budget_options
 @dry_run_options
 @json_option
+@scorer_option
 @evaluation_options
 def evaluate(
     benchmark: str | None,
@@ -81,15 +88,17 @@ def evaluate(
     price_file: Path | None,
     as_json: bool,
     prompt_sets: tuple[str, ...],
+    encoders: tuple[str, ...],
     settings: Settings,
 ) -> None:
     """Evaluate strategies on a benchmark, with INQUIRE's metrics.
 
-    BENCHMARK is one of: fieldnotes (retrieval from the whole collection); fieldnotes-rerank (the top 100 of the bundled
-    CLIP for each query); fieldnotes-composed (a reference image and a change to it); fieldnotes-dialogue (rounds of
-    question and answer, each ranked); a Parquet file or folder in INQUIRE-Rerank's format; a folder of
-    INQUIRE-Fullrank's tables with its embeddings (name the CLIP that made them with --clip); or
-    evendrow/INQUIRE-Rerank, which is downloaded once from the Hugging Face hub.
+    BENCHMARK is one of: fieldnotes (retrieval from the whole collection); fieldnotes-rerank (the encoder's own top 100
+    for each query); fieldnotes-composed (a reference image and a change to it); fieldnotes-dialogue (rounds of
+    question and answer, each ranked); a Parquet file or folder in INQUIRE-Rerank's format (its candidates keep the
+    files' scores unless --encoder names another first stage); a folder of INQUIRE-Fullrank's tables with its embeddings
+    (name the model that made them with --encoder); or evendrow/INQUIRE-Rerank, which is downloaded once from the
+    Hugging Face hub.
 
     A grid runs on a validation split and is shown best first. On the test split only a single --member is allowed: the
     one that was chosen.
@@ -104,10 +113,9 @@ def evaluate(
     from fieldscope.service.cli.tables.dry_run import show_outlooks
     from fieldscope.service.cli.tables.evaluation import show_evaluation
     from fieldscope.service.workflows.dry_run import preview
+    from fieldscope.service.workflows.encoders import by_encoder, evaluate_encoders
     from fieldscope.service.workflows.evaluate import (
-        Contest,
         EvaluationPlan,
-        evaluate_benchmark,
         require_answers,
         worded_strategies,
     )
@@ -120,6 +128,10 @@ def evaluate(
         raise click.UsageError("--strategy-grid already names the strategies; leave --strategy out")
     if len(prompt_sets) > 1 and (grid or replay):
         raise click.UsageError("--strategy-grid and --replay go with one --prompts; leave the others out")
+    encoders = tuple(dict.fromkeys(encoders))
+    if len(encoders) > 1 and (grid or replay):
+        raise click.UsageError("--strategy-grid and --replay go with one --encoder; leave the others out")
+    settings = replace(settings, encoder=encoders[0] if encoders else None)
     settings = replace(replayed(settings, replay), prompts=prompt_sets[0] if prompt_sets else None)
     recording = open_recorded(Path(replay), benchmark, split, dry_run, settings) if replay else None
     if benchmark is None and recording is None:
@@ -135,7 +147,7 @@ def evaluate(
     elif grid is None:
         strategies = chosen_strategies(recording, names, DEFAULT_STRATEGIES, settings)
     if dry_run:
-        contests = by_model(grid_members, settings) if grid else [Contest(settings, strategies)]
+        contests = by_model(grid_members, settings) if grid else by_encoder(strategies, settings, encoders)
         show_outlooks(preview(plan, contests, price_file, probe), as_json)
         return
     if grid:
@@ -143,6 +155,6 @@ def evaluate(
     elif recording is not None:
         evaluation = replay_runs(plan, recording, strategies, settings)
     else:
-        evaluation = evaluate_benchmark(plan, strategies, settings)
+        evaluation = evaluate_encoders(plan, strategies, settings, encoders)
     show_evaluation(evaluation, max_unknown, as_json, grid, grid_members)
     require_answers(evaluation, max_unknown)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from fieldscope.service.cli.console import show, show_json
-from fieldscope.service.cli.options import clip_options, folder_option, json_option, model_options
+from fieldscope.service.cli.options import encoder_options, folder_option, json_option, model_options
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.skipped import skipped_data, skipped_lines
 
@@ -17,7 +17,7 @@ from fieldscope.service.workflows.skipped import skipped_data, skipped_lines
 @folder_option("The folder for the index.", "-o", "--out", required=True)
 @click.option("--index-type", "kind", default="faiss", show_default=True, metavar="NAME", help="A registered index.")
 @json_option
-@clip_options
+@encoder_options
 def index(folder: Path, out: Path, kind: str, as_json: bool, settings: Settings) -> None:
     """Make a folder of images searchable.
 

@@ -28,9 +28,9 @@ for command in (reliability, audit, agreement):
 
 @measure.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN_A RUN_B ...", type=click.Path(path_type=Path))
-@click.option("--metric", default="AP@50", show_default=True, metavar="NAME", help="A metric of metrics.json.")
+@click.option("--metric", metavar="NAME", help="A metric of metrics.json.  [default: the benchmark's headline]")
 @json_option
-def significance(runs: tuple[Path, ...], metric: str, as_json: bool) -> None:
+def significance(runs: tuple[Path, ...], metric: str | None, as_json: bool) -> None:
     """Compare every two finished runs over the same queries.
 
     Prints the two-sided p of a paired randomisation test over queries and a bootstrap interval of the difference.
@@ -40,7 +40,7 @@ def significance(runs: tuple[Path, ...], metric: str, as_json: bool) -> None:
 
     if len(set(runs)) < max(len(runs), 2):
         raise click.UsageError("only one run was given, or one of them twice; name two or more different runs")
-    tests = compare_pairs(runs, metric)
+    metric, tests = compare_pairs(runs, metric)
     if as_json:
         rows = [{"a": str(a), "b": str(b), **paired_data(test)} for a, b, test in tests]
         show_json({"metric": metric, "tests": rows})
@@ -142,8 +142,9 @@ def harm(
 ) -> None:
     """Find where a strategy ranks worse than the first stage.
 
-    A strategy does no harm if the mean AP@50 of no supercategory falls by more than 0.01, and at most 5 % of a
-    benchmark's queries lose more than 0.05. Exits with 1 if it does.
+    A strategy does no harm if the mean AP (the benchmark's headline: AP@50, or on INQUIRE-Rerank AP@100) of no
+    supercategory falls by more than 0.01, and at most 5 % of a benchmark's queries lose more than 0.05. Exits with 1 if
+    it does.
     """
     from fieldscope.service.cli.tables.measure import harm_table
     from fieldscope.service.workflows.evaluate import EvaluationPlan

@@ -15,6 +15,7 @@ from fieldscope.service.cli.options import (
     dry_run_options,
     json_option,
     model_options,
+    scorer_option,
     strategy_option,
 )
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     help="A folder of images, image files, or Parquet files.",
 )
 @count_option("--top-k", metavar="K", help_text="Show only the best K. All images are ranked.")
-@click.option("--scorer", metavar="NAME[:ARG]", help="What scores images first.  [default: similarity by the CLIP]")
+@scorer_option
 @strategy_option
 @budget_options
 @dry_run_options
@@ -47,7 +48,6 @@ def rerank(
     text: str,
     paths: tuple[Path, ...],
     top_k: int | None,
-    scorer: str | None,
     name: str,
     budget: Budget,
     dry_run: bool,
@@ -58,8 +58,9 @@ def rerank(
 ) -> None:
     """Rank your own images by how well they match a query.
 
-    A CLIP scores every image first; then the LMM looks at each of them. Images that can't be read are listed with the
-    reason. If a budget runs out, the images are ranked by the answers so far.
+    A CLIP scores every image first, or a scoring model that no stage of the strategy asks (--scorer); then the LMM
+    looks at each of them. Images that can't be read are listed with the reason. If a budget runs out, the images are
+    ranked by the answers so far.
     """
     from fieldscope.service.cli.tables.ranking import ranking_table
     from fieldscope.service.wiring.prompts import prompts_for
@@ -70,7 +71,7 @@ def rerank(
     from fieldscope.service.workflows.rerank import require_verdicts, rerank_query
 
     (strategy,) = load_strategies([name], prompts_for(settings))
-    query, models = make_query(text), Models(settings, scorer=scorer)
+    query, models = make_query(text), Models(settings)
     models.require_words(strategy, query)
     chosen = open_chosen(paths)
     if dry_run:

@@ -15,6 +15,7 @@ from fieldscope.service.cli.options import (
     folder_option,
     json_option,
     model_options,
+    scorer_option,
 )
 from fieldscope.service.wiring.feedback import note, warn
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
@@ -42,6 +43,11 @@ _FIRST_STAGE = "clip"
     "dialogue_file",
     help_text="A list of rounds in JSON or YAML, each a question and an answer. --query is the caption before them.",
 )
+@click.option(
+    "--instruction",
+    metavar="TEXT",
+    help="What a match is, for an encoder that reads an instruction.  [default: as the strategy says]",
+)
 @count_option(
     "-k",
     "--top-k",
@@ -60,12 +66,14 @@ _FIRST_STAGE = "clip"
 )
 @budget_options
 @json_option
+@scorer_option
 @model_options
 def search(
     folder: Path,
     text: str,
     reference: str | None,
     dialogue_file: Path | None,
+    instruction: str | None,
     top_k: int | None,
     reranking: bool,
     name: str | None,
@@ -85,6 +93,8 @@ def search(
         raise click.UsageError("--strategy needs --rerank; add it")
     if min_p is not None and not (reranking and copy_to):
         raise click.UsageError("--min-p needs --rerank and --copy-to; add both")
+    if settings.scorer is not None and not reranking:
+        raise click.UsageError("--scorer needs --rerank and a strategy that uses it, such as cross-encoder; add both")
     if reference is not None and dialogue_file is not None:
         raise click.UsageError("--reference and --dialogue make two kinds of query; use one of them")
     from fieldscope.service.cli.files import write_text
@@ -96,6 +106,7 @@ def search(
     from fieldscope.service.workflows.search import search_index
 
     (strategy,) = load_strategies([(name or DEFAULT_STRATEGY) if reranking else _FIRST_STAGE], prompts_for(settings))
+    strategy = strategy.instructed(instruction)
     wanted = top_k if reranking else top_k or SHOWN
     query = make_query(text, dialogue_file).model_copy(update={"reference_image": reference})
     needed = reranking or copy_to is not None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from fieldscope.agent.roles import role_identity
+from fieldscope.agent.usage import SCORER
 from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
 from fieldscope.eval.types import Means, RunSummary
 from fieldscope.service.cli.console import plain, show, show_json
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
     from fieldscope.eval.tuning.grid import Member
     from fieldscope.service.workflows.evaluate import EvaluatedRuns
 
-_OVERVIEW = ("mAP@50", "nDCG@10", "MRR")
 _ROUNDS = {"hits@10": "found so far", "recall@10": "of each round alone"}
+
+_HASH = re.compile(r"[0-9a-f]{16,}")
 
 
 def show_evaluation(
@@ -83,23 +86,31 @@ def tables(summaries: Sequence[RunSummary]) -> list[Table]:
 
 def overview_table(summaries: Sequence[RunSummary]) -> Table:
     """Runs by what they gained and what that took: metrics in percent, with their differences in points to the first
-    run; calls, tokens read and written, and seconds."""
+    run; calls, tokens read and written, and seconds. Below it, whose the first-stage scores are."""
     first = summaries[0]
-    base = {name: first.metrics[name] for name in _OVERVIEW if name in first.metrics}
+    base = {name: first.metrics[name] for name in first.reported.overview}
     table = _table(f"{first.benchmark} ({first.split}): quality and cost", [*base, "calls", "tokens", "seconds"])
     for summary in summaries:
         cost = summary.cost
         tokens = _in_short(cost.prompt_tokens + cost.completion_tokens)
         spent = (f"{cost.calls:,}", tokens, f"{cost.wall:,.0f}")
         table.add_row(summary.strategy, *_cells(summary.metrics, base, compare=summary is not first), *spent)
+    if prior := prior_line(summaries):
+        table.caption = plain(prior, "dim")
     return table
 
 
+def prior_line(summaries: Sequence[RunSummary]) -> str:
+    """Whose the first-stage scores of the runs are, each named once; empty where no benchmark says."""
+    priors = dict.fromkeys(summary.prior for summary in summaries if summary.prior)
+    return f"{'prior' if len(priors) == 1 else 'priors'}: {', '.join(priors)}" if priors else ""
+
+
 def quality_table(summaries: Sequence[RunSummary]) -> Table:
-    """Runs by metrics, in percent, each with its difference in points to the first run; below it, for full retrieval,
-    what the first stage found."""
+    """Runs by the metrics in which the benchmark's results are reported, in percent, each with its difference in points
+    to the first run; below it, for full retrieval, what the first stage found."""
     first = summaries[0]
-    base = {name: first.metrics[name] for name in HEADLINE if name != "nDCG@10"}  # the overview's; there is no room
+    base = {name: first.metrics[name] for name in first.reported.means}
     of = f"{first.scored} {'query' if first.scored == 1 else 'queries'}"
     table = _table(f"{first.benchmark} ({first.split}), {of}, percent", list(base))
     for summary in summaries:
@@ -116,9 +127,11 @@ def _in_short(count: int) -> str:
     return f"{count / 1e3:.1f}k" if count < 1_000_000 else f"{count / 1e6:.1f}M"
 
 
-def group_table(summaries: Sequence[RunSummary], metric: str = "mAP@50") -> Table:
-    """Runs by supercategory in one metric, in percent, each with its difference in points to the first run."""
+def group_table(summaries: Sequence[RunSummary]) -> Table:
+    """Runs by supercategory in the benchmark's headline, in percent, each with its difference in points to the first
+    run."""
     first = summaries[0]
+    metric = first.reported.mean
     table = _table(f"{metric} by supercategory, percent", first.by_supercategory)
     base = {group: means[metric] for group, means in first.by_supercategory.items()}
     for summary in summaries:
@@ -156,13 +169,20 @@ def cost_table(summaries: Sequence[RunSummary]) -> Table:
 
 
 def role_table(summaries: Sequence[RunSummary]) -> Table:
-    """What each LMM answered in the runs that asked several, by role."""
+    """What each LMM answered in the runs that asked several, by role, and how many pairs a scoring model scored."""
     columns = ("strategy", "role", "model", "calls", "tokens in", "tokens out", "unknown")
     table = new_table(*columns, texts=3, title="cost by role")
     for summary in summaries:
         for role, cost in summary.by_role.items():
-            model = role_identity(summary.lmm, cast("Role", role))
-            names = (plain(summary.strategy), role, plain(model_name(model)) if model else "")
+            if role == SCORER:
+                names = (
+                    plain(summary.strategy),
+                    "scorer (pairs)",
+                    plain(_HASH.sub(lambda found: found[0][:8], summary.scorer or "")),
+                )
+            else:
+                model = role_identity(summary.lmm, cast("Role", role))
+                names = (plain(summary.strategy), role, plain(model_name(model)) if model else "")
             counts = (cost.calls, cost.prompt_tokens, cost.completion_tokens, cost.unknown)
             table.add_row(*names, *(f"{count:,}" for count in counts))
     return table
@@ -170,11 +190,9 @@ def role_table(summaries: Sequence[RunSummary]) -> Table:
 
 def sweep_table(summaries: Sequence[RunSummary]) -> Table:
     """The runs of a grid, best first, by quality in percent and by cost."""
-    from fieldscope.eval.tuning.grid import RANKED_BY
-
     first = summaries[0]
-    metrics = (RANKED_BY, "nDCG@10", "MRR")
-    title = f"{first.benchmark} ({first.split}), {first.scored} queries, by {RANKED_BY}, percent"
+    metrics = first.reported.overview
+    title = f"{first.benchmark} ({first.split}), {first.scored} queries, by {first.reported.mean}, percent"
     table = new_table("", "strategy", *metrics, "calls", "tokens", "seconds", texts=2, title=title)
     for rank, summary in enumerate(summaries, start=1):
         values = (_cell(summary.metrics[name], None) for name in metrics)
@@ -185,7 +203,8 @@ def sweep_table(summaries: Sequence[RunSummary]) -> Table:
 
 
 def _task_metrics(summary: RunSummary) -> list[str]:
-    return [name for name in summary.metrics if name not in (*HEADLINE, *_OVERVIEW, FIRST_STAGE_RECALL)]
+    shown = (*HEADLINE, *summary.reported.overview, *summary.reported.means, FIRST_STAGE_RECALL)
+    return [name for name in summary.metrics if name not in shown]
 
 
 def _table(title: str, columns: Iterable[str]) -> Table:

@@ -30,8 +30,8 @@ def significance_table(metric: str, tests: Sequence[tuple[Path, Path, Paired]]) 
 
 def budget_tables(study: BudgetStudy) -> list[Table | str]:
     """A strategy's quality under each budget, what a larger budget changes, and whether one makes it worse."""
-    columns = ("budget", "calls allowed", "calls used", "mAP@50", "gain kept")
-    table = new_table(*columns, title="mAP@50 by calls per query, percent")
+    columns = ("budget", "calls allowed", "calls used", f"m{study.metric}", "gain kept")
+    table = new_table(*columns, title=f"m{study.metric} by calls per query, percent")
     table.add_row("prior", "0", "0.0", _percent(study.prior), "")
     for point in study.points:
         kept = "-" if point.kept is None else f"{point.kept:.0%}"
@@ -59,7 +59,8 @@ def comparison_tables(studies: Sequence[ComparisonStudy]) -> list[Table | str]:
 
 def harm_table(name: str, harms: Mapping[str, Harm]) -> Table:
     """How a strategy changes each supercategory of each benchmark, and the share of queries that lose."""
-    title = f"{name} against the first stage: change of AP@50 in points, queries that lose more than 5 points"
+    metrics = " or ".join(dict.fromkeys(harm.metric for harm in harms.values()))
+    title = f"{name} against the first stage: change of {metrics} in points, queries that lose more than 5 points"
     table = new_table("benchmark", "supercategory", "queries", "change", "losing", texts=2, title=title)
     for benchmark, harm in harms.items():
         for group, change in harm.groups.items():

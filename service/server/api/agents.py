@@ -89,7 +89,8 @@ class Agents:
         with reasons for the best `explain` images. `retriever` is a collection's name and its first stage."""
         explained = explaining(strategy, explain, self._explain)
         model = self._lmms.identity(explained.roles())
-        key = (model_text(model), strategy.name, explain, encoder, retriever and retriever[0])
+        instruction = strategy.retrieve.instruction
+        key = (model_text(model), strategy.name, instruction, explain, encoder, retriever and retriever[0])
         agent = self._kept.get(key)
         if agent is None:
             calibration = find_calibration(model, explained, encoder)

@@ -40,12 +40,14 @@ class Options:
     """Options beyond a client's own fields, from the body or from `X-Fieldscope-*` headers.
 
     `strategy` is a shipped or configured strategy's name, None for the service's default; `budget` what the call may
-    spend; `explain` how many of the best images get a reason.
+    spend; `explain` how many of the best images get a reason; `instruction` says what a match is, to an encoder that
+    reads one, in place of the strategy's own.
     """
 
     strategy: str | None = None
     budget: Budget | None = None
     explain: int = 0
+    instruction: str | None = None
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _open(name: str, folder: Path, settings: ServerSettings, encoder: Encoder | 
     place = f"{name}-{fingerprint(images.locator())[:16]}-{encoder.fingerprint[:16]}"
     index = settings.data_folder / "indexes" / place
     with keeping(f"vectors computed so far are kept in {index}"), progress(f"encoding {name}") as report:
-        built = build_index(images, encoder, index, encoder_name=settings.clip or "bundled", progress=report)
+        built = build_index(images, encoder, index, encoder_name=settings.encoder or "bundled", progress=report)
     _note_skipped(name, built.skipped)
     return ServedCollection(name, images, open_library(index, encoder))
 

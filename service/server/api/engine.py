@@ -116,7 +116,7 @@ class Engine:
             raise ApiError(422, "no_collection", f"the request names no collection; known: {names}")
         collection = self.collection(name if name is not None else next(iter(self.collections)))
         if collection.library is None:
-            sentence = f"collection {collection.name!r} has no index. Start the service with --clip"
+            sentence = f"collection {collection.name!r} has no index. Start the service with --encoder"
             raise ApiError(409, "not_searchable", sentence)
         return collection
 
@@ -134,13 +134,13 @@ class Engine:
     async def rerank(self, call: RerankCall, watch: Watch | None = None) -> Reranked:
         """Rank a call's documents, in its turn. Raises `ApiError`, `ImageError` for an image that can't be read and
         `VocabularyError` for words that the bundled models do not know."""
-        strategy = self.strategy(call.options.strategy)
+        strategy = self.strategy(call.options.strategy).instructed(call.options.instruction)
         with self._observed(strategy):
             return await self._admitted(lambda ends: self._rerank(call, strategy, watch, ends))
 
     async def search(self, call: SearchCall, watch: Watch | None = None) -> Reranked:
         """Retrieve from a collection and rank, in turn. Raises as `rerank` does."""
-        strategy = self.strategy(call.options.strategy)
+        strategy = self.strategy(call.options.strategy).instructed(call.options.instruction)
         with self._observed(strategy):
             return await self._admitted(lambda ends: self._search(call, strategy, watch, ends))
 
@@ -236,7 +236,11 @@ class Engine:
                 strategy=agent.strategy.name,
                 ranking=(),
             )
-        priors = await vectors.priors(query, pictures) if vectors is not None else [0.0] * len(pictures)
+        priors = (
+            await vectors.priors(query, pictures, agent.strategy.retrieve.instruction)
+            if vectors is not None
+            else [0.0] * len(pictures)
+        )
         candidates = [Candidate(*pair) for pair in zip(pictures, priors, strict=True)]
         return await agent.rerank(described, candidates, watch=watch)
 
@@ -280,7 +284,9 @@ class Engine:
         """The texts' priors, if `vectors` are given, and the LMM's verdicts, if the strategy asks."""
         if not texts:
             return Judged()
-        priors = await vectors.text_priors(query, self.models.readable(texts)) if vectors is not None else {}
+        instruction = agent.strategy.retrieve.instruction
+        readable = self.models.readable(texts)
+        priors = await vectors.text_priors(query, readable, instruction) if vectors is not None else {}
         if not agent.strategy.prompts:
             return Judged(tuple(texts), (), priors)
         shown = query.reference_image

@@ -15,6 +15,7 @@ from fieldscope.core.types import Query
 from fieldscope.retrieval.encoder import query_text
 from fieldscope.service.server.api.vectors import ResidentImages
 from fieldscope.service.wiring.bundled import FOREIGN, require_known_words, unknown_words
+from fieldscope.service.wiring.instructions import UNREAD, is_unread
 from fieldscope.service.wiring.roles import probe_servers
 
 if TYPE_CHECKING:
@@ -106,9 +107,11 @@ class Models:
         return any(images.pixel_hash(image_id) not in self.own for image_id in image_ids)
 
     def flags(self, strategy: Strategy, encoder: Encoder | None, foreign: bool) -> tuple[str, ...]:
-        """The warning of a ranking in which a bundled model judged images that it does not know."""
+        """The warnings of a ranking: a bundled model judged images that it does not know, or the encoder does not read
+        the instruction."""
         used = self.lmm_bundled(strategy) or (encoder is not None and self.clip_bundled)
-        return (FOREIGN,) if foreign and used else ()
+        unread = encoder is not None and is_unread(strategy, encoder)
+        return (*((FOREIGN,) if foreign and used else ()), *((UNREAD,) if unread else ()))
 
     async def ready(self) -> str:
         """ "ok", or why an LMM can't be asked now. Servers are probed every few seconds at most."""

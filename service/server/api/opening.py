@@ -23,7 +23,7 @@ from fieldscope.service.server.api.observer import ObservedLMM, Observer
 from fieldscope.service.server.api.pictures import PictureStore
 from fieldscope.service.server.api.traces import TraceStore
 from fieldscope.service.server.api.vectors import ResidentImages
-from fieldscope.service.server.settings import NO_CLIP, ServerSettings
+from fieldscope.service.server.settings import NO_ENCODER, ServerSettings
 
 if TYPE_CHECKING:
     from fieldscope.agent.lmm.base import LMM
@@ -63,10 +63,12 @@ def prepare(settings: ServerSettings, encoder: Encoder | None = None) -> Prepare
     check_wordings(list(strategies.values()), prompts)
     if not settings.collections:
         pictures("test")  # before models are loaded, because forked processes draw them
-    if encoder is None and settings.clip != NO_CLIP:
+    if encoder is None and settings.encoder != NO_ENCODER:
         encoder = load_encoder(settings.models)
+    if encoder is not None:
+        _ = encoder.uses  # a server is asked now, and not by the first call
     collections = open_collections(settings, encoder)
-    bundled = settings.models.bundled(ROLES) or settings.clip is None
+    bundled = settings.models.bundled(ROLES) or settings.encoder is None
     if bundled and settings.collections:
         collections = {name: flagged(collection) for name, collection in collections.items()}
     return Prepared(strategies, encoder, collections, known_hashes() if bundled else frozenset())
@@ -98,7 +100,7 @@ async def open_engine(
     from fieldscope.service.wiring.roles import drain, open_lmms
 
     close_private_files(settings)
-    clip_bundled = encoder is None and settings.clip is None
+    clip_bundled = encoder is None and settings.encoder is None
     prepared = prepared or prepare(settings, encoder)
     folder, limits = settings.data_folder, settings.limits
     pictures = PictureStore(folder / "pictures", ImageLimits(limits.max_image_bytes, limits.max_pixels))
@@ -111,7 +113,7 @@ async def open_engine(
             lmms=cached.wrapped(PunctualLMM),
             encoder=prepared.encoder,
             lmm_named=lmm is None,
-            clip_name=None if prepared.encoder is None else settings.clip or BUNDLED,
+            clip_name=None if prepared.encoder is None else settings.encoder or BUNDLED,
             clip_bundled=clip_bundled,
             own=prepared.own,
         )

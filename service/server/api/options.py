@@ -27,6 +27,13 @@ def _whole(given: Any) -> Any:
     return int(given) if isinstance(given, float) and given.is_integer() else given
 
 
+INSTRUCTION = Field(
+    default=None,
+    pattern=r"\S",
+    description="What a match is, for an encoder that reads an instruction. Default: as the strategy says.",
+)
+"""The field of a request for the first stage's instruction."""
+
 Whole = Annotated[int, BeforeValidator(_whole), Strict()]
 """An integer, not a string or a boolean that could be read as one."""
 
@@ -56,6 +63,7 @@ class OptionFields(BaseModel):
         default=None, description="One of /v1/strategies. Default: the service's own choice.", examples=["agent"]
     )
     budget: BudgetFields | None = Field(default=None, examples=[{"max_calls": 200, "deadline": 30.0}])
+    instruction: str | None = INSTRUCTION
     explain: Annotated[Whole, Field(ge=0, le=_MOST_EXPLAINED)] | bool = Field(
         default=0,
         description=f"How many of the best images get a reason; true means {EXPLAINED}. Adds `p_match` and `reason` to "
@@ -85,6 +93,7 @@ def options(fields: OptionFields, headers: OptionHeaders) -> Options:
         strategy=fields.strategy or headers.x_fieldscope_strategy,
         budget=BudgetFields.model_validate(limits).budget() if limits else None,
         explain=_explained(fields, headers),
+        instruction=fields.instruction,
     )
 
 

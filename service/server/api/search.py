@@ -19,7 +19,7 @@ from fieldscope.service.server.api.documents import DocumentObject, read_inputs
 from fieldscope.service.server.api.engine import Engine, Watch
 from fieldscope.service.server.api.errors import WORK_RESPONSES, ApiError
 from fieldscope.service.server.api.events import MEDIA_TYPE, SCHEMA, Event, Feed, event, event_data, failure, stream
-from fieldscope.service.server.api.options import BudgetFields, Whole
+from fieldscope.service.server.api.options import INSTRUCTION, BudgetFields, Whole
 from fieldscope.service.server.api.pictures import reference as image_reference
 from fieldscope.service.server.api.usage import TokenUsage
 
@@ -62,6 +62,7 @@ class SearchBody(BaseModel):
     )
     top_n: Whole = Field(default=DEFAULT_TOP_N, ge=1, description="How many images to return.")
     strategy: str | None = Field(default=None, description="One of `/v1/strategies`.")
+    instruction: str | None = INSTRUCTION
     budget: BudgetFields | None = None
     explain: Whole = Field(default=0, ge=0, le=100, description="How many of the best images get a reason.")
     predicates: bool = Field(default=False, description="Return the questions, and their answers with each image.")
@@ -147,7 +148,7 @@ async def prepare(engine: Engine, body: SearchBody) -> SearchCall:
         **vars(inputs),
         dialogue=tuple(body.dialogue),
         top_k=body.top_k,
-        options=Options(body.strategy, body.budget.budget() if body.budget else None, body.explain),
+        options=Options(body.strategy, body.budget.budget() if body.budget else None, body.explain, body.instruction),
     )
 
 

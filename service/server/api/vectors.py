@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fieldscope.core.errors import ConfigError, ImageError
-from fieldscope.core.types import Candidate, HashSource, Prior, Query
+from fieldscope.core.types import Candidate, HashSource, Query, Search
 from fieldscope.retrieval.lru import ByteLru
 from fieldscope.retrieval.query_vectors import QueryVectors
 from fieldscope.retrieval.union import UnionCollection
@@ -57,25 +58,26 @@ class Vectoriser:
         self._kept: ByteLru[Vectors] = ByteLru(_KEPT_BYTES)
         self._queries = QueryVectors(encoder)
 
-    async def priors(self, query: Query, image_ids: Sequence[str]) -> list[float]:
-        """The similarity of each image to the query's words, its reference image, or the normalised sum of both.
-        Raises `ImageError`."""
-        images = self._known(image_ids) if self._query_known(query) else None
+    async def priors(self, query: Query, image_ids: Sequence[str], instruction: str | None = None) -> list[float]:
+        """The similarity of each image to the query's vector. Raises `ImageError`."""
+        images = self._known(image_ids) if self._query_known(query, instruction) else None
         if images is None:
             images = await asyncio.to_thread(self._vectors, image_ids)
-            vector = await asyncio.to_thread(self.query, query)
+            vector = await asyncio.to_thread(self.query, query, instruction)
         else:
-            vector = self.query(query)
+            vector = self.query(query, instruction)
         return [float(similarity) for similarity in images @ vector]
 
-    async def text_priors(self, query: Query, texts: Mapping[str, str]) -> dict[str, float]:
+    async def text_priors(
+        self, query: Query, texts: Mapping[str, str], instruction: str | None = None
+    ) -> dict[str, float]:
         """The similarity of each text to the vector that `priors` compares images with, by the text's id. Raises
         `ImageError`."""
 
         def similarities() -> Vectors:
             queries = (Query(id=document, text=" ".join(text.split())) for document, text in texts.items())
-            products: Vectors = np.stack([self._queries.of_text(text) for text in queries]) @ self.query(query)
-            return products
+            products: Vectors = np.stack([self._queries.of_text(text) for text in queries])
+            return products @ self.query(query, instruction)
 
         values = await asyncio.to_thread(similarities) if texts else ()
         return {document: float(similarity) for document, similarity in zip(texts, values, strict=True)}
@@ -85,15 +87,15 @@ class Vectoriser:
         vector: Vectors = self._vectors([image_id])[0]
         return vector
 
-    def query(self, query: Query) -> Vectors:
+    def query(self, query: Query, instruction: str | None = None) -> Vectors:
         """A query's vector, shape (dim,), unit length. Raises `ImageError`."""
-        return self._queries.of(query, self.vector, self._images.load)
+        return self._queries.of(query, self.vector, self._images.load, instruction)
 
-    def _query_known(self, query: Query) -> bool:
+    def _query_known(self, query: Query, instruction: str | None) -> bool:
         reference = query.reference_image
         if reference is not None and ("image" in self.encoder.uses or self._remembered(reference) is None):
             return False
-        return not query.text or self._queries.remembers(query)
+        return not query.text or self._queries.remembers(query, instruction)
 
     def _known(self, image_ids: Sequence[str]) -> Vectors | None:
         """All vectors, shape (n, dim), or None if one must be computed."""
@@ -133,25 +135,18 @@ class ServedRetriever:
         self._collection = collection
         self._vectors = vectors
 
-    def search(
-        self,
-        query: Query,
-        k: int,
-        descriptions: Sequence[str] = (),
-        caption_weight: float = 0.0,
-        prior: Prior = "fused",
-    ) -> list[Candidate]:
+    def search(self, search: Search) -> list[Candidate]:
         """As `Library.search`; a reference image may be any image of the call. The candidates are read here, in the
         searching thread, so that their hashes are known later."""
         library = self._collection.library
         if library is None:
-            raise ConfigError(f"collection {self._collection.name!r} has no index. Start the service with --clip")
-        reference = query.reference_image
-        vector = None
-        if reference is not None:
-            vector = self._vectors.query(query)
-            query = query.model_copy(update={"reference_image": reference.removeprefix(self._collection.reference(""))})
-        candidates = library.search(query, k, descriptions, caption_weight, prior, vector)
+            raise ConfigError(f"collection {self._collection.name!r} has no index. Start the service with --encoder")
+        query, vector = search.query, None
+        if query.reference_image is not None:
+            vector = self._vectors.query(query, search.instruction)
+            inner = query.reference_image.removeprefix(self._collection.reference(""))
+            search = replace(search, query=query.model_copy(update={"reference_image": inner}))
+        candidates = library.search(search, vector)
         for candidate in candidates:
             with suppress(ImageError):  # the question about it reports the error
                 self._collection.images.pixel_hash(candidate.image_id)

@@ -21,7 +21,7 @@ _NARROWEST = 320.0
 
 @dataclass(frozen=True)
 class Change:
-    """A query's AP@50 before and after."""
+    """A query's headline before and after."""
 
     query_id: str
     x: float
@@ -75,9 +75,13 @@ class Costs:
 
 
 def before_after(digests: Sequence[QueryDigest]) -> Changes | None:
-    """AP@50 in the first stage's order and in the run's; None if no query could be scored."""
+    """The headline in the first stage's order and in the run's; None if no query could be scored."""
     gained = sorted(
-        ((digest.gain, digest.query_id, digest) for digest in digests if digest.gain is not None),
+        (
+            (after - before, digest.query_id, before, after, digest)
+            for digest in digests
+            if (before := digest.before) is not None and (after := digest.after) is not None
+        ),
         key=lambda each: each[:2],
     )
     if not gained:
@@ -94,13 +98,12 @@ def before_after(digests: Sequence[QueryDigest]) -> Changes | None:
         Change(
             query_id=query_id,
             x=_LEFT + (place + 0.5) * step,
-            before=at(digest.prior_scores["AP@50"]),
-            after=at(digest.scores["AP@50"]),
+            before=at(before),
+            after=at(after),
             side=side_of(gain),
-            title=f"{query_id}: {percent(digest.prior_scores['AP@50'])} before, {percent(digest.scores['AP@50'])} "
-            f"after · {shorten(digest.text, 80)}",
+            title=f"{query_id}: {percent(before)} before, {percent(after)} after · {shorten(digest.text, 80)}",
         )
-        for place, (gain, query_id, digest) in enumerate(shown)
+        for place, (gain, query_id, before, after, digest) in enumerate(shown)
     )
     return Changes(
         width=max(_NARROWEST, _LEFT + _RIGHT + step * len(shown)),

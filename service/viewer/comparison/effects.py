@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from fieldscope.eval.measures.run_comparison import METRICS, ScoredComparison, compare_values, per_query
+from fieldscope.eval.measures.run_comparison import ScoredComparison, compare_values
+from fieldscope.eval.reported import shared, value_name
 from fieldscope.eval.runs.scored import ScoredRun
 from fieldscope.service.viewer.comparison.sides import Common, Side
 from fieldscope.service.viewer.runs.overview import totals
@@ -25,9 +26,9 @@ def compare_sides(runs: Sequence[ScoredRun]) -> ScoredComparison:
     every_two = len(runs) <= EVERY_TWO
     return compare_values(
         runs,
-        lambda run, query, metric: run.values[query][per_query(metric)],
+        lambda run, query, metric: run.values[query][value_name(metric)],
         queries=[*runs[0].values],
-        metrics=METRICS,
+        metrics=shared(run.reported for run in runs).compared,
         couples=[(a, b) for a, b in combinations(range(len(runs)), 2) if a == 0 or every_two],
     )
 
@@ -51,4 +52,5 @@ def _scored_run(side: Side, common: Common) -> ScoredRun:
         asked=sums.usage.calls,
         unknown=sums.usage.unknown,
         ended=sums.ended,
+        reported=side.run.reported,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fieldscope.agent.usage import Usage
-from fieldscope.eval.measures.run_comparison import Effect, ScoredComparison, per_query
+from fieldscope.eval.measures.run_comparison import Effect, ScoredComparison
+from fieldscope.eval.reported import value_name
 
 
 def payload(found: ScoredComparison) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def payload(found: ScoredComparison) -> dict[str, Any]:
                 "folder": str(run.folder),
                 "strategy": run.strategy,
                 "model": run.lmm,
-                "means": {metric: run.mean(per_query(metric)) for metric in found.metrics},
+                "means": {metric: run.mean(value_name(metric)) for metric in found.metrics},
                 "cost": {
                     **_cost(run.spent),
                     **({"money": run.money} if found.currency else {}),
@@ -63,7 +64,7 @@ def payload(found: ScoredComparison) -> dict[str, Any]:
                 "query": found.runs[0].text(query),
                 **found.runs[0].groups.get(query, {}),
                 "values": {
-                    metric: {run.name: run.values[query][per_query(metric)] for run in found.runs}
+                    metric: {run.name: run.values[query][value_name(metric)] for run in found.runs}
                     for metric in found.metrics
                 },
             }

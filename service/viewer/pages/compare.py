@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fieldscope.eval.measures.paired import EVEN
 from fieldscope.eval.measures.run_comparison import Pair, ScoredComparison
+from fieldscope.eval.reported import shared as shared_metrics
 from fieldscope.eval.runs.scored import ScoredRun
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts.gains import gains_chart
@@ -16,7 +17,6 @@ from fieldscope.service.viewer.comparison.presentation import Table
 from fieldscope.service.viewer.comparison.sides import Common, Side, common, sides
 from fieldscope.service.viewer.formats import kind_name
 from fieldscope.service.viewer.page import Page
-from fieldscope.service.viewer.runs.metrics import MAIN
 from fieldscope.service.viewer.runs.overview import totals
 from fieldscope.service.viewer.runs.run import Run
 
@@ -47,6 +47,7 @@ def page(runs: Sequence[Run]) -> Page:
     shared = common(found)
     side_of_run = {side.name: side for side in found}
     scored = scored_runs(found, shared)
+    main = shared_metrics(run.reported for run in runs).headline
     measured = compare_sides(scored) if shared.scored else None
     against = measured.against(scored[0]) if measured else []
     costs = [totals([side.run.digests[query] for query in shared.queries]) for side in found]
@@ -59,11 +60,11 @@ def page(runs: Sequence[Run]) -> Page:
             "sides": found,
             "side_of_run": side_of_run,
             "shared": shared,
-            "main": MAIN,
+            "main": main,
             "measured": measured,
             "against": against,
             "charts": {
-                pair.b.name: gains_chart(pair.differences[MAIN], pair.effects[MAIN], pair.a.text)
+                pair.b.name: gains_chart(pair.differences[main], pair.effects[main], pair.a.text)
                 for pair in against[: DRAWN - 1]
             },
             "drawn": against[: DRAWN - 1],
@@ -76,7 +77,7 @@ def page(runs: Sequence[Run]) -> Page:
             "texts": {query: found[0].run.digests[query].text for query in shared.queries},
             "kind": kind_name(kind),
             "groups": sorted(set(groups.values())),
-            "rows": _rows(found, shared, groups),
+            "rows": _rows(found, shared, groups, main),
             "asked": any(cost.usage.calls for cost in costs),
             "address_of": lambda named: _address(named, side_of_run),
             "led_by": lambda side: addresses.compare_page([side.run.key, *(r.key for r in runs if r is not side.run)]),
@@ -120,12 +121,12 @@ def _groups(found: Sequence[Side], queries: Sequence[str]) -> tuple[str, dict[st
     return min(telling.items(), key=lambda item: len(set(item[1].values())), default=("", {}))
 
 
-def _rows(found: Sequence[Side], shared: Common, groups: Mapping[str, str]) -> list[Row]:
+def _rows(found: Sequence[Side], shared: Common, groups: Mapping[str, str], main: str) -> list[Row]:
     scored = set(shared.scored)
     rows = []
     for query in shared.queries:
         digests = [side.run.digests[query] for side in found]
-        scores = tuple(digest.scores[MAIN] for digest in digests) if query in scored else ()
+        scores = tuple(digest.scores[main] for digest in digests) if query in scored else ()
         gains = tuple(score - scores[0] for score in scores[1:])
         rows.append(
             Row(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fieldscope.agent.trace_diff import Diff, Image, diff
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ConfigError
+from fieldscope.eval.reported import shared
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts.slopes import ROW
@@ -25,7 +26,6 @@ from fieldscope.service.viewer.comparison.one_query import (
 from fieldscope.service.viewer.comparison.sides import Side, sides
 from fieldscope.service.viewer.page import Page
 from fieldscope.service.viewer.runs.digest import QueryDigest
-from fieldscope.service.viewer.runs.metrics import MAIN
 from fieldscope.service.viewer.runs.run import Run
 
 SAID = 4
@@ -73,6 +73,7 @@ def page(runs: Sequence[Run], query_id: str) -> Page:
     everywhere = [query for query in runs[0].digests if all(query in run.digests for run in runs)]
     place = everywhere.index(query_id) if query_id in everywhere else None
     first = next(iter(results.values()), None)
+    main = shared(run.reported for run in runs).headline
     return Page(
         address=addresses.compare_query_page([run.key for run in runs], query_id),
         template="compare_query.html",
@@ -87,8 +88,8 @@ def page(runs: Sequence[Run], query_id: str) -> Page:
             "sentences": sentences,
             "result": first,
             "results": results,
-            "outcomes": _outcomes([*results], query_id),
-            "main": MAIN,
+            "outcomes": _outcomes([*results], query_id, main),
+            "main": main,
             "columns": columns(results, query_id) if results else [],
             "row": ROW,
             "depth": DEPTH,
@@ -139,10 +140,10 @@ def _diffs(results: Mapping[Side, RerankResult], sentences: list[str]) -> dict[S
     return found
 
 
-def _outcomes(found: Sequence[Side], query_id: str) -> list[Outcome]:
+def _outcomes(found: Sequence[Side], query_id: str, main: str) -> list[Outcome]:
     digests = [side.run.digests[query_id] for side in found]
     alike = len({side.run.relevant(query_id) for side in found}) == 1 and all(digest.scores for digest in digests)
-    scores = [digest.scores[MAIN] if alike else None for digest in digests]
+    scores = [digest.scores[main] if alike else None for digest in digests]
     return [
         Outcome(side, digest, score, None if score is None or scores[0] is None else score - scores[0])
         for side, digest, score in zip(found, digests, scores, strict=True)

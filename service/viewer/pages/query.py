@@ -82,7 +82,11 @@ def page(run: Run, query_id: str, run_list: RunList) -> Page:
         "run": run,
         "result": result,
         "digest": digest,
-        "scores": [Score(name, value, digest.prior_scores[name]) for name, value in digest.scores.items()],
+        "scores": [
+            Score(name, digest.scores[name], digest.prior_scores[name])
+            for name in run.reported.values
+            if name in digest.scores
+        ],
         "request": highlighted(result.query_text, words),
         "caption": highlighted(caption, words),
         "dialogue": [(turn.question, highlighted(turn.answer, words)) for turn in result.dialogue],

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fieldscope.agent.roles import ROLES, role_identity
-from fieldscope.agent.usage import Usage
+from fieldscope.agent.usage import SCORER, Usage
 from fieldscope.eval.dialogues import HITS, by_round, dialogues
 from fieldscope.eval.measures.paired import EVEN, Mean
+from fieldscope.eval.reported import mean_name
 from fieldscope.eval.runs.read import Metrics
 from fieldscope.eval.runs.scored import role_usage
 from fieldscope.service.viewer import addresses
@@ -17,7 +18,6 @@ from fieldscope.service.viewer.charts import bars as charts
 from fieldscope.service.viewer.comparison.comparable import companions
 from fieldscope.service.viewer.page import Page
 from fieldscope.service.viewer.runs.digest import QueryDigest
-from fieldscope.service.viewer.runs.metrics import MAIN_MEAN, METRICS
 from fieldscope.service.viewer.runs.overview import Standing, expected, means_of, standings, totals
 from fieldscope.service.viewer.runs.run import Run
 from fieldscope.service.viewer.runs.run_list import RunList
@@ -54,7 +54,7 @@ def page(run: Run, run_list: RunList) -> Page:
             "totals": totals(digests),
             "of": None if run.finished else expected(run),
             "standings": standings(digests),
-            "metrics": list(METRICS.values()),
+            "metrics": [mean_name(value) for value in run.reported.values],
             "everything": _everything(run),
             "kinds": _kinds(run, digests),
             "hurt": _most(digests, -1),
@@ -73,18 +73,20 @@ def page(run: Run, run_list: RunList) -> Page:
 
 
 def _by_role(run: Run) -> list[tuple[str, str | None, Usage]]:
-    """The roles of a run that asked several models, with the model and the cost of each."""
+    """The roles of a run that asked several models, with the model and the cost of each, and its scoring model."""
     costs = Metrics.model_validate(run.metrics).by_role if run.metrics is not None else {}
     model = run.configuration.lmm
-    return [
-        (role, role_identity(model, role), role_usage(costs[role]))
+    roles = [
+        (str(role), role_identity(model, role), role_usage(costs[role]))
         for role in ROLES
         if role in costs and not isinstance(model, str)
     ]
+    scored = [("scorer (pairs)", run.configuration.scorer, role_usage(costs[SCORER]))] if SCORER in costs else []
+    return [*roles, *scored]
 
 
 def _most(digests: Sequence[QueryDigest], sign: int) -> list[QueryDigest]:
-    """The queries whose AP@50 fell (-1) or rose (1) most, largest change first."""
+    """The queries whose headline fell (-1) or rose (1) most, largest change first."""
     moved = [(sign * digest.gain, digest) for digest in digests if digest.gain is not None]
     moved = [each for each in moved if each[0] > EVEN]
     return [digest for _, digest in sorted(moved, key=lambda each: (-each[0], each[1].query_id))[:_LISTED]]
@@ -99,7 +101,7 @@ def _everything(run: Run) -> list[tuple[str, Mean, float | None]]:
     for metric, mean in means_of(run.metrics["per_query"]).items():
         if metric in HITS and run.metrics.get("by_round"):
             continue  # these values are of dialogues, not of queries
-        name = f"m{metric}" if metric.startswith("AP@") else METRICS.get(metric, metric)
+        name = mean_name(metric)
         found.append((name, mean, before[name].before if name in before else None))
     return found
 
@@ -115,17 +117,17 @@ def _kinds(run: Run, digests: Sequence[QueryDigest]) -> dict[str, list[Group]]:
         for kind, name in run.groups(digest.query_id).items():
             members.setdefault((kind, name), []).append(digest)
     found = {
-        kind: [_group(name, values, members.get((kind, name))) for name, values in groups.items()]
+        kind: [_group(run, name, values, members.get((kind, name))) for name, values in groups.items()]
         for kind, groups in told.items()
         if groups
     }
     return {**found, _ROUNDS: rounds} if (rounds := _rounds(run)) else found
 
 
-def _group(name: str, values: Mapping[str, float | None], members: Sequence[QueryDigest] | None) -> Group:
+def _group(run: Run, name: str, values: Mapping[str, float | None], members: Sequence[QueryDigest] | None) -> Group:
     if members is None:
         return Group(name, None, values, None)
-    return Group(name, len(members), values, standings(members, ("AP@50",)).get(MAIN_MEAN))
+    return Group(name, len(members), values, standings(members, run.reported.values[:1]).get(run.reported.mean))
 
 
 def _rounds(run: Run) -> list[Group]:
@@ -136,14 +138,14 @@ def _rounds(run: Run) -> list[Group]:
     """
     told = (run.metrics or {}).get("by_round", {})
     if not told or run.inputs is None:
-        return [_group(name, values, None) for name, values in told.items()]
+        return [_group(run, name, values, None) for name, values in told.items()]
     queries = [line.query for line in run.inputs.queries if line.query is not None and line.id in run.digests]
     followed = [ids for ids in dialogues(queries) if all(run.digests[query_id].scores for query_id in ids)]
     rounds = []
     for done, ids in by_round(followed, {query.id: len(query.dialogue) for query in queries}).items():
         members = [run.digests[query_id] for query_id in ids]
         values = {name: standing.now.value for name, standing in standings(members).items()}
-        rounds.append(_group(str(done), values, members))
+        rounds.append(_group(run, str(done), values, members))
     return rounds
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fieldscope.eval.measures.run_comparison import front
+from fieldscope.eval.reported import Reported, mean_name, shared
 from fieldscope.eval.runs.read import names_of
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts.scatter import Scatter, scatter
 from fieldscope.service.viewer.comparison.comparable import comparable
 from fieldscope.service.viewer.page import Page
-from fieldscope.service.viewer.runs.metrics import MAIN_MEAN, METRICS
 from fieldscope.service.viewer.runs.overview import Standing, Totals, expected, standings, totals
 from fieldscope.service.viewer.runs.run import Run
 from fieldscope.service.viewer.runs.run_list import RunList
@@ -32,11 +32,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Task:
-    """The runs of one benchmark and split. `together` has the keys of all comparable runs, `available` those of every
-    comparison that an exported copy has. `chart` has `charted` runs over the same `queries` queries."""
+    """The runs of one benchmark and split, in these `metrics`, the headline first. `together` has the keys of all
+    comparable runs, `available` those of every comparison that an exported copy has. `chart` has `charted` runs over
+    the same `queries` queries."""
 
     benchmark: str
     split: str
+    metrics: Sequence[str]
     rows: Sequence[Row]
     together: Sequence[str]
     available: Sequence[Sequence[str]]
@@ -62,7 +64,6 @@ def page(run_list: RunList) -> Page:
             "found": len(runs),
             "tasks": [_task(name, split, several) for (name, split), several in sorted(tasks.items())],
             "unreadable": [run for run in runs if run.manifest is None],
-            "metrics": list(METRICS.values()),
         },
         scripts=["runs.js"],
         styles=["runs.css"],
@@ -70,24 +71,26 @@ def page(run_list: RunList) -> Page:
 
 
 def _task(benchmark: str, split: str, runs: Sequence[Run]) -> Task:
-    rows = [_row(run) for run in runs]
+    reported = shared(run.reported for run in runs)
+    rows = [_row(run, reported) for run in runs]
     sets = [[run.key for run in several] for several in comparable(runs)]
     charted = _same_queries(rows)
     return Task(
         benchmark=benchmark,
         split=split,
+        metrics=[mean_name(value) for value in reported.values],
         rows=rows,
         together=max(sets, key=len, default=[]),
         available=sets,
-        chart=_chart(charted),
+        chart=_chart(charted, reported.mean),
         charted=len(charted),
         queries=len(charted[0].run.digests) if charted else 0,
     )
 
 
-def _row(run: Run) -> Row:
+def _row(run: Run, reported: Reported) -> Row:
     digests = list(run.digests.values())
-    return Row(run, standings(digests), totals(digests), None if run.finished else expected(run))
+    return Row(run, standings(digests, reported.values), totals(digests), None if run.finished else expected(run))
 
 
 def _same_queries(rows: Sequence[Row]) -> list[Row]:
@@ -99,10 +102,10 @@ def _same_queries(rows: Sequence[Row]) -> list[Row]:
     return max(alike.values(), key=len, default=[])
 
 
-def _chart(rows: Sequence[Row]) -> Scatter | None:
+def _chart(rows: Sequence[Row], metric: str) -> Scatter | None:
     if not _WORTH_A_CHART <= len(rows) <= _SHOWN_TOGETHER:
         return None
     costs = [row.totals.usage.calls / row.totals.queries for row in rows]
-    qualities = [row.standings[MAIN_MEAN].now.value for row in rows]
+    qualities = [row.standings[metric].now.value for row in rows]
     names = names_of([row.run.folder for row in rows])
-    return scatter(names, costs, qualities, front(costs, qualities), quality=MAIN_MEAN, cost="calls")
+    return scatter(names, costs, qualities, front(costs, qualities), quality=metric, cost="calls")

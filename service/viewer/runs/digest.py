@@ -18,10 +18,12 @@ from fieldscope.core.files import replace_file
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import cache_folder
 from fieldscope.core.reading import load_json
-from fieldscope.eval.measures.metrics import average_precision, ndcg, reciprocal_rank
+from fieldscope.eval.measures.scoring import METRICS
+from fieldscope.eval.reported import GENERAL, REPORTED, Reported, reported_as
 
-FORMAT = 3
+FORMAT = 4
 
+_SCORED = tuple(dict.fromkeys(name for reported in REPORTED.values() for name in reported.values))
 _HUGE = re.compile(rb"[:\[,]\s*-?[0-9]{40}")  # a number that no run writes and no chart can draw
 
 
@@ -29,9 +31,10 @@ class QueryDigest(BaseModel):
     """One query of a run.
 
     `start` and `size` are the bytes of its line in `results.jsonl`, `sha256` is their hash. `scores` and `prior_scores`
-    are AP@50, nDCG@50 and RR of the ranking and of the first stage's order; empty where no judgment of the query is
-    known, or none is positive. `calls`, tokens, `seconds` and `cached` count every question asked, `unknown` those of
-    them without an answer. `moved` sums by how many ranks images moved.
+    are metrics of the ranking and of the first stage's order, among them those that the benchmark's results are
+    reported in (`reported` is their name); empty where no judgment of the query is known, or none is positive. `calls`,
+    tokens, `seconds` and `cached` count every question asked, `unknown` those of them without an answer. `moved` sums
+    by how many ranks images moved.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +57,7 @@ class QueryDigest(BaseModel):
     not_asked: int
     moved: int
     ended: str | None
+    reported: str = GENERAL.name
 
     @property
     def usage(self) -> Usage:
@@ -61,9 +65,19 @@ class QueryDigest(BaseModel):
         return Usage(**{field.name: getattr(self, field.name) for field in fields(Usage) if field.name != "wall"})
 
     @property
+    def before(self) -> float | None:
+        """The headline in the first stage's order; None if the query could not be scored."""
+        return self.prior_scores.get(reported_as(self.reported).headline)
+
+    @property
+    def after(self) -> float | None:
+        """The headline in the run's order; None if the query could not be scored."""
+        return self.scores.get(reported_as(self.reported).headline)
+
+    @property
     def gain(self) -> float | None:
-        """The change of AP@50 from the first stage's order; None if the query could not be scored."""
-        return self.scores["AP@50"] - self.prior_scores["AP@50"] if self.scores else None
+        """The change of the headline from the first stage's order; None if the query could not be scored."""
+        return None if self.before is None or self.after is None else self.after - self.before
 
 
 class _Hash(Protocol):
@@ -75,14 +89,17 @@ class _Digests(BaseModel):
     queries: list[QueryDigest]
 
 
-def digests(folder: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> dict[str, QueryDigest]:
+def digests(
+    folder: Path, judgments: Mapping[str, Mapping[str, int]] | None, reported: Reported = GENERAL
+) -> dict[str, QueryDigest]:
     """Query id -> digest, sorted by id; the last one of a repeated query. Damaged and incomplete lines are left out.
-    Digests are kept in the user's cache folder under a hash of results and judgments.
+    Digests are kept in the user's cache folder under a hash of results and judgments. `reported` are the metrics in
+    which the benchmark's results are reported.
 
     Raises `OSError` where `results.jsonl` can't be read.
     """
     with (folder / "results.jsonl").open("rb") as stream:
-        kept = _kept_at(file_digest(stream, "sha256").hexdigest(), judgments)
+        kept = _kept_at(file_digest(stream, "sha256").hexdigest(), judgments, reported)
         try:
             known = _Digests.model_validate_json(kept.read_bytes())
             if known.format == FORMAT:
@@ -91,26 +108,30 @@ def digests(folder: Path, judgments: Mapping[str, Mapping[str, int]] | None) -> 
             pass
         stream.seek(0)
         content = sha256()
-        read = {query.query_id: query for query in _read(stream, content, judgments)}
+        read = {query.query_id: query for query in _read(stream, content, judgments, reported)}
     found = {query_id: read[query_id] for query_id in sorted(read, key=_in_order)}
     # A run that is being written may have grown since its content was looked up.
-    _keep(_kept_at(content.hexdigest(), judgments), _Digests(format=FORMAT, queries=list(found.values())))
+    _keep(_kept_at(content.hexdigest(), judgments, reported), _Digests(format=FORMAT, queries=list(found.values())))
     return found
 
 
-def _read(stream: BinaryIO, content: _Hash, judgments: Mapping[str, Mapping[str, int]] | None) -> Iterator[QueryDigest]:
+def _read(
+    stream: BinaryIO, content: _Hash, judgments: Mapping[str, Mapping[str, int]] | None, reported: Reported
+) -> Iterator[QueryDigest]:
     start = 0
     for line in stream:
         content.update(line)
         try:
             if line.endswith(b"\n") and not _HUGE.search(line):
-                yield _digest(line, start, judgments)
+                yield _digest(line, start, judgments, reported)
         except (ValueError, OverflowError, LookupError, TypeError, AttributeError):
             pass  # not a result of this version; opening the query says so
         start += len(line)
 
 
-def _digest(line: bytes, start: int, judgments: Mapping[str, Mapping[str, int]] | None) -> QueryDigest:
+def _digest(
+    line: bytes, start: int, judgments: Mapping[str, Mapping[str, int]] | None, reported: Reported
+) -> QueryDigest:
     result: Mapping[str, Any] = load_json(line)
     verdicts = [verdict for verdict in result["verdicts"] if not verdict["joint"]]
     questions = [*result["calls"], *verdicts, *result["comparisons"], *result["reasons"]]
@@ -136,6 +157,7 @@ def _digest(line: bytes, start: int, judgments: Mapping[str, Mapping[str, int]] 
         not_asked=len(questions) - len(asked),
         moved=sum(abs(ranked["prior_rank"] - ranked["rank"]) for ranked in ranking),
         ended=result["ended"],
+        reported=reported.name,
     )
 
 
@@ -144,11 +166,7 @@ def _scores(order: list[str], judged: Mapping[str, int] | None) -> dict[str, flo
         return {}
     relevance = np.array([[judged.get(image_id, 0) for image_id in order]], dtype=np.uint8)
     positives = np.array([sum(judged.values())])
-    return {
-        "AP@50": float(average_precision(relevance, positives, 50)[0]),
-        "nDCG@50": float(ndcg(relevance, positives, 50)[0]),
-        "RR": float(reciprocal_rank(relevance, positives)[0]),
-    }
+    return {name: float(METRICS[name](relevance, positives)[0]) for name in _SCORED}
 
 
 def _in_order(query_id: str) -> list[str | int]:
@@ -156,9 +174,9 @@ def _in_order(query_id: str) -> list[str | int]:
     return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", query_id))]
 
 
-def _kept_at(results: str, judgments: Mapping[str, Mapping[str, int]] | None) -> Path:
+def _kept_at(results: str, judgments: Mapping[str, Mapping[str, int]] | None, reported: Reported) -> Path:
     """The file for digests of results with this hash, scored against these judgments."""
-    name = fingerprint({"results": results, "judgments": judgments})
+    name = fingerprint({"results": results, "judgments": judgments, "reported": reported.name})
     return cache_folder() / "viewer" / "digests" / f"{name[:32]}.json"
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from fieldscope.agent.usage import Usage
 from fieldscope.eval.measures.paired import EVEN, Column, Mean, means
+from fieldscope.eval.reported import mean_name, reported_as
 from fieldscope.service.viewer.runs.digest import QueryDigest
-from fieldscope.service.viewer.runs.metrics import METRICS
 from fieldscope.service.viewer.runs.run import Run
 
 
@@ -24,9 +24,9 @@ class Standing:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over queries. `helped`, `hurt` and `even` count scored queries by their gain in AP@50 over the first stage,
-    `ended` those on which the budget ran out. `seconds` is the time of the answers when they were first given, summed
-    over calls."""
+    """Sums over queries. `helped`, `hurt` and `even` count scored queries by their gain in the headline over the first
+    stage, `ended` those on which the budget ran out. `seconds` is the time of the answers when they were first given,
+    summed over calls."""
 
     queries: int
     scored: int
@@ -37,18 +37,20 @@ class Totals:
     ended: int
 
 
-def standings(digests: Iterable[QueryDigest], metrics: Sequence[str] = tuple(METRICS)) -> dict[str, Standing]:
-    """Name of the mean -> its standing, over the scored queries; empty if there are none."""
+def standings(digests: Iterable[QueryDigest], metrics: Sequence[str] = ()) -> dict[str, Standing]:
+    """Name of the mean -> its standing, over the scored queries, in these metrics or, where there are none, in those
+    that the benchmark's results are reported in; empty if nothing could be scored."""
     scored = [digest for digest in digests if digest.scores]
     if not scored:
         return {}
+    metrics = metrics or reported_as(scored[0].reported).values
     columns: list[Column] = []
     for metric in metrics:
         columns.append(tuple(digest.scores[metric] for digest in scored))
         columns.append(tuple(digest.scores[metric] - digest.prior_scores[metric] for digest in scored))
     found = means(columns)
     return {
-        METRICS[metric]: Standing(len(scored), now, now.value - gain.value, gain)
+        mean_name(metric): Standing(len(scored), now, now.value - gain.value, gain)
         for metric, now, gain in zip(metrics, found[::2], found[1::2], strict=True)
     }
 

@@ -19,6 +19,7 @@ from fieldscope.core.errors import CacheError, ConfigError, FieldscopeError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import without_folders
 from fieldscope.core.reading import load_json
+from fieldscope.eval.reported import Reported, reported_as
 from fieldscope.eval.runs.inputs import Inputs, StrategyLine, read_inputs
 from fieldscope.eval.runs.read import (
     COLLECTION,
@@ -27,6 +28,7 @@ from fieldscope.eval.runs.read import (
     METRICS,
     RESULTS,
     Manifest,
+    Metrics,
     OtherVersionError,
     RunSetup,
     read_judgments,
@@ -70,6 +72,11 @@ class Run:
     def finished(self) -> bool:
         """Whether all queries are ranked and scored."""
         return self.metrics is not None
+
+    @property
+    def reported(self) -> Reported:
+        """The metrics in which the benchmark's results are reported; the usual ones until the run is finished."""
+        return _reported(self.metrics)
 
     @property
     def strategy(self) -> str:
@@ -185,13 +192,36 @@ def open_run(key: str, name: str, folder: Path, images: Path | None, store: Path
     found: Mapping[str, QueryDigest] = {}
     if manifest is not None:
         try:
-            found = digests(folder, judgments)
+            found = _as_measured(digests(folder, judgments, _reported(metrics)), metrics)
         except OSError:
             problem = f"{name} has no results yet: no query is finished"
         else:
             if not found:
                 problem = _nothing(folder, name)
     return Run(key, name, folder, problem, manifest, metrics, judgments, found, images, store)
+
+
+def _reported(metrics: Mapping[str, Any] | None) -> Reported:
+    return reported_as(str((metrics or {}).get("reported")))
+
+
+def _as_measured(found: Mapping[str, QueryDigest], metrics: Mapping[str, Any] | None) -> Mapping[str, QueryDigest]:
+    """The digests with the values in `metrics.json` where a ranking alone does not give them: INQUIRE's own scoring has
+    ties, and a ranking has none."""
+    if metrics is None or metrics.get("scoring") != "official":
+        return found
+    try:
+        per_query = Metrics.model_validate(metrics).per_query
+    except ValidationError:
+        return found
+    return {
+        query_id: digest.model_copy(update={"scores": _measured(digest.scores, per_query.get(query_id, {}))})
+        for query_id, digest in found.items()
+    }
+
+
+def _measured(own: Mapping[str, float], values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: score if (value := values.get(name)) is None else value for name, score in own.items()}
 
 
 def _manifest(folder: Path) -> tuple[Manifest | None, str | None]:

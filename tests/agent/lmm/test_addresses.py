@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from fieldscope.agent.lmm.adaptive_limit import AdaptiveLimit
 from fieldscope.agent.lmm.addresses import Addresses
+from fieldscope.core.adaptive_limit import AdaptiveLimit
 
 
 class Calls:

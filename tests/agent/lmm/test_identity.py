@@ -7,8 +7,8 @@ import pytest
 
 from fieldscope.agent.lmm.identity import may_be, named_identity, server_identity
 from fieldscope.agent.lmm.openai import OpenAILMM
-from fieldscope.agent.lmm.server_facts import read_facts
 from fieldscope.core.errors import LMMConnectionError, LMMRequestError
+from fieldscope.core.server_facts import read_facts
 
 VLLM = {"id": "vl", "object": "model", "created": 1, "owned_by": "vllm", "root": "org/vl-7b", "parent": None}
 

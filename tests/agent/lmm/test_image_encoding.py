@@ -11,9 +11,10 @@ from PIL import Image
 
 from fieldscope.agent.lmm.base import ImagePart
 from fieldscope.agent.lmm.identity import named_identity, sent_otherwise, server_identity
-from fieldscope.agent.lmm.image_encoding import EncodedImages, ImageEncoding
+from fieldscope.agent.lmm.image_encoding import EncodedImages
 from fieldscope.core.errors import BrokenImageError
 from fieldscope.core.fingerprint import fingerprint_pixels
+from fieldscope.core.image_encoding import ImageEncoding
 from tests.agent.lmm.conftest import Pictures
 
 

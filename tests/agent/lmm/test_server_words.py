@@ -15,8 +15,8 @@ import pytest
 
 from fieldscope.agent.lmm.base import LMMRequest
 from fieldscope.agent.lmm.openai import OpenAILMM
-from fieldscope.agent.lmm.server_words import server_words
 from fieldscope.core.errors import ConfigError, ContextLengthError, FieldscopeError, LMMConnectionError, LMMRequestError
+from fieldscope.core.server_words import server_words
 from tests.agent.lmm.conftest import Pictures, Server
 
 KEY = "sk-a-secret-of-mine"

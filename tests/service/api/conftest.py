@@ -57,7 +57,7 @@ def opened(clip: Encoder, tmp_path: Path) -> Opened:
     @asynccontextmanager
     async def open_service(lmm: LMM | None = None, **settings: Any) -> AsyncIterator[Service]:
         told = ServerSettings(data=tmp_path / "service", **settings)
-        app = create_app(told, lmm, prepared=prepare(told, None if told.clip else clip))
+        app = create_app(told, lmm, prepared=prepare(told, None if told.encoder else clip))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with (
             app.router.lifespan_context(app),

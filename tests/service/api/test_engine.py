@@ -202,7 +202,7 @@ async def test_texts_of_which_nothing_can_be_known_are_an_error(world: World, op
             assert "'xylophone', 'zither'" in reply.json()["message"]
         with_picture = await service.rerank(query=CRABS, documents=["a xylophone", *ids(1)], strategy="yes-no-fused")
         assert len(order(with_picture)) == 2
-    async with opened(clip="none") as service:
+    async with opened(encoder="none") as service:
         reply = await service.rerank(query=CRABS, documents=["two red crabs", "an owl"])
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "lmm_failed")
         assert "retry-after" not in reply.headers  # it would say nothing then, either
@@ -250,7 +250,7 @@ async def test_time_that_runs_out_leaves_the_ranking_that_is_known_and_says_so(
 
 
 async def test_time_that_runs_out_with_nothing_known_is_an_error(world: World, opened: Any) -> None:
-    async with opened(SlowLMM(), clip="none", grace=0.1, limits={"max_seconds": 0.3}) as service:
+    async with opened(SlowLMM(), encoder="none", grace=0.1, limits={"max_seconds": 0.3}) as service:
         reply = await service.rerank(query=CRABS, documents=ids(1, 2), strategy="yes-no")
         assert reply.status_code == 504
         assert reply.json()["error"]["code"] == "deadline"
@@ -274,7 +274,7 @@ async def test_a_budget_is_kept_and_told(world: World, opened: Any) -> None:
 
 
 async def test_without_a_clip_nothing_is_searched_and_the_lmm_ranks_alone(world: World, opened: Any) -> None:
-    async with opened(clip="none") as service:
+    async with opened(encoder="none") as service:
         reply = await service.rerank(query=CRABS, documents=ids(8, 1), strategy="yes-no")
         assert order(reply) == [1, 0]
         clip = await service.rerank(query=CRABS, documents=ids(8, 1), strategy="clip")

@@ -57,6 +57,21 @@ def test_a_flag_comes_before_a_variable_before_a_file_before_the_default(tmp_pat
     assert origins["limits.waiting"] == str(file)
 
 
+def test_the_encoder_may_be_set_by_its_old_name(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("encoder", "clip"):
+        for model in ("mine", "path:mine"):
+            sourced = read_settings({}, written(tmp_path / "any.toml", f"{name} = '{model}'"), {})
+            assert sourced.settings.encoder == model.replace("mine", str(tmp_path / "mine"))
+            assert sourced.origins["encoder"] == str(tmp_path / "any.toml")
+    sourced = read_settings({}, environ={"FIELDSCOPE_CLIP": "ViT-L-14:openai"})
+    assert (sourced.settings.encoder, sourced.origins["encoder"]) == ("ViT-L-14:openai", "FIELDSCOPE_CLIP")
+    with pytest.raises(ConfigError, match="clip and encoder are one setting; remove clip"):
+        read_settings({}, written(tmp_path / "any.toml", "clip = 'a'\nencoder = 'b'"), {})
+    with pytest.raises(ConfigError, match="FIELDSCOPE_CLIP and FIELDSCOPE_ENCODER are one setting"):
+        read_settings({}, environ={"FIELDSCOPE_CLIP": "a", "FIELDSCOPE_ENCODER": "b"})
+
+
 def test_a_file_is_found_here_or_in_the_users_folder_or_where_the_variable_says(tmp_path: Path) -> None:
     environ = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
     written(tmp_path / "config" / "fieldscope" / FILE, "port = 1")

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from fieldscope.agent.trace_diff import diff
 from fieldscope.agent.trace_why import why
 from fieldscope.agent.types import RerankResult
-from fieldscope.eval.measures.run_comparison import METRICS, Pair, compare_runs
+from fieldscope.eval.measures.run_comparison import Pair, compare_runs
+from fieldscope.eval.reported import GENERAL
 from fieldscope.eval.runs.scored import read_scored
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.service.viewer import addresses
@@ -108,7 +109,7 @@ def test_the_statistics_are_those_of_the_command_line(small_shelf: Made) -> None
     expected = compare_runs([read_scored(small_shelf.run(name), name) for name in names])
     assert [(pair.a.name, pair.b.name) for pair in measured.pairs] == [(p.a.name, p.b.name) for p in expected.pairs]
     for own, theirs in zip(measured.pairs, expected.pairs, strict=True):
-        for metric in METRICS:
+        for metric in GENERAL.compared:
             effect, wanted = own.effects[metric], theirs.effects[metric]
             assert effect.p_holm == wanted.p_holm
             assert vars(effect.test) == pytest.approx(vars(wanted.test))

@@ -10,10 +10,9 @@ from fieldscope_example_plugins.colours import of_image, of_text
 class ColourScorer:
     """How much of the named colours an image has, or how many of them a text names, times a factor."""
 
-    fingerprint = "colour scorer"
-
     def __init__(self, factor: float) -> None:
         self._factor = factor
+        self.fingerprint = f"colour scorer, times {factor:g}"
 
     def score(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
         colours = (of_text(item) if isinstance(item, str) else of_image(item) for item in documents)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from fieldscope.core.errors import (
@@ -15,6 +17,13 @@ from fieldscope.core.errors import (
     LMMResponseError,
     LMMServerError,
 )
+
+BUSY = frozenset({408, 409, 425, 429, 502, 503, 504})
+"""Statuses that say nothing of whether there is such a page."""
+
+KEY_REFUSED = frozenset({401, 403})
+OVERLOADED = frozenset({408, 429, 503, 504})
+"""Statuses of a server that has more calls than it can answer."""
 
 _REQUEST_TIMEOUT = 408
 _SLOW_DOWN = {409, 425, 429}
@@ -52,6 +61,28 @@ def status_error(status: int, said: str, retry_after: float | None = None, body:
         return LMMServerError(f"{said}; see the server's log")
     advice = "check the server's address, the model's name and the strategy's settings"
     return LMMRequestError(f"{said}; {advice}", words, body)
+
+
+def key_advice(key: str | None, variable: str = "FIELDSCOPE_API_KEY") -> str:
+    """What to do where a server refuses the key that it was sent, or that it was sent none; `variable` holds the key of
+    such servers."""
+    if key is None:
+        return f"put the server's API key in {variable}"
+    return f"check that the API key in {variable} is this server's, and may use this model"
+
+
+def read_retry_after(value: str) -> float | None:
+    """Seconds that a server asks to wait in the header `Retry-After`: seconds or a date (RFC 9110, 10.2.3)."""
+    value = value.strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def is_too_long(words: str) -> bool:

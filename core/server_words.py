@@ -11,8 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.request import getproxies
 
-from fieldscope.agent.lmm.completion import one_line
-from fieldscope.core.errors import ConfigError
+from fieldscope.core.errors import ConfigError, one_line
 
 _WORDS = ("message", "detail", "error", "errors", "msg", "reason", "title", "description", "error_description")
 """The fields that servers put their sentence in, the likeliest first: OpenAI's, FastAPI's, RFC 9457's, OAuth's."""
@@ -70,8 +69,11 @@ def context_length(body: str, model: str) -> int | None:
     return limit if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0 else None
 
 
-def connection_advice(error: BaseException, url: str) -> tuple[str, bool]:
-    """Why no connection came about and what to do, and whether another attempt may get one."""
+def connection_advice(
+    error: BaseException, url: str, option: str = "--lmm", start: str = "start the server (fieldscope lmm serve MODEL)"
+) -> tuple[str, bool]:
+    """Why no connection came about and what to do, and whether another attempt may get one. The user gave the address
+    with `option`, and does `start` where no server is there."""
     faults = list(_chain(error))
     words = one_line(next((fault for fault in faults if str(fault)), faults[0]))
     all_words = " ".join(map(str, faults))
@@ -82,14 +84,14 @@ def connection_advice(error: BaseException, url: str) -> tuple[str, bool]:
             False,
         )
     if "WRONG_VERSION_NUMBER" in all_words or "record layer failure" in all_words:
-        return f"{url} does not speak TLS ({words}): write http:// in --lmm", False
+        return f"{url} does not speak TLS ({words}): write http:// in {option}", False
     if "SSL" in all_words or "TLS" in all_words:
         return f"no secure connection to {url} ({words}): check its certificate, and whether it is http://", False
     plain = url.startswith("http://")
-    if plain and re.search(r"illegal status line.*\\x15\\x03", all_words):
-        return f"{url} speaks TLS: write https:// in --lmm", False
+    if plain and re.search(r"(illegal status line|Expected HTTP/).*\\x15\\x03", all_words, re.DOTALL):
+        return f"{url} speaks TLS: write https:// in {option}", False
     hint = ", or write https:// where it speaks TLS" if plain and _closed_unanswered(faults) else ""
-    return f"can't reach {url} ({words}): start the server (fieldscope lmm serve MODEL) or check --lmm{hint}", True
+    return f"can't reach {url} ({words}): {start} or check {option}{hint}", True
 
 
 def require_usable_environment() -> None:
@@ -151,4 +153,4 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _closed_unanswered(faults: Sequence[BaseException]) -> bool:
     names = {type(fault).__name__ for fault in faults}
-    return bool(names & {"RemoteProtocolError", "ReadError", "ConnectionResetError"})
+    return bool(names & {"RemoteProtocolError", "ReadError", "ConnectionResetError", "ServerDisconnectedError"})

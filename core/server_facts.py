@@ -57,6 +57,14 @@ def read_facts(models: str | None, version: str | None, model: str) -> dict[str,
     return {name: fact for name, value in values.items() if (fact := _spelled(value))}
 
 
+def listed_models(models: str | None) -> list[str] | None:
+    """The names in a model list; None where it can't be read as one."""
+    try:
+        return [entry.id for entry in _Models.model_validate_json(models or "").data]
+    except ValidationError:
+        return None
+
+
 def finds_images_by_name(facts: Mapping[str, str]) -> bool:
     """Whether a server with these facts is a vLLM that finds an image that it has by its `uuid`."""
     version = re.match(r"(\d+)\.(\d+)", facts.get("version", "")) if facts.get("owned_by") == "vllm" else None

@@ -1,0 +1,87 @@
+"""In which metrics a benchmark's results are reported: the headline, and what stands beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The metrics in which the results of a benchmark are reported, the headline first.
+
+    `overview` and `means` are means over queries, as `metrics.json` names them: those that stand beside the cost, and
+    all of them. `compared` are what runs are compared in.
+    """
+
+    name: str
+    overview: tuple[str, ...]
+    means: tuple[str, ...]
+    compared: tuple[str, ...]
+
+    @property
+    def mean(self) -> str:
+        """The headline over all queries: `mAP@50`."""
+        return self.overview[0]
+
+    @property
+    def headline(self) -> str:
+        """The headline of a single query: `AP@50`."""
+        return self.compared[0]
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """`compared`, as `metrics.json` names the values of a single query."""
+        return tuple(map(value_name, self.compared))
+
+
+GENERAL = Reported(
+    "general",
+    overview=("mAP@50", "nDCG@10", "MRR"),
+    means=("mAP@50", "mAP@100", "nDCG@50", "nDCG@100", "MRR"),
+    compared=("AP@50", "nDCG@50", "MRR"),
+)
+"""Of every benchmark that says nothing else."""
+
+INQUIRE_RERANK = Reported(
+    "inquire-rerank",
+    overview=("mAP@100", "nDCG@100", "MRR"),
+    means=("mAP@100", "nDCG@100", "MRR", "mAP@50", "nDCG@50"),
+    compared=("AP@100", "nDCG@100", "MRR", "AP@50"),
+)
+"""What INQUIRE's rerank script prints: AP, nDCG and MRR over a query's whole list of 100 candidates. AP@50, which its
+site shows, stands beside them."""
+
+INQUIRE_FULLRANK = Reported(
+    "inquire-fullrank",
+    overview=("mAP@50", "nDCG@50", "MRR@50"),
+    means=("mAP@50", "nDCG@50", "MRR@50", "P@50", "P@100"),
+    compared=("AP@50", "nDCG@50", "MRR@50"),
+)
+"""What INQUIRE's scripts for full retrieval print at their default `--k 50`, and the precision at 100."""
+
+REPORTED = {each.name: each for each in (GENERAL, INQUIRE_RERANK, INQUIRE_FULLRANK)}
+"""By the names that `metrics.json` has."""
+
+
+def reported_as(name: str) -> Reported:
+    """What a run's `metrics.json` names; `GENERAL` for a name that this version does not know, and for runs of earlier
+    versions, which have none."""
+    return REPORTED.get(name, GENERAL)
+
+
+def shared(each: Iterable[Reported]) -> Reported:
+    """What several runs of one benchmark are reported in: that of the first that has its own."""
+    return next((own for own in each if own != GENERAL), GENERAL)
+
+
+def mean_name(metric: str) -> str:
+    """The name of a metric's mean: `mAP@50` of AP@50, `MRR` of RR; others keep theirs."""
+    if metric.startswith("AP@"):
+        return f"m{metric}"
+    return f"M{metric}" if metric == "RR" or metric.startswith("RR@") else metric
+
+
+def value_name(metric: str) -> str:
+    """The name of a single query's value: `RR` of MRR; other metrics keep theirs."""
+    return metric[1:] if metric.startswith("MRR") else metric

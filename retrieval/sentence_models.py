@@ -1,0 +1,101 @@
+"""Models of sentence-transformers (an extra) from a folder, which nothing is downloaded, unpickled or run for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fieldscope.core.compat import prepare_torchvision
+from fieldscope.core.errors import ConfigError, first_line
+from fieldscope.retrieval.model_folder import architectures, check_safe, needs_own_code, own_code
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_PADS_TO_THE_END = frozenset({"siglip", "siglip2"})  # their text models attend to the padding
+
+
+def load_model(kind: Literal["SentenceTransformer", "CrossEncoder"], folder: Path, device: str | None = None) -> Any:
+    """The model in a folder. `device` is torch's name of one, by default the accelerator if there is any.
+
+    Weights have the precision of the checkpoint on an accelerator, and float32 on the CPU. Raises `ConfigError` where
+    the extra is not installed, and for a model that can't be loaded safely or is incomplete.
+    """
+    check_safe(folder)
+    prepare_torchvision()
+    import torch
+
+    try:
+        import sentence_transformers
+        import transformers
+    except ImportError as error:
+        raise ConfigError(
+            f"{folder} needs the package sentence-transformers ({first_line(error)}); install it with "
+            "pip install 'fieldscope[encoders]'"
+        ) from error
+    log = transformers.utils.logging
+    log.disable_progress_bar()  # a command shows its own
+    verbosity = log.get_verbosity()
+    log.set_verbosity_error()  # it reports the layers of a generating model that an encoder does not use
+    target = torch.device(device) if device else torch.accelerator.current_accelerator(True) or torch.device("cpu")
+    try:
+        model = getattr(sentence_transformers, kind)(
+            str(folder),
+            device=str(target),
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True, "dtype": "float32" if target.type == "cpu" else "auto"},
+        )
+    except Exception as error:  # the library runs code for hundreds of families, which may raise anything
+        code = own_code(folder)
+        reason = needs_own_code(code) if code else f"{first_line(error, 240)}; check that its files are complete"
+        raise ConfigError(f"can't load the model in {folder}: {reason}") from error
+    finally:
+        log.set_verbosity(verbosity)
+    _check_complete(model, folder)
+    _pad_texts_of_siglip(model)
+    return model
+
+
+def takes_pictures(model: Any) -> bool:
+    return bool(model.supports("image"))
+
+
+def takes_both(model: Any) -> bool:
+    """Whether a picture and a text can be one input."""
+    return bool(model.supports(("image", "text")))
+
+
+def takes_instructions(model: Any) -> bool:
+    """Whether an instruction has a place: as the system's message, or as a prompt before the words."""
+    return "message" in model.modalities or any(model.prompts.values())
+
+
+def as_input(text: str, image: Image | None) -> dict[str, Any]:
+    """A text, a picture, or both as the library takes them. It takes a bare string that looks like an address or the
+    name of a file for the picture there, and would fetch it; a named text is only read."""
+    if image is None:
+        return {"text": text}
+    return {"image": image, "text": text} if text else {"image": image}
+
+
+def _check_complete(model: Any, folder: Path) -> None:
+    """Raise `ConfigError` where transformers had to draw weights at random because the checkpoint has none."""
+    network = model.transformers_model
+    if network is None:
+        return
+    drawn = [name for name, tensor in network.named_parameters() if not getattr(tensor, "_is_hf_initialized", False)]
+    if drawn:
+        raise ConfigError(
+            f"{folder} lacks weights of {', '.join(architectures(folder)) or type(network).__name__}, {min(drawn)} for "
+            "one; copy or download the model again"
+        )
+
+
+def _pad_texts_of_siglip(model: Any) -> None:
+    """SigLIP learned texts that are padded to their greatest length; what the checkpoint itself says of that wins."""
+    network = model.transformers_model
+    if network is not None and network.config.model_type in _PADS_TO_THE_END:
+        length = network.config.text_config.max_position_embeddings
+        padded = {"padding": "max_length", "truncation": True, "max_length": length}
+        saved = model[0].processing_kwargs
+        model[0].processing_kwargs = {**saved, "text": padded | saved.get("text", {})}

@@ -1,0 +1,71 @@
+"""An encoder's similarities in place of the scores that a benchmark's candidates came with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fieldscope.core.fingerprint import fingerprint
+from fieldscope.core.paths import cache_folder
+from fieldscope.service.wiring.benchmarks import Workload
+from fieldscope.service.wiring.bundled import require_known_words
+from fieldscope.service.wiring.feedback import keeping, progress, warn
+from fieldscope.service.wiring.models import load_encoder
+from fieldscope.service.wiring.settings import BUNDLED, Settings
+
+if TYPE_CHECKING:
+    from fieldscope.core.types import Query
+    from fieldscope.eval.types import Benchmark
+    from fieldscope.retrieval.encoder import Encoder
+
+
+def load_prior_encoder(workload: Workload, settings: Settings) -> Encoder | None:
+    """The encoder that the user named, where the candidates come with the scores of another first stage; else None.
+
+    A benchmark that searches without it is told about in a warning. Raises `ConfigError` where it can't be loaded.
+    """
+    if not settings.encoder_named or workload.encoder is not None or workload.recording is not None:
+        return None
+    if workload.benchmark.candidate_sets is None:
+        warn(f"{workload.benchmark.name} has a first stage of its own, and --encoder is not used; leave it out")
+        return None
+    return load_encoder(settings)
+
+
+def with_priors(workload: Workload, encoder: Encoder, name: str | None, limit: int | None) -> Workload:
+    """The workload with this encoder's similarities as the priors of the first `limit` queries (None: of all). `name`
+    is what people call the encoder; None is the bundled one.
+
+    Images are encoded once, whatever the number of queries and runs: their vectors stay in the cache folder. Raises
+    `VocabularyError` where the bundled encoder does not know the queries' words, and `ConfigError` for images that
+    can't be read.
+    """
+    benchmark = workload.benchmark
+    queries = benchmark.queries[:limit]
+    if name is None:
+        require_known_words((query.text for query in queries), "clip")
+    own = replace(benchmark, prior=name or BUNDLED, priors=_similarities(benchmark, queries, encoder))
+    return replace(workload, benchmark=own, encoder=encoder.fingerprint)
+
+
+def _similarities(benchmark: Benchmark, queries: Sequence[Query], encoder: Encoder) -> dict[str, Mapping[str, float]]:
+    """Query id -> candidate's id -> its similarity to the query."""
+    from fieldscope.retrieval.image_vectors import image_vectors
+    from fieldscope.retrieval.query_vectors import QueryVectors
+
+    candidates = {query.id: benchmark.candidate_ids(query.id) for query in queries}
+    references = [query.reference_image for query in queries if query.reference_image is not None]
+    ids = list(dict.fromkeys([*(image for images in candidates.values() for image in images), *references]))
+    safe = re.sub(r"[^\w.+-]+", "-", benchmark.name)
+    folder = cache_folder() / "image-vectors" / f"{safe}-{fingerprint(encoder.fingerprint)[:16]}"
+    kept = keeping("the vectors so far are kept; rerun this command to continue")
+    with kept, progress(f"encoding the images of {benchmark.name}") as report:
+        vectors = image_vectors(benchmark.images, ids, encoder, folder, report)
+    of_queries = QueryVectors(encoder)
+    directions = {q.id: of_queries.of(q, vectors.__getitem__, benchmark.images.load) for q in queries}
+    return {
+        query_id: {image_id: float(vectors[image_id] @ directions[query_id]) for image_id in images}
+        for query_id, images in candidates.items()
+    }
