@@ -138,10 +138,11 @@ def _check_reranker(folder: Path) -> None:
         if model_type(folder) != "CrossEncoder":
             raise ConfigError(f"{folder} is a {model_type(folder)} and no reranker; name it as the encoder")
     elif not any(name.endswith(("ForSequenceClassification", "ForCausalLM")) for name in architectures(folder)):
-        names = ", ".join(architectures(folder)) or "no class"
+        names = ", ".join(architectures(folder))
         raise ConfigError(
-            f"{folder} is no reranker of sentence-transformers: it has no modules.json, and its config.json names "
-            f"{names}; give a CrossEncoder, or serve the model and give the server's address"
+            f"{folder} is no reranker of sentence-transformers: it has no modules.json"
+            + (f", and its config.json names {names}" if names else "")
+            + "; give a CrossEncoder, or serve the model and give the server's address"
         )
 
 
