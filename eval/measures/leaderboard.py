@@ -182,7 +182,8 @@ def _theirs(table: PublishedTable) -> Iterator[Row]:
 
 def _ours(run: ScoredRun, measure: Measure) -> Row:
     model = f" asking {model_text(run.lmm)}" if run.lmm else ""
-    source = f"own run {run.folder}{model}, {len(run.values)} queries"
+    ties = ", with ties as in INQUIRE's scripts" if run.official else ""
+    source = f"own run {run.folder}{model}, {len(run.values)} queries{ties}"
     ap = run.mean(measure)
     groups: dict[str, list[float]] = {}
     for query, values in run.values.items():

@@ -59,4 +59,4 @@ def _by_score(relevance: ArrayLike, scores: ArrayLike) -> tuple[Values, NDArray[
     """The hits among the images with each score, the highest first, and how many images have it."""
     hits, values = np.asarray(relevance, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     _, group, sizes = np.unique(-values, return_inverse=True, return_counts=True)
-    return np.bincount(group, weights=hits, minlength=len(sizes)), sizes
+    return np.bincount(group, weights=hits, minlength=len(sizes)).astype(np.float64), sizes.astype(np.int64)

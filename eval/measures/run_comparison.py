@@ -274,6 +274,11 @@ def _fronts(comparison: ScoredComparison, currency: str | None) -> dict[str, lis
 
 def _notes(runs: Sequence[ScoredRun]) -> tuple[str, ...]:
     first, lines = runs[0], []
+    if 0 < len(official := [run.name for run in runs if run.official]) < len(runs):
+        lines.append(
+            f"in the figures of {' and '.join(official)} equal numbers are ties, as in INQUIRE's scripts; the other "
+            "runs have strict orders"
+        )
     for run in runs:
         if run.unknown:
             lines.append(f"{run.name}: {run.unknown:,} of {run.asked:,} calls failed")

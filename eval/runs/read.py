@@ -55,6 +55,7 @@ class RunSetup(BaseModel):
     benchmark: Named
     strategy: Named
     lmm: str | dict[str, str] | None = None
+    scorer: str | None = None
     encoder: str | None = None
     prior: str | None = None
     calibration: str | None = None
@@ -88,8 +89,9 @@ class HashedImage(BaseModel):
 
 class Metrics(BaseModel):
     """What is read of `metrics.json`. `groups` are the kinds of groups with each query's own one, `reported` names the
-    metrics in which the benchmark's results are reported (`fieldscope.eval.reported`), and `file_order` has AP@50 in
-    the order of the scores that came with the candidates (`fieldscope.eval.measures.file_order`)."""
+    metrics in which the benchmark's results are reported (`fieldscope.eval.reported`). `scoring` is `official` where
+    equal numbers count as ties, as in INQUIRE's scripts, and `file_order` has AP@50 in the order of the scores that
+    came with the candidates (`fieldscope.eval.measures.file_order`)."""
 
     benchmark: str = ""
     split: str = ""
@@ -101,6 +103,7 @@ class Metrics(BaseModel):
     ended: dict[str, int] = Field(default_factory=dict)
     groups: dict[str, dict[str, str]] = Field(default_factory=dict)
     reported: str = GENERAL.name
+    scoring: str = "fieldscope"
     file_order: dict[str, FiniteFloat] = Field(default_factory=dict)
     per_query: dict[str, dict[str, FiniteFloat | None]]
     by_round: dict[str, dict[str, FiniteFloat | None]] = Field(default_factory=dict)

@@ -29,7 +29,7 @@ class ScoredRun:
     calls cost, `scored_on_test` counts the runs in which the strategy was scored on test, and `by_role` has the calls
     and tokens of each role where several models were asked. `reported` are the metrics in which the benchmark's results
     are reported, `file_order` is AP@50 in the order of the scores that came with the candidates, over all queries and
-    by supercategory.
+    by supercategory. `official` says that equal numbers count as ties, as in INQUIRE's scripts.
     """
 
     name: str
@@ -51,6 +51,7 @@ class ScoredRun:
     by_role: Mapping[str, Usage] = field(default_factory=dict)
     reported: Reported = GENERAL
     file_order: Mapping[str, float] = field(default_factory=dict)
+    official: bool = False
 
     def text(self, query: str) -> str:
         """The query in words; of a dialogue its last round too."""
@@ -106,6 +107,7 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         by_role={role: role_usage(cost) for role, cost in metrics.by_role.items()},
         reported=reported_as(metrics.reported),
         file_order=metrics.file_order,
+        official=metrics.scoring == "official",
     )
 
 

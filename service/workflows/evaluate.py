@@ -21,6 +21,7 @@ from fieldscope.service.wiring.priors import with_prior_encoder, with_priors
 from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import check_wordings
 from fieldscope.service.wiring.roles import open_lmms, probe_servers, require_servers
+from fieldscope.service.wiring.scorers import open_candidate_scorer, require_scorer, uses_scorer
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
 from fieldscope.service.workflows.evaluation_checks import composed, flags_of, heed_instructions, one_instruction
@@ -29,6 +30,7 @@ from fieldscope.service.workflows.picture_context import checked_first, require_
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.calibration import Calibration
+    from fieldscope.agent.resources import CandidateScorer
     from fieldscope.agent.roles import LMMs, ModelIdentity, Role
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.eval.progress import Progress
@@ -114,14 +116,21 @@ def open_evaluation(plan: EvaluationPlan, contests: Sequence[Contest]) -> OpenEv
     Raises `LMMError` for a server that is not there, `BenchmarkError` for a benchmark that is not, and what
     `check_evaluation` raises.
     """
+    _require_scorers(contests)
     contexts = [require_servers(contest.settings, contest.roles()) for contest in contests]
     return _opened(plan, contests, contexts)
 
 
 async def open_evaluation_async(plan: EvaluationPlan, contests: Sequence[Contest]) -> OpenEvaluation:
     """`open_evaluation` for callers with an event loop of their own."""
+    _require_scorers(contests)
     contexts = [await probe_servers(contest.settings, contest.roles()) for contest in contests]
     return await asyncio.to_thread(_opened, plan, contests, contexts)
+
+
+def _require_scorers(contests: Sequence[Contest]) -> None:
+    for contest in contests:
+        require_scorer(contest.strategies, contest.settings.scorer is not None)
 
 
 def _opened(
@@ -222,13 +231,16 @@ def load_strategies(names: Sequence[str], prompts: PromptSet) -> list[Strategy]:
 async def _run_contest(opened: OpenEvaluation, contest: Contest, progress: Progress | None) -> list[RunSummary]:
     """The runs of strategies that ask one model, in their order."""
     asking = [strategy for strategy in contest.strategies if strategy.prompts]
-    silent = [strategy for strategy in contest.strategies if not strategy.prompts]
+    scoring = [strategy for strategy in contest.strategies if not strategy.prompts and uses_scorer(strategy)]
+    silent = [strategy for strategy in contest.strategies if not (strategy.prompts or uses_scorer(strategy))]
     async with AsyncExitStack() as stack:
+        scorer = await _open_scorer(opened, contest, stack)
         # Apart, so that the manifest of a run without a model names none, whatever runs beside it.
-        runs = await _evaluate(opened, silent, contest, None, progress)
+        runs = await _evaluate(opened, silent, contest, None, None, progress)
+        runs += await _evaluate(opened, scoring, contest, None, scorer, progress)
         if asking:
             lmms = await _open_lmms(opened, contest, stack)
-            runs += await _evaluate(opened, asking, contest, lmms, progress)
+            runs += await _evaluate(opened, asking, contest, lmms, scorer, progress)
     by_name = {summary.strategy: summary for summary in runs}
     return [by_name[strategy.name] for strategy in contest.strategies]
 
@@ -238,9 +250,11 @@ async def _evaluate(
     strategies: Sequence[Strategy],
     contest: Contest,
     lmms: LMMs | None,
+    scorer: CandidateScorer | None,
     progress: Progress | None,
 ) -> list[RunSummary]:
-    """The runs of strategies that all ask LMMs or, where there are none, all ask none."""
+    """The runs of strategies that all ask LMMs or, where there are none, all ask none. Where there is a scorer, it is
+    asked by those that have the stage."""
     from fieldscope.agent.budget import Account
     from fieldscope.agent.graph import Agent
     from fieldscope.agent.resources import Resources
@@ -251,14 +265,19 @@ async def _evaluate(
     images, flags = workload.benchmark.images, contest.flags if lmms else ()
     pictured = composed(workload.benchmark.queries)
     models = {s.name: lmms.identity(s.roles(pictured)) if lmms else None for s in strategies}
-    resources = Resources(images, lmms, workload.retriever, contest.settings.concurrency, flags=flags)
-    calibrations = {strategy.name: _calibration(workload, strategy, models[strategy.name]) for strategy in strategies}
+    scorers = {s.name: scorer.fingerprint for s in strategies if scorer is not None and uses_scorer(s)}
+    resources = Resources(images, lmms, workload.retriever, contest.settings.concurrency, flags=flags, scorer=scorer)
+    calibrations = {
+        strategy.name: _calibration(workload, strategy, models[strategy.name], scorers.get(strategy.name))
+        for strategy in strategies
+    }
+    asks = lmms is not None or scorer is not None
     fitted = {name: calibration for name, calibration in calibrations.items() if calibration is not None}
     agents = [
         Agent(
             replace(resources, calibration=fitted.get(strategy.name)),
             strategy,
-            Account(plan.run_budget if lmms else None),
+            Account(plan.run_budget if asks else None),
         )
         for strategy in strategies
     ]
@@ -269,7 +288,8 @@ async def _evaluate(
         provenance={"encoder": workload.encoder, "seed": 0},
         lmms=models,
         limit=plan.limit,
-        budget=plan.budget if lmms else None,
+        budget=plan.budget if asks else None,
+        scorers=scorers,
         calibrations={name: fingerprint(fit.model_dump(mode="json")) for name, fit in fitted.items()},
         progress=progress,
         inputs={
@@ -298,8 +318,20 @@ async def _open_lmms(opened: OpenEvaluation, contest: Contest, stack: AsyncExitS
     return workload.recording.lmm
 
 
-def _calibration(workload: Workload, strategy: Strategy, model: ModelIdentity | None) -> Calibration | None:
+async def _open_scorer(opened: OpenEvaluation, contest: Contest, stack: AsyncExitStack) -> CandidateScorer | None:
+    """The scoring model of strategies that use one."""
+    if (recording := opened.workload.recording) is None:
+        opening = open_candidate_scorer(contest.settings, opened.workload.benchmark.images, contest.strategies)
+        return await stack.enter_async_context(opening)
+    if any(map(uses_scorer, contest.strategies)) and recording.scorer is None:
+        raise ConfigError("the recorded runs used no scoring model; name a strategy that uses none, such as agent")
+    return recording.scorer
+
+
+def _calibration(
+    workload: Workload, strategy: Strategy, model: ModelIdentity | None, scorer: str | None
+) -> Calibration | None:
     def find() -> Calibration | None:
-        return find_calibration(model, strategy, workload.encoder)
+        return find_calibration(model, strategy, workload.encoder, scorer)
 
     return workload.recording.calibration_of(strategy, find) if workload.recording else find()

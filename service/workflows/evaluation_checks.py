@@ -11,6 +11,7 @@ from fieldscope.service.wiring.bundled import FOREIGN, require_known_words
 from fieldscope.service.wiring.feedback import warn
 from fieldscope.service.wiring.instructions import warn_of_unread_instruction
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.scorers import uses_scorer
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ def flags_of(
     `BenchmarkError` where images would be shown that are not there.
     """
     benchmark, asks = workload.benchmark, any(strategy.prompts for strategy in strategies)
-    if asks and not workload.has_images:
+    if (asks or any(map(uses_scorer, strategies))) and not workload.has_images:
         raise BenchmarkError(
-            f"{benchmark.name} has embeddings but no images for the LMM to look at; put them beside its tables, as "
+            f"{benchmark.name} has embeddings but no images for a model to look at; put them beside its tables, as "
             "image_path names them, into images or inat24, or evaluate --strategy clip alone"
         )
     if workload.recording is not None:
