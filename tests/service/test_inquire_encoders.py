@@ -92,6 +92,7 @@ def test_three_encoders_are_three_runs_of_the_task_of_the_files(
         ("clip", "clip_score of the files"),
         *((f"clip~encoder={SLUGS[name]}", name) for name in (A, B, C)),
     ]
+    assert [each["scored_on_test"] for each in (*own, *told)] == [1, 1, 1, 1]
     said = [configuration(Path(each["out"])) for each in (*own, *told)]
     assert [each["prior"] for each in said] == ["clip_score of the files", A, B, C]
     assert [each["encoder"] for each in said] == [None, *(SeededEncoder(name).fingerprint for name in (A, B, C))]
@@ -216,6 +217,9 @@ def test_three_models_search_their_own_embeddings(run: Run, world: World, loaded
         found = {text: [names[i] for i in images] for text, images in rankings(Path(each["out"])).items()}
         assert found == {text: ranked_by(name, text, world) for text in (CRABS, OWL, FOX)}
     assert seen(loaded) == dict.fromkeys((A, B, C), 0)  # queries alone
+    again = run("eval", data, "--strategy", "clip", "--encoder", A, B)
+    assert f"first-stage recall@100: {A} 100.0, {B} 100.0" in again.stdout
+    assert [each["scored_on_test"] for each in told] == [1, 1, 1]
 
 
 def test_a_folder_of_vectors_by_its_name(run: Run, world: World, loaded: Loaded, data: Path, tmp_path: Path) -> None:
