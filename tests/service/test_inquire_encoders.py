@@ -248,6 +248,17 @@ def test_wildclip_is_searched_with_the_text_tower_that_it_has(
     assert "WildCLIP's training left the text tower" in result.stderr
 
 
+def test_inquires_own_names_of_models_on_given_candidates(run: Run, loaded: Loaded, rerank: Path) -> None:
+    (told,) = payload(run("eval", rerank, "--strategy", "clip", "--encoder", "vit-l-14", "--json"))["runs"]
+    assert (told["strategy"], told["prior"]) == ("clip~encoder=vit-l-14", "vit-l-14")
+    assert seen(loaded) == {B: len(SCENES)}
+    for encoders in (("wildclip-t1",), (A, "wildclip-t1t7-lwf")):
+        result = run("eval", rerank, "--strategy", "clip", "--encoder", *encoders)
+        assert result.exit_code != 0 and result.stderr.count("\n") == 1
+        assert "is a pickled checkpoint, which Fieldscope does not read" in result.stderr
+    assert seen(loaded) == {B: len(SCENES), A: 0}
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
