@@ -94,6 +94,8 @@ test-vllm: setup $(VLLM_VENV)/.ready ## the bundled model under a real vLLM serv
 
 test-nightly: setup $(CLIENTS_VENV)/.ready $(VLLM_VENV)/.ready ## whole evaluations, simulations, speed; one test at a time
 	$(BIN)/python -m pytest -m nightly tests/slow tests/fieldnotes tests/service/test_cli.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hypothesis --hypothesis-profile thorough \
+		$(foreach folder,slow ui clients studio vllm,--ignore tests/$(folder))
 	$(CLIENTS_VENV)/bin/python -m pytest -m nightly tests/clients
 	$(BIN)/python -m pytest -m nightly tests/vllm
 

@@ -1,27 +1,22 @@
-"""A scoring model over the images of a collection, asked from worker threads."""
+"""A scoring model with its memory, over the images of a query's candidates."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from time import perf_counter
 
-from PIL import Image as PILImage
-
-from fieldscope.agent.call import one_line
+from fieldscope.agent.scored import CachedScorer
 from fieldscope.agent.types import ImageScore
-from fieldscope.core.errors import ImageError, LMMError
+from fieldscope.core.errors import ImageError, one_line
 from fieldscope.core.types import ImageSource, Query
 from fieldscope.retrieval.encoder import QueryInputs, query_text
-from fieldscope.retrieval.scorer import Scorer
-
-_AT_ONCE = 8  # images in memory
+from fieldscope.retrieval.scorer import PairScore
 
 
 class ImageScorer:
-    """A `CandidateScorer` that remembers nothing."""
+    """A `CandidateScorer` over a `CachedScorer`. `images` are those in which a query's reference image lies."""
 
-    def __init__(self, scorer: Scorer, images: ImageSource) -> None:
+    def __init__(self, scorer: CachedScorer, images: ImageSource) -> None:
         self._scorer = scorer
         self._images = images
 
@@ -32,52 +27,30 @@ class ImageScorer:
     async def scores(
         self, query: Query, image_ids: Sequence[str], question: str | None = None, instruction: str | None = None
     ) -> Sequence[ImageScore]:
-        """The reference image of a composed query is read by the scorer, too. Where the scorer's server does not
-        answer, the images are unknown."""
-        return await asyncio.to_thread(self._scores, query, image_ids, question, instruction)
-
-    def _scores(
-        self, query: Query, image_ids: Sequence[str], question: str | None, instruction: str | None
-    ) -> list[ImageScore]:
+        """The scorer reads the reference image of a composed query, too, and of a dialogue what was answered."""
         try:
-            inputs = self._inputs(query, question, instruction)
+            inputs = await asyncio.to_thread(self._inputs, query, question, instruction)
         except ImageError as error:
-            return [_unknown(image_id, one_line(error)) for image_id in image_ids]
-        scores: list[ImageScore] = []
-        for start in range(0, len(image_ids), _AT_ONCE):
-            scores += self._some(inputs, image_ids[start : start + _AT_ONCE])
-        return scores
+            unread = one_line(error)
+            return [ImageScore(image_id=image_id, state="unknown", error=unread) for image_id in image_ids]
+        judged = await self._scorer.judge(inputs, image_ids)
+        return [_score(image_id, judged[image_id]) for image_id in image_ids]
 
     def _inputs(self, query: Query, question: str | None, instruction: str | None) -> QueryInputs:
         if question is not None:
             return QueryInputs(question, None, instruction)
         reference = query.reference_image
-        return QueryInputs(query_text(query), None if reference is None else self._images.load(reference), instruction)
-
-    def _some(self, inputs: QueryInputs, image_ids: Sequence[str]) -> list[ImageScore]:
-        pictures: dict[str, PILImage.Image] = {}
-        errors: dict[str, str] = {}
-        for image_id in image_ids:
-            try:
-                pictures[image_id] = self._images.load(image_id)
-            except ImageError as error:
-                errors[image_id] = one_line(error)
-        began = perf_counter()
-        values: dict[str, float | None] = {}
-        try:
-            values = dict(zip(pictures, self._scorer.score(inputs, list(pictures.values())), strict=True))
-        except LMMError as error:
-            errors |= dict.fromkeys(pictures, one_line(error))
-        seconds = (perf_counter() - began) / max(len(pictures), 1)
-        scores = []
-        for image_id in image_ids:
-            value = values.get(image_id)
-            if value is None:
-                scores.append(_unknown(image_id, errors.get(image_id, "the scorer gave no score")))
-            else:
-                scores.append(ImageScore(image_id=image_id, state="answered", value=value, latency=seconds))
-        return scores
+        picture = None if reference is None else self._images.load(reference)
+        return QueryInputs(query_text(query), picture, instruction)
 
 
-def _unknown(image_id: str, error: str) -> ImageScore:
-    return ImageScore(image_id=image_id, state="unknown", error=error)
+def _score(image_id: str, pair: PairScore) -> ImageScore:
+    return ImageScore(
+        image_id=image_id,
+        state="unknown" if pair.value is None else "answered",
+        error=pair.error,
+        value=pair.value,
+        prompt_tokens=pair.tokens,
+        cached=pair.cached,
+        request_key=pair.key or None,
+    )

@@ -93,11 +93,13 @@ def first_shown_wins(found: Iterable[Matchup]) -> float | None:
 
 
 def stage_costs(result: RerankResult) -> tuple[StageCost, ...]:
-    """A line for each stage that asked, or was to ask, in their order; and `rank` with the whole movement."""
+    """A line for each stage that asked, or was to ask, in their order, the calls of `score` being the pairs that a
+    scoring model scored; and `rank` with the whole movement."""
     asked: dict[str, list[Asked]] = {}
     for call in result.calls:
         asked.setdefault(call.stage, []).append(call)
     verified = [call for verdict in result.verdicts for call in verdict.calls]
+    asked["score"] = list(result.scores)
     asked["verify"] = [call for call in verified if not is_thought(call)]
     asked["reason"] = [call for call in verified if is_thought(call)]
     asked["compare"] = list(result.comparisons)
@@ -129,7 +131,9 @@ def _moved_by_stage(result: RerankResult) -> dict[str, dict[str, int]]:
     after = {r.image_id: r.rank for r in result.ranking}
     moved = {"rank": _moved(before, after)}
     stages = [stage for stage, asked in (("verify", result.verdicts), ("compare", result.comparisons)) if asked]
-    if len(stages) == 1:
+    if not stages and result.scores:
+        moved["score"] = moved["rank"]
+    elif len(stages) == 1:
         moved[stages[0]] = moved["rank"]
     elif stages and all(r.contributions for r in result.ranking):
         without = {r.image_id: sum(r.contributions.values()) - r.contributions.get("comparisons", 0.0)

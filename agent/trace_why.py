@@ -8,11 +8,12 @@ from fieldscope.agent.fusion import log_odds
 from fieldscope.agent.trace_view import Matchup, View, matchups, ranked_image, verdicts_by_image, weakest
 from fieldscope.agent.types import Predicate, RankedCandidate, Reason, RerankResult, Verdict
 
-_NOT_THE_IMAGES_OWN = ("base", "prior")
+_NOT_THE_IMAGES_OWN = ("base", "prior", "scorer")
 
 
 class Part(View):
-    """One thing that a score is made of: the `base`, the `prior`, a predicate by its id, or the `comparisons`.
+    """One thing that a score is made of: the `base`, the `prior`, the `scorer`, a predicate by its id, or the
+    `comparisons`.
 
     `log_odds` are its contribution to the score or, where `Why.exact` is false, the log-odds of P(expected); None where
     there is no answer.

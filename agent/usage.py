@@ -9,6 +9,9 @@ from typing import Self
 
 from fieldscope.agent.types import Asked, Call, Comparison, Draw, Reason
 
+SCORER = "scorer"
+"""The role of a scoring model among the roles of LMMs: its calls are the pairs that it scored."""
+
 
 @dataclass(frozen=True)
 class Usage:

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from checks.advice import split_advice
 from checks.imports import Violation, layer_of
 from checks.texts import Function, Scope, Sources, assigned, is_passed_on, is_prose, parameters
 
@@ -46,23 +47,6 @@ _RECORDED = frozenset(
 )
 """Warnings that stand in recorded results and must stay as they are."""
 
-_CLAUSE = re.compile(r"(?:[;:!?]|\.(?=\s+[A-Z`{])|\s\()\s*|,\s(?=or\s|and\s|then\s|so\s)")
-_LEAD = re.compile(
-    r"(?:(?:or|and|then|so|else|please|otherwise|again,?)\s+|(?:to|if|where|when|for|in|with|after|before|on)\s[^,;]*,\s*)*",
-    re.IGNORECASE,
-)
-_VERB = re.compile(
-    r"(add|allow|ask|build|change|check|choose|close|compare|convert|copy|correct|create|define|delete|describe|download|"
-    r"drop|enable|enlarge|evaluate|export|fetch|fill|find|finish|fit|fix|free|generate|give|go|import|include|increase|"
-    r"index|install|keep|leave|let|list|load|lower|make|move|name|omit|open|pass|pick|pip|point|press|put|raise|rank|read|"
-    r"rebuild|reconnect|record|reduce|reinstall|reload|remove|rename|repair|repeat|replace|rerun|resize|restart|restore|"
-    r"retry|return|review|run|save|say|score|see|select|send|serve|set|shorten|show|shrink|spell|split|start|stop|store|"
-    r"submit|supply|switch|take|train|try|turn|type|uninstall|unset|update|upgrade|upload|use|vary|verify|wait|write)"
-    r"\s(?!asks\b)",
-    re.IGNORECASE,
-)
-_CHOICES = re.compile(r"did you mean|known\b|one of |\S+ lists (them|all)|available\b|valid\b", re.IGNORECASE)
-
 
 @dataclass(frozen=True)
 class Message:
@@ -77,9 +61,7 @@ class Message:
     @property
     def parts(self) -> tuple[str, str]:
         """What happened, and what to do or what follows from it; either may be empty."""
-        cut = self._advice_at()
-        happened = self.text[:cut].rstrip(" ;:,(.")
-        return happened, _balanced(self.text[cut:]).strip(" ;:,")
+        return split_advice(self.text, follows=self.kind in ("warning", "note"))
 
     @property
     def fault(self) -> str | None:
@@ -92,30 +74,6 @@ class Message:
         if not advice:
             return "does not say what follows" if self.kind == "warning" else "does not say what to do"
         return None
-
-    def _advice_at(self) -> int:
-        """The position where the advice begins; the text's length where there is none."""
-        starts = [0, *(match.end() for match in _CLAUSE.finditer(self.text))]
-        for start in starts:
-            if _is_advice(self.text[start:]):
-                return start
-        follows = re.search(r"[;:]\s|\.\s|,\s(?=so\s)", self.text)
-        return follows.end() if self.kind in ("warning", "note") and follows else len(self.text)
-
-
-def _balanced(text: str) -> str:
-    """Without a closing parenthesis that was opened before the text."""
-    depth = 0
-    for place, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if depth < 0:
-            return text[:place] + text[place + 1 :]
-    return text
-
-
-def _is_advice(clause: str) -> bool:
-    match = _LEAD.match(clause)
-    return bool(_CHOICES.match(clause) or _VERB.match(clause, match.end() if match else 0))
 
 
 def collect(sources: Sources) -> list[Message]:

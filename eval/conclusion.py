@@ -18,7 +18,7 @@ from fieldscope.eval.runs.runfolder import RunFolder
 from fieldscope.eval.runs.trec import qrels_lines, run_lines
 from fieldscope.eval.types import Benchmark, Means, RunSummary
 
-_ELSEWHERE = ("out", "scored_on_test", "by_role", "lmm", "prior", "reported")
+_ELSEWHERE = ("out", "scored_on_test", "by_role", "lmm", "scorer", "prior", "reported")
 """Fields of a summary that `metrics.json` does not have, or has in another form."""
 
 

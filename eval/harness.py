@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from fieldscope.agent.budget import Account, Budget
 from fieldscope.agent.roles import ModelIdentity, roles_by_model
 from fieldscope.agent.types import RerankResult
-from fieldscope.agent.usage import Usage, usage_by_role
+from fieldscope.agent.usage import SCORER, Usage, usage_by_role
 from fieldscope.core.errors import ConfigError, ImageError
 from fieldscope.core.types import Candidate, ImageSource, Query
 from fieldscope.eval.conclusion import conclude
@@ -59,6 +59,7 @@ async def evaluate(
     query_concurrency: int = 4,
     budget: Budget | None = None,
     calibrations: Mapping[str, str] | None = None,
+    scorers: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     ledger: Ledger | None = None,
     inputs: Mapping[str, Iterable[str]] | None = None,
@@ -74,11 +75,11 @@ async def evaluate(
     strategies' names. `budget` is what each query may spend, a reranker's account what the whole run may: its
     queries share it as they come, and those read back are charged to it. Their calls and tokens decide what is asked,
     so they belong to the manifest too; a deadline does not, since no two runs would be alike in it. `calibrations` are
-    fingerprints of what was fitted for single strategies, by their names. `ledger`, by default the user's own, counts
-    the runs in which a strategy was scored on test. `inputs` are the lines (`fieldscope.eval.runs.inputs`) that
-    describe in full what a strategy's run is made from. `live` is false where no model stands behind the answers, so
-    that they say nothing about it. `official` are the numbers that INQUIRE's own metrics are computed from, where runs
-    are scored so.
+    fingerprints of what was fitted for single strategies, by their names, `scorers` those of the scoring models
+    that single strategies use. `ledger`, by default the user's own, counts the runs in which a strategy was scored
+    on test. `inputs` are the lines (`fieldscope.eval.runs.inputs`) that describe in full what a strategy's run is
+    made from. `live` is false where no model stands behind the answers, so that they say nothing about it.
+    `official` are the numbers that INQUIRE's own metrics are computed from, where runs are scored so.
 
     Raises `ConfigError` where a folder holds another configuration, with nothing overwritten, and `LMMError` where the
     model stopped answering; whatever else a reranker raises ends the run. What was finished stays on the disk.
@@ -92,6 +93,7 @@ async def evaluate(
             **_configuration(benchmark, reranker, provenance or {}, budget),
             **({"lmm": lmms[name]} if lmms and name in lmms else {}),
             **({"calibration": calibrations[name]} if calibrations and name in calibrations else {}),
+            **({"scorer": scorers[name]} if scorers and name in scorers else {}),
         }
         for reranker in rerankers
     }
@@ -119,6 +121,7 @@ async def evaluate(
                 ledger,
                 live,
                 (lmms or {}).get(reranker.strategy.name),
+                (scorers or {}).get(reranker.strategy.name),
                 official,
             )
             for reranker, folder in zip(rerankers, folders, strict=True)
@@ -136,6 +139,7 @@ async def _run(
     ledger: Ledger,
     live: bool,
     lmm: ModelIdentity | None,
+    scorer: str | None,
     official: OfficialScores | None,
 ) -> RunSummary:
     began = time.perf_counter()
@@ -145,7 +149,8 @@ async def _run(
     cost = Usage.of(question for result in read_back for question in result.asked)
     cost = replace(cost, cached=cost.calls)
     if reranker.account is not None:
-        reranker.account.carry_over(cost.calls, cost.tokens)
+        scored = Usage.of(score for result in read_back for score in result.scores)
+        reranker.account.carry_over(cost.calls, cost.tokens + scored.tokens)
     pending = iter([query for query in queries if query.id not in finished])
     watch = ModelWatch(strategy, folder.results.values(), _models_by_call(reranker, lmm))
     writing = asyncio.Lock()
@@ -180,11 +185,13 @@ async def _run(
     several = lmm is not None and not isinstance(lmm, str)
     asked = (question for result in results.values() for question in result.asked)
     by_role = usage_by_role(asked, reranker.strategy.roles_by_call) if several else {}
+    if scores := [score for result in results.values() for score in result.scores]:
+        by_role |= {SCORER: Usage.of(scores)}
     summary = conclude(benchmark, strategy, folder, results, cost, by_role, official)
     watch.require_answers()
     times = ledger.score(benchmark.name, benchmark.split, reranker.strategy.fingerprint, folder.run_id)
     folder.note_scored(times)
-    return replace(summary, scored_on_test=times, lmm=lmm)
+    return replace(summary, scored_on_test=times, lmm=lmm, scorer=scorer)
 
 
 def _models_by_call(reranker: Reranker, lmm: ModelIdentity | None) -> dict[str, str]:
@@ -197,9 +204,9 @@ def _models_by_call(reranker: Reranker, lmm: ModelIdentity | None) -> dict[str, 
 
 def _hashes(result: RerankResult, query: Query, images: ImageSource) -> dict[str, str]:
     """Pixel hashes of the images that the model was asked about, without those that can't be read."""
-    questions = (*result.verdicts, *result.comparisons, *result.reasons)
+    questions = (*result.verdicts, *result.comparisons, *result.reasons, *result.scores)
     shown = {image_id for question in questions if question.state != "not_asked" for image_id in images_of(question)}
-    if query.reference_image is not None and result.asked:
+    if query.reference_image is not None and (result.asked or result.scores):
         shown.add(query.reference_image)
     hashes = {}
     for image_id in shown:
@@ -217,12 +224,14 @@ def _repeated(kept: RerankResult, again: RerankResult) -> Usage:
 
 
 def _failed_calls(result: RerankResult) -> int:
-    """How many calls failed and are worth repeating; a result without any is finished, also where a budget ended it.
+    """How many calls and scored pairs failed and are worth repeating; a result without any is finished, also where a
+    budget ended it.
 
     A text that could not be parsed does not count: its stage asked again or did without, and the same question would
     get the same text. Nor does a joint verdict: what a joint answer leaves open is asked one by one.
     """
-    return sum(question.state == "unknown" and not unparsed(question) for question in result.asked)
+    asked = (*result.asked, *result.scores)
+    return sum(question.state == "unknown" and not unparsed(question) for question in asked)
 
 
 def _configuration(

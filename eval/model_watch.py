@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 
-from fieldscope.agent.types import Asked, Call, Comparison, Draw, Reason, RerankResult, Verdict
-from fieldscope.agent.usage import call_name
+from fieldscope.agent.types import Asked, Call, Comparison, Draw, ImageScore, Reason, RerankResult, Verdict
+from fieldscope.agent.usage import SCORER, call_name
 from fieldscope.core.errors import LMMError
 
 PATIENCE = 20
@@ -13,7 +13,8 @@ PATIENCE = 20
 
 
 class ModelWatch:
-    """Ends a run one of whose models gives no answers, so that a dead server does not cost a run's worth of retries.
+    """Ends a run one of whose models, its scoring model among them, gives no answers, so that a dead server does not
+    cost a run's worth of retries.
 
     `models` says which model answers which kind of call, by the name under which that is counted; where it is empty one
     model answers all. `before` are the results of earlier processes.
@@ -26,16 +27,18 @@ class ModelWatch:
             model: _OneModel(self._name(strategy, model), [self._asked(result, model) for result in before])
             for model in dict.fromkeys(models.values()) or [""]
         }
+        self._scorer = _OneModel(f"{strategy}, {SCORER}", [result.scores for result in before])
 
     def add(self, result: RerankResult, readable: Container[str]) -> None:
         """Count a query's answers. Raises `LMMError` where a model has failed too often."""
         for model, watch in self._watches.items():
             watch.add(self._asked(result, model), readable)
+        self._scorer.add(result.scores, readable)
 
     def require_answers(self) -> None:
         """Raise `LMMError` where a model was asked and never gave an answer, unless candidates were judged by answers
         from the cache: then the run has its result."""
-        for watch in self._watches.values():
+        for watch in (*self._watches.values(), self._scorer):
             watch.require_answers()
 
     def _asked(self, result: RerankResult, model: str) -> list[Asked]:
@@ -99,7 +102,7 @@ def unparsed(question: Asked) -> bool:
 
 def images_of(question: Asked) -> tuple[str, ...]:
     """The candidates that a question was about."""
-    if isinstance(question, Verdict | Reason):
+    if isinstance(question, Verdict | Reason | ImageScore):
         return (question.image_id,)
     return question.shown if isinstance(question, Comparison) else ()
 
@@ -113,7 +116,7 @@ def _judges(question: Asked) -> bool:
     """Whether it is about candidates' relevance."""
     if isinstance(question, Call):
         return question.stage == "joint"
-    return isinstance(question, Verdict | Draw | Comparison)
+    return isinstance(question, Verdict | Draw | Comparison | ImageScore)
 
 
 def _answered(questions: Iterable[Asked]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fieldscope.agent.usage import SCORER, Usage
 from fieldscope.eval.conclusion import by_role_entry, cost_entry, prior_entry
 from fieldscope.eval.reported import GENERAL
 from fieldscope.eval.types import RunSummary
@@ -16,7 +17,8 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     adds the main one's name, `headline`. `prior` says whose the first-stage scores are, `unknown` counts the calls that
     failed,
     `ended` the queries on which a budget ended the work, by stage, `scored_on_test` the runs in which the strategy was
-    scored on test; dialogues add `by_round`, and several LMMs add the cost `by_role` and their identities, `lmm`."""
+    scored on test; dialogues add `by_round`, and several LMMs add the cost `by_role` and their identities, `lmm`,
+    a scoring model its own (its calls are pairs) and its fingerprint, `scorer`."""
     return {
         "benchmark": summaries[0].benchmark,
         "split": summaries[0].split,
@@ -31,7 +33,8 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
                 **_by_round(summary),
                 "cost": cost_entry(summary.cost),
                 **by_role_entry(summary),
-                **({"lmm": summary.lmm} if summary.by_role else {}),
+                **({"lmm": summary.lmm} if summary.by_role.keys() - {SCORER} else {}),
+                **({"scorer": summary.scorer} if summary.scorer else {}),
                 "unknown": summary.unknown,
                 "ended": dict(summary.ended),
                 "scored_on_test": summary.scored_on_test,
@@ -49,7 +52,7 @@ def warnings(summaries: Sequence[RunSummary], failed: Sequence[RunSummary] = ())
         f"{unanswered(summary)}. The affected images keep their first-stage position. The errors are in "
         f"{summary.out / 'results.jsonl'}; rerun this command to ask again."
         for summary in summaries
-        if summary.unknown and summary not in failed
+        if (summary.unknown or summary.by_role.get(SCORER, Usage()).unknown) and summary not in failed
     ]
     lines += [_ended(summary) for summary in summaries if summary.ended]
     first = summaries[0]
@@ -59,11 +62,15 @@ def warnings(summaries: Sequence[RunSummary], failed: Sequence[RunSummary] = ())
 
 
 def unanswered(summary: RunSummary) -> str:
-    """How many of a run's calls failed."""
-    return (
-        f"{summary.strategy}: {summary.unknown:,} of {summary.asked:,} calls failed "
-        f"({100 * summary.unknown_share:.1f} %)"
-    )
+    """How many of a run's calls, and of its scored pairs, failed."""
+    scored = summary.by_role.get(SCORER, Usage())
+    kinds = ((summary.unknown, summary.asked, "calls"), (scored.unknown, scored.calls, "scored pairs"))
+    failures = [
+        f"{failed:,} of {asked:,} {what} failed ({100 * failed / asked:.1f} %)"
+        for failed, asked, what in kinds
+        if failed
+    ]
+    return f"{summary.strategy}: {' and '.join(failures)}"
 
 
 def _headline(summary: RunSummary) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fieldscope.agent.roles import ModelIdentity
-from fieldscope.agent.usage import Usage
+from fieldscope.agent.usage import SCORER, Usage
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.types import Candidate, ImageSource, Query
@@ -149,14 +149,15 @@ def _identity(meta: QueryMeta) -> dict[str, str]:
 class RunSummary:
     """One strategy on one benchmark: means over the scored queries, overall and per supercategory, and the cost.
 
-    `scored` counts the queries that have a positive, `asked` the calls that the rankings rest on and `unknown` those of
-    them that failed; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
+    `scored` counts the queries that have a positive, `asked` the calls that the rankings rest on and `unknown` those
+    of them that failed; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
     warnings that hold for every query, and of stages that were lost on some. `by_round` are a dialogue benchmark's
     means after each number of rounds, over so many `dialogues`. `breakdowns` are means by the other kinds of group:
     category, iconic_group, and scientific_name or lingo (yes or no). `scored_on_test` counts the runs in which the
-    strategy was scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were asked,
-    whose identities `lmm` has. `prior` says where the first-stage scores come from, and `reported` are the metrics in
-    which the benchmark's results are reported.
+    strategy was scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were
+    asked, whose identities `lmm` has, and of the `scorer` where a scoring model was used: its calls are pairs, and
+    its fingerprint is the field of that name. `prior` says where the first-stage scores come from, and `reported` are
+    the metrics in which the benchmark's results are reported.
     """
 
     benchmark: str
@@ -177,10 +178,13 @@ class RunSummary:
     scored_on_test: int = 0
     by_role: Mapping[str, Usage] = field(default_factory=dict)
     lmm: ModelIdentity | None = None
+    scorer: str | None = None
     prior: str = ""
     reported: Reported = GENERAL
 
     @property
     def unknown_share(self) -> float:
-        """The share of calls that failed, between 0 and 1."""
-        return self.unknown / self.asked if self.asked else 0.0
+        """The share of calls that failed, or that of scored pairs where it is greater; between 0 and 1."""
+        scored = self.by_role.get(SCORER, Usage())
+        shares = ((self.unknown, self.asked), (scored.unknown, scored.calls))
+        return max(unknown / asked if asked else 0.0 for unknown, asked in shares)

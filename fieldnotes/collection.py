@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import cache
 from hashlib import sha256
@@ -40,7 +40,9 @@ def split_checksum(hashes: Mapping[str, str]) -> str:
     return sha256("".join(hashes[key] for key in sorted(hashes, key=int)).encode()).hexdigest()
 
 
-def _draw_missing(split: str, files: Mapping[str, Path], progress: Report | None) -> dict[str, str]:
+def _draw_missing(
+    split: str, files: Mapping[str, Path], progress: Report | None, beside: Callable[[], object] | None = None
+) -> dict[str, str]:
     """Draw the pictures whose files are missing, on all cores; their pixel hashes by id."""
     scenes = _load(split).scenes
     missing = [image_id for image_id, path in files.items() if not path.exists()]
@@ -48,7 +50,10 @@ def _draw_missing(split: str, files: Mapping[str, Path], progress: Report | None
     if missing:
         chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
         with ProcessPoolExecutor() as pool:
-            for drawn in pool.map(_draw_chunk, [{i: (scenes[i], files[i]) for i in chunk} for chunk in chunks]):
+            drawing = pool.map(_draw_chunk, [{i: (scenes[i], files[i]) for i in chunk} for chunk in chunks])
+            if beside is not None:
+                beside()
+            for drawn in drawing:
                 hashes |= drawn
                 if progress is not None:
                     progress(len(files) - len(missing) + len(hashes), len(files))
@@ -78,8 +83,14 @@ def _hash_file(path: Path) -> str:
         return f"unreadable {path.name}"
 
 
-def ensure_pictures(split: str, folder: Path | None = None, progress: Report | None = None) -> dict[str, Path]:
-    """The verified files of a split's pictures by id, rendered into the cache folder on first use.
+def ensure_pictures(
+    split: str,
+    folder: Path | None = None,
+    progress: Report | None = None,
+    beside: Callable[[], object] | None = None,
+) -> dict[str, Path]:
+    """The verified files of a split's pictures by id, rendered into the cache folder on first use. `beside` is called
+    while other processes render: it may load what a fork must not copy.
 
     The check runs once per folder; a broken file is rendered again. Raises `BenchmarkError` where the pixels still
     are not the published ones, as with another Pillow.
@@ -89,7 +100,7 @@ def ensure_pictures(split: str, folder: Path | None = None, progress: Report | N
     files = {image_id: folder / f"{int(image_id):06d}.png" for image_id in _load(split).scenes}
     published = published_checksums()[split]
     verified = folder / "verified.sha256"
-    hashes = _draw_missing(split, files, progress)
+    hashes = _draw_missing(split, files, progress, beside)
     if verified.is_file() and verified.read_text(encoding="utf-8") == published:
         return files
     for _ in range(2):

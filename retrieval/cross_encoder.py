@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Self
 
-from fieldscope.core.errors import ConfigError, LMMResponseError, first_line
+from fieldscope.core.errors import ConfigError, first_line
 from fieldscope.retrieval.encoder import Encoder, QueryInputs
 from fieldscope.retrieval.model_folder import (
     architectures,
@@ -17,7 +17,7 @@ from fieldscope.retrieval.model_folder import (
     local_folder,
     model_type,
 )
-from fieldscope.retrieval.scorer import Document
+from fieldscope.retrieval.scorer import Document, PairScore
 from fieldscope.retrieval.sentence_models import as_input, load_model, takes_both, takes_instructions, takes_pictures
 
 Pair = tuple[Any, Any]
@@ -27,7 +27,7 @@ class CrossEncoderScorer:
     """A `CrossEncoder` as a `Scorer`. A score is the sigmoid of the model's logit, between 0 and 1, whichever
     activation the checkpoint names; `logits` has them as they are.
 
-    A batch that can't be computed is tried again in halves, and a document that fails alone has no score. An
+    A batch that can't be computed is tried again in halves; a document that fails alone has no score, and a reason. An
     instruction is the system's message of a model that reads messages, and the prompt of another that has prompts.
     """
 
@@ -36,6 +36,7 @@ class CrossEncoderScorer:
         self._name = name
         self._fingerprint = fingerprint
         self._batch_size = batch_size
+        self.requests = 0  # batches that were computed
         self._running = Lock()  # tokenizers are not safe to use from several threads
 
     @classmethod
@@ -59,30 +60,32 @@ class CrossEncoderScorer:
         return self._fingerprint
 
     def score(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
-        """A score between 0 and 1 for each document, in the order given; None where it could not be judged.
+        """A score between 0 and 1 for each document, in the order given; None where it could not be judged. Raises
+        `ConfigError` for pictures or an instruction that the model does not take."""
+        return [pair.value for pair in self.ask(inputs, documents)]
 
-        Raises `ConfigError` for pictures or an instruction that the model does not take, and `LMMResponseError` where
-        it could judge none of the documents.
-        """
-        return [None if logit is None else _sigmoid(logit) for logit in self.logits(inputs, documents)]
+    def ask(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[PairScore]:
+        """The same, with the reason where there is no score."""
+        return [
+            PairScore(None, error=logit) if isinstance(logit, str) else PairScore(_sigmoid(logit))
+            for logit in self._logits(inputs, documents)
+        ]
 
     def logits(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
         """The log-odds of a match, where `score` has the probability."""
+        return [None if isinstance(logit, str) else logit for logit in self._logits(inputs, documents)]
+
+    def _logits(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | str]:
+        """A logit for each document, or why there is none."""
         self._check(inputs, documents)
         query = self._content(inputs.text, inputs.image)
         pairs = [
             (query, self._content(document, None) if isinstance(document, str) else self._content("", document))
             for document in documents
         ]
-        faults: list[Exception] = []
-        logits: list[float | None] = []
+        logits: list[float | str] = []
         for start in range(0, len(pairs), self._batch_size):
-            logits += self._judge(pairs[start : start + self._batch_size], inputs.instruction, faults)
-        if faults and all(logit is None for logit in logits):
-            raise LMMResponseError(
-                f"{self._name} could judge none of {len(pairs)} documents: {first_line(faults[0], 240)}; check the "
-                "model and the free memory"
-            ) from faults[0]
+            logits += self._judge(pairs[start : start + self._batch_size], inputs.instruction)
         return logits
 
     def _check(self, inputs: QueryInputs, documents: Sequence[Document]) -> None:
@@ -100,9 +103,10 @@ class CrossEncoderScorer:
             return as_input(text, image)
         return text if image is None else image
 
-    def _judge(self, pairs: Sequence[Pair], prompt: str | None, faults: list[Exception]) -> list[float | None]:
+    def _judge(self, pairs: Sequence[Pair], prompt: str | None) -> list[float | str]:
         try:
             with self._running:
+                self.requests += 1
                 logits = self._model.predict(
                     list(pairs),
                     prompt=prompt,
@@ -112,11 +116,10 @@ class CrossEncoderScorer:
                 )
         except Exception as error:  # noqa: BLE001  whatever the model's code raises, it concerns these pairs alone
             if len(pairs) == 1:
-                faults.append(error)
-                return [None]
+                return [f"the model failed ({first_line(error, 240)}); check the model and the free memory"]
             middle = len(pairs) // 2
-            return self._judge(pairs[:middle], prompt, faults) + self._judge(pairs[middle:], prompt, faults)
-        return [float(logit) if math.isfinite(logit) else None for logit in logits]
+            return self._judge(pairs[:middle], prompt) + self._judge(pairs[middle:], prompt)
+        return [float(logit) if math.isfinite(logit) else "the model's score is not finite" for logit in logits]
 
 
 def open_folder(argument: str, load_encoder: Callable[[], Encoder]) -> CrossEncoderScorer:

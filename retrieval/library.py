@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PILImage
 
-from fieldscope.core.errors import ConfigError, ImageError, IndexMismatchError
+from fieldscope.core.errors import ConfigError, ImageError, IndexMismatchError, LMMRequestError
 from fieldscope.core.files import replace_file
 from fieldscope.core.types import Candidate, Query, Search
 from fieldscope.retrieval.batches import read_batches
@@ -157,7 +157,7 @@ def build_index(
     progress: Report | None = None,
 ) -> BuildReport:
     """Encode a collection into a library in `folder`, and write what is not in it, with the reason, to `skipped.json`
-    there: images that can't be read, and files that are none.
+    there: images that can't be read, or that a server refuses, and files that are none.
 
     What an earlier build has encoded, finished or killed, is kept as long as the image's stamp is the same; images
     that are gone from the collection leave the index. A build waits for another one in the same folder. An index by
@@ -201,11 +201,10 @@ def _build(
     report(len(done) + len(skipped), len(ids))
     encoded = 0
     for batch in read_batches(collection, list(fresh), batch_size, skipped):
-        vectors = encoder.encode_images([image for _, image in batch])
-        entries = [
-            Encoded(image_id, fresh[image_id], vector) for (image_id, _), vector in zip(batch, vectors, strict=True)
-        ]
-        shards.write(entries)
+        vectors = _encode(encoder, batch, skipped)
+        entries = [Encoded(image_id, fresh[image_id], vector) for image_id, vector in vectors.items()]
+        if entries:
+            shards.write(entries)
         done |= {entry.image_id: entry for entry in entries}
         encoded += len(entries)
         report(len(done) + len(skipped), len(ids))
@@ -226,6 +225,33 @@ def _build(
     )
     shards.clear()
     return BuildReport(len(indexed), encoded, skipped)
+
+
+def _encode(
+    encoder: Encoder, batch: Sequence[tuple[str, PILImage.Image]], skipped: MutableMapping[str, str]
+) -> dict[str, Vectors]:
+    """The vector of each image by its id. An image that a server refuses, because it is too narrow for the model for
+    example, goes to `skipped` with the server's words. Raises the refusal of a batch of which nothing is left, and one
+    of the key."""
+    ids, images = [image_id for image_id, _ in batch], [image for _, image in batch]
+    try:
+        return dict(zip(ids, encoder.encode_images(images), strict=True))
+    except LMMRequestError as error:
+        refusal = error
+    from fieldscope.core.server_failure import KEY_REFUSED
+    from fieldscope.retrieval.server import status_of
+
+    vectors: dict[str, Vectors] = {}
+    for image_id, image in batch:
+        try:
+            vectors[image_id] = encoder.encode_images([image])[0]
+        except LMMRequestError as error:
+            if status_of(error) in KEY_REFUSED:
+                raise
+            skipped[image_id] = str(error)
+    if not vectors and len(batch) > 1:
+        raise refusal
+    return vectors
 
 
 def _indexed(folder: Path, encoder: Encoder) -> Iterator[Encoded]:

@@ -29,6 +29,7 @@ _FINAL = KEY_REFUSED | _ABSENT
 _KEPT_BYTES = 64_000_000
 _PROBE = QueryInputs("a red crab")
 _PROBE_SIDE = 64  # pixels
+_SLACK = 32  # tokens; the letters of the noise are thousands, or as many as a server reads before it cuts a text off
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ class ServedScorer:
         form = self.found.form
         if inputs.instruction:
             self._require_instructions(form, inputs.instruction)
+        if inputs.image is not None and form.takes_pictures:
+            self._encode(inputs.image)  # before many threads need it
         size = self._per_request
         chunks = [documents[start : start + size] for start in range(0, len(documents), size)]
         pairs = self.server.each(lambda chunk: self._ask_chunk(form, inputs, chunk), chunks)
@@ -193,9 +196,9 @@ class ServedScorer:
             )
         if not form.takes_pictures:
             return Found(form, asked=True)
-        tokens = [read_tokens(answer) for answer in answers]
-        counted = None not in tokens
-        if counted and tokens[0] != tokens[1]:
+        plain, noisy = (read_tokens(answer) for answer in answers)
+        counted = plain is not None and noisy is not None
+        if plain is not None and noisy is not None and noisy > plain + _SLACK:
             return None
         return Found(form, asked=True, counts_tokens=counted, tells_apart=scores[0].value != scores[1].value)
 

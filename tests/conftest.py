@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# How long an example takes says more about the machine than about the code.
-settings.register_profile("fieldscope", deadline=None)
-settings.load_profile("fieldscope")
+# How long an example takes says more about the machine than about the code. `make test` tries a property on a few dozen
+# examples, and `make test-nightly` on hypothesis's own hundred.
+settings.register_profile("thorough", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=30)
+settings.load_profile("quick")
 
 # Before any test imports a library that reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -7,8 +7,10 @@ rounding. What was read of an image is kept for later questions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +28,9 @@ _MOST_ASKED = 512  # tokens of questions in one row at most: attention grows wit
 _FIRST_GUESS = 600  # tokens of an image, until one was read
 _MOST_TOKENS = {"cpu": 1_024}  # of one pass, padding included: what a CPU's caches hold of a small model
 _MOST_TOKENS_ELSEWHERE = 16_384
+
+_Places = tuple[list[int], list[int]]
+"""Rows and, for each, a column."""
 
 
 def reads_prefixes_once(model: Any) -> bool:
@@ -133,19 +138,30 @@ class SharedPrefixes:
         widths = seen.sum(1, keepdim=True)
         read = 0 if len(known) == len(rows) else seen.shape[1]
         positions = torch.cat([(seen.cumsum(-1) - 1).clamp(min=0)[:, :read], widths + offsets], dim=1)
-        hidden = self._model.model(
-            **before,
-            attention_mask=_mask(seen.bool(), segments, read),
-            position_ids=positions,
-            past_key_values=past,
-            use_cache=True,
-        ).last_hidden_state
+        answering = [row for row, _ in ends], [read + column for _, column in ends]
+        with self._last_layer_only_at(answering):
+            hidden = self._model.model(
+                **before,
+                attention_mask=_mask(seen.bool(), segments, read),
+                position_ids=positions,
+                past_key_values=past,
+                use_cache=True,
+            ).last_hidden_state
         if read:
             self._longest = read
             for number, row in enumerate(rows):
                 self._cache.put(row.key, split(past, number, seen.shape[1] - int(widths[number]), seen.shape[1]))
-        behind = hidden[[row for row, _ in ends], [read + column for _, column in ends]]
-        return widths.flatten().tolist(), self._model.get_output_embeddings()(behind)
+        return widths.flatten().tolist(), self._model.get_output_embeddings()(hidden[answering])
+
+    @contextmanager
+    def _last_layer_only_at(self, places: _Places) -> Iterator[None]:
+        """Skip what follows the attention of the last layer where nothing reads it: nothing attends to its outputs."""
+        layer = self._model.get_decoder().layers[-1]
+        with ExitStack() as stack:
+            for part in (layer.self_attn.o_proj, layer.mlp):
+                stack.callback(setattr, part, "forward", part.forward)
+                part.forward = partial(_only_at, places, part.forward)
+            yield
 
     def _behind_pictures(self, prefixes: Sequence[Prompt], ids: Tensor) -> tuple[dict[str, Any], Tensor]:
         """The model's inputs for prefixes with the tokens `ids` behind them, and the mask (rows, length) of what is no
@@ -156,6 +172,14 @@ class SharedPrefixes:
             asked = self._model.get_input_embeddings()(ids)
             return inputs | {"inputs_embeds": torch.cat([inputs["inputs_embeds"], asked], dim=1)}, seen
         return inputs | {"input_ids": torch.cat([inputs["input_ids"], ids], dim=1)}, seen
+
+
+def _only_at(places: _Places, forward: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+    """What `forward` makes of (rows, length, width) at these places, and zeros elsewhere."""
+    made = forward(hidden[places])
+    whole = made.new_zeros(*hidden.shape[:2], made.shape[-1])
+    whole[places] = made
+    return whole
 
 
 def _numbered(rows: Sequence[_Row]) -> Iterator[tuple[int, tuple[int, tuple[int, ...]]]]:

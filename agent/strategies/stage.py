@@ -84,7 +84,7 @@ class Scope:
     the questions that are expected; `composed` says that there is a reference image, `comparing` that comparisons pay
     for the model. Where `bound`, everything that can be needed is: every repair, and the most predicates.
     `verify` are the settings of that stage, with which other stages ask, too; `joint_pays` says that asking all
-    questions about an image together pays for the model.
+    questions about an image together pays for the model, `scored` that a scoring model answers the predicates.
     """
 
     composed: bool
@@ -95,6 +95,7 @@ class Scope:
     bound: bool
     verify: AskingStage | None = None
     joint_pays: bool = False
+    scored: bool = False
 
     @property
     def rounds(self) -> int:

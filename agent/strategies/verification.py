@@ -213,7 +213,7 @@ class Verify(AskingStage):
         rounds = zip(scope.images, scope.widened, strict=True)
         images = sum(min(size, math.ceil((self.top_k or size) * factor)) for size, factor in rounds)
         questions: dict[str, float] = {
-            "predicate": scope.predicates if self.by_predicates else 0,
+            "predicate": scope.predicates if self.by_predicates and not scope.scored else 0,
             "query": int(self.whole_query is not None),
         }
         if (joint := self.joint) and (joint.use == "always" or scope.joint_pays):

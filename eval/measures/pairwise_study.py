@@ -35,6 +35,7 @@ def state_of(query: Query, result: RerankResult) -> RerankState:
         synthesis=result.synthesis,
         predicates=result.predicates,
         verdicts=result.verdicts,
+        scores=result.scores,
         started=time.monotonic(),
     )
 

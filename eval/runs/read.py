@@ -55,6 +55,7 @@ class RunSetup(BaseModel):
     benchmark: Named
     strategy: Named
     lmm: str | dict[str, str] | None = None
+    scorer: str | None = None
     encoder: str | None = None
     prior: str | None = None
     calibration: str | None = None

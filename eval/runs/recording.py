@@ -17,7 +17,7 @@ from fieldscope.agent.json_answer import unreadable_answer
 from fieldscope.agent.lmm.cached import require_unaltered
 from fieldscope.agent.roles import ROLES, ModelIdentity, Role, joined, model_text, read_identity
 from fieldscope.agent.score_entries import stored_fault
-from fieldscope.agent.types import Asked, Call, Comparison, Reason, RerankResult, Verdict
+from fieldscope.agent.types import Asked, Call, Comparison, ImageScore, Reason, RerankResult, Verdict
 from fieldscope.cache.archive import Archive, ArchiveHeader, write_archive
 from fieldscope.cache.store import CacheStore, Entry
 from fieldscope.core.errors import CacheError, ConfigError
@@ -57,6 +57,15 @@ class SearchLine(Line):
     found: tuple[tuple[str, FiniteFloat], ...]
 
 
+class ScoresLine(Line):
+    """What a scoring model said of images, and the hash of what it was asked about them
+    (`fieldscope.agent.scoring.score_key`)."""
+
+    kind: Literal["scores"] = "scores"
+    key: Key
+    scores: tuple[ImageScore, ...]
+
+
 class ResponseLine(Line):
     """A call with its answer, as the response cache keeps it."""
 
@@ -80,7 +89,7 @@ class FailureLine(Line):
     response: str | None = None
 
 
-RecordedLine = RunLine | BenchmarkLine | QueryLine | ImageLine | SearchLine | ResponseLine | FailureLine
+RecordedLine = RunLine | BenchmarkLine | QueryLine | ImageLine | SearchLine | ScoresLine | ResponseLine | FailureLine
 _LINE: TypeAdapter[RecordedLine] = TypeAdapter(Annotated[RecordedLine, Field(discriminator="kind")])
 
 
@@ -124,6 +133,7 @@ def recorded_lines(
         )
     yield from _images(runs)
     yield from _searches(runs)
+    yield from _scores(runs)
     if store is not None:
         yield from _calls(runs, store)
 
@@ -184,6 +194,7 @@ def _read_run(folder: Path, known: Mapping[str, RerankResult] | None) -> _Run:
 def _require_one_setting(runs: Sequence[_Run]) -> None:
     """A replay has one benchmark, one model and one first stage."""
     first = runs[0]
+    scored = next((run for run in runs if run.configuration.get("scorer") is not None), None)
     asking: dict[Role, _Run] = {}
     for run in runs:
         for role in run.models:
@@ -194,6 +205,11 @@ def _require_one_setting(runs: Sequence[_Run]) -> None:
             ("benchmark", first, run.configuration.get("benchmark") == first.configuration.get("benchmark")),
             ("benchmark", first, run.inputs.benchmark == first.inputs.benchmark),
             ("encoder", first, run.configuration.get("encoder") == first.configuration.get("encoder")),
+            (
+                "scorer",
+                scored or run,
+                run.configuration.get("scorer") in (None, scored and scored.configuration["scorer"]),
+            ),
             ("querie", first, _unscored(run) == _unscored(first)),
             ("model", other or first, other is None),
         ):
@@ -260,6 +276,24 @@ def _searches(runs: Sequence[_Run]) -> Iterator[SearchLine]:
                     yield SearchLine(key=key, k=k, found=event.data["found"])
 
 
+def _scores(runs: Sequence[_Run]) -> Iterator[ScoresLine]:
+    """What the scoring model said, by what it was asked; where runs differ, a score before a failure."""
+    said: dict[str, dict[str, ImageScore]] = {}
+    for run in runs:
+        for result in run.results.values():
+            of_image = {(score.predicate, score.image_id): score for score in result.scores}
+            for event in result.trace:
+                if event.kind != "scored":
+                    continue
+                own = said.setdefault(event.data["key"], {})
+                for image_id, _ in event.data["scores"]:
+                    score = of_image[event.data.get("predicate"), image_id]
+                    if score.state != "not_asked" and (image_id not in own or own[image_id].value is None):
+                        own[image_id] = score
+    for key, scores in said.items():
+        yield ScoresLine(key=key, scores=tuple(scores.values()))
+
+
 def _calls(runs: Sequence[_Run], store: CacheStore) -> Iterator[ResponseLine | FailureLine]:
     """Each call once: its answer, or why there is none."""
     seen: set[str] = set()
@@ -267,6 +301,10 @@ def _calls(runs: Sequence[_Run], store: CacheStore) -> Iterator[ResponseLine | F
     for run in runs:
         for result in run.results.values():
             verified = (asked for verdict in result.verdicts for asked in verdict.draws or (verdict,))
+            for score in result.scores:  # without an entry, too, its value is in the line of scores
+                if score.request_key and score.request_key not in seen and (entry := store.get(score.request_key)):
+                    seen.add(entry.key)
+                    yield _response(entry)
             for question in (*result.calls, *verified, *result.comparisons, *result.reasons):
                 key = question.request_key
                 if key is None or key in seen:
@@ -274,9 +312,7 @@ def _calls(runs: Sequence[_Run], store: CacheStore) -> Iterator[ResponseLine | F
                 seen.add(key)
                 if (entry := store.get(key)) is not None:
                     require_unaltered(entry)
-                    yield ResponseLine(
-                        key=entry.key, request=entry.request, response=entry.response, provenance=entry.provenance
-                    )
+                    yield _response(entry)
                 elif question.state == "unknown":
                     answer = unreadable_answer(question) if isinstance(question, Call) else None
                     yield FailureLine(
@@ -292,3 +328,7 @@ def _calls(runs: Sequence[_Run], store: CacheStore) -> Iterator[ResponseLine | F
             f"{missing[0]}. "
             "Name the cache of these runs in FIELDSCOPE_CACHE, or make them again."
         )
+
+
+def _response(entry: Entry) -> ResponseLine:
+    return ResponseLine(key=entry.key, request=entry.request, response=entry.response, provenance=entry.provenance)

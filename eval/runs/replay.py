@@ -17,9 +17,11 @@ from fieldscope.agent.lmm.cached import missing_call, require_unaltered
 from fieldscope.agent.lmm.identity import named_identity
 from fieldscope.agent.nodes.retrieve import search_key
 from fieldscope.agent.roles import LMMs, Role
+from fieldscope.agent.scoring import score_key
 from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.types import ImageScore
 from fieldscope.core.errors import BrokenImageError, CacheError, CacheMissError, ConfigError, LMMError
-from fieldscope.core.types import Candidate, HashSource, Search
+from fieldscope.core.types import Candidate, HashSource, Query, Search
 from fieldscope.eval.runs.inputs import BenchmarkLine, QueryLine, make_benchmark
 from fieldscope.eval.runs.recording import (
     FailureLine,
@@ -27,6 +29,7 @@ from fieldscope.eval.runs.recording import (
     RecordedLine,
     ResponseLine,
     RunLine,
+    ScoresLine,
     SearchLine,
     models_by_role,
 )
@@ -111,6 +114,26 @@ class RecordedSearches:
         return recorded[min(enough)][:k]
 
 
+class RecordedScores:
+    """A `CandidateScorer` that gives recorded scores, by the hash of what was asked."""
+
+    def __init__(self, fingerprint: str, scores: Mapping[str, Mapping[str, ImageScore]]) -> None:
+        self.fingerprint = fingerprint
+        self._scores = scores
+
+    async def scores(
+        self, query: Query, image_ids: Sequence[str], question: str | None = None, instruction: str | None = None
+    ) -> Sequence[ImageScore]:
+        """Raises `CacheMissError` for a pair that was never scored."""
+        recorded = self._scores.get(score_key(query, question, instruction), {})
+        if missing := [image_id for image_id in image_ids if image_id not in recorded]:
+            raise CacheMissError(
+                f"replay: the scoring model never scored image {missing[0]} for {question or query.text!r}. Record it "
+                "with the model, or use the candidates of the recording."
+            )
+        return [recorded[image_id].model_copy(update={"cached": True}) for image_id in image_ids]
+
+
 @dataclass(frozen=True)
 class RecordedRun:
     """One of the recorded runs. `budget` is what its manifest says a query, and all queries together, might spend."""
@@ -129,14 +152,16 @@ class RecordedRun:
 
 @dataclass(frozen=True)
 class Recording:
-    """What a replay runs on. `lmm` is None where no model was asked, `searches` where candidates were given; `encoder`
-    is the fingerprint of the first stage's encoder, where there was one."""
+    """What a replay runs on. `lmm` is None where no model was asked, `searches` where candidates were given, `scorer`
+    where no scoring model was used; `encoder` is the fingerprint of the first stage's encoder, where there was
+    one."""
 
     benchmark: Benchmark
     runs: tuple[RecordedRun, ...]
     encoder: str | None
     lmm: LMMs | None
     searches: RecordedSearches | None
+    scorer: RecordedScores | None = None
 
     @cached_property
     def queries(self) -> int:
@@ -153,14 +178,15 @@ class Recording:
                 return run.calibration
         if self.lmm is None or strategy.fusion.method != "posterior":
             return None
-        key = calibration_key(self.lmm.identity(strategy.roles()) or "", strategy, self.encoder)
+        scorer = self.scorer and self.scorer.fingerprint
+        key = calibration_key(self.lmm.identity(strategy.roles()) or "", strategy, self.encoder, scorer)
         recorded = (run.calibration for run in self.runs if run.calibration is not None)
         return next((fitted for fitted in recorded if fitted.fits(key)), None) or otherwise()
 
     def budget_of(self, whose: str) -> Budget:
         """The budget (`query` or `run`) of the recorded runs that asked anything. Raises `ConfigError` where it was not
         the same for all."""
-        budgets = {run.budget_of(whose) for run in self.runs if run.strategy.prompts}
+        budgets = {run.budget_of(whose) for run in self.runs if run.strategy.prompts or run.strategy.score}
         if len(budgets) > 1:
             raise ConfigError("the recorded runs had different budgets. Name one with --max-calls or --max-tokens.")
         return next(iter(budgets), Budget())
@@ -175,6 +201,7 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
     hashes: dict[str, str] = {}
     errors: dict[str, str] = {}
     searches: dict[str, dict[int, tuple[Candidate, ...]]] = {}
+    scores: dict[str, dict[str, ImageScore]] = {}
     responses: dict[str, str] = {}
     failures: dict[str, str] = {}
     for line in lines:
@@ -194,6 +221,8 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
             case SearchLine():
                 found = tuple(Candidate(image_id, prior) for image_id, prior in line.found)
                 searches.setdefault(line.key, {})[line.k] = found
+            case ScoresLine():
+                scores.setdefault(line.key, {}).update({score.image_id: score for score in line.scores})
             case QueryLine():
                 queries.append(line)
             case RunLine():
@@ -207,12 +236,14 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
     models: dict[Role, str] = {}
     for run in runs:
         models = models_by_role(run.configuration, run.strategy) | models
+    scorer = next((found for run in runs if (found := run.configuration.get("scorer")) is not None), None)
     return Recording(
         benchmark=made,
         runs=tuple(_recorded(run) for run in runs),
         encoder=None if (encoder := runs[0].configuration.get("encoder")) is None else str(encoder),
         lmm=_recorded_lmms(models, responses, failures) if models else None,
         searches=None if benchmark.rerank else RecordedSearches(searches),
+        scorer=None if scorer is None else RecordedScores(str(scorer), scores),
     )
 
 

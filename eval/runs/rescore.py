@@ -12,12 +12,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from fieldscope.agent.budget import Account, Budget
+from fieldscope.agent.calibration import UNCALIBRATED
 from fieldscope.agent.call import Answer
 from fieldscope.agent.context import Context
 from fieldscope.agent.lmm.base import LMMResponse
 from fieldscope.agent.nodes.compare import comparison_of
 from fieldscope.agent.nodes.rank import rank
 from fieldscope.agent.resources import Resources
+from fieldscope.agent.scoring import read_again
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.strategies.verification import Mode
@@ -39,6 +41,20 @@ def require_same_questions(strategy: Strategy, prompts: Mapping[str, str], folde
         raise ConfigError(
             f"strategy {strategy.name!r} asks with the prompt {foreign[0]!r}, and the run in {folder} did not. "
             "Run it with `fieldscope eval`, or with --replay where its calls are recorded."
+        )
+
+
+def require_same_scores(strategy: Strategy, recorded: Strategy, folder: Path) -> None:
+    """Raise `ConfigError` for a strategy that uses scores of a scoring model that the run of the `recorded` one does
+    not have, or has as its prior."""
+    own, run = strategy.score, recorded.score
+    lacks = own is not None and (
+        run is None or own.instruction != run.instruction or (own.predicates and not run.predicates)
+    )
+    if lacks or (strategy.retrieve.prior == "scorer") != (recorded.retrieve.prior == "scorer"):
+        raise ConfigError(
+            f"strategy {strategy.name!r} uses other scores of the scoring model than the run in {folder}. Run it with "
+            "`fieldscope eval --scorer`."
         )
 
 
@@ -84,6 +100,8 @@ class Rescorer:
             and (verdict.predicate in predicates or (strategy.verify is not None and strategy.verify.by_predicates))
         ]
         comparisons = before.comparisons if strategy.compare else ()
+        calibration = self._resources.calibration or UNCALIBRATED
+        verdicts = list(read_again(verdicts, tuple(predicates.values()), before.scores, calibration))
         if self._responses is not None:
             verdicts = [self._read(verdict, predicates.get(verdict.predicate)) for verdict in verdicts]
             comparisons = tuple(map(self._read_comparison, comparisons))
@@ -96,6 +114,7 @@ class Rescorer:
             verdicts=tuple(verdicts),
             comparisons=comparisons,
             calls=before.calls if strategy.prompts else (),
+            scores=before.scores if strategy.score else (),
             trace=tuple(self._restarted(event) for event in before.trace if event.kind not in _LATER),
             ended=before.ended,
         )
@@ -124,7 +143,7 @@ class Rescorer:
         return event.model_copy(update={"data": {**event.data, **own}})
 
     def _read(self, verdict: Verdict, predicate: Predicate | None) -> Verdict:
-        if verdict.joint or predicate is None:
+        if verdict.joint or verdict.mode == "scored" or predicate is None:
             return verdict
         mode = verdict.mode or "logprobs"
         if verdict.draws:

@@ -68,10 +68,12 @@ Stages = Mapping[str, Spending]
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is expected to ask, by stage; where `bound`, at most that much."""
+    """What a run is expected to ask, by stage; where `bound`, at most that much. `pairs` of a text and an image are
+    scored by a scoring model."""
 
     stages: Stages
     bound: bool
+    pairs: int = 0
 
     @property
     def calls(self) -> int:
@@ -111,14 +113,17 @@ def estimate(
     """
     bound = strategy.open_ended
     total: dict[str, Spending] = {}
+    pairs = 0.0
     for query, pool in zip(queries, candidates, strict=True):
         stages: dict[str, Spending] = {}
         price = _Price(query, calibration, measure, measures or {})
-        for stage, spending in _stages(query, pool, strategy, price, given, bound):
+        scope = _scope(query, pool, strategy, price, given, bound)
+        pairs += strategy.score.pairs(scope) if strategy.score else 0
+        for stage, spending in _stages(scope, strategy, price):
             stages[stage] = stages.get(stage, Spending()) + spending
         for stage, spending in _within(stages, budget, bound).items():
             total[stage] = total.get(stage, Spending()) + spending
-    return Estimate(_within(total, run_budget, bound), bound)
+    return Estimate(_within(total, run_budget, bound), bound, math.ceil(round(pairs, 6)))
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ def largest_requests(strategies: Iterable[Strategy], queries: Sequence[Query]) -
         roles = strategy.roles_by_call
         for query in queries:
             price = _Fewest(query)
-            for _ in _stages(query, 1, strategy, price, given=True, bound=True):
+            for _ in _stages(_scope(query, 1, strategy, price, given=True, bound=True), strategy, price):
                 pass
             for stage, (words, images, answer) in price.largest.items():
                 yield Need(strategy.name, stage, roles[stage], query.text, words, images, answer)
@@ -194,17 +199,15 @@ def predicates_per_word(results: Iterable[RerankResult]) -> float:
     return predicates / words if words else UNCALIBRATED.predicates_per_word
 
 
-def _stages(
-    query: Query, pool: int, strategy: Strategy, price: _Price, given: bool, bound: bool
-) -> Iterator[tuple[str, Spending]]:
-    """One query's stages in the order of the flow."""
+def _scope(query: Query, pool: int, strategy: Strategy, price: _Price, given: bool, bound: bool) -> Scope:
+    """What is known of a query before its stages run."""
     refine = strategy.refine
     widened = tuple(refine.widen**n for n in range(refine.rounds + 1)) if refine else (1.0,)
     predicates = 1.0
     if strategy.decompose:
         most = float(strategy.decompose.max_predicates)
         predicates = most if bound else min(max(price.predicates, 1.0), most)
-    scope = Scope(
+    return Scope(
         composed=query.reference_image is not None,
         images=tuple(pool if given else min(pool, math.ceil(strategy.retrieve.top_k * factor)) for factor in widened),
         widened=widened,
@@ -213,7 +216,12 @@ def _stages(
         bound=bound,
         verify=strategy.verify,
         joint_pays=price.joint_pays,
+        scored=strategy.score is not None and strategy.score.predicates,
     )
+
+
+def _stages(scope: Scope, strategy: Strategy, price: _Price) -> Iterator[tuple[str, Spending]]:
+    """One query's stages in the order of the flow."""
     for stage in strategy.stages.values():
         for calls in stage.calls(scope):
             yield calls.stage, price.of(calls) * calls.number

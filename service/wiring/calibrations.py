@@ -20,10 +20,12 @@ SHIPPED = "calibration.json"
 """Its name beside the bundled models."""
 
 
-def find_calibration(model: ModelIdentity | None, strategy: Strategy, encoder: str | None) -> Calibration | None:
-    """What was fitted for this model (its identity, or that of the model of each role), this strategy's prompts and
-    this first stage (its fingerprint, None where the priors were given); None where nothing was. Raises `ConfigError`
-    for a file that can't be read.
+def find_calibration(
+    model: ModelIdentity | None, strategy: Strategy, encoder: str | None, scorer: str | None = None
+) -> Calibration | None:
+    """What was fitted for this model (its identity, or that of the model of each role), this strategy's prompts, this
+    first stage (its fingerprint, None where the priors were given) and this scoring model (likewise, where there is
+    one); None where nothing was. Raises `ConfigError` for a file that can't be read.
 
     A calibration of more comparisons fits, too, and so does one of a server's model that was fitted when nothing else
     was known of it than its name; but one of exactly this model, and then of exactly these comparisons, is preferred.
@@ -32,7 +34,7 @@ def find_calibration(model: ModelIdentity | None, strategy: Strategy, encoder: s
 
     if model is None or strategy.fusion.method != "posterior":
         return None
-    key = calibration_key(model, strategy, encoder)
+    key = calibration_key(model, strategy, encoder, scorer)
     for files in _files():
         fitting = [fit for file in files for fit in load_calibrations(file) if fit.fits(key)]
         if fitting:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import IndexMismatchError
@@ -73,12 +74,12 @@ def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder
     from fieldscope.fieldnotes.collection import read_split
     from fieldscope.fieldnotes.rerank import ensure_rerank
 
-    _pictures(read_split(split))  # before the encoder, since rendering forks
-    encoder = load_encoder(settings)
+    encoder = cache(partial(load_encoder, settings))  # loaded while other processes draw, since a fork must not copy it
+    _pictures(read_split(split), beside=encoder)
     with progress(f"encoding FieldNotes' {split} pictures") as report:
-        folder = ensure_rerank(split, encoder, progress=report)
+        folder = ensure_rerank(split, encoder(), progress=report)
     benchmark = load_inquire_rerank(folder, split, name="fieldnotes-rerank")
-    return replace(benchmark, reported=GENERAL), encoder
+    return replace(benchmark, reported=GENERAL), encoder()
 
 
 def open_rerank(request: BenchmarkRequest) -> Workload:
@@ -98,9 +99,9 @@ open_dialogue = partial(_searched, task="dialogue")
 """The benchmarks "fieldnotes", "fieldnotes-composed" and "fieldnotes-dialogue"."""
 
 
-def _pictures(data: Split) -> FilesCollection:
+def _pictures(data: Split, beside: Callable[[], object] | None = None) -> FilesCollection:
     from fieldscope.fieldnotes.collection import ensure_pictures
     from fieldscope.retrieval.collection import FilesCollection
 
     with keeping("the pictures so far are kept"), progress(f"rendering FieldNotes' {data.name} pictures") as report:
-        return FilesCollection(ensure_pictures(data.name, progress=report))
+        return FilesCollection(ensure_pictures(data.name, progress=report, beside=beside))

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from fieldscope.core.types import ImageSource
     from fieldscope.retrieval.encoder import Encoder
     from fieldscope.retrieval.scorer import Scorer
+    from fieldscope.retrieval.served_encoder import ServedEncoder
     from fieldscope.retrieval.served_scorer import ServedScorer
+    from fieldscope.retrieval.server import ModelServer
 
 _NO_MODEL_LIST = {404, 405, 501}
 _PATIENCE = 3.0  # seconds that a service waits for its server before it starts without it
@@ -36,9 +38,33 @@ _warned: set[tuple[str, str]] = set()  # servers and models that a warning was g
 def load_encoder(settings: Settings) -> Encoder:
     """The encoder of the first stage. Raises `ConfigError` where it can't be loaded."""
     _prepare_libraries(downloads=settings.encoder is not None)
-    from fieldscope.retrieval import encoder
+    from fieldscope.retrieval.encoder import ENCODERS, split_encoder
 
-    return encoder.load_encoder(settings.encoder or "bundled")
+    kind, argument = split_encoder(settings.encoder or "bundled")
+    return _served_encoder(argument, settings) if kind == "openai" else ENCODERS.load(kind)(argument)
+
+
+def _served_encoder(argument: str, settings: Settings) -> ServedEncoder:
+    from fieldscope.retrieval.served_encoder import KEY_VARIABLE, OPTION, ServedEncoder
+
+    return ServedEncoder(_model_server(argument, OPTION, KEY_VARIABLE, settings), warn)
+
+
+def _model_server(argument: str, option: str, key_variable: str, settings: Settings) -> ModelServer:
+    """The server of the model that URL#MODEL in an `option` means, asked as the settings say."""
+    from fieldscope.retrieval.server import ModelServer, split_model
+
+    url, model = split_model(argument, option)
+    return ModelServer(
+        url,
+        model,
+        option,
+        api_key=settings.key_for(url, key_variable),
+        key_variable=key_variable,
+        concurrency=settings.concurrency,
+        timeout=settings.request_timeout,
+        attempts=settings.attempts,
+    )
 
 
 def load_scorer(name: str, settings: Settings) -> Scorer:
@@ -55,20 +81,8 @@ def load_scorer(name: str, settings: Settings) -> Scorer:
 
 def _served_scorer(argument: str, settings: Settings) -> ServedScorer:
     from fieldscope.retrieval.served_scorer import KEY_VARIABLE, OPTION, ServedScorer
-    from fieldscope.retrieval.server import ModelServer, split_model
 
-    url, model = split_model(argument, OPTION)
-    server = ModelServer(
-        url,
-        model,
-        OPTION,
-        api_key=settings.key_for(url, KEY_VARIABLE),
-        key_variable=KEY_VARIABLE,
-        concurrency=settings.concurrency,
-        timeout=settings.request_timeout,
-        attempts=settings.attempts,
-    )
-    return ServedScorer(server, image_encoding(settings))
+    return ServedScorer(_model_server(argument, OPTION, KEY_VARIABLE, settings), image_encoding(settings))
 
 
 def image_encoding(settings: Settings) -> ImageEncoding:

@@ -13,6 +13,7 @@ from fieldscope.service.wiring.models import image_encoding, load_scorer, open_s
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
+    from fieldscope.agent.image_scorer import ImageScorer
     from fieldscope.agent.scored import CachedScorer
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.cache.store import AsyncCacheStore
@@ -58,6 +59,21 @@ async def open_scorer(
             await cached.aclose()
             if isinstance(scorer, ServedScorer):
                 scorer.close()
+
+
+@asynccontextmanager
+async def open_candidate_scorer(
+    settings: Settings, images: ImageSource, strategies: Sequence[Strategy]
+) -> AsyncIterator[ImageScorer | None]:
+    """The settings' scoring model for the agent, where any of the strategies uses one; None where none does. Raises
+    what `open_scorer` does."""
+    from fieldscope.agent.image_scorer import ImageScorer
+
+    if not any(map(uses_scorer, strategies)):
+        yield None
+        return
+    async with open_scorer(settings, images) as scorer:
+        yield ImageScorer(scorer, images)
 
 
 def uses_scorer(strategy: Strategy) -> bool:

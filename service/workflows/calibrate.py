@@ -36,7 +36,7 @@ def fit_strategy(plan: EvaluationPlan, strategy_name: str, settings: Settings) -
     Raises `ConfigError`, before anything is opened, for a split that may not decide a setting, and for files that name
     none: they may be a test split.
     """
-    from fieldscope.eval.runs.read import read_results
+    from fieldscope.eval.runs.read import read_manifest, read_results
     from fieldscope.eval.tuning.calibrate import require_selection_split, verification
 
     split = plan.split or "test"
@@ -47,7 +47,8 @@ def fit_strategy(plan: EvaluationPlan, strategy_name: str, settings: Settings) -
     opened = open_evaluation(plan, [Contest(settings, [strategy])])
     contests = tuple(replace(contest, strategies=(questions,)) for contest in opened.contests)
     (run,) = run_opened(replace(opened, contests=contests)).runs
-    fitting = _compare_and_fit(opened.workload, strategy, read_results(run.out), settings)
+    scorer = read_manifest(run.out).configuration.get("scorer")
+    fitting = _compare_and_fit(opened.workload, strategy, read_results(run.out), settings, scorer)
     return interruptible(fitting, ANSWERS_KEPT)
 
 
@@ -67,8 +68,13 @@ def require_named_split(name: str, split: str) -> None:
 
 
 async def _compare_and_fit(
-    workload: Workload, strategy: Strategy, results: Mapping[str, RerankResult], settings: Settings
+    workload: Workload,
+    strategy: Strategy,
+    results: Mapping[str, RerankResult],
+    settings: Settings,
+    scorer: str | None,
 ) -> Calibration:
+    """`scorer` is the fingerprint of the scoring model, where the strategy uses one."""
     from fieldscope.agent.calibration import calibration_key
     from fieldscope.agent.resources import Resources
     from fieldscope.eval.measures.pairwise_study import ask_groups, state_of
@@ -80,7 +86,7 @@ async def _compare_and_fit(
         if compare := strategy.compare:
             size = compare.set_size if compare.mode == "set" else 2
             resources = Resources(benchmark.images, lmms, None, settings.concurrency)
-            best = heads(benchmark, results)
+            best = heads(benchmark, results, strategy.weighs_scores)
             with progress("comparing") as report:
                 for done, query in enumerate(benchmark.queries, start=1):
                     groups = draw_groups(best[query.id], size, query.id)
@@ -88,5 +94,5 @@ async def _compare_and_fit(
                     comparisons = await ask_groups(state, groups, resources, strategy)
                     results[query.id] = results[query.id].model_copy(update={"comparisons": comparisons})
                     report(done, len(benchmark.queries))
-        key = calibration_key(lmms.identity(strategy.roles()) or "", strategy, workload.encoder)
+        key = calibration_key(lmms.identity(strategy.roles()) or "", strategy, workload.encoder, scorer)
         return calibrate(benchmark, results, key).model_copy(update={"prompt_set": strategy.prompt_set})

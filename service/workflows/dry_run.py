@@ -194,6 +194,7 @@ def payload(outlooks: Sequence[Outlook]) -> dict[str, Any]:
                 "calls": outlook.estimate.calls,
                 "prompt_tokens": outlook.estimate.prompt_tokens,
                 "completion_tokens": outlook.estimate.completion_tokens,
+                **({"pairs": outlook.estimate.pairs} if outlook.estimate.pairs else {}),
                 "stages": {
                     stage: asdict(spending) | ({"model": outlook.models[stage]} if outlook.models else {})
                     for stage, spending in outlook.estimate.stages.items()

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldscope.core.errors import BenchmarkError, ConfigError, LMMError
+from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.service.wiring.benchmarks import Workload, open_workload, selected
-from fieldscope.service.wiring.bundled import FOREIGN, require_known_words
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import run_progress, warn
-from fieldscope.service.wiring.instructions import warn_of_unread_instruction
 from fieldscope.service.wiring.interruption import interruptible
-from fieldscope.service.wiring.own_pictures import all_fieldnotes
-from fieldscope.service.wiring.priors import load_prior_encoder, with_priors
+from fieldscope.service.wiring.priors import with_prior_encoder, with_priors
 from fieldscope.service.wiring.prompt_pictures import with_examples
-from fieldscope.service.wiring.prompts import check_wordings, prompts_for
+from fieldscope.service.wiring.prompts import check_wordings
 from fieldscope.service.wiring.roles import open_lmms, probe_servers, require_servers
+from fieldscope.service.wiring.scorers import open_candidate_scorer, require_scorer, uses_scorer
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
+from fieldscope.service.workflows.evaluation_checks import composed, flags_of, heed_instructions, one_instruction
 from fieldscope.service.workflows.picture_context import checked_first, require_pictures_fit
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.calibration import Calibration
+    from fieldscope.agent.resources import CandidateScorer
     from fieldscope.agent.roles import LMMs, ModelIdentity, Role
     from fieldscope.agent.strategies.strategy import Strategy
-    from fieldscope.core.types import Query
     from fieldscope.eval.progress import Progress
     from fieldscope.eval.queries import Selection
     from fieldscope.eval.types import RunSummary
@@ -117,26 +116,33 @@ def open_evaluation(plan: EvaluationPlan, contests: Sequence[Contest]) -> OpenEv
     Raises `LMMError` for a server that is not there, `BenchmarkError` for a benchmark that is not, and what
     `check_evaluation` raises.
     """
+    _require_scorers(contests)
     contexts = [require_servers(contest.settings, contest.roles()) for contest in contests]
     return _opened(plan, contests, contexts)
 
 
 async def open_evaluation_async(plan: EvaluationPlan, contests: Sequence[Contest]) -> OpenEvaluation:
     """`open_evaluation` for callers with an event loop of their own."""
+    _require_scorers(contests)
     contexts = [await probe_servers(contest.settings, contest.roles()) for contest in contests]
     return await asyncio.to_thread(_opened, plan, contests, contexts)
+
+
+def _require_scorers(contests: Sequence[Contest]) -> None:
+    for contest in contests:
+        require_scorer(contest.strategies, contest.settings.scorer is not None)
 
 
 def _opened(
     plan: EvaluationPlan, contests: Sequence[Contest], contexts: Sequence[Mapping[Role, int]]
 ) -> OpenEvaluation:
     settings = contests[0].settings
-    workload = open_workload(plan.benchmark, plan.split, settings)
-    encoder = load_prior_encoder(workload, settings)
+    workload = with_prior_encoder(open_workload(plan.benchmark, plan.split, settings), settings)
     opened = check_evaluation(plan, workload, contests, contexts)
-    if encoder is None:
+    if workload.prior_encoder is None:
         return opened
-    return replace(opened, workload=with_priors(opened.workload, encoder, settings.encoder, plan.limit))
+    instruction = one_instruction(workload, [strategy for contest in contests for strategy in contest.strategies])
+    return replace(opened, workload=with_priors(opened.workload, settings.encoder, plan.limit, instruction))
 
 
 def check_evaluation(
@@ -149,7 +155,7 @@ def check_evaluation(
     lengths in tokens of each contest's models, by role, where they are known.
 
     Raises `ConfigError` for a selection without queries, `ContextLengthError` for queries that do not fit a context,
-    and what `_flags_of` raises.
+    and what `flags_of` raises.
     """
     from fieldscope.eval.tuning.estimate import require_context
 
@@ -160,7 +166,7 @@ def check_evaluation(
     for contest, context in zip(contests, contexts, strict=True):
         require_context(contest.strategies, queries, context)
     checked = tuple(
-        replace(contest, flags=_flags_of(workload, contest, plan.limit), contexts=context)
+        replace(contest, flags=flags_of(workload, queries, contest.settings, contest.strategies), contexts=context)
         for contest, context in zip(contests, contexts, strict=True)
     )
     suffix = plan.selection.suffix if plan.selection else ""
@@ -168,21 +174,8 @@ def check_evaluation(
     opened = OpenEvaluation(plan, workload, checked, out)
     for flag in opened.flags:
         warn(flag)
-    _heed_instructions(workload, [strategy for contest in contests for strategy in contest.strategies])
+    heed_instructions(workload, [strategy for contest in contests for strategy in contest.strategies])
     return opened
-
-
-def _heed_instructions(workload: Workload, strategies: Sequence[Strategy]) -> None:
-    """Warn where an instruction for the first stage has no effect."""
-    from fieldscope.retrieval.library import Library
-
-    if isinstance(workload.retriever, Library):
-        warn_of_unread_instruction(strategies, workload.retriever.encoder)
-    elif workload.retriever is None and any(strategy.retrieve.instruction for strategy in strategies):
-        warn(
-            f"{workload.benchmark.name} comes with its candidates and their priors, so `retrieve.instruction` changes "
-            "nothing; leave it out, or evaluate a benchmark that is searched"
-        )
 
 
 def _first_images(workload: Workload) -> Sequence[str]:
@@ -235,54 +228,19 @@ def load_strategies(names: Sequence[str], prompts: PromptSet) -> list[Strategy]:
     return strategies
 
 
-def worded_strategies(names: Sequence[str], prompt_sets: Sequence[str], settings: Settings) -> list[Strategy]:
-    """Strategies by name or file, each that asks anything once in the wording of each set, which its name then tells:
-    `yes-no~prompts=instruct`. Raises `ConfigError` where two would have the same name."""
-    worded: dict[str, Strategy] = {}
-    for prompt_set in dict.fromkeys(prompt_sets):
-        own = replace(settings, prompts=prompt_set)
-        for strategy in load_strategies(names, prompts_for(own)):
-            name = strategy.name
-            if strategy.prompts:
-                name = f"{name}~prompts={(strategy.prompt_set or '').rstrip('/')}"
-                if name in worded:
-                    raise ConfigError(f"two of the prompt sets have the name {strategy.prompt_set!r}; rename a folder")
-            worded[name] = strategy.model_copy(update={"name": name})
-    return list(worded.values())
-
-
-def _flags_of(workload: Workload, contest: Contest, limit: int | None) -> tuple[str, ...]:
-    """The warnings that the runs of these strategies carry.
-
-    Raises `VocabularyError` for queries with words that the bundled LMM, where it is asked, does not know, and
-    `BenchmarkError` where images would be shown that are not there.
-    """
-    benchmark = workload.benchmark
-    if contest.asks and not workload.has_images:
-        raise BenchmarkError(
-            f"{benchmark.name} has embeddings but no images for the LMM to look at; put them beside its tables, as "
-            "image_path names them, into images or inat24, or evaluate --strategy clip alone"
-        )
-    if workload.recording is not None:
-        return (FOREIGN,) if contest.asks and any(FOREIGN in run.flags for run in workload.recording.runs) else ()
-    queries = benchmark.queries[:limit]
-    if workload.own or not contest.settings.bundled(contest.roles(_composed(queries))):
-        return ()
-    require_known_words((query.text for query in queries), "lmm")
-    given = {image_id: None for query in queries for image_id in benchmark.candidate_ids(query.id)}
-    return () if all_fieldnotes(benchmark.images, given or workload.found) else (FOREIGN,)
-
-
 async def _run_contest(opened: OpenEvaluation, contest: Contest, progress: Progress | None) -> list[RunSummary]:
     """The runs of strategies that ask one model, in their order."""
     asking = [strategy for strategy in contest.strategies if strategy.prompts]
-    silent = [strategy for strategy in contest.strategies if not strategy.prompts]
+    scoring = [strategy for strategy in contest.strategies if not strategy.prompts and uses_scorer(strategy)]
+    silent = [strategy for strategy in contest.strategies if not (strategy.prompts or uses_scorer(strategy))]
     async with AsyncExitStack() as stack:
+        scorer = await _open_scorer(opened, contest, stack)
         # Apart, so that the manifest of a run without a model names none, whatever runs beside it.
-        runs = await _evaluate(opened, silent, contest, None, progress)
+        runs = await _evaluate(opened, silent, contest, None, None, progress)
+        runs += await _evaluate(opened, scoring, contest, None, scorer, progress)
         if asking:
             lmms = await _open_lmms(opened, contest, stack)
-            runs += await _evaluate(opened, asking, contest, lmms, progress)
+            runs += await _evaluate(opened, asking, contest, lmms, scorer, progress)
     by_name = {summary.strategy: summary for summary in runs}
     return [by_name[strategy.name] for strategy in contest.strategies]
 
@@ -292,9 +250,11 @@ async def _evaluate(
     strategies: Sequence[Strategy],
     contest: Contest,
     lmms: LMMs | None,
+    scorer: CandidateScorer | None,
     progress: Progress | None,
 ) -> list[RunSummary]:
-    """The runs of strategies that all ask LMMs or, where there are none, all ask none."""
+    """The runs of strategies that all ask LMMs or, where there are none, all ask none. Where there is a scorer, it is
+    asked by those that have the stage."""
     from fieldscope.agent.budget import Account
     from fieldscope.agent.graph import Agent
     from fieldscope.agent.resources import Resources
@@ -303,16 +263,21 @@ async def _evaluate(
 
     plan, workload = opened.plan, opened.workload
     images, flags = workload.benchmark.images, contest.flags if lmms else ()
-    composed = _composed(workload.benchmark.queries)
-    models = {s.name: lmms.identity(s.roles(composed)) if lmms else None for s in strategies}
-    resources = Resources(images, lmms, workload.retriever, contest.settings.concurrency, flags=flags)
-    calibrations = {strategy.name: _calibration(workload, strategy, models[strategy.name]) for strategy in strategies}
+    pictured = composed(workload.benchmark.queries)
+    models = {s.name: lmms.identity(s.roles(pictured)) if lmms else None for s in strategies}
+    scorers = {s.name: scorer.fingerprint for s in strategies if scorer is not None and uses_scorer(s)}
+    resources = Resources(images, lmms, workload.retriever, contest.settings.concurrency, flags=flags, scorer=scorer)
+    calibrations = {
+        strategy.name: _calibration(workload, strategy, models[strategy.name], scorers.get(strategy.name))
+        for strategy in strategies
+    }
+    asks = lmms is not None or scorer is not None
     fitted = {name: calibration for name, calibration in calibrations.items() if calibration is not None}
     agents = [
         Agent(
             replace(resources, calibration=fitted.get(strategy.name)),
             strategy,
-            Account(plan.run_budget if lmms else None),
+            Account(plan.run_budget if asks else None),
         )
         for strategy in strategies
     ]
@@ -323,7 +288,8 @@ async def _evaluate(
         provenance={"encoder": workload.encoder, "seed": 0},
         lmms=models,
         limit=plan.limit,
-        budget=plan.budget if lmms else None,
+        budget=plan.budget if asks else None,
+        scorers=scorers,
         calibrations={name: fingerprint(fit.model_dump(mode="json")) for name, fit in fitted.items()},
         progress=progress,
         inputs={
@@ -337,7 +303,7 @@ async def _evaluate(
 async def _open_lmms(opened: OpenEvaluation, contest: Contest, stack: AsyncExitStack) -> LMMs:
     workload = opened.workload
     if workload.recording is None:
-        roles = contest.roles(_composed(workload.benchmark.queries))
+        roles = contest.roles(composed(workload.benchmark.queries))
         prompts = [prompt for strategy in contest.strategies for prompt in strategy.prompts]
         images = with_examples(workload.benchmark.images, prompts)
         queries = workload.benchmark.queries[: opened.plan.limit]
@@ -352,13 +318,20 @@ async def _open_lmms(opened: OpenEvaluation, contest: Contest, stack: AsyncExitS
     return workload.recording.lmm
 
 
-def _composed(queries: Iterable[Query]) -> bool:
-    """Whether any query has a reference image."""
-    return any(query.reference_image is not None for query in queries)
+async def _open_scorer(opened: OpenEvaluation, contest: Contest, stack: AsyncExitStack) -> CandidateScorer | None:
+    """The scoring model of strategies that use one."""
+    if (recording := opened.workload.recording) is None:
+        opening = open_candidate_scorer(contest.settings, opened.workload.benchmark.images, contest.strategies)
+        return await stack.enter_async_context(opening)
+    if any(map(uses_scorer, contest.strategies)) and recording.scorer is None:
+        raise ConfigError("the recorded runs used no scoring model; name a strategy that uses none, such as agent")
+    return recording.scorer
 
 
-def _calibration(workload: Workload, strategy: Strategy, model: ModelIdentity | None) -> Calibration | None:
+def _calibration(
+    workload: Workload, strategy: Strategy, model: ModelIdentity | None, scorer: str | None
+) -> Calibration | None:
     def find() -> Calibration | None:
-        return find_calibration(model, strategy, workload.encoder)
+        return find_calibration(model, strategy, workload.encoder, scorer)
 
     return workload.recording.calibration_of(strategy, find) if workload.recording else find()

@@ -16,6 +16,7 @@ from fieldscope.service.wiring.feedback import note, warn
 from fieldscope.service.wiring.instructions import warn_of_unread_instruction
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
 from fieldscope.service.wiring.prompt_pictures import with_examples
+from fieldscope.service.wiring.scorers import uses_scorer
 from fieldscope.service.workflows.candidates import Chosen, judge, score
 from fieldscope.service.workflows.models import Models
 from fieldscope.service.workflows.ranking import Ranking
@@ -146,15 +147,21 @@ async def rank(
     """Rank the candidates, or what the resources' retriever finds, with the LMM and what was fitted to it; warn of
     what comes to light. `origin` is the fingerprint of what gives the priors, None where there are none."""
     from fieldscope.agent.graph import Agent
+    from fieldscope.agent.image_scorer import ImageScorer
 
     pictures = with_examples(resources.images, strategy.prompts)
     async with AsyncExitStack() as stack:
         opening = models.open_lmms(pictures, strategy, wrappers)
         lmms = await stack.enter_async_context(opening) if strategy.prompts else None
         composed = query.reference_image is not None
-        calibration = find_calibration(lmms.identity(strategy.roles(composed)) if lmms else None, strategy, origin)
+        scorer: ImageScorer | None = None
+        if uses_scorer(strategy):
+            opened = await stack.enter_async_context(models.open_scorer(resources.images))
+            scorer = ImageScorer(opened, resources.images)
+        model = lmms.identity(strategy.roles(composed)) if lmms else None
+        calibration = find_calibration(model, strategy, origin, scorer and scorer.fingerprint)
         concurrency = models.settings.concurrency
-        resources = replace(resources, lmm=lmms, max_concurrency=concurrency, calibration=calibration)
+        resources = replace(resources, lmm=lmms, max_concurrency=concurrency, calibration=calibration, scorer=scorer)
         result = await Agent(resources, strategy).rerank(query, candidates, top_k, budget)
     for flag in result.flags:
         if flag not in resources.flags:

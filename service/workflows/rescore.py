@@ -36,7 +36,7 @@ def rescore(run: Path, names: Sequence[str], fits: Path | None, reread: bool, ou
     from fieldscope.eval.runs.read import is_run, read_results
     from fieldscope.eval.runs.recording import recorded_lines
     from fieldscope.eval.runs.replay import make_recording
-    from fieldscope.eval.runs.rescore import Rescorer, require_same_questions
+    from fieldscope.eval.runs.rescore import Rescorer, require_same_questions, require_same_scores
 
     if not is_run(run):
         raise ConfigError(
@@ -48,6 +48,7 @@ def rescore(run: Path, names: Sequence[str], fits: Path | None, reread: bool, ou
     strategies = chosen_strategies(recording, names, (), Settings())
     for strategy in strategies:
         require_same_questions(strategy, {prompt.name: prompt.fingerprint for prompt in recorded.strategy.prompts}, run)
+        require_same_scores(strategy, recorded.strategy, run)
     flags = (FOREIGN,) if FOREIGN in recorded.flags else ()
     with ExitStack() as stack, keeping(f"finished queries are kept in {out}; rerun this command to continue"):
         responses = _responses(stack) if reread else None
@@ -85,6 +86,7 @@ async def _evaluate(
                 limit=limit,
                 query_concurrency=1,
                 calibrations={strategy.name: fingerprint(fit.model_dump(mode="json"))} if fit else None,
+                scorers={strategy.name: recording.scorer.fingerprint} if recording.scorer and strategy.score else None,
                 progress=progress,
                 inputs={strategy.name: input_lines(recording.benchmark, strategy, fit)},
                 live=False,
@@ -97,11 +99,12 @@ def _calibration(recording: Recording, strategy: Strategy, fits: Path | None) ->
     from fieldscope.agent.calibration import calibration_key
 
     model = recording.lmm.identity(strategy.roles()) if recording.lmm else None
+    scorer = recording.scorer and recording.scorer.fingerprint
     if fits is None:
-        return recording.calibration_of(strategy, lambda: find_calibration(model, strategy, recording.encoder))
+        return recording.calibration_of(strategy, lambda: find_calibration(model, strategy, recording.encoder, scorer))
     if model is None or strategy.fusion.method != "posterior":
         return None
-    key = calibration_key(model, strategy, recording.encoder)
+    key = calibration_key(model, strategy, recording.encoder, scorer)
     if fitting := next((fit for fit in load_calibrations(fits) if fit.fits(key)), None):
         return fitting
     raise ConfigError(

@@ -20,6 +20,8 @@ from fieldscope.agent.image_scorer import ImageScorer
 from fieldscope.agent.lmm.base import AnswerToken, LMMRequest, LMMResponse, TextPart, TokenLogprob, Tokens
 from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
+from fieldscope.agent.scored import CachedScorer
+from fieldscope.cache.store import MemoryStore
 from fieldscope.core.errors import LMMRequestError
 from fieldscope.core.fingerprint import fingerprint_pixels
 from fieldscope.core.types import Candidate, Query, Turn
@@ -157,7 +159,7 @@ def oracle_scorer(images: FolderCollection, refuses: Collection[str] = ()) -> Or
 
 def scorer_of(images: FolderCollection) -> ImageScorer:
     """The same as the agent uses it."""
-    return ImageScorer(oracle_scorer(images), images)
+    return ImageScorer(CachedScorer(oracle_scorer(images), MemoryStore(), images), images)
 
 
 def draw_cases(count: int, seed: int = 0, candidates: int = 16) -> list[Case]:

@@ -17,7 +17,9 @@ from fieldscope.agent.image_scorer import ImageScorer
 from fieldscope.agent.lmm.base import LMMRequest, TextPart
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.resources import Resources
+from fieldscope.agent.scored import CachedScorer
 from fieldscope.agent.strategies.strategy import list_strategies, load_strategy
+from fieldscope.cache.store import MemoryStore
 from fieldscope.core.types import Candidate, Query
 from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.encoder import QueryInputs
@@ -52,7 +54,8 @@ def requests_of(strategy: str, folder: Path, scorer: Remembering | None = None) 
     PILImage.new("RGB", (8, 8), "red").save(folder / image_id)
     lmm = ScriptedLMM(lambda _: 0.5)
     images = FolderCollection(folder)
-    deps = Resources(images=images, lmm=lmm, scorer=ImageScorer(scorer or Remembering(), images))
+    scoring = ImageScorer(CachedScorer(scorer or Remembering(), MemoryStore(), images), images)
+    deps = Resources(images=images, lmm=lmm, scorer=scoring)
     query = Query(id=SECRETS["query_id"], text=TEXT)
     asyncio.run(Agent(deps, load_strategy(strategy, prompts="fieldnotes")).rerank(query, [Candidate(image_id, 0.5)]))
     return lmm.requests

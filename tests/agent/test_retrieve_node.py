@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import Synthesis
-from fieldscope.core.errors import ConfigError
+from fieldscope.core.errors import ConfigError, StrategyError
 from fieldscope.core.types import Candidate, Query, Search
 from fieldscope.retrieval.collection import FolderCollection
 
@@ -156,3 +157,26 @@ async def test_no_candidate_is_lost_and_what_was_found_comes_first(
 async def test_no_candidates_and_nowhere_to_look_is_an_error() -> None:
     with pytest.raises(ConfigError, match="'q1' has no candidates"):
         await run(RerankState(query=QUERY))
+
+
+async def test_the_instruction_of_the_strategy_reaches_the_search() -> None:
+    finder = Finder(("a", 0.5))
+    strategy = load_strategy("agent", prompts="fieldnotes")
+    await run(RerankState(query=QUERY), strategy, finder)
+    assert finder.last.instruction is None
+    instructed = strategy.instructed("Find animals.")
+    update = await run(RerankState(query=QUERY), instructed, finder)
+    assert finder.last.instruction == "Find animals."
+    assert update["trace"][-1].data["search"] == search_key(finder.last)
+    assert instructed.fingerprint != strategy.fingerprint
+    assert strategy.instructed(None) is strategy
+    with pytest.raises(StrategyError, match="the instruction is empty"):
+        strategy.instructed("  ")
+
+
+def test_searches_that_were_recorded_before_keep_their_keys() -> None:
+    plain = Search(QUERY, 7)
+    assert search_key(plain).startswith("8adfa6d908b6c453")
+    assert search_key(Search(QUERY, 100, ("a crab",), 0.15, "query")).startswith("4525d494f170e287")
+    instructed = [search_key(replace(plain, instruction=words)) for words in ("Find animals.", "Find colours.")]
+    assert len({search_key(plain), *instructed}) == 3

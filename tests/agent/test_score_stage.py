@@ -15,15 +15,17 @@ from fieldscope.agent.fusion import standardise
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.image_scorer import ImageScorer
 from fieldscope.agent.resources import CandidateScorer, Resources
+from fieldscope.agent.scored import CachedScorer
 from fieldscope.agent.scoring import standing
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.trace import result_from_json, result_to_json
 from fieldscope.agent.types import ImageScore, RerankResult
+from fieldscope.cache.store import MemoryStore
 from fieldscope.core.errors import ConfigError, LMMConnectionError, StrategyError
 from fieldscope.core.types import Candidate, Query
 from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.encoder import QueryInputs
-from fieldscope.retrieval.scorer import Document
+from fieldscope.retrieval.scorer import Document, Scorer
 from tests.agent.oracle import draw_cases, oracle_of, oracle_scorer, paint, scorer_of
 
 QUERY = Query(id="q", text="crab, snow")
@@ -56,6 +58,10 @@ class Given:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> FolderCollection:
     return paint(tmp_path_factory.mktemp("pictures"))
+
+
+def over(scorer: Scorer, images: FolderCollection) -> ImageScorer:
+    return ImageScorer(CachedScorer(scorer, MemoryStore(), images), images)
 
 
 def candidates(*priors: float) -> tuple[Candidate, ...]:
@@ -108,7 +114,7 @@ async def test_where_the_scorer_says_nothing_the_first_stage_stands(images: Fold
         def score(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
             raise LMMConnectionError("nobody listens")
 
-    result = await rerank(images, ImageScorer(Dead(), images), candidates(1, 2, 3), lmm=None)
+    result = await rerank(images, over(Dead(), images), candidates(1, 2, 3), lmm=None)
     assert order(result) == ["02", "01", "00"]
     assert result.flags == (
         "the stage 'score' was lost (nobody listens); the first stage's scores stand in for the scorer's",
@@ -203,7 +209,7 @@ async def test_predicates_can_be_the_scorers(images: FolderCollection) -> None:
     case = draw_cases(1)[0]
     scorer = oracle_scorer(images)
     fit = Calibration(key=CalibrationKey(model="oracle", prompts={}), scored_scale=3.0, scored_offset=0.5)
-    result = await rerank(images, ImageScorer(scorer, images), case.candidates, strategy, case.query, calibration=fit)
+    result = await rerank(images, over(scorer, images), case.candidates, strategy, case.query, calibration=fit)
     scored = [verdict for verdict in result.verdicts if verdict.mode == "scored"]
     assert len(scored) == len(result.predicates) * len(case.candidates) == len(result.verdicts)
     assert all(call.stage in ("synthesize", "decompose") for call in result.calls) and len(result.asked) == 2

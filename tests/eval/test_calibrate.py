@@ -326,6 +326,7 @@ def test_a_fit_is_shared_by_strategies_whose_prompts_agree() -> None:
     assert all(fitted.fits(calibration_key("m", strategy, "clip")) for strategy in (agent, predicates))
     assert not fitted.fits(calibration_key("m", pairwise, "clip"))  # it has no verdicts to start from
     assert not fitted.fits(calibration_key("n", agent, "clip"))
+    assert not fitted.fits(calibration_key("m", agent.instructed("Find animals."), "clip"))  # other priors
     assert not fitted.fits(calibration_key("m", agent, None))
     assert not UNCALIBRATED.fits(calibration_key("m", agent, "clip"))
     alone = Calibration(key=calibration_key("m", predicates, "clip"))

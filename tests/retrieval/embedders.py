@@ -40,6 +40,11 @@ def of_pixels(image: Image.Image) -> np.ndarray:
     return np.concatenate([mean, 0.2 * of_words(sha256(image.tobytes()).hexdigest())[3:]])
 
 
+def opened(url: str) -> Image.Image:
+    """The image in a data URL."""
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2], validate=True))).convert("RGB")
+
+
 @dataclass
 class Embedder:
     """`messages`: it takes conversations; `base64`: it writes vectors so, where it is asked to; `pictures`: whether it
@@ -112,8 +117,7 @@ class Embedder:
             return of_words(url), len(url) // 4
         if self.pictures == "ignored":
             return np.zeros(DIM), 1
-        image = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2], validate=True))).convert("RGB")
-        return of_pixels(image), 16
+        return of_pixels(opened(url)), 16
 
     @contextmanager
     def serving(self) -> Iterator[Embedder]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import fieldscope.agent.strategies
 from fieldscope.agent.trace import result_from_json
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.eval.benchmarks.embedding_folders import encoder_of, find_embeddings
@@ -20,7 +21,7 @@ from fieldscope.fieldnotes.rerank import SCHEMA
 from fieldscope.retrieval.clip import ClipEncoder
 from fieldscope.retrieval.encoder import QueryInputs
 from fieldscope.service.wiring.benchmarks import Workload, open_workload
-from fieldscope.service.wiring.priors import load_prior_encoder
+from fieldscope.service.wiring.priors import with_prior_encoder
 from fieldscope.service.wiring.settings import Settings
 from tests.service.conftest import CRABS, FOX, OWL, SCENES, Run, World
 from tests.service.inquire_files import fullrank, parquet, publish, vectors_of
@@ -199,9 +200,9 @@ def test_fieldnotes_says_that_each_encoder_chose_its_candidates(run: Run, loaded
 def test_a_benchmark_that_searches_by_itself_says_so(loaded: Loaded, rerank: Path, terminal: None, capsys: Any) -> None:
     given = open_workload(str(rerank), None, Settings()).benchmark
     workload = Workload(replace(given, name="own", candidate_sets=None))
-    assert load_prior_encoder(workload, Settings()) is None
+    assert with_prior_encoder(workload, Settings()) is workload
     assert capsys.readouterr().err == ""
-    assert load_prior_encoder(workload, Settings(encoder=A)) is None
+    assert with_prior_encoder(workload, Settings(encoder=A)) is workload
     assert "own has a first stage of its own, and --encoder is not used" in capsys.readouterr().err
 
 
@@ -315,3 +316,51 @@ def test_a_folder_that_is_named_after_its_encoder(tmp_path: Path, encoder: str, 
         (tmp_path / "embs" / name).mkdir(parents=True)
         (tmp_path / "embs" / name / "embeddings.npy").touch()
     assert find_embeddings([tmp_path], encoder) == tmp_path / "embs" / folder
+
+
+@pytest.fixture
+def told_what_matches(tmp_path: Path) -> Path:
+    """The strategy `clip` with an instruction for the first stage."""
+    path = tmp_path / "told.yaml"
+    shipped = Path(fieldscope.agent.strategies.__file__).with_name("clip.yaml").read_text(encoding="utf-8")
+    path.write_text(f"{shipped.replace('name: clip', 'name: told')}\nretrieve:\n  instruction: find animals\n")
+    return path
+
+
+def test_an_instruction_is_read_by_an_encoder_that_takes_one(
+    run: Run, world: World, loaded: Loaded, rerank: Path, told_what_matches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignored = run("eval", rerank, "--strategy", told_what_matches, "--encoder", A, "--out", "a")
+    assert "the encoder reads no instruction" in ignored.stderr
+    monkeypatch.setattr(SeededEncoder, "uses", frozenset({"text", "instruction"}))
+    heard: list[str | None] = []
+    encode = SeededEncoder.encode_query
+
+    def encode_query(self: SeededEncoder, inputs: QueryInputs) -> Any:
+        heard.append(inputs.instruction)
+        return encode(self, inputs)
+
+    monkeypatch.setattr(SeededEncoder, "encode_query", encode_query)
+    assert run("eval", rerank, "--strategy", told_what_matches, "--encoder", A, "--out", "b").exit_code == 0
+    assert set(heard) == {"find animals"}
+    refused = run("eval", rerank, "--strategy", "clip", told_what_matches, "--encoder", A, "--out", "c")
+    assert refused.exit_code != 0 and "different values of `retrieve.instruction`" in refused.stderr
+
+
+def test_prompt_sets_and_dry_runs_go_with_several_encoders(run: Run, loaded: Loaded, rerank: Path) -> None:
+    asked = ("eval", rerank, "--strategy", "clip", "yes-no", "--encoder", A, B, "--json")
+    names = [
+        each["strategy"] for each in payload(run(*asked, "--prompts", "fieldnotes", "instruct", "--dry-run"))["runs"]
+    ]
+    assert names == [
+        name
+        for slug in (SLUGS[A], SLUGS[B])
+        for name in (
+            f"clip~encoder={slug}",
+            f"yes-no~prompts=fieldnotes,encoder={slug}",
+            f"yes-no~prompts=instruct,encoder={slug}",
+        )
+    ]
+    assert not any(seen(loaded).values())
+    one = run("eval", rerank, "--strategy", "yes-no", "--encoder", A, B, "--replay", "somewhere.fsr")
+    assert one.exit_code == 2 and "go with one --encoder" in one.stderr

@@ -115,7 +115,10 @@ def make_qwen3_vl_embedding(folder: Path) -> None:
     _sentence_transformers(
         folder,
         "SentenceTransformer",
-        {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"},
+        {
+            **{"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"},
+            "processing_kwargs": {"chat_template": {"add_generation_prompt": True}},
+        },
         "last_hidden_state",
         {
             "1_Pooling": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,10 +31,18 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red", "unknown": "cya
     metavar="URL#MODEL|path:FOLDER|NAME[:ARG]",
     help="Check this scoring model (a reranker) instead of an LMM.",
 )
+@click.option(
+    "--encoder",
+    "encoder_name",
+    metavar="NAME|URL#MODEL|path:FOLDER",
+    help="Check this encoder instead of an LMM; `bundled` is the bundled CLIP.",
+)
 @json_option
 @server_options
 @click.pass_context
-def doctor(context: click.Context, name: str | None, as_json: bool, settings: Settings) -> None:
+def doctor(
+    context: click.Context, name: str | None, encoder_name: str | None, as_json: bool, settings: Settings
+) -> None:
     """Check a model with known images, and find what would silently ruin rankings.
 
     Asks a few hundred short questions about images of its own, without the response cache: does the model see the
@@ -46,12 +54,18 @@ def doctor(context: click.Context, name: str | None, as_json: bool, settings: Se
     is sent as its stage sends it, to the model that has its role, and the answer is read as the stage reads it.
 
     With --scorer, a scoring model is checked with known images and texts: do scores follow content and query, do they
-    change with the batch, the order of documents or from call to call, and is the end of a long text read.
+    change with the batch, the order of documents or from call to call, and is the end of a long text read. With
+    --encoder, an encoder is checked: are texts and images in one space, and their vectors the same in every batch.
     """
+    settings = replace(settings, encoder=encoder_name)
     if settings.scorer is not None:
         if name is not None or settings.lmm_url is not None:
             raise click.UsageError("--scorer checks a scoring model alone; leave --lmm and --strategy out")
         healthy = _examine_scorer(settings.scorer, settings, as_json)
+    elif encoder_name is not None:
+        if name is not None or settings.lmm_url is not None:
+            raise click.UsageError("--encoder checks an encoder alone; leave --lmm and --strategy out")
+        healthy = _examine_encoder(encoder_name, settings, as_json)
     else:
         healthy = _examine_lmms(name, settings, as_json)
     if not healthy:
@@ -86,15 +100,36 @@ def _examine_scorer(text: str, settings: Settings, as_json: bool) -> bool:
     from fieldscope.service.doctor.scorer.examine import examine_scorer
     from fieldscope.service.wiring.models import load_scorer
 
-    url, hash_sign, model = text.partition("#")
-    shown = shown_address(url) + hash_sign + model
+    shown = _shown(text)
     with progress("checks") as report:
-        examination = examine_scorer(load_scorer(text, settings), shown, report)
+        scorer = load_scorer(text, replace(settings, attempts=2))  # so that failures show
+        examination = examine_scorer(scorer, shown, report)
     if as_json:
         show_json(_payload({"scorer": shown}, examination))
     else:
         _show(shown, examination)
     return examination.healthy
+
+
+def _examine_encoder(text: str, settings: Settings, as_json: bool) -> bool:
+    """The same for an encoder."""
+    from fieldscope.service.doctor.encoder.examine import examine_encoder
+    from fieldscope.service.wiring.models import load_encoder
+
+    shown = _shown(text)
+    with progress("checks") as report:
+        examination = examine_encoder(load_encoder(replace(settings, attempts=2)), shown, report)
+    if as_json:
+        show_json(_payload({"encoder": shown}, examination))
+    else:
+        _show(shown, examination)
+    return examination.healthy
+
+
+def _shown(text: str) -> str:
+    """A model as the user wrote it, without keys in its address."""
+    url, hash_sign, model = text.partition("#")
+    return shown_address(url) + hash_sign + model
 
 
 def _payload(model: Mapping[str, str | None], examination: Examination) -> dict[str, Any]:

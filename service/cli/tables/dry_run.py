@@ -33,6 +33,9 @@ def _table(outlooks: Sequence[Outlook]) -> Table:
         money = [] if outlook.amount is None else [f"{outlook.amount:,.2f}"]
         bound = "at most" if estimate.bound else ""
         table.add_row(plain(outlook.strategy, "bold"), bound, *(f"{count:,}" for count in counts), *money)
+        if estimate.pairs:
+            none = [""] * (len(columns) - 3)
+            table.add_row("  score, pairs", "not calls", f"{estimate.pairs:,}", *none, style="dim")
         for stage, spending in estimate.stages.items():
             model = plain(outlook.models.get(stage, ""), "dim")
             table.add_row(f"  {stage}", model, *(f"{count:,.0f}" for count in asdict(spending).values()), style="dim")

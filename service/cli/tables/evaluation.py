@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from fieldscope.agent.roles import role_identity
+from fieldscope.agent.usage import SCORER
 from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
 from fieldscope.eval.types import Means, RunSummary
 from fieldscope.service.cli.console import plain, show, show_json
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from fieldscope.service.workflows.evaluate import EvaluatedRuns
 
 _ROUNDS = {"hits@10": "found so far", "recall@10": "of each round alone"}
+
+_HASH = re.compile(r"[0-9a-f]{16,}")
 
 
 def show_evaluation(
@@ -165,13 +169,20 @@ def cost_table(summaries: Sequence[RunSummary]) -> Table:
 
 
 def role_table(summaries: Sequence[RunSummary]) -> Table:
-    """What each LMM answered in the runs that asked several, by role."""
+    """What each LMM answered in the runs that asked several, by role, and how many pairs a scoring model scored."""
     columns = ("strategy", "role", "model", "calls", "tokens in", "tokens out", "unknown")
     table = new_table(*columns, texts=3, title="cost by role")
     for summary in summaries:
         for role, cost in summary.by_role.items():
-            model = role_identity(summary.lmm, cast("Role", role))
-            names = (plain(summary.strategy), role, plain(model_name(model)) if model else "")
+            if role == SCORER:
+                names = (
+                    plain(summary.strategy),
+                    "scorer (pairs)",
+                    plain(_HASH.sub(lambda found: found[0][:8], summary.scorer or "")),
+                )
+            else:
+                model = role_identity(summary.lmm, cast("Role", role))
+                names = (plain(summary.strategy), role, plain(model_name(model)) if model else "")
             counts = (cost.calls, cost.prompt_tokens, cost.completion_tokens, cost.unknown)
             table.add_row(*names, *(f"{count:,}" for count in counts))
     return table

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fieldscope.agent.scoring import query_scores
 from fieldscope.agent.trace_view import (
     Matchup,
     StageCost,
@@ -67,6 +68,13 @@ def header(result: RerankResult) -> Iterator[RenderableType]:
         f"{usage.calls - usage.unknown} answered ({usage.cached} from the cache), {usage.unknown} unknown, "
         f"{never} not asked; {usage.tokens} tokens",
     )
+    if result.scores:
+        pairs = Usage.of(result.scores)
+        yield line(
+            "scored",
+            f"{pairs.calls - pairs.unknown} pairs ({pairs.cached} from the cache), {pairs.unknown} unknown, "
+            f"{pairs.not_asked} not asked",
+        )
     if result.ended:
         yield line("ended", f"the budget ran out in the stage {result.ended}", "yellow")
     yield from (line("warning", flag, "yellow") for flag in result.flags)
@@ -123,6 +131,8 @@ def _reading(verdict: Verdict) -> str:
     after = " after a thought" if verdict.reasoned else ""
     if verdict.mode == "stated":
         return "the model stated the probability"
+    if verdict.mode == "scored":
+        return "the scoring model's score of the question, calibrated"
     if verdict.mode == "samples":
         yes = sum(draw.says == "yes" for draw in counting)
         return f"the smoothed share of plain answers{after}: {yes} of {len(counting)} say yes" if counting else ""
@@ -199,7 +209,8 @@ def _verdicts(result: RerankResult, limit: int | None) -> Iterator[RenderableTyp
     for start in range(0, max(len(ids), 1), _COLUMNS):
         some = ids[start : start + _COLUMNS]
         table = new_table(edge=False)
-        for name in ("rank", "moved", "P(match)", "90 %", "prior"):
+        scored = query_scores(result.scores)
+        for name in ("rank", "moved", "P(match)", "90 %", "prior", *(["scorer"] if result.scores else [])):
             table.add_column(name, justify="right", no_wrap=True)
         for predicate in some:
             table.add_column(plain(short[predicate]), justify="right", no_wrap=True)
@@ -209,6 +220,7 @@ def _verdicts(result: RerankResult, limit: int | None) -> Iterator[RenderableTyp
             verdicts = by_image.get(r.image_id, {})
             cells = (verdict_cell(verdicts.get(predicate)) for predicate in some)
             known = (str(r.rank), moved_by(r.prior_rank - r.rank), number(r.p_match), interval, number(r.prior, 3))
+            known = (*known, number(scored.get(r.image_id), 3)) if result.scores else known
             table.add_row(*known, *cells, plain(r.image_id))
         yield table
     yield from _more(len(result.ranking) - len(shown), "images")

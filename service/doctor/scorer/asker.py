@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
 
-from fieldscope.core.errors import LMMResponseError
+from fieldscope.core.errors import ConfigError, LMMRequestError, LMMResponseError
 from fieldscope.retrieval.encoder import QueryInputs
 from fieldscope.retrieval.scorer import Document, ExplainingScorer, PairScore, Scorer
 
 Score = float | None
+
+REFUSALS = (ConfigError, LMMRequestError, LMMResponseError)
+"""What a scorer raises for a call that it does not take; other errors mean that it does not answer at all."""
 
 
 class Asker:

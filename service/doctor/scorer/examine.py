@@ -54,7 +54,7 @@ def examine_scorer(scorer: Scorer, name: str, report: Report) -> Examination:
             findings |= {each: _broken(each, error) for each in names if each not in findings}
         report(number, len(CHECKS))
     return Examination(
-        scorer.fingerprint if answers else name,
+        subject.identity or name,
         subject.probe.name if answers else None,
         tuple(findings.values()),
         asker.requests + (subject.lister.requests if subject.lister is not asker else 0),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.retrieval.encoder import QueryInputs
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.scorer.advice import TEMPLATE
+from fieldscope.service.doctor.scorer.asker import REFUSALS
 from fieldscope.service.doctor.scorer.subject import Subject
 
 NAME = "instruction"
@@ -30,13 +30,16 @@ def check_instruction(subject: Subject) -> Finding:
                 )
                 apart = [abs(a - b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
                 most = max(most, *[difference / max(1.0, subject.grids[kind].spread) for difference in apart], 0.0)
-    except (LMMError, ConfigError) as error:
-        return Finding(NAME, "unknown", str(error), "the scorer takes no instruction; leave it out of strategies")
+    except REFUSALS as error:
+        return _unread(subject, str(error), "the scorer takes no instruction; leave it out of strategies")
     seen = f"another instruction changes scores by at most {most:.2g}"
     if most > max(2 * subject.noise, 1e-6):
         return Finding(NAME, "ok", seen, "the instruction reaches the model")
+    return _unread(subject, seen, "the instruction does not reach the model; leave it out of strategies")
+
+
+def _unread(subject: Subject, seen: str, meaning: str) -> Finding:
     if _NEEDS_ONE.search(subject.name):
-        meaning = "the instruction does not reach the model, whose name says that it was trained with one"
-        return Finding(NAME, "warn", seen, f"{meaning}: its template is missing", TEMPLATE)
-    meaning = "the instruction does not reach the model: either it takes none, or its template is missing"
-    return Finding(NAME, "unknown", seen, meaning, f"if the model takes instructions: {TEMPLATE}")
+        meaning = "this model was trained with an instruction, which does not reach it: its chat template is missing"
+        return Finding(NAME, "warn", seen, meaning, TEMPLATE)
+    return Finding(NAME, "unknown", seen, meaning)

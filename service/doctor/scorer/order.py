@@ -45,7 +45,7 @@ class _Rotated:
 
 def check_order(subject: Subject) -> Finding:
     """Score a list of each kind in all of its rotations."""
-    rotated = [_rotate(subject, kind, len(scores)) for kind, scores in subject.alone.items()]
+    rotated = [_rotate(subject, kind) for kind in subject.kinds()]
     worst = max(rotated, key=lambda each: each.apart / subject.clear(each.kind))
     clear = subject.clear(worst.kind)
     seen = (
@@ -68,9 +68,9 @@ def check_order(subject: Subject) -> Finding:
     return Finding(NAME, "ok", seen, "a score belongs to its document")
 
 
-def _rotate(subject: Subject, kind: Kind, length: int) -> _Rotated:
+def _rotate(subject: Subject, kind: Kind) -> _Rotated:
     line = subject.line(kind)
-    places = np.array([np.roll(np.arange(length), turn) for turn in range(length)])
+    places = np.array([np.roll(np.arange(len(line)), turn) for turn in range(len(line))])
     scores = [subject.lister.score(subject.queries[0], [line[document] for document in order]) for order in places]
     return _Rotated(kind, np.array(scores, dtype=np.float64), places)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.retrieval.encoder import QueryInputs
 from fieldscope.service.doctor.finding import Finding
+from fieldscope.service.doctor.scorer.asker import REFUSALS
 from fieldscope.service.doctor.scorer.grid import Grid
 from fieldscope.service.doctor.scorer.known import GOOD
 from fieldscope.service.doctor.scorer.subject import Subject
@@ -19,7 +19,7 @@ def check_reference(subject: Subject) -> Finding:
     queries = [QueryInputs(image=image) for image in documents if not isinstance(image, str)]
     try:
         grid = Grid.of([subject.asker.alone(query, documents) for query in queries])
-    except (LMMError, ConfigError) as error:
+    except REFUSALS as error:
         return Finding(NAME, "unknown", str(error), _MEANING)
     seen = f"an image as the query scores above others as a document in {grid.correct:.0%} of comparisons"
     if grid.correct >= GOOD:

@@ -12,7 +12,16 @@ _MEANING = "without a scorer that answers, nothing else can be checked"
 
 
 def check_server(subject: Subject) -> Finding:
-    """Score one image, and one text. What is refused goes to the subject's refusals."""
+    """Ask which model it is, and score one image and one text. What is refused goes to the subject's refusals."""
+    change = (
+        "follow the message, and check the address, the model's name after # and the key; in an answer each result "
+        "needs an `index`, from 0, and a finite `relevance_score` or `score`"
+    )
+    try:
+        subject.identity = subject.asker.scorer.fingerprint
+    except LMMError as error:
+        subject.refusals = dict.fromkeys(KINDS, str(error))
+        return Finding(NAME, "fail", str(error), _MEANING, change)
     scored = []
     for kind in KINDS:
         try:
@@ -25,10 +34,6 @@ def check_server(subject: Subject) -> Finding:
         else:
             scored.append(kind)
     if not scored:
-        change = (
-            "follow the message, and check the address, the model's name after # and the key; in an answer each result "
-            "needs an `index`, from 0, and a finite `relevance_score` or `score`"
-        )
         return Finding(NAME, "fail", subject.refusals["images"], _MEANING, change)
     if "images" not in scored:
         seen = f"texts get scores, an image does not: {subject.refusals['images']}"

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
-from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.core.image_encoding import ImageEncoding
 from fieldscope.retrieval.scorer import Document
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.scorer.advice import VISION
+from fieldscope.service.doctor.scorer.asker import REFUSALS
 from fieldscope.service.doctor.scorer.known import GOOD
 from fieldscope.service.doctor.scorer.served import spelled_images
 from fieldscope.service.doctor.scorer.subject import Subject
@@ -71,7 +71,7 @@ def _alike(subject: Subject, images: Sequence[PILImage.Image]) -> float | None:
     urls = [ImageEncoding().data_url(image) for image in images]
     try:
         texts = _scores(subject, urls)
-    except (LMMError, ConfigError):
+    except REFUSALS:
         return None
     apart = np.abs(texts - subject.grids["images"].scores)
     apart = apart[np.isfinite(apart)]

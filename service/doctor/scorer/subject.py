@@ -29,11 +29,11 @@ CLEAR = 5e-3
 class Subject:
     """What a check needs, and what it leaves for later checks.
 
-    `name` is the scorer as the user wrote it, without keys. `asker` asks as strategies do, `lister` sends all documents
-    of a call in one request. `probe` has images with known descriptions. `grids` are the
-    scores of documents alone, for each kind that the scorer takes, and `refusals` the reasons why it takes no other.
-    `alone` are those of each `line` for the first query. `noise` is by how much a score changes when one call is
-    repeated, as a share of the scores' range where that is more than 1.
+    `name` is the scorer as the user wrote it, without keys, `identity` what tells it apart in caches. `asker` asks as
+    strategies do, `lister` sends all documents of a call in one request. `probe` has images with known descriptions.
+    `grids` are the scores of documents alone, for each kind that the scorer takes, and `refusals` the reasons why it
+    takes no other. `alone` are those of each `line` for the first query. `noise` is by how much a score changes when
+    one call is repeated, as a share of the scores' range where that is more than 1.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Subject:
     refusals: dict[Kind, str] = field(default_factory=dict)
     alone: dict[Kind, Sequence[Score]] = field(default_factory=dict)
     noise: float = 0.0
+    identity: str = ""
 
     @property
     def queries(self) -> tuple[str, ...]:

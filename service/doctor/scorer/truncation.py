@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.service.doctor.finding import Finding
+from fieldscope.service.doctor.scorer.asker import REFUSALS
 from fieldscope.service.doctor.scorer.known import GOOD
 from fieldscope.service.doctor.scorer.subject import ROUNDING, Subject
 from fieldscope.service.doctor.scorer.texts import caption, prose
@@ -87,7 +87,7 @@ def _measure(subject: Subject) -> tuple[Sequence[_Length], str | None]:
                     subject.asker.ask(query, [text])[0]
                     for text in (filler, f"{decisive} {filler}", f"{filler} {decisive}")
                 ]
-            except (LMMError, ConfigError) as error:
+            except REFUSALS as error:
                 return lengths, str(error)
             scores = [pair.value for pair in pairs if pair.value is not None]
             if len(scores) < len(pairs):

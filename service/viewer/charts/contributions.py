@@ -18,6 +18,7 @@ _ALONE = "Each bar shows one answer on its own, in log-odds. This strategy does 
 _NOTHING = "No question about this image has an answer, so the prior decides its rank."
 _METHODS = {
     "prior": "This strategy asks no model: the score is the prior.",
+    "score": "The score of this strategy is that of its scoring model. Equal ones are ordered by the prior.",
     "p_yes": "The score of this strategy is P(yes). The bar shows it in log-odds.",
     "agreement": "This strategy counts the questions with the expected answer; images confirmed by a final check go to "
     "the top. Each bar shows one answer on its own, in log-odds.",
@@ -43,7 +44,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """The bars in the order in which a score comes to be: base, prior, predicates, comparisons.
+    """The bars in the order in which a score comes to be: base, prior, scorer, predicates, comparisons.
 
     `sums` says that they end at the score; then `total` is the last bar, from zero to the score. `zero` is where even
     odds lie. `rest` is what a score has beyond its parts, 0 but in a result that was altered.

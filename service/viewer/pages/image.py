@@ -70,6 +70,7 @@ def page(run: Run, query_id: str, image_id: str) -> Page:
             "why": found,
             "ranked": found.ranked,
             "rank_of": {each.image_id: each.rank for each in result.ranking},
+            "scored": next((s for s in result.scores if s.image_id == image_id and s.predicate is None), None),
             "truth": _truth(run, query_id, image_id),
             "chart": contributions(found, strategy.fusion.method if strategy else None),
             "questions": _questions(result, verdicts, known),

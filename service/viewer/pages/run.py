@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fieldscope.agent.roles import ROLES, role_identity
-from fieldscope.agent.usage import Usage
+from fieldscope.agent.usage import SCORER, Usage
 from fieldscope.eval.dialogues import HITS, by_round, dialogues
 from fieldscope.eval.measures.paired import EVEN, Mean
 from fieldscope.eval.reported import mean_name
@@ -73,14 +73,16 @@ def page(run: Run, run_list: RunList) -> Page:
 
 
 def _by_role(run: Run) -> list[tuple[str, str | None, Usage]]:
-    """The roles of a run that asked several models, with the model and the cost of each."""
+    """The roles of a run that asked several models, with the model and the cost of each, and its scoring model."""
     costs = Metrics.model_validate(run.metrics).by_role if run.metrics is not None else {}
     model = run.configuration.lmm
-    return [
-        (role, role_identity(model, role), role_usage(costs[role]))
+    roles = [
+        (str(role), role_identity(model, role), role_usage(costs[role]))
         for role in ROLES
         if role in costs and not isinstance(model, str)
     ]
+    scored = [("scorer (pairs)", run.configuration.scorer, role_usage(costs[SCORER]))] if SCORER in costs else []
+    return [*roles, *scored]
 
 
 def _most(digests: Sequence[QueryDigest], sign: int) -> list[QueryDigest]:

@@ -119,6 +119,19 @@ async def test_a_picture_shown_often_goes_through_the_vision_tower_once(
         assert_same(one, other)
 
 
+async def test_the_last_layer_works_only_where_an_answer_is_read(lmm, ask) -> None:
+    rows: dict[str, list[int]] = {"first": [], "last": []}
+    layers = lmm._model.get_decoder().layers
+    for name, layer in zip(rows, (layers[0], layers[-1]), strict=True):
+        layer.mlp.gate_proj.register_forward_pre_hook(
+            lambda module, inputs, name=name: rows[name].append(inputs[0].shape[:-1].numel())
+        )
+    questions = [ask(text, "p0", top_logprobs=20) for text in ("is it red ?", "is a crab ?")]
+    await asyncio.gather(*(lmm.generate(request) for request in questions))
+    assert sum(rows["last"]) == len(questions)
+    assert sum(rows["first"]) > 4 * len(questions)
+
+
 async def test_batches_are_no_larger_than_allowed(tiny_llava, pictures, ask) -> None:
     lmm = LocalLMM.from_path(tiny_llava, pictures, device="cpu", max_batch=2)
     sizes = batches_of(lmm)

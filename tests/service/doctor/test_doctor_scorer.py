@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable
@@ -11,10 +12,13 @@ from typing import Any
 import pytest
 
 from fieldscope.retrieval.served_scorer import ServedScorer
+from fieldscope.retrieval.server import ModelServer
 from fieldscope.service.doctor.examine import Examination
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.scorer import batch, lists, repeats, truncation
 from fieldscope.service.doctor.scorer.examine import examine_scorer
+from tests.retrieval.rerankers import Reply
+from tests.service.conftest import Run
 from tests.service.doctor.planted import (
     IMAGE,
     MODEL,
@@ -248,3 +252,82 @@ def test_a_planted_fault_is_found(fault: str) -> None:
     found = findings[checks[0]]
     assert re.search(words, f"{found.seen} {found.meaning} {found.change}"), found
     assert found.change
+
+
+def test_the_command_prints_the_same_report_as_for_an_lmm(run: Run) -> None:
+    with Planted().serving() as planted:
+        scorer = f"{planted.url}#{MODEL}"
+        table, told = run("doctor", "--scorer", scorer), run("doctor", "--scorer", scorer, "--json")
+    assert (table.exit_code, told.exit_code) == (0, 0), table.output
+    assert "15 of 15 checks passed" in table.stdout
+    examination = json.loads(told.stdout)
+    assert list(examination) == ["scorer", "healthy", "identity", "probe", "findings", "calls", "seconds"]
+    assert (examination["scorer"], examination["healthy"], examination["probe"]) == (scorer, True, "shapes")
+    assert [finding["name"] for finding in examination["findings"]] == CHECKS
+    assert examination["identity"].startswith(f"scorer:{MODEL}")
+
+
+def test_the_command_fails_where_a_check_does(run: Run) -> None:
+    with Planted(alter=each(sigmoid)).serving() as planted:
+        result = run("doctor", "--scorer", f"{planted.url}#{MODEL}")
+    assert result.exit_code == 1
+    assert "failed: scores of images, scores of texts" in result.stdout
+
+
+def test_a_server_that_is_not_there_is_one_line(run: Run, nobody: str) -> None:
+    result = run("doctor", "--scorer", f"{nobody}#{MODEL}")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1 and nobody in result.stderr
+
+
+def test_another_model_s_name_is_one_finding(run: Run) -> None:
+    with Planted().serving() as planted:
+        result = run("doctor", "--scorer", f"{planted.url}#other", "--json")
+    assert result.exit_code == 1
+    examination = json.loads(result.stdout)
+    assert [finding["name"] for finding in examination["findings"]] == ["server"]
+    assert MODEL in examination["findings"][0]["seen"]
+    assert examination["probe"] is None
+
+
+def test_a_key_in_an_address_is_not_shown(run: Run, nobody: str) -> None:
+    address = nobody.replace("http://", "http://user:secret@")
+    result = run("doctor", "--scorer", f"{address}#{MODEL}", "--json")
+    assert result.exit_code == 1
+    assert "secret" not in result.output
+
+
+def test_a_scorer_is_checked_alone(run: Run) -> None:
+    for other in (("--strategy", "agent"), ("--lmm", "http://localhost:1", "--model", "vl")):
+        result = run("doctor", "--scorer", "similarity", *other)
+        assert result.exit_code == 2
+        assert "--scorer checks a scoring model alone" in result.stderr
+
+
+def test_the_server_s_last_answer_ends_a_check_with_a_finding() -> None:
+    """A server that fails under way: what was found before stands, and the rest says why it could not be asked."""
+
+    def reply(number: int, path: str, body: Any) -> Reply | None:
+        return (503, {}, {"error": "out of memory"}) if number > 60 else None
+
+    with Planted(reply=reply).serving() as planted:
+        server = ModelServer(planted.url, MODEL, "--scorer", attempts=1)
+        examination = examine_scorer(ServedScorer(server), MODEL, lambda done, total: None)
+    findings = {finding.name: finding for finding in examination.findings}
+    assert list(findings) == CHECKS
+    assert findings["known images"].state == "ok"
+    assert findings["long texts"].state == "fail" and "out of memory" in findings["long texts"].seen
+
+
+@pytest.mark.parametrize(
+    ("model", "state"), [("Qwen/Qwen3-VL-Reranker-2B", "warn"), ("jinaai/jina-reranker-m0", "unknown")]
+)
+def test_a_qwen_reranker_without_its_template_is_told_so(model: str, state: str) -> None:
+    with Planted(instructed=False).serving() as planted:
+        scorer = ServedScorer.open(f"{planted.url}#{MODEL}", load_encoder=lambda: pytest.fail("no encoder is needed"))
+        examination = examine_scorer(scorer, f"{planted.url}#{model}", lambda done, total: None)
+    found = next(finding for finding in examination.findings if finding.name == "instruction")
+    assert found.state == state
+    assert ("chat-template" in found.change) == (state == "warn")
+    assert examination.healthy
