@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fieldscope.service.workflows.reports import Evaluation, LoadedRun
 
 STRATEGIES = ("clip", "agent")
-QUERIES = 6
+QUERIES = 5
 FULL_STRATEGIES = ("clip", "yes-no", "yes-no-fused", "agent")
 FULL_QUERIES = 80
 """Half of the test queries, of every supercategory alike."""
