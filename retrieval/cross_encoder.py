@@ -36,6 +36,7 @@ class CrossEncoderScorer:
         self._name = name
         self._fingerprint = fingerprint
         self._batch_size = batch_size
+        self._instructed = takes_instructions(model, pairs=True)
         self.requests = 0  # batches that were computed
         self._running = Lock()  # tokenizers are not safe to use from several threads
 
@@ -94,7 +95,7 @@ class CrossEncoderScorer:
             raise ConfigError(f"{self._name} reads texts only; name a scorer that takes pictures")
         if inputs.image is not None and inputs.text and not takes_both(self._model):
             raise ConfigError(f"{self._name} takes a picture or a text as the query, not both; name another scorer")
-        if inputs.instruction is not None and not takes_instructions(self._model):
+        if inputs.instruction is not None and not self._instructed:
             raise ConfigError(f"{self._name} takes no instruction; leave it out, or name another scorer")
 
     def _content(self, text: str, image: Any) -> Any:

@@ -12,6 +12,7 @@ from fieldscope.retrieval.model_folder import architectures, check_safe, needs_o
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_MARK = "INSTRUCTION"
 _PADS_TO_THE_END = frozenset({"siglip", "siglip2"})  # their text models attend to the padding
 
 
@@ -41,7 +42,7 @@ def load_model(kind: Literal["SentenceTransformer", "CrossEncoder"], folder: Pat
     try:
         model = getattr(sentence_transformers, kind)(
             str(folder),
-            device=str(target),
+            device="cpu",  # and moved later: what `_check_complete` looks at may not survive that
             local_files_only=True,
             model_kwargs={"use_safetensors": True, "dtype": "float32" if target.type == "cpu" else "auto"},
         )
@@ -53,7 +54,7 @@ def load_model(kind: Literal["SentenceTransformer", "CrossEncoder"], folder: Pat
         log.set_verbosity(verbosity)
     _check_complete(model, folder)
     _pad_texts_of_siglip(model)
-    return model
+    return model.to(target)
 
 
 def takes_pictures(model: Any) -> bool:
@@ -65,9 +66,18 @@ def takes_both(model: Any) -> bool:
     return bool(model.supports(("image", "text")))
 
 
-def takes_instructions(model: Any) -> bool:
-    """Whether an instruction has a place: as the system's message, or as a prompt before the words."""
-    return "message" in model.modalities or any(model.prompts.values())
+def takes_instructions(model: Any, pairs: bool = False) -> bool:
+    """Whether an instruction has a place: in the chat template of a model that reads messages (`pairs` of query and
+    document), as its system's message, or else as a prompt before the words."""
+    if "message" not in model.modalities:
+        return any(model.prompts.values())
+    formatter = model[0].input_formatter
+    messages = formatter.pair_to_messages(("a", "b")) if pairs else formatter.to_message({"text": "a"})
+    [instructed] = formatter.prepend_prompt_to_messages([messages], _MARK)
+    try:
+        return _MARK in str(model[0].processor.apply_chat_template(instructed, tokenize=False))
+    except Exception:  # noqa: BLE001  a template raises what it likes where it takes no system's message
+        return False
 
 
 def as_input(text: str, image: Image | None) -> dict[str, Any]:

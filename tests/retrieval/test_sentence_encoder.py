@@ -127,6 +127,17 @@ def test_an_instruction_takes_the_place_of_a_prompt(tmp_path: Path, saved: str, 
     )
 
 
+def test_a_template_that_refuses_the_system_has_no_place_for_an_instruction(qwen_folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(qwen_folder, tmp_path / "copy")
+    template = (copy / "chat_template.jinja").read_text()
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system message') }}{% endif %}"
+    (copy / "chat_template.jinja").write_text(refusal + template)
+    encoder = SentenceEncoder.load(copy)
+    assert encoder.uses == {"text", "image"}
+    plain, instructed = (encoder.encode_query(QueryInputs("a crab", None, words)) for words in (None, "Find it."))
+    np.testing.assert_array_equal(plain, instructed)
+
+
 def test_the_fingerprint_is_all_files_of_the_model(qwen: SentenceEncoder, qwen_folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(qwen_folder, tmp_path / "copy")
     change_json(copy / "config.json", dtype="bfloat16", transformers_version="9.9")
