@@ -18,7 +18,14 @@ from fieldscope.retrieval.model_folder import (
     model_type,
 )
 from fieldscope.retrieval.scorer import Document, PairScore
-from fieldscope.retrieval.sentence_models import as_input, load_model, takes_both, takes_instructions, takes_pictures
+from fieldscope.retrieval.sentence_models import (
+    as_input,
+    load_model,
+    reads_parts,
+    takes_both,
+    takes_instructions,
+    takes_pictures,
+)
 
 Pair = tuple[Any, Any]
 
@@ -100,7 +107,7 @@ class CrossEncoderScorer:
 
     def _content(self, text: str, image: Any) -> Any:
         """A text or picture as the model takes it: a named part where it reads messages made of parts, else bare."""
-        if "message" in self._model.modalities and self._model[0].input_formatter.message_format == "structured":
+        if reads_parts(self._model):
             return as_input(text, image)
         return text if image is None else image
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -196,6 +197,14 @@ def test_what_makes_no_vectors_for_pictures_is_refused(qwen_folder: Path, tmp_pa
     ):
         with pytest.raises(ConfigError, match=reason):
             load_encoder(f"path:{folder}")
+
+
+def test_without_the_extra_the_command_says_what_to_install(
+    clip_folder_of_the_library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ConfigError, match=r"install it with pip install 'fieldscope\[encoders\]'"):
+        load_encoder(f"path:{clip_folder_of_the_library}")
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(clip_folder_of_the_library: Path, tmp_path: Path) -> None:
