@@ -96,7 +96,7 @@ class Agents:
         explained = explaining(strategy, explain, self._explain)
         model = self._lmms.identity(explained.roles())
         instruction = strategy.retrieve.instruction
-        place, scored_by = retriever and retriever[0], scorer and scorer.fingerprint
+        place, scored_by = retriever and retriever[0], scorer.fingerprint if scorer is not None else None
         key = (model_text(model), strategy.name, instruction, explain, encoder, place, scored_by)
         agent = self._kept.get(key)
         if agent is None:
