@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fieldscope.eval.types import RunSummary
 
 ANSWERS = "the answers are the benchmark's published ones, asked in its own wording"
-LISTS = "the candidates and their order are the benchmark's published ones"
+LISTS = "the candidates and their order are the benchmark's published ones, so nothing was searched for here"
 OFFICIAL = "scored as INQUIRE's scripts score: by the number alone, equal numbers as ties"
 
 
