@@ -275,6 +275,7 @@ def test_a_calibration_belongs_to_its_scorer(tmp_path: Path) -> None:
         ("agent", {"score": {}}, "scorer_weight"),
         ("agent", {"fusion.scorer_weight": 1.0}, "uses the scores of a stage `score`"),
         ("cascade", {"retrieve.prior": "scorer"}, "scorer_weight"),
+        ("cascade", {"verify.stop_below": None}, "score.stop_below needs"),
     ],
 )
 def test_scores_that_nothing_uses_and_uses_without_scores_are_refused(
