@@ -190,10 +190,10 @@ async def _run(
         by_role |= {SCORER: Usage.of(scores)}
     summary = conclude(benchmark, strategy, folder, results, cost, by_role, official)
     watch.require_answers()
-    scored = reranker.strategy.fingerprint
+    system = reranker.strategy.fingerprint
     if benchmark.priors is not None:  # runs with the priors that the candidates came with record no encoder
-        scored = fingerprint([scored, folder.encoder])
-    times = ledger.score(benchmark.name, benchmark.split, scored, folder.run_id, folder.encoder)
+        system = fingerprint([system, folder.encoder])
+    times = ledger.score(benchmark.name, benchmark.split, system, folder.run_id, folder.encoder)
     folder.note_scored(times)
     return replace(summary, scored_on_test=times, lmm=lmm, scorer=scorer)
 
