@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fieldscope.eval.queries import Selection
     from fieldscope.eval.runs.replay import Recording
     from fieldscope.eval.types import Benchmark
+    from fieldscope.retrieval.encoder import Encoder
 
 NAMES = ("fieldnotes", "fieldnotes-rerank", "fieldnotes-composed", "fieldnotes-dialogue")
 """FieldNotes and its tasks; all but `fieldnotes-rerank` are full retrieval."""
@@ -36,7 +37,8 @@ class Workload:
     `encoder` is the fingerprint of the first stage's CLIP where this process ran it; `own` says whether the pictures
     are FieldNotes' by construction. `found` are the ids of all images where candidates are searched for in a user's
     collection, and `has_images` whether its image files are there: embeddings alone serve strategies that do not look.
-    A `recording` answers instead of models.
+    `prior_encoder` is to score the given candidates in place of the scores that they came with. A `recording` answers
+    instead of models.
     """
 
     benchmark: Benchmark
@@ -46,6 +48,7 @@ class Workload:
     found: Sequence[str] = ()
     has_images: bool = True
     recording: Recording | None = None
+    prior_encoder: Encoder | None = None
 
 
 @dataclass(frozen=True)

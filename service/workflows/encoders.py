@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.benchmarks import FULLRANK, resolve_benchmark
 from fieldscope.service.wiring.feedback import saying_once, warn
 from fieldscope.service.wiring.inquire import require_embeddings
-from fieldscope.service.wiring.models import load_encoder
+from fieldscope.service.wiring.priors import load_image_encoder
 from fieldscope.service.wiring.settings import Settings
-from fieldscope.service.workflows.evaluate import Contest, EvaluatedRuns, EvaluationPlan, open_evaluation, run_opened
+from fieldscope.service.workflows.evaluate import EvaluatedRuns, EvaluationPlan, open_evaluation, run_opened
+from fieldscope.service.workflows.variants import by_encoder, named_by_encoder
 
 if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
-
-_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
 def evaluate_encoders(
@@ -55,38 +52,6 @@ def evaluate_encoders(
     return EvaluatedRuns(runs, flags, evaluations[0].out)
 
 
-def by_encoder(strategies: Sequence[Strategy], settings: Settings, encoders: Sequence[str]) -> list[Contest]:
-    """The strategies under each encoder, which their names tell where there are several. Raises `ConfigError` where two
-    encoders would give the same name."""
-    if len(encoders) < 2:
-        return [Contest(replace(settings, encoder=encoders[0]) if encoders else settings, strategies)]
-    texts: dict[str, str] = {}
-    for encoder in encoders:
-        if (other := texts.setdefault(encoder_text(encoder).casefold(), encoder)) != encoder:
-            raise ConfigError(
-                f"the encoders {other!r} and {encoder!r} would both name their runs {encoder_text(encoder)!r}; rename "
-                "a folder, or evaluate them one after the other with --out"
-            )
-    return [
-        Contest(replace(settings, encoder=encoder), [named_by_encoder(strategy, encoder) for strategy in strategies])
-        for encoder in encoders
-    ]
-
-
-def named_by_encoder(strategy: Strategy, encoder: str) -> Strategy:
-    """The strategy under a name that tells the encoder: `clip~encoder=ViT-L-14-openai`."""
-    separator = "," if "~" in strategy.name else "~"
-    return strategy.model_copy(update={"name": f"{strategy.name}{separator}encoder={encoder_text(encoder)}"})
-
-
-def encoder_text(encoder: str) -> str:
-    """An encoder's name with signs that file systems and shells take: of a folder the last part, of a server's model
-    the model's name."""
-    folder = Path(encoder.removeprefix("path:")).expanduser()
-    name = folder.resolve().name if folder.is_dir() else encoder.rpartition("#")[2]
-    return _UNSAFE.sub("-", name).strip("-.") or "encoder"
-
-
 def _require_encoders(plan: EvaluationPlan, chosen: Sequence[Settings]) -> None:
     """Raise what the first of the encoders raises that can't be used, before any of them is."""
     kind, argument = resolve_benchmark(plan.benchmark)
@@ -94,4 +59,4 @@ def _require_encoders(plan: EvaluationPlan, chosen: Sequence[Settings]) -> None:
         require_embeddings(Path(argument), chosen)
         return
     for settings in chosen:
-        load_encoder(settings)
+        load_image_encoder(settings)

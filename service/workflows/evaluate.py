@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldscope.core.errors import BenchmarkError, ConfigError, LMMError
+from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.service.wiring.benchmarks import Workload, open_workload, selected
-from fieldscope.service.wiring.bundled import FOREIGN, require_known_words
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import run_progress, warn
-from fieldscope.service.wiring.instructions import warn_of_unread_instruction
 from fieldscope.service.wiring.interruption import interruptible
-from fieldscope.service.wiring.own_pictures import all_fieldnotes
-from fieldscope.service.wiring.priors import load_prior_encoder, with_priors
+from fieldscope.service.wiring.priors import with_prior_encoder, with_priors
 from fieldscope.service.wiring.prompt_pictures import with_examples
-from fieldscope.service.wiring.prompts import check_wordings, prompts_for
+from fieldscope.service.wiring.prompts import check_wordings
 from fieldscope.service.wiring.roles import open_lmms, probe_servers, require_servers
 from fieldscope.service.wiring.scorers import open_candidate_scorer, require_scorer, uses_scorer
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
+from fieldscope.service.workflows.evaluation_checks import composed, flags_of, heed_instructions, one_instruction
 from fieldscope.service.workflows.picture_context import checked_first, require_pictures_fit
 
 if TYPE_CHECKING:
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from fieldscope.agent.resources import CandidateScorer
     from fieldscope.agent.roles import LMMs, ModelIdentity, Role
     from fieldscope.agent.strategies.strategy import Strategy
-    from fieldscope.core.types import Query
     from fieldscope.eval.progress import Progress
     from fieldscope.eval.queries import Selection
     from fieldscope.eval.types import RunSummary
@@ -140,12 +137,12 @@ def _opened(
     plan: EvaluationPlan, contests: Sequence[Contest], contexts: Sequence[Mapping[Role, int]]
 ) -> OpenEvaluation:
     settings = contests[0].settings
-    workload = open_workload(plan.benchmark, plan.split, settings)
-    encoder = load_prior_encoder(workload, settings)
+    workload = with_prior_encoder(open_workload(plan.benchmark, plan.split, settings), settings)
     opened = check_evaluation(plan, workload, contests, contexts)
-    if encoder is None:
+    if workload.prior_encoder is None:
         return opened
-    return replace(opened, workload=with_priors(opened.workload, encoder, settings.encoder, plan.limit))
+    instruction = one_instruction(workload, [strategy for contest in contests for strategy in contest.strategies])
+    return replace(opened, workload=with_priors(opened.workload, settings.encoder, plan.limit, instruction))
 
 
 def check_evaluation(
@@ -158,7 +155,7 @@ def check_evaluation(
     lengths in tokens of each contest's models, by role, where they are known.
 
     Raises `ConfigError` for a selection without queries, `ContextLengthError` for queries that do not fit a context,
-    and what `_flags_of` raises.
+    and what `flags_of` raises.
     """
     from fieldscope.eval.tuning.estimate import require_context
 
@@ -169,7 +166,7 @@ def check_evaluation(
     for contest, context in zip(contests, contexts, strict=True):
         require_context(contest.strategies, queries, context)
     checked = tuple(
-        replace(contest, flags=_flags_of(workload, contest, plan.limit), contexts=context)
+        replace(contest, flags=flags_of(workload, queries, contest.settings, contest.strategies), contexts=context)
         for contest, context in zip(contests, contexts, strict=True)
     )
     suffix = plan.selection.suffix if plan.selection else ""
@@ -177,21 +174,8 @@ def check_evaluation(
     opened = OpenEvaluation(plan, workload, checked, out)
     for flag in opened.flags:
         warn(flag)
-    _heed_instructions(workload, [strategy for contest in contests for strategy in contest.strategies])
+    heed_instructions(workload, [strategy for contest in contests for strategy in contest.strategies])
     return opened
-
-
-def _heed_instructions(workload: Workload, strategies: Sequence[Strategy]) -> None:
-    """Warn where an instruction for the first stage has no effect."""
-    from fieldscope.retrieval.library import Library
-
-    if isinstance(workload.retriever, Library):
-        warn_of_unread_instruction(strategies, workload.retriever.encoder)
-    elif workload.retriever is None and any(strategy.retrieve.instruction for strategy in strategies):
-        warn(
-            f"{workload.benchmark.name} comes with its candidates and their priors, so `retrieve.instruction` changes "
-            "nothing; leave it out, or evaluate a benchmark that is searched"
-        )
 
 
 def _first_images(workload: Workload) -> Sequence[str]:
@@ -244,44 +228,6 @@ def load_strategies(names: Sequence[str], prompts: PromptSet) -> list[Strategy]:
     return strategies
 
 
-def worded_strategies(names: Sequence[str], prompt_sets: Sequence[str], settings: Settings) -> list[Strategy]:
-    """Strategies by name or file, each that asks anything once in the wording of each set, which its name then tells:
-    `yes-no~prompts=instruct`. Raises `ConfigError` where two would have the same name."""
-    worded: dict[str, Strategy] = {}
-    for prompt_set in dict.fromkeys(prompt_sets):
-        own = replace(settings, prompts=prompt_set)
-        for strategy in load_strategies(names, prompts_for(own)):
-            name = strategy.name
-            if strategy.prompts:
-                name = f"{name}~prompts={(strategy.prompt_set or '').rstrip('/')}"
-                if name in worded:
-                    raise ConfigError(f"two of the prompt sets have the name {strategy.prompt_set!r}; rename a folder")
-            worded[name] = strategy.model_copy(update={"name": name})
-    return list(worded.values())
-
-
-def _flags_of(workload: Workload, contest: Contest, limit: int | None) -> tuple[str, ...]:
-    """The warnings that the runs of these strategies carry.
-
-    Raises `VocabularyError` for queries with words that the bundled LMM, where it is asked, does not know, and
-    `BenchmarkError` where images would be shown that are not there.
-    """
-    benchmark = workload.benchmark
-    if (contest.asks or any(map(uses_scorer, contest.strategies))) and not workload.has_images:
-        raise BenchmarkError(
-            f"{benchmark.name} has embeddings but no images for a model to look at; put them beside its tables, as "
-            "image_path names them, into images or inat24, or evaluate --strategy clip alone"
-        )
-    if workload.recording is not None:
-        return (FOREIGN,) if contest.asks and any(FOREIGN in run.flags for run in workload.recording.runs) else ()
-    queries = benchmark.queries[:limit]
-    if workload.own or not contest.settings.bundled(contest.roles(_composed(queries))):
-        return ()
-    require_known_words((query.text for query in queries), "lmm")
-    given = {image_id: None for query in queries for image_id in benchmark.candidate_ids(query.id)}
-    return () if all_fieldnotes(benchmark.images, given or workload.found) else (FOREIGN,)
-
-
 async def _run_contest(opened: OpenEvaluation, contest: Contest, progress: Progress | None) -> list[RunSummary]:
     """The runs of strategies that ask one model, in their order."""
     asking = [strategy for strategy in contest.strategies if strategy.prompts]
@@ -317,8 +263,8 @@ async def _evaluate(
 
     plan, workload = opened.plan, opened.workload
     images, flags = workload.benchmark.images, contest.flags if lmms else ()
-    composed = _composed(workload.benchmark.queries)
-    models = {s.name: lmms.identity(s.roles(composed)) if lmms else None for s in strategies}
+    pictured = composed(workload.benchmark.queries)
+    models = {s.name: lmms.identity(s.roles(pictured)) if lmms else None for s in strategies}
     scorers = {s.name: scorer.fingerprint for s in strategies if scorer is not None and uses_scorer(s)}
     resources = Resources(images, lmms, workload.retriever, contest.settings.concurrency, flags=flags, scorer=scorer)
     calibrations = {
@@ -357,7 +303,7 @@ async def _evaluate(
 async def _open_lmms(opened: OpenEvaluation, contest: Contest, stack: AsyncExitStack) -> LMMs:
     workload = opened.workload
     if workload.recording is None:
-        roles = contest.roles(_composed(workload.benchmark.queries))
+        roles = contest.roles(composed(workload.benchmark.queries))
         prompts = [prompt for strategy in contest.strategies for prompt in strategy.prompts]
         images = with_examples(workload.benchmark.images, prompts)
         queries = workload.benchmark.queries[: opened.plan.limit]
@@ -380,11 +326,6 @@ async def _open_scorer(opened: OpenEvaluation, contest: Contest, stack: AsyncExi
     if any(map(uses_scorer, contest.strategies)) and recording.scorer is None:
         raise ConfigError("the recorded runs used no scoring model; name a strategy that uses none, such as agent")
     return recording.scorer
-
-
-def _composed(queries: Iterable[Query]) -> bool:
-    """Whether any query has a reference image."""
-    return any(query.reference_image is not None for query in queries)
 
 
 def _calibration(

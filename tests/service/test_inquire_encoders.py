@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import fieldscope.agent.strategies
 from fieldscope.agent.trace import result_from_json
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.eval.benchmarks.embedding_folders import encoder_of, find_embeddings
@@ -20,7 +21,7 @@ from fieldscope.fieldnotes.rerank import SCHEMA
 from fieldscope.retrieval.clip import ClipEncoder
 from fieldscope.retrieval.encoder import QueryInputs
 from fieldscope.service.wiring.benchmarks import Workload, open_workload
-from fieldscope.service.wiring.priors import load_prior_encoder
+from fieldscope.service.wiring.priors import with_prior_encoder
 from fieldscope.service.wiring.settings import Settings
 from tests.service.conftest import CRABS, FOX, OWL, SCENES, Run, World
 from tests.service.inquire_files import fullrank, parquet, publish, vectors_of
@@ -91,6 +92,7 @@ def test_three_encoders_are_three_runs_of_the_task_of_the_files(
         ("clip", "clip_score of the files"),
         *((f"clip~encoder={SLUGS[name]}", name) for name in (A, B, C)),
     ]
+    assert [each["scored_on_test"] for each in (*own, *told)] == [1, 1, 1, 1]
     said = [configuration(Path(each["out"])) for each in (*own, *told)]
     assert [each["prior"] for each in said] == ["clip_score of the files", A, B, C]
     assert [each["encoder"] for each in said] == [None, *(SeededEncoder(name).fingerprint for name in (A, B, C))]
@@ -199,9 +201,9 @@ def test_fieldnotes_says_that_each_encoder_chose_its_candidates(run: Run, loaded
 def test_a_benchmark_that_searches_by_itself_says_so(loaded: Loaded, rerank: Path, terminal: None, capsys: Any) -> None:
     given = open_workload(str(rerank), None, Settings()).benchmark
     workload = Workload(replace(given, name="own", candidate_sets=None))
-    assert load_prior_encoder(workload, Settings()) is None
+    assert with_prior_encoder(workload, Settings()) is workload
     assert capsys.readouterr().err == ""
-    assert load_prior_encoder(workload, Settings(encoder=A)) is None
+    assert with_prior_encoder(workload, Settings(encoder=A)) is workload
     assert "own has a first stage of its own, and --encoder is not used" in capsys.readouterr().err
 
 
@@ -215,6 +217,9 @@ def test_three_models_search_their_own_embeddings(run: Run, world: World, loaded
         found = {text: [names[i] for i in images] for text, images in rankings(Path(each["out"])).items()}
         assert found == {text: ranked_by(name, text, world) for text in (CRABS, OWL, FOX)}
     assert seen(loaded) == dict.fromkeys((A, B, C), 0)  # queries alone
+    again = run("eval", data, "--strategy", "clip", "--encoder", A, B)
+    assert f"first-stage recall@100: {A} 100.0, {B} 100.0" in again.stdout
+    assert [each["scored_on_test"] for each in told] == [1, 1, 1]
 
 
 def test_a_folder_of_vectors_by_its_name(run: Run, world: World, loaded: Loaded, data: Path, tmp_path: Path) -> None:
@@ -241,6 +246,17 @@ def test_wildclip_is_searched_with_the_text_tower_that_it_has(
     assert [each["prior"] for each in told] == [tower, "wildclip-t1"]
     assert told[0]["metrics"] == told[1]["metrics"]  # of vectors that are equal here
     assert "WildCLIP's training left the text tower" in result.stderr
+
+
+def test_inquires_own_names_of_models_on_given_candidates(run: Run, loaded: Loaded, rerank: Path) -> None:
+    (told,) = payload(run("eval", rerank, "--strategy", "clip", "--encoder", "vit-l-14", "--json"))["runs"]
+    assert (told["strategy"], told["prior"]) == ("clip~encoder=vit-l-14", "vit-l-14")
+    assert seen(loaded) == {B: len(SCENES)}
+    for encoders in (("wildclip-t1",), (A, "wildclip-t1t7-lwf")):
+        result = run("eval", rerank, "--strategy", "clip", "--encoder", *encoders)
+        assert result.exit_code != 0 and result.stderr.count("\n") == 1
+        assert "is a pickled checkpoint, which Fieldscope does not read" in result.stderr
+    assert seen(loaded) == {B: len(SCENES), A: 0}
 
 
 @pytest.mark.parametrize(
@@ -315,3 +331,51 @@ def test_a_folder_that_is_named_after_its_encoder(tmp_path: Path, encoder: str, 
         (tmp_path / "embs" / name).mkdir(parents=True)
         (tmp_path / "embs" / name / "embeddings.npy").touch()
     assert find_embeddings([tmp_path], encoder) == tmp_path / "embs" / folder
+
+
+@pytest.fixture
+def told_what_matches(tmp_path: Path) -> Path:
+    """The strategy `clip` with an instruction for the first stage."""
+    path = tmp_path / "told.yaml"
+    shipped = Path(fieldscope.agent.strategies.__file__).with_name("clip.yaml").read_text(encoding="utf-8")
+    path.write_text(f"{shipped.replace('name: clip', 'name: told')}\nretrieve:\n  instruction: find animals\n")
+    return path
+
+
+def test_an_instruction_is_read_by_an_encoder_that_takes_one(
+    run: Run, world: World, loaded: Loaded, rerank: Path, told_what_matches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignored = run("eval", rerank, "--strategy", told_what_matches, "--encoder", A, "--out", "a")
+    assert "the encoder reads no instruction" in ignored.stderr
+    monkeypatch.setattr(SeededEncoder, "uses", frozenset({"text", "instruction"}))
+    heard: list[str | None] = []
+    encode = SeededEncoder.encode_query
+
+    def encode_query(self: SeededEncoder, inputs: QueryInputs) -> Any:
+        heard.append(inputs.instruction)
+        return encode(self, inputs)
+
+    monkeypatch.setattr(SeededEncoder, "encode_query", encode_query)
+    assert run("eval", rerank, "--strategy", told_what_matches, "--encoder", A, "--out", "b").exit_code == 0
+    assert set(heard) == {"find animals"}
+    refused = run("eval", rerank, "--strategy", "clip", told_what_matches, "--encoder", A, "--out", "c")
+    assert refused.exit_code != 0 and "different values of `retrieve.instruction`" in refused.stderr
+
+
+def test_prompt_sets_and_dry_runs_go_with_several_encoders(run: Run, loaded: Loaded, rerank: Path) -> None:
+    asked = ("eval", rerank, "--strategy", "clip", "yes-no", "--encoder", A, B, "--json")
+    names = [
+        each["strategy"] for each in payload(run(*asked, "--prompts", "fieldnotes", "instruct", "--dry-run"))["runs"]
+    ]
+    assert names == [
+        name
+        for slug in (SLUGS[A], SLUGS[B])
+        for name in (
+            f"clip~encoder={slug}",
+            f"yes-no~prompts=fieldnotes,encoder={slug}",
+            f"yes-no~prompts=instruct,encoder={slug}",
+        )
+    ]
+    assert not any(seen(loaded).values())
+    one = run("eval", rerank, "--strategy", "yes-no", "--encoder", A, B, "--replay", "somewhere.fsr")
+    assert one.exit_code == 2 and "go with one --encoder" in one.stderr

@@ -24,8 +24,10 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from fieldscope.eval.benchmarks.inquire_rerank import COLUMNS
+from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.runs.overview import standings
 from fieldscope.service.viewer.runs.run_list import RunList
+from fieldscope.service.viewer.site import Site
 from tests.service.conftest import Run
 
 QUERIES = ("A mongoose standing upright alert", "Two giraffes", 'frog with the "blue jeans" morph', "a koala")
@@ -354,3 +356,30 @@ def test_files_that_do_not_go_together(run: Run, searching: Searching, reranking
     ):
         told = run("published", *arguments, "-o", tmp_path / "o")
         assert (told.exit_code, words in told.stderr) == (1, True), told.stderr
+
+
+def test_tables_groups_and_the_viewer_show_the_headline(run: Run, reranking: Reranking, tmp_path: Path) -> None:
+    shape = "google--paligemma-3b-mix-448--cache.npy"
+    np.save(tmp_path / shape, np.array(answers(shape, reranking.images)[0], dtype=object))
+    command = ("published", tmp_path / shape, reranking.folder, "-o", tmp_path / "o")
+    told = run(*command, "--scoring", "official")
+    headings = [line.split() for line in told.stdout.splitlines() if line.split()[:1] == ["strategy"]]
+    assert headings[0][1:4] == ["mAP@100", "nDCG@100", "MRR"]
+    assert headings[1][1:] == ["mAP@100", "nDCG@100", "MRR", "mAP@50", "nDCG@50"]
+    assert run(*command).exit_code == 0
+    site = Site(RunList(tmp_path / "o"), live=False)
+    assert "mAP@100" in site.render(site.page(addresses.INDEX))
+    page = site.render(site.page(addresses.run_page("official")))
+    assert "AP@100 before and after" in page and "AP@50 before and after" not in page
+    compared = payload(run("compare", tmp_path / "o", "--json"))
+    assert compared["metrics"] == ["AP@100", "nDCG@100", "MRR", "AP@50"]
+    assert any("equal numbers are ties" in note for note in compared["notes"])
+
+
+def test_the_table_of_full_retrieval_shows_what_the_scripts_print(
+    run: Run, searching: Searching, tmp_path: Path
+) -> None:
+    told = run("published", searching.lists, searching.folder, "--scoring", "official", "-o", tmp_path / "o")
+    headings = [line.split() for line in told.stdout.splitlines() if line.split()[:1] == ["strategy"]]
+    assert headings[1][1:] == ["mAP@50", "nDCG@50", "MRR@50", "P@50", "P@100"]
+    assert "mAP@50 by" in told.stdout  # the groups

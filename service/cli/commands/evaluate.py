@@ -113,14 +113,14 @@ def evaluate(
     from fieldscope.service.cli.tables.dry_run import show_outlooks
     from fieldscope.service.cli.tables.evaluation import show_evaluation
     from fieldscope.service.workflows.dry_run import preview
-    from fieldscope.service.workflows.encoders import by_encoder, evaluate_encoders
+    from fieldscope.service.workflows.encoders import evaluate_encoders
     from fieldscope.service.workflows.evaluate import (
         EvaluationPlan,
         require_answers,
-        worded_strategies,
     )
     from fieldscope.service.workflows.replay import chosen_strategies, recorded_plan, replay_runs
     from fieldscope.service.workflows.sweep import DEFAULT_SPLIT, by_model, evaluate_grid, open_grid
+    from fieldscope.service.workflows.variants import by_encoder, worded_strategies
 
     if members and grid is None:
         raise click.UsageError("--member needs --strategy-grid; add it")

@@ -11,14 +11,23 @@ from fieldscope.service.doctor.scorer.lists import Listed
 
 NAME = "every document"
 
+_SHORT = 5
+"""Lists of so many documents must get scores; a server may limit longer ones."""
+
 
 def judge_complete(lists: Sequence[Listed]) -> Finding:
     """Count the scores of each list."""
-    sizes = sorted({len(listed.scores) for listed in lists})
-    short = [listed for listed in lists if listed.missing]
+    refused = [listed for listed in lists if listed.missing == len(listed.scores) > _SHORT]
+    taken = [listed for listed in lists if not any(listed is each for each in refused)]
+    short = [listed for listed in taken if listed.missing]
     if not short:
-        seen = f"lists of {', '.join(map(str, sizes))} documents have a score for each"
-        return Finding(NAME, "ok", seen, "no document is lost")
+        sizes = ", ".join(str(size) for size in sorted({len(listed.scores) for listed in taken}))
+        seen = f"lists of {sizes} documents have a score for each"
+        if not refused:
+            return Finding(NAME, "ok", seen, "no document is lost")
+        first = min(refused, key=lambda listed: len(listed.scores))
+        seen += f"; one of {len(first.scores)} {first.kind} gets no scores: {first.error}"
+        return Finding(NAME, "warn", seen, "long lists have to be sent in parts", "raise the server's limit")
     worst = max(short, key=lambda listed: listed.missing)
     given = len(worst.scores) - worst.missing
     seen = f"{worst.missing} of {len(worst.scores)} {worst.kind} of one list have no score"

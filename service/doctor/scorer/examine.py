@@ -51,7 +51,10 @@ def examine_scorer(scorer: Scorer, name: str, report: Report) -> Examination:
         try:
             findings |= {finding.name: finding for finding in check(subject)}
         except (LMMError, ConfigError) as error:
-            findings |= {each: _broken(each, error) for each in names if each not in findings}
+            if check is _contents:  # all later checks need the scores of known documents
+                findings |= {each: _broken(each, error) for later, _ in CHECKS for each in later}
+                break
+            findings |= {each: _broken(each, error) for each in names}
         report(number, len(CHECKS))
     return Examination(
         subject.identity or name,

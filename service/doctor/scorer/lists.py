@@ -72,5 +72,5 @@ def _score(subject: Subject, kind: Kind, documents: Sequence[Document], alone: S
         pairs = subject.lister.ask(subject.queries[0], documents)
     except (LMMError, ConfigError) as error:
         return Listed(kind, np.full(len(documents), np.nan), known, str(error))
-    error = next((pair.error for pair in pairs if pair.value is None), None)
-    return Listed(kind, np.array([pair.value for pair in pairs], dtype=np.float64), known, error)
+    reason = next((pair.error for pair in pairs if pair.value is None), None)
+    return Listed(kind, np.array([pair.value for pair in pairs], dtype=np.float64), known, reason)

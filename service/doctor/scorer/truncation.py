@@ -77,7 +77,7 @@ def _of(length: _Length) -> float:
 
 def _measure(subject: Subject) -> tuple[Sequence[_Length], str | None]:
     """The effect at each length that the scorer takes, and why it takes no longer texts."""
-    lengths = []
+    lengths: list[_Length] = []
     for words in LENGTHS:
         effects = []
         for place, query in enumerate(subject.queries):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
@@ -80,6 +80,16 @@ def states(findings: dict[str, Finding], *wanted: str) -> list[str]:
     return [name for name, finding in findings.items() if finding.state in wanted]
 
 
+VARIANTS = frozenset(
+    {
+        "only /score", "no usage", "half precision", "low scores",
+        "all equal but for rounding", "exactly 0.5", "near 0.5 for images", "sigmoid twice, half precision",
+        "query alone", "letters, not understood or counted", "one image for all", "one machine of three",
+        "batches over 64", "every place", "index from the end", "index from 1 in lists", "top 100", "documents twice",
+        "NaN everywhere", "cut after 20,000 letters",
+    }
+)  # fmt: skip
+
 HEALTHY: dict[str, Planted] = {
     "vLLM": Planted(),
     "Jina": Planted(read=read_jina, instructed=False),
@@ -93,7 +103,12 @@ HEALTHY: dict[str, Planted] = {
 }
 
 
-@pytest.mark.parametrize("name", HEALTHY)
+def parameters(names: Iterable[str]) -> list[Any]:
+    """Those that are variants of others are left to the slow tests."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name for name in names]
+
+
+@pytest.mark.parametrize("name", parameters(HEALTHY))
 def test_a_healthy_server_passes(name: str) -> None:
     examination, findings = examined(HEALTHY[name])
     assert list(findings) == CHECKS
@@ -243,7 +258,7 @@ PLANTED: dict[str, tuple[Planted, list[str], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", PLANTED)
+@pytest.mark.parametrize("fault", parameters(PLANTED))
 def test_a_planted_fault_is_found(fault: str) -> None:
     planted, checks, words = PLANTED[fault]
     examination, findings = examined(planted)
@@ -318,6 +333,29 @@ def test_the_server_s_last_answer_ends_a_check_with_a_finding() -> None:
     assert list(findings) == CHECKS
     assert findings["known images"].state == "ok"
     assert findings["long texts"].state == "fail" and "out of memory" in findings["long texts"].seen
+
+
+def test_a_server_that_fails_at_once_has_a_finding_for_each_check() -> None:
+    def reply(number: int, path: str, body: Any) -> Reply | None:
+        return (503, {}, {"error": "out of memory"}) if number > 9 else None
+
+    with Planted(reply=reply).serving() as planted:
+        server = ModelServer(planted.url, MODEL, "--scorer", attempts=1)
+        examination = examine_scorer(ServedScorer(server), MODEL, lambda done, total: None)
+    assert [finding.name for finding in examination.findings] == CHECKS
+    assert {finding.state for finding in examination.findings[1:]} == {"fail"}
+
+
+def test_a_server_that_limits_lists_is_healthy() -> None:
+    def reply(number: int, path: str, body: Any) -> Reply | None:
+        return (
+            (413, {}, {"error": "batch size 12 > maximum allowed batch size 8"}) if len(body["documents"]) > 8 else None
+        )
+
+    examination, findings = examined(Planted(reply=reply))
+    assert examination.healthy
+    assert states(findings, "warn") == ["every document"]
+    assert "maximum allowed batch size" in findings["every document"].seen
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""What is checked before an evaluation begins, and what its runs carry as warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from fieldscope.core.errors import BenchmarkError, ConfigError
+from fieldscope.service.wiring.benchmarks import Workload
+from fieldscope.service.wiring.bundled import FOREIGN, require_known_words
+from fieldscope.service.wiring.feedback import warn
+from fieldscope.service.wiring.instructions import warn_of_unread_instruction
+from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.scorers import uses_scorer
+from fieldscope.service.wiring.settings import Settings
+
+if TYPE_CHECKING:
+    from fieldscope.agent.strategies.strategy import Strategy
+    from fieldscope.core.types import Query
+
+
+def composed(queries: Iterable[Query]) -> bool:
+    """Whether any query has a reference image."""
+    return any(query.reference_image is not None for query in queries)
+
+
+def flags_of(
+    workload: Workload, queries: Sequence[Query], settings: Settings, strategies: Sequence[Strategy]
+) -> tuple[str, ...]:
+    """The warnings that the runs of these strategies carry, over these of the benchmark's queries.
+
+    Raises `VocabularyError` for queries with words that the bundled LMM, where it is asked, does not know, and
+    `BenchmarkError` where images would be shown that are not there.
+    """
+    benchmark, asks = workload.benchmark, any(strategy.prompts for strategy in strategies)
+    if (asks or any(map(uses_scorer, strategies))) and not workload.has_images:
+        raise BenchmarkError(
+            f"{benchmark.name} has embeddings but no images for a model to look at; put them beside its tables, as "
+            "image_path names them, into images or inat24, or evaluate --strategy clip alone"
+        )
+    if workload.recording is not None:
+        return (FOREIGN,) if asks and any(FOREIGN in run.flags for run in workload.recording.runs) else ()
+    roles = {role for strategy in strategies for role in strategy.roles(composed(queries))}
+    if workload.own or not settings.bundled(roles):
+        return ()
+    require_known_words((query.text for query in queries), "lmm")
+    given = {image_id: None for query in queries for image_id in benchmark.candidate_ids(query.id)}
+    return () if all_fieldnotes(benchmark.images, given or workload.found) else (FOREIGN,)
+
+
+def heed_instructions(workload: Workload, strategies: Sequence[Strategy]) -> None:
+    """Warn where an instruction for the first stage has no effect."""
+    from fieldscope.retrieval.library import Library
+
+    if workload.prior_encoder is not None:
+        warn_of_unread_instruction(strategies, workload.prior_encoder)
+    elif isinstance(workload.retriever, Library):
+        warn_of_unread_instruction(strategies, workload.retriever.encoder)
+    elif workload.retriever is None and any(strategy.retrieve.instruction for strategy in strategies):
+        warn(
+            f"{workload.benchmark.name} comes with its candidates and their priors, so `retrieve.instruction` changes "
+            "nothing; leave it out, or name an encoder that reads one with --encoder"
+        )
+
+
+def one_instruction(workload: Workload, strategies: Sequence[Strategy]) -> str | None:
+    """The instruction that a benchmark's given candidates are scored under by an encoder, which is one for all runs.
+    Raises `ConfigError` where the strategies have different ones, and the encoder reads them."""
+    instructions = dict.fromkeys(strategy.retrieve.instruction for strategy in strategies)
+    encoder = workload.prior_encoder
+    if len(instructions) > 1 and encoder is not None and "instruction" in encoder.uses:
+        raise ConfigError(
+            "the strategies have different values of `retrieve.instruction`, and the priors of given candidates are "
+            "made under one; evaluate these strategies in commands of their own"
+        )
+    return next(iter(instructions), None)
