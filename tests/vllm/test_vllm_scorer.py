@@ -101,8 +101,9 @@ def test_the_doctor_examines_it(reranker: Server) -> None:
     """A random model knows no answers. Whatever does not depend on them is in order."""
     result = CliRunner().invoke(cli, ["doctor", "--scorer", f"{reranker.url}#{reranker.model}", "--json"])
     states = {finding["name"]: finding["state"] for finding in json.loads(result.stdout)["findings"]}
-    well = ("server", "every document", "same on repeat", "same in a batch", "order of documents", "instruction")
+    well = ("server", "every document", "same on repeat", "instruction")
     assert {name: states[name] for name in well} == dict.fromkeys(well, "ok"), result.output
+    assert {states[name] for name in ("same in a batch", "order of documents")} <= {"ok", "warn"}  # a warning: rounding
 
 
 def test_the_doctor_misses_the_template(folder: Path, tmp_path: Path) -> None:
