@@ -118,7 +118,7 @@ class Belief:
     @cached_property
     def unasked(self) -> NDArray[np.bool_]:
         """(n,) whether no question about an image is finished."""
-        return ~self.finished.any(axis=1)
+        return np.asarray(~self.finished.any(axis=1))
 
     def _seen_first(self, log_odds: Floats) -> Floats:
         """(n,) log-odds, those of the first look for images about which nothing was asked."""

@@ -165,7 +165,7 @@ async def rank(
             opened = await stack.enter_async_context(models.open_scorer(resources.images))
             scorer = ImageScorer(opened, resources.images)
         model = lmms.identity(strategy.roles(composed)) if lmms else None
-        calibration = find_calibration(model, strategy, origin, scorer and scorer.fingerprint)
+        calibration = find_calibration(model, strategy, origin, scorer.fingerprint if scorer else None)
         concurrency = models.settings.concurrency
         resources = replace(resources, lmm=lmms, max_concurrency=concurrency, calibration=calibration, scorer=scorer)
         result = await Agent(resources, strategy).rerank(query, candidates, top_k, budget)
