@@ -43,7 +43,8 @@ def examine_scorer(scorer: Scorer, name: str, report: Report) -> Examination:
     asker = Asker(scorer)
     subject = Subject(name, asker, asker, shapes())
     reached = server.check_server(subject)
-    subject.lister = Asker(in_one_request(scorer))
+    if (lister := in_one_request(scorer)) is not scorer:
+        subject.lister = Asker(lister)
     findings = {reached.name: reached}
     answers = reached.state == "ok" or len(subject.refusals) == 1
     for number, (names, check) in enumerate(CHECKS if answers else (), start=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from fieldscope.service.doctor.scorer.texts import caption, prose
 NAME = "long texts"
 LENGTHS = (64, 256, 1024, 4096)
 """Words of prose before or after the words that match."""
+
+PATIENCE = 10.0
+"""Seconds. No longer texts are scored where those of one length took longer: time can grow with the square."""
 
 _VISIBLE = 2e-3
 _UNREAD = 0.1
@@ -65,7 +69,7 @@ def check_truncation(subject: Subject) -> Finding:
         )
         return Finding(NAME, "fail", seen, meaning, change)
     if refusal:
-        seen += f"; longer ones are refused: {refusal}"
+        seen += f"; longer ones get no score: {refusal}"
     if read:
         return Finding(NAME, "ok", seen, "texts of this length are read to their end")
     return Finding(NAME, "unknown", seen, "words that match do not raise the score of a long text")
@@ -79,6 +83,7 @@ def _measure(subject: Subject) -> tuple[Sequence[_Length], str | None]:
     """The effect at each length that the scorer takes, and why it takes no longer texts."""
     lengths: list[_Length] = []
     for words in LENGTHS:
+        started = time.perf_counter()
         effects = []
         for place, query in enumerate(subject.queries):
             filler, decisive = prose(words, place), caption(query)
@@ -96,4 +101,6 @@ def _measure(subject: Subject) -> tuple[Sequence[_Length], str | None]:
             effects.append((scores[1] - scores[0], scores[2] - scores[0]))
         first_effect, last_effect = np.median(effects, axis=0) / max(1.0, subject.grids["texts"].spread)
         lengths.append(_Length(words, float(first_effect), float(last_effect)))
+        if (seconds := time.perf_counter() - started) > PATIENCE and words < LENGTHS[-1]:
+            return lengths, f"they were not tried, since those of {words:,} words took {seconds:.0f} s"
     return lengths, None

@@ -369,3 +369,13 @@ def test_a_qwen_reranker_without_its_template_is_told_so(model: str, state: str)
     assert found.state == state
     assert ("chat-template" in found.change) == (state == "warn")
     assert examination.healthy
+
+
+def test_a_slow_scorer_is_not_asked_about_the_longest_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(truncation, "PATIENCE", -1.0)
+    planted = Planted()
+    examination, findings = examined(planted)
+    assert examination.healthy
+    assert findings["long texts"].state == "ok"
+    assert "those of 64 words took" in findings["long texts"].seen
+    assert max(len(str(body)) for _, body in planted.asked if "image_url" not in str(body)) < 15_000
