@@ -72,7 +72,7 @@ def check_safe(folder: Path) -> None:
                 "as safetensors"
             )
         if (part / "adapter_config.json").is_file():
-            raise ConfigError(f"{part} holds an adapter without its model; merge it into the model and save that")
+            raise ConfigError(f"{part} holds an adapter without its model; give the folder of the two merged")
 
 
 def needs_own_code(what: str) -> str:

@@ -121,12 +121,12 @@ def read_scores(answer: Any, count: int) -> list[PairScore]:
     """
     results = _results(answer)
     found: dict[int, list[float | None]] = {}
-    for place, result in enumerate(results):
+    for result in results:
         index = result.get("index") if isinstance(result, Mapping) else None
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < count:
             raise LMMResponseError(
-                f"score {place} of the server's answer has the index {one_line(repr(index), 40)}, but {count} documents"
-                " were sent; see the server's log"
+                f"the server gave a score for document {one_line(repr(index), 40)}, but {count} documents were sent; "
+                "see the server's log"
             )
         found.setdefault(index, []).append(_score(result))
     tokens = (read_tokens(answer) or 0) // count

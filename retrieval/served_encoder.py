@@ -104,7 +104,7 @@ class ServedEncoder:
             return self._embed(inputs.text, None, instruction)
         if "image" not in self.uses:
             raise ConfigError(
-                f"the query has a reference image, and {self._named} takes no picture together with words; search an "
+                f"the query has a reference image, and {self._named} takes no picture together with words; give an "
                 "index that holds the image"
             )
         return self._embed(inputs.text, inputs.image, instruction)

@@ -79,7 +79,9 @@ async def judge(
             scores |= {name: pair.value for name, pair in judged.items() if pair.value is not None}
             skipped |= {name: pair.error or "it has no score" for name, pair in judged.items() if pair.value is None}
             if failure := next((pair.error for pair in judged.values() if pair.server_failed), None):
-                raise LMMError(f"the scoring model stopped answering: {failure}")
+                raise LMMError(
+                    f"the scoring model stopped answering: {failure}. Check its server and rerun this command"
+                )
             report(min(start + _AT_ONCE, len(ids)), len(ids))
     return _candidates(chosen, scores, skipped, "scored")
 

@@ -187,16 +187,12 @@ def role_table(summaries: Sequence[RunSummary]) -> Table:
     for summary in summaries:
         for role, cost in summary.by_role.items():
             if role == SCORER:
-                names = (
-                    plain(summary.strategy),
-                    "scorer (pairs)",
-                    plain(_HASH.sub(lambda found: found[0][:8], summary.scorer or "")),
-                )
+                shown, name = "scorer (pairs)", _HASH.sub(lambda found: found[0][:8], summary.scorer or "")
             else:
                 model = role_identity(summary.lmm, cast("Role", role))
-                names = (plain(summary.strategy), role, plain(model_name(model)) if model else "")
+                shown, name = role, model_name(model) if model else ""
             counts = (cost.calls, cost.prompt_tokens, cost.completion_tokens, cost.unknown)
-            table.add_row(*names, *(f"{count:,}" for count in counts))
+            table.add_row(plain(summary.strategy), shown, plain(name), *(f"{count:,}" for count in counts))
     return table
 
 
