@@ -220,8 +220,8 @@ def _verdicts(result: RerankResult, limit: int | None) -> Iterator[RenderableTyp
             verdicts = by_image.get(r.image_id, {})
             cells = (verdict_cell(verdicts.get(predicate)) for predicate in some)
             known = (str(r.rank), moved_by(r.prior_rank - r.rank), number(r.p_match), interval, number(r.prior, 3))
-            known = (*known, number(scored.get(r.image_id), 3)) if result.scores else known
-            table.add_row(*known, *cells, plain(r.image_id))
+            score = [number(scored.get(r.image_id), 3)] if result.scores else []
+            table.add_row(*known, *score, *cells, plain(r.image_id))
         yield table
     yield from _more(len(result.ranking) - len(shown), "images")
     yield from (line("unknown", f"{count} × {error}", "yellow") for error, count in error_counts(result).items())
