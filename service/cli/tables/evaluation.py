@@ -186,13 +186,12 @@ def role_table(summaries: Sequence[RunSummary]) -> Table:
     table = new_table(*columns, texts=3, title="cost by role")
     for summary in summaries:
         for role, cost in summary.by_role.items():
+            name, model = role, model_name(own) if (own := role_identity(summary.lmm, cast("Role", role))) else ""
             if role == SCORER:
-                shown, name = "scorer (pairs)", _HASH.sub(lambda found: found[0][:8], summary.scorer or "")
-            else:
-                model = role_identity(summary.lmm, cast("Role", role))
-                shown, name = role, model_name(model) if model else ""
+                name, model = "scorer (pairs)", _HASH.sub(lambda found: found[0][:8], summary.scorer or "")
+            names = (plain(summary.strategy), name, plain(model))
             counts = (cost.calls, cost.prompt_tokens, cost.completion_tokens, cost.unknown)
-            table.add_row(plain(summary.strategy), shown, plain(name), *(f"{count:,}" for count in counts))
+            table.add_row(*names, *(f"{count:,}" for count in counts))
     return table
 
 

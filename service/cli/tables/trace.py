@@ -219,10 +219,9 @@ def _verdicts(result: RerankResult, limit: int | None) -> Iterator[RenderableTyp
             interval = "-" if r.rank_low is None or r.rank_high is None else f"{r.rank_low}–{r.rank_high}"
             verdicts = by_image.get(r.image_id, {})
             cells = (verdict_cell(verdicts.get(predicate)) for predicate in some)
-            known = [str(r.rank), moved_by(r.prior_rank - r.rank), number(r.p_match), interval, number(r.prior, 3)]
-            if result.scores:
-                known.append(number(scored.get(r.image_id), 3))
-            table.add_row(*known, *cells, plain(r.image_id))
+            known = (str(r.rank), moved_by(r.prior_rank - r.rank), number(r.p_match), interval, number(r.prior, 3))
+            score = [number(scored.get(r.image_id), 3)] if result.scores else []
+            table.add_row(*known, *score, *cells, plain(r.image_id))
         yield table
     yield from _more(len(result.ranking) - len(shown), "images")
     yield from (line("unknown", f"{count} × {error}", "yellow") for error, count in error_counts(result).items())
