@@ -107,8 +107,8 @@ class Calibration(BaseModel):
       a standard deviation;
     - `scorer_weight` is for the score of a scoring model beside the prior, standardised like it and 0 where it adds
       nothing to prior and verdicts; `first_look` is what prior and score say before any question (None: never
-      measured); `scored_scale` and `scored_offset` turn the scorer's standardised scores of a predicate into log-odds
-      that it holds;
+      measured, or the score says nothing); `scored_scale` and `scored_offset` turn the scorer's standardised scores of
+      a predicate into log-odds that it holds;
     - `comparison_weight` is how much a comparison's evidence counts, `consistency` is how often both orders of a pair
       agreed (None: never measured), `position_bias` the log-odds for whatever is shown first;
     - `joint_temperature` divides the log-odds of joint answers about predicates, and `joint_whole_weight` multiplies

@@ -34,7 +34,7 @@ class ImageScorer:
             unread = one_line(error)
             return [ImageScore(image_id=image_id, state="unknown", error=unread) for image_id in image_ids]
         judged = await self._scorer.judge(inputs, image_ids)
-        return [_score(image_id, judged[image_id]) for image_id in image_ids]
+        return [image_score(image_id, judged[image_id]) for image_id in image_ids]
 
     def _inputs(self, query: Query, question: str | None, instruction: str | None) -> QueryInputs:
         if question is not None:
@@ -44,7 +44,8 @@ class ImageScorer:
         return QueryInputs(query_text(query), picture, instruction)
 
 
-def _score(image_id: str, pair: PairScore) -> ImageScore:
+def image_score(image_id: str, pair: PairScore) -> ImageScore:
+    """A pair's score as the agent records it."""
     return ImageScore(
         image_id=image_id,
         state="unknown" if pair.value is None else "answered",

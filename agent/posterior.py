@@ -97,7 +97,7 @@ class Belief:
         """What the log-odds of candidate `i` are made of: base, prior, scorer, and each predicate's Shapley value. An
         answer that is not there counts as its pass rate; the odds of a miss are those of all answers."""
         ids = [predicate.id for predicate in self.predicates]
-        if self.first_look is not None and self._unasked[i]:
+        if self.first_look is not None and self.unasked[i]:
             base, prior, scorer = self.first_look[i].tolist()
             return {"base": base, "prior": prior, "scorer": scorer, **dict.fromkeys(ids, 0.0)}
         absent, present = self._terms(self.pass_rates), self._terms(self.holds[i])
@@ -116,15 +116,15 @@ class Belief:
         return self.calibration.bias + self.prior + (0.0 if self.scorer is None else self.scorer)
 
     @cached_property
-    def _unasked(self) -> NDArray[np.bool_]:
+    def unasked(self) -> NDArray[np.bool_]:
         """(n,) whether no question about an image is finished."""
-        return ~self.finished.any(axis=1)
+        return np.asarray(~self.finished.any(axis=1))
 
     def _seen_first(self, log_odds: Floats) -> Floats:
         """(n,) log-odds, those of the first look for images about which nothing was asked."""
         if self.first_look is None:
             return log_odds
-        return np.asarray(np.where(self._unasked, self.first_look.sum(axis=1), log_odds))
+        return np.asarray(np.where(self.unasked, self.first_look.sum(axis=1), log_odds))
 
     def _terms(self, holds: Floats) -> Floats:
         """(k, 2) from (k,) probabilities: what each predicate adds to the log-probability that all parts hold, and to

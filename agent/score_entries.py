@@ -104,7 +104,7 @@ def query_part(inputs: QueryInputs) -> dict[str, str]:
 
 def is_finite(score: object) -> TypeGuard[float]:
     """Whether this is a score that can be used."""
-    return isinstance(score, Real) and not isinstance(score, bool) and math.isfinite(score)
+    return not isinstance(score, bool) and isinstance(score, Real) and math.isfinite(score)
 
 
 def missing_pair(model: str, key: str, name: str, inputs: QueryInputs) -> CacheMissError:

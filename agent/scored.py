@@ -113,11 +113,12 @@ class CachedScorer:
         """The same for texts, by their names."""
         return await self._judge(inputs, {name: {"text": text} for name, text in texts.items()}, texts.__getitem__)
 
-    async def aclose(self) -> None:
-        """Wait for the scores that were asked for, so that paid ones are kept, and ask for no more. The store stays
-        open."""
+    async def aclose(self, patience: float | None = None) -> None:
+        """Ask for no more, and wait for the scores that were asked for, so that paid ones are kept; at most `patience`
+        seconds, where given. The store stays open."""
         self._closing.set()
-        await asyncio.gather(*self._work, return_exceptions=True)
+        if self._work:
+            await asyncio.wait(self._work, timeout=patience)
         if isinstance(self._store, GroupWriter):
             await self._store.aclose()
 

@@ -90,11 +90,25 @@ async def rerank(benchmark: Benchmark, strategy: Strategy, resources: Resources)
     return {result.query_id: result for result in results}
 
 
-async def fit(workload: Workload, strategy: Strategy, lmm: LMM, scorer: SeededScorer) -> Calibration:
-    """What `fieldscope calibrate` fits on the workload's split."""
+async def with_scores(
+    benchmark: Benchmark, results: Mapping[str, RerankResult], scorer: SeededScorer
+) -> dict[str, RerankResult]:
+    """The results of a verification, which asks every question whatever the scorer says, with the scorer's scores."""
+    scored = {}
+    for query in benchmark.queries:
+        result = results[query.id]
+        scores = await scorer.scores(query, [ranked.image_id for ranked in result.ranking])
+        scored[query.id] = result.model_copy(update={"scores": tuple(scores)})
+    return scored
+
+
+async def fit(
+    workload: Workload, verified: Mapping[str, RerankResult], strategy: Strategy, lmm: LMM, scorer: SeededScorer
+) -> Calibration:
+    """What `fieldscope calibrate` fits on the workload's split, of which every question was `verified`."""
     benchmark = workload.benchmark
     resources = Resources(benchmark.images, lmm, scorer=scorer)
-    results = await rerank(benchmark, verification(strategy), resources)
+    results = await with_scores(benchmark, verified, scorer)
     best = heads(benchmark, results, weighs_scores=True)
     for query in benchmark.queries:
         groups = draw_groups(best[query.id], 2, query.id)
@@ -136,18 +150,19 @@ async def measure(
     print(f"fieldnotes-rerank, {split}, {len(benchmark.queries)} queries")
     print(f"{'strategy':<18} {'calls':>8} {'share':>7} {'tokens in':>11} {'tokens out':>10} {'pairs':>8} {METRIC:>8}")
     async with open_lmm(settings, benchmark.images) as lmm:
+        resources = Resources(benchmark.images, lmm)
         fitted = find_calibration(lmm.identity, agent, workload.encoder)
-        tell(
-            outcome(
-                "agent", benchmark, await rerank(benchmark, agent, Resources(benchmark.images, lmm, calibration=fitted))
-            )
-        )
-    for auc in aucs:
-        async with open_lmm(settings, selection.benchmark.images) as lmm:
-            fitted = await fit(selection, strategy, lmm, SeededScorer(selection.benchmark, auc, seed))
-        async with open_lmm(settings, benchmark.images) as lmm:
+        tell(outcome("agent", benchmark, await rerank(benchmark, agent, replace(resources, calibration=fitted))))
+    fits: dict[float, Calibration] = {}
+    async with open_lmm(settings, selection.benchmark.images) as lmm:
+        resources = Resources(selection.benchmark.images, lmm, scorer=SeededScorer(selection.benchmark, USELESS))
+        verified = await rerank(selection.benchmark, verification(strategy), resources)
+        for auc in aucs:
+            fits[auc] = await fit(selection, verified, strategy, lmm, SeededScorer(selection.benchmark, auc, seed))
+    async with open_lmm(settings, benchmark.images) as lmm:
+        for auc in aucs:
             scorer = SeededScorer(benchmark, auc, seed)
-            resources = Resources(benchmark.images, lmm, calibration=fitted, scorer=scorer)
+            resources = Resources(benchmark.images, lmm, calibration=fits[auc], scorer=scorer)
             tell(outcome(f"{strategy.name}, AUC {auc:g}", benchmark, await rerank(benchmark, strategy, resources)))
     return outcomes
 

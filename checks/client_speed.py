@@ -27,11 +27,10 @@ from statistics import median
 from typing import Any
 
 import httpx
-import numpy as np
 import orjson
-from PIL import Image as PILImage
 
 from checks.fast_server import MODEL
+from checks.photographs import photographs
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse
 from fieldscope.agent.lmm.cached import CachedLMM
@@ -56,7 +55,6 @@ AIMS = {
     "requests a second under vLLM, to the plain loop's": ("at least", 0.95),
     "followers that reuse every whole block of the image": ("at least", 0.95),
 }
-_SIZE = (500, 375)
 _ROUNDS = 3
 _BLOCK = 32  # tokens, as tests/vllm/server.py serves
 
@@ -108,29 +106,6 @@ class Recorder:
 
     async def aclose(self) -> None:
         await self.lmm.aclose()
-
-
-def photograph(seed: int) -> PILImage.Image:
-    """Noise whose power falls with the square of the frequency, as in photographs of nature."""
-    rng = np.random.default_rng(seed)
-    width, height = _SIZE
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    frequency[0, 0] = 1.0 / width
-    planes = []
-    for _ in range(3):
-        waves = (rng.normal(size=frequency.shape) + 1j * rng.normal(size=frequency.shape)) / frequency**1.1
-        plane = np.fft.irfft2(waves, s=(height, width))
-        planes.append((plane - plane.mean()) / plane.std())
-    light = planes[0]
-    pixels = np.stack([light, 0.85 * light + 0.5 * planes[1], 0.85 * light + 0.5 * planes[2]], axis=-1)
-    return PILImage.fromarray(np.clip(120 + 50 * pixels, 0, 255).astype(np.uint8))
-
-
-def photographs(folder: Path, first: int, count: int) -> FolderCollection:
-    folder.mkdir(parents=True)
-    for seed in range(first, first + count):
-        photograph(seed).save(folder / f"{seed:04}.jpg", quality=90)
-    return FolderCollection(folder)
 
 
 async def ask_agent(lmm: OpenAILMM, images: FolderCollection, queries: Sequence[Query], concurrency: int) -> Recorder:

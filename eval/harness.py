@@ -17,6 +17,7 @@ from fieldscope.agent.roles import ModelIdentity, roles_by_model
 from fieldscope.agent.types import RerankResult
 from fieldscope.agent.usage import SCORER, Usage, usage_by_role
 from fieldscope.core.errors import ConfigError, ImageError
+from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.types import Candidate, ImageSource, Query
 from fieldscope.eval.conclusion import conclude
 from fieldscope.eval.measures.scoring import OfficialScores
@@ -189,7 +190,10 @@ async def _run(
         by_role |= {SCORER: Usage.of(scores)}
     summary = conclude(benchmark, strategy, folder, results, cost, by_role, official)
     watch.require_answers()
-    times = ledger.score(benchmark.name, benchmark.split, reranker.strategy.fingerprint, folder.run_id)
+    system = reranker.strategy.fingerprint
+    if benchmark.priors is not None:  # runs with the priors that the candidates came with record no encoder
+        system = fingerprint([system, folder.encoder])
+    times = ledger.score(benchmark.name, benchmark.split, system, folder.run_id, folder.encoder)
     folder.note_scored(times)
     return replace(summary, scored_on_test=times, lmm=lmm, scorer=scorer)
 

@@ -18,7 +18,14 @@ from fieldscope.retrieval.model_folder import (
     model_type,
 )
 from fieldscope.retrieval.scorer import Document, PairScore
-from fieldscope.retrieval.sentence_models import as_input, load_model, takes_both, takes_instructions, takes_pictures
+from fieldscope.retrieval.sentence_models import (
+    as_input,
+    load_model,
+    reads_parts,
+    takes_both,
+    takes_instructions,
+    takes_pictures,
+)
 
 Pair = tuple[Any, Any]
 
@@ -36,6 +43,7 @@ class CrossEncoderScorer:
         self._name = name
         self._fingerprint = fingerprint
         self._batch_size = batch_size
+        self._instructed = takes_instructions(model, pairs=True)
         self.requests = 0  # batches that were computed
         self._running = Lock()  # tokenizers are not safe to use from several threads
 
@@ -94,12 +102,12 @@ class CrossEncoderScorer:
             raise ConfigError(f"{self._name} reads texts only; name a scorer that takes pictures")
         if inputs.image is not None and inputs.text and not takes_both(self._model):
             raise ConfigError(f"{self._name} takes a picture or a text as the query, not both; name another scorer")
-        if inputs.instruction is not None and not takes_instructions(self._model):
+        if inputs.instruction is not None and not self._instructed:
             raise ConfigError(f"{self._name} takes no instruction; leave it out, or name another scorer")
 
     def _content(self, text: str, image: Any) -> Any:
         """A text or picture as the model takes it: a named part where it reads messages made of parts, else bare."""
-        if "message" in self._model.modalities and self._model[0].input_formatter.message_format == "structured":
+        if reads_parts(self._model):
             return as_input(text, image)
         return text if image is None else image
 
@@ -138,10 +146,11 @@ def _check_reranker(folder: Path) -> None:
         if model_type(folder) != "CrossEncoder":
             raise ConfigError(f"{folder} is a {model_type(folder)} and no reranker; name it as the encoder")
     elif not any(name.endswith(("ForSequenceClassification", "ForCausalLM")) for name in architectures(folder)):
-        names = ", ".join(architectures(folder)) or "no class"
+        names = ", ".join(architectures(folder))
         raise ConfigError(
-            f"{folder} is no reranker of sentence-transformers: it has no modules.json, and its config.json names "
-            f"{names}; give a CrossEncoder, or serve the model and give the server's address"
+            f"{folder} is no reranker of sentence-transformers: it has no modules.json"
+            + (f", and its config.json names {names}" if names else "")
+            + "; give a CrossEncoder, or serve the model and give the server's address"
         )
 
 

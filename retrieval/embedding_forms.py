@@ -84,25 +84,12 @@ class _Item(BaseModel):
     index: int | None = None
 
 
-class _Usage(BaseModel):
-    prompt_tokens: int | None = None
-
-
 class _Answer(BaseModel):
     data: list[_Item]
-    usage: _Usage | None = None
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """A vector of length 1, and how many tokens the server counted for its input, None where it does not say."""
-
-    vector: Vectors
-    tokens: int | None
-
-
-def read_vector(document: Any, url: str) -> Embedded:
-    """The vector in an answer to a request for one.
+def read_vector(document: Any, url: str) -> Vectors:
+    """The vector in an answer to a request for one, L2-normalised, shape (dim,).
 
     Raises `LMMResponseError` for an answer without a vector or with several, for a vector that is not the request's
     first, and for numbers that are no direction.
@@ -124,8 +111,7 @@ def read_vector(document: Any, url: str) -> Embedded:
             f"{url} numbers its only vector {item.index} in place of 0, so it may belong to another input; see the "
             "server's log"
         )
-    tokens = answer.usage.prompt_tokens if answer.usage else None
-    return Embedded(_unit(_numbers(item.embedding, url), url), tokens)
+    return _unit(_numbers(item.embedding, url), url)
 
 
 def _numbers(embedding: str | list[float], url: str) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -201,8 +201,8 @@ def _build(
     report(len(done) + len(skipped), len(ids))
     encoded = 0
     for batch in read_batches(collection, list(fresh), batch_size, skipped):
-        vectors = _encode(encoder, batch, skipped)
-        entries = [Encoded(image_id, fresh[image_id], vector) for image_id, vector in vectors.items()]
+        made = _encode(encoder, batch, skipped)
+        entries = [Encoded(image_id, fresh[image_id], vector) for image_id, vector in made.items()]
         if entries:
             shards.write(entries)
         done |= {entry.image_id: entry for entry in entries}

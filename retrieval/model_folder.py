@@ -33,8 +33,10 @@ def local_folder(argument: str) -> Path:
 
 def hub_or_local_folder(argument: str) -> Path:
     """A folder on this machine, or the one that a model of the hub is downloaded to. Raises `ConfigError`."""
+    if not argument:
+        raise ConfigError("no model is named after the colon; give a folder, or a model of the hub")
     folder = Path(argument).expanduser()
-    return folder if argument and folder.is_dir() else download_model(argument, _OF_THE_HUB)
+    return folder if folder.is_dir() else download_model(argument, _OF_THE_HUB)
 
 
 def kind_of(folder: Path) -> Kind | None:

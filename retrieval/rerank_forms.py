@@ -65,7 +65,8 @@ class Form:
 
     def body(self, model: str, inputs: QueryInputs, documents: Sequence[Document], encode: Encode) -> dict[str, Any]:
         """A request. Raises `ConfigError` for what this form can't say."""
-        query, written = self._query(inputs, encode), [self._document(document, encode) for document in documents]
+        query = self._query(inputs, encode)
+        written: Any = [self._document(document, encode) for document in documents]
         if self.shape == "parts-object" and any(not isinstance(document, str) for document in documents):
             written = {"content": [_part(document, encode) for document in documents]}
         names = ("query", "documents") if self.endpoint == "rerank" else ("text_1", "text_2")

@@ -40,6 +40,12 @@ class SentenceEncoder:
         self._fingerprint = fingerprint
         self._batch_size = batch_size
         self._running = Lock()  # tokenizers are not safe to use from several threads
+        parts: Mapping[QueryPart, bool] = {
+            "text": True,
+            "image": takes_both(model),
+            "instruction": takes_instructions(model),
+        }
+        self._uses = frozenset(part for part, used in parts.items() if used)
         self._dim = int(self._encode([as_input("a", None)], "query").shape[1])
 
     @classmethod
@@ -65,12 +71,7 @@ class SentenceEncoder:
 
     @property
     def uses(self) -> frozenset[QueryPart]:
-        parts: Mapping[QueryPart, bool] = {
-            "text": True,
-            "image": takes_both(self._model),
-            "instruction": takes_instructions(self._model),
-        }
-        return frozenset(part for part, used in parts.items() if used)
+        return self._uses
 
     def encode_query(self, inputs: QueryInputs) -> Vectors:
         """One L2-normalised vector, shape (dim,). Raises `ConfigError` for a reference image where the model can't take

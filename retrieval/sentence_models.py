@@ -12,6 +12,7 @@ from fieldscope.retrieval.model_folder import architectures, check_safe, needs_o
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_MARK = "INSTRUCTION"
 _PADS_TO_THE_END = frozenset({"siglip", "siglip2"})  # their text models attend to the padding
 
 
@@ -41,7 +42,7 @@ def load_model(kind: Literal["SentenceTransformer", "CrossEncoder"], folder: Pat
     try:
         model = getattr(sentence_transformers, kind)(
             str(folder),
-            device=str(target),
+            device="cpu",  # and moved later: what `_check_complete` looks at may not survive that
             local_files_only=True,
             model_kwargs={"use_safetensors": True, "dtype": "float32" if target.type == "cpu" else "auto"},
         )
@@ -53,7 +54,7 @@ def load_model(kind: Literal["SentenceTransformer", "CrossEncoder"], folder: Pat
         log.set_verbosity(verbosity)
     _check_complete(model, folder)
     _pad_texts_of_siglip(model)
-    return model
+    return model.to(target)
 
 
 def takes_pictures(model: Any) -> bool:
@@ -65,9 +66,27 @@ def takes_both(model: Any) -> bool:
     return bool(model.supports(("image", "text")))
 
 
-def takes_instructions(model: Any) -> bool:
-    """Whether an instruction has a place: as the system's message, or as a prompt before the words."""
-    return "message" in model.modalities or any(model.prompts.values())
+def takes_instructions(model: Any, pairs: bool = False) -> bool:
+    """Whether an instruction has a place: in the chat template of a model that reads messages (`pairs` of query and
+    document), as its system's message, or else as a prompt before the words."""
+    reader = _reader(model)
+    if "message" not in model.modalities or reader is None:
+        return any(model.prompts.values())
+    formatter = reader.input_formatter
+    messages = formatter.pair_to_messages(("a", "b")) if pairs else formatter.to_message({"text": "a"})
+    [instructed] = formatter.prepend_prompt_to_messages([messages], _MARK)
+    try:
+        return _MARK in str(reader.processor.apply_chat_template(instructed, tokenize=False))
+    except Exception:  # noqa: BLE001  a template raises what it likes where it takes no system's message
+        return False
+
+
+def reads_parts(model: Any) -> bool:
+    """Whether the model's messages are made of parts that have a kind, and not of bare texts."""
+    reader = _reader(model)
+    return (
+        "message" in model.modalities and reader is not None and reader.input_formatter.message_format == "structured"
+    )
 
 
 def as_input(text: str, image: Image | None) -> dict[str, Any]:
@@ -76,6 +95,11 @@ def as_input(text: str, image: Image | None) -> dict[str, Any]:
     if image is None:
         return {"text": text}
     return {"image": image, "text": text} if text else {"image": image}
+
+
+def _reader(model: Any) -> Any:
+    """The module that turns inputs into tokens and pixels; None where the model has another kind of one."""
+    return next((module for module in model.modules() if hasattr(module, "input_formatter")), None)
 
 
 def _check_complete(model: Any, folder: Path) -> None:
@@ -93,9 +117,9 @@ def _check_complete(model: Any, folder: Path) -> None:
 
 def _pad_texts_of_siglip(model: Any) -> None:
     """SigLIP learned texts that are padded to their greatest length; what the checkpoint itself says of that wins."""
-    network = model.transformers_model
-    if network is not None and network.config.model_type in _PADS_TO_THE_END:
+    network, reader = model.transformers_model, _reader(model)
+    if network is not None and reader is not None and network.config.model_type in _PADS_TO_THE_END:
         length = network.config.text_config.max_position_embeddings
         padded = {"padding": "max_length", "truncation": True, "max_length": length}
-        saved = model[0].processing_kwargs
-        model[0].processing_kwargs = {**saved, "text": padded | saved.get("text", {})}
+        saved = reader.processing_kwargs
+        reader.processing_kwargs = {**saved, "text": padded | saved.get("text", {})}

@@ -3,6 +3,8 @@ texts."""
 
 from __future__ import annotations
 
+import base64
+import io
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -22,7 +24,7 @@ from fieldscope.core.errors import (
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.image_encoding import ImageEncoding
 from fieldscope.core.server_facts import WEIGHTS
-from fieldscope.retrieval.embedding_forms import FORMS, Embedded, Form, Recipe, read_vector, recipe_of
+from fieldscope.retrieval.embedding_forms import FORMS, Form, Recipe, read_vector, recipe_of
 from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors
 from fieldscope.retrieval.progress import Report
 from fieldscope.retrieval.server import ModelServer, split_model, status_of
@@ -37,6 +39,7 @@ _ABOUT_FORM = frozenset({None, 400, 405, 415, 422, 500, 501})
 """What a server answers to a form of request that it does not take; None is an error that came with status 200."""
 
 _SAME = 1e-4  # the distance of two vectors of length 1
+_BY_LETTERS = 0.2  # of the distance of two pictures: more is no noise of the computation
 _WORDS = ("a red crab on a beach", "the roots of an old tree")
 _INSTRUCTIONS = ("Find pictures of animals.", "Say how old the building is.")
 _SIDE = 64  # pixels of a picture to try
@@ -98,13 +101,13 @@ class ServedEncoder:
         `ConfigError` for a reference image that it does not take together with words."""
         instruction = inputs.instruction if inputs.instruction and "instruction" in self.uses else None
         if inputs.image is None:
-            return self._embed(inputs.text, None, instruction).vector
+            return self._embed(inputs.text, None, instruction)
         if "image" not in self.uses:
             raise ConfigError(
                 f"the query has a reference image, and {self._named} takes no picture together with words; search an "
                 "index that holds the image"
             )
-        return self._embed(inputs.text, inputs.image, instruction).vector
+        return self._embed(inputs.text, inputs.image, instruction)
 
     def encode_images(self, images: Sequence[PILImage.Image], progress: Report | None = None) -> Vectors:
         """L2-normalised vectors, shape (len(images), dim), in the order given. Raises `ConfigError` where the model
@@ -112,7 +115,7 @@ class ServedEncoder:
         if not images:
             return np.empty((0, self.dim), dtype=np.float32)
         self._require_sight()
-        vectors = self._server.each(lambda image: self._embed("", image).vector, images)
+        vectors = self._server.each(lambda image: self._embed("", image), images)
         if progress is not None:
             progress(len(images), len(images))
         return np.stack(vectors)
@@ -125,24 +128,24 @@ class ServedEncoder:
     def _named(self) -> str:
         return f"{self._server.model} at {self._server.url}"
 
-    def _embed(self, text: str, image: PILImage.Image | None = None, instruction: str | None = None) -> Embedded:
-        embedded = self._ask(self._found_form(), text, image, instruction)
-        self._require_length(embedded, self._dim)
-        return embedded
+    def _embed(self, text: str, image: PILImage.Image | None = None, instruction: str | None = None) -> Vectors:
+        return self._embed_url(text, IMAGES.data_url(image) if image is not None else None, instruction)
 
-    def _ask(
-        self, form: Form, text: str, image: PILImage.Image | None = None, instruction: str | None = None
-    ) -> Embedded:
-        picture = IMAGES.data_url(image) if image is not None else None
-        body = form.body(self._server.model, self._recipe, text, picture, instruction)
+    def _embed_url(self, text: str, url: str | None, instruction: str | None = None) -> Vectors:
+        vector = self._ask(self._found_form(), text, url, instruction)
+        self._require_length(vector, self._dim)
+        return vector
+
+    def _ask(self, form: Form, text: str, url: str | None = None, instruction: str | None = None) -> Vectors:
+        body = form.body(self._server.model, self._recipe, text, url, instruction)
         return read_vector(self._server.post(self._path, body), self._server.url)
 
-    def _require_length(self, embedded: Embedded, dim: int | None) -> None:
+    def _require_length(self, vector: Vectors, dim: int | None) -> None:
         """Raise `LMMResponseError` for a vector that is not as long as those before."""
-        if embedded.vector.size != dim:
+        if vector.size != dim:
             raise LMMResponseError(
-                f"{self._server.url} gave a vector of {embedded.vector.size} numbers after some of {dim}; check that a "
-                "single model is served under this name, and start again"
+                f"{self._server.url} gave a vector of {vector.size} numbers after some of {dim}; check that a single "
+                "model is served under this name, and start again"
             )
 
     @property
@@ -193,12 +196,12 @@ class ServedEncoder:
                 refusal = error
                 self._refused = self._refused or one_line(error, 160)
                 continue
-            self._require_length(second, first.vector.size)
+            self._require_length(second, first.size)
             if _same(first, second):
                 raise LMMResponseError(
                     f"{self._named} gives different texts the same vector; check the model and its chat template"
                 )
-            return form, first.vector.size
+            return form, first.size
         assert refusal is not None
         raise refusal
 
@@ -211,12 +214,12 @@ class ServedEncoder:
         both = self._try(words, picture)
         if both is None or _same(both, self._embed(words)) or _same(both, self._embed("", picture)):
             return frozenset({"text"})  # a model without conversations, to which an instruction would be a caption
-        instructed = [self._try(words, None, instruction) for instruction in _INSTRUCTIONS]
-        if None in instructed or _same(*instructed):  # type: ignore[arg-type]
+        first, second = (self._try(words, None, instruction) for instruction in _INSTRUCTIONS)
+        if first is None or second is None or _same(first, second):
             return frozenset({"text", "image"})
         return frozenset({"text", "image", "instruction"})
 
-    def _try(self, text: str, image: PILImage.Image | None, instruction: str | None = None) -> Embedded | None:
+    def _try(self, text: str, image: PILImage.Image | None, instruction: str | None = None) -> Vectors | None:
         """The vector of an input that not every model takes; None where this one takes a plain text and not that."""
         try:
             return self._embed(text, image, instruction)
@@ -235,7 +238,8 @@ class ServedEncoder:
                     "multimodal embedder with --encoder"
                 )
             try:
-                first, second = (self._embed("", picture) for picture in _pictures())
+                grey, noise = (self._embed("", picture) for picture in _pictures())
+                again = self._embed_url("", _in_other_letters(_pictures()[0]))
             except LMMRequestError as error:
                 if status_of(error) not in _ABOUT_FORM:
                     raise
@@ -243,25 +247,36 @@ class ServedEncoder:
                     f"{self._named} takes no pictures ({one_line(error, 160)}); name a multimodal embedder with "
                     "--encoder"
                 ) from error
-            if _same(first, second):
+            if _same(grey, noise):
                 raise ConfigError(
                     f"{self._named} gives different pictures the same vector; check that its chat template has a place "
                     "for pictures"
                 )
-            if first.tokens != second.tokens:
+            if _distance(grey, again) > _BY_LETTERS * _distance(grey, noise):
                 raise ConfigError(
-                    f"{self._named} reads the letters of a picture's data URL as text: it counts {first.tokens} and "
-                    f"{second.tokens} tokens for two pictures of the same size; check its chat template"
+                    f"{self._named} reads the letters of a picture's data URL as text: it gives the same pixels in "
+                    "another PNG file another vector; check its chat template"
                 )
             self._sees = True
 
 
-def _same(first: Embedded, second: Embedded) -> bool:
-    return float(np.linalg.norm(first.vector - second.vector)) < _SAME
+def _distance(first: Vectors, second: Vectors) -> float:
+    return float(np.linalg.norm(first - second))
+
+
+def _same(first: Vectors, second: Vectors) -> bool:
+    return _distance(first, second) < _SAME
 
 
 @cache
 def _pictures() -> tuple[PILImage.Image, PILImage.Image]:
-    """A grey picture and one of noise, of the same size: the second takes thousands of letters."""
+    """A grey picture and one of noise."""
     noise = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)
     return PILImage.new("RGB", (_SIDE, _SIDE), (128, 128, 128)), PILImage.fromarray(noise)
+
+
+def _in_other_letters(image: PILImage.Image) -> str:
+    """The same pixels as `IMAGES` sends of a small image, in a PNG file that is compressed more."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=9)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -134,11 +134,11 @@ class ServedScorer:
                 raise
             return [PairScore(None, one_line(error))] * len(documents)
 
-    def _post(self, form: Form, inputs: QueryInputs, documents: Sequence[Document], once: bool = False) -> Any:
+    def _post(self, form: Form, inputs: QueryInputs, documents: Sequence[Document], trial: bool = False) -> Any:
         body = form.body(self.server.model, inputs, documents, self._encode)
         with self._counting:
             self.requests += 1
-        return self.server.post(form.path, body, once)
+        return self.server.post(form.path, body, trial)
 
     def _encode(self, document: Document) -> str:
         """A picture as a data URL, encoded once however many requests show it."""
@@ -187,7 +187,7 @@ class ServedScorer:
     def _try(self, form: Form) -> Found | None:
         """What the server makes of two small documents in this form; None where it reads a picture as text."""
         documents: Sequence[Document] = _probes() if form.takes_pictures else ("a crab on a beach",)
-        answers = [self._post(form, _PROBE, [document], once=True) for document in documents]
+        answers = [self._post(form, _PROBE, [document], trial=True) for document in documents]
         scores = [read_scores(answer, 1)[0] for answer in answers]
         if any(pair.value is None for pair in scores):
             raise LMMResponseError(

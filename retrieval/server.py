@@ -15,7 +15,13 @@ from typing import Any, TypeVar
 import httpx2
 import orjson
 from pydantic_core import from_json
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    wait_random_exponential,
+)
 
 from fieldscope.core.adaptive_limit import AdaptiveLimit
 from fieldscope.core.errors import (
@@ -123,13 +129,17 @@ class ModelServer:
         self._places = _Places(concurrency)
         self._workers = ThreadPoolExecutor(concurrency, thread_name_prefix="model-server")
         self._facts_lock = threading.Lock()
+        self._closed = threading.Event()
         self._retrying = Retrying(
             sleep=sleep,
             retry=retry_if_exception_type(_CAN_PASS),
-            stop=lambda state: state.attempt_number >= attempts or _pause_asked(state) > LONGEST_WAIT,
+            stop=lambda state: (
+                state.attempt_number >= attempts or _pause_asked(state) > LONGEST_WAIT or self._closed.is_set()
+            ),
             wait=lambda state: _pause_asked(state) + wait_random_exponential(backoff, max=30.0)(state),
             reraise=True,
         )
+        self._trying = self._retrying.copy(retry=retry_if_exception(_is_away))
 
     @property
     def endpoint(self) -> str | None:
@@ -143,14 +153,13 @@ class ModelServer:
         """Whether the address has a path, so that endpoints lie below it and nowhere else."""
         return bool(self._path)
 
-    def post(self, path: str, body: Mapping[str, Any], once: bool = False) -> Any:
-        """The JSON in the answer to a JSON body, sent to the address with `path` added (which may be empty). With
-        `once` it is not repeated."""
+    def post(self, path: str, body: Mapping[str, Any], trial: bool = False) -> Any:
+        """The JSON in the answer to a JSON body, sent to the address with `path` added (which may be empty). A `trial`
+        finds out whether the server takes the body: that it fails at it (status 500) is an answer, too."""
         content = orjson.dumps(body)
+        retrying = self._trying if trial else self._retrying
         with self._places.take():
-            if once:
-                return self._send("POST", self.url + path, content)
-            return self._retry(lambda: self._send("POST", self.url + path, content))
+            return self._retry(lambda: self._send("POST", self.url + path, content), retrying)
 
     def each(self, ask: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
         """What `ask`, which may call `post`, returns for each of the items, in order; many are asked at once. Raises
@@ -169,7 +178,8 @@ class ModelServer:
             return self._facts
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Requests that are out fail, and are not repeated."""
+        self._closed.set()
         self._workers.shutdown(wait=False, cancel_futures=True)
         self._http.close()
 
@@ -204,8 +214,8 @@ class ModelServer:
                 return None
             raise
 
-    def _retry(self, attempt: Callable[[], Answer]) -> Answer:
-        return self._retrying.copy()(attempt)  # an object of tenacity's holds the state of one call
+    def _retry(self, attempt: Callable[[], Answer], retrying: Retrying | None = None) -> Answer:
+        return (retrying or self._retrying).copy()(attempt)  # an object of tenacity's holds the state of one call
 
     def _send(self, method: str, url: str, content: bytes) -> Any:
         """One attempt, read within it: an error that came with status 200 may pass as well."""
@@ -293,6 +303,13 @@ class _Places:
     def overloaded(self, sent_at: float) -> None:
         with self._changed:
             self._limit.overloaded(sent_at)
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether a server says nothing of a request yet: it is not there, or too busy."""
+    if isinstance(error, LMMConnectionError | LMMRateLimitError):
+        return True
+    return isinstance(error, LMMServerError) and status_of(error) in BUSY
 
 
 def _is_overload(error: LMMError) -> bool:

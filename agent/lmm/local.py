@@ -86,6 +86,11 @@ class LocalLMM:
     def identity(self) -> str:
         return self._identity
 
+    @property
+    def reads_images_once(self) -> bool:
+        """Whether an image is read once for all questions about it, and not once for each."""
+        return self._prefixes is not None
+
     async def generate(self, request: LMMRequest) -> LMMResponse:
         """Answer one request. Raises `ImageError` for an unreadable image, `LMMRequestError` for messages that the
         chat template refuses, `LMMResponseError` where the model fails."""

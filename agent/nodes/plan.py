@@ -86,7 +86,9 @@ def _next_wave(state: RerankState, context: Context, verify: Verify, window: int
     alone = without_joint(state)
     belief = believe(state if trusted else alone, context.resources, context.strategy)
     if verify.stop_below is not None:
-        single = most_telling(belief, window, verify.stop_below, verify.wave)
+        score = context.strategy.score
+        first = score.stop_below if score and belief.first_look is not None else None
+        single = most_telling(belief, window, verify.stop_below, verify.wave, first)
     else:
         single = _open(belief, window)
     facts: dict[str, float | None] = {"left_alone": int((~belief.finished[:window]).any(axis=1).sum()) - len(single)}
@@ -113,13 +115,14 @@ def whole_query(state: RerankState, prompt: Prompt) -> Predicate:
     return Predicate(id=name, question=prompt.render(query=text), words=text)
 
 
-def most_telling(belief: Belief, window: int, stop_below: float, most: int) -> Questions:
+def most_telling(belief: Belief, window: int, stop_below: float, most: int, first: float | None = None) -> Questions:
     """At most one question for each of `most` images: those expected to change P(match) most, the largest first.
 
     Where a predicate passes with probability q, an image's P(match) becomes P / q or, when it fails, about nothing, so
     the expected change is 2 P (1 - q). A match passes everything, so q is at least P; of the question about the whole
     query it is P, and so that one leads. Images whose greatest change is below `stop_below` can't reach the head any
-    more, or are sure of their place in it.
+    more, or are sure of their place in it. `first` is the least change for images about which nothing was asked, where
+    it is another one.
     """
     p_match = belief.p_told[:window, np.newaxis]
     passes = np.where(belief.whole, p_match, np.maximum(belief.holds[:window], p_match))
@@ -129,8 +132,10 @@ def most_telling(belief: Belief, window: int, stop_below: float, most: int) -> Q
         return {}
     best = change.argmax(axis=1)
     value = change[np.arange(len(change)), best]
-    order = np.argsort(-value, kind="stable")[: max(most, 0)]
-    return {belief.candidates[i].image_id: (belief.predicates[best[i]],) for i in order if value[i] >= stop_below}
+    least = np.where(belief.unasked[:window], stop_below if first is None else first, stop_below)
+    order = np.argsort(-value, kind="stable")
+    chosen = [i for i in order if value[i] >= least[i]][: max(most, 0)]
+    return {belief.candidates[i].image_id: (belief.predicates[best[i]],) for i in chosen}
 
 
 def affordable(tasks: Sequence[VerifyTask], calls: float, verify: Verify) -> list[VerifyTask]:

@@ -91,6 +91,12 @@ class Strategy(Settings):
             return
         if self.score.predicates and self.decompose is None:
             raise ValueError("score.predicates needs stage `decompose`; add it to the strategy")
+        waves = self.verify is not None and self.verify.stop_below is not None
+        if self.score.stop_below is not None and not (waves and method == "posterior" and not as_prior):
+            raise ValueError(
+                "score.stop_below needs `verify.stop_below`, and the fusion method 'posterior' with a scorer_weight; "
+                "add them, or leave it out"
+            )
         if as_prior and method == "score":
             raise ValueError("retrieve.prior is 'scorer' and so is the score; leave retrieve.prior out")
         if (weight is not None) != (method == "posterior" and not as_prior):

@@ -11,9 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.types import Query
-from fieldscope.core.validation import read_document
 from fieldscope.eval.benchmarks.tables import header, read_rows, read_table
 from fieldscope.eval.types import QueryMeta
 
@@ -44,7 +42,7 @@ def _lines(path: Path) -> Iterator[str]:
         for _, values in read_table(path, (), _COLUMNS):
             yield from filter(None, values)
     else:
-        yield from filter(None, read_document(path, BenchmarkError).removeprefix("\ufeff").splitlines())
+        yield from (line for _, (line,) in read_rows(path, None))
 
 
 def _plain(text: str) -> str:

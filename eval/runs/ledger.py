@@ -21,13 +21,16 @@ from fieldscope.eval.types import RunSummary
 
 
 class _Scoring(BaseModel):
-    """One run that was scored on test. `run` is the id in its manifest: a run that was taken up again is the same."""
+    """One run that was scored on test. `run` is the id in its manifest: a run that was taken up again is the same.
+    `encoder` is the fingerprint of the first stage. Earlier versions did not record it, and their runs count under
+    every first stage."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     benchmark: str
     strategy: str
     run: str
+    encoder: str | None = None
 
 
 class Ledger:
@@ -39,12 +42,13 @@ class Ledger:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or cache_folder() / "scored-on-test.jsonl"
 
-    def score(self, benchmark: str, split: str, strategy: str, run: str) -> int:
-        """On how many test runs a strategy (its fingerprint) was scored on a benchmark, this one included.
+    def score(self, benchmark: str, split: str, strategy: str, run: str, encoder: str | None = None) -> int:
+        """On how many test runs a strategy (its fingerprint) was scored on a benchmark after this first stage (the
+        encoder's fingerprint, where there is one), this one included.
 
         A run on a split that may decide a setting is not counted; on any other, also one without a name, it is.
         """
-        scoring = _Scoring(benchmark=benchmark, strategy=strategy, run=run)
+        scoring = _Scoring(benchmark=benchmark, strategy=strategy, run=run, encoder=encoder)
         try:
             return self._read(scoring) if split in SELECTION_SPLITS else self._add(scoring)
         except OSError as error:
@@ -71,7 +75,7 @@ class Ledger:
             if scoring.run not in runs:
                 # A line that a kill cut off is closed, and counts for nothing.
                 start = "" if not content or content.endswith(b"\n") else "\n"
-                file.write(f"{start}{scoring.model_dump_json()}\n".encode())
+                file.write(f"{start}{scoring.model_dump_json(exclude_none=True)}\n".encode())
                 file.flush()
                 os.fsync(file.fileno())
             return len(runs | {scoring.run})
@@ -88,11 +92,12 @@ def scored_notes(summaries: Iterable[RunSummary]) -> list[str]:
 
 
 def _runs(content: bytes, wanted: _Scoring) -> set[str]:
-    """The ids of the runs that scored the wanted strategy on the wanted benchmark."""
+    """The ids of the runs that scored the wanted strategy on the wanted benchmark, after the same first stage."""
     runs = set()
     for line in content.splitlines():
         with suppress(ValidationError):
             found = _Scoring.model_validate_json(line)
-            if (found.benchmark, found.strategy) == (wanted.benchmark, wanted.strategy):
+            same = (found.benchmark, found.strategy) == (wanted.benchmark, wanted.strategy)
+            if same and found.encoder in (None, wanted.encoder):
                 runs.add(found.run)
     return runs

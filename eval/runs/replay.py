@@ -178,7 +178,7 @@ class Recording:
                 return run.calibration
         if self.lmm is None or strategy.fusion.method != "posterior":
             return None
-        scorer = self.scorer and self.scorer.fingerprint
+        scorer = self.scorer.fingerprint if self.scorer else None
         key = calibration_key(self.lmm.identity(strategy.roles()) or "", strategy, self.encoder, scorer)
         recorded = (run.calibration for run in self.runs if run.calibration is not None)
         return next((fitted for fitted in recorded if fitted.fits(key)), None) or otherwise()
@@ -236,7 +236,7 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
     models: dict[Role, str] = {}
     for run in runs:
         models = models_by_role(run.configuration, run.strategy) | models
-    scorer = next((found for run in runs if (found := run.configuration.get("scorer")) is not None), None)
+    scorer = next((run.configuration["scorer"] for run in runs if run.configuration.get("scorer") is not None), None)
     return Recording(
         benchmark=made,
         runs=tuple(_recorded(run) for run in runs),

@@ -104,6 +104,12 @@ class RunFolder:
         """What tells this run from every other, wherever its folder is moved and however often it is taken up."""
         return self._manifest.run
 
+    @property
+    def encoder(self) -> str | None:
+        """The fingerprint of the first stage's encoder; None where the benchmark gave the priors."""
+        encoder = self._manifest.configuration.get("encoder")
+        return None if encoder is None else str(encoder)
+
     def note_scored(self, times: int) -> None:
         """Put on record how often the strategy was scored on test."""
         self._manifest = self._manifest.model_copy(update={"scored_on_test": times})

@@ -244,7 +244,8 @@ def _beside_the_prior(judged: Sequence[_Judged], fit: VerdictFit) -> dict[str, A
     prior, *_, relevant, scored = _stacked(judged)
     if scored is None:
         return {}
-    return {"scorer_weight": fit.scorer_weight, "first_look": fit_first_look(prior, scored, relevant)}
+    look = fit_first_look(prior, scored, relevant)
+    return {"scorer_weight": fit.scorer_weight, "first_look": look if look.scorer_weight else None}
 
 
 def _scored_anew(

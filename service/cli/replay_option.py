@@ -71,8 +71,8 @@ def replayed(settings: Settings, replay: str | None) -> Settings:
         return settings
     if settings.cache_mode not in ("on", "replay"):
         raise click.UsageError(f"{OPTION} asks no model; leave --cache {settings.cache_mode} out")
-    if replay and (settings.lmm_url or settings.roles or settings.encoder):
-        raise click.UsageError(f"{OPTION} {replay} has its own models; leave --lmm and --encoder out")
+    if replay and (settings.lmm_url or settings.roles or settings.encoder or settings.scorer):
+        raise click.UsageError(f"{OPTION} {replay} has its own models; leave --lmm, --encoder and --scorer out")
     return replace(settings, cache_mode="replay")
 
 

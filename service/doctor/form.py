@@ -15,7 +15,7 @@ NAME = "answer format"
 async def check_form(asker: Asker, probe: Probe, *images: str) -> Finding:
     """Look at one answer as the server wrote it. `images` are the ids of images that the model accepts, if any."""
     if not isinstance(asker.lmm, OpenAILMM):
-        return Finding(NAME, "ok", "the bundled LMM, in this process", "no JSON from a server has to be read")
+        return Finding(NAME, "ok", "the model runs in this process", "no JSON from a server has to be read")
     asker.calls += 1
     try:
         _, body = await asker.lmm.exchange(await asker.question(probe.known[0].question, *images))

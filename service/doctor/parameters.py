@@ -21,7 +21,7 @@ _WORSE: dict[Parameter, str] = {
 def check_parameters(asker: Asker) -> Finding:
     """Say what earlier checks found out; asks nothing."""
     if not isinstance(asker.lmm, OpenAILMM):
-        return Finding(NAME, "ok", "the bundled LMM, in this process", "a request is read as it is")
+        return Finding(NAME, "ok", "the model runs in this process", "a request is read as it is")
     known = asker.lmm.profile
     changed = [name for name in get_args(Parameter) if getattr(known.profile, name) != getattr(ServerProfile(), name)]
     if not changed:

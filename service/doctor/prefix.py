@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from statistics import median
+from typing import Protocol, runtime_checkable
 
-from fieldscope.agent.lmm.base import LMMRequest
+from fieldscope.agent.lmm.base import LMM, LMMRequest
 from fieldscope.agent.lmm.completion import read_cached_tokens
 from fieldscope.agent.lmm.openai import OpenAILMM
 from fieldscope.core.errors import FieldscopeError
@@ -21,6 +22,14 @@ _SLOWER = "every question about an image costs as much as the first; the ranking
 _FLAGS = "serve with --enable-prefix-caching, and with small blocks (--block-size) if prompts are short"
 
 
+@runtime_checkable
+class ReadsImages(Protocol):
+    """An LMM in this process that says how it reads the images of several questions."""
+
+    @property
+    def reads_images_once(self) -> bool: ...
+
+
 async def check_prefix(asker: Asker, probe: Probe) -> Finding:
     """Ask two questions about each of a few new images, and read how many tokens the server found in its cache.
 
@@ -28,7 +37,7 @@ async def check_prefix(asker: Asker, probe: Probe) -> Finding:
     """
     lmm = asker.lmm
     if not isinstance(lmm, OpenAILMM):
-        return Finding(NAME, "ok", "the bundled LMM, in this process", _ONCE)
+        return _in_process(lmm)
     first_question, second_question = (known.question for known in probe.known[:2])
     firsts, seconds = [], []
     try:
@@ -53,6 +62,17 @@ async def check_prefix(asker: Asker, probe: Probe) -> Finding:
     return Finding(
         NAME, "unknown", seen, meaning, "serve with --enable-prompt-tokens-details, so that vLLM counts cached tokens"
     )
+
+
+def _in_process(lmm: LMM) -> Finding:
+    if not isinstance(lmm, ReadsImages):
+        return Finding(
+            NAME, "unknown", "the model runs in this process", "its back end does not say how it reads images"
+        )
+    if lmm.reads_images_once:
+        return Finding(NAME, "ok", "the model runs in this process", _ONCE)
+    seen = "the model runs in this process, which reads the images of its family again for every question"
+    return Finding(NAME, "warn", seen, _SLOWER, "serve the model with vLLM, which reads an image once")
 
 
 async def _measure(asker: Asker, lmm: OpenAILMM, request: LMMRequest) -> tuple[float, int | None, int]:

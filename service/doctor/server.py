@@ -17,7 +17,7 @@ async def check_server(asker: Asker, probe: Probe) -> Finding:
     """Ask about one image, or without an image if that fails: a server that refuses images does answer."""
     lmm = asker.lmm
     if not isinstance(lmm, OpenAILMM):
-        return Finding(NAME, "ok", "the bundled LMM, in this process", "no server is needed")
+        return Finding(NAME, "ok", "the model runs in this process", "no server is needed")
     try:
         listed = (await check_served(lmm)).listed
     except LMMError as error:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fieldscope.core.errors import ConfigError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import cache_folder
 from fieldscope.service.wiring.benchmarks import Workload
@@ -32,7 +34,23 @@ def with_prior_encoder(workload: Workload, settings: Settings) -> Workload:
     if workload.benchmark.candidate_sets is None:
         warn(f"{workload.benchmark.name} has a first stage of its own, and --encoder is not used; leave it out")
         return workload
-    return replace(workload, prior_encoder=load_encoder(settings))
+    return replace(workload, prior_encoder=load_image_encoder(settings))
+
+
+def load_image_encoder(settings: Settings) -> Encoder:
+    """The encoder that the user named, also by the name of INQUIRE's folder with its embeddings. Raises `ConfigError`
+    where it can't be loaded, or encodes queries only."""
+    from fieldscope.eval.benchmarks.inquire_models import PUBLISHED
+
+    name = settings.encoder or BUNDLED
+    if name not in PUBLISHED or Path(name).is_dir():
+        return load_encoder(settings)
+    if PUBLISHED[name].text_tower:
+        raise ConfigError(
+            f"the image tower of {name!r} is a pickled checkpoint, which Fieldscope does not read; convert it to a "
+            "folder that open_clip loads and name that, or search its published embeddings of INQUIRE-Fullrank"
+        )
+    return load_encoder(replace(settings, encoder=PUBLISHED[name].names[0]))
 
 
 def with_priors(workload: Workload, name: str | None, limit: int | None, instruction: str | None) -> Workload:

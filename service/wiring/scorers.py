@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from fieldscope.core.errors import ConfigError
+from fieldscope.core.errors import ConfigError, LMMError
+from fieldscope.service.wiring import interruption
 from fieldscope.service.wiring.feedback import note, warn
 from fieldscope.service.wiring.models import image_encoding, load_scorer, open_store
 from fieldscope.service.wiring.settings import Settings
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fieldscope.retrieval.scorer import Scorer
     from fieldscope.retrieval.served_scorer import ServedScorer
 
+_PATIENCE = 3.0  # seconds that a service waits for its server before it starts without it
 _told: set[str] = set()  # fingerprints of scorers that a warning was given about
 
 _SHAPES = {
@@ -33,12 +35,13 @@ _SHAPES = {
 
 @asynccontextmanager
 async def open_scorer(
-    settings: Settings, images: ImageSource, given: Scorer | None = None
+    settings: Settings, images: ImageSource, given: Scorer | None = None, may_be_away: bool = False
 ) -> AsyncIterator[CachedScorer]:
     """The settings' scoring model, or `given` in its place, over the response cache; closed in the end.
 
     A server is asked what it serves and in which form it takes a request, and what was found out is said; in a replay
-    nothing is asked. Raises `ConfigError`, `CacheError`, and `LMMError` for a server that does not answer.
+    nothing is asked. A server that `may_be_away` is asked with the first pair where it does not answer now. Raises
+    `ConfigError`, `CacheError`, and `LMMError` for a server that does not answer.
     """
     from fieldscope.agent.scored import CachedScorer
     from fieldscope.retrieval.served_scorer import ServedScorer
@@ -51,12 +54,14 @@ async def open_scorer(
             scorer = await asyncio.to_thread(load_scorer, settings.scorer or "", settings)
         cached = CachedScorer(scorer, store, images, settings.cache_mode)
         try:
-            await cached.identify()
-            if isinstance(scorer, ServedScorer):
-                _tell(scorer)
+            with suppress(*(LMMError, TimeoutError) if may_be_away else ()):
+                async with asyncio.timeout(_PATIENCE if may_be_away else None):
+                    await cached.identify()
+                if isinstance(scorer, ServedScorer):
+                    _tell(scorer)
             yield cached
         finally:
-            await cached.aclose()
+            await cached.aclose(interruption.GRACE * interruption.FOR_CALLS)
             if isinstance(scorer, ServedScorer):
                 scorer.close()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fieldscope.service.wiring.benchmarks import FULLRANK, resolve_benchmark
 from fieldscope.service.wiring.feedback import saying_once, warn
 from fieldscope.service.wiring.inquire import require_embeddings
-from fieldscope.service.wiring.models import load_encoder
+from fieldscope.service.wiring.priors import load_image_encoder
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.evaluate import EvaluatedRuns, EvaluationPlan, open_evaluation, run_opened
 from fieldscope.service.workflows.variants import by_encoder, named_by_encoder
@@ -59,4 +59,4 @@ def _require_encoders(plan: EvaluationPlan, chosen: Sequence[Settings]) -> None:
         require_embeddings(Path(argument), chosen)
         return
     for settings in chosen:
-        load_encoder(settings)
+        load_image_encoder(settings)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.fingerprint import fingerprint
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from fieldscope.core.types import Candidate, Query
     from fieldscope.eval.benchmarks.inquire_answers import PublishedStudy
     from fieldscope.eval.benchmarks.inquire_cache import Scoring
+    from fieldscope.eval.harness import Reranker
     from fieldscope.eval.measures.scoring import OfficialScores
+    from fieldscope.eval.runs.rescore import Rescorer
     from fieldscope.eval.runs.runfolder import Fingerprinted
     from fieldscope.eval.types import RunSummary
 
 ANSWERS = "the answers are the benchmark's published ones, asked in its own wording"
-LISTS = "the candidates and their order are the benchmark's published ones"
+LISTS = "the candidates and their order are the benchmark's published ones, so nothing was searched for here"
 OFFICIAL = "scored as INQUIRE's scripts score: by the number alone, equal numbers as ties"
 
 
@@ -60,19 +62,15 @@ def rank_published(
     from fieldscope.eval.benchmarks.inquire_answers import official_results
     from fieldscope.eval.harness import evaluate
 
-    if scoring == "official" and names:
-        raise ConfigError(
-            "INQUIRE's own scoring ranks by the published numbers alone; leave --strategy out, or use "
-            "--scoring fieldscope"
-        )
-    strategies = [] if scoring == "official" else _strategies(request, names)
+    strategies = _strategies(request, names, scoring)
     study = _open(request, scoring)
     flag = ANSWERS if study.answers else LISTS
     official: OfficialScores | None = None
+    rerankers: Sequence[Reranker]
     if scoring == "official":
         official = study.official_scores()
         _warn_of_unreadable(study)
-        rerankers: list[Any] = [_Official(official_results(study, official), (flag, OFFICIAL))]
+        rerankers = [_Official(official_results(study, official), (flag, OFFICIAL))]
     else:
         rerankers = _rescorers(study, strategies, flag)
     provenance = {
@@ -90,11 +88,19 @@ def rank_published(
     )
 
 
-def _strategies(request: PublishedRequest, names: Sequence[str]) -> list[Strategy]:
+def _strategies(request: PublishedRequest, names: Sequence[str], scoring: Scoring) -> list[Strategy]:
+    """The strategies to rank under; the official scoring only takes the one that ranks by the number alone, as it
+    does."""
     from fieldscope.eval.benchmarks.inquire_top_k import is_top_k
 
     lists = is_top_k(request.file)
-    strategies = load_strategies(names or ("clip" if lists else "yes-no",), chosen_prompts(None, bundled=False))
+    usual = "clip" if lists else "yes-no"
+    if scoring == "official" and set(names) - {usual}:
+        raise ConfigError(
+            "INQUIRE's own scoring ranks by the published numbers alone; leave --strategy out, or use "
+            "--scoring fieldscope"
+        )
+    strategies = load_strategies(names or (usual,), chosen_prompts(None, bundled=False))
     for strategy in strategies:
         if lists and strategy.stages:
             raise ConfigError(
@@ -148,7 +154,7 @@ def _open(request: PublishedRequest, scoring: Scoring) -> PublishedStudy:
     return PublishedStudy(benchmark, candidates, paths, answers)
 
 
-def _rescorers(study: PublishedStudy, strategies: Sequence[Strategy], flag: str) -> list[Any]:
+def _rescorers(study: PublishedStudy, strategies: Sequence[Strategy], flag: str) -> list[Rescorer]:
     from fieldscope.agent.resources import Resources
     from fieldscope.eval.runs.rescore import Rescorer
 

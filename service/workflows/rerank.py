@@ -122,8 +122,14 @@ async def rerank_indexed(
 
 
 def require_verdicts(result: RerankResult) -> None:
-    """Raise `LMMError` where the model was asked about candidates and every call failed: the ranking is then the first
+    """Raise `LMMError` where a model was asked about candidates and every call failed: the ranking is then the first
     stage's."""
+    scores = [score for score in result.scores if score.state != "not_asked"]
+    if scores and all(score.state == "unknown" for score in scores):
+        raise LMMError(
+            f"the scoring model gave none of {len(scores)} scores ({scores[0].error}), so the images stand in the "
+            "first stage's order. Check it with `fieldscope doctor --scorer`, and rerun this command"
+        )
     asked = [question for question in (*result.verdicts, *result.comparisons) if question.state != "not_asked"]
     if asked and all(question.state == "unknown" for question in asked):
         raise LMMError(
@@ -159,7 +165,7 @@ async def rank(
             opened = await stack.enter_async_context(models.open_scorer(resources.images))
             scorer = ImageScorer(opened, resources.images)
         model = lmms.identity(strategy.roles(composed)) if lmms else None
-        calibration = find_calibration(model, strategy, origin, scorer and scorer.fingerprint)
+        calibration = find_calibration(model, strategy, origin, scorer.fingerprint if scorer else None)
         concurrency = models.settings.concurrency
         resources = replace(resources, lmm=lmms, max_concurrency=concurrency, calibration=calibration, scorer=scorer)
         result = await Agent(resources, strategy).rerank(query, candidates, top_k, budget)

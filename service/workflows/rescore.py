@@ -99,7 +99,7 @@ def _calibration(recording: Recording, strategy: Strategy, fits: Path | None) ->
     from fieldscope.agent.calibration import calibration_key
 
     model = recording.lmm.identity(strategy.roles()) if recording.lmm else None
-    scorer = recording.scorer and recording.scorer.fingerprint
+    scorer = recording.scorer.fingerprint if recording.scorer else None
     if fits is None:
         return recording.calibration_of(strategy, lambda: find_calibration(model, strategy, recording.encoder, scorer))
     if model is None or strategy.fusion.method != "posterior":

@@ -22,7 +22,7 @@ from fieldscope.agent.trace import result_from_json, result_to_json
 from fieldscope.agent.types import ImageScore, RerankResult
 from fieldscope.cache.store import MemoryStore
 from fieldscope.core.errors import ConfigError, LMMConnectionError, StrategyError
-from fieldscope.core.types import Candidate, Query
+from fieldscope.core.types import Candidate, Query, Search
 from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.encoder import QueryInputs
 from fieldscope.retrieval.scorer import Document, Scorer
@@ -147,12 +147,12 @@ async def test_scores_as_the_prior_outlast_a_second_search(images: FolderCollect
     searched: list[int] = []
 
     class Finder:
-        def search(self, query: Query, k: int, *_: Any, **__: Any) -> Sequence[Candidate]:
-            searched.append(k)
-            return candidates(*(1 - n / 100 for n in range(k)))
+        def search(self, search: Search) -> Sequence[Candidate]:
+            searched.append(search.k)
+            return candidates(*(1 - n / 100 for n in range(search.k)))
 
     scorer = Given({f"{n:02}.png": float(n) for n in range(32)})
-    result = await rerank(images, scorer, None, strategy, retriever=Finder())  # type: ignore[arg-type]
+    result = await rerank(images, scorer, None, strategy, retriever=Finder())
     assert searched == [4, 6]
     assert scorer.asked == [("00.png", "01.png", "02.png", "03.png"), ("04.png", "05.png")]
     by_prior = sorted(result.ranking, key=lambda ranked: ranked.prior_rank)
@@ -275,6 +275,7 @@ def test_a_calibration_belongs_to_its_scorer(tmp_path: Path) -> None:
         ("agent", {"score": {}}, "scorer_weight"),
         ("agent", {"fusion.scorer_weight": 1.0}, "uses the scores of a stage `score`"),
         ("cascade", {"retrieve.prior": "scorer"}, "scorer_weight"),
+        ("cascade", {"verify.stop_below": None}, "score.stop_below needs"),
     ],
 )
 def test_scores_that_nothing_uses_and_uses_without_scores_are_refused(

@@ -20,6 +20,7 @@ def reasons(tmp_path: Path, file: str, source: str) -> list[str]:
     return [str(violation) for violation in check_tree(tmp_path)]
 
 
+@pytest.mark.slow  # `make check` does it
 def test_this_tree_keeps_the_rules() -> None:
     assert check_tree(ROOT) == []
 

@@ -134,6 +134,19 @@ def test_full_retrieval_looks_at_as_many_as_it_retrieves() -> None:
     assert wider["verify"] == (100 + 150) * 13
 
 
+def test_scored_pairs_are_counted_and_are_no_calls() -> None:
+    two, pools = [TEXT, TEXT], [100, 60]
+    alone = estimate(two, pools, load_strategy("cross-encoder"))
+    assert (alone.pairs, alone.calls, calls(alone)) == (160, 0, {})
+    cascade, agent = (load_strategy(name, prompts="fieldnotes") for name in ("cascade", "agent"))
+    assert calls(estimate(two, pools, cascade)) == calls(estimate(two, pools, agent))
+    assert estimate([TEXT], [5000], cascade, given=False).pairs == 150, "a search may be widened once"
+    own = {"score": {"predicates": True}, "fusion.scorer_weight": 1.0}
+    scored = estimate([TEXT], [10], load_strategy("predicates", own, prompts="fieldnotes"), MEASURED)
+    plain = estimate([TEXT], [10], load_strategy("predicates", prompts="fieldnotes"), MEASURED)
+    assert calls(scored)["verify"] == 10 and scored.pairs == calls(plain)["verify"], "the whole query is the LMM's"
+
+
 @pytest.mark.parametrize(("words", "predicates"), [(1, 1), (2, 1), (8, 4), (200, 12)])
 def test_predicates_are_expected_from_the_words(words: int, predicates: int) -> None:
     query = Query(id="q", text=" ".join(["crab"] * words))
@@ -229,7 +242,7 @@ def test_predicates_for_a_word() -> None:
 
 def test_which_strategies_are_only_bounded() -> None:
     bounded = {name for name in list_strategies() if load_strategy(name, prompts="fieldnotes").open_ended}
-    assert bounded == {"agent", "imagescope", "joint", "pairwise"}
+    assert bounded == {"agent", "cascade", "imagescope", "joint", "pairwise"}
     joint = {"prompt": "ask_joint", "sample": 0.0}
     told = load_strategy("predicates", prompts="fieldnotes").model_dump(mode="json", exclude_none=True)
     told = {key: value for key, value in told.items() if key in ("fusion", "name")}
@@ -294,7 +307,9 @@ async def used(bench: Benchmark, name: str, out: Path, calibration: Sequence[Rer
     return told, summary.cost
 
 
-@pytest.mark.parametrize("name", sorted(set(list_strategies()) - {"agent", "imagescope", "joint", "pairwise"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(list_strategies()) - {"agent", "cascade", "cross-encoder", "imagescope", "joint", "pairwise"})
+)
 async def test_without_early_stop_the_estimate_is_close(bench: Benchmark, tmp_path: Path, name: str) -> None:
     told, cost = await used(bench, name, tmp_path)
     assert told.calls == pytest.approx(cost.calls, rel=0.15)

@@ -38,6 +38,15 @@ def test_runs_are_counted_once_by_strategy_and_benchmark(ledger: Ledger) -> None
     assert len(ledger.path.read_text().splitlines()) == 5
 
 
+def test_a_strategy_after_another_first_stage_is_counted_apart(ledger: Ledger) -> None:
+    ledger.path.parent.mkdir(parents=True)
+    ledger.path.write_text('{"benchmark":"b","strategy":"one","run":"of an earlier version"}\n')
+    assert ledger.score("b", "test", "one", "run 2", "encoder a") == 2
+    assert ledger.score("b", "test", "one", "run 3", "encoder b") == 2
+    assert ledger.score("b", "test", "one", "run 4", "encoder b") == 3
+    assert ledger.score("b", "test", "one", "run 5") == 2
+
+
 def test_a_split_that_may_decide_is_not_counted(ledger: Ledger) -> None:
     assert ledger.score("b", "validation", "one", "run 1") == 0
     assert not ledger.path.exists()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from fieldscope.eval.measures import metrics
+from fieldscope.eval.measures.scoring import METRICS
 
 Metric = Callable[..., metrics.Values]
 
@@ -156,3 +157,23 @@ def test_nonsense_is_refused(relevance: list[int], positives: int, k: int) -> No
     for metric in ALL_AT_K:
         with pytest.raises(ValueError, match=r"k must|relevance must|more relevant"):
             metric(relevance, positives, k)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 1), min_size=1, max_size=120), st.integers(0, 80), st.sampled_from([10, 50, 100]))
+def test_every_metric_equals_sums_written_out(relevance: list[int], missed: int, k: int) -> None:
+    positives = sum(relevance) + missed
+    if not positives:
+        return
+    ranks = [rank for rank, hit in enumerate(relevance[:k], start=1) if hit]
+    first = next((1 / rank for rank, hit in enumerate(relevance, start=1) if hit), 0.0)
+    ideal = sum(1 / math.log2(rank + 1) for rank in range(1, min(positives, k) + 1))
+    expected = {
+        f"AP@{k}": sum(n / rank for n, rank in enumerate(ranks, start=1)) / min(positives, k),
+        f"nDCG@{k}": sum(1 / math.log2(rank + 1) for rank in ranks) / ideal,
+        f"P@{k}": len(ranks) / k,
+        "RR": first,
+        "RR@50": first if first >= 1 / 50 else 0.0,
+    }
+    found = {name: float(METRICS[name](np.array([relevance]), np.array([positives]))[0]) for name in expected}
+    assert found == pytest.approx(expected, abs=1e-12)

@@ -44,7 +44,8 @@ from tests.agent.faulty import INJECTED, Faulty
 from tests.agent.oracle import draw_cases, facts_of, oracle_of, paint
 
 UNSURE = Calibration(key=CalibrationKey(model="oracle", prompts={}), spread=5.0)  # so that something is compared
-ASKING = tuple(name for name in list_strategies() if load_strategy(name, prompts="fieldnotes").prompts)
+_STRATEGIES = {name: load_strategy(name, prompts="fieldnotes") for name in list_strategies()}
+ASKING = tuple(name for name, strategy in _STRATEGIES.items() if strategy.prompts and not strategy.score)
 
 
 @pytest.fixture(scope="module")

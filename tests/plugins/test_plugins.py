@@ -155,3 +155,12 @@ def test_an_unknown_name_shows_the_known_ones(
     done = program("-m", "fieldscope", *(images if each == "." else each for each in line))
     assert done.returncode != 0
     assert words in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+
+
+def test_an_encoder_scores_the_given_candidates_of_a_benchmark(program: Program, tmp_path: Path) -> None:
+    line = ("eval", "colours:the", "--strategy", "clip", "--json", "--out", tmp_path)
+    (wrong,) = told(program("-m", "fieldscope", *line))["runs"]
+    (right,) = told(program("-m", "fieldscope", *line, "--encoder", "colour-encoder"))["runs"]
+    assert wrong["metrics"]["MRR"] < right["metrics"]["MRR"] == 1.0
+    assert (right["strategy"], right["prior"]) == ("clip~encoder=colour-encoder", "colour-encoder")
+    assert "prior" not in wrong  # the benchmark does not say

@@ -132,6 +132,17 @@ def test_a_model_for_texts_refuses_pictures_and_instructions(text_folder: Path) 
             scorer.score(query, [document])
 
 
+def test_an_instruction_that_the_template_does_not_show_is_refused(qwen_folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(qwen_folder, tmp_path / "copy")
+    template = (copy / "chat_template.jinja").read_text()
+    assert "{{ ns.instruct }}" in template
+    (copy / "chat_template.jinja").write_text(template.replace("{{ ns.instruct }}", "Find it."))
+    scorer = CrossEncoderScorer.load(copy)
+    assert scorer.score(QUERY, [RED]) != [None]
+    with pytest.raises(ConfigError, match="takes no instruction"):
+        scorer.score(QueryInputs("a crab", instruction="Find it."), [RED])
+
+
 def test_the_fingerprint_is_the_model_and_not_its_precision(
     qwen: CrossEncoderScorer, qwen_folder: Path, text_folder: Path, tmp_path: Path
 ) -> None:

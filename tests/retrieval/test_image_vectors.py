@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Sequence
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +80,27 @@ def test_a_stopped_process_loses_one_batch_at_most(pictures: Path, kept: Path, m
     image_vectors(FolderCollection(pictures), NAMES, encoder, kept, lambda done, total: seen.append((done, total)))
     assert encoder.seen == 2
     assert seen == [(4, 6), (6, 6)]
+
+
+class Fatal(Counting):
+    """Ends its own process, as `kill -9` would, before the third batch."""
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        if self.seen >= 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode_images(images)
+
+
+def test_a_killed_process_loses_no_finished_batch(pictures: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fieldscope.retrieval.image_vectors, "_BATCH", 2)
+    child = get_context("fork").Process(target=image_vectors, args=(FolderCollection(pictures), NAMES, Fatal(), kept))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    encoder = Counting()
+    vectors = image_vectors(FolderCollection(pictures), NAMES, encoder, kept)
+    assert encoder.seen == 2
+    assert vectors["5.png"] == pytest.approx([200 / 255, 0, 1])
 
 
 def test_a_copy_of_the_files_has_the_same_pixels(pictures: Path, kept: Path, tmp_path: Path) -> None:

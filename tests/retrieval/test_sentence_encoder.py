@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -127,6 +128,17 @@ def test_an_instruction_takes_the_place_of_a_prompt(tmp_path: Path, saved: str, 
     )
 
 
+def test_a_template_that_refuses_the_system_has_no_place_for_an_instruction(qwen_folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(qwen_folder, tmp_path / "copy")
+    template = (copy / "chat_template.jinja").read_text()
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system message') }}{% endif %}"
+    (copy / "chat_template.jinja").write_text(refusal + template)
+    encoder = SentenceEncoder.load(copy)
+    assert encoder.uses == {"text", "image"}
+    plain, instructed = (encoder.encode_query(QueryInputs("a crab", None, words)) for words in (None, "Find it."))
+    np.testing.assert_array_equal(plain, instructed)
+
+
 def test_the_fingerprint_is_all_files_of_the_model(qwen: SentenceEncoder, qwen_folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(qwen_folder, tmp_path / "copy")
     change_json(copy / "config.json", dtype="bfloat16", transformers_version="9.9")
@@ -185,6 +197,14 @@ def test_what_makes_no_vectors_for_pictures_is_refused(qwen_folder: Path, tmp_pa
     ):
         with pytest.raises(ConfigError, match=reason):
             load_encoder(f"path:{folder}")
+
+
+def test_without_the_extra_the_command_says_what_to_install(
+    clip_folder_of_the_library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ConfigError, match=r"install it with pip install 'fieldscope\[encoders\]'"):
+        load_encoder(f"path:{clip_folder_of_the_library}")
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(clip_folder_of_the_library: Path, tmp_path: Path) -> None:

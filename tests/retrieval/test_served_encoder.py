@@ -97,7 +97,7 @@ def test_many_pictures_are_out_at_once(start: Start) -> None:
     together = threading.Barrier(4)  # of which nobody passes alone
 
     def reply(number: int, body: dict[str, Any]) -> None:
-        if number >= 4:
+        if number >= 5:  # after two texts and three pictures to try
             together.wait(timeout=60)
 
     encoder = connect(start(Embedder(reply=reply)))

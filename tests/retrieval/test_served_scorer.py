@@ -394,3 +394,17 @@ def test_letters_that_are_cut_off_are_noticed_too(start: Start) -> None:
     reranker = start(Reranker(read=read_anything_as_text, tokens=lambda read: min((len(read) + 3) // 4, 512)))
     scorer = connect(reranker)
     assert scorer.find_form() == "/v1/rerank texts"
+
+
+def test_a_server_that_is_still_loading_is_waited_for(start: Start) -> None:
+    reranker = start(Reranker())
+    reranker.reply = lambda n, path, body: (503, {"Retry-After": "0"}, {"error": "loading"}) if n < 3 else None
+    assert connect(reranker).find_form() == "/v1/rerank parts"
+
+
+def test_a_server_that_fails_at_pictures_takes_texts(start: Start) -> None:
+    reranker = start(Reranker())
+    reranker.reply = lambda n, path, body: (500, {}, {"error": "unexpected"}) if "image" in json.dumps(body) else None
+    scorer = connect(reranker)
+    assert scorer.find_form() == "/v1/rerank texts"
+    assert len(reranker.asked) == 4 * 5 + 1  # nothing is repeated

@@ -174,3 +174,6 @@ def test_what_lies_in_a_folder_decides(siglip: Path, clip_folder: Path, tmp_path
     ):
         with pytest.raises(ConfigError, match=reason):
             load_encoder(f"path:{folder}")
+    for name, reason in (("owner/model", "is neither a folder nor a model of the hub"), ("", "no model is named")):
+        with pytest.raises(ConfigError, match=reason):
+            load_encoder(f"sentence-transformers:{name}")

@@ -236,7 +236,7 @@ def test_a_server_is_replayed_elsewhere(
         (("eval", "--replay", "made", "--split", "validation"), "has the split 'test'"),
         (("eval", "--replay", "made", "--dry-run"), "asks no model"),
         (("eval", "--replay", "made", "--cache", "refresh"), "leave --cache refresh out"),
-        (("eval", "--replay", "made", "--lmm", "http://localhost:1", "--model", "m"), "leave --lmm and --encoder out"),
+        (("eval", "--replay", "made", "--lmm", "http://localhost:1", "--model", "m"), "leave --lmm, --encoder and --scorer out"),
         (("eval", "--replay"), "Missing argument 'BENCHMARK'"),
         (("eval", "--strategy", "clip"), "Missing argument 'BENCHMARK'"),
         (("cache", "prune"), "not clear what to remove"),

@@ -355,7 +355,7 @@ def test_the_full_demo_has_every_strategy_and_the_first_stage_alone(run: Run) ->
     full = run("demo", "--full", "--limit", 2)
     assert full.exit_code == 0, full.stderr
     assert {path.name for path in Path("runs/demo").iterdir()} == {*FULL_STRATEGIES, "fieldnotes"}
-    assert "The CLIP alone, over the whole collection: mAP@50" in full.stdout
+    assert "The first stage alone, over the whole collection: mAP@50" in full.stdout
 
 
 def test_the_demo_writes_pictures_that_the_bundled_models_know(run: Run, world: World, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_three_encoders_are_three_runs_of_the_task_of_the_files(
         ("clip", "clip_score of the files"),
         *((f"clip~encoder={SLUGS[name]}", name) for name in (A, B, C)),
     ]
+    assert [each["scored_on_test"] for each in (*own, *told)] == [1, 1, 1, 1]
     said = [configuration(Path(each["out"])) for each in (*own, *told)]
     assert [each["prior"] for each in said] == ["clip_score of the files", A, B, C]
     assert [each["encoder"] for each in said] == [None, *(SeededEncoder(name).fingerprint for name in (A, B, C))]
@@ -216,6 +217,9 @@ def test_three_models_search_their_own_embeddings(run: Run, world: World, loaded
         found = {text: [names[i] for i in images] for text, images in rankings(Path(each["out"])).items()}
         assert found == {text: ranked_by(name, text, world) for text in (CRABS, OWL, FOX)}
     assert seen(loaded) == dict.fromkeys((A, B, C), 0)  # queries alone
+    again = run("eval", data, "--strategy", "clip", "--encoder", A, B)
+    assert f"first-stage recall@100: {A} 100.0, {B} 100.0" in again.stdout
+    assert [each["scored_on_test"] for each in told] == [1, 1, 1]
 
 
 def test_a_folder_of_vectors_by_its_name(run: Run, world: World, loaded: Loaded, data: Path, tmp_path: Path) -> None:
@@ -242,6 +246,17 @@ def test_wildclip_is_searched_with_the_text_tower_that_it_has(
     assert [each["prior"] for each in told] == [tower, "wildclip-t1"]
     assert told[0]["metrics"] == told[1]["metrics"]  # of vectors that are equal here
     assert "WildCLIP's training left the text tower" in result.stderr
+
+
+def test_inquires_own_names_of_models_on_given_candidates(run: Run, loaded: Loaded, rerank: Path) -> None:
+    (told,) = payload(run("eval", rerank, "--strategy", "clip", "--encoder", "vit-l-14", "--json"))["runs"]
+    assert (told["strategy"], told["prior"]) == ("clip~encoder=vit-l-14", "vit-l-14")
+    assert seen(loaded) == {B: len(SCENES)}
+    for encoders in (("wildclip-t1",), (A, "wildclip-t1t7-lwf")):
+        result = run("eval", rerank, "--strategy", "clip", "--encoder", *encoders)
+        assert result.exit_code != 0 and result.stderr.count("\n") == 1
+        assert "is a pickled checkpoint, which Fieldscope does not read" in result.stderr
+    assert seen(loaded) == {B: len(SCENES), A: 0}
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +17,7 @@ from click.testing import Result
 from PIL import Image
 
 import fieldscope.service.wiring.models
+import fieldscope.service.wiring.scorers
 from fieldscope.agent.calibration import Calibration, calibration_key
 from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse, TokenLogprob, Tokens
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
@@ -22,6 +25,8 @@ from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.core.types import ImageSource
 from fieldscope.fieldnotes.rerank import SCHEMA
 from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.retrieval.encoder import QueryInputs
+from fieldscope.retrieval.scorer import Document
 from fieldscope.service.wiring.calibrations import find_calibration, load_calibrations, save_calibration
 from tests.service.conftest import RELEVANT, Run, World
 
@@ -120,6 +125,27 @@ def test_a_fit_is_kept_where_it_is_found(run: Run, sets: Path, thinker: World) -
     assert find_calibration(IDENTITY, load_strategy("agent", prompts="fieldnotes"), "another first stage") is None
     assert find_calibration("another model", load_strategy("agent", prompts="fieldnotes"), None) is None
     assert find_calibration(None, load_strategy("clip", prompts="fieldnotes"), None) is None
+
+
+def test_a_fit_with_a_scoring_model_belongs_to_it(
+    run: Run, sets: Path, thinker: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Brightness:
+        fingerprint = "brightness"
+
+        def score(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
+            return [float(np.asarray(document).mean()) for document in documents]
+
+    monkeypatch.setattr(fieldscope.service.wiring.scorers, "load_scorer", lambda name, settings: Brightness())
+    told = payload(run("calibrate", sets, "--strategy", "cascade", "--scorer", "brightness", "--json"))
+    assert told["key"]["scorer"] == "brightness" and told["scorer_weight"] >= 0 and told["first_look"]["bias"] < 0
+    (kept,) = load_calibrations(Path(told["out"]))
+    cascade = load_strategy("cascade", prompts="fieldnotes")
+    assert find_calibration(IDENTITY, cascade, None, "brightness") == kept
+    assert find_calibration(IDENTITY, cascade, None, "another scorer") is None
+    assert find_calibration(IDENTITY, load_strategy("agent", prompts="fieldnotes"), None) is None
+    without = run("calibrate", sets, "--strategy", "cascade")
+    assert without.exit_code == 1 and "name one with --scorer" in without.stderr
 
 
 def test_a_second_fit_asks_nothing_and_is_the_same(run: Run, sets: Path, thinker: World) -> None:

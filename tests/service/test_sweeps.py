@@ -55,9 +55,9 @@ def test_a_grid_is_run_on_validation_and_ranked(run: Run, sets: Path, world: Wor
     result = run("eval", sets, "--strategy-grid", grid(GRID), "--json")
     told = payload(result)
     assert result.stderr == ""
-    assert (told["split"], told["metric"], told["grid"]) == ("validation", "mAP@50", "grid.yaml")
+    assert (told["split"], told["metric"], told["grid"]) == ("validation", "mAP@100", "grid.yaml")
     assert {each["strategy"] for each in told["runs"]} == NAMES
-    quality = [each["metrics"]["mAP@50"] for each in told["runs"]]
+    quality = [each["metrics"]["mAP@100"] for each in told["runs"]]
     assert quality == sorted(quality, reverse=True)
     assert quality[0] > quality[-1]
     assert [each["rank"] for each in told["runs"]] == [1, 2, 3, 4]
@@ -74,7 +74,7 @@ def test_the_table_is_for_people(run: Run, sets: Path, world: World) -> None:
     result = run("eval", sets, "--strategy-grid", grid("base: yes-no\nverify.top_k: [2, 12]\n"))
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert "by mAP@50" in lines[0]
+    assert "by mAP@100" in lines[0]
     places = [line.split()[:2] for line in lines if "yes-no~" in line and "Runs are" not in line]
     assert places == [["1", "yes-no~top_k=12"], ["2", "yes-no~top_k=2"]]
     assert "trace runs/sets-validation/yes-no~top_k=12 QUERY" in result.stdout

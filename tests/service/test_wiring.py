@@ -160,6 +160,22 @@ def test_own_pictures_are_told_by_their_pixels(world: World, photos: Path, tmp_p
     assert len(json.loads((world.pictures / "hashes.json").read_text())["hashes"]) == 12
 
 
+def test_missing_pictures_are_drawn_beside_other_work_and_verified(world: World) -> None:
+    missing, called = world.pictures / "000003.png", []
+    pixels = PILImage.open(missing).tobytes()
+    missing.unlink()
+    (world.pictures / "verified.sha256").unlink()
+    for _ in range(2):
+        files = fieldscope.fieldnotes.collection.ensure_pictures("test", beside=lambda: called.append(missing.exists()))
+        assert PILImage.open(files["3"]).tobytes() == pixels
+    assert len(called) == 1, "nothing is missing the second time"
+    assert (world.pictures / "verified.sha256").is_file()
+    missing.write_bytes((world.pictures / "000004.png").read_bytes())
+    (world.pictures / "verified.sha256").unlink()
+    fieldscope.fieldnotes.collection.ensure_pictures("test")
+    assert PILImage.open(missing).tobytes() == pixels, "another picture in its place is drawn again"
+
+
 def test_how_the_user_calls_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "bin" / "fieldscope"
     program.parent.mkdir()

@@ -111,4 +111,7 @@ def test_an_evaluation_of_composed_queries_starts_from_it(embedder: Server, tmp_
         *("--encoder", f"{embedder.url}#{embedder.model}", "--out", str(tmp_path / "runs")),
     )
     [run] = shown["runs"]
-    assert run["queries"] == 2
+    assert embedder.model in run["prior"]
+    lines = (tmp_path / "runs" / "clip" / "results.jsonl").read_text().splitlines()
+    results = [json.loads(line) for line in lines]
+    assert len(results) == 2 and all(result["reference_image"] and result["ranking"] for result in results)

@@ -86,18 +86,24 @@ def test_it_ranks_as_a_strategy_of_its_own_and_before_the_agent(reranker: Server
         *("--scorer", f"{reranker.url}#{reranker.model}", "--out", str(tmp_path / "runs")),
         "--json",
     )
-    ranked = {summary["name"]: summary for summary in shown["runs"]}
-    assert ranked.keys() == {"cross-encoder", "cascade"}
-    assert all(summary["queries"] == QUERIES and not summary["unknown"] for summary in ranked.values())
-    assert not ranked["cross-encoder"]["cost"]["calls"]
+    summaries = {summary["strategy"]: summary for summary in shown["runs"]}
+    assert summaries.keys() == {"cross-encoder", "cascade"}
+    assert not summaries["cross-encoder"]["cost"]["calls"]
+    for name in summaries:
+        lines = (tmp_path / "runs" / name / "results.jsonl").read_text().splitlines()
+        results = [json.loads(line) for line in lines]
+        assert len(results) == QUERIES
+        assert all(len(result["ranking"]) == len(result["scores"]) == 100 for result in results)
+        assert all(0 < score["value"] < 1 for result in results for score in result["scores"])
 
 
 def test_the_doctor_examines_it(reranker: Server) -> None:
     """A random model knows no answers. Whatever does not depend on them is in order."""
     result = CliRunner().invoke(cli, ["doctor", "--scorer", f"{reranker.url}#{reranker.model}", "--json"])
     states = {finding["name"]: finding["state"] for finding in json.loads(result.stdout)["findings"]}
-    well = ("server", "every document", "same on repeat", "same in a batch", "order of documents", "instruction")
+    well = ("server", "every document", "same on repeat", "instruction")
     assert {name: states[name] for name in well} == dict.fromkeys(well, "ok"), result.output
+    assert {states[name] for name in ("same in a batch", "order of documents")} <= {"ok", "warn"}  # a warning: rounding
 
 
 def test_the_doctor_misses_the_template(folder: Path, tmp_path: Path) -> None:

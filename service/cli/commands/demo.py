@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fieldscope.service.cli.console import plain, show
+from fieldscope.service.cli.options import encoder_options
 from fieldscope.service.wiring.feedback import note, program, warn
 from fieldscope.service.wiring.settings import Settings
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from fieldscope.service.workflows.reports import Evaluation, LoadedRun
 
 STRATEGIES = ("clip", "agent")
-QUERIES = 6
+QUERIES = 5
 FULL_STRATEGIES = ("clip", "yes-no", "yes-no-fused", "agent")
 FULL_QUERIES = 80
 """Half of the test queries, of every supercategory alike."""
@@ -57,11 +58,13 @@ PICTURES = 24
     metavar="FOLDER",
     help=f"Only write {PICTURES} pictures that the bundled models know to this folder.",
 )
-def demo(full: bool, limit: int | None, out: Path, pictures: Path | None) -> None:
+@encoder_options
+def demo(full: bool, limit: int | None, out: Path, pictures: Path | None, settings: Settings) -> None:
     """Rank bundled images with the agent, and show the reasons and the gain.
 
-    The bundled CLIP finds candidates; the bundled LMM looks at them. FieldNotes' pictures are drawn on first use. Every
-    answer is remembered, so a second demo asks the model nothing and prints the same numbers.
+    The bundled CLIP, or the encoder that you name, finds candidates; the bundled LMM looks at them. FieldNotes'
+    pictures are drawn on first use. Every answer is remembered, so a second demo asks the model nothing and prints the
+    same numbers.
     """
     from fieldscope.eval.report import warnings
     from fieldscope.service.wiring.prompts import prompts_for
@@ -77,7 +80,6 @@ def demo(full: bool, limit: int | None, out: Path, pictures: Path | None) -> Non
     if pictures is not None:
         _write_pictures(pictures)
         return
-    settings = Settings()
     strategies = load_strategies(FULL_STRATEGIES if full else STRATEGIES, prompts_for(settings))
     limit = limit or (FULL_QUERIES if full else QUERIES)
     opened = open_evaluation(EvaluationPlan("fieldnotes-rerank", limit=limit, out=out), [Contest(settings, strategies)])
@@ -154,7 +156,7 @@ def _full_report(summaries: Sequence[RunSummary], settings: Settings, first: Str
         quality_table(summaries),
         group_table(summaries),
         cost_table(summaries),
-        f"The CLIP alone, over the whole collection: mAP@50 {metrics['mAP@50']:.1%}, recall@100 "
+        f"The first stage alone, over the whole collection: mAP@50 {metrics['mAP@50']:.1%}, recall@100 "
         f"{metrics['first-stage recall@100']:.1%}.",
     ]
 

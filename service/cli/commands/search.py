@@ -86,7 +86,7 @@ def search(
 ) -> None:
     """Search an index by text, by an image and a change to it, or by a dialogue, and rerank what was found.
 
-    With --rerank the LMM looks at the images that the CLIP found. A strategy that writes descriptions of the query
+    With --rerank the LMM looks at the images that the encoder found. A strategy that writes descriptions of the query
     searches by them, too, and searches again if it finds too little.
     """
     if name is not None and not reranking:

@@ -115,9 +115,21 @@ def quality_table(summaries: Sequence[RunSummary]) -> Table:
     table = _table(f"{first.benchmark} ({first.split}), {of}, percent", list(base))
     for summary in summaries:
         table.add_row(summary.strategy, *_cells(summary.metrics, base, compare=summary is not first))
-    if (recall := first.metrics.get(FIRST_STAGE_RECALL)) is not None:
-        table.caption = plain(f"{FIRST_STAGE_RECALL}: {100 * recall:.1f}", "dim")
+    if recall := _recall_line(summaries):
+        table.caption = plain(recall, "dim")
     return table
+
+
+def _recall_line(summaries: Sequence[RunSummary]) -> str:
+    """What the first stage found of full retrieval, or each of several first stages; empty for given candidates."""
+    recalls = {
+        summary.prior: recall
+        for summary in summaries
+        if (recall := summary.metrics.get(FIRST_STAGE_RECALL)) is not None
+    }
+    if len(recalls) < 2:
+        return "".join(f"{FIRST_STAGE_RECALL}: {100 * recall:.1f}" for recall in recalls.values())
+    return f"{FIRST_STAGE_RECALL}: {', '.join(f'{prior} {100 * recall:.1f}' for prior, recall in recalls.items())}"
 
 
 def _in_short(count: int) -> str:

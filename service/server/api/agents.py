@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.agent.graph import Agent
-from fieldscope.agent.resources import Resources, Retriever
+from fieldscope.agent.resources import CandidateScorer, Resources, Retriever
 from fieldscope.agent.roles import model_text
 from fieldscope.agent.strategies.ordering import Explain
 from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load_strategy
@@ -83,19 +83,26 @@ class Agents:
         return [first, *(strategy for strategy in self._strategies.values() if strategy is not first)]
 
     def agent(
-        self, strategy: Strategy, explain: int, encoder: str | None, retriever: tuple[str, Retriever] | None = None
+        self,
+        strategy: Strategy,
+        explain: int,
+        encoder: str | None,
+        retriever: tuple[str, Retriever] | None = None,
+        scorer: CandidateScorer | None = None,
     ) -> Agent:
         """The agent for a strategy whose priors come from the encoder of this fingerprint (None: there are no priors),
-        with reasons for the best `explain` images. `retriever` is a collection's name and its first stage."""
+        with reasons for the best `explain` images. `retriever` is a collection's name and its first stage, `scorer` is
+        what the strategy's stage `score` asks."""
         explained = explaining(strategy, explain, self._explain)
         model = self._lmms.identity(explained.roles())
         instruction = strategy.retrieve.instruction
-        key = (model_text(model), strategy.name, instruction, explain, encoder, retriever and retriever[0])
+        place, scored_by = retriever and retriever[0], scorer.fingerprint if scorer is not None else None
+        key = (model_text(model), strategy.name, instruction, explain, encoder, place, scored_by)
         agent = self._kept.get(key)
         if agent is None:
-            calibration = find_calibration(model, explained, encoder)
+            calibration = find_calibration(model, explained, encoder, scored_by)
             search = retriever[1] if retriever else None
-            deps = Resources(self._images, self._lmms, search, self._max_concurrency, calibration)
+            deps = Resources(self._images, self._lmms, search, self._max_concurrency, calibration, scorer=scorer)
             agent = Agent(deps, explained)
             self._kept.put(key, agent, 1)
         return agent

@@ -13,11 +13,13 @@ from uuid import uuid4
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
 from fieldscope.agent.call import image_parts
 from fieldscope.agent.graph import Agent, Watch
+from fieldscope.agent.image_scorer import ImageScorer, image_score
 from fieldscope.agent.nodes.synthesize import caption_image
 from fieldscope.agent.strategies.query_stages import Synthesize
 from fieldscope.agent.types import Call, RerankResult
 from fieldscope.core.types import Candidate, Query
 from fieldscope.core.validation import unknown_name
+from fieldscope.retrieval.encoder import QueryInputs
 from fieldscope.service.server.api.admission import Admission
 from fieldscope.service.server.api.agents import Agents
 from fieldscope.service.server.api.calls import ImageDocument, RerankCall, Reranked, Scored, SearchCall, TextDocument
@@ -43,6 +45,7 @@ from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.settings import DEFAULT_STRATEGY
 
 if TYPE_CHECKING:
+    from fieldscope.agent.scored import CachedScorer
     from fieldscope.agent.strategies.strategy import Strategy
 
 __all__ = ["Engine", "Watch"]
@@ -194,8 +197,9 @@ class Engine:
         shown = [*pictures, *([call.query_image] if call.query_image else [])]
         await self.images.learn(shown)
         foreign = self.models.foreign(self.images, shown)
+        scorer = await self.models.scorer_of(strategy)
         encoder = self.models.prior_encoder(query, strategy, foreign)
-        if encoder is None and not strategy.prompts:
+        if encoder is None and scorer is None and not strategy.prompts:
             raise ApiError(
                 422,
                 "no_first_stage",
@@ -205,10 +209,14 @@ class Engine:
         if not query.text and pictures and strategy.prompts:
             described, captioned = await self._described(query, strategy, account)
         origin = encoder.fingerprint if encoder is not None else None
-        agent = _on_account(self._agents.agent(strategy, call.options.explain, origin), account)
+        scoring = ImageScorer(scorer, self.images) if scorer is not None else None
+        agent = _on_account(self._agents.agent(strategy, call.options.explain, origin, scorer=scoring), account)
         vectors = self._vectors if encoder is not None else None
         ranked = await self._rank(query, described, pictures, agent, vectors, watch)
-        judged = await self._judged(query, texts, agent, vectors, account)
+        if texts and scorer is not None and not strategy.prompts:
+            judged = await self._scored(query, texts, scorer, strategy)
+        else:
+            judged = await self._judged(query, texts, agent, vectors, account)
         flags = (*unjudged_flags(call.documents), *self.models.flags(strategy, encoder, foreign))
         result = completed(ranked, flags, captioned, judged)
         self._notify(result)
@@ -254,7 +262,10 @@ class Engine:
         await self.images.learn([call.query_image] if call.query_image else [])
         origin = self._vectors.encoder.fingerprint
         retriever = ServedRetriever(collection, self._vectors)
-        agent = self._agents.agent(strategy, call.options.explain, origin, (collection.name, retriever))
+        scorer = await self.models.scorer_of(strategy)
+        scoring = ImageScorer(scorer, self.images) if scorer is not None else None
+        place = (collection.name, retriever)
+        agent = self._agents.agent(strategy, call.options.explain, origin, place, scoring)
         account = Account(_within(call.options.budget, ends))
         result = await _on_account(agent, account).rerank(query, None, call.top_k, watch=watch)
         self._notify(result)
@@ -295,6 +306,14 @@ class Engine:
         at_once = self.settings.concurrency
         verdicts = await judge_texts(lmm, query.text, texts, self._prompts, image=image, at_once=at_once)
         return Judged(tuple(texts), verdicts, priors)
+
+    async def _scored(self, query: Query, texts: Mapping[str, str], scorer: CachedScorer, strategy: Strategy) -> Judged:
+        """The scoring model's scores of the texts."""
+        assert strategy.score is not None
+        shown = query.reference_image
+        picture = await asyncio.to_thread(self.images.load, shown) if shown is not None else None
+        pairs = await scorer.judge_texts(QueryInputs(query.text, picture, strategy.score.instruction), texts)
+        return Judged(tuple(texts), scored=tuple(image_score(document, pair) for document, pair in pairs.items()))
 
     @contextmanager
     def _observed(self, strategy: Strategy) -> Iterator[None]:

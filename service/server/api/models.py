@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 
 from fieldscope.agent.roles import ROLES, joined, model_text
 from fieldscope.core.errors import FieldscopeError
-from fieldscope.core.private import shown_address
+from fieldscope.core.private import shown_address, shown_model
 from fieldscope.core.types import Query
 from fieldscope.retrieval.encoder import query_text
+from fieldscope.service.server.api.errors import ApiError
 from fieldscope.service.server.api.vectors import ResidentImages
 from fieldscope.service.wiring.bundled import FOREIGN, require_known_words, unknown_words
 from fieldscope.service.wiring.instructions import UNREAD, is_unread
 from fieldscope.service.wiring.roles import probe_servers
+from fieldscope.service.wiring.scorers import uses_scorer
 
 if TYPE_CHECKING:
     from fieldscope.agent.lmm.base import LMM
     from fieldscope.agent.roles import LMMs, Role
+    from fieldscope.agent.scored import CachedScorer
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.retrieval.encoder import Encoder
     from fieldscope.service.wiring.settings import Settings
@@ -33,7 +36,7 @@ _PROBE_VALID = 5.0  # seconds, so that checks of readiness do not keep the model
 
 @dataclass
 class Models:
-    """The LMM of each role and the CLIP (None without one) with their names.
+    """The LMM of each role, the CLIP and the scoring model (None without one) with their names.
 
     `lmm_named` says whether the settings name the LMMs, and `clip_bundled` whether the CLIP is the bundled one; `own`
     has the pixel hashes of the images that the bundled models know.
@@ -45,15 +48,33 @@ class Models:
     lmm_named: bool
     clip_name: str | None
     clip_bundled: bool
+    scorer: CachedScorer | None = None
     own: frozenset[str] = frozenset()
     _probed: tuple[float, str] = field(default=(-_PROBE_VALID, ""), init=False)
 
     def name(self, strategy: Strategy) -> str:
-        """The model that decides under a strategy: the LMM, or each with its roles where there are several, or the CLIP
-        if the strategy does not ask an LMM."""
+        """The model that decides under a strategy: the LMM, or each with its roles where there are several, or if the
+        strategy does not ask an LMM, the scoring model that it asks, or the CLIP."""
+        if uses_scorer(strategy) and not strategy.prompts:
+            return shown_model(self.settings.scorer or "none")
         if self.lmm_named:
             return model_text(joined(self.settings.names(strategy.roles()))) or self.clip_name or "none"
         return model_text(self.lmms.identity(strategy.roles())) or self.clip_name or "none"
+
+    async def scorer_of(self, strategy: Strategy) -> CachedScorer | None:
+        """What the strategy's stage `score` asks; None where it has none. Raises `ApiError` where the service has no
+        scoring model, and `LMMError` where its server does not answer."""
+        if not uses_scorer(strategy):
+            return None
+        if self.scorer is None:
+            raise ApiError(
+                409,
+                "no_scorer",
+                f"strategy {strategy.name!r} needs a scoring model. Start the service with --scorer, or choose another "
+                "strategy",
+            )
+        await self.scorer.identify()
+        return self.scorer
 
     def lmm(self, role: Role) -> LMM:
         """The LMM of a role; the service opens one for each."""
@@ -75,7 +96,8 @@ class Models:
             require_known_words(_words(query), "lmm")
         if self.encoder is None or not self.clip_bundled:
             return self.encoder
-        if not strategy.prompts or self.lmm_bundled(strategy):
+        decides = not strategy.prompts and not uses_scorer(strategy)
+        if decides or self.lmm_bundled(strategy):
             if query.reference_image is None:
                 require_known_words([query_text(query)], "clip")
             return self.encoder

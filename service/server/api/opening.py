@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -98,6 +98,7 @@ async def open_engine(
     opened before. Raises `ConfigError`."""
     from fieldscope.service.wiring.prompt_pictures import with_examples
     from fieldscope.service.wiring.roles import drain, open_lmms
+    from fieldscope.service.wiring.scorers import open_scorer
 
     close_private_files(settings)
     clip_bundled = encoder is None and settings.encoder is None
@@ -107,7 +108,11 @@ async def open_engine(
     images = ResidentImages(pictures, prepared.collections)
     shown = with_examples(images, [prompt for each in prepared.strategies.values() for prompt in each.prompts])
     doors = [partial(ObservedLMM, observer=observer) for observer in observers]
-    async with open_lmms(settings.models, shown, ROLES, lmm, doors, may_be_away=True) as cached:
+    async with AsyncExitStack() as stack:
+        cached = await stack.enter_async_context(open_lmms(settings.models, shown, ROLES, lmm, doors, may_be_away=True))
+        scorer = None
+        if settings.scorer is not None:
+            scorer = await stack.enter_async_context(open_scorer(settings.models, images, may_be_away=True))
         models = Models(
             settings=settings.models,
             lmms=cached.wrapped(PunctualLMM),
@@ -115,6 +120,7 @@ async def open_engine(
             lmm_named=lmm is None,
             clip_name=None if prepared.encoder is None else settings.encoder or BUNDLED,
             clip_bundled=clip_bundled,
+            scorer=scorer,
             own=prepared.own,
         )
         traces = TraceStore(folder / "traces", images.locator())

@@ -61,6 +61,7 @@ def completed(result: RerankResult, flags: Sequence[str], captioned: Sequence[Ca
     return result.model_copy(
         update={
             "calls": (*captioned, *result.calls, *judged),
+            "scores": (*result.scores, *texts.scored),
             "flags": tuple(dict.fromkeys(warnings)),
             "ended": ended,
         }
@@ -81,6 +82,14 @@ def require_knowledge(result: RerankResult, texts: Judged, *, prior: bool, late:
 
     A model whose answers can't be read was not made for texts: they are ranked by their prior then.
     """
+    scores = [score for score in (*result.scores, *texts.scored) if score.state != "not_asked"]
+    if scores and all(score.state == "unknown" for score in scores):
+        raise ApiError(
+            503,
+            "scorer_failed",
+            f"the scoring model gave none of {len(scores)} scores ({scores[0].error}); check its server",
+            _RETRY_AFTER,
+        )
     about_images = [question for question in (*result.verdicts, *result.comparisons) if question.state != "not_asked"]
     questions = [*about_images, *(verdict for verdict in texts.verdicts if verdict.state != "not_asked")]
     if not questions and late and not prior and result.ended:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fieldscope.agent.call import Answer, ask, messages, one_line
 from fieldscope.agent.fusion import sigmoid, standardise
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
-from fieldscope.agent.types import Predicate, Verdict
+from fieldscope.agent.types import ImageScore, Predicate, Verdict
 from fieldscope.agent.verdicts import read_draw, verdict_of
 from fieldscope.core.errors import ContextLengthError
 from fieldscope.prompts.prompt_set import PromptSet
@@ -22,11 +22,13 @@ _MATCH = Predicate(id="match", question="does the document match the query?")
 @dataclass(frozen=True)
 class Judged:
     """The judgments of a call's texts, by their ids: the LMM's verdicts, in order (none if the strategy asks no
-    questions), and the similarity to the query of those that CLIP can read."""
+    questions), the similarity to the query of those that CLIP can read, and, where the strategy ranks by a scoring
+    model, its scores instead, each with the text's id in place of an image's."""
 
     documents: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     priors: Mapping[str, float] = field(default_factory=dict)
+    scored: tuple[ImageScore, ...] = ()
 
     @property
     def p_yes(self) -> dict[str, float]:
@@ -42,11 +44,14 @@ class Judged:
     def nothing(self) -> bool:
         """Whether all texts were judged, and neither the LMM nor CLIP could read any of them."""
         silent = all(verdict.state == "unknown" and _answered(verdict) for verdict in self.verdicts)
-        return bool(self.documents) and silent and not self.priors
+        return bool(self.documents) and silent and not self.priors and not self.scored
 
     def scores(self) -> dict[str, float]:
         """The score of each judged text, strictly between 0 and 1: P(yes), or without an answer the prior, standardised
-        around even odds if several texts have different priors."""
+        around even odds if several texts have different priors; or the scoring model's score, squashed as those of
+        images are."""
+        if self.scored:
+            return {score.image_id: sigmoid(score.value) for score in self.scored if score.value is not None}
         priors = list(self.priors.values())
         spread = standardise(priors) if len(set(priors)) > 1 else priors
         placed = {document: sigmoid(prior) for document, prior in zip(self.priors, spread, strict=True)} | self.p_yes
@@ -55,7 +60,8 @@ class Judged:
     @property
     def unplaced(self) -> list[str]:
         """The texts that could not be judged, which rank last."""
-        return [document for document in self.documents if document not in self.p_yes and document not in self.priors]
+        placed = self.scores()
+        return [document for document in self.documents if document not in placed]
 
     def flags(self) -> list[str]:
         """Warnings about texts without an answer."""
@@ -70,7 +76,8 @@ class Judged:
         if unplaced:
             more = f" and {len(unplaced) - _NAMED} more" if len(unplaced) > _NAMED else ""
             named = ", ".join(unplaced[:_NAMED]) + more
-            warnings.append(f"ranked last, because neither the model nor CLIP could judge the text: {named}")
+            why = "the scoring model could not" if self.scored else "neither the model nor CLIP could"
+            warnings.append(f"ranked last, because {why} judge the text: {named}")
         return warnings
 
 
