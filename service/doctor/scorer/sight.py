@@ -26,12 +26,12 @@ _UNSEEN = 2  # grey levels by which a change of pixels can't be seen
 
 
 def check_sight(subject: Subject) -> Finding:
-    """Compare the scores of images with those of their data URLs as texts, and of the same images with a change that
-    can't be seen but makes another file."""
+    """Compare the scores of images with those of the same images with a change that can't be seen but makes another
+    file and, where they are not understood, with those of their data URLs as texts."""
     grid = subject.grids["images"]
     images = [image for image in subject.documents("images") if not isinstance(image, str)]
     understood = grid.correct >= GOOD and not grid.flat
-    alike = _alike(subject, images)
+    alike = None if understood or "texts" not in subject.grids else _alike(subject, images)
     changes = [_scores(subject, [_changed(image, seed) for image in images]) for seed in range(_CHANGES)]
     jumps = _jumps(grid.scores, np.array(changes))
     seen = f"a change of pixels that can't be seen changes scores {jumps:.0%} as much as another image does"
@@ -41,14 +41,12 @@ def check_sight(subject: Subject) -> Finding:
     meaning = _AS_TEXT
     if as_text and grid.flat:
         meaning = "images score as text without meaning does: they are scored as text, or not at all"
-    if as_text and not understood:
+    if as_text:
         return Finding(NAME, "fail", seen, meaning, VISION)
     if jumps >= _JUMPS:
         return Finding(NAME, "fail", seen, f"scores follow the file's bytes and not what it shows; {meaning}", VISION)
     if not understood:
         return Finding(NAME, "unknown", seen, "images are not understood; see the check 'known images'")
-    if as_text:
-        return Finding(NAME, "ok", seen, "images are scored as images, and so are texts that are data URLs")
     return Finding(NAME, "ok", seen, "images are scored as images")
 
 
@@ -67,13 +65,14 @@ def check_refused(subject: Subject) -> Finding:
 
 
 def _alike(subject: Subject, images: Sequence[PILImage.Image]) -> float | None:
-    """The share of images that score as their data URLs do as texts, in [0, 1]; None where such texts are refused."""
+    """The share of images that score as their data URLs do as texts for the first query, in [0, 1]; None where such
+    texts are refused."""
     urls = [ImageEncoding().data_url(image) for image in images]
     try:
-        texts = _scores(subject, urls)
+        texts = np.array(subject.asker.alone(subject.queries[0], urls), dtype=np.float64)
     except REFUSALS:
         return None
-    apart = np.abs(texts - subject.grids["images"].scores)
+    apart = np.abs(texts - subject.grids["images"].scores[0])
     apart = apart[np.isfinite(apart)]
     return float((apart <= max(subject.rounding("images"), 2 * subject.noise)).mean()) if apart.size else None
 
