@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -25,6 +26,17 @@ ON_THE_CPU = (
     *("--block-size", "32"),  # attention on the CPU fills blocks of 32; with smaller ones short prompts never share any
     *("--gpu-memory-utilization", "0.3"),  # of the machine's memory
     "--enable-prompt-tokens-details",
+)
+
+_QWEN3_VL_RERANKER = {
+    "architectures": ["Qwen3VLForSequenceClassification"],
+    "classifier_from_token": ["no", "yes"],
+    "is_original_qwen3_reranker": True,
+}
+AS_A_RERANKER = (
+    *("--runner", "pooling"),
+    *("--max-model-len", "4096"),
+    *("--hf-overrides", json.dumps(_QWEN3_VL_RERANKER)),
 )
 
 

@@ -18,16 +18,11 @@ from fieldscope.retrieval.scorer import Document, ExplainingScorer, Scorer
 from fieldscope.service.cli.main import cli
 from fieldscope.service.wiring.models import load_scorer
 from fieldscope.service.wiring.settings import Settings
-from tests.vllm.server import Server, serving
+from tests.vllm.server import AS_A_RERANKER, Server, serving
 from tests.vllm.tiny_checkpoints import make
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
-HEAD = {
-    "architectures": ["Qwen3VLForSequenceClassification"],
-    "classifier_from_token": ["no", "yes"],
-    "is_original_qwen3_reranker": True,
-}
 RED, BLUE = (PILImage.new("RGB", (64, 64), color) for color in ("red", "blue"))
 QUERIES = 2
 
@@ -39,9 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reranker(folder: Path) -> Iterator[Server]:
-    options = ("--runner", "pooling", "--max-model-len", "4096", "--hf-overrides", json.dumps(HEAD))
     template = ("--chat-template", str(folder / "chat_template.jinja"))
-    with serving(folder, folder.parent / "server.log", *options, *template) as server:
+    with serving(folder, folder.parent / "server.log", *AS_A_RERANKER, *template) as server:
         yield server
 
 
@@ -104,15 +98,6 @@ def test_the_doctor_examines_it(reranker: Server) -> None:
     well = ("server", "every document", "same on repeat", "instruction")
     assert {name: states[name] for name in well} == dict.fromkeys(well, "ok"), result.output
     assert {states[name] for name in ("same in a batch", "order of documents")} <= {"ok", "warn"}  # a warning: rounding
-
-
-def test_the_doctor_misses_the_template(folder: Path, tmp_path: Path) -> None:
-    options = ("--runner", "pooling", "--max-model-len", "4096", "--hf-overrides", json.dumps(HEAD))
-    with serving(folder, tmp_path / "server.log", *options) as server:
-        result = CliRunner().invoke(cli, ["doctor", "--scorer", f"{server.url}#{server.model}", "--json"])
-    findings = {finding["name"]: finding for finding in json.loads(result.stdout)["findings"]}
-    assert result.exit_code == 1
-    assert findings["instruction"]["state"] in {"warn", "unknown"}, result.output
 
 
 def test_the_bundled_model_is_no_reranker() -> None:
