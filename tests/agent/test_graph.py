@@ -18,7 +18,7 @@ from fieldscope.agent.strategies.strategy import Strategy, list_strategies, load
 from fieldscope.agent.types import RerankResult
 from fieldscope.cache.store import MemoryStore
 from fieldscope.core.errors import CacheMissError, ConfigError, LMMConnectionError, LMMServerError, VocabularyError
-from fieldscope.core.types import Candidate, Query
+from fieldscope.core.types import Candidate, Query, Search
 from tests.waiting import PATIENCE, Crowd, until
 
 QUERY = Query(id="q1", text="two red crabs on a beach")
@@ -257,9 +257,9 @@ class FoundImages:
         self.candidates = candidates
         self.asked: list[tuple[Query, int]] = []
 
-    def search(self, query: Query, k: int) -> Sequence[Candidate]:
-        self.asked.append((query, k))
-        return self.candidates[:k]
+    def search(self, search: Search) -> Sequence[Candidate]:
+        self.asked.append((search.query, search.k))
+        return self.candidates[: search.k]
 
 
 async def test_without_candidates_the_retriever_finds_them(make_agent: AgentFactory, candidates: Candidates) -> None:

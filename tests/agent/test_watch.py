@@ -47,14 +47,17 @@ def timeless(result: RerankResult) -> dict[str, object]:
 @pytest.mark.parametrize("case", range(3))
 async def test_every_event_is_seen_once_and_nothing_changes(images: FolderCollection, strategy: str, case: int) -> None:
     drawn = draw_cases(3)[case]  # a text, a composed and a dialogue query
-    agent = Agent(
-        Resources(images, oracle_of(images), max_concurrency=4, calibration=UNSURE, scorer=scorer_of(images)),
-        load_strategy(strategy, prompts="fieldnotes"),
-    )
+
+    def make_agent() -> Agent:  # each with a scorer that remembers nothing yet
+        resources = Resources(
+            images, oracle_of(images), max_concurrency=4, calibration=UNSURE, scorer=scorer_of(images)
+        )
+        return Agent(resources, load_strategy(strategy, prompts="fieldnotes"))
+
     seen: list[TraceEvent] = []
-    watched = await agent.rerank(drawn.query, drawn.candidates, watch=seen.append)
+    watched = await make_agent().rerank(drawn.query, drawn.candidates, watch=seen.append)
     assert Counter(map(identity, seen)) == Counter(map(identity, watched.trace))
-    assert timeless(watched) == timeless(await agent.rerank(drawn.query, drawn.candidates))
+    assert timeless(watched) == timeless(await make_agent().rerank(drawn.query, drawn.candidates))
 
 
 async def test_events_come_in_the_order_of_the_stages(images: FolderCollection) -> None:

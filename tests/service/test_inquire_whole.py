@@ -139,7 +139,7 @@ def test_without_images_one_stage_goes_and_two_say_what_is_missing(run: Run, dat
     assert payload(run("eval", data, "--strategy", "clip", "--json"))["runs"][0]["metrics"]["MRR"] > 0
     result = run("eval", data, "--strategy", "clip", "yes-no", "--out", "b")
     assert result.exit_code != 0
-    assert "no images for the LMM to look at" in result.stderr
+    assert "no images for a model to look at" in result.stderr
     assert not world.asked
 
 

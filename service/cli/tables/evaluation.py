@@ -122,11 +122,10 @@ def quality_table(summaries: Sequence[RunSummary]) -> Table:
 
 def _recall_line(summaries: Sequence[RunSummary]) -> str:
     """What the first stage found of full retrieval, or each of several first stages; empty for given candidates."""
-    recalls = {
-        summary.prior: recall
-        for summary in summaries
-        if (recall := summary.metrics.get(FIRST_STAGE_RECALL)) is not None
-    }
+    recalls: dict[str, float] = {}
+    for summary in summaries:
+        if (recall := summary.metrics.get(FIRST_STAGE_RECALL)) is not None:
+            recalls.setdefault(summary.prior, recall)
     if len(recalls) < 2:
         return "".join(f"{FIRST_STAGE_RECALL}: {100 * recall:.1f}" for recall in recalls.values())
     return f"{FIRST_STAGE_RECALL}: {', '.join(f'{prior} {100 * recall:.1f}' for prior, recall in recalls.items())}"

@@ -36,6 +36,7 @@ STAGES: Mapping[str, str] = {
     "started": "start",
     "synthesized": "synthesize",
     "retrieved": "retrieve",
+    "scored": "score",
     "decomposed": "decompose",
     "checked": "check",
     "planned": "verify",

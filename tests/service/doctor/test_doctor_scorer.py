@@ -241,9 +241,9 @@ PLANTED: dict[str, tuple[Planted, list[str], str]] = {
     "index from the end": (
         Planted(results=renumbered(lambda n, rank, size: size - 1 - n)), ["order of documents"], "from the end"
     ),
-    "index from 1": (Planted(results=renumbered(lambda n, rank, size: n + 1)), ["server"], "index 1, but 1"),
+    "index from 1": (Planted(results=renumbered(lambda n, rank, size: n + 1)), ["server"], "document 1, but 1 doc"),
     "index from 1 in lists": (
-        Planted(results=renumbered(lambda n, rank, size: n + (size > 1))), ["every document"], "has the index 2"
+        Planted(results=renumbered(lambda n, rank, size: n + (size > 1))), ["every document"], "document 2, but 2 doc"
     ),
     "top 3": (Planted(results=best(3)), ["every document"], "best 3 only.*top_n"),
     "top 100": (Planted(results=best(100)), ["every document"], "20 of 120 texts"),
