@@ -124,6 +124,7 @@ class Embedder:
         embedder = self
 
         class Handler(BaseHTTPRequestHandler):
+            disable_nagle_algorithm = True  # else each answer waits 40 ms for the client's acknowledgement
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:

@@ -127,6 +127,7 @@ class Reranker:
         reranker = self
 
         class Handler(BaseHTTPRequestHandler):
+            disable_nagle_algorithm = True  # else each answer waits 40 ms for the client's acknowledgement
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:

@@ -226,6 +226,8 @@ def serving(made: Server) -> Iterator[Server]:
     forget_profiles()  # a port may be used again
 
     class Handler(BaseHTTPRequestHandler):
+        disable_nagle_algorithm = True  # else each answer waits 40 ms for the client's acknowledgement
+
         def do_GET(self) -> None:
             self._reply(made.models)
 
