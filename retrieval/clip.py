@@ -16,7 +16,7 @@ from fieldscope.core.compat import prepare_torchvision
 from fieldscope.core.errors import ConfigError, first_line
 from fieldscope.core.fingerprint import fingerprint, fingerprint_files
 from fieldscope.core.validation import unknown_name
-from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors
+from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors, picture_refused
 from fieldscope.retrieval.progress import Report
 
 prepare_torchvision()
@@ -130,10 +130,7 @@ class ClipEncoder:
         """One L2-normalised vector, shape (dim,), of the words. Raises `ConfigError` for a reference image, which text
         alone would misread."""
         if inputs.image is not None:
-            raise ConfigError(
-                "the query has a reference image, and CLIP encodes its text only; search an index that holds the image,"
-                " or give candidates"
-            )
+            raise picture_refused("CLIP")
         tokens = self._tokenize([inputs.text])
         with torch.inference_mode(), self._autocast():
             features = self._model.encode_text(tokens.to(self._device))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
+from fieldscope.core.errors import ConfigError
 from fieldscope.core.registry import Registry
 from fieldscope.core.types import Query
 
@@ -82,6 +83,14 @@ class CorrectedEncoder(Protocol):
     def wrong_fingerprint(self) -> str | None:
         """The wrong model's fingerprint; None where the weights were always built correctly."""
         ...
+
+
+def picture_refused(encoder: str) -> ConfigError:
+    """The error of an encoder that would misread a query with a reference image by its text alone."""
+    return ConfigError(
+        f"the query has a reference image, and {encoder} encodes its text only; search an index that holds the image, "
+        "or give candidates"
+    )
 
 
 def query_text(query: Query) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors
+from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors, picture_refused
 from fieldscope.retrieval.model_folder import folder_fingerprint, model_type
 from fieldscope.retrieval.sentence_models import (
     as_input,
@@ -77,10 +77,7 @@ class SentenceEncoder:
         """One L2-normalised vector, shape (dim,). Raises `ConfigError` for a reference image where the model can't take
         it together with the words."""
         if inputs.image is not None and "image" not in self.uses:
-            raise ConfigError(
-                f"the query has a reference image, and {self._name} encodes its text only; search an index that holds "
-                "the image, or give candidates"
-            )
+            raise picture_refused(self._name)
         prompt = self._prompt(inputs.instruction) if "instruction" in self.uses else None
         vector: Vectors = self._encode([as_input(inputs.text, inputs.image)], "query", prompt)[0]
         return vector

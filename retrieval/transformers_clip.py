@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 
 from fieldscope.core.compat import prepare_torchvision
 from fieldscope.core.errors import ConfigError, first_line
-from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors
+from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors, picture_refused
 from fieldscope.retrieval.model_folder import check_safe, folder_fingerprint
 
 prepare_torchvision()
@@ -81,10 +81,7 @@ class TransformersClip:
         """One L2-normalised vector, shape (dim,), of the words. Raises `ConfigError` for a reference image, which text
         alone would misread."""
         if inputs.image is not None:
-            raise ConfigError(
-                "the query has a reference image, and CLIP encodes its text only; search an index that holds the image,"
-                " or give candidates"
-            )
+            raise picture_refused("CLIP")
         return self._encode_text(inputs.text)
 
     def encode_images(self, images: Sequence[PILImage.Image]) -> Vectors:

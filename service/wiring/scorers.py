@@ -89,11 +89,11 @@ def uses_scorer(strategy: Strategy) -> bool:
 def require_scorer(strategies: Sequence[Strategy], given: bool) -> None:
     """Raise `ConfigError` where a strategy needs a scoring model and none is `given`, or none of them uses the one that
     is."""
+    from fieldscope.agent.nodes.score import no_scorer
+
     using = [strategy.name for strategy in strategies if uses_scorer(strategy)]
     if using and not given:
-        raise ConfigError(
-            f"strategy {using[0]!r} needs a scoring model; name one with --scorer URL#MODEL or --scorer path:FOLDER"
-        )
+        raise no_scorer(using[0])
     if given and not using:
         names = ", ".join(repr(strategy.name) for strategy in strategies)
         raise ConfigError(
