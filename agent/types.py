@@ -199,6 +199,22 @@ class RankedCandidate(_Record):
     contributions: Mapping[str, float] = Field(default_factory=dict)
 
 
+class NothingMatches(_Record):
+    """The decision that no image seems to match: `statistic`, the best P(match) of the `judged` images before
+    comparisons, lies below `threshold`.
+
+    `failing` are the ids of the predicates that hold of no image that was asked about them, `nearest` the images of
+    which most parts hold, then by prior; images of which none holds are left out. Both are empty where the strategy
+    asks about the whole query only.
+    """
+
+    statistic: float = Field(ge=0, le=1)
+    threshold: float = Field(ge=0, le=1)
+    judged: Count = Field(ge=1)
+    failing: tuple[str, ...] = ()
+    nearest: tuple[str, ...] = ()
+
+
 class TraceEvent(_Record):
     """One thing that happened on the way to a ranking. `at` is seconds since the query began."""
 
@@ -212,8 +228,8 @@ class RerankResult(_Record):
 
     The request is `query_text`, with `reference_image` where that is a change to an image and `dialogue` where rounds
     followed. `scores` are those of the scoring model, where the strategy uses one. `ended` names the stage in which a
-    budget ran out, None where the work was finished. `flags` are plain warnings, e.g. that the bundled models were used
-    on foreign images.
+    budget ran out, None where the work was finished. `nothing` says that no image seems to match, None where that was
+    not decided. `flags` are plain warnings, e.g. that the bundled models were used on foreign images.
     """
 
     query_id: str
@@ -231,6 +247,7 @@ class RerankResult(_Record):
     scores: tuple[ImageScore, ...] = Field(default=(), exclude_if=lambda scores: not scores)
     trace: tuple[TraceEvent, ...] = ()
     ended: str | None = None
+    nothing: NothingMatches | None = Field(default=None, exclude_if=lambda nothing: nothing is None)
     flags: tuple[str, ...] = ()
 
     @property

@@ -11,13 +11,14 @@ import numpy as np
 from fieldscope.agent.context import Context
 from fieldscope.agent.fusion import fuse, sigmoid, strictly_decreasing
 from fieldscope.agent.nodes.lost import lost_stages
-from fieldscope.agent.posterior import Floats, agreement, agreement_order, latest
+from fieldscope.agent.nothing import nothing_by_answers, nothing_matches
+from fieldscope.agent.posterior import Floats, agreement, agreement_order, believe, latest
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import compared_head
 from fieldscope.agent.scoring import query_scores
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Asked, RankedCandidate, RerankResult, Verdict, unknown_flag
+from fieldscope.agent.types import Asked, NothingMatches, RankedCandidate, RerankResult, Verdict, unknown_flag
 
 DRAWS = 400
 """Rankings drawn from the posterior for the rank intervals."""
@@ -55,6 +56,7 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         calls=state.calls,
         scores=state.scores,
         ended=_ended(state),
+        nothing=_nothing(state, resources, strategy, ranking),
     )
     unknown = unknown_flag(result.asked)
     flags = (
@@ -117,6 +119,15 @@ def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) 
         )
         for candidate, i, shares in zip(ranked, order, parts, strict=True)
     )
+
+
+def _nothing(
+    state: RerankState, resources: Resources, strategy: Strategy, ranking: tuple[RankedCandidate, ...]
+) -> NothingMatches | None:
+    """The decision that nothing matches; None for a strategy that claims no probability of a match."""
+    if strategy.fusion.method == "posterior":
+        return nothing_matches(believe(state, resources, strategy))
+    return nothing_by_answers(ranking, cut_short=state.ended is not None)
 
 
 _RANKINGS = {"score": _by_score, "agreement": _by_agreement, "posterior": _by_posterior}
