@@ -11,7 +11,7 @@ import numpy as np
 from fieldscope.agent.context import Context
 from fieldscope.agent.fusion import fuse, sigmoid, strictly_decreasing
 from fieldscope.agent.nodes.lost import lost_stages
-from fieldscope.agent.posterior import Floats, agreement, agreement_order, latest
+from fieldscope.agent.posterior import Floats, agreement, agreement_order, believe, latest
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import compared_head
 from fieldscope.agent.scoring import query_scores
@@ -41,6 +41,7 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
     resources, strategy = context.resources, context.strategy
     verdicts = (*state.verdicts, *_not_asked(state))
     ranking = _RANKINGS.get(strategy.fusion.method, _by_one_question)(state, resources, strategy)
+    relative = any(ranked.p_match is not None for ranked in ranking) and _is_relative(state, resources, strategy)
     result = RerankResult(
         query_id=state.query.id,
         query_text=state.query.text,
@@ -55,6 +56,7 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         calls=state.calls,
         scores=state.scores,
         ended=_ended(state),
+        relative=relative,
     )
     unknown = unknown_flag(result.asked)
     flags = (
@@ -109,7 +111,7 @@ def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) 
     return tuple(
         candidate.model_copy(
             update={
-                "p_match": sigmoid(float(mean[i])),
+                "p_match": sigmoid(float(belief.log_odds[i])),
                 "rank_low": int(low[i]),
                 "rank_high": int(high[i]),
                 "contributions": {name: value for name, value in shares.items() if value or name != "comparisons"},
@@ -119,13 +121,27 @@ def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) 
     )
 
 
+def _is_relative(state: RerankState, resources: Resources, strategy: Strategy) -> bool:
+    """Whether P(match) was standardised over these candidates."""
+    if strategy.fusion.method == "posterior":
+        return believe(state, resources, strategy).relative
+    return strategy.fusion.method == "log_odds" and bool(strategy.fusion.prior_weight)
+
+
 _RANKINGS = {"score": _by_score, "agreement": _by_agreement, "posterior": _by_posterior}
 
 
 def _ranked(state: RerankState, order: Sequence[str], scores: Sequence[float]) -> tuple[RankedCandidate, ...]:
-    priors = {c.image_id: (c.prior, n) for n, c in enumerate(state.candidates, start=1)}
+    before = {c.image_id: (c, n) for n, c in enumerate(state.candidates, start=1)}
     return tuple(
-        RankedCandidate(image_id=i, rank=n, score=score, prior=priors[i][0], prior_rank=priors[i][1])
+        RankedCandidate(
+            image_id=i,
+            rank=n,
+            score=score,
+            prior=before[i][0].prior,
+            standing=before[i][0].standing,
+            prior_rank=before[i][1],
+        )
         for n, (i, score) in enumerate(zip(order, scores, strict=True), start=1)
     )
 
@@ -163,7 +179,7 @@ def _consistency_flags(state: RerankState, resources: Resources) -> list[str]:
 
 def _weight_flags(strategy: Strategy, resources: Resources) -> list[str]:
     """What is to be known of the weights of prior and scorer where nothing was fitted for them."""
-    if not strategy.weighs_scores or resources.calibration is not None:
+    if not strategy.weighs_scores or (resources.calibration is not None and resources.calibration.key is not None):
         return []
     return [UNCALIBRATED_SCORER]
 
