@@ -117,6 +117,8 @@ class Calibration(BaseModel):
       those about the whole query, before they count like single ones; `joint_loss` is the mean average precision that
       they cost against single questions (None: never measured);
     - `edition`: how answers become probabilities; 1 is that of earlier versions (`agent/earlier.py`);
+    - `nothing_below`: where the best P(match) of a query lies below it, nothing is said to match (None: the default of
+      `agent/nothing.py`);
     - `pass_rates`: by kind of predicate, the mean P(expected) over candidates;
     - `predicates_per_word`, `tokens`: what a dry run expects, predicates for a word of the query and mean tokens a call
       by stage.
@@ -154,6 +156,7 @@ class Calibration(BaseModel):
     joint_temperature: float = Field(default=1.0, gt=0)
     joint_whole_weight: float = Field(default=1.0, ge=0)
     joint_loss: float | None = None
+    nothing_below: float | None = Field(default=None, ge=0, le=1, exclude_if=lambda threshold: threshold is None)
     pass_rates: Mapping[str, float] = Field(default_factory=dict)
     predicates_per_word: float = Field(default=0.5, gt=0)
     tokens: Mapping[str, float] = Field(default_factory=dict)

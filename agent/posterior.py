@@ -33,7 +33,6 @@ from fieldscope.agent.earlier import UNCONFIRMED, pass_rate
 from fieldscope.agent.fusion import standardise, standings
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scoring import standing
-from fieldscope.agent.shapley import shapley
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Predicate, Verdict
@@ -56,11 +55,11 @@ class Belief:
     """What is known of n candidates (in prior order) and k predicates.
 
     `holds` (n, k) is the probability that a predicate holds. `finished` (n, k) says whether a question has its answer
-    or failed, so that nothing more is asked. `whole` (k,) says which predicate is about the whole query. `prior` (n,)
-    is the prior's weighted part of the log-odds, `scorer` (n,) that of a scoring model, None where the strategy weighs
-    none. `first_look` (n, 3) are base, prior and scorer as they count for an image about which nothing was asked (None:
-    as for all others). `cut_short` says that a budget ended the questions, `relative` that priors or scores were
-    standardised over the candidates.
+    or failed, so that nothing more is asked, and `answered` whether it has one (None: all that are finished). `whole`
+    (k,) says which predicate is about the whole query. `prior` (n,) is the prior's weighted part of the log-odds,
+    `scorer` (n,) that of a scoring model, None where the strategy weighs none. `first_look` (n, 3) are base, prior and
+    scorer as they count for an image about which nothing was asked (None: as for all others). `cut_short` says that a
+    budget ended the questions, `relative` that priors or scores were standardised over the candidates.
     """
 
     candidates: tuple[Candidate, ...]
@@ -75,6 +74,7 @@ class Belief:
     scorer: Floats | None = None
     first_look: Floats | None = None
     relative: bool = False
+    answered: NDArray[np.bool_] | None = None
 
     @cached_property
     def log_odds(self) -> Floats:
@@ -86,6 +86,29 @@ class Belief:
     def p_match(self) -> Floats:
         """(n,) probabilities of a match, before comparisons."""
         return 1.0 / (1.0 + np.exp(-self.log_odds))
+
+    @property
+    def p_best(self) -> float | None:
+        """The greatest P(match) of the images that were looked at: those with an answer, and those of which the first
+        look said enough. None where there is none."""
+        looked_at = self.has_answer.any(axis=1)
+        if self.first_look is not None:
+            looked_at = looked_at | self.unasked
+        return float(self.p_match[looked_at].max()) if looked_at.any() else None
+
+    @cached_property
+    def has_answer(self) -> NDArray[np.bool_]:
+        """(n, k) whether a question has an answer."""
+        return self.finished if self.answered is None else self.answered
+
+    @cached_property
+    def judged(self) -> NDArray[np.bool_]:
+        """(n,) whether an image was looked at and no failed question leaves open whether it matches: an image is
+        refuted by one answer."""
+        refuted = (self.has_answer & (self.holds < 0.5)).any(axis=1)
+        failed = (self.finished & ~self.has_answer).any(axis=1)
+        judged = self.has_answer.any(axis=1) & (refuted | ~failed)
+        return np.asarray(judged if self.first_look is None else judged | self.unasked)
 
     @cached_property
     def p_told(self) -> Floats:
@@ -99,8 +122,10 @@ class Belief:
 
     @cached_property
     def parts_held(self) -> Floats:
-        """(n,) how many parts of the query hold; one without an answer counts with its pass rate."""
-        held = np.where(self.finished, self.holds > 0.5, self.holds)
+        """(n,) how many parts of the query are known to hold; one of which the question failed counts with its pass
+        rate."""
+        failed = self.finished & ~self.has_answer
+        held = np.where(self.has_answer, self.holds > 0.5, np.where(failed, self.holds, 0.0))
         return np.asarray(held[:, ~self.whole].sum(axis=1))
 
     def contributions(self, i: int) -> dict[str, float]:
@@ -263,6 +288,7 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
         scorer=None if scored is None else (scorer_weight or 0.0) * scored,
         first_look=None if scored is None else _first_look(calibration, priors, scored),
         relative=standard is None or (strategy.weighs_scores and calibration.scorer_values is None),
+        answered=~np.isnan(answers),
     )
 
 

@@ -185,9 +185,9 @@ class RankedCandidate(_Record):
     strategy claims one, before comparisons, which change the order only. `standing` is the prior against the
     collection's background, None where there was none, and `prior_rank` its rank before. `rank_low` to `rank_high`
     holds the rank with a probability of 90 %, where it was estimated. `contributions` are log-odds that sum to the
-    score: of the `prior`, of the `scorer`, of each predicate by its id, of the `comparisons`, and the `base` that all
-    images share (all that were asked about, and all others, where a calibration says what prior and scorer alone are
-    worth).
+    score: of the `prior`, of the `scorer`, of each predicate by its id, of the `comparisons`, of the `parts` that hold
+    where nothing matches, and the `base` that all images share (all that were asked about, and all others, where a
+    calibration says what prior and scorer alone are worth).
     """
 
     image_id: str
@@ -207,6 +207,22 @@ class RankedCandidate(_Record):
         return Candidate(self.image_id, self.prior, self.standing)
 
 
+class NothingMatches(_Record):
+    """The decision that no image seems to match: `statistic`, the best P(match) of the `judged` images before
+    comparisons, lies below `threshold`.
+
+    `failing` are the ids of the predicates that hold of no image that was asked about them, `nearest` the images of
+    which most parts hold, then by prior; images of which none holds are left out. Both are empty where the strategy
+    asks about the whole query only.
+    """
+
+    statistic: float = Field(ge=0, le=1)
+    threshold: float = Field(ge=0, le=1)
+    judged: Count = Field(ge=1)
+    failing: tuple[str, ...] = ()
+    nearest: tuple[str, ...] = ()
+
+
 class TraceEvent(_Record):
     """One thing that happened on the way to a ranking. `at` is seconds since the query began."""
 
@@ -221,8 +237,9 @@ class RerankResult(_Record):
     The request is `query_text`, with `reference_image` where that is a change to an image and `dialogue` where rounds
     followed. `scores` are those of the scoring model, where the strategy uses one. `ended` names the stage in which a
     budget ran out, None where the work was finished. `relative` says that P(match) was standardised over these very
-    candidates, so that it can't be compared with other lists. `flags` are plain warnings, e.g. that the bundled models
-    were used on foreign images.
+    candidates, so that it can't be compared with other lists. `nothing` says that no image seems to match, None where
+    that was not decided; the images are then ranked by how many parts hold. `flags` are plain warnings, e.g. that the
+    bundled models were used on foreign images.
     """
 
     query_id: str
@@ -241,6 +258,7 @@ class RerankResult(_Record):
     trace: tuple[TraceEvent, ...] = ()
     ended: str | None = None
     relative: bool = Field(default=False, exclude_if=lambda relative: not relative)
+    nothing: NothingMatches | None = Field(default=None, exclude_if=lambda nothing: nothing is None)
     flags: tuple[str, ...] = ()
 
     @property

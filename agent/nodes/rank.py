@@ -9,21 +9,25 @@ from typing import Any
 import numpy as np
 
 from fieldscope.agent.context import Context
-from fieldscope.agent.fusion import fuse, sigmoid, strictly_decreasing
+from fieldscope.agent.fusion import fuse, strictly_decreasing
 from fieldscope.agent.nodes.lost import lost_stages
+from fieldscope.agent.nothing import nothing_by_answers, nothing_matches
 from fieldscope.agent.posterior import Floats, agreement, agreement_order, believe, latest
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import compared_head
 from fieldscope.agent.scoring import query_scores
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Asked, RankedCandidate, RerankResult, Verdict, unknown_flag
+from fieldscope.agent.types import Asked, NothingMatches, RankedCandidate, RerankResult, Verdict, unknown_flag
 
 DRAWS = 400
 """Rankings drawn from the posterior for the rank intervals."""
 
 SHARE = 0.9
 """The probability that a rank lies in its interval."""
+
+TIE = 1e-9
+"""A difference of scores that only breaks ties."""
 
 UNCERTAIN_COMPARISONS = 0.7
 """Below this share of pairs that come out alike in both orders, a result warns of its model's comparisons."""
@@ -57,6 +61,7 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         scores=state.scores,
         ended=_ended(state),
         relative=relative,
+        nothing=_nothing(state, resources, strategy, ranking),
     )
     unknown = unknown_flag(result.asked)
     flags = (
@@ -96,29 +101,36 @@ def _by_agreement(state: RerankState, resources: Resources, strategy: Strategy) 
 
 
 def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
-    """By falling log-odds: those after the verdicts, and for the head those after the comparisons."""
+    """By falling log-odds: those after the verdicts, and for the head those after the comparisons. Where nothing
+    matches, by how many parts hold, then by prior."""
     belief, head, compared = compared_head(state, resources, strategy)
     mean, spread = belief.log_odds.copy(), np.diag(np.full(len(belief.candidates), belief.calibration.spread**2))
-    if compared is not None:
+    nothing = belief.calibration.edition == 2 and nothing_matches(belief) is not None
+    if compared is not None and not nothing:
         mean[head] = compared.mean
         spread[np.ix_(head, head)] = compared.covariance
-    order = [int(i) for i in np.argsort(-mean, kind="stable")]
+    order = [int(i) for i in np.argsort(-(belief.parts_held if nothing else mean), kind="stable")]
     low, high = _intervals(mean, spread, order)
-    parts = [belief.contributions(i) | {"comparisons": float(mean[i] - belief.log_odds[i])} for i in order]
-    ranked = _ranked(
-        state, [belief.candidates[i].image_id for i in order], strictly_decreasing([float(mean[i]) for i in order])
-    )
+    scores = strictly_decreasing([float(mean[i]) for i in order])
+    ranked = _ranked(state, [belief.candidates[i].image_id for i in order], scores)
     return tuple(
         candidate.model_copy(
             update={
-                "p_match": sigmoid(float(belief.log_odds[i])),
+                "p_match": float(belief.p_match[i]),
                 "rank_low": int(low[i]),
                 "rank_high": int(high[i]),
-                "contributions": {name: value for name, value in shares.items() if value or name != "comparisons"},
+                "contributions": belief.contributions(i)
+                | _unless_zero("comparisons", float(mean[i] - belief.log_odds[i]))
+                | _unless_zero("parts", candidate.score - float(mean[i])),
             }
         )
-        for candidate, i, shares in zip(ranked, order, parts, strict=True)
+        for candidate, i in zip(ranked, order, strict=True)
     )
+
+
+def _unless_zero(name: str, value: float) -> dict[str, float]:
+    """A contribution; none where it is only the step that breaks a tie."""
+    return {name: value} if abs(value) > TIE else {}
 
 
 def _is_relative(state: RerankState, resources: Resources, strategy: Strategy) -> bool:
@@ -126,6 +138,15 @@ def _is_relative(state: RerankState, resources: Resources, strategy: Strategy) -
     if strategy.fusion.method == "posterior":
         return believe(state, resources, strategy).relative
     return strategy.fusion.method == "log_odds" and bool(strategy.fusion.prior_weight)
+
+
+def _nothing(
+    state: RerankState, resources: Resources, strategy: Strategy, ranking: tuple[RankedCandidate, ...]
+) -> NothingMatches | None:
+    """The decision that nothing matches; None for a strategy that claims no probability of a match."""
+    if strategy.fusion.method == "posterior":
+        return nothing_matches(believe(state, resources, strategy))
+    return nothing_by_answers(ranking, cut_short=state.ended is not None)
 
 
 _RANKINGS = {"score": _by_score, "agreement": _by_agreement, "posterior": _by_posterior}
