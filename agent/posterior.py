@@ -33,6 +33,7 @@ from fieldscope.agent.earlier import UNCONFIRMED, pass_rate
 from fieldscope.agent.fusion import standardise, standings
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scoring import standing
+from fieldscope.agent.shapley import shapley
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Predicate, Verdict
