@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from fieldscope.agent.roles import ModelIdentity
 from fieldscope.agent.usage import SCORER, Usage
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.fingerprint import fingerprint
-from fieldscope.core.types import Candidate, ImageSource, Query
+from fieldscope.core.types import Candidate, ImageSource, Query, Scale
 from fieldscope.eval.dialogues import dialogues
 from fieldscope.eval.reported import GENERAL, Reported
 
@@ -58,8 +58,9 @@ class Benchmark:
     `candidate_sets` gives each query's candidates for a rerank benchmark; None makes it full retrieval, where the
     agent finds its own candidates. `oddities` are sentences about what is odd in its files, corrected or not. `prior`
     says in words where the first-stage scores come from. `priors` (query id -> image id -> score) stand in for the
-    scores that came with the candidates: the same task with another first stage. `reported` are the metrics in which
-    its results are reported. Raises `BenchmarkError` where the parts do not fit together.
+    scores that came with the candidates: the same task with another first stage. `backgrounds` (by query id) say how
+    similar a sample of the collection is to each query, where the scores are similarities. `reported` are the metrics
+    in which its results are reported. Raises `BenchmarkError` where the parts do not fit together.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Benchmark:
     prior: str = ""
     priors: Mapping[str, Mapping[str, float]] | None = None
     reported: Reported = GENERAL
+    backgrounds: Mapping[str, Scale] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ids = [query.id for query in self.queries]
@@ -103,14 +105,24 @@ class Benchmark:
     def candidates(self, query_id: str) -> tuple[Candidate, ...] | None:
         """The given candidates of a query, or None for full retrieval. Raises `BenchmarkError` for a query that has no
         score where others have one in `priors`: the scores of two first stages never mix."""
-        if self.candidate_sets is None or self.priors is None:
-            return None if self.candidate_sets is None else self.candidate_sets[query_id]
+        if self.candidate_sets is None:
+            return None
+        if self.priors is None:
+            return self._standing(query_id, self.candidate_sets[query_id])
         if query_id not in self.priors:
             raise BenchmarkError(
                 f"{self.name} ({self.split}) has no scores of {self.prior} for query {query_id}. Run it with --encoder."
             )
         scores = self.priors[query_id]
-        return tuple(Candidate(image_id, scores[image_id]) for image_id in self.candidate_ids(query_id))
+        given = (Candidate(image_id, scores[image_id]) for image_id in self.candidate_ids(query_id))
+        return self._standing(query_id, given)
+
+    def _standing(self, query_id: str, candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+        """The candidates with their standing against the query's background, where it has one."""
+        usual = self.backgrounds.get(query_id)
+        return tuple(
+            candidates if usual is None else (replace(c, standing=usual.standing(c.prior)) for c in candidates)
+        )
 
     def candidate_ids(self, query_id: str) -> tuple[str, ...]:
         """The ids of a query's given candidates; empty for full retrieval."""
