@@ -82,6 +82,36 @@ def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder
     return replace(benchmark, reported=GENERAL), encoder()
 
 
+def unmatched_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Library]:
+    """FieldNotes-Unmatched: queries that no picture matches, each over the images of a standing collection that are
+    nearest to it, and the library that found them."""
+    from fieldscope.core.types import Search
+    from fieldscope.eval.types import Benchmark, QueryMeta
+    from fieldscope.fieldnotes.collection import read_split
+    from fieldscope.fieldnotes.rerank import TOP
+
+    data = read_split(split, "unmatched")
+    images, library = open_fieldnotes(data.name, settings)
+    nearest = {query.id: library.search(Search(query.query, TOP)) for query in data.queries}
+    benchmark = Benchmark(
+        name="fieldnotes-unmatched",
+        split=split,
+        queries=tuple(query.query for query in data.queries),
+        qrels={query.id: {candidate.image_id: 0 for candidate in nearest[query.id]} for query in data.queries},
+        images=images,
+        # In order of id, as in the other rerank benchmarks: the order of the rows says nothing.
+        candidate_sets={q: tuple(sorted(found, key=lambda c: int(c.image_id))) for q, found in nearest.items()},
+        meta={q.id: QueryMeta(q.supercategory, q.category, q.iconic_group) for q in data.queries},
+    )
+    return benchmark, library
+
+
+def open_unmatched(request: BenchmarkRequest) -> Workload:
+    """The benchmark "fieldnotes-unmatched"."""
+    benchmark, library = unmatched_benchmark(request.split or "test", request.settings)
+    return Workload(benchmark, None, library.encoder.fingerprint, own=True)
+
+
 def open_rerank(request: BenchmarkRequest) -> Workload:
     """The benchmark "fieldnotes-rerank"."""
     benchmark, encoder = rerank_benchmark(request.split or "test", request.settings)
