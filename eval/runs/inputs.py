@@ -19,6 +19,8 @@ from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.core.errors import BenchmarkError, ConfigError, FieldscopeError
 from fieldscope.core.reading import file_bytes
 from fieldscope.core.types import Candidate, ImageSource, Query, Scale
+from fieldscope.eval.protocol import PLAIN, Protocol
+from fieldscope.eval.reported import GENERAL, reported_as
 from fieldscope.eval.types import Benchmark, QueryMeta
 
 NAME = "inputs.jsonl"
@@ -62,13 +64,16 @@ class StrategyLine(Line):
 
 
 class BenchmarkLine(Line):
-    """A benchmark but for its queries. `rerank` says that every query has given candidates."""
+    """A benchmark but for its queries. `rerank` says that every query has given candidates. `protocol` is there where
+    it scores in a way of its own, and so is the name of the metrics in which it is `reported`."""
 
     kind: Literal["benchmark"] = "benchmark"
     name: str
     split: str
     rerank: bool
     fingerprint: str
+    protocol: Protocol | None = None
+    reported: str | None = None
 
 
 class QueryLine(Line):
@@ -120,9 +125,14 @@ def strategy_line(strategy: Strategy, calibration: Calibration | None) -> Strate
 
 def benchmark_lines(benchmark: Benchmark) -> Iterator[BenchmarkLine | QueryLine]:
     """A benchmark as it can be read back, but for its images."""
-    sets = benchmark.candidate_sets
+    sets, own = benchmark.candidate_sets, benchmark.protocol != PLAIN
     yield BenchmarkLine(
-        name=benchmark.name, split=benchmark.split, rerank=sets is not None, fingerprint=benchmark.fingerprint
+        name=benchmark.name,
+        split=benchmark.split,
+        rerank=sets is not None,
+        fingerprint=benchmark.fingerprint,
+        protocol=benchmark.protocol if own else None,
+        reported=benchmark.reported.name if own else None,
     )
     queries = {query.id: query for query in benchmark.queries}
     for query_id in dict.fromkeys((*queries, *benchmark.qrels, *(sets or ()), *benchmark.meta)):
@@ -231,6 +241,8 @@ def make_benchmark(
         prior=prior,
         priors=read_priors(lines) or None,
         backgrounds=read_backgrounds(lines),
+        protocol=line.protocol or PLAIN,
+        reported=reported_as(line.reported) if line.reported else GENERAL,
     )
     if benchmark.fingerprint != line.fingerprint:
         raise BenchmarkError(
