@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
 from fieldscope.agent.fusion import sigmoid
-from fieldscope.agent.posterior import believe
+from fieldscope.agent.posterior import believe, uncalibrated
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.ordering import Fusion
@@ -128,8 +128,10 @@ def _default_posterior(result: RerankResult) -> dict[str, float]:
         predicates=result.predicates,
         verdicts=result.verdicts,
     )
-    defaults = Fusion(method="posterior", prior_weight=UNCALIBRATED.prior_weight)
-    belief = believe(state, Resources(FilesCollection({})), Strategy(name="defaults", fusion=defaults))
+    # Fitted weights come before any strategy's.
+    weights = uncalibrated(UNCALIBRATED.prior_weight, absolute=all(c.standing is not None for c in state.candidates))
+    resources = Resources(FilesCollection({}), calibration=weights)
+    belief = believe(state, resources, Strategy(name="defaults", fusion=Fusion(method="prior")))
     return {candidate.image_id: float(p) for candidate, p in zip(by_prior, belief.p_match, strict=True)}
 
 
