@@ -31,8 +31,9 @@ ByQuery = dict[str, list[tuple[float, bool]]]
 @dataclass(frozen=True)
 class ClaimReliability:
     """How reliable one kind of claim is. `subject` is a kind of predicate, all verdicts together, or the match: that
-    the image is relevant, before comparisons, and `RANKED` with them, in runs of earlier versions, whose P(match) they changed. `source` is what it was
-    held against. `after` is None where the run had no calibration, or it is not at hand."""
+    the image is relevant, before comparisons, and `RANKED` with them, in runs of earlier versions, whose P(match) they
+    changed. `source` is what it was held against. `after` is None where the run had no calibration, or it is not at
+    hand."""
 
     subject: str
     source: str
