@@ -14,7 +14,8 @@ from fieldscope.agent.types import RerankResult
 from fieldscope.eval.dialogues import DIALOGUES, HITS, by_round
 from fieldscope.eval.measures import metrics
 from fieldscope.eval.measures import official as official_metrics
-from fieldscope.eval.reported import mean_name
+from fieldscope.eval.measures.nothing import nothing_values
+from fieldscope.eval.reported import RIGHTLY, WRONGLY, mean_name
 from fieldscope.eval.types import Benchmark, Means, QueryMeta
 
 OfficialScores = Mapping[str, Mapping[str, float]]
@@ -45,11 +46,12 @@ COMPOSED = ("mAP@5", "mAP@10", "mAP@25", "recall@1", "recall@5", "recall@10", "r
 def shown_metrics(benchmark: Benchmark) -> tuple[str, ...]:
     """The means that a summary carries: the usual ones, those that the benchmark's own publication reports, full
     retrieval's first-stage recall, and those of the task (CIRCO's and CIRR's for composed queries, ChatIR's for
-    dialogues). `metrics.json` has all."""
+    dialogues), and how often nothing was said to match. `metrics.json` has all."""
     first_stage = (FIRST_STAGE_RECALL,) if benchmark.candidate_sets is None else ()
     composed = COMPOSED if any(query.reference_image is not None for query in benchmark.queries) else ()
     own = benchmark.reported.means
-    return tuple(dict.fromkeys((*HEADLINE, *own, *first_stage, *composed, *(HITS if benchmark.rounds else ()))))
+    task = (*composed, *(HITS if benchmark.rounds else ()))
+    return tuple(dict.fromkeys((*HEADLINE, *own, *first_stage, *task, RIGHTLY, WRONGLY)))
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def score(benchmark: Benchmark, results: Mapping[str, RerankResult], official: O
     if official is not None:
         values |= _official_values(results, final, positives, official)
     values[FIRST_STAGE_RECALL] = metrics.recall(_padded(prior), positives, k=100)
+    values |= nothing_values(results.values(), positives)
     meta = tuple(benchmark.meta.get(query_id, QueryMeta()) for query_id in ids)
     dialogues = tuple(filter(None, (tuple(q for q in of if q in results) for of in benchmark.dialogues)))
     rows = {query_id: row for row, query_id in enumerate(ids)}
