@@ -72,14 +72,17 @@ def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder
     from fieldscope.eval.benchmarks.inquire_rerank import load_inquire_rerank
     from fieldscope.eval.reported import GENERAL
     from fieldscope.fieldnotes.collection import read_split
-    from fieldscope.fieldnotes.rerank import ensure_rerank
+    from fieldscope.fieldnotes.rerank import ensure_backgrounds, ensure_rerank
 
     encoder = cache(partial(load_encoder, settings))  # loaded while other processes draw, since a fork must not copy it
     _pictures(read_split(split), beside=encoder)
     with progress(f"encoding FieldNotes' {split} pictures") as report:
         folder = ensure_rerank(split, encoder(), progress=report)
     benchmark = load_inquire_rerank(folder, split, name="fieldnotes-rerank")
-    return replace(benchmark, reported=GENERAL), encoder()
+    with progress(f"encoding a sample of FieldNotes' {split} pictures") as report:
+        scales = ensure_backgrounds(split, encoder(), [q.text for q in benchmark.queries], folder, report)
+    backgrounds = {q.id: scale for q, scale in zip(benchmark.queries, scales, strict=True) if scale is not None}
+    return replace(benchmark, reported=GENERAL, backgrounds=backgrounds), encoder()
 
 
 def unmatched_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Library]:

@@ -87,6 +87,9 @@ class RerankReply(BaseModel):
         default=None,
         description="Present if no image among the documents seems to match; `meta.warnings` says so, too.",
     )
+    relative: bool | None = Field(
+        default=None, description="With `p_match`: true if it can't be compared with that of another list of documents."
+    )
     usage: TokenUsage
     meta: Meta
 
@@ -130,6 +133,7 @@ async def answer(
             for scored in reranked.order
         ],
         nothing=nothing,
+        relative=True if result.relative and call.options.explain else None,
         usage=usage,
         meta=Meta(
             api_version=ApiVersion(version=version),

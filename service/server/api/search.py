@@ -125,6 +125,7 @@ class SearchReply(BaseModel):
     candidates: int
     predicates: list[Predicate] | None = None
     nothing: NothingFound | None = Field(description="Not null if no image seems to match.")
+    relative: bool = Field(description="Whether P(match) can't be compared with that of another list of images.")
     ended: str | None
     flags: list[str]
     usage: SearchUsage
@@ -187,6 +188,7 @@ async def answer(engine: Engine, body: SearchBody, call: SearchCall, watch: Watc
         candidates=len(result.ranking),
         predicates=questions,
         nothing=NothingFound.of(result, prefix),
+        relative=result.relative,
         ended=result.ended,
         flags=list(result.flags),
         usage=SearchUsage.of(

@@ -279,6 +279,7 @@
     const cost = `${counted(usage.calls, "question", "questions")} to the model, ${usage.cached} of them from the cache, ${counted(usage.total_tokens, "token", "tokens")}, ${usage.seconds.toFixed(1)}\u00a0s. `;
     const summary = $("[data-summary]");
     summary.replaceChildren(`The best ${reply.results.length} of ${reply.candidates}. ${cost}`, trace, " with every image and every answer.");
+    if (reply.relative) summary.append(" P(match) is relative to this list of images; it can't be compared with that of another list.");
     for (const flag of reply.flags) summary.append(" ", words(flag, "span", { class: "chip worse" }));
     $("#found").hidden = false;
     const found = reply.nothing ? reply.nothing.sentences[0] : `${reply.results.length} images.`;
