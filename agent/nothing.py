@@ -37,8 +37,7 @@ def nothing_matches(belief: Belief) -> NothingMatches | None:
         return None
     parts, answered = ~belief.whole, belief.has_answer
     holds = answered & (belief.holds > 0.5)
-    count = (holds & parts).sum(axis=1)
-    order = np.argsort(-count, kind="stable")[:NEAREST]
+    near = np.argsort(-belief.parts_held, kind="stable")[:NEAREST]
     return NothingMatches(
         statistic=best,
         threshold=threshold,
@@ -48,7 +47,7 @@ def nothing_matches(belief: Belief) -> NothingMatches | None:
             for k, predicate in enumerate(belief.predicates)
             if parts[k] and answered[:, k].any() and not holds[:, k].any()
         ),
-        nearest=tuple(belief.candidates[i].image_id for i in order if count[i]),
+        nearest=tuple(belief.candidates[i].image_id for i in near if (holds & parts)[i].any()),
     )
 
 

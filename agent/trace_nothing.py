@@ -25,7 +25,7 @@ class FailingPart(View):
     def sentence(self) -> str:
         """What no image shows or, where a match must not show it, what every image does."""
         shows = "No image shows" if self.expected == "yes" else "Every image shows what a match must not"
-        return f'{shows}: {self.words} ("{self.question}")' if self.words else f'{shows}: "{self.question}"'
+        return f"{shows}: {self.words} ({self.question})" if self.words else f"{shows}: {self.question}"
 
 
 class NearImage(View):
@@ -111,11 +111,14 @@ def _about_parts(decision: NothingMatches, failing: Sequence[FailingPart], parts
         return ()
     if len(failing) == parts > 1:
         return (NONE_HOLDS,)
-    said = (
-        part.sentence + (f" (asked about {part.asked:,} of them)" if part.asked < decision.judged else "") + "."
-        for part in failing
-    )
-    return tuple(said) or ((NOT_TOGETHER,) if decision.nearest else ())
+    said = tuple(part.sentence + _asked(part, decision.judged) for part in failing)
+    return said or ((NOT_TOGETHER,) if decision.nearest else ())
+
+
+def _asked(part: FailingPart, judged: int) -> str:
+    """About how many images a part was asked, where not about all; and the end of its sentence."""
+    few = f" It was asked about {part.asked:,} of them." if part.asked < judged else ""
+    return f"{'' if part.sentence.endswith('?') else '.'}{few}"
 
 
 def _answered(predicate: str, verdicts: Iterable[Mapping[str, Verdict]]) -> int:

@@ -32,7 +32,9 @@ def canonical(name: str) -> str:
     found = _NAME.fullmatch(name.strip())
     kind = _SPELLINGS.get(found["kind"].lower()) if found else None
     if found is None or kind is None or (found["k"] is None and kind != "RR"):
-        raise ConfigError(f"unknown metric {name!r}; use one of {', '.join(KINDS)} with a cut-off, such as AP@5 or R@10")
+        raise ConfigError(
+            f"unknown metric {name!r}; use one of {', '.join(KINDS)} with a cut-off, such as AP@5 or R@10"
+        )
     return f"{kind}@{found['k']}" if found["k"] else kind
 
 

@@ -15,9 +15,10 @@ from fieldscope.eval.dialogues import DIALOGUES, HITS, by_round
 from fieldscope.eval.measures import metrics
 from fieldscope.eval.measures import official as official_metrics
 from fieldscope.eval.measures.named import canonical, cut_off, is_metric, metric
+from fieldscope.eval.measures.nothing import nothing_values
 from fieldscope.eval.measures.protocols import BRI, protocol_values
 from fieldscope.eval.protocol import PLAIN, Protocol
-from fieldscope.eval.reported import mean_name
+from fieldscope.eval.reported import RIGHTLY, WRONGLY, mean_name
 from fieldscope.eval.types import Benchmark, Means, QueryMeta
 
 OfficialScores = Mapping[str, Mapping[str, float]]
@@ -49,12 +50,13 @@ COMPOSED = ("mAP@5", "mAP@10", "mAP@25", "recall@1", "recall@5", "recall@10", "r
 def shown_metrics(benchmark: Benchmark) -> tuple[str, ...]:
     """The means that a summary carries: the usual ones, those that the benchmark's own publication reports, full
     retrieval's first-stage recall, and those of the task (CIRCO's and CIRR's for composed queries, ChatIR's for
-    dialogues), and what its protocol adds. `metrics.json` has all."""
+    dialogues), what its protocol adds, and how often nothing was said to match. `metrics.json` has all."""
     first_stage = (FIRST_STAGE_RECALL,) if benchmark.candidate_sets is None else ()
     composed = COMPOSED if any(query.reference_image is not None for query in benchmark.queries) else ()
     own = (*benchmark.reported.overview, *benchmark.reported.means)
     rounds = HITS if benchmark.rounds else ()
-    return tuple(dict.fromkeys((*HEADLINE, *own, *first_stage, *composed, *rounds, *benchmark.protocol.metrics)))
+    task = (*composed, *rounds, *benchmark.protocol.metrics)
+    return tuple(dict.fromkeys((*HEADLINE, *own, *first_stage, *task, RIGHTLY, WRONGLY)))
 
 
 def computed(benchmark: Benchmark) -> tuple[str, ...]:
@@ -139,7 +141,9 @@ class Scores:
     def _by_own_group(self) -> dict[str, Means]:
         """The means within each group of the protocol, in the order in which they first occur."""
         groups = self.protocol.groups
-        having = {group: [group in groups.get(query_id, ()) for query_id in self.query_ids] for group in _values(groups)}
+        having = {
+            group: [group in groups.get(query_id, ()) for query_id in self.query_ids] for group in _values(groups)
+        }
         return {group: self._means(np.array(rows, dtype=np.bool_)) for group, rows in having.items() if any(rows)}
 
     def _means(self, rows: NDArray[np.bool_]) -> Means:
@@ -179,6 +183,7 @@ def score(benchmark: Benchmark, results: Mapping[str, RerankResult], official: O
     for name, parts in benchmark.protocol.averages.items():
         values[name] = np.mean([values[part] for part in parts], axis=0)
     values[FIRST_STAGE_RECALL] = metrics.recall(_padded(prior), positives, k=100)
+    values |= nothing_values(results.values(), positives)
     meta = tuple(benchmark.meta.get(query_id, QueryMeta()) for query_id in ids)
     dialogues = tuple(filter(None, (tuple(q for q in of if q in results) for of in benchmark.dialogues)))
     rows = {query_id: row for row, query_id in enumerate(ids)}

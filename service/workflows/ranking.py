@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from fieldscope.agent.trace_nothing import Nothing, nothing
-from fieldscope.agent.trace_view import verdicts_by_image, weakest
+from fieldscope.agent.trace_view import RELATIVE, verdicts_by_image, weakest
 from fieldscope.agent.trace_why import why
 from fieldscope.core.errors import ImageError
 from fieldscope.core.spreadsheet import cell
@@ -64,6 +64,11 @@ class Ranking(Sequence[RankedImage]):
         not decided."""
         return nothing(self.result)
 
+    @property
+    def relative(self) -> bool:
+        """Whether P(match) can't be compared with that of another list of images."""
+        return self.result.relative
+
     def __len__(self) -> int:
         return len(self.result.ranking)
 
@@ -88,7 +93,8 @@ class Ranking(Sequence[RankedImage]):
 
     def _repr_html_(self) -> str:
         ended = [f"A budget ended the work in stage {self.ended!r}."] if self.ended else []
-        notes = [*(self.nothing.sentences if self.nothing else ()), *self.flags, *ended]
+        relative = [RELATIVE] if self.result.relative else []
+        notes = [*(self.nothing.sentences if self.nothing else ()), *relative, *self.flags, *ended]
         if self.skipped:
             notes.append(f"{len(self.skipped)} images could not be read.")
         caption = f"{self.query} ({self.result.strategy}, {len(self):,} images)"
@@ -108,6 +114,7 @@ class Ranking(Sequence[RankedImage]):
             "skipped": skipped_data(self.skipped),
             "ended": result.ended,
             "nothing": self.nothing and self.nothing.model_dump(mode="json"),
+            "relative": result.relative,
             "flags": list(result.flags),
             "cost": {
                 "calls": len(asked),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from fieldscope.agent.roles import role_identity
 from fieldscope.agent.usage import SCORER
 from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
+from fieldscope.eval.reported import RIGHTLY, WRONGLY
 from fieldscope.eval.types import Means, RunSummary
 from fieldscope.service.cli.console import plain, show, show_json
 from fieldscope.service.cli.tables.table import new_table
@@ -76,12 +77,15 @@ def tables(summaries: Sequence[RunSummary]) -> list[Table]:
     groups = [group_table(summaries)] if matched and summaries[0].by_supercategory else []
     tasks = [task_table(summaries)] if _task_metrics(summaries[0]) else []
     rounds = [round_table(summaries, metric) for metric in _ROUNDS] if summaries[0].by_round else []
+    decided = any(summary.metrics.get(name) is not None for summary in summaries for name in (RIGHTLY, WRONGLY))
+    nothing = [nothing_table(summaries)] if decided else []
     return [
         overview_table(summaries),
         *quality,
         *tasks,
         *rounds,
         *groups,
+        *nothing,
         cost_table(summaries),
         *roles,
     ]
@@ -155,6 +159,22 @@ def group_table(summaries: Sequence[RunSummary]) -> Table:
     return table
 
 
+def nothing_table(summaries: Sequence[RunSummary]) -> Table:
+    """For how many of the queries without a match, and of those with one, each run says that nothing matches, in
+    percent; by supercategory of the queries, where none has a match."""
+    first = summaries[0]
+    without = first.queries - first.scored
+    columns = {RIGHTLY: f"of {without} without a match", WRONGLY: f"of {first.scored} with one"}
+    shown = [name for name, queries in ((RIGHTLY, without), (WRONGLY, first.scored)) if queries]
+    groups = [] if first.scored else [*first.by_supercategory]
+    table = _table("nothing is said to match, percent of queries", [*(columns[name] for name in shown), *groups])
+    for summary in summaries:
+        overall = (_cell(summary.metrics.get(name), None) for name in shown)
+        by_group = (_cell(summary.by_supercategory[group].get(RIGHTLY), None) for group in groups)
+        table.add_row(summary.strategy, *overall, *by_group)
+    return table
+
+
 def task_table(summaries: Sequence[RunSummary]) -> Table:
     """Runs by the metrics of composed queries and of dialogues, in percent."""
     names = _task_metrics(summaries[0])
@@ -213,7 +233,7 @@ def sweep_table(summaries: Sequence[RunSummary]) -> Table:
 
 
 def _task_metrics(summary: RunSummary) -> list[str]:
-    shown = (*HEADLINE, *summary.reported.overview, *summary.reported.means, FIRST_STAGE_RECALL)
+    shown = (*HEADLINE, *summary.reported.overview, *summary.reported.means, FIRST_STAGE_RECALL, RIGHTLY, WRONGLY)
     return [name for name in summary.metrics if name not in shown]
 
 
