@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ConfigError
-from fieldscope.eval.measures.bounded_mean import Floats, highest_passing, losses_needed, p_values
+from fieldscope.eval.tuning.bounded_mean import Floats, highest_passing, losses_needed, p_values
 from fieldscope.eval.types import Qrels
 
 GRID = np.array([0.999, 0.998, 0.995, *(percent / 100 for percent in range(99, 0, -1))])
