@@ -22,6 +22,8 @@ from fieldscope.fieldnotes.dialogue import load_dialogue
 from fieldscope.fieldnotes.queries import SIZES, Split, load_split
 from fieldscope.fieldnotes.render import render
 from fieldscope.fieldnotes.scene import Scene
+from fieldscope.fieldnotes.unmatched import SIZES as UNMATCHED_SIZES
+from fieldscope.fieldnotes.unmatched import load_unmatched
 from fieldscope.retrieval.progress import Report
 
 CHECKSUMS = Path(__file__).parent / "checksums.json"
@@ -117,16 +119,19 @@ def ensure_pictures(
 
 
 def read_split(split: str, task: str = "") -> Split:
-    """Queries, scenes and relevant images of a split: of text queries, or of another task ("composed", "dialogue").
+    """Queries, scenes and relevant images of a split: of text queries, or of another task ("composed", "dialogue",
+    "unmatched").
 
     Raises `BenchmarkError` for an unknown split.
     """
-    if split not in SIZES:
-        raise BenchmarkError(f"FieldNotes has no split {split!r}. Use one of {', '.join(SIZES)}")
+    splits = UNMATCHED_SIZES if task == "unmatched" else SIZES
+    if split not in splits:
+        raise BenchmarkError(f"FieldNotes has no split {split!r}. Use one of {', '.join(splits)}")
     return _load(f"{task}-{split}" if task else split)
 
 
 def _load(name: str) -> Split:
     """The split of this name; those of other tasks have the task before it, as in "composed-test"."""
     task, _, split = name.rpartition("-")
-    return {"": load_split, "composed": load_composed, "dialogue": load_dialogue}[task](split)
+    loaders = {"": load_split, "composed": load_composed, "dialogue": load_dialogue, "unmatched": load_unmatched}
+    return loaders[task](split)

@@ -58,8 +58,18 @@ class ScoredRun:
         text, *more = self.requests[query]
         return f"{text} ({more[-1]})" if more else text
 
+    def require_values(self) -> None:
+        """Raise `ConfigError` where no query has anything to find."""
+        if not self.values:
+            raise ConfigError(
+                f"{self.folder}: no query has anything to find, so there is nothing to compare. Use a split with "
+                "judgments."
+            )
+
     def mean(self, metric: str) -> float:
-        """Over the queries that have something to find. Raises `ConfigError` where one of them has no such metric."""
+        """Over the queries that have something to find. Raises `ConfigError` where there are none, or one of them has
+        no such metric."""
+        self.require_values()
         scores = [values[metric] for values in self.values.values() if metric in values]
         if len(scores) < len(self.values):
             raise ConfigError(
@@ -81,10 +91,6 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         for query, scores in metrics.per_query.items()
         if scores.get("positives")
     }
-    if not values:
-        raise ConfigError(
-            f"{folder}: no query has anything to find, so there is nothing to compare. Use a split with judgments."
-        )
     return ScoredRun(
         name=name or metrics.strategy,
         folder=folder,

@@ -22,6 +22,7 @@ _TASKS = {
     "fieldnotes-rerank": "",
     "fieldnotes-composed": "composed",
     "fieldnotes-dialogue": "dialogue",
+    "fieldnotes-unmatched": "unmatched",
 }
 """FieldNotes' benchmarks, and the task under which each one's scenes are kept."""
 

@@ -59,8 +59,9 @@ class LoadedRun(Mapping[str, Ranking]):
     def metric(self, name: str) -> Estimate:
         """The mean of a metric (`AP@50`, `nDCG@10`, `MRR` ...) over the queries that have something to find.
 
-        Raises `ConfigError` for a metric that the run does not have.
+        Raises `ConfigError` for a metric that the run does not have, and where no query has anything to find.
         """
+        self.scored.require_values()
         known = set.intersection(*(set(values) for values in self.scored.values.values()))
         if value_name(name) not in known:
             raise ConfigError(unknown_name("metric", name, known))
@@ -127,11 +128,15 @@ class Evaluation(Sequence[LoadedRun]):
 
     def __repr__(self) -> str:
         reported = self.runs[0].scored.reported
-        means = (f"{run.name}: {reported.mean} {run.metric(reported.headline)}" for run in self.runs)
+        means = (
+            f"{run.name}: {reported.mean} {run.metric(reported.headline)}" if run.scored.values else run.name
+            for run in self.runs
+        )
         return f"Evaluation({', '.join(means)})"
 
     def _repr_html_(self) -> str:
-        return _html(self.runs, self._effects(self.runs[0].scored.reported.headline) if len(self.runs) > 1 else {})
+        compared = len(self.runs) > 1 and bool(self.runs[0].scored.values)
+        return _html(self.runs, self._effects(self.runs[0].scored.reported.headline) if compared else {})
 
     def _effects(self, metric: str) -> dict[str, Effect]:
         compared = compare_runs([run.scored for run in self.runs], [metric])
@@ -153,7 +158,8 @@ def _html(runs: Sequence[LoadedRun], effects: Mapping[str, Effect] | None = None
     benchmark, split = runs[0].scored.benchmark
     reported = runs[0].scored.reported
     gain = [f"{reported.mean} vs. first"] if effects else []
-    columns = ["strategy", *reported.overview, *gain, "calls", "tokens"]
+    matched = bool(runs[0].scored.values)
+    columns = ["strategy", *(reported.overview if matched else ()), *gain, "calls", "tokens"]
     rows = []
     for run in runs:
         gained = (effects or {}).get(run.name)
@@ -161,13 +167,13 @@ def _html(runs: Sequence[LoadedRun], effects: Mapping[str, Effect] | None = None
         rows.append(
             [
                 run.name,
-                *(str(run.metric(name)) for name in (reported.headline, *reported.overview[1:])),
+                *(str(run.metric(name)) for name in (reported.headline, *reported.overview[1:]) if matched),
                 *([_gain(gained) if gained else "–"] if effects else []),
                 f"{spent.calls:,}",
                 f"{spent.tokens:,}",
             ]
         )
-    caption = f"{benchmark} ({split}), {len(runs[0])} queries; 95 % intervals"
+    caption = f"{benchmark} ({split}), {len(runs[0])} queries{'; 95 % intervals' if matched else ''}"
     return table(columns, rows, len(rows), caption)
 
 

@@ -68,14 +68,17 @@ def _where(out: Path, example: RunSummary) -> str:
 
 
 def tables(summaries: Sequence[RunSummary]) -> list[Table]:
-    """Everything a person wants to see of the runs of one benchmark, within 80 columns."""
+    """Everything a person wants to see of the runs of one benchmark, within 80 columns. Where no query has a match, the
+    metrics of relevance are undefined and are left out."""
     roles = [role_table(summaries)] if any(summary.by_role for summary in summaries) else []
-    groups = [group_table(summaries)] if summaries[0].by_supercategory else []
+    matched = summaries[0].scored > 0
+    quality = [quality_table(summaries)] if matched else []
+    groups = [group_table(summaries)] if matched and summaries[0].by_supercategory else []
     tasks = [task_table(summaries)] if _task_metrics(summaries[0]) else []
     rounds = [round_table(summaries, metric) for metric in _ROUNDS] if summaries[0].by_round else []
     return [
         overview_table(summaries),
-        quality_table(summaries),
+        *quality,
         *tasks,
         *rounds,
         *groups,
@@ -88,8 +91,9 @@ def overview_table(summaries: Sequence[RunSummary]) -> Table:
     """Runs by what they gained and what that took: metrics in percent, with their differences in points to the first
     run; calls, tokens read and written, and seconds. Below it, whose the first-stage scores are."""
     first = summaries[0]
-    base = {name: first.metrics[name] for name in first.reported.overview}
-    table = _table(f"{first.benchmark} ({first.split}): quality and cost", [*base, "calls", "tokens", "seconds"])
+    base = {name: first.metrics[name] for name in first.reported.overview} if first.scored else {}
+    what = "quality and cost" if base else "cost"
+    table = _table(f"{first.benchmark} ({first.split}): {what}", [*base, "calls", "tokens", "seconds"])
     for summary in summaries:
         cost = summary.cost
         tokens = _in_short(cost.prompt_tokens + cost.completion_tokens)
