@@ -155,17 +155,18 @@ def passing_thresholds(losses: Floats, precision: float, confidence: float) -> N
 def labelled_split(results: Mapping[str, RerankResult], judgments: Qrels) -> LabelledSplit:
     """The labelled queries of a run. An image without a judgment counts as not matching, as in the run's metrics.
     Raises `ConfigError` where the strategy claims no probability."""
-    queries = tuple(_labelled(results[query], judgments[query]) for query in results)
-    if not queries or all(np.isnan(query.p_match).all() for query in queries):
+    if all(ranked.p_match is None for result in results.values() for ranked in result.ranking):
         raise ConfigError(
             "the labelled run has no P(match), so it carries no promise. Evaluate a strategy that claims one, such as "
             "agent."
         )
-    return LabelledSplit(queries)
+    return LabelledSplit(tuple(_labelled(results[query], judgments.get(query, {})) for query in results))
 
 
 def _labelled(result: RerankResult, judgments: Mapping[str, int]) -> LabelledQuery:
-    p_match = [np.nan if ranked.p_match is None else ranked.p_match for ranked in result.ranking]
+    """Where nothing is said to match, nothing is kept."""
+    kept = result.nothing is None
+    p_match = [ranked.p_match if kept and ranked.p_match is not None else np.nan for ranked in result.ranking]
     matches = [float(judgments.get(ranked.image_id, 0) > 0) for ranked in result.ranking]
     return LabelledQuery(np.array(p_match), np.array(matches), sum(judgment > 0 for judgment in judgments.values()))
 
