@@ -21,8 +21,6 @@ SIDES: tuple[Side, ...] = ("above", "below")
 
 Label = Literal["yes", "no", "unsure"]
 
-FORMAT = 1
-
 
 def _label(value: Any) -> Any:
     """A label as programs write it, too: true is yes, false is no."""
@@ -48,7 +46,7 @@ class RankedList(_Line):
     """The first line: the query, its ranked images (best first), and the line between those above (P(match) of at
     least `line`) and those below. `seed` decides what is drawn."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     query: str
     line: float = Field(ge=0, le=1)
     seed: int = 0

@@ -112,7 +112,7 @@ class LabelledSplit:
         if not kept_for:
             return (
                 f"{promise} can't be promised: none of the {count} labelled queries has {where}. Label more queries "
-                f"(at least {least} of them must have such images), or lower --precision."
+                f"(at least {least} of them must have such images), or promise less."
             )
         observed = 1.0 - float(np.mean(losses[np.isfinite(losses)]))
         have = f"{kept_for} of {count} labelled queries have {where}, with a precision of {observed:.3f}"
@@ -122,10 +122,10 @@ class LabelledSplit:
             carried = f"so many carry the promise only with a precision of {_rounded_up(1.0 - highest)} or more"
         needed = losses_needed(1.0 - observed, limit, alpha)
         if needed is None:
-            advice = "At this precision no number of labelled queries would be enough. Lower --precision."
+            advice = "At this precision no number of labelled queries would be enough. Promise less."
         else:
             total = ceil(needed * count / kept_for)
-            advice = f"At this precision {total:,} labelled queries are needed. Label more, or lower --precision."
+            advice = f"At this precision {total:,} labelled queries are needed. Label more, or promise less."
         return f"{promise} can't be promised: {have}; {carried}. {advice}"
 
 

@@ -166,8 +166,8 @@ class Promise:
 
     def _another(self, what: str) -> ConfigError:
         return ConfigError(
-            f"the labelled run in {self.run.folder} used {what}, so it promises nothing for this ranking. Evaluate "
-            "labelled queries with the settings of this command, and name that run with --precision-from."
+            f"The labelled run ({self.run.name}) used {what}, so it promises nothing for this ranking. Evaluate "
+            "labelled queries with the settings that rank here, and name that run instead."
         )
 
 
