@@ -22,6 +22,7 @@ from fieldscope.service.server.api.events import MEDIA_TYPE, SCHEMA, Event, Feed
 from fieldscope.service.server.api.nothing import NothingFound
 from fieldscope.service.server.api.options import INSTRUCTION, BudgetFields, Whole
 from fieldscope.service.server.api.pictures import reference as image_reference
+from fieldscope.service.server.api.promises import CONFIDENT, CUTOFF, KEPT, PRECISION, CutoffReply, Wanted
 from fieldscope.service.server.api.usage import TokenUsage
 
 MOST_ROUNDS = 100
@@ -66,6 +67,8 @@ class SearchBody(BaseModel):
     instruction: str | None = INSTRUCTION
     budget: BudgetFields | None = None
     explain: Whole = Field(default=0, ge=0, le=100, description="How many of the best images get a reason.")
+    precision: float | None = PRECISION
+    confidence: float = CONFIDENT
     predicates: bool = Field(default=False, description="Return the questions, and their answers with each image.")
     stream: bool = Field(default=False, description="Send events as they happen; the last one is the reply.")
 
@@ -101,6 +104,7 @@ class RankedImage(BaseModel):
     rank_high: int | None
     reason: str | None = None
     verdicts: list[Answer] | None = None
+    kept: bool | None = KEPT
 
 
 class SearchUsage(TokenUsage):
@@ -129,6 +133,7 @@ class SearchReply(BaseModel):
     ended: str | None
     flags: list[str]
     usage: SearchUsage
+    cutoff: CutoffReply | None = CUTOFF
 
 
 async def prepare(engine: Engine, body: SearchBody) -> SearchCall:
@@ -151,7 +156,13 @@ async def prepare(engine: Engine, body: SearchBody) -> SearchCall:
         **vars(inputs),
         dialogue=tuple(body.dialogue),
         top_k=body.top_k,
-        options=Options(body.strategy, body.budget.budget() if body.budget else None, body.explain, body.instruction),
+        options=Options(
+            body.strategy,
+            body.budget.budget() if body.budget else None,
+            body.explain,
+            body.instruction,
+            Wanted(body.precision, body.confidence),
+        ),
     )
 
 
@@ -174,6 +185,7 @@ async def answer(engine: Engine, body: SearchBody, call: SearchCall, watch: Watc
             ]
             if body.predicates
             else None,
+            kept=ranked.image_id in reranked.kept.images if reranked.kept is not None else None,
         )
         for ranked in result.ranking[: body.top_n]
     ]
@@ -198,6 +210,7 @@ async def answer(engine: Engine, body: SearchBody, call: SearchCall, watch: Watc
             unknown=sum(question.state == "unknown" for question in result.asked),
             seconds=round(result.trace[-1].at, 3) if result.trace else 0.0,
         ),
+        cutoff=CutoffReply.of(reranked.kept),
     )
 
 
