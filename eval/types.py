@@ -59,7 +59,8 @@ class Benchmark:
     agent finds its own candidates. `oddities` are sentences about what is odd in its files, corrected or not. `prior`
     says in words where the first-stage scores come from. `priors` (query id -> image id -> score) stand in for the
     scores that came with the candidates: the same task with another first stage. `reported` are the metrics in which
-    its results are reported. Raises `BenchmarkError` where the parts do not fit together.
+    its results are reported. `near_misses` are the images, by query, that show all of the query but one thing; None
+    where that is not known. Raises `BenchmarkError` where the parts do not fit together.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Benchmark:
     prior: str = ""
     priors: Mapping[str, Mapping[str, float]] | None = None
     reported: Reported = GENERAL
+    near_misses: Mapping[str, frozenset[str]] | None = None
 
     def __post_init__(self) -> None:
         ids = [query.id for query in self.queries]
@@ -157,7 +159,8 @@ class RunSummary:
     strategy was scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were
     asked, whose identities `lmm` has, and of the `scorer` where a scoring model was used: its calls are pairs, and
     its fingerprint is the field of that name. `prior` says where the first-stage scores come from, and `reported` are
-    the metrics in which the benchmark's results are reported.
+    the metrics in which the benchmark's results are reported. `values` has, by the mean's name and query, the values
+    that the means of `reported.overview` are of.
     """
 
     benchmark: str
@@ -181,6 +184,7 @@ class RunSummary:
     scorer: str | None = None
     prior: str = ""
     reported: Reported = GENERAL
+    values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def unknown_share(self) -> float:

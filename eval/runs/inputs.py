@@ -63,7 +63,8 @@ class BenchmarkLine(Line):
 
 class QueryLine(Line):
     """A query with its judgments, its given candidates with the scores that they came with, and its groups. `priors`
-    are an encoder's scores in place of those, in the same order. `query` is None where it was left out of the run: its
+    are an encoder's scores in place of those, in the same order, `near_misses` the images that show all of the query
+    but one thing, where the benchmark knows them. `query` is None where it was left out of the run: its
     judgments belong to the benchmark all the same."""
 
     kind: Literal["query"] = "query"
@@ -73,6 +74,7 @@ class QueryLine(Line):
     candidates: tuple[tuple[str, FiniteFloat], ...] | None = None
     priors: tuple[FiniteFloat, ...] | None = None
     meta: QueryMeta | None = None
+    near_misses: tuple[str, ...] | None = None
 
 
 _LINE: TypeAdapter[StrategyLine | BenchmarkLine | QueryLine] = TypeAdapter(
@@ -112,6 +114,7 @@ def benchmark_lines(benchmark: Benchmark) -> Iterator[BenchmarkLine | QueryLine]
         name=benchmark.name, split=benchmark.split, rerank=sets is not None, fingerprint=benchmark.fingerprint
     )
     queries = {query.id: query for query in benchmark.queries}
+    known = benchmark.near_misses or {}
     for query_id in dict.fromkeys((*queries, *benchmark.qrels, *(sets or ()), *benchmark.meta)):
         judged, given = benchmark.qrels.get(query_id), (sets or {}).get(query_id)
         scores = (benchmark.priors or {}).get(query_id)
@@ -122,6 +125,7 @@ def benchmark_lines(benchmark: Benchmark) -> Iterator[BenchmarkLine | QueryLine]
             candidates=None if given is None else tuple((c.image_id, c.prior) for c in given),
             priors=None if given is None or scores is None else tuple(scores[c.image_id] for c in given),
             meta=benchmark.meta.get(query_id),
+            near_misses=None if (near := known.get(query_id)) is None else tuple(sorted(near)),
         )
 
 
@@ -197,6 +201,7 @@ def make_benchmark(
         meta={each.id: each.meta for each in lines if each.meta is not None},
         prior=prior,
         priors=read_priors(lines) or None,
+        near_misses={each.id: frozenset(each.near_misses) for each in lines if each.near_misses is not None} or None,
     )
     if benchmark.fingerprint != line.fingerprint:
         raise BenchmarkError(
