@@ -64,6 +64,7 @@ class Benchmark:
     similar a sample of the collection is to each query, where the scores are similarities. `reported` are the metrics
     in which its results are reported, and `protocol` is how they are scored beyond that. `beyond` gives all images of a
     query's gallery in the order of the first stage, for metrics that need more of a ranking than a strategy makes.
+    `near_misses` are the images, by query, that show all of the query but one thing; None where that is not known.
     Raises `BenchmarkError` where the parts do not fit together.
     """
 
@@ -81,6 +82,7 @@ class Benchmark:
     backgrounds: Mapping[str, Scale] = field(default_factory=dict)
     protocol: Protocol = PLAIN
     beyond: Callable[[Query], Sequence[str]] | None = field(default=None, repr=False, compare=False)
+    near_misses: Mapping[str, frozenset[str]] | None = None
 
     def __post_init__(self) -> None:
         ids = [query.id for query in self.queries]
@@ -185,7 +187,8 @@ class RunSummary:
     strategy was scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were
     asked, whose identities `lmm` has, and of the `scorer` where a scoring model was used: its calls are pairs, and
     its fingerprint is the field of that name. `prior` says where the first-stage scores come from, and `reported` are
-    the metrics in which the benchmark's results are reported.
+    the metrics in which the benchmark's results are reported. `values` has, by the mean's name and query, the values
+    that the means of `reported.overview` are of.
     """
 
     benchmark: str
@@ -209,6 +212,7 @@ class RunSummary:
     scorer: str | None = None
     prior: str = ""
     reported: Reported = GENERAL
+    values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def unknown_share(self) -> float:

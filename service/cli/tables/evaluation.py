@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from fieldscope.agent.roles import role_identity
 from fieldscope.agent.usage import SCORER
+from fieldscope.eval.measures.certainty import certainties
 from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
 from fieldscope.eval.reported import RIGHTLY, WRONGLY
 from fieldscope.eval.types import Means, RunSummary
@@ -21,10 +22,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fieldscope.agent.roles import Role
+    from fieldscope.eval.measures.run_comparison import Effect
     from fieldscope.eval.tuning.grid import Member
     from fieldscope.service.workflows.evaluate import EvaluatedRuns
 
 _ROUNDS = {"hits@10": "found so far", "recall@10": "of each round alone"}
+
+EXPLAINED = (
+    "p: paired randomisation test after Holm, * below 0.05. detectable: the true difference that so many queries show "
+    "with a chance of 80 %. queries needed: how many show this one with that chance."
+)
 
 _HASH = re.compile(r"[0-9a-f]{16,}")
 
@@ -82,6 +89,7 @@ def tables(summaries: Sequence[RunSummary]) -> list[Table]:
     return [
         overview_table(summaries),
         *quality,
+        *certainty_tables(summaries),
         *tasks,
         *rounds,
         *groups,
@@ -126,6 +134,41 @@ def quality_table(summaries: Sequence[RunSummary]) -> Table:
     if recall := _recall_line(summaries):
         table.caption = plain(recall, "dim")
     return table
+
+
+def certainty_tables(summaries: Sequence[RunSummary]) -> list[Table]:
+    """The means with their 95 % intervals, in percent, and what each run changes against the first in the headline, in
+    points: whether that is more than chance, and how many queries a test needs for it. Nothing where fewer than two
+    queries could be scored."""
+    sure = certainties(summaries)
+    if sure is None:
+        return []
+    means = _table("95 % intervals over queries, percent", sure[0].means)
+    for summary, own in zip(summaries, sure, strict=True):
+        cells = (f"{100 * m.value:.1f} [{100 * m.low:.1f}, {100 * m.high:.1f}]" for m in own.means.values())
+        means.add_row(plain(summary.strategy), *cells)
+    if not any(own.effect for own in sure):
+        return [means]
+    first = summaries[0]
+    columns = ("difference", "95 % interval", "p", "detectable", "queries needed")
+    gains = _table(f"{first.reported.mean} against {first.strategy}, points", columns)
+    for summary, own in zip(summaries, sure, strict=True):
+        if own.effect is not None:
+            gains.add_row(plain(summary.strategy), *_effect_cells(own.effect))
+    gains.caption = plain(EXPLAINED, "dim")
+    return [means, gains]
+
+
+def _effect_cells(effect: Effect) -> tuple[str, ...]:
+    test, detectable = effect.test, effect.detectable
+    p = "< 0.001" if effect.p_holm < 0.001 else f"{effect.p_holm:.3f}"
+    return (
+        f"{100 * test.difference:+.1f}",
+        f"{100 * test.low:+.1f} to {100 * test.high:+.1f}",
+        p + ("*" if effect.significant else ""),
+        "-" if detectable is None else f"{100 * detectable:.1f}",
+        "-" if effect.needed is None else f"{effect.needed:,}",
+    )
 
 
 def _recall_line(summaries: Sequence[RunSummary]) -> str:
