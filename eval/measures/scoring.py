@@ -162,9 +162,8 @@ class Scores:
     def _by_own_group(self) -> dict[str, Means]:
         """The means within each group of the protocol, in the order in which they first occur."""
         groups = self.protocol.groups
-        having = {
-            group: [group in groups.get(query_id, ()) for query_id in self.query_ids] for group in _values(groups)
-        }
+        own = [groups.get(query_id, ()) for query_id in self.query_ids]
+        having = {group: [group in of for of in own] for group in _values(groups)}
         return {group: self._means(np.array(rows, dtype=np.bool_)) for group, rows in having.items() if any(rows)}
 
     def _means(self, rows: NDArray[np.bool_]) -> Means:
