@@ -225,7 +225,10 @@ def _scale(values: Sequence[float]) -> Scale | None:
 
 
 def _nothing_below(judged: Sequence[_Judged], fit: VerdictFit) -> float | None:
-    """The threshold of the best P(match), from queries as they are and from their lists without the matches."""
+    """The threshold of the best P(match), from queries as they are and from their lists without the matches; None
+    without answers."""
+    if not any(query.verdicts.size or query.whole.any() for query in judged):
+        return None
     with_match, without = [], []
     for query in judged:
         p_match, relevant = 1.0 / (1.0 + np.exp(-query.log_odds(fit))), np.array(query.relevant, dtype=np.bool_)
