@@ -22,28 +22,32 @@ NEAREST = 10
 """How many of the nearest images are kept."""
 
 
+def can_decide(belief: Belief) -> bool:
+    """Whether an image was judged and no budget ended the questions."""
+    return not belief.cut_short and bool(belief.judged.any())
+
+
 def nothing_matches(belief: Belief) -> NothingMatches | None:
     """The decision, before comparisons; None where an image seems to match, where no image was judged, and where a
     budget ended the questions."""
     fitted = belief.calibration.nothing_below
     threshold = NOTHING_BELOW if fitted is None else fitted
-    best, judged = belief.p_best, int(belief.judged.sum())
-    if belief.cut_short or not judged or best is None or best >= threshold:
+    best = belief.p_best
+    if not can_decide(belief) or best is None or best >= threshold:
         return None
     parts, answered = ~belief.whole, belief.has_answer
     holds = answered & (belief.holds > 0.5)
-    count = (holds & parts).sum(axis=1)
-    order = np.argsort(-count, kind="stable")[:NEAREST]
+    near = np.argsort(-belief.parts_held, kind="stable")[:NEAREST]
     return NothingMatches(
         statistic=best,
         threshold=threshold,
-        judged=judged,
+        judged=int(belief.judged.sum()),
         failing=tuple(
             predicate.id
             for k, predicate in enumerate(belief.predicates)
             if parts[k] and answered[:, k].any() and not holds[:, k].any()
         ),
-        nearest=tuple(belief.candidates[i].image_id for i in order if count[i]),
+        nearest=tuple(belief.candidates[i].image_id for i in near if (holds & parts)[i].any()),
     )
 
 

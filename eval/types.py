@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +13,12 @@ from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.types import Candidate, ImageSource, Query, Scale
 from fieldscope.eval.dialogues import dialogues
+from fieldscope.eval.protocol import PLAIN, Protocol
 from fieldscope.eval.reported import GENERAL, Reported
 
 Qrels = Mapping[str, Mapping[str, int]]
-"""Query id -> image id -> judgment: 1 is relevant, 0 is not, and an image without one counts as not relevant."""
+"""Query id -> image id -> judgment: 1 or more is relevant, greater is better, 0 is not relevant, and an image without
+one counts as not relevant."""
 
 Means = Mapping[str, float | None]
 """Metric -> mean over queries, between 0 and 1; None where no query could be scored."""
@@ -60,7 +62,10 @@ class Benchmark:
     says in words where the first-stage scores come from. `priors` (query id -> image id -> score) stand in for the
     scores that came with the candidates: the same task with another first stage. `backgrounds` (by query id) say how
     similar a sample of the collection is to each query, where the scores are similarities. `reported` are the metrics
-    in which its results are reported. Raises `BenchmarkError` where the parts do not fit together.
+    in which its results are reported, and `protocol` is how they are scored beyond that. `beyond` gives all images of a
+    query's gallery in the order of the first stage, for metrics that need more of a ranking than a strategy makes.
+    `near_misses` are the images, by query, that show all of the query but one thing; None where that is not known.
+    Raises `BenchmarkError` where the parts do not fit together.
     """
 
     name: str
@@ -75,6 +80,9 @@ class Benchmark:
     priors: Mapping[str, Mapping[str, float]] | None = None
     reported: Reported = GENERAL
     backgrounds: Mapping[str, Scale] = field(default_factory=dict)
+    protocol: Protocol = PLAIN
+    beyond: Callable[[Query], Sequence[str]] | None = field(default=None, repr=False, compare=False)
+    near_misses: Mapping[str, frozenset[str]] | None = None
 
     def __post_init__(self) -> None:
         ids = [query.id for query in self.queries]
@@ -94,12 +102,17 @@ class Benchmark:
 
         A dialogue that is searched again after every round is a query for each, the caption alone among them.
         """
+        if self.protocol.dialogues:
+            here = {query.id for query in self.queries}
+            return {query_id: done for ids in self.dialogues for done, query_id in enumerate(ids) if query_id in here}
         rounds = {query.id: len(query.dialogue) for query in self.queries}
         return rounds if any(rounds.values()) else {}
 
     @cached_property
     def dialogues(self) -> list[list[str]]:
         """The query ids of each dialogue, in the order of its rounds; empty where no query has a dialogue."""
+        if self.protocol.dialogues:
+            return [list(ids) for ids in self.protocol.dialogues]
         return dialogues(self.queries) if self.rounds else []
 
     def candidates(self, query_id: str) -> tuple[Candidate, ...] | None:
@@ -129,7 +142,11 @@ class Benchmark:
         return tuple(c.image_id for c in self.candidate_sets[query_id]) if self.candidate_sets is not None else ()
 
     def judgments(self, query_id: str) -> Mapping[str, int]:
-        """The judgments that count: those on the candidates of a rerank benchmark, else all."""
+        """The judgments that count, 1 or 0: those on the candidates of a rerank benchmark, else all."""
+        return {image_id: int(grade > 0) for image_id, grade in self.grades(query_id).items()}
+
+    def grades(self, query_id: str) -> Mapping[str, int]:
+        """`judgments` as they were given: a relevant image may be more relevant than another."""
         judged = self.qrels[query_id]
         if self.candidate_sets is None:
             return judged
@@ -148,6 +165,7 @@ class Benchmark:
                 "qrels": {query: dict(judged) for query, judged in self.qrels.items()},
                 "candidates": sets and {q: [[c.image_id, c.prior] for c in found] for q, found in sets.items()},
                 "meta": {query: _identity(meta) for query, meta in self.meta.items()},
+                **({"protocol": entry} if (entry := self.protocol.entry()) else {}),
             }
         )
 
@@ -169,7 +187,8 @@ class RunSummary:
     strategy was scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were
     asked, whose identities `lmm` has, and of the `scorer` where a scoring model was used: its calls are pairs, and
     its fingerprint is the field of that name. `prior` says where the first-stage scores come from, and `reported` are
-    the metrics in which the benchmark's results are reported.
+    the metrics in which the benchmark's results are reported. `values` has, by the mean's name and query, the values
+    that the means of `reported.overview` are of.
     """
 
     benchmark: str
@@ -193,6 +212,7 @@ class RunSummary:
     scorer: str | None = None
     prior: str = ""
     reported: Reported = GENERAL
+    values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def unknown_share(self) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from fieldscope.agent.context import Context
 from fieldscope.agent.fusion import fuse, strictly_decreasing
 from fieldscope.agent.nodes.lost import lost_stages
-from fieldscope.agent.nothing import nothing_by_answers, nothing_matches
+from fieldscope.agent.nothing import can_decide, nothing_by_answers, nothing_matches
 from fieldscope.agent.posterior import Floats, agreement, agreement_order, believe, latest
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import compared_head
@@ -46,6 +46,7 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
     verdicts = (*state.verdicts, *_not_asked(state))
     ranking = _RANKINGS.get(strategy.fusion.method, _by_one_question)(state, resources, strategy)
     relative = any(ranked.p_match is not None for ranked in ranking) and _is_relative(state, resources, strategy)
+    decided, nothing = _nothing(state, resources, strategy, ranking)
     result = RerankResult(
         query_id=state.query.id,
         query_text=state.query.text,
@@ -61,7 +62,7 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         scores=state.scores,
         ended=_ended(state),
         relative=relative,
-        nothing=_nothing(state, resources, strategy, ranking),
+        nothing=nothing,
     )
     unknown = unknown_flag(result.asked)
     flags = (
@@ -73,7 +74,7 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
     )
     counts = Counter(question.state for question in (*result.asked, *(v for v in verdicts if v.state == "not_asked")))
     ranked = {name: counts[name] for name in ("answered", "unknown", "not_asked")} | {"ended": result.ended}
-    event = state.event("ranked", ranked)
+    event = state.event("ranked", ranked | ({"nothing": nothing is not None} if decided else {}))
     flagged = result.model_copy(update={"trace": (*state.trace, event), "flags": flags})
     return {"result": flagged, "trace": (event,)}
 
@@ -142,11 +143,15 @@ def _is_relative(state: RerankState, resources: Resources, strategy: Strategy) -
 
 def _nothing(
     state: RerankState, resources: Resources, strategy: Strategy, ranking: tuple[RankedCandidate, ...]
-) -> NothingMatches | None:
-    """The decision that nothing matches; None for a strategy that claims no probability of a match."""
+) -> tuple[bool, NothingMatches | None]:
+    """Whether it was decided if anything matches, and what says that nothing does. A strategy that claims no
+    probability of a match decides nothing."""
     if strategy.fusion.method == "posterior":
-        return nothing_matches(believe(state, resources, strategy))
-    return nothing_by_answers(ranking, cut_short=state.ended is not None)
+        belief = believe(state, resources, strategy)
+        return can_decide(belief), nothing_matches(belief)
+    cut_short = state.ended is not None
+    claims = any(ranked.p_match is not None for ranked in ranking)
+    return claims and not cut_short, nothing_by_answers(ranking, cut_short)
 
 
 _RANKINGS = {"score": _by_score, "agreement": _by_agreement, "posterior": _by_posterior}

@@ -19,6 +19,8 @@ from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.core.errors import BenchmarkError, ConfigError, FieldscopeError
 from fieldscope.core.reading import file_bytes
 from fieldscope.core.types import Candidate, ImageSource, Query, Scale
+from fieldscope.eval.protocol import PLAIN, Protocol
+from fieldscope.eval.reported import GENERAL, reported_as
 from fieldscope.eval.types import Benchmark, QueryMeta
 
 NAME = "inputs.jsonl"
@@ -62,19 +64,23 @@ class StrategyLine(Line):
 
 
 class BenchmarkLine(Line):
-    """A benchmark but for its queries. `rerank` says that every query has given candidates."""
+    """A benchmark but for its queries. `rerank` says that every query has given candidates. `protocol` is there where
+    it scores in a way of its own, and so is the name of the metrics in which it is `reported`."""
 
     kind: Literal["benchmark"] = "benchmark"
     name: str
     split: str
     rerank: bool
     fingerprint: str
+    protocol: Protocol | None = None
+    reported: str | None = None
 
 
 class QueryLine(Line):
     """A query with its judgments, its given candidates with the scores that they came with, and its groups. `priors`
-    are an encoder's scores in place of those, in the same order; `background` is the scale of a sample's scores.
-    `query` is None where it was left out of the run: its judgments belong to the benchmark all the same."""
+    are an encoder's scores in place of those, in the same order; `background` is the scale of a sample's scores;
+    `near_misses` are the images that show all of the query but one thing, where the benchmark knows them. `query` is
+    None where it was left out of the run: its judgments belong to the benchmark all the same."""
 
     kind: Literal["query"] = "query"
     id: str
@@ -84,6 +90,7 @@ class QueryLine(Line):
     priors: tuple[FiniteFloat, ...] | None = None
     background: Scale | None = None
     meta: QueryMeta | None = None
+    near_misses: tuple[str, ...] | None = None
 
 
 _LINE: TypeAdapter[StrategyLine | BenchmarkLine | QueryLine] = TypeAdapter(
@@ -120,11 +127,17 @@ def strategy_line(strategy: Strategy, calibration: Calibration | None) -> Strate
 
 def benchmark_lines(benchmark: Benchmark) -> Iterator[BenchmarkLine | QueryLine]:
     """A benchmark as it can be read back, but for its images."""
-    sets = benchmark.candidate_sets
+    sets, own = benchmark.candidate_sets, benchmark.protocol != PLAIN
     yield BenchmarkLine(
-        name=benchmark.name, split=benchmark.split, rerank=sets is not None, fingerprint=benchmark.fingerprint
+        name=benchmark.name,
+        split=benchmark.split,
+        rerank=sets is not None,
+        fingerprint=benchmark.fingerprint,
+        protocol=benchmark.protocol if own else None,
+        reported=benchmark.reported.name if own else None,
     )
     queries = {query.id: query for query in benchmark.queries}
+    known = benchmark.near_misses or {}
     for query_id in dict.fromkeys((*queries, *benchmark.qrels, *(sets or ()), *benchmark.meta)):
         judged, given = benchmark.qrels.get(query_id), (sets or {}).get(query_id)
         scores = (benchmark.priors or {}).get(query_id)
@@ -136,6 +149,7 @@ def benchmark_lines(benchmark: Benchmark) -> Iterator[BenchmarkLine | QueryLine]
             priors=None if given is None or scores is None else tuple(scores[c.image_id] for c in given),
             background=benchmark.backgrounds.get(query_id),
             meta=benchmark.meta.get(query_id),
+            near_misses=None if (near := known.get(query_id)) is None else tuple(sorted(near)),
         )
 
 
@@ -231,6 +245,9 @@ def make_benchmark(
         prior=prior,
         priors=read_priors(lines) or None,
         backgrounds=read_backgrounds(lines),
+        protocol=line.protocol or PLAIN,
+        reported=reported_as(line.reported) if line.reported else GENERAL,
+        near_misses={each.id: frozenset(each.near_misses) for each in lines if each.near_misses is not None} or None,
     )
     if benchmark.fingerprint != line.fingerprint:
         raise BenchmarkError(
