@@ -146,17 +146,6 @@ def test_everything_is_copied_where_no_probability_is_asked_for(run: Run, indexe
     assert len(list((tmp_path / "owls").iterdir())) == 12
 
 
-def test_the_part_that_fails_everywhere_is_named(run: Run, indexed: Path, world: World) -> None:
-    line = ("search", "--index", indexed, "--query", BLUE_OWL, "--rerank", "--strategy", "predicates")
-    told = json.loads(run(*line, "--json").stdout)
-    result = run(*line)
-    failing = {part["question"] for part in told["nothing"]["failing"]}
-    assert failing and all(question in result.stdout for question in failing)
-    assert "No image shows: " in result.stdout and "Nearest by parts that hold:" in result.stdout
-    near = told["nothing"]["nearest"][0]
-    assert near["holds"] and failing <= set(near["fails"])
-
-
 def test_copies_never_replace_a_file(run: Run, indexed: Path, world: World, tmp_path: Path) -> None:
     there = tmp_path / "foxes"
     there.mkdir()

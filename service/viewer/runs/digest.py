@@ -23,7 +23,7 @@ from fieldscope.eval.reported import GENERAL, REPORTED, Reported, reported_as
 
 FORMAT = 5
 
-_SCORED = tuple(dict.fromkeys(name for reported in REPORTED.values() for name in reported.values))
+_SCORED = tuple(dict.fromkeys(name for each in REPORTED.values() for name in each.values if name in METRICS))
 _HUGE = re.compile(rb"[:\[,]\s*-?[0-9]{40}")  # a number that no run writes and no chart can draw
 
 

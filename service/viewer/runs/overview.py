@@ -64,6 +64,7 @@ def standings(digests: Iterable[QueryDigest], metrics: Sequence[str] = ()) -> di
         return {}
     metrics = metrics or reported_as(scored[0].reported).values
     columns: list[Column] = []
+    metrics = [metric for metric in metrics if metric in scored[0].scores]
     for metric in metrics:
         columns.append(tuple(digest.scores[metric] for digest in scored))
         columns.append(tuple(digest.scores[metric] - digest.prior_scores[metric] for digest in scored))
