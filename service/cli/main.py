@@ -95,8 +95,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    demo, evaluate, view, compare, export, leaderboard, calibrate, measure, rerank, index, caption, search, label, trace,
-    lmm, serve, config, keys, doctor, cache, rescore, published, prompts, strategies, version,
+    demo, evaluate, view, compare, export, leaderboard, calibrate, measure, rerank, index, caption, search, label,
+    trace, lmm, serve, config, keys, doctor, cache, rescore, published, prompts, strategies, version,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)
