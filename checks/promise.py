@@ -78,7 +78,7 @@ class Population:
     def precision(self) -> Floats:
         """(thresholds,) mean over the queries for which something is kept; 1 where nothing is kept for any."""
         losses = self.split.losses
-        return 1.0 - np.nansum(losses, axis=0) / np.maximum(np.isfinite(losses).sum(axis=0), 1)
+        return np.asarray(1.0 - np.nansum(losses, axis=0) / np.maximum(np.isfinite(losses).sum(axis=0), 1))
 
     @cached_property
     def recall(self) -> Floats:

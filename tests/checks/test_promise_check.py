@@ -1,4 +1,4 @@
-"""The simulated populations of `checks/promise.py`, in a reduced form, and that the check sees what is out of bounds."""
+"""The simulated populations of `checks/promise.py`, in a reduced form; and the check sees what is out of bounds."""
 
 from __future__ import annotations
 
