@@ -64,7 +64,7 @@ def conclude(
     )
     rankings = {q: tuple((ranked.image_id, ranked.score) for ranked in result.ranking) for q, result in results.items()}
     folder.write("run.trec", run_lines(Run(strategy, rankings)))
-    folder.write(QRELS, qrels_lines({query_id: benchmark.judgments(query_id) for query_id in results}))
+    folder.write(QRELS, qrels_lines({query_id: benchmark.grades(query_id) for query_id in results}))
     table = {
         **{key: value for key, value in asdict(summary).items() if key not in _ELSEWHERE},
         "cost": cost_entry(cost),

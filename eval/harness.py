@@ -250,7 +250,12 @@ def _configuration(
     return {
         **provenance,
         **({"budget": limits} if limits else {}),
-        "benchmark": {"name": benchmark.name, "split": benchmark.split, "fingerprint": benchmark.fingerprint},
+        "benchmark": {
+            "name": benchmark.name,
+            "split": benchmark.split,
+            "fingerprint": benchmark.fingerprint,
+            **({"choices": dict(benchmark.protocol.choices)} if benchmark.protocol.choices else {}),
+        },
         **({"prior": benchmark.prior} if benchmark.prior else {}),
         "strategy": strategy_entry(reranker.strategy),
     }

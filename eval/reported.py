@@ -60,7 +60,45 @@ INQUIRE_FULLRANK = Reported(
 )
 """What INQUIRE's scripts for full retrieval print at their default `--k 50`, and the precision at 100."""
 
-REPORTED = {each.name: each for each in (GENERAL, INQUIRE_RERANK, INQUIRE_FULLRANK)}
+RECALLS = Reported(
+    "recalls",
+    overview=("recall@1", "recall@5", "recall@10"),
+    means=("recall@1", "recall@5", "recall@10", "recall@50", "MRR"),
+    compared=("recall@1", "recall@5", "recall@10", "RR"),
+)
+"""Text to one image: Flickr30K and COCO."""
+
+FASHIONIQ = Reported(
+    "fashioniq",
+    overview=("recall@10", "recall@50", "Avg"),
+    means=("recall@10", "recall@50", "Avg"),
+    compared=("recall@10", "recall@50", "Avg"),
+)
+
+CIRR = Reported(
+    "cirr",
+    overview=("Avg", "recall@5", "recall_subset@1"),
+    means=("Avg", "recall@1", "recall@5", "recall@10", "recall@50"),
+    compared=("Avg", "recall@5", "recall_subset@1"),
+)
+
+CIRCO = Reported(
+    "circo",
+    overview=("mAP@5", "mAP@10", "recall@10"),
+    means=("mAP@5", "mAP@10", "mAP@25", "mAP@50"),
+    compared=("AP@5", "AP@10", "AP@50", "recall@10"),
+)
+
+VISDIAL = Reported(
+    "visdial",
+    overview=("recall@10", "hits@10", "MRR"),
+    means=("recall@10", "recall@1", "recall@5", "hits@10"),
+    compared=("recall@10", "recall@1", "RR"),
+)
+"""Recall is that of each round alone, so that every query has one; hits are a dialogue's."""
+
+_ALL = (GENERAL, INQUIRE_RERANK, INQUIRE_FULLRANK, RECALLS, FASHIONIQ, CIRR, CIRCO, VISDIAL)
+REPORTED = {each.name: each for each in _ALL}
 """By the names that `metrics.json` has."""
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,12 +11,14 @@ from fieldscope.agent.roles import ModelIdentity
 from fieldscope.agent.usage import SCORER, Usage
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.fingerprint import fingerprint
-from fieldscope.core.types import Candidate, ImageSource, Query
+from fieldscope.core.types import Candidate, ImageSource, Query, Scale
 from fieldscope.eval.dialogues import dialogues
+from fieldscope.eval.protocol import PLAIN, Protocol
 from fieldscope.eval.reported import GENERAL, Reported
 
 Qrels = Mapping[str, Mapping[str, int]]
-"""Query id -> image id -> judgment: 1 is relevant, 0 is not, and an image without one counts as not relevant."""
+"""Query id -> image id -> judgment: 1 or more is relevant, greater is better, 0 is not relevant, and an image without
+one counts as not relevant."""
 
 Means = Mapping[str, float | None]
 """Metric -> mean over queries, between 0 and 1; None where no query could be scored."""
@@ -58,9 +60,12 @@ class Benchmark:
     `candidate_sets` gives each query's candidates for a rerank benchmark; None makes it full retrieval, where the
     agent finds its own candidates. `oddities` are sentences about what is odd in its files, corrected or not. `prior`
     says in words where the first-stage scores come from. `priors` (query id -> image id -> score) stand in for the
-    scores that came with the candidates: the same task with another first stage. `reported` are the metrics in which
-    its results are reported. `near_misses` are the images, by query, that show all of the query but one thing; None
-    where that is not known. Raises `BenchmarkError` where the parts do not fit together.
+    scores that came with the candidates: the same task with another first stage. `backgrounds` (by query id) say how
+    similar a sample of the collection is to each query, where the scores are similarities. `reported` are the metrics
+    in which its results are reported, and `protocol` is how they are scored beyond that. `beyond` gives all images of a
+    query's gallery in the order of the first stage, for metrics that need more of a ranking than a strategy makes.
+    `near_misses` are the images, by query, that show all of the query but one thing; None where that is not known.
+    Raises `BenchmarkError` where the parts do not fit together.
     """
 
     name: str
@@ -74,6 +79,9 @@ class Benchmark:
     prior: str = ""
     priors: Mapping[str, Mapping[str, float]] | None = None
     reported: Reported = GENERAL
+    backgrounds: Mapping[str, Scale] = field(default_factory=dict)
+    protocol: Protocol = PLAIN
+    beyond: Callable[[Query], Sequence[str]] | None = field(default=None, repr=False, compare=False)
     near_misses: Mapping[str, frozenset[str]] | None = None
 
     def __post_init__(self) -> None:
@@ -94,32 +102,51 @@ class Benchmark:
 
         A dialogue that is searched again after every round is a query for each, the caption alone among them.
         """
+        if self.protocol.dialogues:
+            here = {query.id for query in self.queries}
+            return {query_id: done for ids in self.dialogues for done, query_id in enumerate(ids) if query_id in here}
         rounds = {query.id: len(query.dialogue) for query in self.queries}
         return rounds if any(rounds.values()) else {}
 
     @cached_property
     def dialogues(self) -> list[list[str]]:
         """The query ids of each dialogue, in the order of its rounds; empty where no query has a dialogue."""
+        if self.protocol.dialogues:
+            return [list(ids) for ids in self.protocol.dialogues]
         return dialogues(self.queries) if self.rounds else []
 
     def candidates(self, query_id: str) -> tuple[Candidate, ...] | None:
         """The given candidates of a query, or None for full retrieval. Raises `BenchmarkError` for a query that has no
         score where others have one in `priors`: the scores of two first stages never mix."""
-        if self.candidate_sets is None or self.priors is None:
-            return None if self.candidate_sets is None else self.candidate_sets[query_id]
+        if self.candidate_sets is None:
+            return None
+        if self.priors is None:
+            return self._standing(query_id, self.candidate_sets[query_id])
         if query_id not in self.priors:
             raise BenchmarkError(
                 f"{self.name} ({self.split}) has no scores of {self.prior} for query {query_id}. Run it with --encoder."
             )
         scores = self.priors[query_id]
-        return tuple(Candidate(image_id, scores[image_id]) for image_id in self.candidate_ids(query_id))
+        given = (Candidate(image_id, scores[image_id]) for image_id in self.candidate_ids(query_id))
+        return self._standing(query_id, given)
+
+    def _standing(self, query_id: str, candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+        """The candidates with their standing against the query's background, where it has one."""
+        usual = self.backgrounds.get(query_id)
+        return tuple(
+            candidates if usual is None else (replace(c, standing=usual.standing(c.prior)) for c in candidates)
+        )
 
     def candidate_ids(self, query_id: str) -> tuple[str, ...]:
         """The ids of a query's given candidates; empty for full retrieval."""
         return tuple(c.image_id for c in self.candidate_sets[query_id]) if self.candidate_sets is not None else ()
 
     def judgments(self, query_id: str) -> Mapping[str, int]:
-        """The judgments that count: those on the candidates of a rerank benchmark, else all."""
+        """The judgments that count, 1 or 0: those on the candidates of a rerank benchmark, else all."""
+        return {image_id: int(grade > 0) for image_id, grade in self.grades(query_id).items()}
+
+    def grades(self, query_id: str) -> Mapping[str, int]:
+        """`judgments` as they were given: a relevant image may be more relevant than another."""
         judged = self.qrels[query_id]
         if self.candidate_sets is None:
             return judged
@@ -138,6 +165,7 @@ class Benchmark:
                 "qrels": {query: dict(judged) for query, judged in self.qrels.items()},
                 "candidates": sets and {q: [[c.image_id, c.prior] for c in found] for q, found in sets.items()},
                 "meta": {query: _identity(meta) for query, meta in self.meta.items()},
+                **({"protocol": entry} if (entry := self.protocol.entry()) else {}),
             }
         )
 

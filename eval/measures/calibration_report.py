@@ -15,7 +15,7 @@ from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.trace_view import verdicts_by_image
 from fieldscope.agent.types import RerankResult
-from fieldscope.core.types import Candidate, Query
+from fieldscope.core.types import Query
 from fieldscope.eval.measures.reliability import Reliability, claims, reliability, tempered
 from fieldscope.eval.measures.truth import RELEVANCE, AnswerKey
 from fieldscope.retrieval.collection import FilesCollection
@@ -124,12 +124,12 @@ def _default_posterior(result: RerankResult) -> dict[str, float]:
     by_prior = sorted(result.ranking, key=lambda candidate: candidate.prior_rank)
     state = RerankState(
         query=Query(id=result.query_id, text=result.query_text),
-        candidates=tuple(Candidate(candidate.image_id, candidate.prior) for candidate in by_prior),
+        candidates=tuple(ranked.candidate for ranked in by_prior),
         predicates=result.predicates,
         verdicts=result.verdicts,
     )
-    deps = Resources(FilesCollection({}), calibration=UNCALIBRATED)  # its weights come before any strategy's
-    belief = believe(state, deps, Strategy(name="defaults", fusion=Fusion(method="prior")))
+    defaults = Fusion(method="posterior", prior_weight=UNCALIBRATED.prior_weight)
+    belief = believe(state, Resources(FilesCollection({})), Strategy(name="defaults", fusion=defaults))
     return {candidate.image_id: float(p) for candidate, p in zip(by_prior, belief.p_match, strict=True)}
 
 

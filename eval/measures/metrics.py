@@ -40,6 +40,23 @@ def ndcg(relevance: ArrayLike, positives: ArrayLike, k: int) -> Values:
     return _ratio(_sum(hits * discount[: hits.shape[-1]]), ideal)
 
 
+def graded_ndcg(gains: ArrayLike, ideal: ArrayLike, k: int) -> Values:
+    """nDCG@k where one relevant image is worth more than another: gain is the judgment itself, as in trec_eval.
+
+    `gains` has shape (..., depth), those of a ranking's images, best rank first; `ideal` shape (..., n), those of all
+    judged images, the greatest first. Both are 0 or greater, and padded with 0.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+
+    def dcg(of: ArrayLike) -> Values:
+        top = np.asarray(of, dtype=np.float64)[..., :k]
+        return _sum(top / np.log2(np.arange(2, top.shape[-1] + 2)))
+
+    best = dcg(ideal)
+    return np.where(best > 0, dcg(gains) / np.where(best > 0, best, 1.0), np.nan)
+
+
 def reciprocal_rank(relevance: ArrayLike, positives: ArrayLike, k: int | None = None) -> Values:
     """1 over the rank of the first hit, 0 without one in the top k, or without `k` in the whole ranking."""
     hits, total = _top(relevance, positives, k)
@@ -71,6 +88,18 @@ def carried(hits: ArrayLike) -> Values:
     miss are 0, 1, 1. `hits` has shape (..., rounds); NaN stays NaN, and a hit before it counts after it."""
     rounds = np.asarray(hits, dtype=np.float64)
     return np.where(np.isnan(rounds), np.nan, np.maximum.accumulate(np.nan_to_num(rounds), axis=-1))
+
+
+def best_rank_integral(ranks: ArrayLike) -> float:
+    """BRI of one dialogue (PlugIR, arXiv 2406.03411), 0 or greater; lower is better.
+
+    `ranks` has shape (rounds + 1,): the target's rank, from 1, after each round, the caption alone first. It is the
+    area under the logarithm of the best rank so far, over the number of rounds; NaN without a round, and where a rank
+    is unknown (NaN).
+    """
+    best = np.log(np.minimum.accumulate(np.asarray(ranks, dtype=np.float64)))
+    rounds = len(best) - 1
+    return float(((best[:-1] + best[1:]) / 2).sum() / rounds) if rounds > 0 else float("nan")
 
 
 def mean(values: Values) -> float | None:

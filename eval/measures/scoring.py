@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -14,22 +15,26 @@ from fieldscope.agent.types import RerankResult
 from fieldscope.eval.dialogues import DIALOGUES, HITS, by_round
 from fieldscope.eval.measures import metrics
 from fieldscope.eval.measures import official as official_metrics
+from fieldscope.eval.measures.named import canonical, cut_off, is_metric, metric
+from fieldscope.eval.measures.protocols import BRI, protocol_values
+from fieldscope.eval.protocol import PLAIN, Protocol
 from fieldscope.eval.reported import mean_name
 from fieldscope.eval.types import Benchmark, Means, QueryMeta
 
 OfficialScores = Mapping[str, Mapping[str, float]]
 """Query id -> image id -> the number that INQUIRE's scripts rank by. Numbers may be equal."""
 
-Metric = Callable[[NDArray[np.uint8], NDArray[np.int64]], metrics.Values]
-
-METRICS: Mapping[str, Metric] = {
-    **{f"AP@{k}": partial(metrics.average_precision, k=k) for k in (5, 10, 25, 50, 100)},
-    **{f"nDCG@{k}": partial(metrics.ndcg, k=k) for k in (10, 50, 100)},
-    "RR": metrics.reciprocal_rank,
-    "RR@50": partial(metrics.reciprocal_rank, k=50),
-    **{f"P@{k}": partial(metrics.precision, k=k) for k in (10, 50, 100)},
-    **{f"recall@{k}": partial(metrics.recall, k=k) for k in (1, 5, 10, 50, 100)},
-    **{name: partial(metrics.hits, k=int(name.removeprefix("hits@"))) for name in HITS},
+METRICS = {
+    name: metric(name)
+    for name in (
+        *(f"AP@{k}" for k in (5, 10, 25, 50, 100)),
+        *(f"nDCG@{k}" for k in (10, 50, 100)),
+        "RR",
+        "RR@50",
+        *(f"P@{k}" for k in (10, 50, 100)),
+        *(f"recall@{k}" for k in (1, 5, 10, 50, 100)),
+        *HITS,
+    )
 }
 """What is computed for every query, from its final ranking."""
 
@@ -52,12 +57,21 @@ COMPOSED = ("mAP@5", "mAP@10", "mAP@25", "recall@1", "recall@5", "recall@10", "r
 def shown_metrics(benchmark: Benchmark) -> tuple[str, ...]:
     """The means that a summary carries: the usual ones, those that the benchmark's own publication reports, full
     retrieval's first-stage recall, those of the task (CIRCO's and CIRR's for composed queries, ChatIR's for
-    dialogues), and the share of near misses where they are known. `metrics.json` has all."""
+    dialogues), what its protocol adds, and the share of near misses where they are known. `metrics.json` has all."""
     first_stage = (FIRST_STAGE_RECALL,) if benchmark.candidate_sets is None else ()
     near = (NEAR_MISSES,) if benchmark.near_misses is not None else ()
     composed = COMPOSED if any(query.reference_image is not None for query in benchmark.queries) else ()
-    own = benchmark.reported.means
-    return tuple(dict.fromkeys((*HEADLINE, *own, *first_stage, *composed, *(HITS if benchmark.rounds else ()), *near)))
+    own = (*benchmark.reported.overview, *benchmark.reported.means)
+    rounds = HITS if benchmark.rounds else ()
+    return tuple(dict.fromkeys((*HEADLINE, *own, *first_stage, *composed, *rounds, *benchmark.protocol.metrics, *near)))
+
+
+def computed(benchmark: Benchmark) -> tuple[str, ...]:
+    """The names of the values of a query: `METRICS`, and what the benchmark's results are reported in beside them."""
+    protocol, reported = benchmark.protocol, benchmark.reported
+    own = (*reported.means, *reported.overview, *protocol.metrics)
+    parts = (name for names in protocol.averages.values() for name in names)
+    return tuple(dict.fromkeys((*METRICS, *parts, *(canonical(name) if is_metric(name) else name for name in own))))
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ class Scores:
 
     `rounds` say how many rounds of a dialogue a query has heard, and `dialogues` which queries are the rounds of one,
     in their order; both are empty where the benchmark has no dialogues. `hits@k` are carried over a dialogue's rounds.
-    `official` says that equal scores count as ties, as in INQUIRE's scripts.
+    `official` says that equal scores count as ties, as in INQUIRE's scripts. `protocol` is the benchmark's own.
     """
 
     query_ids: tuple[str, ...]
@@ -76,9 +90,13 @@ class Scores:
     rounds: Mapping[str, int] = field(default_factory=dict)
     dialogues: tuple[tuple[str, ...], ...] = ()
     official: bool = False
+    protocol: Protocol = PLAIN
 
     def means(self) -> Means:
-        """Each metric's mean over the queries that have a positive; that of `hits@k` over dialogues, as they ended."""
+        """Each metric's mean over the queries that have a positive; that of `hits@k` over dialogues, as they ended.
+        Where the protocol reports by group, it is the mean over groups of theirs."""
+        if self.protocol.by_group and (groups := list(self._by_own_group().values())):
+            return {name: _mean_of([of[name] for of in groups]) for name in groups[0]}
         return self._means(np.ones(len(self.query_ids), dtype=np.bool_))
 
     def by_supercategory(self) -> dict[str, Means]:
@@ -94,7 +112,8 @@ class Scores:
             kinds.append("lingo")
         elif any(meta.scientific_name for meta in self.meta):
             kinds.append("scientific_name")
-        return {kind: found for kind in kinds if (found := self._by(kind))}
+        found = {kind: found for kind in kinds if (found := self._by(kind))}
+        return found | ({self.protocol.group_kind: own} if (own := self._by_own_group()) else {})
 
     def by_round(self) -> dict[int, Means]:
         """The means after each number of rounds, in order; nothing where the benchmark has no dialogues.
@@ -108,6 +127,7 @@ class Scores:
         return {
             done: {DIALOGUES: len(ids), **_means(self.values, np.array([rows[query_id] for query_id in ids]))}
             for done, ids in by_round(followed, self.rounds).items()
+            if done >= self.protocol.first_round
         }
 
     def per_query(self) -> dict[str, dict[str, float | int | None]]:
@@ -122,20 +142,31 @@ class Scores:
         }
 
     def of_queries(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
-        """The name of a mean -> query id -> the value there, of the queries that the mean is over."""
-        by_mean = {mean_name(name): values for name, values in self._reported.items()}
-        return {
-            name: {
-                query_id: float(value)
-                for query_id, value in zip(self.query_ids, by_mean[name], strict=True)
-                if not np.isnan(value)
-            }
+        """The name of a mean -> query id -> the value there, of the queries that the mean is over; without the means
+        that a protocol takes of groups' means."""
+        by_mean, means = {mean_name(name): values for name, values in self._reported.items()}, self.means()
+        found = {
+            name: {q: float(v) for q, v in zip(self.query_ids, by_mean[name], strict=True) if not np.isnan(v)}
             for name in names
+            if name in by_mean
+        }
+        return {
+            name: values
+            for name, values in found.items()
+            if (mean := means.get(name)) is not None and math.isclose(sum(values.values()) / len(values), mean)
         }
 
     def _by(self, kind: str) -> dict[str, Means]:
         groups = np.array([meta.groups.get(kind, "") for meta in self.meta])
         return {group: self._means(groups == group) for group in sorted(set(groups.tolist()) - {""})}
+
+    def _by_own_group(self) -> dict[str, Means]:
+        """The means within each group of the protocol, in the order in which they first occur."""
+        groups = self.protocol.groups
+        having = {
+            group: [group in groups.get(query_id, ()) for query_id in self.query_ids] for group in _values(groups)
+        }
+        return {group: self._means(np.array(rows, dtype=np.bool_)) for group, rows in having.items() if any(rows)}
 
     def _means(self, rows: NDArray[np.bool_]) -> Means:
         return _means(self._reported, rows)
@@ -145,26 +176,34 @@ class Scores:
         """The values, with those of a dialogue as a whole at its last query alone."""
         earlier = {query_id for ids in self.dialogues for query_id in ids[:-1]}
         passing = np.array([query_id in earlier for query_id in self.query_ids], dtype=np.bool_)
-        return {name: np.where(passing, np.nan, of) if name in HITS else of for name, of in self.values.items()}
+        return {name: np.where(passing, np.nan, of) if _is_carried(name) else of for name, of in self.values.items()}
 
 
 def score(benchmark: Benchmark, results: Mapping[str, RerankResult], official: OfficialScores | None = None) -> Scores:
     """Score rankings against the judgments. Raises ValueError for a ranking that is no strict order of images.
 
-    With `official` scores, by query and image, AP and nDCG are INQUIRE's own, in which equal scores are a tie.
+    With `official` scores, by query and image, AP and nDCG are INQUIRE's own, in which equal scores are a tie. Where
+    relevant images are not equally relevant, nDCG counts the judgment as gain.
     """
     ids = tuple(results)
+    orders = {query_id: scored_order(benchmark, result) for query_id, result in results.items()}
     judgments = [benchmark.judgments(query_id) for query_id in ids]
     positives = np.array([sum(judged.values()) for judged in judgments], dtype=np.int64)
     final, prior = [], []
-    for result, judged in zip(results.values(), judgments, strict=True):
+    for (query_id, result), judged in zip(results.items(), judgments, strict=True):
         _require_strict(result)
-        final.append([judged.get(ranked.image_id, 0) for ranked in result.ranking])
+        final.append([judged.get(image_id, 0) for image_id in orders[query_id]])
+        kept = set(orders[query_id])
         by_prior = sorted(result.ranking, key=lambda ranked: ranked.prior_rank)
-        prior.append([judged.get(ranked.image_id, 0) for ranked in by_prior])
-    values = {name: metric(_padded(final), positives) for name, metric in METRICS.items()}
+        prior.append([judged.get(ranked.image_id, 0) for ranked in by_prior if ranked.image_id in kept])
+    names, relevance = computed(benchmark), _padded(final)
+    values = {name: metric(name)(relevance, positives) for name in names if is_metric(name)}
+    values |= _graded_values(benchmark, orders, names)
     if official is not None:
         values |= _official_values(results, final, positives, official)
+    values |= protocol_values(benchmark, orders, names)
+    for name, parts in benchmark.protocol.averages.items():
+        values[name] = np.mean([values[part] for part in parts], axis=0)
     values[FIRST_STAGE_RECALL] = metrics.recall(_padded(prior), positives, k=100)
     if benchmark.near_misses is not None:
         shares = np.array([_share(result, benchmark.near_misses) for result in results.values()])
@@ -175,9 +214,36 @@ def score(benchmark: Benchmark, results: Mapping[str, RerankResult], official: O
     rows = {query_id: row for row, query_id in enumerate(ids)}
     for of in dialogues:
         at = [rows[query_id] for query_id in of]
-        for name in HITS:
+        early = [rows[q] for q in of if benchmark.rounds[q] < benchmark.protocol.first_round]
+        for name in filter(_is_hits, values):
+            values[name][early] = np.minimum(values[name][early], 0.0)  # NaN stays
             values[name][at] = metrics.carried(values[name][at])
-    return Scores(ids, meta, positives, values, benchmark.rounds, dialogues, official is not None)
+    official_ties = official is not None
+    return Scores(ids, meta, positives, values, benchmark.rounds, dialogues, official_ties, benchmark.protocol)
+
+
+def scored_order(benchmark: Benchmark, result: RerankResult) -> list[str]:
+    """The ranked image ids as they are scored: without the reference image, unless the protocol keeps it."""
+    left_out = None if benchmark.protocol.keeps_reference else result.reference_image
+    return [ranked.image_id for ranked in result.ranking if ranked.image_id != left_out]
+
+
+def _graded_values(
+    benchmark: Benchmark, orders: Mapping[str, Sequence[str]], names: Sequence[str]
+) -> dict[str, metrics.Values]:
+    """nDCG@k by the judgments themselves; nothing where all relevant images are equally relevant."""
+    grades = {query_id: benchmark.grades(query_id) for query_id in orders}
+    if all(grade <= 1 for judged in grades.values() for grade in judged.values()):
+        return {}
+    ideal = _padded([sorted((max(g, 0) for g in judged.values()), reverse=True) for judged in grades.values()])
+    gains = _padded([[max(grades[q].get(image, 0), 0) for image in order] for q, order in orders.items()])
+    depths = {name: depth for name in names if is_metric(name) and (depth := _ndcg_depth(name))}
+    return {name: metrics.graded_ndcg(gains, ideal, depth) for name, depth in depths.items()}
+
+
+def _ndcg_depth(name: str) -> int | None:
+    kind, depth = cut_off(name)
+    return depth if kind == "nDCG" else None
 
 
 def _share(result: RerankResult, near_misses: Mapping[str, frozenset[str]]) -> float:
@@ -196,15 +262,34 @@ def _official_values(
     values = {}
     for name in METRICS:
         kind, _, depth = name.partition("@")
-        if metric := _OFFICIAL.get(kind):
+        if official := _OFFICIAL.get(kind):
             k = int(depth)
             rows = zip(relevance, ranked, positives.tolist(), strict=True)
-            values[name] = np.array([metric(hits[:k], own[:k], found) for hits, own, found in rows])
+            values[name] = np.array([official(hits[:k], own[:k], found) for hits, own, found in rows])
     return values
 
 
 def _means(values: Mapping[str, metrics.Values], rows: NDArray[np.bool_] | NDArray[np.int64]) -> Means:
     return {mean_name(name): metrics.mean(of[rows]) for name, of in values.items()}
+
+
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    """The mean of groups' means; None where one of them has none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _values(groups: Mapping[str, Sequence[str]]) -> list[str]:
+    return list(dict.fromkeys(group for own in groups.values() for group in own))
+
+
+def _is_hits(name: str) -> bool:
+    return name.startswith("hits@")
+
+
+def _is_carried(name: str) -> bool:
+    """Whether a metric is a dialogue's as a whole, and stands with its last query."""
+    return name == BRI or _is_hits(name)
 
 
 def _require_strict(result: RerankResult) -> None:
@@ -215,9 +300,9 @@ def _require_strict(result: RerankResult) -> None:
         raise ValueError(f"{result.strategy} ranks an image of {result.query_id} twice")
 
 
-def _padded(rows: list[list[int]]) -> NDArray[np.uint8]:
+def _padded(rows: list[list[int]]) -> NDArray[np.int64]:
     """Rows of unequal length as one matrix, filled up with 0."""
-    matrix = np.zeros((len(rows), max(map(len, rows), default=0)), dtype=np.uint8)
+    matrix = np.zeros((len(rows), max(map(len, rows), default=0)), dtype=np.int64)
     for row, values in enumerate(rows):
         matrix[row, : len(values)] = values
     return matrix

@@ -91,7 +91,7 @@ class Exported:
                 "benchmark": self.run.benchmark[0],
                 "split": self.run.benchmark[1],
                 **self.run.groups.get(query, {}),
-                "positives": sum(self.run.judgments.get(query, {}).values()),
+                "positives": sum(grade > 0 for grade in self.run.judgments.get(query, {}).values()),
                 "calls": usage.calls,
                 "unknown": usage.unknown,
                 "prompt_tokens": usage.prompt_tokens,

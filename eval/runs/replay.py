@@ -219,7 +219,8 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
                 else:
                     errors[line.image_id] = line.error or "it could not be read"
             case SearchLine():
-                found = tuple(Candidate(image_id, prior) for image_id, prior in line.found)
+                standings = line.standings or [None] * len(line.found)
+                found = tuple(Candidate(*pair, standing) for pair, standing in zip(line.found, standings, strict=True))
                 searches.setdefault(line.key, {})[line.k] = found
             case ScoresLine():
                 scores.setdefault(line.key, {}).update({score.image_id: score for score in line.scores})
@@ -263,7 +264,7 @@ def _recorded(run: RunLine) -> RecordedRun:
         )
     return RecordedRun(
         strategy=strategy,
-        calibration=run.strategy.calibration,
+        calibration=run.strategy.weights,
         budget=_budget(run.configuration.get("budget")),
         finished=frozenset(run.finished),
         flags=run.flags,

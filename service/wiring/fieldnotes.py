@@ -75,7 +75,7 @@ def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder
     from fieldscope.eval.reported import GENERAL
     from fieldscope.fieldnotes.collection import read_split
     from fieldscope.fieldnotes.queries import images_one_fact_short
-    from fieldscope.fieldnotes.rerank import ensure_rerank
+    from fieldscope.fieldnotes.rerank import ensure_backgrounds, ensure_rerank
 
     encoder = cache(partial(load_encoder, settings))  # loaded while other processes draw, since a fork must not copy it
     data = read_split(split)
@@ -83,9 +83,13 @@ def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder
     with progress(f"encoding FieldNotes' {split} pictures") as report:
         folder = ensure_rerank(split, encoder(), progress=report)
     benchmark = load_inquire_rerank(folder, split, name="fieldnotes-rerank")
+    with progress(f"encoding a sample of FieldNotes' {split} pictures") as report:
+        scales = ensure_backgrounds(split, encoder(), [q.text for q in benchmark.queries], folder, report)
+    backgrounds = {q.id: scale for q, scale in zip(benchmark.queries, scales, strict=True) if scale is not None}
     near, ids = images_one_fact_short(data), {query.text: query.id for query in data.queries}
     near_misses = {query.id: near[ids[query.text]] for query in benchmark.queries if query.text in ids}
-    return replace(benchmark, reported=GENERAL, near_misses=near_misses), encoder()
+    full = replace(benchmark, reported=GENERAL, backgrounds=backgrounds, near_misses=near_misses)
+    return full, encoder()
 
 
 def unmatched_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Library]:
@@ -96,10 +100,13 @@ def unmatched_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Libr
     from fieldscope.fieldnotes.collection import read_split
     from fieldscope.fieldnotes.queries import images_one_fact_short
     from fieldscope.fieldnotes.rerank import TOP
+    from fieldscope.retrieval.encoder import QueryInputs
 
     data = read_split(split, "unmatched")
     images, library = open_fieldnotes(data.name, settings)
     nearest = {query.id: library.search(Search(query.query, TOP)) for query in data.queries}
+    vectors = {query.id: library.encoder.encode_query(QueryInputs(query.text)) for query in data.queries}
+    scales = {query_id: library.background(vector) for query_id, vector in vectors.items()}
     benchmark = Benchmark(
         name="fieldnotes-unmatched",
         split=split,
@@ -109,6 +116,7 @@ def unmatched_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Libr
         # In order of id, as in the other rerank benchmarks: the order of the rows says nothing.
         candidate_sets={q: tuple(sorted(found, key=lambda c: int(c.image_id))) for q, found in nearest.items()},
         meta={q.id: QueryMeta(q.supercategory, q.category, q.iconic_group) for q in data.queries},
+        backgrounds={query_id: scale for query_id, scale in scales.items() if scale is not None},
         near_misses=images_one_fact_short(data),
     )
     return benchmark, library

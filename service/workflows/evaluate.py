@@ -259,7 +259,7 @@ async def _evaluate(
     from fieldscope.agent.graph import Agent
     from fieldscope.agent.resources import Resources
     from fieldscope.eval.harness import evaluate
-    from fieldscope.eval.runs.inputs import input_lines, keeping_priors
+    from fieldscope.eval.runs.inputs import begun_earlier, input_lines, keeping_priors
 
     plan, workload = opened.plan, opened.workload
     images, flags = workload.benchmark.images, contest.flags if lmms else ()
@@ -269,6 +269,7 @@ async def _evaluate(
     resources = Resources(images, lmms, workload.retriever, contest.settings.concurrency, flags=flags, scorer=scorer)
     calibrations = {
         strategy.name: _calibration(workload, strategy, models[strategy.name], scorers.get(strategy.name))
+        or begun_earlier(opened.out / strategy.name)
         for strategy in strategies
     }
     asks = lmms is not None or scorer is not None
@@ -290,7 +291,7 @@ async def _evaluate(
         limit=plan.limit,
         budget=plan.budget if asks else None,
         scorers=scorers,
-        calibrations={name: fingerprint(fit.model_dump(mode="json")) for name, fit in fitted.items()},
+        calibrations={name: fingerprint(fit.model_dump(mode="json")) for name, fit in fitted.items() if fit.key},
         progress=progress,
         inputs={
             s.name: input_lines(keeping_priors(workload.benchmark, opened.out / s.name), s, fitted.get(s.name))

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from fieldscope.agent.trace_nothing import Nothing, nothing
 from fieldscope.agent.trace_view import verdicts_by_image, weakest
 from fieldscope.agent.trace_why import why
 from fieldscope.core.errors import ImageError
@@ -57,6 +58,12 @@ class Ranking(Sequence[RankedImage]):
         """The stage in which a budget ended the work; None where the work was finished."""
         return self.result.ended
 
+    @cached_property
+    def nothing(self) -> Nothing | None:
+        """The decision that no image seems to match, with the nearest images; None where one does, and where that was
+        not decided."""
+        return nothing(self.result)
+
     def __len__(self) -> int:
         return len(self.result.ranking)
 
@@ -76,10 +83,12 @@ class Ranking(Sequence[RankedImage]):
 
     def __repr__(self) -> str:
         best = f", best={self.result.ranking[0].image_id!r}" if len(self) else ""
+        best += ", no image seems to match" if self.nothing else ""
         return f"Ranking({cut(self.query, 60)!r}, {len(self)} images{best}, strategy={self.result.strategy!r})"
 
     def _repr_html_(self) -> str:
-        notes = [*self.flags, *([f"A budget ended the work in stage {self.ended!r}."] if self.ended else [])]
+        ended = [f"A budget ended the work in stage {self.ended!r}."] if self.ended else []
+        notes = [*(self.nothing.sentences if self.nothing else ()), *self.flags, *ended]
         if self.skipped:
             notes.append(f"{len(self.skipped)} images could not be read.")
         caption = f"{self.query} ({self.result.strategy}, {len(self):,} images)"
@@ -98,6 +107,7 @@ class Ranking(Sequence[RankedImage]):
             "ranking": [self._entry(ranked) for ranked in result.ranking[:top]],
             "skipped": skipped_data(self.skipped),
             "ended": result.ended,
+            "nothing": self.nothing and self.nothing.model_dump(mode="json"),
             "flags": list(result.flags),
             "cost": {
                 "calls": len(asked),

@@ -104,7 +104,11 @@ async def rerank_indexed(
     wanted = inputs_of(query, instruction=strategy.retrieve.instruction)
     direction = await asyncio.to_thread(encoder.encode_query, wanted)
     priors = library.index.vectors_of(names) @ direction
-    candidates = [Candidate(name, float(prior)) for name, prior in zip(names, priors, strict=True)]
+    usual = library.background(direction)
+    candidates = [
+        Candidate(name, float(prior), usual and usual.standing(float(prior)))
+        for name, prior in zip(names, priors, strict=True)
+    ]
     bundled = models.bundled_clip or models.bundled_judge(strategy)
     flags = await foreign_flags(library.collection, names) if bundled else ()
     resources = Resources(library.collection, flags=flags)

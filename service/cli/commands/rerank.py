@@ -62,6 +62,7 @@ def rerank(
     looks at each of them. Images that can't be read are listed with the reason. If a budget runs out, the images are
     ranked by the answers so far.
     """
+    from fieldscope.service.cli.tables.nothing import nothing_lines
     from fieldscope.service.cli.tables.ranking import ranking_table
     from fieldscope.service.wiring.prompts import prompts_for
     from fieldscope.service.wiring.queries import make_query
@@ -85,5 +86,5 @@ def rerank(
     if as_json:
         show_json(ranking.payload(top_k))
     else:
-        show(ranking_table(ranking, top_k), *skipped_lines(ranking.skipped))
+        show(ranking_table(ranking, top_k), *skipped_lines(ranking.skipped), *nothing_lines(ranking.nothing))
     require_verdicts(ranking.result)

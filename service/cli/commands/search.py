@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from fieldscope.service.workflows.ranking import Ranking
 
 SHOWN = 20
+CONFIRMED = 0.5
+"""P(match) from which images are copied, unless --min-p says otherwise."""
+
 _FIRST_STAGE = "clip"
 """The strategy that ranks images as the index finds them."""
 
@@ -62,7 +65,8 @@ _FIRST_STAGE = "clip"
     "--min-p",
     type=click.FloatRange(0, 1),
     metavar="P",
-    help="Copy only images with a match probability of at least P.  [default: 0.5 with --rerank]",
+    help="Copy only images with a match probability of at least P, and none where no image seems to match; 0 copies "
+    f"all.  [default: {CONFIRMED} with --rerank]",
 )
 @budget_options
 @json_option
@@ -122,11 +126,12 @@ def search(
         write_text(csv_file, ranking.csv())
         note(f"The ranking is in {csv_file}.")
     if copy_to is not None:
-        _copy(ranking, copy_to, 0.5 if min_p is None and strategy.prompts else min_p)
+        _copy(ranking, copy_to, CONFIRMED if min_p is None and strategy.prompts else min_p)
     require_verdicts(ranking.result)
 
 
 def _show(ranking: Ranking, shown: int, folder: Path) -> None:
+    from fieldscope.service.cli.tables.nothing import nothing_lines
     from fieldscope.service.cli.tables.ranking import ranking_table
 
     show(ranking_table(ranking, shown))
@@ -134,11 +139,15 @@ def _show(ranking: Ranking, shown: int, folder: Path) -> None:
         show(f"{more} more were found; --json, --csv and -k show them.")
     if ranking.skipped:
         show(f"{len(ranking.skipped):,} files are not in this index; {folder / 'skipped.json'} says why.")
+    show(*nothing_lines(ranking.nothing))
 
 
 def _copy(ranking: Ranking, folder: Path, min_p: float | None) -> None:
     from fieldscope.service.cli.files import copy_all
 
+    if ranking.nothing and min_p:
+        warn(f"No image seems to match, so none was copied to {folder}. --min-p 0 copies all of them.")
+        return
     matches = [r for r in ranking.result.ranking if min_p is None or (r.p_match is not None and r.p_match >= min_p)]
     files = [path for ranked in matches if (path := ranking.path(ranked.image_id))]
     copies = copy_all(files, folder)

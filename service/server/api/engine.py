@@ -244,12 +244,14 @@ class Engine:
                 strategy=agent.strategy.name,
                 ranking=(),
             )
-        priors = (
-            await vectors.priors(query, pictures, agent.strategy.retrieve.instruction)
-            if vectors is not None
-            else [0.0] * len(pictures)
-        )
-        candidates = [Candidate(*pair) for pair in zip(pictures, priors, strict=True)]
+        priors, usual, instruction = [0.0] * len(pictures), None, agent.strategy.retrieve.instruction
+        if vectors is not None:
+            priors = await vectors.priors(query, pictures, instruction)
+            usual = await vectors.background(query, pictures, instruction)
+        candidates = [
+            Candidate(picture, prior, usual and usual.standing(prior))
+            for picture, prior in zip(pictures, priors, strict=True)
+        ]
         return await agent.rerank(described, candidates, watch=watch)
 
     async def _search(self, call: SearchCall, strategy: Strategy, watch: Watch | None, ends: float) -> Reranked:

@@ -164,8 +164,8 @@ def _digest(
 def _scores(order: list[str], judged: Mapping[str, int] | None) -> dict[str, float]:
     if not judged or not any(judged.values()):
         return {}
-    relevance = np.array([[judged.get(image_id, 0) for image_id in order]], dtype=np.uint8)
-    positives = np.array([sum(judged.values())])
+    relevance = np.array([[judged.get(image_id, 0) > 0 for image_id in order]], dtype=np.uint8)
+    positives = np.array([sum(grade > 0 for grade in judged.values())])
     return {name: float(METRICS[name](relevance, positives)[0]) for name in _SCORED}
 
 

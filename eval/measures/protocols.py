@@ -1,0 +1,89 @@
+"""Metrics that a data set's own protocol adds, or counts otherwise than on all relevant images in one ranking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fieldscope.core.types import Query
+from fieldscope.eval.measures import metrics
+from fieldscope.eval.measures.named import cut_off, is_metric
+from fieldscope.eval.types import Benchmark
+
+BRI = "BRI"
+"""PlugIR's Best log Rank Integral: no share, and better where it is lower."""
+
+_SUBSET = "recall_subset@"
+
+Orders = Mapping[str, Sequence[str]]
+"""Query id -> image ids, best first."""
+
+
+def protocol_values(benchmark: Benchmark, orders: Orders, names: Sequence[str]) -> dict[str, metrics.Values]:
+    """Those of the metrics `names` that the protocol decides, along the queries of `orders`, which are the rankings as
+    they are scored. A value is NaN where nothing can be said of a query."""
+    protocol = benchmark.protocol
+    found: dict[str, metrics.Values] = {}
+    subsets = small_orders(benchmark, orders) if protocol.subsets else {}
+    for name in names:
+        if name.startswith(_SUBSET):
+            found[name] = _credited(benchmark, subsets, orders, int(name.removeprefix(_SUBSET)))
+        elif protocol.credits and is_metric(name) and cut_off(name)[0] == "recall":
+            found[name] = _credited(benchmark, orders, orders, cut_off(name)[1] or 0)
+        elif name == BRI:
+            found[name] = _best_rank_integrals(benchmark, orders)
+    return found
+
+
+def small_orders(benchmark: Benchmark, orders: Orders) -> dict[str, list[str]]:
+    """The order of each query's small gallery: that of its ranking and, of images that are not in it, that of the first
+    stage. Without a first stage to ask, the order ends where the ranking does."""
+    queries = {query.id: query for query in benchmark.queries}
+    found = {}
+    for query_id, order in orders.items():
+        members = set(benchmark.protocol.subsets.get(query_id, ()))
+        ranked = [image for image in order if image in members]
+        if len(ranked) < len(members) and benchmark.beyond is not None:
+            rest = members.difference(ranked)
+            ranked += [image for image in benchmark.beyond(queries[query_id]) if image in rest]
+        found[query_id] = ranked
+    return found
+
+
+def _credited(benchmark: Benchmark, orders: Orders, all_queries: Orders, k: int) -> metrics.Values:
+    """The greatest credit among the best `k`. Where an order ends before k and does not hold all of its small gallery,
+    only a credit of 1 is certain."""
+    values = []
+    for query_id in all_queries:
+        credits = benchmark.protocol.credits.get(query_id, {})
+        order = orders.get(query_id, ())
+        best = max((credits.get(image, 0.0) for image in order[:k]), default=0.0)
+        open_end = orders is not all_queries and len(order) < min(k, len(benchmark.protocol.subsets.get(query_id, ())))
+        values.append(best if credits and not (open_end and best < 1) else math.nan)
+    return np.array(values)
+
+
+def _best_rank_integrals(benchmark: Benchmark, orders: Orders) -> metrics.Values:
+    """The BRI of each dialogue, at its last query."""
+    queries = {query.id: query for query in benchmark.queries}
+    rows = {query_id: row for row, query_id in enumerate(orders)}
+    values = np.full(len(rows), math.nan)
+    for dialogue in benchmark.dialogues:
+        ids = [query_id for query_id in dialogue if query_id in rows]
+        if len(ids) > 1 and len(ids) == len(dialogue):
+            ranks = [_rank(benchmark, queries[query_id], orders[query_id]) for query_id in ids]
+            values[rows[ids[-1]]] = metrics.best_rank_integral(ranks)
+    return values
+
+
+def _rank(benchmark: Benchmark, query: Query, order: Sequence[str]) -> float:
+    """The rank of the best relevant image: in the ranking, or behind it in the order of the first stage."""
+    relevant = {image for image, judged in benchmark.judgments(query.id).items() if judged}
+    at = next((rank for rank, image in enumerate(order, start=1) if image in relevant), None)
+    if at is None and relevant and benchmark.beyond is not None:
+        ranked = set(order)
+        rest = [image for image in benchmark.beyond(query) if image not in ranked]
+        at = next((rank for rank, image in enumerate(rest, start=len(order) + 1) if image in relevant), None)
+    return math.nan if at is None else float(at)
