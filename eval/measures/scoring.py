@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -144,15 +145,18 @@ class Scores:
         }
 
     def of_queries(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
-        """The name of a mean -> query id -> the value there, of the queries that the mean is over."""
-        by_mean = {mean_name(name): values for name, values in self._reported.items()}
-        return {
-            name: {
-                query_id: float(value)
-                for query_id, value in zip(self.query_ids, by_mean[name], strict=True)
-                if not np.isnan(value)
-            }
+        """The name of a mean -> query id -> the value there, of the queries that the mean is over; without the means
+        that a protocol takes of groups' means."""
+        by_mean, means = {mean_name(name): values for name, values in self._reported.items()}, self.means()
+        found = {
+            name: {q: float(v) for q, v in zip(self.query_ids, by_mean[name], strict=True) if not np.isnan(v)}
             for name in names
+            if name in by_mean
+        }
+        return {
+            name: values
+            for name, values in found.items()
+            if (mean := means.get(name)) is not None and math.isclose(sum(values.values()) / len(values), mean)
         }
 
     def _by(self, kind: str) -> dict[str, Means]:
