@@ -56,7 +56,12 @@ def warnings(summaries: Sequence[RunSummary], failed: Sequence[RunSummary] = ())
     ]
     lines += [_ended(summary) for summary in summaries if summary.ended]
     first = summaries[0]
-    if left_out := first.queries - first.scored:
+    if not first.scored:
+        lines.append(
+            f"none of the {first.queries} queries has a judgment, so nothing could be scored. If a server holds the "
+            "judgments of this split, `fieldscope submission` writes the files for it."
+        )
+    elif left_out := first.queries - first.scored:
         lines.append(f"{left_out} of {first.queries} queries have nothing relevant to find; the means leave them out")
     return lines + sorted({flag for summary in summaries for flag in summary.flags})
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from fieldscope.agent.roles import role_identity
 from fieldscope.agent.usage import SCORER
+from fieldscope.eval.measures.protocols import BRI
 from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
 from fieldscope.eval.types import Means, RunSummary
 from fieldscope.service.cli.console import plain, show, show_json
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from fieldscope.service.workflows.evaluate import EvaluatedRuns
 
 _ROUNDS = {"hits@10": "found so far", "recall@10": "of each round alone"}
+
+_KINDS = ("category", "iconic_group", "lingo", "scientific_name")
+"""INQUIRE's kinds of group, which `metrics.json` has."""
 
 _HASH = re.compile(r"[0-9a-f]{16,}")
 
@@ -71,6 +75,7 @@ def tables(summaries: Sequence[RunSummary]) -> list[Table]:
     """Everything a person wants to see of the runs of one benchmark, within 80 columns."""
     roles = [role_table(summaries)] if any(summary.by_role for summary in summaries) else []
     groups = [group_table(summaries)] if summaries[0].by_supercategory else []
+    groups += own_group_tables(summaries)
     tasks = [task_table(summaries)] if _task_metrics(summaries[0]) else []
     rounds = [round_table(summaries, metric) for metric in _ROUNDS] if summaries[0].by_round else []
     return [
@@ -151,12 +156,30 @@ def group_table(summaries: Sequence[RunSummary]) -> Table:
     return table
 
 
+def own_group_tables(summaries: Sequence[RunSummary]) -> list[Table]:
+    """The runs by the groups in which a data set reports its results, such as CIRCO's semantic aspects, a table for
+    each of its two main metrics, in percent."""
+    first = summaries[0]
+    kinds = [kind for kind in first.breakdowns if kind not in _KINDS]
+    found = []
+    for kind, metric in ((kind, metric) for kind in kinds for metric in first.reported.overview[:2]):
+        names = [summary.strategy for summary in summaries]
+        table = new_table(kind, *names, title=f"{metric} by {kind}, percent")
+        for group in first.breakdowns[kind]:
+            own = (summary.breakdowns.get(kind, {}).get(group, {}).get(metric) for summary in summaries)
+            table.add_row(plain(group), *(_cell(value, None) for value in own))
+        found.append(table)
+    return found
+
+
 def task_table(summaries: Sequence[RunSummary]) -> Table:
-    """Runs by the metrics of composed queries and of dialogues, in percent."""
+    """Runs by the metrics of composed queries and of dialogues, in percent; BRI is a logarithm of ranks."""
     names = _task_metrics(summaries[0])
     table = _table("by the task's own metrics, percent", names)
     for summary in summaries:
-        table.add_row(summary.strategy, *(_cell(summary.metrics.get(name), None) for name in names))
+        values = {name: summary.metrics.get(name) for name in names}
+        cells = [_in_logarithms(value) if name == BRI else _cell(value, None) for name, value in values.items()]
+        table.add_row(summary.strategy, *cells)
     return table
 
 
@@ -220,6 +243,10 @@ def _table(title: str, columns: Iterable[str]) -> Table:
 def _cells(own: Means, base: Means, *, compare: bool) -> list[str]:
     """A cell for each value that `base` names: in percent, with its difference in points where they are compared."""
     return [_cell(own.get(name), reference if compare else None) for name, reference in base.items()]
+
+
+def _in_logarithms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _cell(value: float | None, reference: float | None) -> str:
