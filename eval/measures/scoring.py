@@ -107,14 +107,15 @@ class Scores:
         return self._by("supercategory")
 
     def breakdowns(self) -> dict[str, dict[str, Means]]:
-        """The means by category, by iconic group, and of the queries with and without experts' lingo, each in
-        alphabetical order; a kind that tells no two queries apart because none has it is left out. Without the
-        benchmark's own list of lingo, a scientific name stands for it."""
+        """The means by category, by iconic group, of the queries with and without experts' lingo, and by the
+        benchmark's own kinds of group, each in alphabetical order; a kind that tells no two queries apart because none
+        has it is left out. Without the benchmark's own list of lingo, a scientific name stands for it."""
         kinds = ["category", "iconic_group"]
         if any(meta.lingo for meta in self.meta):
             kinds.append("lingo")
         elif any(meta.scientific_name for meta in self.meta):
             kinds.append("scientific_name")
+        kinds += dict.fromkeys(kind for meta in self.meta for kind in meta.conditions or {})
         found = {kind: found for kind in kinds if (found := self._by(kind))}
         return found | ({self.protocol.group_kind: own} if (own := self._by_own_group()) else {})
 
