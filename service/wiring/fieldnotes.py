@@ -100,10 +100,13 @@ def unmatched_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Libr
     from fieldscope.fieldnotes.collection import read_split
     from fieldscope.fieldnotes.queries import images_one_fact_short
     from fieldscope.fieldnotes.rerank import TOP
+    from fieldscope.retrieval.encoder import QueryInputs
 
     data = read_split(split, "unmatched")
     images, library = open_fieldnotes(data.name, settings)
     nearest = {query.id: library.search(Search(query.query, TOP)) for query in data.queries}
+    directions = {query.id: library.encoder.encode_query(QueryInputs(query.text)) for query in data.queries}
+    scales = {query_id: library.background(direction) for query_id, direction in directions.items()}
     benchmark = Benchmark(
         name="fieldnotes-unmatched",
         split=split,
@@ -114,6 +117,7 @@ def unmatched_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Libr
         candidate_sets={q: tuple(sorted(found, key=lambda c: int(c.image_id))) for q, found in nearest.items()},
         meta={q.id: QueryMeta(q.supercategory, q.category, q.iconic_group) for q in data.queries},
         near_misses=images_one_fact_short(data),
+        backgrounds={query_id: scale for query_id, scale in scales.items() if scale is not None},
     )
     return benchmark, library
 
