@@ -78,7 +78,7 @@ class Population:
     def precision(self) -> Floats:
         """(thresholds,) mean over the queries for which something is kept; 1 where nothing is kept for any."""
         losses = self.split.losses
-        return 1.0 - np.nansum(losses, axis=0) / np.maximum(np.isfinite(losses).sum(axis=0), 1)
+        return np.asarray(1.0 - np.nansum(losses, axis=0) / np.maximum(np.isfinite(losses).sum(axis=0), 1))
 
     @cached_property
     def recall(self) -> Floats:
@@ -141,15 +141,16 @@ def populations(measured: Sequence[LabelledQuery], seed: int) -> Iterator[Popula
 
 def boundary(queries: Sequence[LabelledQuery], rng: np.random.Generator) -> list[LabelledQuery]:
     """Queries of which so many are misread that no threshold from the promised precision on keeps the promise."""
-    order, strict = rng.permutation(len(queries)), GRID >= PRECISION
-    misread = list(queries)
-    for start in range(0, len(order), 10):
-        if Population("", misread).precision[strict].max() < PRECISION:
-            return misread
-        for place in order[start : start + 10]:
-            query = misread[place]
-            misread[place] = replace(query, matches=np.zeros_like(query.matches))
-    return misread
+    losses = LabelledSplit(tuple(queries)).losses[:, GRID >= PRECISION]
+    losses = losses[:, np.isfinite(losses).any(axis=0)]
+    order, kept_for = rng.permutation(len(queries)), np.isfinite(losses).sum(axis=0)
+    more_lost = np.cumsum(np.nan_to_num(1.0 - losses[order]), axis=0)
+    best = 1.0 - ((np.nansum(losses, axis=0) + more_lost) / kept_for).min(axis=1)
+    misread = set(order[: int(np.argmax(best < PRECISION)) + 1].tolist())
+    return [
+        replace(query, matches=np.zeros_like(query.matches)) if place in misread else query
+        for place, query in enumerate(queries)
+    ]
 
 
 def outcome(population: Population, size: int, draws: int, seed: int) -> Outcome:

@@ -21,6 +21,9 @@ SIDES: tuple[Side, ...] = ("above", "below")
 
 Label = Literal["yes", "no", "unsure"]
 
+LINE = 0.5
+"""P(match) above which an image lies above the line, unless a user or a promised precision says otherwise."""
+
 
 def _label(value: Any) -> Any:
     """A label as programs write it, too: true is yes, false is no."""
@@ -138,12 +141,15 @@ def read_label_file(path: Path) -> LabelFile:
     return label_file
 
 
-def read_ranking(path: Path, line: float, seed: int) -> RankedList:
-    """The list in what `fieldscope search --json` or `fieldscope rerank --json` printed. Raises `ConfigError` where it
-    is something else, is cut short, or has no P(match)."""
+def read_ranking(path: Path, line: float | None, seed: int) -> RankedList:
+    """The list in what `fieldscope search --json` or `fieldscope rerank --json` printed; without a `line` it is the
+    cut-off of the promised precision, else `LINE`. Raises `ConfigError` where the file is something else, or an image
+    has no P(match)."""
     try:
         data = load_json(file_bytes(path))
         entries = data["ranking"]
+        if line is None:
+            line = data["cutoff"]["threshold"] if "cutoff" in data else LINE
         unknown = [entry["image"] for entry in entries if entry["p_match"] is None]
         if unknown:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -106,14 +107,15 @@ class Scores:
         return self._by("supercategory")
 
     def breakdowns(self) -> dict[str, dict[str, Means]]:
-        """The means by category, by iconic group, and of the queries with and without experts' lingo, each in
-        alphabetical order; a kind that tells no two queries apart because none has it is left out. Without the
-        benchmark's own list of lingo, a scientific name stands for it."""
+        """The means by category, by iconic group, of the queries with and without experts' lingo, and by the
+        benchmark's own kinds of group, each in alphabetical order; a kind that tells no two queries apart because none
+        has it is left out. Without the benchmark's own list of lingo, a scientific name stands for it."""
         kinds = ["category", "iconic_group"]
         if any(meta.lingo for meta in self.meta):
             kinds.append("lingo")
         elif any(meta.scientific_name for meta in self.meta):
             kinds.append("scientific_name")
+        kinds += dict.fromkeys(kind for meta in self.meta for kind in meta.conditions or {})
         found = {kind: found for kind in kinds if (found := self._by(kind))}
         return found | ({self.protocol.group_kind: own} if (own := self._by_own_group()) else {})
 
@@ -144,15 +146,18 @@ class Scores:
         }
 
     def of_queries(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
-        """The name of a mean -> query id -> the value there, of the queries that the mean is over."""
-        by_mean = {mean_name(name): values for name, values in self._reported.items()}
-        return {
-            name: {
-                query_id: float(value)
-                for query_id, value in zip(self.query_ids, by_mean[name], strict=True)
-                if not np.isnan(value)
-            }
+        """The name of a mean -> query id -> the value there, of the queries that the mean is over; without the means
+        that a protocol takes of groups' means."""
+        by_mean, means = {mean_name(name): values for name, values in self._reported.items()}, self.means()
+        found = {
+            name: {q: float(v) for q, v in zip(self.query_ids, by_mean[name], strict=True) if not np.isnan(v)}
             for name in names
+            if name in by_mean
+        }
+        return {
+            name: values
+            for name, values in found.items()
+            if (mean := means.get(name)) is not None and math.isclose(sum(values.values()) / len(values), mean)
         }
 
     def _by(self, kind: str) -> dict[str, Means]:

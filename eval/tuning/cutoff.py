@@ -180,7 +180,8 @@ def _losses(query: LabelledQuery) -> Floats:
 def _recalls(query: LabelledQuery) -> Floats:
     if not query.positives:
         return np.full(len(GRID), np.nan)
-    return ((query.p_match[:, None] >= GRID) * query.matches[:, None]).sum(axis=0) / query.positives
+    found = ((query.p_match[:, None] >= GRID) * query.matches[:, None]).sum(axis=0)
+    return np.asarray(found / query.positives)
 
 
 def _reaches(threshold: float) -> NDArray[np.bool_]:

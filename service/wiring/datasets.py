@@ -13,13 +13,14 @@ from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import cache_folder
 from fieldscope.core.types import Candidate, Query, Search
 from fieldscope.service.wiring.benchmarks import BenchmarkRequest, Workload
-from fieldscope.service.wiring.bundled import require_known_words
-from fieldscope.service.wiring.feedback import keeping, progress, warn
+from fieldscope.service.wiring.bundled import require_known_words, unknown_words
+from fieldscope.service.wiring.feedback import keeping, note, progress, warn
 from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.settings import BUNDLED, Settings
 
 if TYPE_CHECKING:
     from fieldscope.eval.datasets.dataset import Dataset
+    from fieldscope.retrieval.encoder import Encoder
     from fieldscope.retrieval.library import Library
 
 Load = Callable[[Path, str | None, Mapping[str, str]], "Dataset"]
@@ -33,6 +34,10 @@ class Galleries:
     whole: Library
     galleries: Mapping[str, Library]
     gallery_of: Mapping[str, str]
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.whole.encoder
 
     def search(self, search: Search) -> Sequence[Candidate]:
         vector = self.whole.query_vector(search.query, search.instruction)
@@ -109,7 +114,8 @@ def _opened(request: BenchmarkRequest, load: Load) -> Workload:
     distinct = {ids: whole.within(ids, keeps_reference=keeps) for ids in dict.fromkeys(dataset.galleries.values())}
     galleries = {name: distinct[ids] for name, ids in dataset.galleries.items()}
     retriever = Galleries(whole, galleries, dataset.gallery_of)
-    return Workload(replace(dataset.benchmark, beyond=retriever.order), retriever, whole.encoder.fingerprint)
+    benchmark = replace(dataset.benchmark, beyond=retriever.order)
+    return Workload(benchmark, retriever, whole.encoder.fingerprint, found=tuple(whole.ids))
 
 
 def _library(dataset: Dataset, settings: Settings) -> Library:
@@ -117,11 +123,10 @@ def _library(dataset: Dataset, settings: Settings) -> Library:
 
     Raises `VocabularyError` where the bundled CLIP does not know the queries' words.
     """
-    from fieldscope.retrieval.encoder import query_text
     from fieldscope.retrieval.library import build_index, open_library, read_skipped
 
     if settings.encoder is None:
-        require_known_words(map(query_text, dataset.benchmark.queries), "clip")
+        _require_words(dataset.benchmark.queries)
     encoder, images, name = load_encoder(settings), dataset.images, dataset.benchmark.name
     of = fingerprint({"images": images.locator()})
     folder = cache_folder() / "datasets" / f"{name}-{of[:16]}-{encoder.fingerprint[:16]}"
@@ -134,3 +139,16 @@ def _library(dataset: Dataset, settings: Settings) -> Library:
     with keeping("the images so far are kept"), progress(f"encoding the images of {name}") as report:
         build_index(images, encoder, folder, encoder_name=settings.encoder or BUNDLED, progress=report)
     return open_library(folder, encoder)
+
+
+def _require_words(queries: Sequence[Query]) -> None:
+    """Raise `VocabularyError` for words that the bundled CLIP has never seen. Those of a change that the bundled LMM
+    knows are only noted, since the CLIP also searches by the reference image."""
+    from fieldscope.retrieval.encoder import query_text
+
+    changes = [query.text for query in queries if query.reference_image is not None]
+    require_known_words([query_text(query) for query in queries if query.reference_image is None], "clip")
+    require_known_words(changes, "lmm")
+    if unknown := unknown_words(changes, "clip"):
+        named = ", ".join(map(repr, unknown))
+        note(f"The bundled CLIP does not know {named}; it searches by the reference image and the other words.")

@@ -54,6 +54,13 @@ def answer_key(run: FinishedRun, annotations: Sequence[Annotation] = ()) -> Answ
     return AnswerKey(run.judgments, truth, marked_truth(annotations))
 
 
+def scenes_of(benchmark: str, split: str) -> Mapping[str, Scene] | None:
+    """The scenes of a FieldNotes benchmark's images by id; None for another benchmark."""
+    from fieldscope.fieldnotes.collection import read_split
+
+    return read_split(split, _TASKS[benchmark]).scenes if benchmark in _TASKS else None
+
+
 def _scenes(run: FinishedRun) -> Mapping[str, Scene] | None:
     """The scenes of a run's images by id, where it is a run on FieldNotes: its name says so, and its queries and
     judgments are FieldNotes' own."""

@@ -127,8 +127,11 @@ class Reranker:
         confidence: float = CONFIDENCE,
     ) -> Ranking:
         """As `AsyncReranker.rerank`."""
-        promised = {"precision": precision, "confidence": confidence}
-        return self._run(lambda: self._reranker.rerank(query, images, index=index, budget=budget, **promised))
+        return self._run(
+            lambda: self._reranker.rerank(
+                query, images, index=index, budget=budget, precision=precision, confidence=confidence
+            )
+        )
 
     def search(
         self,
@@ -141,8 +144,11 @@ class Reranker:
         confidence: float = CONFIDENCE,
     ) -> Ranking:
         """As `AsyncReranker.search`."""
-        promised = {"precision": precision, "confidence": confidence}
-        return self._run(lambda: self._reranker.search(index, query, top_k=top_k, budget=budget, **promised))
+        return self._run(
+            lambda: self._reranker.search(
+                index, query, top_k=top_k, budget=budget, precision=precision, confidence=confidence
+            )
+        )
 
     def evaluate(
         self,
