@@ -163,6 +163,7 @@ def test_how_often_a_run_says_that_nothing_matches_is_in_tables_and_comparisons(
     loaded = load_run(runs["yes-no"]["out"])
     assert loaded.metric("rightly nothing").mean == 1.0
     assert loaded["u000"].nothing is not None
+    assert "rightly nothing" in loaded._repr_html_()
     both = [runs[name]["out"] for name in ("yes-no", "yes-no-fused")]
     compared = json.loads(run("compare", *both, "--json").stdout)
     assert compared["metrics"] == ["rightly nothing"]

@@ -301,6 +301,7 @@ def test_a_run_says_how_often_nothing_matches_was_right_and_wrong() -> None:
     assert "of the queries without a match: said of 2 of 3" in page.text
     assert "of those with one: 1 of 2" in page.text
     assert [page.row(name)[-2] for name in "abcde"] == ["none", "", "none", "", "none"]
+    assert _page(unmatched).text.count("of the queries without a match") == 1
     only_matched = _page(matched)
     assert "of the queries with a match: wrongly said of 1 of 2" in only_matched.text
 
