@@ -13,7 +13,7 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name
 from fieldscope.eval.measures.paired import bootstrap_interval
 from fieldscope.eval.measures.run_comparison import compare_runs
-from fieldscope.eval.reported import value_name
+from fieldscope.eval.reported import RIGHTLY, value_name
 from fieldscope.service.workflows.notebook import table
 from fieldscope.service.workflows.ranking import Ranking
 
@@ -163,7 +163,9 @@ def _html(runs: Sequence[LoadedRun], effects: Mapping[str, Effect] | None = None
     reported = runs[0].scored.reported
     gain = [f"{reported.mean} vs. first"] if effects else []
     matched = bool(runs[0].scored.values)
-    columns = ["strategy", *(reported.overview if matched else ()), *gain, "calls", "tokens"]
+    means = dict(zip(reported.overview, (reported.headline, *reported.overview[1:]), strict=True)) if matched else {}
+    means |= {RIGHTLY: RIGHTLY} if any(RIGHTLY in run.scored.nothing for run in runs) else {}
+    columns = ["strategy", *means, *gain, "calls", "tokens"]
     rows = []
     for run in runs:
         gained = (effects or {}).get(run.name)
@@ -171,13 +173,13 @@ def _html(runs: Sequence[LoadedRun], effects: Mapping[str, Effect] | None = None
         rows.append(
             [
                 run.name,
-                *(str(run.metric(name)) for name in (reported.headline, *reported.overview[1:]) if matched),
+                *("–" if m == RIGHTLY and m not in run.scored.nothing else str(run.metric(m)) for m in means.values()),
                 *([_gain(gained) if gained else "–"] if effects else []),
                 f"{spent.calls:,}",
                 f"{spent.tokens:,}",
             ]
         )
-    caption = f"{benchmark} ({split}), {len(runs[0])} queries{'; 95 % intervals' if matched else ''}"
+    caption = f"{benchmark} ({split}), {len(runs[0])} queries{'; 95 % intervals' if means else ''}"
     return table(columns, rows, len(rows), caption)
 
 
