@@ -164,9 +164,9 @@ class Calibration(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_edition(cls, data: Any) -> Any:
-        """What was fitted by an earlier version does not say so."""
-        fitted = isinstance(data, dict) and data.get("key") is not None
-        return {"edition": 1, **data} if fitted else data
+        """A fit that an earlier version wrote does not say so."""
+        written = isinstance(data, dict) and isinstance(data.get("key"), dict)
+        return {"edition": 1, **data} if written else data
 
     @property
     def knows_joint(self) -> bool:

@@ -256,7 +256,7 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
     calibration = resources.calibration or UNCALIBRATED
     standard = _absolute(candidates, calibration)
     if resources.calibration is None:
-        calibration = _usual(strategy, absolute=standard is not None)
+        calibration = uncalibrated(strategy.fusion.prior_weight or 0.0, absolute=standard is not None)
     rows = {candidate.image_id: i for i, candidate in enumerate(candidates)}
     columns = {predicate.id: k for k, predicate in enumerate(predicates)}
     answers = np.full((len(candidates), len(predicates)), np.nan)
@@ -298,12 +298,11 @@ def _absolute(candidates: Sequence[Candidate], calibration: Calibration) -> tupl
     return None if calibration.edition == 1 else standings(candidates, calibration.prior_scale)
 
 
-def _usual(strategy: Strategy, absolute: bool) -> Calibration:
-    """The weights where nothing was fitted. A standing is measured from the usual one of candidates, to which priors
-    that were standardised over the candidates need no correction."""
-    weight = strategy.fusion.prior_weight or 0.0
-    bias = -USUAL_STANDING * weight if absolute else 0.0
-    return UNCALIBRATED.model_copy(update={"prior_weight": weight, "bias": bias})
+def uncalibrated(prior_weight: float, absolute: bool) -> Calibration:
+    """The weights where nothing was fitted. A standing is measured from the usual one of candidates; priors that were
+    standardised over the candidates (not `absolute`) need no such correction."""
+    bias = -USUAL_STANDING * prior_weight if absolute else 0.0
+    return UNCALIBRATED.model_copy(update={"prior_weight": prior_weight, "bias": bias})
 
 
 def _first_look(calibration: Calibration, prior: Floats, scored: Floats) -> Floats | None:

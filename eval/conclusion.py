@@ -12,8 +12,9 @@ from fieldscope.agent.types import RerankResult, lost_stage, unknown_flag
 from fieldscope.agent.usage import Usage
 from fieldscope.core.types import Run
 from fieldscope.eval.measures.file_order import file_order
-from fieldscope.eval.measures.scoring import OfficialScores, score, shown_metrics
-from fieldscope.eval.runs.read import METRICS, QRELS
+from fieldscope.eval.measures.protocols import small_orders
+from fieldscope.eval.measures.scoring import OfficialScores, score, scored_order, shown_metrics
+from fieldscope.eval.runs.read import METRICS, QRELS, SUBSETS
 from fieldscope.eval.runs.runfolder import RunFolder
 from fieldscope.eval.runs.trec import qrels_lines, run_lines
 from fieldscope.eval.types import Benchmark, Means, RunSummary
@@ -81,6 +82,9 @@ def conclude(
             query_id: dict(benchmark.meta[query_id].groups) for query_id in results if query_id in benchmark.meta
         },
     }
+    if benchmark.protocol.subsets:
+        orders = {query_id: scored_order(benchmark, result) for query_id, result in results.items()}
+        folder.write(SUBSETS, [json.dumps(small_orders(benchmark, orders)), "\n"])
     folder.write(METRICS, [json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False), "\n"])
     return summary
 

@@ -61,7 +61,10 @@ def warnings(summaries: Sequence[RunSummary], failed: Sequence[RunSummary] = ())
     lines += [_ended(summary) for summary in summaries if summary.ended]
     first = summaries[0]
     if first.queries and not first.scored:
-        lines.append("no query has anything relevant to find, so AP, nDCG and MRR are undefined")
+        lines.append(
+            f"none of the {first.queries} queries has a relevant image among its judgments, so AP, nDCG and MRR are "
+            "undefined; if a server holds the judgments of this split, `fieldscope submission` writes the files for it"
+        )
     elif left_out := first.queries - first.scored:
         lines.append(f"{left_out} of {first.queries} queries have nothing relevant to find; the means leave them out")
     return lines + sorted({flag for summary in summaries for flag in summary.flags})

@@ -166,13 +166,12 @@ def compare_runs(
 ) -> ScoredComparison:
     """Compare every two of at least two finished runs, later ones against earlier ones, in these metrics or, where
     there are none, in those that the benchmark's results are reported in, and in the share of near misses where it is
-    known.
+    known. Where no query has anything to find, they are compared in whether they say so.
 
-    Raises `ConfigError` where runs differ in queries or judgments, saying which, where no query has anything to find,
-    or one has no such metric.
+    Raises `ConfigError` where runs differ in queries or judgments, saying which, or one has no such metric.
     """
     require_same_task(runs)
-    runs[0].require_values()
+    runs = [run.comparable() for run in runs]
     metrics = metrics or (*shared(run.reported for run in runs).compared, *_known_to_all(runs, (NEAR_MISSES,)))
     for run, metric in product(runs, metrics):
         known = set.intersection(*(set(values) for values in run.values.values()))

@@ -16,9 +16,10 @@ from fieldscope.eval.dialogues import DIALOGUES, HITS, by_round
 from fieldscope.eval.measures import metrics
 from fieldscope.eval.measures import official as official_metrics
 from fieldscope.eval.measures.named import canonical, cut_off, is_metric, metric
+from fieldscope.eval.measures.nothing import nothing_values
 from fieldscope.eval.measures.protocols import BRI, protocol_values
 from fieldscope.eval.protocol import PLAIN, Protocol
-from fieldscope.eval.reported import mean_name
+from fieldscope.eval.reported import RIGHTLY, WRONGLY, mean_name
 from fieldscope.eval.types import Benchmark, Means, QueryMeta
 
 OfficialScores = Mapping[str, Mapping[str, float]]
@@ -56,14 +57,16 @@ COMPOSED = ("mAP@5", "mAP@10", "mAP@25", "recall@1", "recall@5", "recall@10", "r
 
 def shown_metrics(benchmark: Benchmark) -> tuple[str, ...]:
     """The means that a summary carries: the usual ones, those that the benchmark's own publication reports, full
-    retrieval's first-stage recall, those of the task (CIRCO's and CIRR's for composed queries, ChatIR's for
-    dialogues), what its protocol adds, and the share of near misses where they are known. `metrics.json` has all."""
+    retrieval's first-stage recall, those of the task (CIRCO's and CIRR's for composed queries, ChatIR's for dialogues),
+    what its protocol adds, the share of near misses where they are known, and how often nothing was said to match.
+    `metrics.json` has all."""
     first_stage = (FIRST_STAGE_RECALL,) if benchmark.candidate_sets is None else ()
     near = (NEAR_MISSES,) if benchmark.near_misses is not None else ()
     composed = COMPOSED if any(query.reference_image is not None for query in benchmark.queries) else ()
     own = (*benchmark.reported.overview, *benchmark.reported.means)
     rounds = HITS if benchmark.rounds else ()
-    return tuple(dict.fromkeys((*HEADLINE, *own, *first_stage, *composed, *rounds, *benchmark.protocol.metrics, *near)))
+    task = (*composed, *rounds, *benchmark.protocol.metrics, *near)
+    return tuple(dict.fromkeys((*HEADLINE, *own, *first_stage, *task, RIGHTLY, WRONGLY)))
 
 
 def computed(benchmark: Benchmark) -> tuple[str, ...]:
@@ -104,14 +107,15 @@ class Scores:
         return self._by("supercategory")
 
     def breakdowns(self) -> dict[str, dict[str, Means]]:
-        """The means by category, by iconic group, and of the queries with and without experts' lingo, each in
-        alphabetical order; a kind that tells no two queries apart because none has it is left out. Without the
-        benchmark's own list of lingo, a scientific name stands for it."""
+        """The means by category, by iconic group, of the queries with and without experts' lingo, and by the
+        benchmark's own kinds of group, each in alphabetical order; a kind that tells no two queries apart because none
+        has it is left out. Without the benchmark's own list of lingo, a scientific name stands for it."""
         kinds = ["category", "iconic_group"]
         if any(meta.lingo for meta in self.meta):
             kinds.append("lingo")
         elif any(meta.scientific_name for meta in self.meta):
             kinds.append("scientific_name")
+        kinds += dict.fromkeys(kind for meta in self.meta for kind in meta.conditions or {})
         found = {kind: found for kind in kinds if (found := self._by(kind))}
         return found | ({self.protocol.group_kind: own} if (own := self._by_own_group()) else {})
 
@@ -163,9 +167,8 @@ class Scores:
     def _by_own_group(self) -> dict[str, Means]:
         """The means within each group of the protocol, in the order in which they first occur."""
         groups = self.protocol.groups
-        having = {
-            group: [group in groups.get(query_id, ()) for query_id in self.query_ids] for group in _values(groups)
-        }
+        own = [groups.get(query_id, ()) for query_id in self.query_ids]
+        having = {group: [group in of for of in own] for group in _values(groups)}
         return {group: self._means(np.array(rows, dtype=np.bool_)) for group, rows in having.items() if any(rows)}
 
     def _means(self, rows: NDArray[np.bool_]) -> Means:
@@ -205,6 +208,7 @@ def score(benchmark: Benchmark, results: Mapping[str, RerankResult], official: O
     for name, parts in benchmark.protocol.averages.items():
         values[name] = np.mean([values[part] for part in parts], axis=0)
     values[FIRST_STAGE_RECALL] = metrics.recall(_padded(prior), positives, k=100)
+    values |= nothing_values(results.values(), positives)
     if benchmark.near_misses is not None:
         shares = np.array([_share(result, benchmark.near_misses) for result in results.values()])
         # Over the same queries as the other means; over all queries where none has anything to find.

@@ -78,7 +78,7 @@ class BenchmarkLine(Line):
 
 class QueryLine(Line):
     """A query with its judgments, its given candidates with the scores that they came with, and its groups. `priors`
-    are an encoder's scores in place of those, in the same order; `background` is the scale of a sample's scores.
+    are an encoder's scores in place of those, in the same order; `background` is the scale of a sample's scores;
     `near_misses` are the images that show all of the query but one thing, where the benchmark knows them. `query` is
     None where it was left out of the run: its judgments belong to the benchmark all the same."""
 

@@ -144,6 +144,26 @@ prompt_sets_option = click.option(
     metavar="SET|FOLDER ...",
     help=f"{_PROMPTS} With several, each strategy runs once with each of them.",
 )
+
+
+def _choices(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    choices: dict[str, str] = {}
+    for text in values:
+        name, found, value = text.partition("=")
+        if not found or not name or not value:
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE; write it so, such as reference=kept", ctx, param)
+        choices[name] = value
+    return choices
+
+
+choices_option = click.option(
+    "--set",
+    "choices",
+    multiple=True,
+    metavar="NAME=VALUE ...",
+    callback=_choices,
+    help="A choice of a data set's protocol, such as reference=kept; docs/datasets.md lists them.",
+)
 runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN ...", type=PATH)
 runs_out = folder_option("The folder for the runs, with a folder for each strategy.", "-o", "--out", required=True)
 _LMM = lmm_flags("lmm_url", defaults=True)
@@ -204,6 +224,32 @@ def run_budget_options(command: Function) -> Function:
         "At most N calls for all queries of a strategy together. Queries that run at the same time share what is left.",
         "At most N tokens for all queries of a strategy together.",
         "Time limit for all queries of a strategy, from the first call. Calls that are still running are abandoned.",
+    )
+
+
+def promise_options(command: Function) -> Function:
+    """`--precision`, `--confidence` and `--precision-from`; the command gets them as they are, None without."""
+    share = click.FloatRange(0, 1, min_open=True, max_open=True)
+    return _decorated(  # type: ignore[no-any-return]
+        command,
+        click.option(
+            "--precision",
+            type=share,
+            metavar="SHARE",
+            help="Keep the images above a threshold of P(match) that promises this precision, such as 0.9, on average "
+            "over queries like the labelled ones. Needs --precision-from.",
+        ),
+        click.option(
+            "--confidence",
+            type=share,
+            metavar="SHARE",
+            help="How sure the promise of --precision must be.  [default: 0.95]",
+        ),
+        folder_option(
+            "A finished run of `fieldscope eval` with this strategy and these models over labelled queries. The "
+            "threshold is chosen from it.",
+            "--precision-from",
+        ),
     )
 
 

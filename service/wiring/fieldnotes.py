@@ -88,8 +88,8 @@ def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder
     backgrounds = {q.id: scale for q, scale in zip(benchmark.queries, scales, strict=True) if scale is not None}
     near, ids = images_one_fact_short(data), {query.text: query.id for query in data.queries}
     near_misses = {query.id: near[ids[query.text]] for query in benchmark.queries if query.text in ids}
-    full = replace(benchmark, reported=GENERAL, backgrounds=backgrounds, near_misses=near_misses)
-    return full, encoder()
+    own = replace(benchmark, reported=GENERAL, backgrounds=backgrounds, near_misses=near_misses)
+    return own, encoder()
 
 
 def unmatched_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Library]:

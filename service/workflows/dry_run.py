@@ -81,7 +81,7 @@ def task_of(plan: EvaluationPlan, settings: Settings) -> Task:
     Raises `BenchmarkError`, and `ConfigError` for lists that name no query.
     """
     if plan.benchmark not in NAMES:
-        workload = open_workload(plan.benchmark, plan.split, settings, search=False)
+        workload = open_workload(plan.benchmark, plan.split, settings, search=False, choices=plan.choices)
         queries = _selected(plan, workload.benchmark.queries)
         sets = (workload.benchmark.candidates(query.id) for query in queries)
         images = len(workload.found)

@@ -47,8 +47,9 @@ class EvaluationPlan:
     """What to evaluate on: a benchmark by name or path, its split (None: test), and which of its queries.
 
     `out` is the folder for the runs, a folder per strategy, by default `runs/BENCHMARK-SPLIT`. Each query may spend
-    `budget`, and all queries of a strategy together `run_budget`. Every request is made under the `seed`; scores of a
-    scoring model, which takes none, are asked for again and not remembered under a seed other than 0.
+    `budget`, and all queries of a strategy together `run_budget`. `choices` are settings of the benchmark's protocol.
+    Every request is made under the `seed`; scores of a scoring model, which takes none, are asked for again and not
+    remembered under a seed other than 0.
     """
 
     benchmark: str
@@ -58,7 +59,14 @@ class EvaluationPlan:
     out: Path | None = None
     budget: Budget | None = None
     run_budget: Budget | None = None
+    choices: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
+
+    @property
+    def suffix(self) -> str:
+        """What distinguishes the folder of these runs from that of all queries under the usual protocol."""
+        chosen = "".join(f"-{name}-{value}" for name, value in self.choices.items())
+        return (self.selection.suffix if self.selection else "") + chosen
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,8 @@ def _opened(
     plan: EvaluationPlan, contests: Sequence[Contest], contexts: Sequence[Mapping[Role, int]]
 ) -> OpenEvaluation:
     settings = contests[0].settings
-    workload = with_prior_encoder(open_workload(plan.benchmark, plan.split, settings), settings)
+    workload = open_workload(plan.benchmark, plan.split, settings, choices=plan.choices)
+    workload = with_prior_encoder(workload, settings)
     opened = check_evaluation(plan, workload, contests, contexts)
     if workload.prior_encoder is None:
         return opened
@@ -171,8 +180,7 @@ def check_evaluation(
         replace(contest, flags=flags_of(workload, queries, contest.settings, contest.strategies), contexts=context)
         for contest, context in zip(contests, contexts, strict=True)
     )
-    suffix = plan.selection.suffix if plan.selection else ""
-    out = plan.out or RUNS / f"{benchmark.name}-{benchmark.split}{suffix}"
+    out = plan.out or RUNS / f"{benchmark.name}-{benchmark.split}{plan.suffix}"
     opened = OpenEvaluation(plan, workload, checked, out)
     for flag in opened.flags:
         warn(flag)

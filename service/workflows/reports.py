@@ -57,15 +57,19 @@ class LoadedRun(Mapping[str, Ranking]):
         return self.scored.folder
 
     def metric(self, name: str) -> Estimate:
-        """The mean of a metric (`AP@50`, `nDCG@10`, `MRR` ...) over the queries that have something to find.
+        """The mean of a metric (`AP@50`, `nDCG@10`, `MRR` ...) over the queries that have something to find; that of
+        `rightly nothing` over those that have nothing.
 
         Raises `ConfigError` for a metric that the run does not have, and where no query has anything to find.
         """
-        self.scored.require_values()
-        known = set.intersection(*(set(values) for values in self.scored.values.values()))
-        if value_name(name) not in known:
-            raise ConfigError(unknown_name("metric", name, known))
-        values = [values[value_name(name)] for values in self.scored.values.values()]
+        if name in self.scored.nothing:
+            values = [*self.scored.nothing[name].values()]
+        else:
+            self.scored.require_values()
+            known = set.intersection(*(set(values) for values in self.scored.values.values()))
+            if value_name(name) not in known:
+                raise ConfigError(unknown_name("metric", name, known))
+            values = [values[value_name(name)] for values in self.scored.values.values()]
         low, high = bootstrap_interval(values)
         return Estimate(sum(values) / len(values), low, high)
 

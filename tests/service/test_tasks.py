@@ -141,7 +141,7 @@ def test_queries_without_a_match_are_reranked_and_have_no_average_precision(run:
     result = run("eval", "fieldnotes-unmatched", "--strategy", "clip", "yes-no")
     assert result.exit_code == 0, result.stderr
     assert "clip" in result.stdout and "mAP" not in result.stdout and "0.0" not in result.stdout.split("cost")[0]
-    assert "no query has anything relevant to find, so AP, nDCG and MRR are undefined" in result.stderr
+    assert "queries has a relevant image among its judgments, so AP, nDCG and MRR are undefined" in result.stderr
     (told, _) = json.loads(run("eval", "fieldnotes-unmatched", "--strategy", "clip", "yes-no", "--json").stdout)["runs"]
     assert told["metrics"].pop("near-misses@10") == 0.1  # the black fox in the snow
     assert set(told["metrics"].values()) == {None}

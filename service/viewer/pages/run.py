@@ -18,7 +18,7 @@ from fieldscope.service.viewer.charts import bars as charts
 from fieldscope.service.viewer.comparison.comparable import companions
 from fieldscope.service.viewer.page import Page
 from fieldscope.service.viewer.runs.digest import QueryDigest
-from fieldscope.service.viewer.runs.overview import Standing, expected, means_of, standings, totals
+from fieldscope.service.viewer.runs.overview import Standing, expected, means_of, nothing_said, standings, totals
 from fieldscope.service.viewer.runs.run import Run
 from fieldscope.service.viewer.runs.run_list import RunList
 
@@ -54,6 +54,7 @@ def page(run: Run, run_list: RunList) -> Page:
             "totals": totals(digests),
             "of": None if run.finished else expected(run),
             "standings": standings(digests),
+            "nothing": nothing_said(digests),
             "metrics": [mean_name(value) for value in run.reported.values],
             "everything": _everything(run),
             "kinds": _kinds(run, digests),
