@@ -33,7 +33,9 @@ def steadiness_tables(study: SteadinessStudy, what: str) -> list[Table]:
     if (spread := found.spread) is not None:
         metric = study.metric
         table.add_row(f"{metric}, best less worst of a query: mean", *_mean(spread.mean, 100, " points"))
-        table.add_row(f"{metric}, best less worst: query {spread.worst_query}", f"{100 * spread.worst:.1f} points", "")
+        if spread.worst > 0:
+            worst = f"{metric}, best less worst: query {spread.worst_query}"
+            table.add_row(worst, f"{100 * spread.worst:.1f} points", "")
         table.add_row(f"m{metric} of the first", f"{100 * spread.first:.1f} %", "")
         table.add_row(f"m{metric} of each query's worst", f"{100 * spread.lowest:.1f} %", "")
     return [table, *([_queries(study)] if study.widest else [])]
