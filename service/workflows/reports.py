@@ -59,12 +59,16 @@ class LoadedRun(Mapping[str, Ranking]):
     def metric(self, name: str) -> Estimate:
         """The mean of a metric (`AP@50`, `nDCG@10`, `MRR` ...) over the queries that have something to find.
 
-        Raises `ConfigError` for a metric that the run does not have.
+        Any kind of metric has any cut-off (`AP@5`, `R@20`). Raises `ConfigError` for a metric that the run does not
+        have.
         """
-        known = set.intersection(*(set(values) for values in self.scored.values.values()))
+        from fieldscope.eval.measures.further import with_metrics
+
+        scored = with_metrics(self.scored, (name,))
+        known = set.intersection(*(set(values) for values in scored.values.values()))
         if value_name(name) not in known:
             raise ConfigError(unknown_name("metric", name, known))
-        values = [values[value_name(name)] for values in self.scored.values.values()]
+        values = [values[value_name(name)] for values in scored.values.values()]
         low, high = bootstrap_interval(values)
         return Estimate(sum(values) / len(values), low, high)
 
