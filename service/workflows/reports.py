@@ -60,16 +60,20 @@ class LoadedRun(Mapping[str, Ranking]):
         """The mean of a metric (`AP@50`, `nDCG@10`, `MRR` ...) over the queries that have something to find; that of
         `rightly nothing` over those that have nothing.
 
-        Raises `ConfigError` for a metric that the run does not have, and where no query has anything to find.
+        Any kind of metric has any cut-off (`AP@5`, `R@20`). Raises `ConfigError` for a metric that the run does not
+        have, and where no query has anything to find.
         """
+        from fieldscope.eval.measures.further import with_metrics
+
         if name in self.scored.nothing:
             values = [*self.scored.nothing[name].values()]
         else:
             self.scored.require_values()
-            known = set.intersection(*(set(values) for values in self.scored.values.values()))
+            scored = with_metrics(self.scored, (name,))
+            known = set.intersection(*(set(values) for values in scored.values.values()))
             if value_name(name) not in known:
                 raise ConfigError(unknown_name("metric", name, known))
-            values = [values[value_name(name)] for values in self.scored.values.values()]
+            values = [values[value_name(name)] for values in scored.values.values()]
         low, high = bootstrap_interval(values)
         return Estimate(sum(values) / len(values), low, high)
 

@@ -247,3 +247,17 @@ def test_a_folder_of_one_s_own_needs_no_code(
     own, _ = evaluated(run, "fieldnotes-composed" if composed else "fieldnotes")
     assert told["metrics"] == own["metrics"]
     assert Path(told["out"]).parent.name == f"birds-{'test' if layout == 'beir' else 'all'}"
+
+
+def test_any_metric_has_any_cut_off(run: Run, tasks: World) -> None:
+    told, metrics = evaluated(run, "fieldnotes-composed", "--metric", "R@3", "mAP@2")
+    values = metrics["per_query"].values()
+    assert told["metrics"]["mAP@2"] == pytest.approx(sum(v["AP@2"] for v in values) / len(values))
+    assert told["metrics"]["recall@1"] <= told["metrics"]["recall@3"] <= told["metrics"]["recall@5"]
+    assert "unknown metric 'F@3'" in refused(run, "eval", "fieldnotes-composed", "--metric", "F@3")
+    # A run that has it, and one whose rankings have it to be computed from.
+    other, _ = evaluated(run, "fieldnotes-composed", "--out", "plain")
+    assert "recall@3" not in other["metrics"]
+    result = run("compare", told["out"], other["out"], "--metric", "recall@3", "--metric", "R@4", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert f"{told['metrics']['recall@3']}"[:6] in result.stdout

@@ -49,6 +49,14 @@ DEFAULT_STRATEGIES = ("clip", "yes-no", "yes-no-fused")
 @click.option("--split", metavar="NAME", help="test, validation, ...  [default: test; of a grid: validation]")
 @folder_option("The folder of a data set's files: flickr30k, coco, fashioniq, cirr, circo, visdial, folder.", "--data")
 @choices_option
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME ...",
+    help="Metrics to compute beside the benchmark's own: AP, nDCG, RR, P, recall (or R) or hits, at any cut-off, such "
+    "as R@20.",
+)
 @file_option("--only", help_text="Only the queries in this file: ids or texts, one a line.")
 @file_option("--without", help_text="All queries except those in this file.")
 @count_option("--limit", help_text="Only the first N queries.")
@@ -81,6 +89,7 @@ def evaluate(
     split: str | None,
     data: Path | None,
     choices: Mapping[str, str],
+    metrics: tuple[str, ...],
     only: Path | None,
     without: Path | None,
     limit: int | None,
@@ -150,7 +159,7 @@ def evaluate(
         raise click.UsageError("Missing argument 'BENCHMARK'; give a benchmark, or a recording with --replay FILE")
     split = split or (DEFAULT_SPLIT if grid else None)
     named = f"{benchmark}:{data}" if data is not None else benchmark or ""
-    plan = EvaluationPlan(named, split, Selection(only, without), limit, out, budget, run_budget, choices)
+    plan = EvaluationPlan(named, split, Selection(only, without), limit, out, budget, run_budget, choices, metrics)
     if recording is not None:
         plan = recorded_plan(plan, recording)
     grid_members = open_grid(grid, members, plan, settings) if grid else ()
