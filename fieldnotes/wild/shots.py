@@ -13,13 +13,13 @@ from fieldscope.fieldnotes.wild.scene import MOST_GROUPS, OCCLUSIONS, SIZES, Con
 DISTRACTORS = (0, 1, 1, 2)
 DISTRACTOR_WIDTHS = (90, 240)
 
-GAINS = {"day": (78, 106), "dusk": (42, 62), "night": (48, 72)}
+GAINS = {"day": (85, 106), "dusk": (66, 84), "night": (78, 98)}
 """Brightness in percent, the least and the greatest, by light; night is dark before that."""
 
-GRAINS = {"day": (3, 14), "dusk": (10, 24), "night": (12, 28)}
-BLURS = (0, 0, 0, 4, 7, 11)
-HAZES = (0, 0, 6, 12, 18, 24)
-QUALITIES = (35, 90)
+GRAINS = {"day": (2, 8), "dusk": (5, 12), "night": (6, 14)}
+BLURS = (0, 0, 0, 0, 3, 5)
+HAZES = (0, 0, 0, 5, 9, 13)
+QUALITIES = (50, 92)
 
 
 def random_conditions(rng: Random, light: str, size: str | None = None) -> Conditions:
@@ -38,7 +38,7 @@ def photographed(scene: Scene, conditions: Conditions, rng: Random, distractors:
     is room for them and they are wanted."""
     least, most = SIZES[conditions.size]
     most = min(most, MOST_WIDTH[sum(group.count for group in scene.groups)])
-    width = rng.randint(least, max(least, most))
+    width = min(rng.randint(least, most), rng.randint(least, most)) if conditions.size == "large" else rng.randint(least, most)
     widths = [_near(width, least, most, rng) for _ in scene.groups]
     hidden = [rng.randint(*OCCLUSIONS[conditions.occlusion]) for _ in scene.groups]
     made = WildScene(
@@ -56,7 +56,7 @@ def photographed(scene: Scene, conditions: Conditions, rng: Random, distractors:
 
 def _near(width: int, least: int, most: int, rng: Random) -> int:
     """About as wide, in the same band: the animals of a scene stand together."""
-    return min(max(width * rng.randint(92, 108) // 100, least), max(least, most))
+    return min(max(width * rng.randint(92, 108) // 100, least), most)
 
 
 def _shot(light: str, widths: list[int], hidden: list[int], rng: Random) -> Shot:
