@@ -18,6 +18,10 @@ from fieldscope.agent.types import NothingMatches, RankedCandidate
 NOTHING_BELOW = 0.3
 """The threshold without a calibration: of a model that was never measured, a best P(match) below it is no match."""
 
+SAID_NO = 0.5
+"""The threshold of strategies that ask one question, about the whole query: the model says no to every image. On
+FieldNotes' validation split it says so of no query that has a match."""
+
 NEAREST = 10
 """How many of the nearest images are kept."""
 
@@ -37,8 +41,7 @@ def nothing_matches(belief: Belief) -> NothingMatches | None:
         return None
     parts, answered = ~belief.whole, belief.has_answer
     holds = answered & (belief.holds > 0.5)
-    count = (holds & parts).sum(axis=1)
-    order = np.argsort(-count, kind="stable")[:NEAREST]
+    near = np.argsort(-belief.parts_held, kind="stable")[:NEAREST]
     return NothingMatches(
         statistic=best,
         threshold=threshold,
@@ -48,13 +51,13 @@ def nothing_matches(belief: Belief) -> NothingMatches | None:
             for k, predicate in enumerate(belief.predicates)
             if parts[k] and answered[:, k].any() and not holds[:, k].any()
         ),
-        nearest=tuple(belief.candidates[i].image_id for i in order if count[i]),
+        nearest=tuple(belief.candidates[i].image_id for i in near if (holds & parts)[i].any()),
     )
 
 
 def nothing_by_answers(ranking: tuple[RankedCandidate, ...], cut_short: bool) -> NothingMatches | None:
     """The decision for a strategy that asks one question about the whole query: it has no parts to name."""
     claims = [ranked.p_match for ranked in ranking if ranked.p_match is not None]
-    if cut_short or not claims or max(claims) >= NOTHING_BELOW:
+    if cut_short or not claims or max(claims) >= SAID_NO:
         return None
-    return NothingMatches(statistic=max(claims), threshold=NOTHING_BELOW, judged=len(claims))
+    return NothingMatches(statistic=max(claims), threshold=SAID_NO, judged=len(claims))

@@ -21,11 +21,15 @@ class FailingPart(View):
     expected: Literal["yes", "no"]
     asked: int
 
-    @property
-    def sentence(self) -> str:
-        """What no image shows or, where a match must not show it, what every image does."""
-        shows = "No image shows" if self.expected == "yes" else "Every image shows what a match must not"
-        return f'{shows}: {self.words} ("{self.question}")' if self.words else f'{shows}: "{self.question}"'
+    def sentence(self, judged: int) -> str:
+        """What none of the `judged` images shows or, where a match must not show it, what all of them do."""
+        images = "1 image that was" if self.asked == 1 else f"{self.asked:,} images that were"
+        few = f"the {images} asked about it" if self.asked < judged else ""
+        if self.expected == "yes":
+            shows = f"None of {few} shows" if few else "No image shows"
+        else:
+            shows = f"All of {few} show what a match must not" if few else "Every image shows what a match must not"
+        return f"{shows}: {self.words} ({self.question})." if self.words else f"{shows}: {self.question}"
 
 
 class NearImage(View):
@@ -111,11 +115,8 @@ def _about_parts(decision: NothingMatches, failing: Sequence[FailingPart], parts
         return ()
     if len(failing) == parts > 1:
         return (NONE_HOLDS,)
-    said = (
-        part.sentence + (f" (asked about {part.asked:,} of them)" if part.asked < decision.judged else "") + "."
-        for part in failing
-    )
-    return tuple(said) or ((NOT_TOGETHER,) if decision.nearest else ())
+    said = tuple(part.sentence(decision.judged) for part in failing)
+    return said or ((NOT_TOGETHER,) if decision.nearest else ())
 
 
 def _answered(predicate: str, verdicts: Iterable[Mapping[str, Verdict]]) -> int:

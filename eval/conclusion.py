@@ -12,13 +12,14 @@ from fieldscope.agent.types import RerankResult, lost_stage, unknown_flag
 from fieldscope.agent.usage import Usage
 from fieldscope.core.types import Run
 from fieldscope.eval.measures.file_order import file_order
-from fieldscope.eval.measures.scoring import OfficialScores, score, shown_metrics
-from fieldscope.eval.runs.read import METRICS, QRELS
+from fieldscope.eval.measures.protocols import small_orders
+from fieldscope.eval.measures.scoring import OfficialScores, score, scored_order, shown_metrics
+from fieldscope.eval.runs.read import METRICS, QRELS, SUBSETS
 from fieldscope.eval.runs.runfolder import RunFolder
 from fieldscope.eval.runs.trec import qrels_lines, run_lines
 from fieldscope.eval.types import Benchmark, Means, RunSummary
 
-_ELSEWHERE = ("out", "scored_on_test", "by_role", "lmm", "scorer", "prior", "reported")
+_ELSEWHERE = ("out", "scored_on_test", "by_role", "lmm", "scorer", "prior", "reported", "values")
 """Fields of a summary that `metrics.json` does not have, or has in another form."""
 
 
@@ -60,6 +61,7 @@ def conclude(
         breakdowns={kind: {group: shortened(of) for group, of in own.items()} for kind, own in breakdowns.items()},
         prior=benchmark.prior,
         reported=benchmark.reported,
+        values=scores.of_queries(benchmark.reported.overview),
     )
     rankings = {q: tuple((ranked.image_id, ranked.score) for ranked in result.ranking) for q, result in results.items()}
     folder.write("run.trec", run_lines(Run(strategy, rankings)))
@@ -80,6 +82,9 @@ def conclude(
             query_id: dict(benchmark.meta[query_id].groups) for query_id in results if query_id in benchmark.meta
         },
     }
+    if benchmark.protocol.subsets:
+        orders = {query_id: scored_order(benchmark, result) for query_id, result in results.items()}
+        folder.write(SUBSETS, [json.dumps(small_orders(benchmark, orders)), "\n"])
     folder.write(METRICS, [json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False), "\n"])
     return summary
 

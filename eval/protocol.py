@@ -16,7 +16,7 @@ class Protocol(BaseModel):
 
     `credits` are query id -> image id -> what recall is counted in: recall@k is then the greatest credit among the best
     k, which for one designated image with 1 is whether it is among them (CIRCO, CIRR). `subsets` are small galleries by
-    query id; recall_subset@k looks for the best credit in their order alone (CIRR).
+    query id; recall_subset@k looks for a relevant image in their order alone (CIRR).
 
     `groups` are the groups of a query by which the data set reports its results, of the kind `group_kind`. With
     `by_group` a mean is that of the groups' means, each counted alike (FashionIQ). `averages` are metrics that are the
@@ -42,8 +42,8 @@ class Protocol(BaseModel):
     metrics: tuple[str, ...] = ()
 
     def entry(self) -> dict[str, Any]:
-        """What differs from the defaults, as JSON."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        """What differs from the defaults and decides a figure, as JSON."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"metrics"})
 
 
 PLAIN = Protocol()

@@ -27,7 +27,8 @@ Means = Mapping[str, float | None]
 @dataclass(frozen=True)
 class QueryMeta:
     """INQUIRE's groups of a query, and whether its words name a species by the scientific name. `lingo` says whether
-    the benchmark's own list has it among the queries in experts' lingo; None without that list.
+    the benchmark's own list has it among the queries in experts' lingo; None without that list. `conditions` are the
+    benchmark's own kinds of group, such as the light in which its matches are seen; None where it has none.
 
     They are part of the answer key.
     """
@@ -37,6 +38,7 @@ class QueryMeta:
     iconic_group: str = ""
     scientific_name: bool = False
     lingo: bool | None = None
+    conditions: Mapping[str, str] | None = None
 
     @property
     def groups(self) -> Mapping[str, str]:
@@ -50,6 +52,7 @@ class QueryMeta:
                 if self.lingo is None
                 else {"lingo": "yes" if self.lingo else "no"}
             ),
+            **(self.conditions or {}),
         }
 
 
@@ -64,6 +67,7 @@ class Benchmark:
     similar a sample of the collection is to each query, where the scores are similarities. `reported` are the metrics
     in which its results are reported, and `protocol` is how they are scored beyond that. `beyond` gives all images of a
     query's gallery in the order of the first stage, for metrics that need more of a ranking than a strategy makes.
+    `near_misses` are the images, by query, that show all of the query but one thing; None where that is not known.
     Raises `BenchmarkError` where the parts do not fit together.
     """
 
@@ -81,6 +85,7 @@ class Benchmark:
     backgrounds: Mapping[str, Scale] = field(default_factory=dict)
     protocol: Protocol = PLAIN
     beyond: Callable[[Query], Sequence[str]] | None = field(default=None, repr=False, compare=False)
+    near_misses: Mapping[str, frozenset[str]] | None = None
 
     def __post_init__(self) -> None:
         ids = [query.id for query in self.queries]
@@ -170,7 +175,8 @@ class Benchmark:
 
 def _identity(meta: QueryMeta) -> dict[str, str]:
     """What was read of a query's groups; what was made out from its text adds nothing to that."""
-    return {"supercategory": meta.supercategory, "category": meta.category, "iconic_group": meta.iconic_group}
+    groups = {"supercategory": meta.supercategory, "category": meta.category, "iconic_group": meta.iconic_group}
+    return {**groups, **(meta.conditions or {})}
 
 
 @dataclass(frozen=True)
@@ -181,11 +187,12 @@ class RunSummary:
     of them that failed; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
     warnings that hold for every query, and of stages that were lost on some. `by_round` are a dialogue benchmark's
     means after each number of rounds, over so many `dialogues`. `breakdowns` are means by the other kinds of group:
-    category, iconic_group, and scientific_name or lingo (yes or no). `scored_on_test` counts the runs in which the
+    category, iconic_group, scientific_name or lingo (yes or no), and the benchmark's own. `scored_on_test` counts the runs in which the
     strategy was scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were
     asked, whose identities `lmm` has, and of the `scorer` where a scoring model was used: its calls are pairs, and
     its fingerprint is the field of that name. `prior` says where the first-stage scores come from, and `reported` are
-    the metrics in which the benchmark's results are reported.
+    the metrics in which the benchmark's results are reported. `values` has, by the mean's name and query, the values
+    that the means of `reported.overview` are of.
     """
 
     benchmark: str
@@ -209,6 +216,7 @@ class RunSummary:
     scorer: str | None = None
     prior: str = ""
     reported: Reported = GENERAL
+    values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def unknown_share(self) -> float:

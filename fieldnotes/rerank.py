@@ -87,7 +87,7 @@ def _encoded(paths: Sequence[Path], encoder: Encoder, progress: Report | None) -
             vectors.append(batch)
             if progress is not None:
                 progress(min(number * _BATCH, len(paths)), len(paths))
-    return np.concatenate(vectors)
+    return np.concatenate(vectors) if vectors else np.empty((0, 0), dtype=np.float32)
 
 
 def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) -> None:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.fingerprint import fingerprint
@@ -20,6 +20,8 @@ from fieldscope.fieldnotes.grammar import Words
 from fieldscope.fieldnotes.queries import BenchmarkQuery, Split, classify, judged, load_split, matcher
 from fieldscope.fieldnotes.sampling import other, random_spec
 from fieldscope.fieldnotes.scene import COLOURS, HABITATS, ITEMS, POSES, SPECIES, Scene
+
+Kind = TypeVar("Kind", bound=Scene)
 
 SIZES = {"validation": ("validation", 25), "development": ("validation", 50), "test": ("test", 50)}
 """The collection that is searched, and the number of queries, per split."""
@@ -92,14 +94,14 @@ FAILING: dict[str, Callable[[Spec, Scene, random.Random], Spec | None]] = {
 is said of the subject. Each function changes what is said of a scene in that part, or gives None where it can't."""
 
 
-def _draw(scenes: Sequence[Scene], failing: str, most: int, rng: random.Random) -> Spec:
-    """A query of at most so many facts that one of the scenes matches but for the part that fails."""
+def draw_failing(scenes: Sequence[Kind], failing: str, most: int, rng: random.Random) -> tuple[Spec, Kind]:
+    """A query of at most so many facts that one of the scenes matches but for the part that fails, and that scene."""
     least = FACTS[0]
     while True:
         scene = rng.choice(scenes)
         spec = FAILING[failing](random_spec(scene, rng, least, most), scene, rng)
         if spec and least <= len(spec.facts()) <= most and spec.satisfied(scene) == len(spec.facts()) - 1:
-            return spec
+            return spec, scene
 
 
 def checksum(split: Split) -> str:
@@ -121,7 +123,7 @@ def load_unmatched(name: str) -> Split:
     while len(queries) < number:
         turn, part = divmod(len(queries), len(FAILING))
         failing, most = list(FAILING)[part], FACTS[1][turn % len(FACTS[1])]
-        spec = _draw(scenes, failing, most, rng)
+        spec, _ = draw_failing(scenes, failing, most, rng)
         if not matches(spec):
             text, query_id = Words(rng).spec(spec), f"{name[0]}u{len(queries):03d}"
             queries.setdefault(text, BenchmarkQuery(query_id, text, spec, failing, classify(spec)[1]))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,8 @@ class BuildReport:
 class Library:
     """An index, the encoder that made its vectors, where its images are, and their captions, where there are some.
 
-    `ids` are all images in the index, and `index_kind` is the registered name of indexes like it.
+    `ids` are all images in the index, and `index_kind` is the registered name of indexes like it. With
+    `keeps_reference` a query's reference image is found like any other, as some benchmarks have it.
     """
 
     index: Index
@@ -63,6 +64,7 @@ class Library:
     captions: Captions | None = None
     ids: Sequence[str] = ()
     index_kind: str = DEFAULT_INDEX
+    keeps_reference: bool = False
     _blended: dict[float, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
     _blending: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
@@ -79,16 +81,31 @@ class Library:
     def _queries(self) -> QueryVectors:
         return QueryVectors(self.encoder)
 
+    def query_vector(self, query: Query, instruction: str | None = None) -> Vectors:
+        """A query's own vector, shape (dim,), without descriptions. Raises `ConfigError` where the index does not hold
+        its reference image."""
+        return self._queries.of(query, self._image_vector, self._load, instruction)
+
+    def within(self, ids: Sequence[str], *, keeps_reference: bool = False) -> Library:
+        """A library of some of the images, in an index of their own; those that this one does not hold are left out."""
+        held = set(self.ids)
+        own = [image_id for image_id in ids if image_id in held]
+        if own == list(self.ids):
+            return replace(self, keeps_reference=keeps_reference)
+        index = INDEXES.load(self.index_kind)(own, self.index.vectors_of(own))
+        return replace(self, index=index, ids=own, keeps_reference=keeps_reference)
+
     def search(self, search: Search, vector: Vectors | None = None) -> list[Candidate]:
         """The images nearest to the query (all, where there are fewer than `search.k`), best first; the prior is the
         similarity, and the standing that against the collection's background.
 
         A query's reference image is part of its vector (`QueryVectors`), which counts as much as all descriptions
-        together, and is not among the candidates. `vector` is the query's own vector, shape (dim,), where the caller
-        has it; without, a reference image that the index does not hold raises `ConfigError`.
+        together, and is not among the candidates unless the library `keeps_reference`. `vector` is the query's own
+        vector, shape (dim,), where the caller has it; without, a reference image that the index does not hold raises
+        `ConfigError`.
         """
         query, descriptions, instruction = search.query, search.descriptions, search.instruction
-        own = self._queries.of(query, self._image_vector, self._load, instruction) if vector is None else vector
+        own = self.query_vector(query, instruction) if vector is None else vector
         texts = (Query(id=query.id, text=description) for description in descriptions)
         wanted = [own, *(self._queries.of_text(text, instruction) for text in texts)]
         # No description has seen the reference image, so together they weigh as much as the query.
@@ -97,9 +114,10 @@ class Library:
         weights = [share, *[1] * len(descriptions)]
         mean: Vectors = np.average(np.stack(wanted), axis=0, weights=weights)[np.newaxis].astype(np.float32)
         index = self._weighted(search.caption_weight)
-        scores, ids = index.search(mean, search.k + (query.reference_image is not None))
+        left_out = None if self.keeps_reference else query.reference_image
+        scores, ids = index.search(mean, search.k + (left_out is not None))
         nearest = zip(ids[0], scores[0], strict=True)
-        priors = {i: float(score) for i, score in nearest if i != query.reference_image}
+        priors = {i: float(score) for i, score in nearest if i != left_out}
         priors = dict(list(priors.items())[: search.k])
         if search.prior == "query" and priors:
             similarities = index.vectors_of(list(priors)) @ own

@@ -6,13 +6,12 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.measures import metrics
 
-Metric = Callable[[NDArray[np.int64], NDArray[np.int64]], metrics.Values]
+Metric = Callable[[ArrayLike, ArrayLike], metrics.Values]
 """From relevance, shape (queries, depth), and positives, shape (queries,), to a value for each query."""
 
 KINDS: dict[str, Callable[..., metrics.Values]] = {
@@ -32,7 +31,8 @@ def canonical(name: str) -> str:
     found = _NAME.fullmatch(name.strip())
     kind = _SPELLINGS.get(found["kind"].lower()) if found else None
     if found is None or kind is None or (found["k"] is None and kind != "RR"):
-        raise ConfigError(f"unknown metric {name!r}; use one of {', '.join(KINDS)} with a cut-off, such as AP@5 or R@10")
+        kinds = ", ".join(KINDS)
+        raise ConfigError(f"unknown metric {name!r}; use one of {kinds} with a cut-off, such as AP@5 or R@10")
     return f"{kind}@{found['k']}" if found["k"] else kind
 
 

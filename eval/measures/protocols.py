@@ -29,9 +29,11 @@ def protocol_values(benchmark: Benchmark, orders: Orders, names: Sequence[str]) 
     subsets = small_orders(benchmark, orders) if protocol.subsets else {}
     for name in names:
         if name.startswith(_SUBSET):
-            found[name] = _credited(benchmark, subsets, orders, int(name.removeprefix(_SUBSET)))
+            k = int(name.removeprefix(_SUBSET))
+            found[name] = np.array([_in_subset(benchmark, query_id, order, k) for query_id, order in subsets.items()])
         elif protocol.credits and is_metric(name) and cut_off(name)[0] == "recall":
-            found[name] = _credited(benchmark, orders, orders, cut_off(name)[1] or 0)
+            depth = cut_off(name)[1]
+            found[name] = np.array([_credit(benchmark, query_id, order[:depth]) for query_id, order in orders.items()])
         elif name == BRI:
             found[name] = _best_rank_integrals(benchmark, orders)
     return found
@@ -52,17 +54,21 @@ def small_orders(benchmark: Benchmark, orders: Orders) -> dict[str, list[str]]:
     return found
 
 
-def _credited(benchmark: Benchmark, orders: Orders, all_queries: Orders, k: int) -> metrics.Values:
-    """The greatest credit among the best `k`. Where an order ends before k and does not hold all of its small gallery,
-    only a credit of 1 is certain."""
-    values = []
-    for query_id in all_queries:
-        credits = benchmark.protocol.credits.get(query_id, {})
-        order = orders.get(query_id, ())
-        best = max((credits.get(image, 0.0) for image in order[:k]), default=0.0)
-        open_end = orders is not all_queries and len(order) < min(k, len(benchmark.protocol.subsets.get(query_id, ())))
-        values.append(best if credits and not (open_end and best < 1) else math.nan)
-    return np.array(values)
+def _credit(benchmark: Benchmark, query_id: str, order: Sequence[str]) -> float:
+    """The greatest credit of these images, at least 0; NaN for a query without judgments."""
+    credits = benchmark.protocol.credits.get(query_id)
+    return max([0.0, *(credits.get(image, 0.0) for image in order)]) if credits else math.nan
+
+
+def _in_subset(benchmark: Benchmark, query_id: str, order: Sequence[str], k: int) -> float:
+    """Whether a relevant image is among the best `k` of a small gallery. NaN for a query without judgments, and where
+    the order ends too early to tell."""
+    relevant = {image for image, judged in benchmark.judgments(query_id).items() if judged}
+    if not relevant:
+        return math.nan
+    if relevant.intersection(order[:k]):
+        return 1.0
+    return 0.0 if len(order) >= min(k, len(benchmark.protocol.subsets.get(query_id, ()))) else math.nan
 
 
 def _best_rank_integrals(benchmark: Benchmark, orders: Orders) -> metrics.Values:

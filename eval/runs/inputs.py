@@ -78,8 +78,9 @@ class BenchmarkLine(Line):
 
 class QueryLine(Line):
     """A query with its judgments, its given candidates with the scores that they came with, and its groups. `priors`
-    are an encoder's scores in place of those, in the same order; `background` is the scale of a sample's scores.
-    `query` is None where it was left out of the run: its judgments belong to the benchmark all the same."""
+    are an encoder's scores in place of those, in the same order; `background` is the scale of a sample's scores;
+    `near_misses` are the images that show all of the query but one thing, where the benchmark knows them. `query` is
+    None where it was left out of the run: its judgments belong to the benchmark all the same."""
 
     kind: Literal["query"] = "query"
     id: str
@@ -89,6 +90,7 @@ class QueryLine(Line):
     priors: tuple[FiniteFloat, ...] | None = None
     background: Scale | None = None
     meta: QueryMeta | None = None
+    near_misses: tuple[str, ...] | None = None
 
 
 _LINE: TypeAdapter[StrategyLine | BenchmarkLine | QueryLine] = TypeAdapter(
@@ -135,6 +137,7 @@ def benchmark_lines(benchmark: Benchmark) -> Iterator[BenchmarkLine | QueryLine]
         reported=benchmark.reported.name if own else None,
     )
     queries = {query.id: query for query in benchmark.queries}
+    known = benchmark.near_misses or {}
     for query_id in dict.fromkeys((*queries, *benchmark.qrels, *(sets or ()), *benchmark.meta)):
         judged, given = benchmark.qrels.get(query_id), (sets or {}).get(query_id)
         scores = (benchmark.priors or {}).get(query_id)
@@ -146,6 +149,7 @@ def benchmark_lines(benchmark: Benchmark) -> Iterator[BenchmarkLine | QueryLine]
             priors=None if given is None or scores is None else tuple(scores[c.image_id] for c in given),
             background=benchmark.backgrounds.get(query_id),
             meta=benchmark.meta.get(query_id),
+            near_misses=None if (near := known.get(query_id)) is None else tuple(sorted(near)),
         )
 
 
@@ -243,6 +247,7 @@ def make_benchmark(
         backgrounds=read_backgrounds(lines),
         protocol=line.protocol or PLAIN,
         reported=reported_as(line.reported) if line.reported else GENERAL,
+        near_misses={each.id: frozenset(each.near_misses) for each in lines if each.near_misses is not None} or None,
     )
     if benchmark.fingerprint != line.fingerprint:
         raise BenchmarkError(

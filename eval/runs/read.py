@@ -13,7 +13,7 @@ from typing import Any, Self
 from urllib.parse import unquote
 from uuid import uuid4
 
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
 
 from fieldscope.agent.roles import ModelIdentity
 from fieldscope.agent.types import RerankResult
@@ -30,6 +30,9 @@ IMAGES = "images.jsonl"
 COLLECTION = "collection.json"
 QRELS = "qrels.trec"
 METRICS = "metrics.json"
+SUBSETS = "subsets.json"
+"""Query id -> the images of its small gallery in their order, of benchmarks that have such galleries."""
+
 FILES = (MANIFEST, RESULTS, METRICS, QRELS, INPUTS, COLLECTION, IMAGES)
 """The files of a run folder that readers open."""
 
@@ -269,6 +272,12 @@ def read_metrics(folder: Path) -> Metrics:
     """How a run was scored. Raises `ConfigError`."""
     with _reading(folder, METRICS) as content:
         return Metrics.model_validate_json(content)
+
+
+def read_subsets(folder: Path) -> dict[str, list[str]]:
+    """Query id -> its small gallery in the order of the ranking. Raises `ConfigError`."""
+    with _reading(folder, SUBSETS) as content:
+        return TypeAdapter(dict[str, list[str]]).validate_json(content)
 
 
 def read_metric(folder: Path, metric: str) -> dict[str, float]:

@@ -147,6 +147,7 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
         whole_weight=fit.whole_weight,
         miss_odds=fit.miss_odds,
         false_alarm_odds=fit.false_alarm_odds,
+        part_cost=fit.part_cost,
         prior_weight=fit.prior_weight,
         bias=fit.bias,
         prior_scale=scales.prior,
@@ -189,6 +190,30 @@ class _Judged:
 
 
 @dataclass(frozen=True)
+class JudgedCandidates:
+    """n candidates with an answer about the whole query: ids, priors' standings (n,), log-odds of the answers (n,), and
+    judgments. `scale` is that of the priors."""
+
+    images: tuple[str, ...]
+    prior: Floats
+    whole: Floats
+    relevant: tuple[int, ...]
+    scale: Scale | None
+
+
+def judged_candidates(
+    results: Mapping[str, RerankResult], judgments: Mapping[str, Mapping[str, int]], scale: Scale | None = None
+) -> JudgedCandidates:
+    """What a strategy that asks about the whole query is fitted to. A fitted `scale` standardises priors that came
+    without a standing."""
+    scales = _Scales(scale, None) if scale else _scales(results, weighs_scores=False)
+    judged = [_judged(result, judgments[query_id], scales, joint=False) for query_id, result in results.items()]
+    prior, _, whole, relevant, _ = _stacked(judged)
+    images = tuple(image_id for query in judged for image_id in query.images)
+    return JudgedCandidates(images, prior, whole, tuple(relevant), scales.prior)
+
+
+@dataclass(frozen=True)
 class _Duel:
     """Two images compared in both orders: the log-odds for the one shown earlier, and whether both orders prefer the
     same."""
@@ -225,7 +250,10 @@ def _scale(values: Sequence[float]) -> Scale | None:
 
 
 def _nothing_below(judged: Sequence[_Judged], fit: VerdictFit) -> float | None:
-    """The threshold of the best P(match), from queries as they are and from their lists without the matches."""
+    """The threshold of the best P(match), from queries as they are and from their lists without the matches; None
+    without answers."""
+    if not any(query.verdicts.size or query.whole.any() for query in judged):
+        return None
     with_match, without = [], []
     for query in judged:
         p_match, relevant = 1.0 / (1.0 + np.exp(-query.log_odds(fit))), np.array(query.relevant, dtype=np.bool_)

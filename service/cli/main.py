@@ -31,6 +31,7 @@ from fieldscope.service.cli.commands.rescore import rescore
 from fieldscope.service.cli.commands.search import search
 from fieldscope.service.cli.commands.serve import serve
 from fieldscope.service.cli.commands.strategies import strategies
+from fieldscope.service.cli.commands.submission import submission
 from fieldscope.service.cli.commands.trace import trace
 from fieldscope.service.cli.commands.version import version
 from fieldscope.service.cli.commands.view import view
@@ -95,8 +96,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    demo, evaluate, view, compare, export, leaderboard, calibrate, measure, rerank, index, caption, search, label,
-    trace, lmm, serve, config, keys, doctor, cache, rescore, published, prompts, strategies, version,
+    demo, evaluate, view, compare, export, submission, leaderboard, calibrate, measure, rerank, index, caption,
+    search, label, trace, lmm, serve, config, keys, doctor, cache, rescore, published, prompts, strategies, version,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

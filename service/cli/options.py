@@ -144,6 +144,26 @@ prompt_sets_option = click.option(
     metavar="SET|FOLDER ...",
     help=f"{_PROMPTS} With several, each strategy runs once with each of them.",
 )
+
+
+def _choices(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    choices: dict[str, str] = {}
+    for text in values:
+        name, found, value = text.partition("=")
+        if not found or not name or not value:
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE; write it so, such as reference=kept", ctx, param)
+        choices[name] = value
+    return choices
+
+
+choices_option = click.option(
+    "--set",
+    "choices",
+    multiple=True,
+    metavar="NAME=VALUE ...",
+    callback=_choices,
+    help="A choice of a data set's protocol, such as reference=kept; docs/datasets.md lists them.",
+)
 runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN ...", type=PATH)
 runs_out = folder_option("The folder for the runs, with a folder for each strategy.", "-o", "--out", required=True)
 _LMM = lmm_flags("lmm_url", defaults=True)

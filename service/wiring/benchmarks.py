@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,17 @@ if TYPE_CHECKING:
     from fieldscope.eval.types import Benchmark
     from fieldscope.retrieval.encoder import Encoder
 
-NAMES = ("fieldnotes", "fieldnotes-rerank", "fieldnotes-composed", "fieldnotes-dialogue", "fieldnotes-unmatched")
-"""FieldNotes and its tasks; all but `fieldnotes-rerank` and `fieldnotes-unmatched` are full retrieval."""
+NAMES = (
+    "fieldnotes",
+    "fieldnotes-rerank",
+    "fieldnotes-composed",
+    "fieldnotes-dialogue",
+    "fieldnotes-unmatched",
+    "fieldnotes-wild",
+    "fieldnotes-wild-fullrank",
+)
+"""FieldNotes and its tasks; all but `fieldnotes-rerank`, `fieldnotes-unmatched` and `fieldnotes-wild` are full
+retrieval."""
 
 HUB = "evendrow/INQUIRE-Rerank"
 """The data set on the Hugging Face hub that is fetched by its name."""
@@ -56,13 +65,15 @@ class BenchmarkRequest:
     """What is asked of a registered benchmark.
 
     `argument` stands behind its name, such as a path. `split` is None for the benchmark's default, which is test.
-    Without `search` nothing needs to find candidates: the queries and their candidates are only counted.
+    Without `search` nothing needs to find candidates: the queries and their candidates are only counted. `choices` are
+    settings of the benchmark's protocol, by name.
     """
 
     argument: str
     split: str | None
     settings: Settings
     search: bool = True
+    choices: Mapping[str, str] = field(default_factory=dict)
 
 
 BENCHMARKS: Registry[Callable[[BenchmarkRequest], Benchmark | Workload]] = Registry(
@@ -71,20 +82,31 @@ BENCHMARKS: Registry[Callable[[BenchmarkRequest], Benchmark | Workload]] = Regis
 """Each opens a benchmark, as a `Workload` where something finds its candidates. Raises `BenchmarkError`."""
 
 
-def open_workload(name: str, split: str | None, settings: Settings, *, search: bool = True) -> Workload:
+def open_workload(
+    name: str,
+    split: str | None,
+    settings: Settings,
+    *,
+    search: bool = True,
+    choices: Mapping[str, str] | None = None,
+) -> Workload:
     """A registered benchmark by `name` or `name:argument`, or one by its path: Parquet files in INQUIRE-Rerank's shape,
-    or a folder of INQUIRE-Fullrank.
+    or a folder of INQUIRE-Fullrank. `choices` are settings of its protocol.
 
-    Raises `BenchmarkError` where there is no such benchmark or split, and `ConfigError` for embeddings that the
-    benchmark does not use.
+    Raises `BenchmarkError` where there is no such benchmark or split, and `ConfigError` for embeddings and choices that
+    the benchmark does not use.
     """
     from fieldscope.eval.benchmarks.inquire_rerank import FILE_PRIOR
 
     kind, argument = resolve_benchmark(name)
     if settings.embeddings is not None and kind != FULLRANK:
         raise ConfigError(f"--embeddings is for {FULLRANK}, and {name!r} is another benchmark; leave it out")
-    opened = BENCHMARKS.load(kind)(BenchmarkRequest(argument, split, settings, search))
+    if argument and kind in NAMES:
+        raise BenchmarkError(f"benchmark {kind!r} comes with Fieldscope and has no folder; leave {argument!r} out")
+    opened = BENCHMARKS.load(kind)(BenchmarkRequest(argument, split, settings, search, choices or {}))
     workload = opened if isinstance(opened, Workload) else Workload(opened)
+    if unused := [choice for choice in choices or {} if choice not in workload.benchmark.protocol.choices]:
+        raise ConfigError(f"--set {unused[0]} is no choice of {kind}; leave it out")
     if workload.encoder is not None and workload.benchmark.prior in ("", FILE_PRIOR):
         prior = settings.encoder or BUNDLED
         workload = replace(workload, benchmark=replace(workload.benchmark, prior=prior))
@@ -113,3 +135,14 @@ def selected(workload: Workload, selection: Selection) -> Workload:
     """The workload with the chosen queries only. Raises `ConfigError` for lists that name no query."""
     benchmark = workload.benchmark
     return replace(workload, benchmark=replace(benchmark, queries=selection.of(benchmark.queries)))
+
+
+def measured(workload: Workload, names: Sequence[str]) -> Workload:
+    """The workload with these metrics beside its own. Raises `ConfigError` for a name that is no metric's."""
+    from fieldscope.eval.measures.named import canonical
+    from fieldscope.eval.reported import mean_name
+
+    protocol = workload.benchmark.protocol
+    metrics = tuple(dict.fromkeys((*protocol.metrics, *(mean_name(canonical(name)) for name in names))))
+    own = protocol.model_copy(update={"metrics": metrics})
+    return replace(workload, benchmark=replace(workload.benchmark, protocol=own))

@@ -81,7 +81,7 @@ def task_of(plan: EvaluationPlan, settings: Settings) -> Task:
     Raises `BenchmarkError`, and `ConfigError` for lists that name no query.
     """
     if plan.benchmark not in NAMES:
-        workload = open_workload(plan.benchmark, plan.split, settings, search=False)
+        workload = open_workload(plan.benchmark, plan.split, settings, search=False, choices=plan.choices)
         queries = _selected(plan, workload.benchmark.queries)
         sets = (workload.benchmark.candidates(query.id) for query in queries)
         images = len(workload.found)
@@ -89,8 +89,9 @@ def task_of(plan: EvaluationPlan, settings: Settings) -> Task:
     from fieldscope.fieldnotes.collection import read_split
     from fieldscope.fieldnotes.rerank import TOP
 
-    given = plan.benchmark in ("fieldnotes-rerank", "fieldnotes-unmatched")
+    given = plan.benchmark in ("fieldnotes-rerank", "fieldnotes-unmatched", "fieldnotes-wild")
     task = plan.benchmark.removeprefix("fieldnotes-rerank").removeprefix("fieldnotes").removeprefix("-")
+    task = task.removesuffix("-fullrank")
     data = read_split(plan.split or "test", task)
     queries = _selected(plan, [query.query for query in data.queries])
     images = min(len(data.scenes), TOP) if given else len(data.scenes)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.core.fingerprint import fingerprint
-from fieldscope.service.wiring.benchmarks import Workload, open_workload, selected
+from fieldscope.service.wiring.benchmarks import Workload, measured, open_workload, selected
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import run_progress, warn
 from fieldscope.service.wiring.interruption import interruptible
@@ -47,7 +47,9 @@ class EvaluationPlan:
     """What to evaluate on: a benchmark by name or path, its split (None: test), and which of its queries.
 
     `out` is the folder for the runs, a folder per strategy, by default `runs/BENCHMARK-SPLIT`. Each query may spend
-    `budget`, and all queries of a strategy together `run_budget`.
+    `budget`, and all queries of a strategy together `run_budget`. `choices` are settings of the benchmark's protocol,
+    `metrics` the names of what is computed beside its own. Every request is made under the `seed`; scores of a scoring
+    model, which takes none, are asked for again and not remembered under a seed other than 0.
     """
 
     benchmark: str
@@ -57,6 +59,15 @@ class EvaluationPlan:
     out: Path | None = None
     budget: Budget | None = None
     run_budget: Budget | None = None
+    choices: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    seed: int = 0
+
+    @property
+    def suffix(self) -> str:
+        """What distinguishes the folder of these runs from that of all queries under the usual protocol."""
+        chosen = "".join(f"-{name}-{value}" for name, value in self.choices.items())
+        return (self.selection.suffix if self.selection else "") + chosen
 
 
 @dataclass(frozen=True)
@@ -137,7 +148,8 @@ def _opened(
     plan: EvaluationPlan, contests: Sequence[Contest], contexts: Sequence[Mapping[Role, int]]
 ) -> OpenEvaluation:
     settings = contests[0].settings
-    workload = with_prior_encoder(open_workload(plan.benchmark, plan.split, settings), settings)
+    workload = open_workload(plan.benchmark, plan.split, settings, choices=plan.choices)
+    workload = with_prior_encoder(workload, settings)
     opened = check_evaluation(plan, workload, contests, contexts)
     if workload.prior_encoder is None:
         return opened
@@ -161,6 +173,8 @@ def check_evaluation(
 
     if plan.selection is not None:
         workload = selected(workload, plan.selection)
+    if plan.metrics:
+        workload = measured(workload, plan.metrics)
     benchmark = workload.benchmark
     queries = benchmark.queries[: plan.limit]
     for contest, context in zip(contests, contexts, strict=True):
@@ -169,8 +183,7 @@ def check_evaluation(
         replace(contest, flags=flags_of(workload, queries, contest.settings, contest.strategies), contexts=context)
         for contest, context in zip(contests, contexts, strict=True)
     )
-    suffix = plan.selection.suffix if plan.selection else ""
-    out = plan.out or RUNS / f"{benchmark.name}-{benchmark.split}{suffix}"
+    out = plan.out or RUNS / f"{benchmark.name}-{benchmark.split}{plan.suffix}"
     opened = OpenEvaluation(plan, workload, checked, out)
     for flag in opened.flags:
         warn(flag)
@@ -267,6 +280,7 @@ async def _evaluate(
     models = {s.name: lmms.identity(s.roles(pictured)) if lmms else None for s in strategies}
     scorers = {s.name: scorer.fingerprint for s in strategies if scorer is not None and uses_scorer(s)}
     resources = Resources(images, lmms, workload.retriever, contest.settings.concurrency, flags=flags, scorer=scorer)
+    resources = replace(resources, seed=plan.seed)
     calibrations = {
         strategy.name: _calibration(workload, strategy, models[strategy.name], scorers.get(strategy.name))
         or begun_earlier(opened.out / strategy.name)
@@ -286,7 +300,7 @@ async def _evaluate(
         workload.benchmark,
         agents,
         opened.out,
-        provenance={"encoder": workload.encoder, "seed": 0},
+        provenance={"encoder": workload.encoder, "seed": plan.seed},
         lmms=models,
         limit=plan.limit,
         budget=plan.budget if asks else None,
@@ -322,7 +336,10 @@ async def _open_lmms(opened: OpenEvaluation, contest: Contest, stack: AsyncExitS
 async def _open_scorer(opened: OpenEvaluation, contest: Contest, stack: AsyncExitStack) -> CandidateScorer | None:
     """The scoring model of strategies that use one."""
     if (recording := opened.workload.recording) is None:
-        opening = open_candidate_scorer(contest.settings, opened.workload.benchmark.images, contest.strategies)
+        settings = contest.settings
+        if opened.plan.seed and settings.cache_mode != "replay":
+            settings = replace(settings, cache_mode="off")
+        opening = open_candidate_scorer(settings, opened.workload.benchmark.images, contest.strategies)
         return await stack.enter_async_context(opening)
     if any(map(uses_scorer, contest.strategies)) and recording.scorer is None:
         raise ConfigError("the recorded runs used no scoring model; name a strategy that uses none, such as agent")

@@ -51,10 +51,11 @@ def flags_of(
 def heed_instructions(workload: Workload, strategies: Sequence[Strategy]) -> None:
     """Warn where an instruction for the first stage has no effect."""
     from fieldscope.retrieval.library import Library
+    from fieldscope.service.wiring.datasets import Galleries
 
     if workload.prior_encoder is not None:
         warn_of_unread_instruction(strategies, workload.prior_encoder)
-    elif isinstance(workload.retriever, Library):
+    elif isinstance(workload.retriever, Library | Galleries):
         warn_of_unread_instruction(strategies, workload.retriever.encoder)
     elif workload.retriever is None and any(strategy.retrieve.instruction for strategy in strategies):
         warn(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from fieldscope.agent.trace_nothing import Nothing, nothing
-from fieldscope.agent.trace_view import verdicts_by_image, weakest
+from fieldscope.agent.trace_view import RELATIVE, verdicts_by_image, weakest
 from fieldscope.agent.trace_why import why
 from fieldscope.core.errors import ImageError
 from fieldscope.core.spreadsheet import cell
@@ -67,6 +67,11 @@ class Ranking(Sequence[RankedImage]):
         not decided."""
         return nothing(self.result)
 
+    @property
+    def relative(self) -> bool:
+        """Whether P(match) can't be compared with that of another list of images."""
+        return self.result.relative
+
     @cached_property
     def kept(self) -> KeptImages | None:
         """The images that reach the threshold of the promised precision, and the promise; None where none was asked
@@ -97,7 +102,8 @@ class Ranking(Sequence[RankedImage]):
 
     def _repr_html_(self) -> str:
         ended = [f"A budget ended the work in stage {self.ended!r}."] if self.ended else []
-        notes = [*(self.nothing.sentences if self.nothing else ()), *self.flags, *ended]
+        relative = [RELATIVE] if self.result.relative else []
+        notes = [*(self.nothing.sentences if self.nothing else ()), *relative, *self.flags, *ended]
         if self.kept is not None:
             notes += [self.kept.summary, self.kept.promise, *self.kept.caveats]
         if self.skipped:
@@ -119,6 +125,7 @@ class Ranking(Sequence[RankedImage]):
             "skipped": skipped_data(self.skipped),
             "ended": result.ended,
             "nothing": self.nothing and self.nothing.model_dump(mode="json"),
+            "relative": result.relative,
             "flags": list(result.flags),
             **({} if self.kept is None else {"cutoff": self.kept.data()}),
             "cost": {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
-from fieldscope.agent.nothing import NEAREST, NOTHING_BELOW, nothing_by_answers, nothing_matches
+from fieldscope.agent.nothing import NEAREST, NOTHING_BELOW, SAID_NO, nothing_by_answers, nothing_matches
 from fieldscope.agent.posterior import Belief
 from fieldscope.agent.types import NothingMatches, Predicate, RankedCandidate, RerankResult
 from fieldscope.core.types import Candidate
@@ -120,7 +120,7 @@ def ranked(*claims: float | None) -> tuple[RankedCandidate, ...]:
 
 def test_a_single_question_decides_by_its_own_probabilities() -> None:
     nothing = nothing_by_answers(ranked(0.2, 0.1, None), cut_short=False)
-    assert nothing == NothingMatches(statistic=0.2, threshold=NOTHING_BELOW, judged=2)
+    assert nothing == NothingMatches(statistic=0.2, threshold=SAID_NO, judged=2)
 
 
 @pytest.mark.parametrize(("claims", "cut_short"), [((0.5, 0.1), False), ((None, None), False), ((0.2,), True)])

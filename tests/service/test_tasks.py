@@ -141,13 +141,37 @@ def test_queries_without_a_match_are_reranked_and_have_no_average_precision(run:
     result = run("eval", "fieldnotes-unmatched", "--strategy", "clip", "yes-no")
     assert result.exit_code == 0, result.stderr
     assert "clip" in result.stdout and "mAP" not in result.stdout and "0.0" not in result.stdout.split("cost")[0]
-    assert "no query has anything relevant to find, so AP, nDCG and MRR are undefined" in result.stderr
+    assert "queries has a relevant image among its judgments, so AP, nDCG and MRR are undefined" in result.stderr
     (told, _) = json.loads(run("eval", "fieldnotes-unmatched", "--strategy", "clip", "yes-no", "--json").stdout)["runs"]
+    assert told["metrics"].pop("near-misses@10") == 0.1  # the black fox in the snow
     assert set(told["metrics"].values()) == {None}
     loaded = load_run(told["out"])
     assert list(loaded) == ["u000"] and "mAP" not in loaded._repr_html_()
     with pytest.raises(ConfigError, match="no query has anything to find"):
         loaded.metric("AP@50")
+
+
+def test_how_often_a_run_says_that_nothing_matches_is_in_tables_and_comparisons(run: Run, tasks: World) -> None:
+    line = ("eval", "fieldnotes-unmatched", "--strategy", "clip", "yes-no", "yes-no-fused")
+    result = run(*line)
+    assert result.exit_code == 0, result.stderr
+    assert "nothing is said to match" in result.stdout and "of 1 without a match" in result.stdout
+    runs = {told["strategy"]: told for told in json.loads(run(*line, "--json").stdout)["runs"]}
+    shares = {name: told["metrics"]["rightly nothing"] for name, told in runs.items()}
+    assert shares == {"clip": None, "yes-no": 1.0, "yes-no-fused": 1.0}
+    assert {told["metrics"]["wrongly nothing"] for told in runs.values()} == {None}
+    loaded = load_run(runs["yes-no"]["out"])
+    assert loaded.metric("rightly nothing").mean == 1.0
+    assert loaded["u000"].nothing is not None
+    assert "rightly nothing" in loaded._repr_html_()
+    both = [runs[name]["out"] for name in ("yes-no", "yes-no-fused")]
+    compared = json.loads(run("compare", *both, "--json").stdout)
+    assert compared["metrics"] == ["rightly nothing"]
+    assert [told["nothing"] for told in compared["runs"]] == [{"rightly nothing": 1.0}] * 2
+    assert "Nothing is said to match" in run("compare", *both).stdout
+    refused = run("compare", runs["clip"]["out"], *both)
+    assert refused.exit_code == 1
+    assert "the run does not say whether anything matches" in refused.stderr
 
 
 def test_a_dry_run_counts_the_candidates_of_queries_without_a_match(run: Run, tasks: World) -> None:

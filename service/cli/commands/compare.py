@@ -31,8 +31,8 @@ _LISTED = 3
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="A metric of metrics.json. Repeat for more; the first is the main one.  [default: the "
-    "benchmark's own, such as AP@50, nDCG@50, MRR]",
+    help="A metric of metrics.json, or one at any other cut-off (AP@5, R@20). Repeat for more; the first is the main "
+    "one.  [default: the benchmark's own, such as AP@50, nDCG@50, MRR]",
 )
 @price_option("What the runs' tokens cost.")
 @file_option("--markdown", help_text="Write the report as Markdown.")
@@ -76,7 +76,9 @@ def _show(comparison: ScoredComparison, written: Sequence[Path]) -> None:
     from fieldscope.service.viewer.comparison import presentation
 
     show(f"{presentation.title(comparison)}.", "")
-    show(_table(presentation.quality_table(comparison)), _table(presentation.cost_table(comparison.runs, comparison)))
+    nothing = presentation.nothing_table(comparison)
+    show(_table(presentation.quality_table(comparison)), *([_table(nothing)] if nothing else []))
+    show(_table(presentation.cost_table(comparison.runs, comparison)))
     show(*(_table(presentation.pairs_table(comparison, metric)) for metric in comparison.metrics))
     few = len(comparison.pairs) <= _LISTED
     if few and "supercategory" in comparison.pairs[0].groups:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import click
 
 from fieldscope.service.cli.options import (
     budget_options,
+    choices_option,
     count_option,
     dry_run_options,
     evaluation_options,
@@ -45,6 +47,16 @@ DEFAULT_STRATEGIES = ("clip", "yes-no", "yes-no-fused")
 )
 @click.option("--member", "members", multiple=True, metavar="NAME ...", help="Evaluate only these members of the grid.")
 @click.option("--split", metavar="NAME", help="test, validation, ...  [default: test; of a grid: validation]")
+@folder_option("The folder of a data set's files: flickr30k, coco, fashioniq, cirr, circo, visdial, folder.", "--data")
+@choices_option
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME ...",
+    help="Metrics to compute beside the benchmark's own: AP, nDCG, RR, P, recall (or R) or hits, at any cut-off, such "
+    "as R@20.",
+)
 @file_option("--only", help_text="Only the queries in this file: ids or texts, one a line.")
 @file_option("--without", help_text="All queries except those in this file.")
 @count_option("--limit", help_text="Only the first N queries.")
@@ -75,6 +87,9 @@ def evaluate(
     grid: Path | None,
     members: tuple[str, ...],
     split: str | None,
+    data: Path | None,
+    choices: Mapping[str, str],
+    metrics: tuple[str, ...],
     only: Path | None,
     without: Path | None,
     limit: int | None,
@@ -94,10 +109,13 @@ def evaluate(
     """Evaluate strategies on a benchmark, with INQUIRE's metrics.
 
     BENCHMARK is one of: fieldnotes (retrieval from the whole collection); fieldnotes-rerank (the encoder's own top 100
-    for each query); fieldnotes-composed (a reference image and a change to it); fieldnotes-dialogue (rounds of
-    question and answer, each ranked); fieldnotes-unmatched (queries that no image matches); a Parquet file or folder in
-    INQUIRE-Rerank's format (its candidates keep the files' scores unless --encoder names another first stage); a folder
-    of INQUIRE-Fullrank's tables with its embeddings (name the model that made them with --encoder); or
+    for each query); fieldnotes-composed (a reference image and a change to it); fieldnotes-dialogue (rounds of question
+    and answer, each ranked); fieldnotes-unmatched (queries that no image matches); fieldnotes-wild (small, dark and
+    half hidden animals in large frames, each query's top 100) and fieldnotes-wild-fullrank (the same, from the whole
+    collection); flickr30k, coco, fashioniq, cirr, circo or visdial with the folder of its files (--data), scored as it
+    was published unless --set says otherwise; folder, for queries, images and judgments of your own; a Parquet file or
+    folder in INQUIRE-Rerank's format (its candidates keep the files' scores unless --encoder names another first
+    stage); a folder of INQUIRE-Fullrank's tables with its embeddings (name the model that made them with --encoder); or
     evendrow/INQUIRE-Rerank, which is downloaded once from the Hugging Face hub.
 
     A grid runs on a validation split and is shown best first. On the test split only a single --member is allowed: the
@@ -134,10 +152,15 @@ def evaluate(
     settings = replace(settings, encoder=encoders[0] if encoders else None)
     settings = replace(replayed(settings, replay), prompts=prompt_sets[0] if prompt_sets else None)
     recording = open_recorded(Path(replay), benchmark, split, dry_run, settings) if replay else None
+    if (data or choices) and (recording is not None or benchmark is None):
+        raise click.UsageError(
+            "--data and --set go with the name of a data set, such as cirr; add it, without --replay"
+        )
     if benchmark is None and recording is None:
         raise click.UsageError("Missing argument 'BENCHMARK'; give a benchmark, or a recording with --replay FILE")
     split = split or (DEFAULT_SPLIT if grid else None)
-    plan = EvaluationPlan(benchmark or "", split, Selection(only, without), limit, out, budget, run_budget)
+    named = f"{benchmark}:{data}" if data is not None else benchmark or ""
+    plan = EvaluationPlan(named, split, Selection(only, without), limit, out, budget, run_budget, choices, metrics)
     if recording is not None:
         plan = recorded_plan(plan, recording)
     grid_members = open_grid(grid, members, plan, settings) if grid else ()

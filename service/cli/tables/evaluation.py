@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, cast
 
 from fieldscope.agent.roles import role_identity
 from fieldscope.agent.usage import SCORER
+from fieldscope.eval.measures.certainty import certainties
+from fieldscope.eval.measures.protocols import BRI
 from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
+from fieldscope.eval.reported import RIGHTLY, WRONGLY
 from fieldscope.eval.types import Means, RunSummary
 from fieldscope.service.cli.console import plain, show, show_json
 from fieldscope.service.cli.tables.table import new_table
@@ -20,10 +23,18 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fieldscope.agent.roles import Role
+    from fieldscope.eval.measures.run_comparison import Effect
     from fieldscope.eval.tuning.grid import Member
     from fieldscope.service.workflows.evaluate import EvaluatedRuns
 
 _ROUNDS = {"hits@10": "found so far", "recall@10": "of each round alone"}
+
+EXPLAINED = (
+    "p: paired randomisation test after Holm, * below 0.05. detectable: the true difference that so many queries show "
+    "with a chance of 80 %. queries needed: how many show this one with that chance."
+)
+_KINDS = ("category", "iconic_group", "lingo", "scientific_name")
+"""INQUIRE's kinds of group, which `metrics.json` has."""
 
 _HASH = re.compile(r"[0-9a-f]{16,}")
 
@@ -74,14 +85,19 @@ def tables(summaries: Sequence[RunSummary]) -> list[Table]:
     matched = summaries[0].scored > 0
     quality = [quality_table(summaries)] if matched else []
     groups = [group_table(summaries)] if matched and summaries[0].by_supercategory else []
+    groups += own_group_tables(summaries)
     tasks = [task_table(summaries)] if _task_metrics(summaries[0]) else []
     rounds = [round_table(summaries, metric) for metric in _ROUNDS] if summaries[0].by_round else []
+    decided = any(summary.metrics.get(name) is not None for summary in summaries for name in (RIGHTLY, WRONGLY))
+    nothing = [nothing_table(summaries)] if decided else []
     return [
         overview_table(summaries),
         *quality,
+        *certainty_tables(summaries),
         *tasks,
         *rounds,
         *groups,
+        *nothing,
         cost_table(summaries),
         *roles,
     ]
@@ -124,6 +140,41 @@ def quality_table(summaries: Sequence[RunSummary]) -> Table:
     return table
 
 
+def certainty_tables(summaries: Sequence[RunSummary]) -> list[Table]:
+    """The means with their 95 % intervals, in percent, and what each run changes against the first in the headline, in
+    points: whether that is more than chance, and how many queries a test needs for it. Nothing where fewer than two
+    queries could be scored."""
+    sure = certainties(summaries)
+    if sure is None:
+        return []
+    means = _table("95 % intervals over queries, percent", sure[0].means)
+    for summary, own in zip(summaries, sure, strict=True):
+        cells = (f"{100 * m.value:.1f} [{100 * m.low:.1f}, {100 * m.high:.1f}]" for m in own.means.values())
+        means.add_row(plain(summary.strategy), *cells)
+    if not any(own.effect for own in sure):
+        return [means]
+    first = summaries[0]
+    columns = ("difference", "95 % interval", "p", "detectable", "queries needed")
+    gains = _table(f"{first.reported.mean} against {first.strategy}, points", columns)
+    for summary, own in zip(summaries, sure, strict=True):
+        if own.effect is not None:
+            gains.add_row(plain(summary.strategy), *_effect_cells(own.effect))
+    gains.caption = plain(EXPLAINED, "dim")
+    return [means, gains]
+
+
+def _effect_cells(effect: Effect) -> tuple[str, ...]:
+    test, detectable = effect.test, effect.detectable
+    p = "< 0.001" if effect.p_holm < 0.001 else f"{effect.p_holm:.3f}"
+    return (
+        f"{100 * test.difference:+.1f}",
+        f"{100 * test.low:+.1f} to {100 * test.high:+.1f}",
+        p + ("*" if effect.significant else ""),
+        "-" if detectable is None else f"{100 * detectable:.1f}",
+        "-" if effect.needed is None else f"{effect.needed:,}",
+    )
+
+
 def _recall_line(summaries: Sequence[RunSummary]) -> str:
     """What the first stage found of full retrieval, or each of several first stages; empty for given candidates."""
     recalls: dict[str, float] = {}
@@ -155,12 +206,46 @@ def group_table(summaries: Sequence[RunSummary]) -> Table:
     return table
 
 
+def nothing_table(summaries: Sequence[RunSummary]) -> Table:
+    """For how many of the queries without a match, and of those with one, each run says that nothing matches, in
+    percent; by supercategory of the queries, where none has a match."""
+    first = summaries[0]
+    without = first.queries - first.scored
+    columns = {RIGHTLY: f"of {without} without a match", WRONGLY: f"of {first.scored} with one"}
+    shown = [name for name, queries in ((RIGHTLY, without), (WRONGLY, first.scored)) if queries]
+    groups = [] if first.scored else [*first.by_supercategory]
+    table = _table("nothing is said to match, percent of queries", [*(columns[name] for name in shown), *groups])
+    for summary in summaries:
+        overall = (_cell(summary.metrics.get(name), None) for name in shown)
+        by_group = (_cell(summary.by_supercategory[group].get(RIGHTLY), None) for group in groups)
+        table.add_row(summary.strategy, *overall, *by_group)
+    return table
+
+
+def own_group_tables(summaries: Sequence[RunSummary]) -> list[Table]:
+    """The runs by the groups in which a data set reports its results, such as CIRCO's semantic aspects, a table for
+    each of its two main metrics, in percent."""
+    first = summaries[0]
+    kinds = [kind for kind in first.breakdowns if kind not in _KINDS]
+    found = []
+    for kind, metric in ((kind, metric) for kind in kinds for metric in first.reported.overview[:2]):
+        names = [summary.strategy for summary in summaries]
+        table = new_table(kind, *names, title=f"{metric} by {kind}, percent")
+        for group in first.breakdowns[kind]:
+            own = (summary.breakdowns.get(kind, {}).get(group, {}).get(metric) for summary in summaries)
+            table.add_row(plain(group), *(_cell(value, None) for value in own))
+        found.append(table)
+    return found
+
+
 def task_table(summaries: Sequence[RunSummary]) -> Table:
-    """Runs by the metrics of composed queries and of dialogues, in percent."""
+    """Runs by the metrics of composed queries and of dialogues, in percent; BRI is a logarithm of ranks."""
     names = _task_metrics(summaries[0])
     table = _table("by the task's own metrics, percent", names)
     for summary in summaries:
-        table.add_row(summary.strategy, *(_cell(summary.metrics.get(name), None) for name in names))
+        values = {name: summary.metrics.get(name) for name in names}
+        cells = [_in_logarithms(value) if name == BRI else _cell(value, None) for name, value in values.items()]
+        table.add_row(summary.strategy, *cells)
     return table
 
 
@@ -213,7 +298,7 @@ def sweep_table(summaries: Sequence[RunSummary]) -> Table:
 
 
 def _task_metrics(summary: RunSummary) -> list[str]:
-    shown = (*HEADLINE, *summary.reported.overview, *summary.reported.means, FIRST_STAGE_RECALL)
+    shown = (*HEADLINE, *summary.reported.overview, *summary.reported.means, FIRST_STAGE_RECALL, RIGHTLY, WRONGLY)
     return [name for name in summary.metrics if name not in shown]
 
 
@@ -224,6 +309,10 @@ def _table(title: str, columns: Iterable[str]) -> Table:
 def _cells(own: Means, base: Means, *, compare: bool) -> list[str]:
     """A cell for each value that `base` names: in percent, with its difference in points where they are compared."""
     return [_cell(own.get(name), reference if compare else None) for name, reference in base.items()]
+
+
+def _in_logarithms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _cell(value: float | None, reference: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fieldscope.agent.trace_view import RELATIVE
 from fieldscope.service.cli.console import plain
 from fieldscope.service.cli.tables.table import new_table
 from fieldscope.service.workflows.ranking import answer_of
@@ -23,7 +24,8 @@ def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
     result = ranking.result
     judged = bool(result.predicates or result.comparisons)
     several = len(result.predicates) > 1
-    table = new_table(*(("rank", "moved", "P(match)", "prior") if judged else ("rank", "prior")), texts=0)
+    columns = ("rank", "moved", "P(match)", "prior") if judged else ("rank", "prior")
+    table = new_table(*columns, texts=0, caption=RELATIVE if judged and result.relative else "")
     if ranking.kept is not None:
         table.add_column("kept")
     table.add_column("image", overflow="fold")

@@ -15,6 +15,7 @@ from rich.text import Text
 from fieldscope.agent.scoring import query_scores
 from fieldscope.agent.trace_nothing import nothing
 from fieldscope.agent.trace_view import (
+    RELATIVE,
     Matchup,
     StageCost,
     error_counts,
@@ -79,6 +80,8 @@ def header(result: RerankResult) -> Iterator[RenderableType]:
         )
     if result.ended:
         yield line("ended", f"the budget ran out in the stage {result.ended}", "yellow")
+    if result.relative:
+        yield line("note", RELATIVE)
     if decision := nothing(result):
         yield from (line("" if at else "matches", said, "yellow") for at, said in enumerate(decision.sentences))
         nearest = [f"{near.image} ({near.parts} parts)" for near in decision.nearest[:_NEAREST]]

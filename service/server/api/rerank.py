@@ -14,6 +14,7 @@ from fieldscope.service.server.api.dependencies import EngineOf
 from fieldscope.service.server.api.documents import Content, DocumentObject, Given, listed, pieces, read_inputs
 from fieldscope.service.server.api.engine import Engine, Watch
 from fieldscope.service.server.api.errors import WORK_RESPONSES
+from fieldscope.service.server.api.nothing import NothingRelevant
 from fieldscope.service.server.api.options import Headers, OptionFields, OptionHeaders, Whole, options
 from fieldscope.service.server.api.promises import CUTOFF, KEPT, CutoffReply
 from fieldscope.service.server.api.usage import TokenUsage
@@ -87,6 +88,13 @@ class RerankReply(BaseModel):
     model: str
     strategy: str
     results: list[Result]
+    nothing: NothingRelevant | None = Field(
+        default=None,
+        description="Present if no image among the documents seems to match; `meta.warnings` says so, too.",
+    )
+    relative: bool | None = Field(
+        default=None, description="With `p_match`: true if it can't be compared with that of another list of documents."
+    )
     usage: TokenUsage
     meta: Meta
     cutoff: CutoffReply | None = CUTOFF
@@ -117,7 +125,7 @@ async def answer(
     reranked = await engine.rerank(call, watch)
     result = reranked.result
     response.headers[TRACE_ID] = result.query_id
-    usage = TokenUsage.of(result)
+    usage, nothing = TokenUsage.of(result), NothingRelevant.of(result, call.documents)
     return RerankReply(
         id=result.query_id,
         model=reranked.model,
@@ -131,11 +139,13 @@ async def answer(
             )
             for scored in reranked.order
         ],
+        nothing=nothing,
+        relative=True if result.relative and call.options.explain else None,
         usage=usage,
         meta=Meta(
             api_version=ApiVersion(version=version),
             tokens=Tokens(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens),
-            warnings=list(result.flags) or None,
+            warnings=[*(nothing.sentences if nothing else ()), *result.flags] or None,
         ),
         cutoff=CutoffReply.of(reranked.kept),
     )

@@ -19,6 +19,7 @@ from fieldscope.service.server.api.documents import DocumentObject, read_inputs
 from fieldscope.service.server.api.engine import Engine, Watch
 from fieldscope.service.server.api.errors import WORK_RESPONSES, ApiError
 from fieldscope.service.server.api.events import MEDIA_TYPE, SCHEMA, Event, Feed, event, event_data, failure, stream
+from fieldscope.service.server.api.nothing import NothingFound
 from fieldscope.service.server.api.options import INSTRUCTION, BudgetFields, Whole
 from fieldscope.service.server.api.pictures import reference as image_reference
 from fieldscope.service.server.api.promises import CONFIDENT, CUTOFF, KEPT, PRECISION, CutoffReply, Wanted
@@ -127,6 +128,8 @@ class SearchReply(BaseModel):
     results: list[RankedImage]
     candidates: int
     predicates: list[Predicate] | None = None
+    nothing: NothingFound | None = Field(description="Not null if no image seems to match.")
+    relative: bool = Field(description="Whether P(match) can't be compared with that of another list of images.")
     ended: str | None
     flags: list[str]
     usage: SearchUsage
@@ -196,6 +199,8 @@ async def answer(engine: Engine, body: SearchBody, call: SearchCall, watch: Watc
         results=results,
         candidates=len(result.ranking),
         predicates=questions,
+        nothing=NothingFound.of(result, prefix),
+        relative=result.relative,
         ended=result.ended,
         flags=list(result.flags),
         usage=SearchUsage.of(
