@@ -164,15 +164,20 @@ class Account:
 
 
 class BudgetedLMM:
-    """An LMM whose calls are paid from an account. Raises `BudgetError` where it is empty."""
+    """An LMM whose calls are paid from an account, under a `seed`. Raises `BudgetError` where the account is empty."""
 
-    def __init__(self, lmm: LMM, account: Account) -> None:
+    def __init__(self, lmm: LMM, account: Account, seed: int = 0) -> None:
         self._lmm = lmm
         self._account = account
+        self._seed = seed
 
     @property
     def identity(self) -> str:
         return self._lmm.identity
+
+    def seeded(self, request: LMMRequest) -> LMMRequest:
+        """The request under the seed, which belongs to its key: what another seed was answered is no answer to it."""
+        return request.model_copy(update={"seed": self._seed}) if self._seed else request
 
     async def generate(self, request: LMMRequest) -> LMMResponse:
         """Answer one request, and pay for it; a call that fails is paid for as a call, without tokens.

@@ -7,13 +7,14 @@ and the trace says `uncalibrated`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fieldscope.agent.lmm.identity import may_be
 from fieldscope.agent.roles import ModelIdentity, role_identity, roles_by_model
 from fieldscope.core.fingerprint import fingerprint
+from fieldscope.core.types import Scale
 
 if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
@@ -99,21 +100,25 @@ class Calibration(BaseModel):
     """The fitted values; the defaults are for a model that was never measured.
 
     - `temperature` divides the log-odds that all predicates hold (above 1: the model is too sure of itself), and
-      `whole_weight` multiplies those of the verdict on the whole query; `miss_odds` are the
-      odds that a match's verdicts look like another image's, `false_alarm_odds` that another image's look like a
-      match's (a file calls them `doubt` and `slip`);
-    - `prior_weight` is for the prior, standardised per query, and `bias` the log-odds of a match for an average
-      candidate that satisfies every predicate with certainty one half; `spread` is how wrong those log-odds may be, as
-      a standard deviation;
-    - `scorer_weight` is for the score of a scoring model beside the prior, standardised like it and 0 where it adds
-      nothing to prior and verdicts; `first_look` is what prior and score say before any question (None: never
-      measured, or the score says nothing); `scored_scale` and `scored_offset` turn the scorer's standardised scores of
-      a predicate into log-odds that it holds;
+      `whole_weight` multiplies those of the verdict on the whole query; `miss_odds` are the odds that a match's
+      verdicts look like another image's, `false_alarm_odds` that another image's look like a match's (a file calls them
+      `doubt` and `slip`); `part_cost` is what each part that fails takes from the log-odds besides;
+    - `prior_weight` is for the prior's standing against the collection's background, and `bias` the log-odds of a match
+      for an image of standing 0 that satisfies every predicate with certainty one half; `spread` is how wrong those
+      log-odds may be, as a standard deviation; `prior_scale` standardises priors that come without a collection (None:
+      they are standardised over the candidates);
+    - `scorer_weight` is for the score of a scoring model beside the prior and 0 where it adds nothing to prior and
+      verdicts; `first_look` is what prior and score say before any question (None: never measured, or the score says
+      nothing); `scored_scale` and `scored_offset` turn the scorer's standardised scores of a predicate into log-odds
+      that it holds; `scorer_values` and `predicate_values` standardise its scores (None: over the candidates);
     - `comparison_weight` is how much a comparison's evidence counts, `consistency` is how often both orders of a pair
       agreed (None: never measured), `position_bias` the log-odds for whatever is shown first;
     - `joint_temperature` divides the log-odds of joint answers about predicates, and `joint_whole_weight` multiplies
       those about the whole query, before they count like single ones; `joint_loss` is the mean average precision that
       they cost against single questions (None: never measured);
+    - `edition`: how answers become probabilities; 1 is that of earlier versions (`agent/earlier.py`);
+    - `nothing_below`: where the best P(match) of a query lies below it, nothing is said to match (None: the default of
+      `agent/nothing.py`);
     - `pass_rates`: by kind of predicate, the mean P(expected) over candidates;
     - `predicates_per_word`, `tokens`: what a dry run expects, predicates for a word of the query and mean tokens a call
       by stage.
@@ -129,14 +134,19 @@ class Calibration(BaseModel):
     benchmark: str = ""
     split: str = ""
     queries: int = 0
+    edition: Literal[1, 2] = Field(default=2, exclude_if=lambda edition: edition == 1)  # as earlier versions wrote it
     prompt_set: str | None = Field(default=None, exclude_if=lambda name: name is None)  # as earlier versions wrote it
     temperature: float = Field(default=1.0, gt=0)
     whole_weight: float = Field(default=1.0, ge=0)
     miss_odds: float = Field(default=0.001, ge=0, validation_alias="doubt", serialization_alias="doubt")
     false_alarm_odds: float = Field(default=0.03, ge=0, validation_alias="slip", serialization_alias="slip")
+    part_cost: float = Field(default=0.0, ge=0, exclude_if=lambda cost: cost == 0.0)
     prior_weight: float = Field(default=0.5, ge=0)
     scorer_weight: float | None = Field(default=None, ge=0, exclude_if=lambda weight: weight is None)
     first_look: FirstLook | None = Field(default=None, exclude_if=lambda look: look is None)
+    prior_scale: Scale | None = Field(default=None, exclude_if=lambda scale: scale is None)
+    scorer_values: Scale | None = Field(default=None, exclude_if=lambda scale: scale is None)
+    predicate_values: Scale | None = Field(default=None, exclude_if=lambda scale: scale is None)
     scored_scale: float = Field(default=1.0, ge=0, exclude_if=lambda scale: scale == 1.0)
     scored_offset: float = Field(default=0.0, exclude_if=lambda offset: offset == 0.0)
     bias: float = 0.0
@@ -147,9 +157,17 @@ class Calibration(BaseModel):
     joint_temperature: float = Field(default=1.0, gt=0)
     joint_whole_weight: float = Field(default=1.0, ge=0)
     joint_loss: float | None = None
+    nothing_below: float | None = Field(default=None, ge=0, le=1, exclude_if=lambda threshold: threshold is None)
     pass_rates: Mapping[str, float] = Field(default_factory=dict)
     predicates_per_word: float = Field(default=0.5, gt=0)
     tokens: Mapping[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_edition(cls, data: Any) -> Any:
+        """A fit that an earlier version wrote does not say so."""
+        written = isinstance(data, dict) and isinstance(data.get("key"), dict)
+        return {"edition": 1, **data} if written else data
 
     @property
     def knows_joint(self) -> bool:
@@ -179,3 +197,9 @@ class Calibration(BaseModel):
 
 
 UNCALIBRATED = Calibration()
+
+
+def earlier_uncalibrated(prior_weight: float | None) -> Calibration:
+    """What runs of earlier versions had where nothing was fitted, with the weight that their strategy gave the
+    prior."""
+    return Calibration(edition=1, prior_weight=prior_weight or 0.0)

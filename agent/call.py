@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, Message, TextPart
 from fieldscope.agent.types import Asked, State
@@ -45,9 +45,24 @@ class Answer:
         return {"state": self.state, "error": self.error, "refused": self.refused, **self.cost}
 
 
+@runtime_checkable
+class Seeded(Protocol):
+    """An LMM that asks every request under a seed of its own."""
+
+    def seeded(self, request: LMMRequest) -> LMMRequest:
+        """The request as it is sent."""
+        ...
+
+
+def as_sent(lmm: LMM, request: LMMRequest) -> LMMRequest:
+    """The request that an LMM sends, whose key finds the answer."""
+    return lmm.seeded(request) if isinstance(lmm, Seeded) else request
+
+
 async def ask(lmm: LMM, request: LMMRequest) -> Answer:
     """Ask once. Errors that are no fault of the model's or the image's (a replay's missing call) are raised, and so is
     `ContextLengthError`: every other request of the kind would fail alike, so the whole work ends with one sentence."""
+    request = as_sent(lmm, request)
     try:
         response = await lmm.generate(request)
     except BudgetError as error:

@@ -16,7 +16,7 @@ import numpy as np
 from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.types import RankedCandidate
 from fieldscope.core.errors import ConfigError
-from fieldscope.core.types import Candidate
+from fieldscope.core.types import Candidate, Scale
 
 
 def prior_order(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
@@ -43,6 +43,18 @@ def standardise(values: Sequence[float]) -> tuple[float, ...]:
     if spread < np.finfo(np.float64).eps:
         return (0.0,) * len(values)
     return tuple(((scaled - scaled.mean()) / spread).tolist())
+
+
+def standings(candidates: Sequence[Candidate], scale: Scale | None) -> tuple[float, ...] | None:
+    """How far the prior of each candidate stands above what is usual: against the collection's background, or where
+    some have none against a fitted `scale`. Where all priors are 0 there was no first stage, and all stand at 0. None
+    where nothing is known but the candidates themselves."""
+    known = [candidate.standing for candidate in candidates if candidate.standing is not None]
+    if len(known) == len(candidates):
+        return tuple(known)
+    if not any(candidate.prior for candidate in candidates):
+        return (0.0,) * len(candidates)
+    return None if scale is None else tuple(scale.standing(candidate.prior) for candidate in candidates)
 
 
 def log_odds(p: float) -> float:
@@ -74,6 +86,7 @@ def fuse(candidates: Sequence[Candidate], p_match: Mapping[str, float], fusion: 
             rank=rank,
             score=score,
             prior=c.prior,
+            standing=c.standing,
             prior_rank=prior_rank[c.image_id],
             p_match=_p_match(c.image_id, scores, p_match, fusion),
         )

@@ -184,7 +184,7 @@ class Agent:
         """
         account = Account(budget, self.account)
         resources = self.resources
-        lmms = resources.lmms.wrapped(lambda lmm: BudgetedLMM(lmm, account))
+        lmms = resources.lmms.wrapped(lambda lmm: BudgetedLMM(lmm, account, resources.seed))
         context = Context(resources, self.strategy, lmms, account)
         given = None if candidates is None else tuple(candidates)
         start = RerankInput(query=query, given=given, top_k=top_k, started=time.monotonic())

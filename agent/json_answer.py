@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
-from fieldscope.agent.call import Answer, ask
+from fieldscope.agent.call import Answer, as_sent, ask
 from fieldscope.agent.lmm.base import LMM, AnswerToken, LMMRequest, LMMResponse, Message, TextPart, Tokens
 from fieldscope.agent.lmm.json_text import LONGEST, read_json
 from fieldscope.agent.types import Call
@@ -60,7 +60,8 @@ async def ask_structured(
         except ContextLengthError as error:
             if not (grows or repair):
                 raise
-            answer = Answer("unknown", error=one_line(error), request_key=request.key(lmm.identity), refused=True)
+            key = as_sent(lmm, request).key(lmm.identity)
+            answer = Answer("unknown", error=one_line(error), request_key=key, refused=True)
         if answer.response is None:
             calls.append(Call(stage=stage, **answer.asked))
             faults.append(answer.error or answer.state)

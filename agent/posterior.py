@@ -1,21 +1,23 @@
 """What is believed of a query's candidates, given priors, verdicts and a calibration.
 
 A match satisfies every predicate, so with independent verdicts P(all hold) is the product of their probabilities. Its
-log-odds, those of the answer about the whole query and the standardised prior are weighted and added: the first stage's
+log-odds, those of the answer about the whole query and the prior's standing are weighted and added: the first stage's
 score is fused and not thrown away, because a weak model alone can rank below it (MM-Embed, arXiv 2411.02571). The
 temperature is for all of an image's verdicts together and not for each, since their errors come together, too: a model
 that misjudges an animal misjudges all that is asked about it. And with a small probability the verdicts say nothing:
 a match is taken for something else, for example because the request was misread (a *miss*), or something else for a
 match, for example because the request says little that separates images (a *false alarm*). So among images that all
-seem not to match, and among those that all seem to, the prior decides. Where none is confirmed, a misread request is
-more likely.
+seem not to match, and among those that all seem to, the prior has a say; how much of one is fitted like all the rest.
+Each part that fails costs something besides, whatever the others say, so that of images that do not match those come
+first of which more holds.
 
-The score of a scoring model is one more weighted part, standardised like the prior. Where a calibration measured what
-prior and score say by themselves, an image about which nothing was asked has that probability of a match, and the
-others share the belief above.
+P(match) of an image is a function of its own verdicts and of its prior's standing against a sample of the collection
+(`retrieval/background.py`), and does not depend on the other candidates. `log_odds_of_match` is what ranks and what
+`calibrate` fits. The score of a scoring model is one more weighted part. Where a calibration measured what prior and
+score say by themselves, an image about which nothing was asked has that probability of a match.
 
-A question without an answer counts with the share of this query's images that pass it: that changes no order among
-images that lack the same answers, and is neither a "no" nor a zero.
+A question without an answer counts with the share of images that pass its kind of predicate: that changes no order
+among images that lack the same answers, and is neither a "no" nor a zero.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
-from fieldscope.agent.fusion import standardise
+from fieldscope.agent.earlier import UNCONFIRMED, pass_rate
+from fieldscope.agent.fusion import standardise, standings
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scoring import standing
 from fieldscope.agent.shapley import shapley
@@ -42,11 +46,9 @@ Floats = NDArray[np.float64]
 PASS_RATE = 0.4
 """The share of candidates that are expected to pass a predicate of a kind that no calibration knows."""
 
-PSEUDO_ANSWERS = 4.0
-"""How many answers the expected share weighs, against those that this query has got."""
-
-UNCONFIRMED = 200.0
-"""By how much the odds of a miss grow where no candidate is more likely a match than not."""
+USUAL_STANDING = 2.5
+"""The standing from which a prior speaks for a match where nothing was fitted. On FieldNotes-Rerank's validation split
+candidates stand at 1.5 in the mean and matches at 3.3; the log loss of the defaults is least at 2.5."""
 
 _LEAST = 1e-12
 
@@ -56,10 +58,11 @@ class Belief:
     """What is known of n candidates (in prior order) and k predicates.
 
     `holds` (n, k) is the probability that a predicate holds. `finished` (n, k) says whether a question has its answer
-    or failed, so that nothing more is asked. `whole` (k,) says which predicate is about the whole query. `prior` (n,)
-    is the prior's weighted part of the log-odds, `scorer` (n,) that of a scoring model, None where the strategy weighs
-    none. `first_look` (n, 3) are base, prior and scorer as they count for an image about which nothing was asked (None:
-    as for all others). `cut_short` says that a budget ended the questions.
+    or failed, so that nothing more is asked, and `answered` whether it has one (None: all that are finished). `whole`
+    (k,) says which predicate is about the whole query. `prior` (n,) is the prior's weighted part of the log-odds,
+    `scorer` (n,) that of a scoring model, None where the strategy weighs none. `first_look` (n, 3) are base, prior and
+    scorer as they count for an image about which nothing was asked (None: as for all others). `cut_short` says that a
+    budget ended the questions, `relative` that priors or scores were standardised over the candidates.
     """
 
     candidates: tuple[Candidate, ...]
@@ -73,25 +76,60 @@ class Belief:
     cut_short: bool = False
     scorer: Floats | None = None
     first_look: Floats | None = None
+    relative: bool = False
+    answered: NDArray[np.bool_] | None = None
 
     @cached_property
     def log_odds(self) -> Floats:
         """(n,) log-odds of a match, before comparisons."""
-        return self._seen_first(self._before + self._tempered(self.holds))
+        after = log_odds_of_match(self._before, self._answers(self.holds), self.calibration, self._miss_odds)
+        return self._seen_first(after)
 
     @cached_property
     def p_match(self) -> Floats:
         """(n,) probabilities of a match, before comparisons."""
         return 1.0 / (1.0 + np.exp(-self.log_odds))
 
+    @property
+    def p_best(self) -> float | None:
+        """The greatest P(match) of the images that were looked at: those with an answer, and those of which the first
+        look said enough. None where there is none."""
+        looked_at = self.has_answer.any(axis=1)
+        if self.first_look is not None:
+            looked_at = looked_at | self.unasked
+        return float(self.p_match[looked_at].max()) if looked_at.any() else None
+
+    @cached_property
+    def has_answer(self) -> NDArray[np.bool_]:
+        """(n, k) whether a question has an answer."""
+        return self.finished if self.answered is None else self.answered
+
+    @cached_property
+    def judged(self) -> NDArray[np.bool_]:
+        """(n,) whether an image was looked at and no failed question leaves open whether it matches: an image is
+        refuted by one answer."""
+        refuted = (self.has_answer & (self.holds < 0.5)).any(axis=1)
+        failed = (self.finished & ~self.has_answer).any(axis=1)
+        judged = self.has_answer.any(axis=1) & (refuted | ~failed)
+        return np.asarray(judged if self.first_look is None else judged | self.unasked)
+
     @cached_property
     def p_told(self) -> Floats:
         """(n,) probabilities of a match as the verdicts have it: what further verdicts can change."""
-        return 1.0 / (1.0 + np.exp(-self._seen_first(self._before + self._evidence(self.holds))))
+        told = self._before + evidence(self._answers(self.holds), self.calibration)
+        return 1.0 / (1.0 + np.exp(-self._seen_first(told)))
 
     def order(self) -> list[int]:
         """Candidates by falling log-odds; equal ones in prior order."""
         return [int(i) for i in np.argsort(-self.log_odds, kind="stable")]
+
+    @cached_property
+    def parts_held(self) -> Floats:
+        """(n,) how many parts of the query are known to hold; one of which the question failed counts with its pass
+        rate."""
+        failed = self.finished & ~self.has_answer
+        held = np.where(self.has_answer, self.holds > 0.5, np.where(failed, self.holds, 0.0))
+        return np.asarray(held[:, ~self.whole].sum(axis=1))
 
     def contributions(self, i: int) -> dict[str, float]:
         """What the log-odds of candidate `i` are made of: base, prior, scorer, and each predicate's Shapley value. An
@@ -103,7 +141,8 @@ class Belief:
         absent, present = self._terms(self.pass_rates), self._terms(self.holds[i])
 
         def worth(sums: Floats) -> Floats:
-            return tempered(self._evidence_of(*sums.T), self._miss_odds, self.calibration.false_alarm_odds)
+            answers = Answers(self._all_parts(sums[:, 0]), sums[:, 1], sums[:, 2])
+            return log_odds_of_match(np.zeros(len(sums)), answers, self.calibration, self._miss_odds)
 
         shares = shapley(absent, present, worth).tolist()
         base = self.calibration.bias + float(worth(absent.sum(axis=0, keepdims=True))[0])
@@ -127,32 +166,74 @@ class Belief:
         return np.asarray(np.where(self.unasked, self.first_look.sum(axis=1), log_odds))
 
     def _terms(self, holds: Floats) -> Floats:
-        """(k, 2) from (k,) probabilities: what each predicate adds to the log-probability that all parts hold, and to
-        the log-odds of the whole."""
-        return np.stack([np.where(self.whole, 0.0, _log(holds)), np.where(self.whole, _log_odds(holds), 0.0)], axis=-1)
+        """(k, 3) from (k,) probabilities: what each predicate adds to the log-probability that all parts hold, to the
+        log-odds of the whole, and to the number of parts that fail."""
+        own = (~self.whole, self.whole, ~self.whole)
+        values = (_log(holds), _log_odds(holds), 1.0 - holds)
+        return np.stack([np.where(mine, value, 0.0) for mine, value in zip(own, values, strict=True)], axis=-1)
 
-    def _evidence(self, holds: Floats) -> Floats:
-        """(n,) log-odds from (n, k) probabilities that the predicates hold: those of all parts, and of the whole."""
-        return self._evidence_of(_log(holds[:, ~self.whole]).sum(axis=1), _log_odds(holds[:, self.whole]).sum(axis=1))
+    def _answers(self, holds: Floats) -> Answers:
+        """What (n, k) probabilities that the predicates hold come to."""
+        parts = holds[:, ~self.whole]
+        together = self._all_parts(_log(parts).sum(axis=1))
+        return Answers(together, _log_odds(holds[:, self.whole]).sum(axis=1), (1.0 - parts).sum(axis=1))
 
-    def _evidence_of(self, parts: Floats, whole: Floats) -> Floats:
-        """(n,) log-odds from (n,) log-probabilities that all parts hold and (n,) log-odds of the whole."""
-        of_parts = np.zeros(len(parts)) if self.whole.all() else _all_hold(parts)
-        return np.asarray(of_parts / self.calibration.temperature + self.calibration.whole_weight * whole)
+    def _all_parts(self, log_p: Floats) -> Floats:
+        """(n,) log-odds, given log-probabilities; 0 where the query has no parts."""
+        return np.zeros(len(log_p)) if self.whole.all() else _all_hold(log_p)
 
     @cached_property
     def _miss_odds(self) -> float:
-        """The calibration's odds, and higher ones where no candidate is confirmed: then the request may have been
-        misread. Where a budget ended the questions, a candidate might still be confirmed, and the odds stay."""
+        """The calibration's. In the first edition they are higher where no candidate is confirmed, unless a budget
+        ended the questions."""
         miss_odds = self.calibration.miss_odds
-        if self.cut_short:
+        if self.calibration.edition == 2 or self.cut_short:
             return miss_odds
-        evidence = tempered(self._evidence(self.holds), miss_odds, self.calibration.false_alarm_odds)
-        confirmed = (self._seen_first(self._before + evidence) > 0).any()
-        return miss_odds if confirmed else miss_odds * UNCONFIRMED
+        after = log_odds_of_match(self._before, self._answers(self.holds), self.calibration)
+        return miss_odds if (self._seen_first(after) > 0).any() else miss_odds * UNCONFIRMED
 
-    def _tempered(self, holds: Floats) -> Floats:
-        return tempered(self._evidence(holds), self._miss_odds, self.calibration.false_alarm_odds)
+
+class Weights(Protocol):
+    """What weighs verdicts, in a calibration and in a fit."""
+
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def whole_weight(self) -> float: ...
+    @property
+    def miss_odds(self) -> float: ...
+    @property
+    def false_alarm_odds(self) -> float: ...
+    @property
+    def part_cost(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the answers about n images come to, each (n,): the log-odds that all `parts` hold, 0 where a query has none;
+    those of the answer about the `whole` query, 0 where it was not asked; and how many parts are `failing`, as an
+    expectation."""
+
+    parts: Floats
+    whole: Floats
+    failing: Floats
+
+
+def log_odds_of_match(before: Floats, answers: Answers, weights: Weights, miss_odds: float | None = None) -> Floats:
+    """(n,) log-odds of a match: `before` (n,) without verdicts, and what the verdicts add. `miss_odds` stand in for
+    those of the weights."""
+    miss_odds = weights.miss_odds if miss_odds is None else miss_odds
+    verdicts = tempered(_together(answers, weights), miss_odds, weights.false_alarm_odds)
+    return np.asarray(before + verdicts - weights.part_cost * answers.failing)
+
+
+def evidence(answers: Answers, weights: Weights) -> Floats:
+    """(n,) log-odds that the verdicts speak for, if they always said something."""
+    return np.asarray(_together(answers, weights) - weights.part_cost * answers.failing)
+
+
+def _together(answers: Answers, weights: Weights) -> Floats:
+    return np.asarray(answers.parts / weights.temperature + weights.whole_weight * answers.whole)
 
 
 def log_odds_of_all(holds: Floats) -> Floats:
@@ -192,10 +273,11 @@ def tempered(evidence: Floats, miss_odds: float, false_alarm_odds: float) -> Flo
 
 def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Belief:
     """The belief after the verdicts so far. Without a calibration the strategy's weights stand in."""
-    fitted, fusion = resources.calibration, strategy.fusion
-    weight = fitted.prior_weight if fitted else fusion.prior_weight or 0.0
-    calibration = fitted or UNCALIBRATED
     candidates, predicates = state.candidates, state.predicates
+    calibration = resources.calibration or UNCALIBRATED
+    standard = _absolute(candidates, calibration)
+    if resources.calibration is None:
+        calibration = uncalibrated(strategy.fusion.prior_weight or 0.0, absolute=standard is not None)
     rows = {candidate.image_id: i for i, candidate in enumerate(candidates)}
     columns = {predicate.id: k for k, predicate in enumerate(predicates)}
     answers = np.full((len(candidates), len(predicates)), np.nan)
@@ -207,9 +289,13 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
         finished[at] = True
         if verdict.p_expected is not None:
             answers[at] = _counted(verdict, predicates[at[1]], calibration)
-    prior = np.array(standardise([candidate.prior for candidate in candidates]), dtype=np.float64)
-    scored = np.array(standing(candidates, state.scores), dtype=np.float64) if strategy.weighs_scores else None
-    scorer_weight = fusion.scorer_weight if calibration.scorer_weight is None else calibration.scorer_weight
+    prior = standard or standardise([candidate.prior for candidate in candidates])
+    priors = np.array(prior, dtype=np.float64)
+    scored = None
+    if strategy.weighs_scores:
+        of_scorer = standing(candidates, state.scores, prior, calibration.scorer_values)
+        scored = np.array(of_scorer, dtype=np.float64)
+    scorer_weight = strategy.fusion.scorer_weight if calibration.scorer_weight is None else calibration.scorer_weight
     rates = np.array([_pass_rate(answers[:, k], p, calibration) for k, p in enumerate(predicates)])
     return Belief(
         candidates=candidates,
@@ -218,12 +304,26 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
         finished=finished,
         pass_rates=rates,
         whole=np.array([predicate.kind == "query" for predicate in predicates], dtype=np.bool_),
-        prior=weight * prior,
+        prior=calibration.prior_weight * priors,
         calibration=calibration,
         cut_short=state.ended is not None,
         scorer=None if scored is None else (scorer_weight or 0.0) * scored,
-        first_look=None if scored is None else _first_look(calibration, prior, scored),
+        first_look=None if scored is None else _first_look(calibration, priors, scored),
+        relative=standard is None or (strategy.weighs_scores and calibration.scorer_values is None),
+        answered=~np.isnan(answers),
     )
+
+
+def _absolute(candidates: Sequence[Candidate], calibration: Calibration) -> tuple[float, ...] | None:
+    """The standing of each candidate's prior; None where it can be had from the candidates alone."""
+    return None if calibration.edition == 1 else standings(candidates, calibration.prior_scale)
+
+
+def uncalibrated(prior_weight: float, absolute: bool) -> Calibration:
+    """The weights where nothing was fitted. A standing is measured from the usual one of candidates; priors that were
+    standardised over the candidates (not `absolute`) need no such correction."""
+    bias = -USUAL_STANDING * prior_weight if absolute else 0.0
+    return UNCALIBRATED.model_copy(update={"prior_weight": prior_weight, "bias": bias})
 
 
 def _first_look(calibration: Calibration, prior: Floats, scored: Floats) -> Floats | None:
@@ -265,9 +365,8 @@ def _weight(verdict: Verdict) -> tuple[bool, bool, bool]:
 
 
 def _pass_rate(answers: Floats, predicate: Predicate, calibration: Calibration) -> float:
-    known = answers[~np.isnan(answers)]
     expected = calibration.pass_rates.get(predicate.kind, PASS_RATE)
-    return float((PSEUDO_ANSWERS * expected + known.sum()) / (PSEUDO_ANSWERS + len(known)))
+    return pass_rate(answers, expected) if calibration.edition == 1 else expected
 
 
 def agreement(state: RerankState, window: int | None) -> list[float]:

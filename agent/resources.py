@@ -48,7 +48,7 @@ class Resources:
     `images` and `retriever` are called from worker threads, so that decoding and encoding do not hold up calls in
     flight. `max_concurrency` bounds the tasks of one query that are in flight at once. `calibration` is what was fitted
     for these very models and prompts, if anything was. `flags` are warnings that every result shall carry. `scorer` is
-    the scoring model of strategies that use one.
+    the scoring model of strategies that use one. Every request is made under the `seed` (under 2**47).
     """
 
     images: ImageSource
@@ -58,6 +58,7 @@ class Resources:
     calibration: Calibration | None = None
     flags: tuple[str, ...] = ()
     scorer: CandidateScorer | None = None
+    seed: int = 0
 
     @property
     def lmms(self) -> LMMs:

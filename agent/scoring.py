@@ -18,7 +18,7 @@ from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.types import ImageScore, Predicate, Verdict
 from fieldscope.core.errors import BudgetError
 from fieldscope.core.fingerprint import fingerprint
-from fieldscope.core.types import Candidate, Query
+from fieldscope.core.types import Candidate, Query, Scale
 
 _AT_ONCE = 32  # images that are scored between two looks at the budget
 
@@ -66,14 +66,20 @@ def query_scores(scores: Sequence[ImageScore]) -> dict[str, float]:
     return {score.image_id: score.value for score in scores if score.predicate is None and score.value is not None}
 
 
-def standing(candidates: Sequence[Candidate], scores: Sequence[ImageScore]) -> tuple[float, ...]:
-    """The score of each candidate, standardised like its prior over those that have one. A candidate without a score
-    stands as far from the mean as its prior does, so that only the first stage speaks for or against it."""
+def standing(
+    candidates: Sequence[Candidate], scores: Sequence[ImageScore], priors: Sequence[float], scale: Scale | None = None
+) -> tuple[float, ...]:
+    """The score of each candidate, standardised by a fitted `scale`, or without one over those that have a score. A
+    candidate without a score stands as far from the mean as its standardised prior, along `priors`, so that only the
+    first stage speaks for or against it."""
     values = query_scores(scores)
     scored = [candidate.image_id for candidate in candidates if candidate.image_id in values]
-    known = dict(zip(scored, standardise([values[image_id] for image_id in scored]), strict=True))
-    priors = standardise([candidate.prior for candidate in candidates])
+    known = dict(zip(scored, _standard([values[image_id] for image_id in scored], scale), strict=True))
     return tuple(known.get(c.image_id, prior) for c, prior in zip(candidates, priors, strict=True))
+
+
+def _standard(values: Sequence[float], scale: Scale | None) -> Sequence[float]:
+    return standardise(values) if scale is None else [scale.standing(value) for value in values]
 
 
 def with_scores_as_priors(candidates: Sequence[Candidate], scores: Sequence[ImageScore]) -> tuple[Candidate, ...]:
@@ -92,7 +98,7 @@ def scored_verdicts(
     for predicate in predicates:
         own = {score.image_id: score for score in scores if score.predicate == predicate.id}
         values = {image_id: score.value for image_id, score in own.items() if score.value is not None}
-        standard = dict(zip(values, standardise(list(values.values())), strict=True))
+        standard = dict(zip(values, _standard(list(values.values()), calibration.predicate_values), strict=True))
         for image_id, score in own.items():
             p_yes = None
             if image_id in standard:

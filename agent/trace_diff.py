@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from fieldscope.agent.roles import model_text, read_identity
+from fieldscope.agent.trace_nothing import nothing
 from fieldscope.agent.trace_view import View, verdicts_by_image
 from fieldscope.agent.types import Predicate, RankedCandidate, RerankResult, Verdict
 from fieldscope.agent.usage import Usage
@@ -16,7 +17,8 @@ DISAGREEMENTS = 5
 
 
 class Side(View):
-    """One of the runs. Fingerprints are None where its trace does not say."""
+    """One of the runs. Fingerprints are None where its trace does not say; `nothing` is the sentence that no image
+    seems to match, None where that was not said."""
 
     strategy: str
     strategy_fingerprint: str | None
@@ -24,6 +26,7 @@ class Side(View):
     calls: int
     tokens: int
     ended: str | None
+    nothing: str | None
     flags: tuple[str, ...]
 
 
@@ -142,6 +145,7 @@ def _side(result: RerankResult) -> Side:
         calls=len(result.asked),
         tokens=Usage.of(result.asked).tokens,
         ended=result.ended,
+        nothing=decision.sentence if (decision := nothing(result)) else None,
         flags=result.flags,
     )
 

@@ -14,6 +14,9 @@ from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name
 
+RELATIVE = "P(match) is relative to this list of images; it can't be compared with that of another list."
+"""What is said beside P(match) where a result is `relative`."""
+
 
 class View(BaseModel):
     """A part of a view. It goes to programs as JSON, and to people as a table."""

@@ -8,7 +8,7 @@ from fieldscope.agent.fusion import log_odds
 from fieldscope.agent.trace_view import Matchup, View, matchups, ranked_image, verdicts_by_image, weakest
 from fieldscope.agent.types import Predicate, RankedCandidate, Reason, RerankResult, Verdict
 
-_NOT_THE_IMAGES_OWN = ("base", "prior", "scorer")
+_NOT_THE_IMAGES_OWN = ("base", "prior", "scorer", "parts")
 
 
 class Part(View):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fieldscope.core.types import Turn
+from fieldscope.core.types import Candidate, Turn
 
 State = Literal["answered", "unknown", "not_asked"]
 """`unknown`: the call failed or its answer could not be read; `not_asked`: a budget or an early stop came first."""
@@ -181,22 +181,46 @@ class Call(Asked):
 class RankedCandidate(_Record):
     """An image at its rank (1 is best), with the score that put it there and what the score is made of.
 
-    `score` is what the ranking is sorted by; no two are equal. `p_match` is the probability of a match where
-    the strategy claims one. `prior_rank` is its rank before. `rank_low` to `rank_high` holds the rank with a
-    probability of 90 %, where it was estimated. `contributions` are log-odds that sum to the score: of the `prior`, of
-    the `scorer`, of each predicate by its id, of the `comparisons`, and the `base` that all images share (all that were
-    asked about, and all others, where a calibration says what prior and scorer alone are worth).
+    `score` is what the ranking is sorted by; no two are equal. `p_match` is the probability of a match where the
+    strategy claims one, before comparisons, which change the order only. `standing` is the prior against the
+    collection's background, None where there was none, and `prior_rank` its rank before. `rank_low` to `rank_high`
+    holds the rank with a probability of 90 %, where it was estimated. `contributions` are log-odds that sum to the
+    score: of the `prior`, of the `scorer`, of each predicate by its id, of the `comparisons`, of the `parts` that hold
+    where nothing matches, and the `base` that all images share (all that were asked about, and all others, where a
+    calibration says what prior and scorer alone are worth).
     """
 
     image_id: str
     rank: Count = Field(ge=1)
     score: float
     prior: float
+    standing: float | None = Field(default=None, exclude_if=lambda standing: standing is None)
     prior_rank: Count = Field(ge=1)
     p_match: float | None = None
     rank_low: Count | None = None
     rank_high: Count | None = None
     contributions: Mapping[str, float] = Field(default_factory=dict)
+
+    @property
+    def candidate(self) -> Candidate:
+        """The image as it was before the ranking."""
+        return Candidate(self.image_id, self.prior, self.standing)
+
+
+class NothingMatches(_Record):
+    """The decision that no image seems to match: `statistic`, the best P(match) of the `judged` images before
+    comparisons, lies below `threshold`.
+
+    `failing` are the ids of the predicates that hold of no image that was asked about them, `nearest` the images of
+    which most parts hold, then by prior; images of which none holds are left out. Both are empty where the strategy
+    asks about the whole query only.
+    """
+
+    statistic: float = Field(ge=0, le=1)
+    threshold: float = Field(ge=0, le=1)
+    judged: Count = Field(ge=1)
+    failing: tuple[str, ...] = ()
+    nearest: tuple[str, ...] = ()
 
 
 class TraceEvent(_Record):
@@ -212,8 +236,10 @@ class RerankResult(_Record):
 
     The request is `query_text`, with `reference_image` where that is a change to an image and `dialogue` where rounds
     followed. `scores` are those of the scoring model, where the strategy uses one. `ended` names the stage in which a
-    budget ran out, None where the work was finished. `flags` are plain warnings, e.g. that the bundled models were used
-    on foreign images.
+    budget ran out, None where the work was finished. `relative` says that P(match) was standardised over these very
+    candidates, so that it can't be compared with other lists. `nothing` says that no image seems to match, None where
+    that was not decided; the images are then ranked by how many parts hold. `flags` are plain warnings, e.g. that the
+    bundled models were used on foreign images.
     """
 
     query_id: str
@@ -231,6 +257,8 @@ class RerankResult(_Record):
     scores: tuple[ImageScore, ...] = Field(default=(), exclude_if=lambda scores: not scores)
     trace: tuple[TraceEvent, ...] = ()
     ended: str | None = None
+    relative: bool = Field(default=False, exclude_if=lambda relative: not relative)
+    nothing: NothingMatches | None = Field(default=None, exclude_if=lambda nothing: nothing is None)
     flags: tuple[str, ...] = ()
 
     @property

@@ -89,7 +89,12 @@ class BudgetError(FieldscopeError):
 
 
 class LMMError(FieldscopeError):
-    """A model call that gave no usable answer. The agent turns it into an unknown verdict."""
+    """A model call that gave no usable answer. The agent turns it into an unknown verdict. `retry_after` is the pause
+    in seconds that the server asks for, where it said so."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class LMMConnectionError(LMMError):
@@ -97,11 +102,7 @@ class LMMConnectionError(LMMError):
 
 
 class LMMRateLimitError(LMMError):
-    """The server asks to slow down; `retry_after` is in seconds where it said so."""
-
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+    """The server asks to slow down."""
 
 
 class LMMServerError(LMMError):

@@ -54,11 +54,11 @@ def status_error(status: int, said: str, retry_after: float | None = None, body:
             "--max-side, or show fewer of them at once"
         )
     if status == _REQUEST_TIMEOUT:
-        return LMMConnectionError(f"{said}; allow more time, or send it fewer requests at once")
+        return LMMConnectionError(f"{said}; allow more time, or send it fewer requests at once", retry_after)
     if status in _SLOW_DOWN:
-        return LMMRateLimitError(f"{said}; send it fewer requests at once", retry_after=retry_after)
+        return LMMRateLimitError(f"{said}; send it fewer requests at once", retry_after)
     if status >= _SERVER_FAULT:
-        return LMMServerError(f"{said}; see the server's log")
+        return LMMServerError(f"{said}; see the server's log", retry_after)
     advice = "check the server's address, the model's name and the strategy's settings"
     return LMMRequestError(f"{said}; {advice}", words, body)
 

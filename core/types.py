@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from PIL import Image as PILImage
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Turn(BaseModel):
@@ -56,12 +56,30 @@ class Search:
     instruction: str | None = None
 
 
+class Scale(BaseModel):
+    """Mean and standard deviation of scores, by which others are standardised."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mean: float
+    deviation: float = Field(gt=0)
+
+    def standing(self, score: float) -> float:
+        """By how many standard deviations a score lies above the mean."""
+        return (score - self.mean) / self.deviation
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """An image to rerank: its id and its first-stage score (the prior; any scale, greater is better)."""
+    """An image to rerank: its id and its first-stage score (the prior; any scale, greater is better).
+
+    `standing` is the prior against a fixed sample of the collection under the same query, in its standard deviations
+    above its mean; None where the prior came without a collection.
+    """
 
     image_id: str
     prior: float
+    standing: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

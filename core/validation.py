@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +18,7 @@ from fieldscope.core.errors import ConfigError
 _LONGEST = 1_000_000  # characters of a YAML document
 _DEEPEST = 50
 _MOST_VALUES = 20_000  # with aliases written out
+_REMEMBERED = 256  # documents: strategies share prompts, and PyYAML takes some 10 ms for each
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -52,9 +55,15 @@ def load_yaml(text: str, *, all_text: bool = False) -> Any:
     if len(text) > _LONGEST:
         raise yaml.MarkedYAMLError(problem=f"it has {len(text):,} characters, over the limit of {_LONGEST:,}")
     try:
-        return yaml.load(text, _TextLoader if all_text else _ValueLoader)
+        return deepcopy(_values(text, all_text))
     except (ValueError, OverflowError) as cause:  # a date that is none, a number of thousands of digits
         raise yaml.MarkedYAMLError(problem=" ".join(str(cause).split())) from cause
+
+
+@lru_cache(_REMEMBERED)
+def _values(text: str, all_text: bool) -> Any:
+    """What `load_yaml` returns a copy of."""
+    return yaml.load(text, _TextLoader if all_text else _ValueLoader)
 
 
 class _Bounded(Composer):

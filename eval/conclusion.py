@@ -19,7 +19,7 @@ from fieldscope.eval.runs.runfolder import RunFolder
 from fieldscope.eval.runs.trec import qrels_lines, run_lines
 from fieldscope.eval.types import Benchmark, Means, RunSummary
 
-_ELSEWHERE = ("out", "scored_on_test", "by_role", "lmm", "scorer", "prior", "reported")
+_ELSEWHERE = ("out", "scored_on_test", "by_role", "lmm", "scorer", "prior", "reported", "values")
 """Fields of a summary that `metrics.json` does not have, or has in another form."""
 
 
@@ -61,6 +61,7 @@ def conclude(
         breakdowns={kind: {group: shortened(of) for group, of in own.items()} for kind, own in breakdowns.items()},
         prior=benchmark.prior,
         reported=benchmark.reported,
+        values=scores.of_queries(benchmark.reported.overview),
     )
     rankings = {q: tuple((ranked.image_id, ranked.score) for ranked in result.ranking) for q, result in results.items()}
     folder.write("run.trec", run_lines(Run(strategy, rankings)))

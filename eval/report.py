@@ -7,6 +7,7 @@ from typing import Any
 
 from fieldscope.agent.usage import SCORER, Usage
 from fieldscope.eval.conclusion import by_role_entry, cost_entry, prior_entry
+from fieldscope.eval.measures.certainty import certainties
 from fieldscope.eval.reported import GENERAL
 from fieldscope.eval.types import RunSummary
 
@@ -18,7 +19,9 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     failed,
     `ended` the queries on which a budget ended the work, by stage, `scored_on_test` the runs in which the strategy was
     scored on test; dialogues add `by_round`, and several LMMs add the cost `by_role` and their identities, `lmm`,
-    a scoring model its own (its calls are pairs) and its fingerprint, `scorer`."""
+    a scoring model its own (its calls are pairs) and its fingerprint, `scorer`. Means over two or more queries have
+    `intervals` and, in the headline, the difference `against_first`."""
+    sure = certainties(summaries) or [None] * len(summaries)
     return {
         "benchmark": summaries[0].benchmark,
         "split": summaries[0].split,
@@ -29,6 +32,7 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
                 **prior_entry(summary),
                 "metrics": dict(summary.metrics),
                 "by_supercategory": {group: dict(means) for group, means in summary.by_supercategory.items()},
+                **(certainty.payload() if certainty else {}),
                 **_breakdowns(summary),
                 **_by_round(summary),
                 "cost": cost_entry(summary.cost),
@@ -40,7 +44,7 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
                 "scored_on_test": summary.scored_on_test,
                 "out": str(summary.out),
             }
-            for summary in summaries
+            for summary, certainty in zip(summaries, sure, strict=True)
         ],
     }
 
@@ -56,10 +60,10 @@ def warnings(summaries: Sequence[RunSummary], failed: Sequence[RunSummary] = ())
     ]
     lines += [_ended(summary) for summary in summaries if summary.ended]
     first = summaries[0]
-    if not first.scored:
+    if first.queries and not first.scored:
         lines.append(
-            f"none of the {first.queries} queries has a judgment, so nothing could be scored. If a server holds the "
-            "judgments of this split, `fieldscope submission` writes the files for it."
+            f"none of the {first.queries} queries has a relevant image among its judgments, so AP, nDCG and MRR are "
+            "undefined; if a server holds the judgments of this split, `fieldscope submission` writes the files for it"
         )
     elif left_out := first.queries - first.scored:
         lines.append(f"{left_out} of {first.queries} queries have nothing relevant to find; the means leave them out")

@@ -35,6 +35,12 @@ class Reported:
         return tuple(map(value_name, self.compared))
 
 
+RIGHTLY = "rightly nothing"
+"""The share of the queries without a match for which a run says that nothing matches."""
+
+WRONGLY = "wrongly nothing"
+"""The share of the queries with a match for which a run says that nothing matches: false alarms."""
+
 GENERAL = Reported(
     "general",
     overview=("mAP@50", "nDCG@10", "MRR"),
@@ -59,6 +65,9 @@ INQUIRE_FULLRANK = Reported(
     compared=("AP@50", "nDCG@50", "MRR@50"),
 )
 """What INQUIRE's scripts for full retrieval print at their default `--k 50`, and the precision at 100."""
+
+UNMATCHED = Reported("unmatched", overview=(RIGHTLY,), means=(RIGHTLY,), compared=(RIGHTLY,))
+"""In which runs are compared over queries without a match."""
 
 RECALLS = Reported(
     "recalls",

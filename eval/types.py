@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from fieldscope.agent.roles import ModelIdentity
 from fieldscope.agent.usage import SCORER, Usage
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.fingerprint import fingerprint
-from fieldscope.core.types import Candidate, ImageSource, Query
+from fieldscope.core.types import Candidate, ImageSource, Query, Scale
 from fieldscope.eval.dialogues import dialogues
 from fieldscope.eval.protocol import PLAIN, Protocol
 from fieldscope.eval.reported import GENERAL, Reported
@@ -27,7 +27,8 @@ Means = Mapping[str, float | None]
 @dataclass(frozen=True)
 class QueryMeta:
     """INQUIRE's groups of a query, and whether its words name a species by the scientific name. `lingo` says whether
-    the benchmark's own list has it among the queries in experts' lingo; None without that list.
+    the benchmark's own list has it among the queries in experts' lingo; None without that list. `conditions` are the
+    benchmark's own kinds of group, such as the light in which its matches are seen; None where it has none.
 
     They are part of the answer key.
     """
@@ -37,6 +38,7 @@ class QueryMeta:
     iconic_group: str = ""
     scientific_name: bool = False
     lingo: bool | None = None
+    conditions: Mapping[str, str] | None = None
 
     @property
     def groups(self) -> Mapping[str, str]:
@@ -50,6 +52,7 @@ class QueryMeta:
                 if self.lingo is None
                 else {"lingo": "yes" if self.lingo else "no"}
             ),
+            **(self.conditions or {}),
         }
 
 
@@ -60,10 +63,12 @@ class Benchmark:
     `candidate_sets` gives each query's candidates for a rerank benchmark; None makes it full retrieval, where the
     agent finds its own candidates. `oddities` are sentences about what is odd in its files, corrected or not. `prior`
     says in words where the first-stage scores come from. `priors` (query id -> image id -> score) stand in for the
-    scores that came with the candidates: the same task with another first stage. `reported` are the metrics in which
-    its results are reported, and `protocol` is how they are scored beyond that. `beyond` gives all images of a query's
-    gallery in the order of the first stage, for metrics that need more of a ranking than a strategy makes. Raises
-    `BenchmarkError` where the parts do not fit together.
+    scores that came with the candidates: the same task with another first stage. `backgrounds` (by query id) say how
+    similar a sample of the collection is to each query, where the scores are similarities. `reported` are the metrics
+    in which its results are reported, and `protocol` is how they are scored beyond that. `beyond` gives all images of a
+    query's gallery in the order of the first stage, for metrics that need more of a ranking than a strategy makes.
+    `near_misses` are the images, by query, that show all of the query but one thing; None where that is not known.
+    Raises `BenchmarkError` where the parts do not fit together.
     """
 
     name: str
@@ -77,8 +82,10 @@ class Benchmark:
     prior: str = ""
     priors: Mapping[str, Mapping[str, float]] | None = None
     reported: Reported = GENERAL
+    backgrounds: Mapping[str, Scale] = field(default_factory=dict)
     protocol: Protocol = PLAIN
     beyond: Callable[[Query], Sequence[str]] | None = field(default=None, repr=False, compare=False)
+    near_misses: Mapping[str, frozenset[str]] | None = None
 
     def __post_init__(self) -> None:
         ids = [query.id for query in self.queries]
@@ -114,14 +121,24 @@ class Benchmark:
     def candidates(self, query_id: str) -> tuple[Candidate, ...] | None:
         """The given candidates of a query, or None for full retrieval. Raises `BenchmarkError` for a query that has no
         score where others have one in `priors`: the scores of two first stages never mix."""
-        if self.candidate_sets is None or self.priors is None:
-            return None if self.candidate_sets is None else self.candidate_sets[query_id]
+        if self.candidate_sets is None:
+            return None
+        if self.priors is None:
+            return self._standing(query_id, self.candidate_sets[query_id])
         if query_id not in self.priors:
             raise BenchmarkError(
                 f"{self.name} ({self.split}) has no scores of {self.prior} for query {query_id}. Run it with --encoder."
             )
         scores = self.priors[query_id]
-        return tuple(Candidate(image_id, scores[image_id]) for image_id in self.candidate_ids(query_id))
+        given = (Candidate(image_id, scores[image_id]) for image_id in self.candidate_ids(query_id))
+        return self._standing(query_id, given)
+
+    def _standing(self, query_id: str, candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+        """The candidates with their standing against the query's background, where it has one."""
+        usual = self.backgrounds.get(query_id)
+        return tuple(
+            candidates if usual is None else (replace(c, standing=usual.standing(c.prior)) for c in candidates)
+        )
 
     def candidate_ids(self, query_id: str) -> tuple[str, ...]:
         """The ids of a query's given candidates; empty for full retrieval."""
@@ -158,7 +175,8 @@ class Benchmark:
 
 def _identity(meta: QueryMeta) -> dict[str, str]:
     """What was read of a query's groups; what was made out from its text adds nothing to that."""
-    return {"supercategory": meta.supercategory, "category": meta.category, "iconic_group": meta.iconic_group}
+    groups = {"supercategory": meta.supercategory, "category": meta.category, "iconic_group": meta.iconic_group}
+    return {**groups, **(meta.conditions or {})}
 
 
 @dataclass(frozen=True)
@@ -169,11 +187,12 @@ class RunSummary:
     of them that failed; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
     warnings that hold for every query, and of stages that were lost on some. `by_round` are a dialogue benchmark's
     means after each number of rounds, over so many `dialogues`. `breakdowns` are means by the other kinds of group:
-    category, iconic_group, and scientific_name or lingo (yes or no). `scored_on_test` counts the runs in which the
+    category, iconic_group, scientific_name or lingo (yes or no), and the benchmark's own. `scored_on_test` counts the runs in which the
     strategy was scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were
     asked, whose identities `lmm` has, and of the `scorer` where a scoring model was used: its calls are pairs, and
     its fingerprint is the field of that name. `prior` says where the first-stage scores come from, and `reported` are
-    the metrics in which the benchmark's results are reported.
+    the metrics in which the benchmark's results are reported. `values` has, by the mean's name and query, the values
+    that the means of `reported.overview` are of.
     """
 
     benchmark: str
@@ -197,6 +216,7 @@ class RunSummary:
     scorer: str | None = None
     prior: str = ""
     reported: Reported = GENERAL
+    values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def unknown_share(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import cache
 from hashlib import sha256
@@ -22,6 +22,12 @@ from fieldscope.fieldnotes.dialogue import load_dialogue
 from fieldscope.fieldnotes.queries import SIZES, Split, load_split
 from fieldscope.fieldnotes.render import render
 from fieldscope.fieldnotes.scene import Scene
+from fieldscope.fieldnotes.unmatched import SIZES as UNMATCHED_SIZES
+from fieldscope.fieldnotes.unmatched import load_unmatched
+from fieldscope.fieldnotes.wild.queries import SIZES as WILD_SIZES
+from fieldscope.fieldnotes.wild.queries import load_wild
+from fieldscope.fieldnotes.wild.render import photograph
+from fieldscope.fieldnotes.wild.scene import WildScene
 from fieldscope.retrieval.progress import Report
 
 CHECKSUMS = Path(__file__).parent / "checksums.json"
@@ -63,11 +69,20 @@ def _draw_missing(
 def _draw_chunk(work: Mapping[str, tuple[Scene, Path]]) -> dict[str, str]:
     hashes = {}
     for image_id, (scene, path) in work.items():
+        if isinstance(scene, WildScene):
+            with replacing(path) as partial:
+                partial.write_bytes(photograph(scene))
+            hashes[image_id] = _hash_file(path)
+            continue
         picture = render(scene)
         with replacing(path) as partial:
             picture.save(partial, format="PNG", compress_level=1)  # the quickest; a tenth larger
         hashes[image_id] = fingerprint_pixels(picture)
     return hashes
+
+
+def _suffix(scene: Scene) -> str:
+    return ".jpg" if isinstance(scene, WildScene) else ".png"
 
 
 def _hashes(files: Mapping[str, Path]) -> dict[str, str]:
@@ -97,7 +112,7 @@ def ensure_pictures(
     """
     folder = folder or cache_folder() / "fieldnotes" / split
     folder.mkdir(parents=True, exist_ok=True)
-    files = {image_id: folder / f"{int(image_id):06d}.png" for image_id in _load(split).scenes}
+    files = {i: folder / f"{int(i):06d}{_suffix(scene)}" for i, scene in _load(split).scenes.items()}
     published = published_checksums()[split]
     verified = folder / "verified.sha256"
     hashes = _draw_missing(split, files, progress, beside)
@@ -117,16 +132,25 @@ def ensure_pictures(
 
 
 def read_split(split: str, task: str = "") -> Split:
-    """Queries, scenes and relevant images of a split: of text queries, or of another task ("composed", "dialogue").
+    """Queries, scenes and relevant images of a split: of text queries, or of another task ("composed", "dialogue",
+    "unmatched", "wild").
 
     Raises `BenchmarkError` for an unknown split.
     """
-    if split not in SIZES:
-        raise BenchmarkError(f"FieldNotes has no split {split!r}. Use one of {', '.join(SIZES)}")
+    splits: Collection[str] = {"unmatched": UNMATCHED_SIZES, "wild": WILD_SIZES}.get(task, SIZES)
+    if split not in splits:
+        raise BenchmarkError(f"FieldNotes has no split {split!r}. Use one of {', '.join(splits)}")
     return _load(f"{task}-{split}" if task else split)
 
 
 def _load(name: str) -> Split:
     """The split of this name; those of other tasks have the task before it, as in "composed-test"."""
     task, _, split = name.rpartition("-")
-    return {"": load_split, "composed": load_composed, "dialogue": load_dialogue}[task](split)
+    loaders = {
+        "": load_split,
+        "composed": load_composed,
+        "dialogue": load_dialogue,
+        "unmatched": load_unmatched,
+        "wild": load_wild,
+    }
+    return loaders[task](split)

@@ -72,6 +72,21 @@ class Split:
     relevant: dict[str, frozenset[str]]
 
 
+def images_one_fact_short(split: Split) -> dict[str, frozenset[str]]:
+    """Query id -> its near misses: the images in which every fact of the query holds but one. None of a query that
+    says a single fact."""
+    holding = holder(split.scenes)
+
+    def short(spec: Spec) -> frozenset[str]:
+        images = [holding(fact) for fact in spec.facts()]
+        if len(images) < 2:
+            return frozenset()
+        but_one = (frozenset.intersection(*images[:i], *images[i + 1 :]) - of for i, of in enumerate(images))
+        return frozenset().union(*but_one)
+
+    return {query.id: short(query.spec) for query in split.queries}
+
+
 def is_novel(spec: Spec) -> bool:
     """Whether a query names a combination that no training scene shows."""
     parts = [part for part in (spec.subject, spec.companion) if part]
@@ -107,8 +122,8 @@ def draw_spec(rng: random.Random, supercategory: str, novel: bool, least: int = 
             return spec
 
 
-def matcher(scenes: Mapping[Key, Scene]) -> Callable[[Spec], frozenset[Key]]:
-    """A function that gives the keys of the scenes which a query matches. Queries share most of their facts, so each
+def holder(scenes: Mapping[Key, Scene]) -> Callable[[Fact], frozenset[Key]]:
+    """A function that gives the keys of the scenes in which a fact holds. Queries share most of their facts, so each
     fact is looked up once, in the scenes that may answer its question with yes."""
     everywhere = frozenset(scenes)
     by_species: dict[str, list[Key]] = {name: [] for name in SPECIES}
@@ -122,6 +137,12 @@ def matcher(scenes: Mapping[Key, Scene]) -> Callable[[Spec], frozenset[Key]]:
         yes = frozenset(key for key in among if fact.answer(scenes[key]))
         return yes if fact.expected else everywhere - yes
 
+    return holding
+
+
+def matcher(scenes: Mapping[Key, Scene]) -> Callable[[Spec], frozenset[Key]]:
+    """A function that gives the keys of the scenes which a query matches."""
+    holding = holder(scenes)
     return lambda spec: frozenset.intersection(*map(holding, spec.facts()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -14,8 +15,10 @@ from PIL import Image
 
 from fieldscope.core.files import replacing
 from fieldscope.core.paths import cache_folder
+from fieldscope.core.types import Scale
 from fieldscope.fieldnotes.collection import ensure_pictures, read_split
 from fieldscope.fieldnotes.scene import SPECIES, Scene
+from fieldscope.retrieval.background import background, sampled
 from fieldscope.retrieval.encoder import Encoder, QueryInputs, Vectors
 from fieldscope.retrieval.progress import Report
 
@@ -57,10 +60,23 @@ def ensure_rerank(split: str, encoder: Encoder, folder: Path | None = None, prog
     return folder
 
 
-def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) -> None:
-    data = read_split(split)
-    files = ensure_pictures(split, progress=progress)
-    ids, paths = list(files), list(files.values())
+def ensure_backgrounds(
+    split: str, encoder: Encoder, texts: Sequence[str], folder: Path, progress: Report | None = None
+) -> list[Scale | None]:
+    """How similar a sample of the split's pictures is to each text. The sample's vectors are kept in the folder of
+    `ensure_rerank`."""
+    path = folder / f"{split}-sample.npy"
+    if not path.exists():
+        files = ensure_pictures(split)
+        paths = [files[name] for name in sampled(list(files))]
+        with replacing(path) as partial, partial.open("wb") as stream:
+            np.save(stream, _encoded(paths, encoder, progress), allow_pickle=False)
+    vectors = np.load(path, allow_pickle=False)
+    return [background(vectors, encoder.encode_query(QueryInputs(text))) for text in texts]
+
+
+def _encoded(paths: Sequence[Path], encoder: Encoder, progress: Report | None) -> Vectors:
+    """The vectors of pictures, shape (n, dim)."""
     vectors: list[Vectors] = []
 
     def encoded(start: int) -> Vectors:
@@ -71,7 +87,14 @@ def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) ->
             vectors.append(batch)
             if progress is not None:
                 progress(min(number * _BATCH, len(paths)), len(paths))
-    matrix = np.concatenate(vectors)
+    return np.concatenate(vectors) if vectors else np.empty((0, 0), dtype=np.float32)
+
+
+def _write(split: str, encoder: Encoder, path: Path, progress: Report | None) -> None:
+    data = read_split(split)
+    files = ensure_pictures(split, progress=progress)
+    ids = list(files)
+    matrix = _encoded(list(files.values()), encoder, progress)
 
     @cache  # most images are candidates of several queries
     def columns(image_id: str) -> dict[str, object]:

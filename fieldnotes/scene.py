@@ -85,12 +85,15 @@ class Scene:
     def __post_init__(self) -> None:
         if self.habitat not in HABITATS or self.weather not in WEATHERS:
             raise ValueError(f"unknown habitat {self.habitat!r} or weather {self.weather!r}")
-        if len(self.groups) not in (1, 2):
-            raise ValueError("a scene holds one or two groups")
+        self._check_groups()
         if len({g.species for g in self.groups}) < len(self.groups) or len({g.colour for g in self.groups}) < len(
             self.groups
         ):
-            raise ValueError("the two groups of a scene differ in species and colour")
+            raise ValueError("the groups of a scene differ in species and colour")
+
+    def _check_groups(self) -> None:
+        if len(self.groups) not in (1, 2):
+            raise ValueError("a scene holds one or two groups")
 
     def content(self) -> dict[str, Any]:
         """All that a query can ask about: the scene without its nuisance seed."""

@@ -41,24 +41,28 @@ class PromptSet:
 
     def origin(self, name: str) -> str:
         """The name of the set that words a prompt: this one, or its base."""
-        return self.name if self.base is None or name in self.own_names else self.base.name
+        return self.name if self.base is None or self._has(name) else self.base.name
 
     def load(self, name: str) -> Prompt:
         """A prompt by its name. Raises `PromptError` for a name that there is not, and for a file that can't be
         used."""
-        path, known = self.folder / f"{name}.md", self.base is not None and name in self.base.names
-        if self.base is not None and known:
+        path = self.folder / f"{name}.md"
+        if self.base is not None and name in self.base.names:
             based = self.base.load(name)
-            if name not in self.own_names:
+            if not self._has(name):
                 return based
             own = read_prompt(path)
             fits = own.forms is None and own.answer == based.answer
             return own.model_copy(update={"forms": based.forms}) if fits else own
-        if name in self.own_names:
+        if self._has(name):
             return read_prompt(path, path.name if self.base is None else None)
         raise PromptError(
             f"{unknown_name('prompt', name, self.names)}; or give a file that ends in .md (prompt set {self.name})"
         )
+
+    def _has(self, name: str) -> bool:
+        """Whether a prompt lies in the folder itself."""
+        return Path(name).name == name and (self.folder / f"{name}.md").is_file()
 
 
 def list_sets() -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from PIL import Image as PILImage
 
 from fieldscope.core.errors import ConfigError, ImageError, IndexMismatchError, LMMRequestError
 from fieldscope.core.files import replace_file
-from fieldscope.core.types import Candidate, Query, Search
+from fieldscope.core.types import Candidate, Query, Scale, Search
+from fieldscope.retrieval.background import background, sampled
 from fieldscope.retrieval.batches import read_batches
 from fieldscope.retrieval.captions import Captions, read_captions
 from fieldscope.retrieval.collection import Collection
@@ -73,6 +74,10 @@ class Library:
         return reopen_collection(self.locator)
 
     @cached_property
+    def _sample(self) -> Sequence[str]:
+        return sampled(self.ids)
+
+    @cached_property
     def _queries(self) -> QueryVectors:
         return QueryVectors(self.encoder)
 
@@ -92,7 +97,7 @@ class Library:
 
     def search(self, search: Search, vector: Vectors | None = None) -> list[Candidate]:
         """The images nearest to the query (all, where there are fewer than `search.k`), best first; the prior is the
-        similarity.
+        similarity, and the standing that against the collection's background.
 
         A query's reference image is part of its vector (`QueryVectors`), which counts as much as all descriptions
         together, and is not among the candidates unless the library `keeps_reference`. `vector` is the query's own
@@ -112,13 +117,18 @@ class Library:
         left_out = None if self.keeps_reference else query.reference_image
         scores, ids = index.search(mean, search.k + (left_out is not None))
         nearest = zip(ids[0], scores[0], strict=True)
-        candidates = [Candidate(i, float(score)) for i, score in nearest if i != left_out][: search.k]
-        if search.prior == "query" and candidates:
-            nearest_ids = [candidate.image_id for candidate in candidates]
-            similarities = index.vectors_of(nearest_ids) @ own
-            candidates = [Candidate(i, float(s)) for i, s in zip(nearest_ids, similarities, strict=True)]
-            candidates.sort(key=lambda candidate: -candidate.prior)
-        return candidates
+        priors = {i: float(score) for i, score in nearest if i != left_out}
+        priors = dict(list(priors.items())[: search.k])
+        if search.prior == "query" and priors:
+            similarities = index.vectors_of(list(priors)) @ own
+            priors = dict(sorted(zip(priors, similarities.tolist(), strict=True), key=lambda pair: -pair[1]))
+        usual = self.background(own if search.prior == "query" else mean[0], search.caption_weight)
+        return [Candidate(i, prior, usual and usual.standing(prior)) for i, prior in priors.items()]
+
+    def background(self, direction: Vectors, caption_weight: float = 0.0) -> Scale | None:
+        """How similar the collection's sample is to a query's vector, shape (dim,); None where it is too small."""
+        sample = self._sample
+        return background(self._weighted(caption_weight).vectors_of(sample), direction) if sample else None
 
     def _image_vector(self, image_id: str) -> Vectors:
         vector: Vectors = self.index.vectors_of([image_id])[0]

@@ -15,13 +15,7 @@ from typing import Any, TypeVar
 import httpx2
 import orjson
 from pydantic_core import from_json
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    retry_if_exception_type,
-    wait_random_exponential,
-)
+from tenacity import Retrying, retry_if_exception
 
 from fieldscope.core.adaptive_limit import AdaptiveLimit
 from fieldscope.core.errors import (
@@ -35,6 +29,7 @@ from fieldscope.core.errors import (
     one_line,
 )
 from fieldscope.core.private import shown_address
+from fieldscope.core.retrying import retry_policy
 from fieldscope.core.server_address import read_address
 from fieldscope.core.server_facts import listed_models, read_facts
 from fieldscope.core.server_failure import (
@@ -54,13 +49,9 @@ from fieldscope.core.server_words import (
     without_key,
 )
 
-LONGEST_WAIT = 120.0
-"""Seconds. A server that asks for a longer pause than this (Retry-After) is taken at its word: the call fails."""
-
 ENDPOINTS = ("rerank", "score", "embeddings")
 """What the path of an address may end with; any other path is one that endpoints lie below."""
 
-_CAN_PASS = (LMMConnectionError, LMMRateLimitError, LMMServerError)
 _CONNECT_TIMEOUT = 10.0
 _VERSIONS = ("v1", "v2")
 _NO_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
@@ -130,15 +121,7 @@ class ModelServer:
         self._workers = ThreadPoolExecutor(concurrency, thread_name_prefix="model-server")
         self._facts_lock = threading.Lock()
         self._closed = threading.Event()
-        self._retrying = Retrying(
-            sleep=sleep,
-            retry=retry_if_exception_type(_CAN_PASS),
-            stop=lambda state: (
-                state.attempt_number >= attempts or _pause_asked(state) > LONGEST_WAIT or self._closed.is_set()
-            ),
-            wait=lambda state: _pause_asked(state) + wait_random_exponential(backoff, max=30.0)(state),
-            reraise=True,
-        )
+        self._retrying = Retrying(sleep=sleep, **retry_policy(attempts, backoff, self._closed.is_set))
         self._trying = self._retrying.copy(retry=retry_if_exception(_is_away))
 
     @property
@@ -315,11 +298,3 @@ def _is_away(error: BaseException) -> bool:
 def _is_overload(error: LMMError) -> bool:
     timed_out = isinstance(error.__cause__, httpx2.TimeoutException)
     return timed_out or isinstance(error, LMMRateLimitError) or status_of(error) in OVERLOADED
-
-
-def _pause_asked(state: RetryCallState) -> float:
-    """Seconds that the server asks to wait; 0 where it asks for none."""
-    error = state.outcome.exception() if state.outcome else None
-    if error is None or not isinstance(error.__cause__, httpx2.HTTPStatusError):
-        return 0.0
-    return read_retry_after(error.__cause__.response.headers.get("retry-after", "")) or 0.0

@@ -114,9 +114,10 @@ def lmm_error(error: Exception, url: str, timeout: float, key: str | None = None
         case openai.APIStatusError(status_code=status):
             words, body = server_words(error.body, key) or one_line(error), str(error.body)
             said = f"{url} answered {status}: {words}"
+            pause = read_retry_after(error.response.headers.get("retry-after", ""))
             if status in KEY_REFUSED:
                 return LMMRequestError(f"{said}; {key_advice(key)}", words, body)
-            return status_error(status, said, retry_after(error), body, words)
+            return status_error(status, said, pause, body, words)
         case openai.APIError() | openai.LengthFinishReasonError() | openai.ContentFilterFinishReasonError():
             return LMMResponseError(f"{url} gave no usable answer: {one_line(error)}; see the server's log")
         case _:
@@ -159,10 +160,3 @@ def _origin(error: BaseException) -> BaseException:
             return error.os_error
         case _:
             return error
-
-
-def retry_after(error: BaseException | None) -> float | None:
-    """Seconds that the server asks to wait."""
-    if not isinstance(error, openai.APIStatusError):
-        return None
-    return read_retry_after(error.response.headers.get("retry-after", ""))

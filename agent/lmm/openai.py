@@ -10,14 +10,14 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import orjson
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying
 
 from fieldscope.agent.lmm.addresses import Address, Addresses, Place
 from fieldscope.agent.lmm.backends import LMMOptions
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, LMMResponse
 from fieldscope.agent.lmm.chat_request import chat_request
 from fieldscope.agent.lmm.completion import read_completion, read_models
-from fieldscope.agent.lmm.connection import Connection, is_overload, retry_after
+from fieldscope.agent.lmm.connection import Connection, is_overload
 from fieldscope.agent.lmm.identity import server_identity
 from fieldscope.agent.lmm.image_encoding import EncodedImages
 from fieldscope.agent.lmm.negotiation import Negotiation, Send
@@ -30,15 +30,11 @@ from fieldscope.core.errors import (
     LMMServerError,
 )
 from fieldscope.core.image_encoding import ImageEncoding, ImageFormat
+from fieldscope.core.retrying import retry_policy
 from fieldscope.core.server_address import read_address
 from fieldscope.core.server_facts import Served, finds_images_by_name, read_facts
 from fieldscope.core.server_words import context_length, usable_key, without_key
 from fieldscope.core.types import ImageSource
-
-LONGEST_WAIT = 120.0
-"""Seconds. A server that asks for a longer pause than this (Retry-After) is taken at its word: the call fails."""
-
-_CAN_PASS = (LMMConnectionError, LMMRateLimitError, LMMServerError)
 
 
 class OpenAILMM:
@@ -94,13 +90,7 @@ class OpenAILMM:
         variables = () if api_key == "" else ("FIELDSCOPE_API_KEY", "OPENAI_API_KEY")
         self._key = usable_key(api_key, *map(os.environ.get, variables))
         self._connection = Connection(self.url, self._key, timeout)
-        self._retrying = AsyncRetrying(
-            sleep=sleep,
-            retry=retry_if_exception_type(_CAN_PASS),
-            stop=lambda state: state.attempt_number >= attempts or (_pause_asked(state) or 0.0) > LONGEST_WAIT,
-            wait=lambda state: (_pause_asked(state) or 0.0) + wait_random_exponential(backoff, max=30.0)(state),
-            reraise=True,
-        )
+        self._retrying = AsyncRetrying(sleep=sleep, **retry_policy(attempts, backoff))
 
     @property
     def identity(self) -> str:
@@ -285,8 +275,3 @@ def open_server(argument: str, options: LMMOptions) -> OpenAILMM:
 def _server_url(base_url: str) -> str:
     parts = read_address(base_url)
     return base_url.rstrip("/") if parts.path.strip("/") else parts._replace(path="/v1").geturl()
-
-
-def _pause_asked(state: RetryCallState) -> float | None:
-    error = state.outcome.exception() if state.outcome else None
-    return retry_after(error.__cause__) if error else None

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fieldscope.agent.context import Context
 from fieldscope.agent.posterior import Belief, believe, latest
@@ -92,10 +93,18 @@ def separates_nothing(belief: Belief) -> bool:
     """Whether a predicate that was asked often enough holds of no image: its words may be at fault. Where the whole
     query holds of none, there may just be no match."""
     parts = [k for k, predicate in enumerate(belief.predicates) if predicate.kind != "query"]
-    return any(_same_for_all(belief, k) and belief.pass_rates[k] < 0.5 for k in parts)
+    return any(_holds_of_none(belief, k) for k in parts)
 
 
 def _same_for_all(belief: Belief, k: int) -> bool:
+    return _holds_of_none(belief, k) or _all_clear(belief.holds[:, k] > _CLEAR, belief, k)
+
+
+def _holds_of_none(belief: Belief, k: int) -> bool:
+    return _all_clear(belief.holds[:, k] < 1.0 - _CLEAR, belief, k)
+
+
+def _all_clear(clear: NDArray[np.bool_], belief: Belief, k: int) -> bool:
+    """Whether the predicate was asked often enough, and is `clear` (n,) of all images that were asked about."""
     asked = belief.finished[:, k]
-    known = belief.holds[asked, k]
-    return int(asked.sum()) >= _FEW and bool(np.all(known > _CLEAR) or np.all(known < 1.0 - _CLEAR))
+    return int(asked.sum()) >= _FEW and bool(clear[asked].all())

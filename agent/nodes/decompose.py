@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any, Literal
 
-from fieldscope.agent.call import spent
+from fieldscope.agent.call import as_sent, spent
 from fieldscope.agent.context import Context
 from fieldscope.agent.json_answer import ask_structured
 from fieldscope.agent.query_text import asked_text, own_words
@@ -42,7 +42,7 @@ async def decompose(state: RerankState, context: Context) -> dict[str, Any]:
         return _update(state, [predicate(whole, words=state.query.text)], why=why)
     request = predicates_request(synthesis.instructions, settings)
     last = next((call for call in reversed(state.calls) if call.stage == "decompose"), None)
-    if last and last.state == "answered" and last.request_key == request.key(lmm.identity):
+    if last and last.state == "answered" and last.request_key == as_sent(lmm, request).key(lmm.identity):
         return _update(state, state.predicates)  # they come from these very instructions
     said = await ask_structured(
         lmm, request, PredicatesAnswer, settings.repairs, "decompose", grows=True, prompt=settings.prompt

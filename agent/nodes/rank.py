@@ -9,21 +9,25 @@ from typing import Any
 import numpy as np
 
 from fieldscope.agent.context import Context
-from fieldscope.agent.fusion import fuse, sigmoid, strictly_decreasing
+from fieldscope.agent.fusion import fuse, strictly_decreasing
 from fieldscope.agent.nodes.lost import lost_stages
-from fieldscope.agent.posterior import Floats, agreement, agreement_order, latest
+from fieldscope.agent.nothing import can_decide, nothing_by_answers, nothing_matches
+from fieldscope.agent.posterior import Floats, agreement, agreement_order, believe, latest
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import compared_head
 from fieldscope.agent.scoring import query_scores
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Asked, RankedCandidate, RerankResult, Verdict, unknown_flag
+from fieldscope.agent.types import Asked, NothingMatches, RankedCandidate, RerankResult, Verdict, unknown_flag
 
 DRAWS = 400
 """Rankings drawn from the posterior for the rank intervals."""
 
 SHARE = 0.9
 """The probability that a rank lies in its interval."""
+
+TIE = 1e-9
+"""A difference of scores that only breaks ties."""
 
 UNCERTAIN_COMPARISONS = 0.7
 """Below this share of pairs that come out alike in both orders, a result warns of its model's comparisons."""
@@ -41,6 +45,8 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
     resources, strategy = context.resources, context.strategy
     verdicts = (*state.verdicts, *_not_asked(state))
     ranking = _RANKINGS.get(strategy.fusion.method, _by_one_question)(state, resources, strategy)
+    relative = any(ranked.p_match is not None for ranked in ranking) and _is_relative(state, resources, strategy)
+    decided, nothing = _nothing(state, resources, strategy, ranking)
     result = RerankResult(
         query_id=state.query.id,
         query_text=state.query.text,
@@ -55,6 +61,8 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         calls=state.calls,
         scores=state.scores,
         ended=_ended(state),
+        relative=relative,
+        nothing=nothing,
     )
     unknown = unknown_flag(result.asked)
     flags = (
@@ -66,7 +74,7 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
     )
     counts = Counter(question.state for question in (*result.asked, *(v for v in verdicts if v.state == "not_asked")))
     ranked = {name: counts[name] for name in ("answered", "unknown", "not_asked")} | {"ended": result.ended}
-    event = state.event("ranked", ranked)
+    event = state.event("ranked", ranked | ({"nothing": nothing is not None} if decided else {}))
     flagged = result.model_copy(update={"trace": (*state.trace, event), "flags": flags})
     return {"result": flagged, "trace": (event,)}
 
@@ -94,38 +102,73 @@ def _by_agreement(state: RerankState, resources: Resources, strategy: Strategy) 
 
 
 def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
-    """By falling log-odds: those after the verdicts, and for the head those after the comparisons."""
+    """By falling log-odds: those after the verdicts, and for the head those after the comparisons. Where nothing is
+    said to match and no image is a match rather than not, by how many parts hold, then by prior."""
     belief, head, compared = compared_head(state, resources, strategy)
     mean, spread = belief.log_odds.copy(), np.diag(np.full(len(belief.candidates), belief.calibration.spread**2))
-    if compared is not None:
+    decision = nothing_matches(belief) if belief.calibration.edition == 2 else None
+    nothing = decision is not None and decision.statistic < 0.5
+    if compared is not None and not nothing:
         mean[head] = compared.mean
         spread[np.ix_(head, head)] = compared.covariance
-    order = [int(i) for i in np.argsort(-mean, kind="stable")]
+    order = [int(i) for i in np.argsort(-(belief.parts_held if nothing else mean), kind="stable")]
     low, high = _intervals(mean, spread, order)
-    parts = [belief.contributions(i) | {"comparisons": float(mean[i] - belief.log_odds[i])} for i in order]
-    ranked = _ranked(
-        state, [belief.candidates[i].image_id for i in order], strictly_decreasing([float(mean[i]) for i in order])
-    )
+    scores = strictly_decreasing([float(mean[i]) for i in order])
+    ranked = _ranked(state, [belief.candidates[i].image_id for i in order], scores)
     return tuple(
         candidate.model_copy(
             update={
-                "p_match": sigmoid(float(mean[i])),
+                "p_match": float(belief.p_match[i]),
                 "rank_low": int(low[i]),
                 "rank_high": int(high[i]),
-                "contributions": {name: value for name, value in shares.items() if value or name != "comparisons"},
+                "contributions": belief.contributions(i)
+                | _unless_zero("comparisons", float(mean[i] - belief.log_odds[i]))
+                | _unless_zero("parts", candidate.score - float(mean[i])),
             }
         )
-        for candidate, i, shares in zip(ranked, order, parts, strict=True)
+        for candidate, i in zip(ranked, order, strict=True)
     )
+
+
+def _unless_zero(name: str, value: float) -> dict[str, float]:
+    """A contribution; none where it is only the step that breaks a tie."""
+    return {name: value} if abs(value) > TIE else {}
+
+
+def _is_relative(state: RerankState, resources: Resources, strategy: Strategy) -> bool:
+    """Whether P(match) was standardised over these candidates."""
+    if strategy.fusion.method == "posterior":
+        return believe(state, resources, strategy).relative
+    return strategy.fusion.method == "log_odds" and bool(strategy.fusion.prior_weight)
+
+
+def _nothing(
+    state: RerankState, resources: Resources, strategy: Strategy, ranking: tuple[RankedCandidate, ...]
+) -> tuple[bool, NothingMatches | None]:
+    """Whether it was decided if anything matches, and what says that nothing does. A strategy that claims no
+    probability of a match decides nothing."""
+    if strategy.fusion.method == "posterior":
+        belief = believe(state, resources, strategy)
+        return can_decide(belief), nothing_matches(belief)
+    cut_short = state.ended is not None
+    claims = any(ranked.p_match is not None for ranked in ranking)
+    return claims and not cut_short, nothing_by_answers(ranking, cut_short)
 
 
 _RANKINGS = {"score": _by_score, "agreement": _by_agreement, "posterior": _by_posterior}
 
 
 def _ranked(state: RerankState, order: Sequence[str], scores: Sequence[float]) -> tuple[RankedCandidate, ...]:
-    priors = {c.image_id: (c.prior, n) for n, c in enumerate(state.candidates, start=1)}
+    before = {c.image_id: (c, n) for n, c in enumerate(state.candidates, start=1)}
     return tuple(
-        RankedCandidate(image_id=i, rank=n, score=score, prior=priors[i][0], prior_rank=priors[i][1])
+        RankedCandidate(
+            image_id=i,
+            rank=n,
+            score=score,
+            prior=before[i][0].prior,
+            standing=before[i][0].standing,
+            prior_rank=before[i][1],
+        )
         for n, (i, score) in enumerate(zip(order, scores, strict=True), start=1)
     )
 
@@ -163,7 +206,7 @@ def _consistency_flags(state: RerankState, resources: Resources) -> list[str]:
 
 def _weight_flags(strategy: Strategy, resources: Resources) -> list[str]:
     """What is to be known of the weights of prior and scorer where nothing was fitted for them."""
-    if not strategy.weighs_scores or resources.calibration is not None:
+    if not strategy.weighs_scores or (resources.calibration is not None and resources.calibration.key is not None):
         return []
     return [UNCALIBRATED_SCORER]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fieldscope.agent.context import Context
@@ -42,6 +43,8 @@ async def retrieve(state: RerankState, context: Context) -> dict[str, Any]:
             "search": search_key(search),
             "found": [[candidate.image_id, candidate.prior] for candidate in found],
         }
+        if any(candidate.standing is not None for candidate in found):
+            data["standings"] = [candidate.standing for candidate in found]
     else:
         raise ConfigError(f"query {state.query.id!r} has no candidates; give candidates, or an index to search")
     events = [state.event("retrieved", data)]
@@ -91,8 +94,11 @@ def _merged(found: Sequence[Candidate], before: Sequence[Candidate], lasting: bo
     are for other descriptions; under these they can't be above the last that was found, or they would have been
     found."""
     again = {candidate.image_id for candidate in found}
-    lowest = math.inf if lasting else min((candidate.prior for candidate in found), default=math.inf)
-    missed = [Candidate(c.image_id, min(c.prior, lowest)) for c in before if c.image_id not in again]
+    missed = [candidate for candidate in before if candidate.image_id not in again]
+    if found and not lasting:
+        last = min(found, key=lambda candidate: candidate.prior)
+        lowered = {"prior": last.prior, "standing": last.standing}
+        missed = [replace(each, **lowered) if each.prior > last.prior else each for each in missed]
     return prior_order((*found, *missed))
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
 from fieldscope.agent.fusion import sigmoid
-from fieldscope.agent.posterior import believe
+from fieldscope.agent.posterior import believe, uncalibrated
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.trace_view import verdicts_by_image
-from fieldscope.agent.types import RerankResult
-from fieldscope.core.types import Candidate, Query
+from fieldscope.agent.types import RankedCandidate, RerankResult
+from fieldscope.core.types import Query
 from fieldscope.eval.measures.reliability import Reliability, claims, reliability, tempered
 from fieldscope.eval.measures.truth import RELEVANCE, AnswerKey
 from fieldscope.retrieval.collection import FilesCollection
@@ -31,8 +31,9 @@ ByQuery = dict[str, list[tuple[float, bool]]]
 @dataclass(frozen=True)
 class ClaimReliability:
     """How reliable one kind of claim is. `subject` is a kind of predicate, all verdicts together, or the match: that
-    the image is relevant, before comparisons, and `RANKED` with them, as the ranking has it. `source` is what it was
-    held against. `after` is None where the run had no calibration, or it is not at hand."""
+    the image is relevant, before comparisons, and `RANKED` with them, in runs of earlier versions, whose P(match) they
+    changed. `source` is what it was held against. `after` is None where the run had no calibration, or it is not at
+    hand."""
 
     subject: str
     source: str
@@ -104,19 +105,27 @@ def _of_matches(results: Mapping[str, RerankResult], key: AnswerKey, calibrated:
     for result in results.values():
         relevant = key.relevant(result.query_id)
         claimed = {shown.image_id: shown.p_match for shown in result.ranking if shown.p_match is not None}
-        verified = {
-            shown.image_id: sigmoid(sum(shown.contributions.values()) - shown.contributions.get("comparisons", 0.0))
-            for shown in result.ranking
-            if shown.contributions
-        }
+        verified = {shown.image_id: _before_comparisons(shown) for shown in result.ranking if shown.contributions}
         plain = _default_posterior(result) if calibrated else verified or claimed
         for claims_of, p_match in ((before, plain), (after, verified), (ranked, claimed)):
             if p_match:
                 claims_of[result.query_id] = [(p, image_id in relevant) for image_id, p in p_match.items()]
     reliabilities = [_measured(MATCH, RELEVANCE, before, after if calibrated else None)] if before else []
-    if any("comparisons" in shown.contributions for result in results.values() for shown in result.ranking):
+    if any(_counts_comparisons(shown) for result in results.values() for shown in result.ranking):
         reliabilities.append(_measured(RANKED, RELEVANCE, *((before, ranked) if calibrated else (ranked, None))))
     return reliabilities
+
+
+def _before_comparisons(shown: RankedCandidate) -> float:
+    shares = shown.contributions
+    return sigmoid(sum(shares.values()) - shares.get("comparisons", 0.0) - shares.get("parts", 0.0))
+
+
+def _counts_comparisons(shown: RankedCandidate) -> bool:
+    """Whether P(match) is the one after comparisons, as in runs of earlier versions."""
+    if shown.p_match is None or "comparisons" not in shown.contributions:
+        return False
+    return abs(shown.p_match - _before_comparisons(shown)) > 1e-6
 
 
 def _default_posterior(result: RerankResult) -> dict[str, float]:
@@ -124,12 +133,14 @@ def _default_posterior(result: RerankResult) -> dict[str, float]:
     by_prior = sorted(result.ranking, key=lambda candidate: candidate.prior_rank)
     state = RerankState(
         query=Query(id=result.query_id, text=result.query_text),
-        candidates=tuple(Candidate(candidate.image_id, candidate.prior) for candidate in by_prior),
+        candidates=tuple(ranked.candidate for ranked in by_prior),
         predicates=result.predicates,
         verdicts=result.verdicts,
     )
-    deps = Resources(FilesCollection({}), calibration=UNCALIBRATED)  # its weights come before any strategy's
-    belief = believe(state, deps, Strategy(name="defaults", fusion=Fusion(method="prior")))
+    # Fitted weights come before any strategy's.
+    weights = uncalibrated(UNCALIBRATED.prior_weight, absolute=all(c.standing is not None for c in state.candidates))
+    resources = Resources(FilesCollection({}), calibration=weights)
+    belief = believe(state, resources, Strategy(name="defaults", fusion=Fusion(method="prior")))
     return {candidate.image_id: float(p) for candidate, p in zip(by_prior, belief.p_match, strict=True)}
 
 

@@ -10,6 +10,7 @@ level. What a test could have found is the power of the paired t test, which tha
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,9 @@ DRAWS = 99_999
 SIGNIFICANT = 0.05
 POWER = 0.8
 """The chance of finding a difference with which `detectable` reckons."""
+
+MOST_QUERIES = 1_000_000
+"""More than so many queries are beyond any test."""
 
 EVEN = 1e-12
 """Differences up to this are rounding."""
@@ -167,6 +171,30 @@ def detectable(spread: float, queries: int, level: float = SIGNIFICANT) -> float
     from scipy.optimize import brentq
 
     return float(brentq(lambda shift: _power(shift, queries, level) - POWER, 0, 50)) * spread / math.sqrt(queries)
+
+
+def needed(difference: float, spread: float, level: float = SIGNIFICANT) -> int | None:
+    """The smallest number of queries with which a test finds a true mean `difference` with a chance of `POWER`.
+
+    `spread` is the standard deviation of the queries' differences. None where no number is enough: there is no
+    difference, or it takes more than `MOST_QUERIES`.
+    """
+    if abs(difference) <= EVEN:
+        return None
+    least = next(queries for queries in range(2, 64) if not _too_few(queries, level))
+    if spread <= EVEN:
+        return least
+
+    def found(queries: int) -> bool:
+        return power(difference, spread, queries, level) >= POWER
+
+    high = least
+    while not found(high):
+        high *= 2
+        if high > MOST_QUERIES:
+            return None
+    low = max(least, high // 2)
+    return low + bisect_left(range(low, high), True, key=found)
 
 
 def bootstrap_interval(

@@ -20,7 +20,7 @@ from fieldscope.agent.state import CompareTask, RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Comparison, RankedCandidate, RerankResult
 from fieldscope.core.errors import ConfigError
-from fieldscope.core.types import Candidate, Query
+from fieldscope.core.types import Query
 from fieldscope.eval.measures.metrics import ndcg
 from fieldscope.eval.measures.studies import ComparisonStudy, comparison_study
 from fieldscope.eval.types import Benchmark
@@ -31,7 +31,7 @@ def state_of(query: Query, result: RerankResult) -> RerankState:
     by_prior = sorted(result.ranking, key=lambda candidate: candidate.prior_rank)
     return RerankState(
         query=query,
-        candidates=tuple(Candidate(candidate.image_id, candidate.prior) for candidate in by_prior),
+        candidates=tuple(ranked.candidate for ranked in by_prior),
         synthesis=result.synthesis,
         predicates=result.predicates,
         verdicts=result.verdicts,

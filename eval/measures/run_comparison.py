@@ -25,8 +25,10 @@ from fieldscope.eval.measures.paired import (
     detectable,
     holm,
     means,
+    needed,
     paired_tests,
 )
+from fieldscope.eval.measures.scoring import NEAR_MISSES
 from fieldscope.eval.reported import shared, value_name
 from fieldscope.eval.runs.scored import ScoredRun, require_same_task
 
@@ -61,6 +63,12 @@ class Effect:
     def significant(self) -> bool:
         """Whether the difference is more than chance, the other tests of its family considered."""
         return self.p_holm < SIGNIFICANT
+
+    @cached_property
+    def needed(self) -> int | None:
+        """With how many queries a test finds a difference of this size with a chance of 80 %; None where no number is
+        enough."""
+        return needed(self.test.difference, self.spread)
 
     @cached_property
     def detectable(self) -> float | None:
@@ -157,12 +165,14 @@ def compare_runs(
     report: Report = lambda done, total: None,
 ) -> ScoredComparison:
     """Compare every two of at least two finished runs, later ones against earlier ones, in these metrics or, where
-    there are none, in those that the benchmark's results are reported in.
+    there are none, in those that the benchmark's results are reported in, and in the share of near misses where it is
+    known. Where no query has anything to find, they are compared in whether they say so.
 
     Raises `ConfigError` where runs differ in queries or judgments, saying which, or one has no such metric.
     """
     require_same_task(runs)
-    metrics = metrics or shared(run.reported for run in runs).compared
+    runs = [run.comparable() for run in runs]
+    metrics = metrics or (*shared(run.reported for run in runs).compared, *_known_to_all(runs, (NEAR_MISSES,)))
     for run, metric in product(runs, metrics):
         known = set.intersection(*(set(values) for values in run.values.values()))
         if value_name(metric) not in known:
@@ -261,6 +271,11 @@ def _groups(runs: Sequence[ScoredRun]) -> Groups:
             if group:
                 kinds.setdefault(kind, {}).setdefault(group, []).append(query)
     return {kind: dict(sorted(groups.items())) for kind, groups in kinds.items() if len(groups) > 1}
+
+
+def _known_to_all(runs: Sequence[ScoredRun], metrics: Sequence[str]) -> list[str]:
+    """Those of the metrics that every run has for every query: a benchmark may not know them, or a run be older."""
+    return [name for name in metrics if all(name in values for run in runs for values in run.values.values())]
 
 
 def _fronts(comparison: ScoredComparison, currency: str | None) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,9 +16,10 @@ from fieldscope.eval.dialogues import DIALOGUES, HITS, by_round
 from fieldscope.eval.measures import metrics
 from fieldscope.eval.measures import official as official_metrics
 from fieldscope.eval.measures.named import canonical, cut_off, is_metric, metric
+from fieldscope.eval.measures.nothing import nothing_values
 from fieldscope.eval.measures.protocols import BRI, protocol_values
 from fieldscope.eval.protocol import PLAIN, Protocol
-from fieldscope.eval.reported import mean_name
+from fieldscope.eval.reported import RIGHTLY, WRONGLY, mean_name
 from fieldscope.eval.types import Benchmark, Means, QueryMeta
 
 OfficialScores = Mapping[str, Mapping[str, float]]
@@ -42,19 +44,29 @@ _OFFICIAL = {"AP": official_metrics.average_precision, "nDCG": official_metrics.
 FIRST_STAGE_RECALL = "first-stage recall@100"
 """How much of what there was to find the first stage handed on: `recall@100` in the order of the prior."""
 
+NEAR_MISSES = "near-misses@10"
+"""The share of the first ten places that have an image which shows all of the query but one thing. It is known where
+the benchmark knows its near misses. A query with fewer than ten matches fills its other places with near misses at
+best, so less of it is not always better."""
+
+_FIRST = 10
+
 HEADLINE = ("mAP@50", "mAP@100", "nDCG@10", "nDCG@50", "nDCG@100", "MRR")
 COMPOSED = ("mAP@5", "mAP@10", "mAP@25", "recall@1", "recall@5", "recall@10", "recall@50")
 
 
 def shown_metrics(benchmark: Benchmark) -> tuple[str, ...]:
     """The means that a summary carries: the usual ones, those that the benchmark's own publication reports, full
-    retrieval's first-stage recall, and those of the task (CIRCO's and CIRR's for composed queries, ChatIR's for
-    dialogues), and what its protocol adds. `metrics.json` has all."""
+    retrieval's first-stage recall, those of the task (CIRCO's and CIRR's for composed queries, ChatIR's for dialogues),
+    what its protocol adds, the share of near misses where they are known, and how often nothing was said to match.
+    `metrics.json` has all."""
     first_stage = (FIRST_STAGE_RECALL,) if benchmark.candidate_sets is None else ()
+    near = (NEAR_MISSES,) if benchmark.near_misses is not None else ()
     composed = COMPOSED if any(query.reference_image is not None for query in benchmark.queries) else ()
     own = (*benchmark.reported.overview, *benchmark.reported.means)
     rounds = HITS if benchmark.rounds else ()
-    return tuple(dict.fromkeys((*HEADLINE, *own, *first_stage, *composed, *rounds, *benchmark.protocol.metrics)))
+    task = (*composed, *rounds, *benchmark.protocol.metrics, *near)
+    return tuple(dict.fromkeys((*HEADLINE, *own, *first_stage, *task, RIGHTLY, WRONGLY)))
 
 
 def computed(benchmark: Benchmark) -> tuple[str, ...]:
@@ -95,14 +107,15 @@ class Scores:
         return self._by("supercategory")
 
     def breakdowns(self) -> dict[str, dict[str, Means]]:
-        """The means by category, by iconic group, and of the queries with and without experts' lingo, each in
-        alphabetical order; a kind that tells no two queries apart because none has it is left out. Without the
-        benchmark's own list of lingo, a scientific name stands for it."""
+        """The means by category, by iconic group, of the queries with and without experts' lingo, and by the
+        benchmark's own kinds of group, each in alphabetical order; a kind that tells no two queries apart because none
+        has it is left out. Without the benchmark's own list of lingo, a scientific name stands for it."""
         kinds = ["category", "iconic_group"]
         if any(meta.lingo for meta in self.meta):
             kinds.append("lingo")
         elif any(meta.scientific_name for meta in self.meta):
             kinds.append("scientific_name")
+        kinds += dict.fromkeys(kind for meta in self.meta for kind in meta.conditions or {})
         found = {kind: found for kind in kinds if (found := self._by(kind))}
         return found | ({self.protocol.group_kind: own} if (own := self._by_own_group()) else {})
 
@@ -130,6 +143,21 @@ class Scores:
                 **{name: metrics.mean(values[row : row + 1]) for name, values in self._reported.items()},
             }
             for row, query_id in enumerate(self.query_ids)
+        }
+
+    def of_queries(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
+        """The name of a mean -> query id -> the value there, of the queries that the mean is over; without the means
+        that a protocol takes of groups' means."""
+        by_mean, means = {mean_name(name): values for name, values in self._reported.items()}, self.means()
+        found = {
+            name: {q: float(v) for q, v in zip(self.query_ids, by_mean[name], strict=True) if not np.isnan(v)}
+            for name in names
+            if name in by_mean
+        }
+        return {
+            name: values
+            for name, values in found.items()
+            if (mean := means.get(name)) is not None and math.isclose(sum(values.values()) / len(values), mean)
         }
 
     def _by(self, kind: str) -> dict[str, Means]:
@@ -180,6 +208,11 @@ def score(benchmark: Benchmark, results: Mapping[str, RerankResult], official: O
     for name, parts in benchmark.protocol.averages.items():
         values[name] = np.mean([values[part] for part in parts], axis=0)
     values[FIRST_STAGE_RECALL] = metrics.recall(_padded(prior), positives, k=100)
+    values |= nothing_values(results.values(), positives)
+    if benchmark.near_misses is not None:
+        shares = np.array([_share(result, benchmark.near_misses) for result in results.values()])
+        # Over the same queries as the other means; over all queries where none has anything to find.
+        values[NEAR_MISSES] = np.where((positives > 0) | ~(positives > 0).any(), shares, np.nan)
     meta = tuple(benchmark.meta.get(query_id, QueryMeta()) for query_id in ids)
     dialogues = tuple(filter(None, (tuple(q for q in of if q in results) for of in benchmark.dialogues)))
     rows = {query_id: row for row, query_id in enumerate(ids)}
@@ -215,6 +248,11 @@ def _graded_values(
 def _ndcg_depth(name: str) -> int | None:
     kind, depth = cut_off(name)
     return depth if kind == "nDCG" else None
+
+
+def _share(result: RerankResult, near_misses: Mapping[str, frozenset[str]]) -> float:
+    near = near_misses.get(result.query_id, frozenset())
+    return sum(ranked.image_id in near for ranked in result.ranking[:_FIRST]) / _FIRST
 
 
 def _official_values(

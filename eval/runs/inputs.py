@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
-from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.calibration import Calibration, earlier_uncalibrated
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.core.errors import BenchmarkError, ConfigError, FieldscopeError
 from fieldscope.core.reading import file_bytes
-from fieldscope.core.types import Candidate, ImageSource, Query
+from fieldscope.core.types import Candidate, ImageSource, Query, Scale
 from fieldscope.eval.protocol import PLAIN, Protocol
 from fieldscope.eval.reported import GENERAL, reported_as
 from fieldscope.eval.types import Benchmark, QueryMeta
@@ -33,11 +33,21 @@ class Line(BaseModel):
 
 
 class StrategyLine(Line):
-    """A strategy with all settings and wordings, and what was fitted for it."""
+    """A strategy with all settings and wordings, and what was fitted for it. `edition` is that of the posterior where
+    nothing was fitted (`Calibration.edition`)."""
 
     kind: Literal["strategy"] = "strategy"
     definition: dict[str, Any]
     calibration: Calibration | None = None
+    edition: Literal[1, 2] = Field(default=1, exclude_if=lambda edition: edition == 1)  # as earlier versions wrote it
+
+    @property
+    def weights(self) -> Calibration | None:
+        """What was fitted, or for a run of an earlier version what it had where nothing was."""
+        fusion = self.definition.get("fusion")
+        if self.calibration is not None or self.edition == 2 or not isinstance(fusion, dict):
+            return self.calibration
+        return earlier_uncalibrated(fusion.get("prior_weight")) if fusion.get("method") == "posterior" else None
 
     def strategy(self) -> Strategy:
         """Raises `ConfigError` for a definition that is none of this version's."""
@@ -68,8 +78,9 @@ class BenchmarkLine(Line):
 
 class QueryLine(Line):
     """A query with its judgments, its given candidates with the scores that they came with, and its groups. `priors`
-    are an encoder's scores in place of those, in the same order. `query` is None where it was left out of the run: its
-    judgments belong to the benchmark all the same."""
+    are an encoder's scores in place of those, in the same order; `background` is the scale of a sample's scores;
+    `near_misses` are the images that show all of the query but one thing, where the benchmark knows them. `query` is
+    None where it was left out of the run: its judgments belong to the benchmark all the same."""
 
     kind: Literal["query"] = "query"
     id: str
@@ -77,7 +88,9 @@ class QueryLine(Line):
     judgments: dict[str, int] | None = None
     candidates: tuple[tuple[str, FiniteFloat], ...] | None = None
     priors: tuple[FiniteFloat, ...] | None = None
+    background: Scale | None = None
     meta: QueryMeta | None = None
+    near_misses: tuple[str, ...] | None = None
 
 
 _LINE: TypeAdapter[StrategyLine | BenchmarkLine | QueryLine] = TypeAdapter(
@@ -107,7 +120,9 @@ class Inputs:
 
 def strategy_line(strategy: Strategy, calibration: Calibration | None) -> StrategyLine:
     """A strategy as it can be read back."""
-    return StrategyLine(definition=strategy.model_dump(mode="json", exclude_none=True), calibration=calibration)
+    definition = strategy.model_dump(mode="json", exclude_none=True)
+    fitted = calibration if calibration is not None and calibration.key is not None else None
+    return StrategyLine(definition=definition, calibration=fitted, edition=calibration.edition if calibration else 2)
 
 
 def benchmark_lines(benchmark: Benchmark) -> Iterator[BenchmarkLine | QueryLine]:
@@ -122,6 +137,7 @@ def benchmark_lines(benchmark: Benchmark) -> Iterator[BenchmarkLine | QueryLine]
         reported=benchmark.reported.name if own else None,
     )
     queries = {query.id: query for query in benchmark.queries}
+    known = benchmark.near_misses or {}
     for query_id in dict.fromkeys((*queries, *benchmark.qrels, *(sets or ()), *benchmark.meta)):
         judged, given = benchmark.qrels.get(query_id), (sets or {}).get(query_id)
         scores = (benchmark.priors or {}).get(query_id)
@@ -131,7 +147,9 @@ def benchmark_lines(benchmark: Benchmark) -> Iterator[BenchmarkLine | QueryLine]
             judgments=None if judged is None else dict(judged),
             candidates=None if given is None else tuple((c.image_id, c.prior) for c in given),
             priors=None if given is None or scores is None else tuple(scores[c.image_id] for c in given),
+            background=benchmark.backgrounds.get(query_id),
             meta=benchmark.meta.get(query_id),
+            near_misses=None if (near := known.get(query_id)) is None else tuple(sorted(near)),
         )
 
 
@@ -159,6 +177,18 @@ def read_inputs(folder: Path) -> Inputs:
     return Inputs(strategy, benchmark, asked)
 
 
+def begun_earlier(folder: Path) -> Calibration | None:
+    """The weights of a run in a folder that an earlier version began without a calibration, so that it goes on as it
+    began; None for any other."""
+    if not (folder / NAME).is_file():
+        return None
+    try:
+        weights = read_inputs(folder).strategy.weights
+    except FieldscopeError:  # damaged; it is written again
+        return None
+    return weights if weights is not None and weights.key is None else None
+
+
 def read_priors(lines: Iterable[QueryLine]) -> dict[str, Mapping[str, float]]:
     """Query id -> image id -> an encoder's score in place of the one that the candidate came with, of the queries that
     have such scores. Raises `BenchmarkError` where a candidate has none."""
@@ -174,16 +204,23 @@ def read_priors(lines: Iterable[QueryLine]) -> dict[str, Mapping[str, float]]:
     return priors
 
 
+def read_backgrounds(lines: Iterable[QueryLine]) -> dict[str, Scale]:
+    """Query id -> the scale of a sample's scores, of the queries that have one."""
+    return {line.id: line.background for line in lines if line.background is not None}
+
+
 def keeping_priors(benchmark: Benchmark, folder: Path) -> Benchmark:
     """The benchmark with an encoder's scores also for those queries that the run in a folder had before; as it is where
     its candidates have the scores that they came with."""
     if benchmark.priors is None or not (folder / NAME).is_file():
         return benchmark
     try:
-        earlier = read_priors(read_inputs(folder).queries)
+        lines = read_inputs(folder).queries
+        earlier = read_priors(lines)
     except FieldscopeError:  # damaged; the run's queries are written again
         return benchmark
-    return replace(benchmark, priors={**earlier, **benchmark.priors})
+    backgrounds = {**read_backgrounds(lines), **benchmark.backgrounds}
+    return replace(benchmark, priors={**earlier, **benchmark.priors}, backgrounds=backgrounds)
 
 
 def make_benchmark(
@@ -207,8 +244,10 @@ def make_benchmark(
         meta={each.id: each.meta for each in lines if each.meta is not None},
         prior=prior,
         priors=read_priors(lines) or None,
+        backgrounds=read_backgrounds(lines),
         protocol=line.protocol or PLAIN,
         reported=reported_as(line.reported) if line.reported else GENERAL,
+        near_misses={each.id: frozenset(each.near_misses) for each in lines if each.near_misses is not None} or None,
     )
     if benchmark.fingerprint != line.fingerprint:
         raise BenchmarkError(

@@ -49,12 +49,14 @@ class ImageLine(Line):
 
 class SearchLine(Line):
     """A search of the first stage: what it looked for (`fieldscope.agent.nodes.retrieve.search_key`), how many images
-    it wanted, and those that it found with their priors, best first."""
+    it wanted, and those that it found with their priors, best first; `standings` are theirs, where the collection has a
+    background."""
 
     kind: Literal["search"] = "search"
     key: Key
     k: int = Field(ge=1)
     found: tuple[tuple[str, FiniteFloat], ...]
+    standings: tuple[FiniteFloat | None, ...] = Field(default=(), exclude_if=lambda standings: not standings)
 
 
 class ScoresLine(Line):
@@ -221,14 +223,19 @@ def _require_one_setting(runs: Sequence[_Run]) -> None:
 
 def _queries(runs: Sequence[_Run]) -> Iterator[QueryLine]:
     """The queries of the benchmark. An encoder has scored the candidates of those that a run has gone through."""
-    scored = {line.id: line for run in runs for line in run.inputs.queries if line.priors is not None}
+    scored = {
+        line.id: line
+        for run in runs
+        for line in run.inputs.queries
+        if line.priors is not None or line.background is not None
+    }
     for line in runs[0].inputs.queries:
         yield scored.get(line.id, line)
 
 
 def _unscored(run: _Run) -> list[QueryLine]:
     """A run's queries without an encoder's scores."""
-    return [line.model_copy(update={"priors": None}) for line in run.inputs.queries]
+    return [line.model_copy(update={"priors": None, "background": None}) for line in run.inputs.queries]
 
 
 def _images(runs: Sequence[_Run]) -> Iterator[ImageLine]:
@@ -273,7 +280,8 @@ def _searches(runs: Sequence[_Run]) -> Iterator[SearchLine]:
                 key, k = event.data["search"], event.data["k"]
                 if (key, k) not in seen:
                     seen.add((key, k))
-                    yield SearchLine(key=key, k=k, found=event.data["found"])
+                    standings = event.data.get("standings", ())
+                    yield SearchLine(key=key, k=k, found=event.data["found"], standings=standings)
 
 
 def _scores(runs: Sequence[_Run]) -> Iterator[ScoresLine]:

@@ -136,13 +136,15 @@ class RecordedScores:
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """One of the recorded runs. `budget` is what its manifest says a query, and all queries together, might spend."""
+    """One of the recorded runs. `budget` is what its manifest says a query, and all queries together, might spend;
+    under the `seed` its requests were made."""
 
     strategy: Strategy
     calibration: Calibration | None
     budget: Mapping[str, Mapping[str, int | None]]
     finished: frozenset[str]
     flags: tuple[str, ...]
+    seed: int = 0
 
     def budget_of(self, whose: str) -> Budget:
         """Of a `query`, or of the whole `run`; without limits where none were set."""
@@ -191,6 +193,15 @@ class Recording:
             raise ConfigError("the recorded runs had different budgets. Name one with --max-calls or --max-tokens.")
         return next(iter(budgets), Budget())
 
+    @property
+    def seed(self) -> int:
+        """Under which the recorded requests were made. Raises `ConfigError` where it was not the same for all runs that
+        asked."""
+        seeds = {run.seed for run in self.runs if run.strategy.prompts}
+        if len(seeds) > 1:
+            raise ConfigError("the recorded runs were made under different seeds. Replay each by itself.")
+        return next(iter(seeds), 0)
+
 
 def make_recording(lines: Iterable[RecordedLine]) -> Recording:
     """Put a recording together. Raises `CacheError` for lines that are none, `BenchmarkError` and `ConfigError` for a
@@ -219,7 +230,8 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
                 else:
                     errors[line.image_id] = line.error or "it could not be read"
             case SearchLine():
-                found = tuple(Candidate(image_id, prior) for image_id, prior in line.found)
+                standings = line.standings or [None] * len(line.found)
+                found = tuple(Candidate(*pair, standing) for pair, standing in zip(line.found, standings, strict=True))
                 searches.setdefault(line.key, {})[line.k] = found
             case ScoresLine():
                 scores.setdefault(line.key, {}).update({score.image_id: score for score in line.scores})
@@ -263,10 +275,11 @@ def _recorded(run: RunLine) -> RecordedRun:
         )
     return RecordedRun(
         strategy=strategy,
-        calibration=run.strategy.calibration,
+        calibration=run.strategy.weights,
         budget=_budget(run.configuration.get("budget")),
         finished=frozenset(run.finished),
         flags=run.flags,
+        seed=seed if isinstance(seed := run.configuration.get("seed"), int) else 0,
     )
 
 

@@ -108,7 +108,7 @@ class Rescorer:
         by_prior = sorted(before.ranking, key=lambda ranked: ranked.prior_rank)
         return RerankState.model_construct(
             query=query,
-            candidates=tuple(Candidate(ranked.image_id, ranked.prior) for ranked in by_prior),
+            candidates=tuple(ranked.candidate for ranked in by_prior),
             synthesis=before.synthesis,
             predicates=tuple(predicates.values()),
             verdicts=tuple(verdicts),

@@ -10,7 +10,7 @@ from fieldscope.agent.roles import ModelIdentity
 from fieldscope.agent.types import RerankResult
 from fieldscope.agent.usage import Usage
 from fieldscope.core.errors import ConfigError
-from fieldscope.eval.reported import GENERAL, Reported, reported_as
+from fieldscope.eval.reported import GENERAL, RIGHTLY, UNMATCHED, WRONGLY, Reported, reported_as
 from fieldscope.eval.runs.read import METRICS, no_run, read_finished
 from fieldscope.eval.types import Qrels
 
@@ -29,8 +29,9 @@ class ScoredRun:
     calls cost, `scored_on_test` counts the runs in which the strategy was scored on test, and `by_role` has the calls
     and tokens of each role where several models were asked. `reported` are the metrics in which the benchmark's results
     are reported, `file_order` is AP@50 in the order of the scores that came with the candidates, over all queries and
-    by supercategory. `official` says that equal numbers count as ties, as in INQUIRE's scripts. `choices` are the
-    settings of the benchmark's protocol.
+    by supercategory. `official` says that equal numbers count as ties, as in INQUIRE's scripts. `nothing` maps
+    `RIGHTLY` and `WRONGLY` (`fieldscope.eval.reported`) to 1 or 0 of each query; it is empty for a run that
+    decided of no query whether anything matches. `choices` are the settings of the benchmark's protocol.
     """
 
     name: str
@@ -54,14 +55,34 @@ class ScoredRun:
     file_order: Mapping[str, float] = field(default_factory=dict)
     official: bool = False
     choices: Mapping[str, str] = field(default_factory=dict)
+    nothing: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def text(self, query: str) -> str:
         """The query in words; of a dialogue its last round too."""
         text, *more = self.requests[query]
         return f"{text} ({more[-1]})" if more else text
 
+    def require_values(self) -> None:
+        """Raise `ConfigError` where no query has anything to find."""
+        if not self.values:
+            raise ConfigError(
+                f"{self.folder}: no query has anything to find, and the run does not say whether anything matches, so "
+                "there is nothing to compare. Use a split with judgments, or a strategy that claims probabilities."
+            )
+
+    def comparable(self) -> ScoredRun:
+        """The run with values to compare: where no query has anything to find, whether nothing was rightly said to
+        match. Raises `ConfigError` where that was not decided either."""
+        if self.values or RIGHTLY not in self.nothing:
+            self.require_values()
+            return self
+        values = {query: {RIGHTLY: value} for query, value in self.nothing[RIGHTLY].items()}
+        return replace(self, values=values, reported=UNMATCHED)
+
     def mean(self, metric: str) -> float:
-        """Over the queries that have something to find. Raises `ConfigError` where one of them has no such metric."""
+        """Over the queries that have something to find. Raises `ConfigError` where there are none, or one of them has
+        no such metric."""
+        self.require_values()
         scores = [values[metric] for values in self.values.values() if metric in values]
         if len(scores) < len(self.values):
             raise ConfigError(
@@ -83,10 +104,6 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         for query, scores in metrics.per_query.items()
         if scores.get("positives")
     }
-    if not values:
-        raise ConfigError(
-            f"{folder}: no query has anything to find, so there is nothing to compare. Use a split with judgments."
-        )
     return ScoredRun(
         name=name or metrics.strategy,
         folder=folder,
@@ -111,6 +128,11 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         file_order=metrics.file_order,
         official=metrics.scoring == "official",
         choices=run.setup.benchmark.choices,
+        nothing={
+            metric: said
+            for metric in (RIGHTLY, WRONGLY)
+            if (said := {q: v for q, scores in metrics.per_query.items() if (v := scores.get(metric)) is not None})
+        },
     )
 
 

@@ -13,14 +13,14 @@ from typing import Any, Literal
 import numpy as np
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration, CalibrationKey
-from fieldscope.agent.fusion import log_odds, standardise
+from fieldscope.agent.fusion import log_odds, standings
 from fieldscope.agent.posterior import latest
-from fieldscope.agent.scoring import read_again, standing
+from fieldscope.agent.scoring import query_scores, read_again, standing
 from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Comparison, RerankResult
 from fieldscope.core.errors import ConfigError
-from fieldscope.core.types import Candidate
+from fieldscope.core.types import Scale
 from fieldscope.eval.tuning.estimate import predicates_per_word, profile
 from fieldscope.eval.tuning.fitting import (
     Compared,
@@ -29,6 +29,7 @@ from fieldscope.eval.tuning.fitting import (
     fit_comparison_weight,
     fit_first_look,
     fit_joint,
+    fit_nothing_below,
     fit_scored,
     fit_spread,
     fit_verdicts,
@@ -107,7 +108,7 @@ def heads(
     too, where the strategy weighs them. Raises as `calibrate` does."""
     require_selection_split(benchmark.split)
     results, _ = _scored_anew(benchmark, results)
-    judged = _all_judged(benchmark, results, weighs_scores=weighs_scores)
+    judged = _all_judged(benchmark, results, _scales(results, weighs_scores))
     fit = _fit(list(judged.values()))
     return {query_id: _best(query, query.log_odds(fit)) for query_id, query in judged.items()}
 
@@ -121,9 +122,10 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
     require_selection_split(benchmark.split)
     weighs_scores = key.scorer is not None
     results, of_predicates = _scored_anew(benchmark, results)
-    judged = _all_judged(benchmark, results, weighs_scores=weighs_scores)
+    scales = _scales(results, weighs_scores)
+    judged = _all_judged(benchmark, results, scales)
     fit = _fit(list(judged.values()))
-    joint = _joint(judged, _all_judged(benchmark, results, joint=True, weighs_scores=weighs_scores), fit)
+    joint = _joint(judged, _all_judged(benchmark, results, scales, joint=True), fit)
     gaps: list[float] = []
     duels: list[_Duel] = []
     compared: list[Compared] = []
@@ -145,8 +147,12 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
         whole_weight=fit.whole_weight,
         miss_odds=fit.miss_odds,
         false_alarm_odds=fit.false_alarm_odds,
+        part_cost=fit.part_cost,
         prior_weight=fit.prior_weight,
         bias=fit.bias,
+        prior_scale=scales.prior,
+        scorer_values=scales.scorer,
+        nothing_below=_nothing_below(list(judged.values()), fit),
         spread=spread,
         comparison_weight=fit_comparison_weight(compared, spread, position_bias),
         position_bias=position_bias,
@@ -162,8 +168,8 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
 
 @dataclass(frozen=True)
 class _Judged:
-    """The candidates of one query all of whose questions were answered: ids, and along them the standardised prior
-    (n,), the log-odds of the expected answers (n, k), those of the answer about the whole query (n,), 0 where it was
+    """The candidates of one query all of whose questions were answered: ids, and along them the prior's standing (n,),
+    the log-odds of the expected answers (n, k), those of the answer about the whole query (n,), 0 where it was
     not asked, the judgments, and the standardised scores of a scoring model (n,), None where there was none."""
 
     images: tuple[str, ...]
@@ -184,6 +190,30 @@ class _Judged:
 
 
 @dataclass(frozen=True)
+class JudgedCandidates:
+    """n candidates with an answer about the whole query: ids, priors' standings (n,), log-odds of the answers (n,), and
+    judgments. `scale` is that of the priors."""
+
+    images: tuple[str, ...]
+    prior: Floats
+    whole: Floats
+    relevant: tuple[int, ...]
+    scale: Scale | None
+
+
+def judged_candidates(
+    results: Mapping[str, RerankResult], judgments: Mapping[str, Mapping[str, int]], scale: Scale | None = None
+) -> JudgedCandidates:
+    """What a strategy that asks about the whole query is fitted to. A fitted `scale` standardises priors that came
+    without a standing."""
+    scales = _Scales(scale, None) if scale else _scales(results, weighs_scores=False)
+    judged = [_judged(result, judgments[query_id], scales, joint=False) for query_id, result in results.items()]
+    prior, _, whole, relevant, _ = _stacked(judged)
+    images = tuple(image_id for query in judged for image_id in query.images)
+    return JudgedCandidates(images, prior, whole, tuple(relevant), scales.prior)
+
+
+@dataclass(frozen=True)
 class _Duel:
     """Two images compared in both orders: the log-odds for the one shown earlier, and whether both orders prefer the
     same."""
@@ -192,27 +222,69 @@ class _Duel:
     consistent: bool
 
 
+@dataclass(frozen=True)
+class _Scales:
+    """What standardises priors, and the scores of a scoring model; None where there is nothing to standardise."""
+
+    prior: Scale | None
+    scorer: Scale | None
+
+
+def _scales(results: Mapping[str, RerankResult], weighs_scores: bool) -> _Scales:
+    """The scale on which priors have the standings that they came with, or if they came without, that of all priors;
+    and that of all scores."""
+    ranked = [candidate for result in results.values() for candidate in result.ranking]
+    priors = [candidate.prior for candidate in ranked]
+    known = [candidate.standing for candidate in ranked if candidate.standing is not None]
+    scores = [value for result in results.values() for value in query_scores(result.scores).values()]
+    prior = _scale(priors)
+    if prior is not None and len(known) == len(ranked) and np.ptp(known) > 0:
+        deviation, mean = np.polyfit(known, priors, 1)
+        prior = Scale(mean=float(mean), deviation=float(deviation)) if deviation > 0 else prior
+    return _Scales(prior, _scale(scores) if weighs_scores else None)
+
+
+def _scale(values: Sequence[float]) -> Scale | None:
+    deviation = float(np.std(values)) if values else 0.0
+    return Scale(mean=float(np.mean(values)), deviation=deviation) if deviation > 0 else None
+
+
+def _nothing_below(judged: Sequence[_Judged], fit: VerdictFit) -> float | None:
+    """The threshold of the best P(match), from queries as they are and from their lists without the matches; None
+    without answers."""
+    if not any(query.verdicts.size or query.whole.any() for query in judged):
+        return None
+    with_match, without = [], []
+    for query in judged:
+        p_match, relevant = 1.0 / (1.0 + np.exp(-query.log_odds(fit))), np.array(query.relevant, dtype=np.bool_)
+        if relevant.any():
+            with_match.append(float(p_match.max()))
+        if not relevant.all():
+            without.append(float(p_match[~relevant].max()))
+    return fit_nothing_below(with_match, without)
+
+
 def _all_judged(
-    benchmark: Benchmark, results: Mapping[str, RerankResult], *, joint: bool = False, weighs_scores: bool = False
+    benchmark: Benchmark, results: Mapping[str, RerankResult], scales: _Scales, *, joint: bool = False
 ) -> dict[str, _Judged]:
     """By query; with `joint` from the joint answers alone."""
     return {
-        query_id: _judged(result, benchmark.judgments(query_id), joint, weighs_scores)
-        for query_id, result in results.items()
+        query_id: _judged(result, benchmark.judgments(query_id), scales, joint) for query_id, result in results.items()
     }
 
 
-def _judged(result: RerankResult, judgments: Mapping[str, int], joint: bool, weighs_scores: bool) -> _Judged:
+def _judged(result: RerankResult, judgments: Mapping[str, int], scales: _Scales, joint: bool) -> _Judged:
     answers: dict[str, dict[str, float]] = defaultdict(dict)
     for verdict in latest([verdict for verdict in result.verdicts if verdict.joint or not joint]):
         if verdict.p_expected is not None:
             answers[verdict.image_id][verdict.predicate] = log_odds(verdict.p_expected)
     candidates = sorted(result.ranking, key=lambda candidate: candidate.prior_rank)
-    priors = standardise([candidate.prior for candidate in candidates])
+    before = [candidate.candidate for candidate in candidates]
+    priors = standings(before, scales.prior) or (0.0,) * len(before)
     names = [predicate.id for predicate in result.predicates]
     parts = [predicate.id for predicate in result.predicates if predicate.kind != "query"]
     whole = [name for name in names if name not in parts]
-    scores = standing([Candidate(each.image_id, each.prior) for each in candidates], result.scores)
+    scores = standing(before, result.scores, priors, scales.scorer)
     kept = [
         (candidate.image_id, prior, score)
         for candidate, prior, score in zip(candidates, priors, scores, strict=True)
@@ -225,7 +297,7 @@ def _judged(result: RerankResult, judgments: Mapping[str, int], joint: bool, wei
         verdicts=np.array([[answers[i][name] for name in parts] for i in images]).reshape(len(images), len(parts)),
         whole=np.array([sum(answers[i][name] for name in whole) for i in images]),
         relevant=tuple(judgments.get(image_id, 0) for image_id in images),
-        scored=np.array([score for *_, score in kept]) if weighs_scores else None,
+        scored=np.array([score for *_, score in kept]) if scales.scorer is not None else None,
     )
 
 
@@ -250,12 +322,15 @@ def _beside_the_prior(judged: Sequence[_Judged], fit: VerdictFit) -> dict[str, A
 
 def _scored_anew(
     benchmark: Benchmark, results: Mapping[str, RerankResult]
-) -> tuple[Mapping[str, RerankResult], dict[str, float]]:
+) -> tuple[Mapping[str, RerankResult], dict[str, Any]]:
     """The results, the scorer's verdicts on predicates as they are once fitted; and the fields of a calibration that
     are about them. None where the scorer answered no predicate."""
     if not any(verdict.mode == "scored" for result in results.values() for verdict in result.verdicts):
         return results, {}
-    standard = {query_id: _with_scored(result, UNCALIBRATED) for query_id, result in results.items()}
+    values = [score.value for result in results.values() for score in result.scores if score.predicate is not None]
+    scale = _scale([value for value in values if value is not None])
+    usual = UNCALIBRATED.model_copy(update={"predicate_values": scale})
+    standard = {query_id: _with_scored(result, usual) for query_id, result in results.items()}
     scores, expected, relevant = [], [], []
     for query_id, result in standard.items():
         judgments = benchmark.judgments(query_id)
@@ -268,10 +343,10 @@ def _scored_anew(
             scores.append([score for score, _ in answers])
             expected.append([side for _, side in answers])
             relevant.append(judgments.get(image_id, 0))
-    scale, offset = fit_scored(_padded(scores), _padded(expected), relevant)
-    fitted = UNCALIBRATED.model_copy(update={"scored_scale": scale, "scored_offset": offset})
-    anew = {query_id: _with_scored(result, fitted) for query_id, result in results.items()}
-    return anew, {"scored_scale": scale, "scored_offset": offset}
+    steepness, offset = fit_scored(_padded(scores), _padded(expected), relevant)
+    of_predicates = {"scored_scale": steepness, "scored_offset": offset, "predicate_values": scale}
+    fitted = usual.model_copy(update=of_predicates)
+    return {query_id: _with_scored(result, fitted) for query_id, result in results.items()}, of_predicates
 
 
 def _with_scored(result: RerankResult, calibration: Calibration) -> RerankResult:

@@ -19,6 +19,7 @@ from fieldscope.service.cli.commands.doctor import doctor
 from fieldscope.service.cli.commands.evaluate import evaluate
 from fieldscope.service.cli.commands.export import export
 from fieldscope.service.cli.commands.keys import keys
+from fieldscope.service.cli.commands.label import label
 from fieldscope.service.cli.commands.leaderboard import leaderboard
 from fieldscope.service.cli.commands.library import caption, index
 from fieldscope.service.cli.commands.lmm import lmm
@@ -95,8 +96,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    demo, evaluate, view, compare, export, submission, leaderboard, calibrate, measure, rerank, index, caption, search,
-    trace, lmm, serve, config, keys, doctor, cache, rescore, published, prompts, strategies, version,
+    demo, evaluate, view, compare, export, submission, leaderboard, calibrate, measure, rerank, index, caption,
+    search, label, trace, lmm, serve, config, keys, doctor, cache, rescore, published, prompts, strategies, version,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

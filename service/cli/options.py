@@ -227,6 +227,32 @@ def run_budget_options(command: Function) -> Function:
     )
 
 
+def promise_options(command: Function) -> Function:
+    """`--precision`, `--confidence` and `--precision-from`; the command gets them as they are, None without."""
+    share = click.FloatRange(0, 1, min_open=True, max_open=True)
+    return _decorated(  # type: ignore[no-any-return]
+        command,
+        click.option(
+            "--precision",
+            type=share,
+            metavar="SHARE",
+            help="Keep the images above a threshold of P(match) that promises this precision, such as 0.9, on average "
+            "over queries like the labelled ones. Needs --precision-from.",
+        ),
+        click.option(
+            "--confidence",
+            type=share,
+            metavar="SHARE",
+            help="How sure the promise of --precision must be.  [default: 0.95]",
+        ),
+        folder_option(
+            "A finished run of `fieldscope eval` with this strategy and these models over labelled queries. The "
+            "threshold is chosen from it.",
+            "--precision-from",
+        ),
+    )
+
+
 def dry_run_options(command: Function) -> Function:
     """`--dry-run`, `--no-probe` and `--prices`; the command gets `dry_run`, and `probe` and `price_file`, which go with
     it."""

@@ -60,6 +60,10 @@ _ALL = (
     _several("--image-host", "image_hosts", metavar="HOST", help_text="Fetch images from HOST.  [default: none]"),
     *DATA,
     folder_option("The runs that the viewer shows at /.", "--runs"),
+    folder_option(
+        "A finished run of `fieldscope eval` over labelled queries, for requests with a `precision`.",
+        "--precision-from",
+    ),
     click.option("--grace", type=click.FloatRange(0, 3600), metavar="SECONDS", help="How long a shutdown waits."),
     _several(
         "--limit",

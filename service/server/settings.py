@@ -79,7 +79,8 @@ class ServerSettings(BaseModel):
     "none". `roles` has the LMMs of single roles. `collections` maps names to folders of images, or to libraries that
     `fieldscope index` made; without any there is FieldNotes' test collection. `strategies` are strategy files, or
     folders of them, beside the shipped ones. Images are fetched from `image_hosts` only. `keys` is the file of API
-    keys, `data` the folder of all that the service keeps, `runs` the folder whose runs are shown. `grace` is how many
+    keys, `data` the folder of all that the service keeps, `runs` the folder whose runs are shown. `precision_from` is a
+    finished run over labelled queries, from which promised precisions get their threshold. `grace` is how many
     seconds a shutdown waits for calls in flight.
     """
 
@@ -110,6 +111,7 @@ class ServerSettings(BaseModel):
     keys: Path | None = None
     data: Path | None = None
     runs: Path | None = None
+    precision_from: Path | None = None
     grace: float = Field(default=30.0, ge=0, le=3600)
     limits: Limits = Limits()
     profile: ServerProfile = ServerProfile()

@@ -19,8 +19,17 @@ if TYPE_CHECKING:
     from fieldscope.eval.types import Benchmark
     from fieldscope.retrieval.encoder import Encoder
 
-NAMES = ("fieldnotes", "fieldnotes-rerank", "fieldnotes-composed", "fieldnotes-dialogue")
-"""FieldNotes and its tasks; all but `fieldnotes-rerank` are full retrieval."""
+NAMES = (
+    "fieldnotes",
+    "fieldnotes-rerank",
+    "fieldnotes-composed",
+    "fieldnotes-dialogue",
+    "fieldnotes-unmatched",
+    "fieldnotes-wild",
+    "fieldnotes-wild-fullrank",
+)
+"""FieldNotes and its tasks; all but `fieldnotes-rerank`, `fieldnotes-unmatched` and `fieldnotes-wild` are full
+retrieval."""
 
 HUB = "evendrow/INQUIRE-Rerank"
 """The data set on the Hugging Face hub that is fetched by its name."""

@@ -53,6 +53,7 @@ def retrieval_benchmark(split: str, settings: Settings, task: str = "") -> tuple
     searched."""
     from fieldscope.eval.types import Benchmark, QueryMeta
     from fieldscope.fieldnotes.collection import read_split
+    from fieldscope.fieldnotes.queries import images_one_fact_short
 
     data = read_split(split, task)
     images, library = open_fieldnotes(split, settings, task)
@@ -63,6 +64,7 @@ def retrieval_benchmark(split: str, settings: Settings, task: str = "") -> tuple
         qrels={query.id: dict.fromkeys(sorted(data.relevant[query.id], key=int), 1) for query in data.queries},
         images=images,
         meta={q.id: QueryMeta(q.supercategory, q.category, q.iconic_group) for q in data.queries},
+        near_misses=images_one_fact_short(data),
     )
     return benchmark, library
 
@@ -72,14 +74,58 @@ def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Encoder
     from fieldscope.eval.benchmarks.inquire_rerank import load_inquire_rerank
     from fieldscope.eval.reported import GENERAL
     from fieldscope.fieldnotes.collection import read_split
-    from fieldscope.fieldnotes.rerank import ensure_rerank
+    from fieldscope.fieldnotes.queries import images_one_fact_short
+    from fieldscope.fieldnotes.rerank import ensure_backgrounds, ensure_rerank
 
     encoder = cache(partial(load_encoder, settings))  # loaded while other processes draw, since a fork must not copy it
-    _pictures(read_split(split), beside=encoder)
+    data = read_split(split)
+    _pictures(data, beside=encoder)
     with progress(f"encoding FieldNotes' {split} pictures") as report:
         folder = ensure_rerank(split, encoder(), progress=report)
     benchmark = load_inquire_rerank(folder, split, name="fieldnotes-rerank")
-    return replace(benchmark, reported=GENERAL), encoder()
+    with progress(f"encoding a sample of FieldNotes' {split} pictures") as report:
+        scales = ensure_backgrounds(split, encoder(), [q.text for q in benchmark.queries], folder, report)
+    backgrounds = {q.id: scale for q, scale in zip(benchmark.queries, scales, strict=True) if scale is not None}
+    near, ids = images_one_fact_short(data), {query.text: query.id for query in data.queries}
+    near_misses = {query.id: near[ids[query.text]] for query in benchmark.queries if query.text in ids}
+    own = replace(benchmark, reported=GENERAL, backgrounds=backgrounds, near_misses=near_misses)
+    return own, encoder()
+
+
+def unmatched_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Library]:
+    """FieldNotes-Unmatched: queries that no picture matches, each over the images of a standing collection that are
+    nearest to it, and the library that found them."""
+    from fieldscope.core.types import Search
+    from fieldscope.eval.types import Benchmark, QueryMeta
+    from fieldscope.fieldnotes.collection import read_split
+    from fieldscope.fieldnotes.queries import images_one_fact_short
+    from fieldscope.fieldnotes.rerank import TOP
+    from fieldscope.retrieval.encoder import QueryInputs
+
+    data = read_split(split, "unmatched")
+    images, library = open_fieldnotes(data.name, settings)
+    nearest = {query.id: library.search(Search(query.query, TOP)) for query in data.queries}
+    directions = {query.id: library.encoder.encode_query(QueryInputs(query.text)) for query in data.queries}
+    scales = {query_id: library.background(direction) for query_id, direction in directions.items()}
+    benchmark = Benchmark(
+        name="fieldnotes-unmatched",
+        split=split,
+        queries=tuple(query.query for query in data.queries),
+        qrels={query.id: {candidate.image_id: 0 for candidate in nearest[query.id]} for query in data.queries},
+        images=images,
+        # In order of id, as in the other rerank benchmarks: the order of the rows says nothing.
+        candidate_sets={q: tuple(sorted(found, key=lambda c: int(c.image_id))) for q, found in nearest.items()},
+        meta={q.id: QueryMeta(q.supercategory, q.category, q.iconic_group) for q in data.queries},
+        near_misses=images_one_fact_short(data),
+        backgrounds={query_id: scale for query_id, scale in scales.items() if scale is not None},
+    )
+    return benchmark, library
+
+
+def open_unmatched(request: BenchmarkRequest) -> Workload:
+    """The benchmark "fieldnotes-unmatched"."""
+    benchmark, library = unmatched_benchmark(request.split or "test", request.settings)
+    return Workload(benchmark, None, library.encoder.fingerprint, own=True)
 
 
 def open_rerank(request: BenchmarkRequest) -> Workload:

@@ -18,7 +18,7 @@ from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.settings import BUNDLED, Settings
 
 if TYPE_CHECKING:
-    from fieldscope.core.types import Query
+    from fieldscope.core.types import Query, Scale
     from fieldscope.eval.types import Benchmark
     from fieldscope.retrieval.encoder import Encoder
 
@@ -68,20 +68,27 @@ def with_priors(workload: Workload, name: str | None, limit: int | None, instruc
     queries = benchmark.queries[:limit]
     if name is None:
         require_known_words((query.text for query in queries), "clip")
-    own = replace(benchmark, prior=name or BUNDLED, priors=_similarities(benchmark, queries, encoder, instruction))
+    priors, backgrounds = _similarities(benchmark, queries, encoder, instruction)
+    own = replace(benchmark, prior=name or BUNDLED, priors=priors, backgrounds=backgrounds)
     return replace(workload, benchmark=own, encoder=encoder.fingerprint)
 
 
 def _similarities(
     benchmark: Benchmark, queries: Sequence[Query], encoder: Encoder, instruction: str | None
-) -> dict[str, Mapping[str, float]]:
-    """Query id -> candidate's id -> its similarity to the query."""
+) -> tuple[dict[str, Mapping[str, float]], dict[str, Scale]]:
+    """Query id -> candidate's id -> its similarity to the query; and query id -> how similar the benchmark's images are
+    at large. A sample of all candidates stands for them, whatever the queries."""
+    import numpy as np
+
+    from fieldscope.retrieval.background import background, sampled
     from fieldscope.retrieval.image_vectors import image_vectors
     from fieldscope.retrieval.query_vectors import QueryVectors
 
     candidates = {query.id: benchmark.candidate_ids(query.id) for query in queries}
     references = [query.reference_image for query in queries if query.reference_image is not None]
-    ids = list(dict.fromkeys([*(image for images in candidates.values() for image in images), *references]))
+    every = (image_id for query in benchmark.queries for image_id in benchmark.candidate_ids(query.id))
+    usual = sampled(list(dict.fromkeys(every)))
+    ids = list(dict.fromkeys([*(image for images in candidates.values() for image in images), *references, *usual]))
     safe = re.sub(r"[^\w.+-]+", "-", benchmark.name)
     folder = cache_folder() / "image-vectors" / f"{safe}-{fingerprint(encoder.fingerprint)[:16]}"
     kept = keeping("the vectors so far are kept; rerun this command to continue")
@@ -90,7 +97,10 @@ def _similarities(
     of_queries = QueryVectors(encoder)
     load = benchmark.images.load
     directions = {query.id: of_queries.of(query, vectors.__getitem__, load, instruction) for query in queries}
-    return {
+    similarities = {
         query_id: {image_id: float(vectors[image_id] @ directions[query_id]) for image_id in images}
         for query_id, images in candidates.items()
     }
+    sample = np.stack([vectors[image_id] for image_id in usual]) if usual else None
+    scales = {} if sample is None else {name: background(sample, direction) for name, direction in directions.items()}
+    return similarities, {query_id: scale for query_id, scale in scales.items() if scale is not None}

@@ -22,6 +22,9 @@ _TASKS = {
     "fieldnotes-rerank": "",
     "fieldnotes-composed": "composed",
     "fieldnotes-dialogue": "dialogue",
+    "fieldnotes-unmatched": "unmatched",
+    "fieldnotes-wild": "wild",
+    "fieldnotes-wild-fullrank": "wild",
 }
 """FieldNotes' benchmarks, and the task under which each one's scenes are kept."""
 
@@ -51,6 +54,13 @@ def answer_key(run: FinishedRun, annotations: Sequence[Annotation] = ()) -> Answ
     scenes = _scenes(run)
     truth = SceneGraph(scenes) if scenes is not None else None
     return AnswerKey(run.judgments, truth, marked_truth(annotations))
+
+
+def scenes_of(benchmark: str, split: str) -> Mapping[str, Scene] | None:
+    """The scenes of a FieldNotes benchmark's images by id; None for another benchmark."""
+    from fieldscope.fieldnotes.collection import read_split
+
+    return read_split(split, _TASKS[benchmark]).scenes if benchmark in _TASKS else None
 
 
 def _scenes(run: FinishedRun) -> Mapping[str, Scene] | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.settings import DEFAULT_STRATEGY
 from fieldscope.service.workflows.caller_warnings import keeping_warnings, warn_caller
+from fieldscope.service.workflows.promise import CONFIDENCE
 from fieldscope.service.workflows.reranker import AsyncReranker
 
 if TYPE_CHECKING:
@@ -116,10 +117,21 @@ class Reranker:
                 self._thread.close()
 
     def rerank(
-        self, query: str | Query, images: Images, *, index: str | Path | None = None, budget: Budget | None = None
+        self,
+        query: str | Query,
+        images: Images,
+        *,
+        index: str | Path | None = None,
+        budget: Budget | None = None,
+        precision: float | None = None,
+        confidence: float = CONFIDENCE,
     ) -> Ranking:
         """As `AsyncReranker.rerank`."""
-        return self._run(lambda: self._reranker.rerank(query, images, index=index, budget=budget))
+        return self._run(
+            lambda: self._reranker.rerank(
+                query, images, index=index, budget=budget, precision=precision, confidence=confidence
+            )
+        )
 
     def search(
         self,
@@ -128,9 +140,15 @@ class Reranker:
         *,
         top_k: int | None = None,
         budget: Budget | None = None,
+        precision: float | None = None,
+        confidence: float = CONFIDENCE,
     ) -> Ranking:
         """As `AsyncReranker.search`."""
-        return self._run(lambda: self._reranker.search(index, query, top_k=top_k, budget=budget))
+        return self._run(
+            lambda: self._reranker.search(
+                index, query, top_k=top_k, budget=budget, precision=precision, confidence=confidence
+            )
+        )
 
     def evaluate(
         self,
@@ -163,12 +181,14 @@ def rerank(
     strategy: str | Path | Strategy = DEFAULT_STRATEGY,
     *,
     index: str | Path | None = None,
+    precision: float | None = None,
+    confidence: float = CONFIDENCE,
     **options: Any,
 ) -> Ranking:
     """Rank images for one query; `options` are those of `Reranker`. For several queries keep a `Reranker`, which loads
     its models once. Raises what `AsyncReranker.rerank` raises."""
     with Reranker(strategy, **options) as reranker:
-        return reranker.rerank(query, images, index=index)
+        return reranker.rerank(query, images, index=index, precision=precision, confidence=confidence)
 
 
 def search(
@@ -177,12 +197,14 @@ def search(
     strategy: str | Path | Strategy = DEFAULT_STRATEGY,
     *,
     top_k: int | None = None,
+    precision: float | None = None,
+    confidence: float = CONFIDENCE,
     **options: Any,
 ) -> Ranking:
     """Find images in a folder that `fieldscope index` made, and rank them; `options` are those of `Reranker`. Raises
     what `AsyncReranker.search` raises."""
     with Reranker(strategy, **options) as reranker:
-        return reranker.search(index, query, top_k=top_k)
+        return reranker.search(index, query, top_k=top_k, precision=precision, confidence=confidence)
 
 
 def evaluate(

@@ -48,7 +48,8 @@ class EvaluationPlan:
 
     `out` is the folder for the runs, a folder per strategy, by default `runs/BENCHMARK-SPLIT`. Each query may spend
     `budget`, and all queries of a strategy together `run_budget`. `choices` are settings of the benchmark's protocol,
-    `metrics` the names of what is computed beside its own.
+    `metrics` the names of what is computed beside its own. Every request is made under the `seed`; scores of a scoring
+    model, which takes none, are asked for again and not remembered under a seed other than 0.
     """
 
     benchmark: str
@@ -60,6 +61,7 @@ class EvaluationPlan:
     run_budget: Budget | None = None
     choices: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
+    seed: int = 0
 
     @property
     def suffix(self) -> str:
@@ -270,7 +272,7 @@ async def _evaluate(
     from fieldscope.agent.graph import Agent
     from fieldscope.agent.resources import Resources
     from fieldscope.eval.harness import evaluate
-    from fieldscope.eval.runs.inputs import input_lines, keeping_priors
+    from fieldscope.eval.runs.inputs import begun_earlier, input_lines, keeping_priors
 
     plan, workload = opened.plan, opened.workload
     images, flags = workload.benchmark.images, contest.flags if lmms else ()
@@ -278,8 +280,10 @@ async def _evaluate(
     models = {s.name: lmms.identity(s.roles(pictured)) if lmms else None for s in strategies}
     scorers = {s.name: scorer.fingerprint for s in strategies if scorer is not None and uses_scorer(s)}
     resources = Resources(images, lmms, workload.retriever, contest.settings.concurrency, flags=flags, scorer=scorer)
+    resources = replace(resources, seed=plan.seed)
     calibrations = {
         strategy.name: _calibration(workload, strategy, models[strategy.name], scorers.get(strategy.name))
+        or begun_earlier(opened.out / strategy.name)
         for strategy in strategies
     }
     asks = lmms is not None or scorer is not None
@@ -296,12 +300,12 @@ async def _evaluate(
         workload.benchmark,
         agents,
         opened.out,
-        provenance={"encoder": workload.encoder, "seed": 0},
+        provenance={"encoder": workload.encoder, "seed": plan.seed},
         lmms=models,
         limit=plan.limit,
         budget=plan.budget if asks else None,
         scorers=scorers,
-        calibrations={name: fingerprint(fit.model_dump(mode="json")) for name, fit in fitted.items()},
+        calibrations={name: fingerprint(fit.model_dump(mode="json")) for name, fit in fitted.items() if fit.key},
         progress=progress,
         inputs={
             s.name: input_lines(keeping_priors(workload.benchmark, opened.out / s.name), s, fitted.get(s.name))
@@ -332,7 +336,10 @@ async def _open_lmms(opened: OpenEvaluation, contest: Contest, stack: AsyncExitS
 async def _open_scorer(opened: OpenEvaluation, contest: Contest, stack: AsyncExitStack) -> CandidateScorer | None:
     """The scoring model of strategies that use one."""
     if (recording := opened.workload.recording) is None:
-        opening = open_candidate_scorer(contest.settings, opened.workload.benchmark.images, contest.strategies)
+        settings = contest.settings
+        if opened.plan.seed and settings.cache_mode != "replay":
+            settings = replace(settings, cache_mode="off")
+        opening = open_candidate_scorer(settings, opened.workload.benchmark.images, contest.strategies)
         return await stack.enter_async_context(opening)
     if any(map(uses_scorer, contest.strategies)) and recording.scorer is None:
         raise ConfigError("the recorded runs used no scoring model; name a strategy that uses none, such as agent")

@@ -25,7 +25,8 @@ class RankedImage:
     none). `prior` is the first stage's score and `prior_rank` the rank before. `rank_low` to `rank_high` holds the rank
     with a probability of 90 %, where it was estimated. `answers` maps each question to the probability of the answer
     that a match must give, None where there is no answer. `why` says what moved the image, by questions and their
-    probabilities; `reason` is the LMM's own words where it was asked for them, and else `why`.
+    probabilities; `reason` is the LMM's own words where it was asked for them, and else `why`. `kept` says whether it
+    reaches the threshold of a promised precision, None where none was asked for.
     """
 
     image_id: str
@@ -40,6 +41,7 @@ class RankedImage:
     why: str
     answers: Mapping[str, float | None]
     path: Path | None
+    kept: bool | None
     _images: ImageSource = field(repr=False)
 
     def load(self) -> PILImage.Image:

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from fieldscope.agent.trace_view import verdicts_by_image, weakest
+from fieldscope.agent.trace_nothing import Nothing, nothing
+from fieldscope.agent.trace_view import RELATIVE, verdicts_by_image, weakest
 from fieldscope.agent.trace_why import why
 from fieldscope.core.errors import ImageError
 from fieldscope.core.spreadsheet import cell
@@ -21,6 +22,7 @@ from fieldscope.service.workflows.skipped import skipped_data
 if TYPE_CHECKING:
     from fieldscope.agent.types import RankedCandidate, RerankResult, Verdict
     from fieldscope.core.types import ImageSource
+    from fieldscope.service.workflows.promise import KeptImages, Promise
 
 COLUMNS = (
     *("rank", "image", "path", "p_match", "p_yes", "answer", "prior", "prior_rank", "score", "query"),
@@ -34,13 +36,15 @@ class Ranking(Sequence[RankedImage]):
 
     `result` has everything that led to the ranking: predicates, verdicts, comparisons, reasons, calls and events.
     `skipped` says why images that were given are not in it (image -> reason), `flags` what makes it worth less.
-    `models` has the names of the CLIP and the LMM that ranked, None where there was none.
+    `models` has the names of the CLIP and the LMM that ranked, None where there was none. `promise` is the precision
+    that was asked for, None where none was.
     """
 
     result: RerankResult
     images: ImageSource = field(repr=False)
     skipped: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, str | None] = field(default_factory=dict)
+    promise: Promise | None = field(default=None, repr=False)
 
     @property
     def query(self) -> str:
@@ -56,6 +60,23 @@ class Ranking(Sequence[RankedImage]):
     def ended(self) -> str | None:
         """The stage in which a budget ended the work; None where the work was finished."""
         return self.result.ended
+
+    @cached_property
+    def nothing(self) -> Nothing | None:
+        """The decision that no image seems to match, with the nearest images; None where one does, and where that was
+        not decided."""
+        return nothing(self.result)
+
+    @property
+    def relative(self) -> bool:
+        """Whether P(match) can't be compared with that of another list of images."""
+        return self.result.relative
+
+    @cached_property
+    def kept(self) -> KeptImages | None:
+        """The images that reach the threshold of the promised precision, and the promise; None where none was asked
+        for."""
+        return self.promise.keep(self.result) if self.promise is not None else None
 
     def __len__(self) -> int:
         return len(self.result.ranking)
@@ -76,10 +97,15 @@ class Ranking(Sequence[RankedImage]):
 
     def __repr__(self) -> str:
         best = f", best={self.result.ranking[0].image_id!r}" if len(self) else ""
+        best += ", no image seems to match" if self.nothing else ""
         return f"Ranking({cut(self.query, 60)!r}, {len(self)} images{best}, strategy={self.result.strategy!r})"
 
     def _repr_html_(self) -> str:
-        notes = [*self.flags, *([f"A budget ended the work in stage {self.ended!r}."] if self.ended else [])]
+        ended = [f"A budget ended the work in stage {self.ended!r}."] if self.ended else []
+        relative = [RELATIVE] if self.result.relative else []
+        notes = [*(self.nothing.sentences if self.nothing else ()), *relative, *self.flags, *ended]
+        if self.kept is not None:
+            notes += [self.kept.summary, self.kept.promise, *self.kept.caveats]
         if self.skipped:
             notes.append(f"{len(self.skipped)} images could not be read.")
         caption = f"{self.query} ({self.result.strategy}, {len(self):,} images)"
@@ -98,7 +124,10 @@ class Ranking(Sequence[RankedImage]):
             "ranking": [self._entry(ranked) for ranked in result.ranking[:top]],
             "skipped": skipped_data(self.skipped),
             "ended": result.ended,
+            "nothing": self.nothing and self.nothing.model_dump(mode="json"),
+            "relative": result.relative,
             "flags": list(result.flags),
+            **({} if self.kept is None else {"cutoff": self.kept.data()}),
             "cost": {
                 "calls": len(asked),
                 "prompt_tokens": sum(question.prompt_tokens for question in asked),
@@ -109,14 +138,15 @@ class Ranking(Sequence[RankedImage]):
         }
 
     def csv(self) -> str:
-        """All images as CSV, in `COLUMNS`. Texts that a spreadsheet would take for formulas begin with an apostrophe;
-        numbers stay numbers."""
+        """All images as CSV, in `COLUMNS`, and `kept` with a promise. Texts that a spreadsheet would take for formulas
+        begin with an apostrophe; numbers stay numbers."""
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(COLUMNS)
+        columns = COLUMNS if self.kept is None else (*COLUMNS, "kept")
+        writer.writerow(columns)
         for ranked in self.result.ranking:
             entry = self._entry(ranked) | {"query": self.result.query_text}
-            writer.writerow([cell(entry[column]) for column in COLUMNS])
+            writer.writerow([cell(entry[column]) for column in columns])
         return text.getvalue()
 
     def path(self, image_id: str) -> Path | None:
@@ -158,6 +188,7 @@ class Ranking(Sequence[RankedImage]):
             why=sentence,
             answers={self.question(v): v.p_expected for v in self._verdicts_on(ranked.image_id).values()},
             path=self.path(ranked.image_id),
+            kept=self._keeps(ranked.image_id),
             _images=self.images,
         )
 
@@ -182,7 +213,11 @@ class Ranking(Sequence[RankedImage]):
             "unknown": self.unknown(ranked.image_id),
             "verdicts": {name: _fields(v) for name, v in self._verdicts_on(ranked.image_id).items()},
             "reason": self._reasons.get(ranked.image_id),
+            **({} if self.kept is None else {"kept": self._keeps(ranked.image_id)}),
         }
+
+    def _keeps(self, image_id: str) -> bool | None:
+        return None if self.kept is None else image_id in self.kept.images
 
     def _verdicts_on(self, image_id: str) -> Mapping[str, Verdict]:
         """What the model said of the image, by predicate."""

@@ -87,6 +87,7 @@ def recorded_plan(plan: EvaluationPlan, recording: Recording) -> EvaluationPlan:
         out=plan.out or RUNS / "replayed" / safe,
         budget=budget,
         run_budget=run_budget,
+        seed=recording.seed,
     )
 
 

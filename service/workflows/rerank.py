@@ -28,10 +28,16 @@ if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.agent.types import RerankResult
     from fieldscope.core.types import Candidate, ImageSource, Query
+    from fieldscope.service.workflows.promise import Promise
 
 
 async def rerank_query(
-    query: Query, chosen: Chosen, strategy: Strategy, models: Models, budget: Budget | None = None
+    query: Query,
+    chosen: Chosen,
+    strategy: Strategy,
+    models: Models,
+    budget: Budget | None = None,
+    promise: Promise | None = None,
 ) -> Ranking:
     """Rank images that the user chose: the CLIP gives each a prior, or a scoring model that no stage of the strategy
     asks, then the strategy ranks them.
@@ -58,7 +64,15 @@ async def rerank_query(
         candidates, skipped, origin = await _score(chosen, query, models, strategy, knows)
     resources = Resources(chosen.images, flags=flags)
     ranking = await rank(
-        query, strategy, models, resources, origin, candidates=candidates, budget=budget, wrappers=[fitting]
+        query,
+        strategy,
+        models,
+        resources,
+        origin,
+        candidates=candidates,
+        budget=budget,
+        wrappers=[fitting],
+        promise=promise,
     )
     return replace(ranking, skipped=skipped)
 
@@ -83,7 +97,13 @@ async def _score(
 
 
 async def rerank_indexed(
-    query: Query, index: Path, ids: object, strategy: Strategy, models: Models, budget: Budget | None = None
+    query: Query,
+    index: Path,
+    ids: object,
+    strategy: Strategy,
+    models: Models,
+    budget: Budget | None = None,
+    promise: Promise | None = None,
 ) -> Ranking:
     """Rank images of an index, by their ids; their vectors in it give the priors.
 
@@ -104,7 +124,11 @@ async def rerank_indexed(
     wanted = inputs_of(query, instruction=strategy.retrieve.instruction)
     direction = await asyncio.to_thread(encoder.encode_query, wanted)
     priors = library.index.vectors_of(names) @ direction
-    candidates = [Candidate(name, float(prior)) for name, prior in zip(names, priors, strict=True)]
+    usual = library.background(direction)
+    candidates = [
+        Candidate(name, float(prior), usual and usual.standing(float(prior)))
+        for name, prior in zip(names, priors, strict=True)
+    ]
     bundled = models.bundled_clip or models.bundled_judge(strategy)
     flags = await foreign_flags(library.collection, names) if bundled else ()
     resources = Resources(library.collection, flags=flags)
@@ -118,6 +142,7 @@ async def rerank_indexed(
         candidates=candidates,
         budget=budget,
         wrappers=[fitting],
+        promise=promise,
     )
 
 
@@ -149,9 +174,11 @@ async def rank(
     top_k: int | None = None,
     budget: Budget | None = None,
     wrappers: Iterable[Callable[[LMM], LMM]] = (),
+    promise: Promise | None = None,
 ) -> Ranking:
     """Rank the candidates, or what the resources' retriever finds, with the LMM and what was fitted to it; warn of
-    what comes to light. `origin` is the fingerprint of what gives the priors, None where there are none."""
+    what comes to light. `origin` is the fingerprint of what gives the priors, None where there are none. Raises
+    `ConfigError`, before anything is asked, where a promise is not for this setting."""
     from fieldscope.agent.graph import Agent
     from fieldscope.agent.image_scorer import ImageScorer
 
@@ -165,7 +192,10 @@ async def rank(
             opened = await stack.enter_async_context(models.open_scorer(resources.images))
             scorer = ImageScorer(opened, resources.images)
         model = lmms.identity(strategy.roles(composed)) if lmms else None
-        calibration = find_calibration(model, strategy, origin, scorer.fingerprint if scorer else None)
+        scored_by = scorer.fingerprint if scorer else None
+        calibration = find_calibration(model, strategy, origin, scored_by)
+        if promise is not None:
+            promise.require_setting(model, calibration, origin, scored_by)
         concurrency = models.settings.concurrency
         resources = replace(resources, lmm=lmms, max_concurrency=concurrency, calibration=calibration, scorer=scorer)
         result = await Agent(resources, strategy).rerank(query, candidates, top_k, budget)
@@ -177,7 +207,8 @@ async def rank(
             f"The budget ran out in the stage {result.ended!r}. The ranking rests on the answers that had arrived by "
             "then."
         )
-    return Ranking(result, resources.images, models=models.names(lmms, strategy, prior=origin is not None))
+    names = models.names(lmms, strategy, prior=origin is not None)
+    return Ranking(result, resources.images, models=names, promise=promise)
 
 
 async def foreign_flags(images: ImageSource, ids: Iterable[str]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from fieldscope.service.wiring.settings import (
 )
 from fieldscope.service.workflows.caller_warnings import CallerWarnings
 from fieldscope.service.workflows.models import KeptModels
+from fieldscope.service.workflows.promise import CONFIDENCE, LabelledRun
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from fieldscope.retrieval.encoder import Encoder
     from fieldscope.retrieval.scorer import Scorer
     from fieldscope.service.workflows.given_images import Images
+    from fieldscope.service.workflows.promise import Promise
     from fieldscope.service.workflows.ranking import Ranking
     from fieldscope.service.workflows.reports import Evaluation
 
@@ -53,7 +55,9 @@ class AsyncReranker:
     remembered as `cache` says: `on`, `refresh`, `replay` (never ask a model), or `off`, in `cache_file` or the user's
     cache folder. `prompts` is a prompt set's name or a folder of your own prompts; by default the set was written for
     the LMM: `fieldnotes` for the bundled one, `instruct` for all others. `instruction` says what a match is, to a model
-    of the first stage that reads one; it replaces the strategy's own (`retrieve.instruction`).
+    of the first stage that reads one; it replaces the strategy's own (`retrieve.instruction`). `precision_from` is the
+    folder of a finished run of this strategy over labelled queries, from which calls with a `precision` choose their
+    threshold.
 
     Models are loaded by the first call that needs them, and stay loaded until `aclose` or the end of `async with`. Any
     number of calls may run at once, all on one event loop. Raises `ConfigError` for settings that can't be used.
@@ -76,6 +80,7 @@ class AsyncReranker:
         prompts: str | Path | None = None,
         roles: Mapping[Role, str | RoleModel | LMM | Callable[[ImageSource], LMM]] | None = None,
         instruction: str | None = None,
+        precision_from: str | Path | None = None,
     ) -> None:
         from fieldscope.agent.roles import ROLES
         from fieldscope.service.workflows.evaluate import load_strategies
@@ -120,6 +125,8 @@ class AsyncReranker:
             load_strategies([str(strategy)], self._prompts)[0] if isinstance(strategy, str | Path) else strategy
         )
         self._instruction = instruction
+        self._labelled_at = Path(precision_from) if precision_from is not None else None
+        self._labelled: LabelledRun | None = None
         self.strategy = named_or_given.instructed(instruction)
         # A library's progress bar, which is never shown, asks notebooks for widgets as it is imported.
         warnings.filterwarnings("ignore", "IProgress not found")
@@ -141,9 +148,14 @@ class AsyncReranker:
         *,
         index: str | Path | None = None,
         budget: Budget | None = None,
+        precision: float | None = None,
+        confidence: float = CONFIDENCE,
     ) -> Ranking:
         """Rank all of `images` for a query: a folder, paths, Pillow images, the bytes of image files, or a mapping of
         ids to these. With `index`, a folder that `fieldscope index` made, they are ids of images in it.
+
+        With a `precision`, the ranking's `kept` has the images above the threshold that promises it with this
+        confidence, on average over queries like those of `precision_from`.
 
         Images that can't be read are left out and listed in `skipped`. What makes the ranking worth less is in `flags`
         and a `FieldscopeWarning`. Raises `ConfigError` for unusable input, `VocabularyError` for words that a bundled
@@ -152,15 +164,16 @@ class AsyncReranker:
         from fieldscope.service.workflows.given_images import open_given
         from fieldscope.service.workflows.rerank import require_verdicts, rerank_indexed, rerank_query
 
+        promise = await self._promise(precision, confidence)
         query, models, budget = _as_query(query), self._models, budget or self.budget
         if query.reference_image is not None:
             raise ConfigError("a query with a reference image needs an index; use `search(index, query)`")
         with CallerWarnings():
             if index is not None:
-                ranking = await rerank_indexed(query, Path(index), images, self.strategy, models, budget)
+                ranking = await rerank_indexed(query, Path(index), images, self.strategy, models, budget, promise)
             else:
                 chosen = await asyncio.to_thread(open_given, images)
-                ranking = await rerank_query(query, chosen, self.strategy, models, budget)
+                ranking = await rerank_query(query, chosen, self.strategy, models, budget, promise)
             require_verdicts(ranking.result)
         return ranking
 
@@ -171,20 +184,39 @@ class AsyncReranker:
         *,
         top_k: int | None = None,
         budget: Budget | None = None,
+        precision: float | None = None,
+        confidence: float = CONFIDENCE,
     ) -> Ranking:
         """Find images in a folder that `fieldscope index` made, at first `top_k` (by default as many as the strategy
-        says), and rank them. A `Query` may have a reference image, by its id in the index, or a dialogue.
+        says), and rank them. A `Query` may have a reference image, by its id in the index, or a dialogue. `precision`
+        and `confidence` are as in `rerank`.
 
         Raises what `rerank` raises, and `IndexMismatchError` for an index of another encoder.
         """
         from fieldscope.service.workflows.rerank import require_verdicts
         from fieldscope.service.workflows.search import search_index
 
+        promise = await self._promise(precision, confidence)
         query, models, budget = _as_query(query), self._models, budget or self.budget
         with CallerWarnings():
-            ranking = await search_index(query, Path(index), self.strategy, models, top_k=top_k, budget=budget)
+            ranking = await search_index(
+                query, Path(index), self.strategy, models, top_k=top_k, budget=budget, promise=promise
+            )
             require_verdicts(ranking.result)
         return ranking
+
+    async def _promise(self, precision: float | None, confidence: float) -> Promise | None:
+        """Raises `ConfigError` where it can't be promised. The labelled run is read once."""
+        if precision is None:
+            return None
+        if self._labelled_at is None:
+            raise ConfigError(
+                "a promised precision needs a labelled run. Evaluate this strategy on labelled queries, and give the "
+                "run's folder as `precision_from`."
+            )
+        if self._labelled is None:
+            self._labelled = await asyncio.to_thread(LabelledRun, self._labelled_at)
+        return self._labelled.promise(precision, confidence, self.strategy)
 
     async def evaluate(
         self,

@@ -85,7 +85,7 @@ async def _evaluate(
                 lmms={strategy.name: model},
                 limit=limit,
                 query_concurrency=1,
-                calibrations={strategy.name: fingerprint(fit.model_dump(mode="json"))} if fit else None,
+                calibrations={strategy.name: fingerprint(fit.model_dump(mode="json"))} if fit and fit.key else None,
                 scorers={strategy.name: recording.scorer.fingerprint} if recording.scorer and strategy.score else None,
                 progress=progress,
                 inputs={strategy.name: input_lines(recording.benchmark, strategy, fit)},

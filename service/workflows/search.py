@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import ImageSource, Query
     from fieldscope.retrieval.library import Library
+    from fieldscope.service.workflows.promise import Promise
 
 
 async def search_index(
@@ -31,6 +32,7 @@ async def search_index(
     top_k: int | None = None,
     budget: Budget | None = None,
     needs_images: bool = True,
+    promise: Promise | None = None,
 ) -> Ranking:
     """Find images in an index, and rank them as the strategy says; `clip` leaves them as they are found.
 
@@ -68,7 +70,9 @@ async def search_index(
     flags = await foreign_flags(images, seen) if bundled else ()
     resources = Resources(images, retriever=retriever, flags=flags)
     origin = library.encoder.fingerprint
-    ranking = await rank(query, strategy, models, resources, origin, top_k=top_k, budget=budget, wrappers=[fitting])
+    ranking = await rank(
+        query, strategy, models, resources, origin, top_k=top_k, budget=budget, wrappers=[fitting], promise=promise
+    )
     result = ranking.result
     if bundled and not flags:  # other descriptions and later rounds find other images
         late = await foreign_flags(images, [ranked.image_id for ranked in result.ranking])

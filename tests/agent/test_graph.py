@@ -332,7 +332,7 @@ async def test_the_trace_tells_the_stages_in_order(make_agent: AgentFactory, can
     verified = [event.data for event in result.trace if event.kind == "verified"]
     assert [data["image_id"] for data in verified] == BY_PRIOR
     assert [data["states"] for data in verified].count({"unknown": 1}) == 1
-    assert result.trace[-1].data == {"answered": 7, "unknown": 1, "not_asked": 0, "ended": None}
+    assert result.trace[-1].data == {"answered": 7, "unknown": 1, "not_asked": 0, "ended": None, "nothing": False}
     assert all(event.at >= 0 for event in result.trace)
     assert result.trace[-1].at == max(event.at for event in result.trace)
     assert result.flags == ("foreign images", "1 of 8 calls gave no answer")

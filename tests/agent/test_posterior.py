@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.agent.types import Predicate, Verdict
-from fieldscope.core.types import Candidate, Query
+from fieldscope.core.types import Candidate, Query, Scale
 
 PREDICATES = (
     Predicate(id="a", question="is there a crab?", kind="subject"),
@@ -64,9 +66,8 @@ def test_certainty_stays_finite() -> None:
 
 def test_by_hand() -> None:
     belief = believe(state(said("i0", "a", 0.9), said("i0", "b", 0.8), said("i1", "a", 0.1)), FLAT, STRATEGY)
-    rate_a, rate_b = (4 * PASS_RATE + 1.0) / 6, (4 * PASS_RATE + 0.8) / 5
-    assert belief.pass_rates == pytest.approx([rate_a, rate_b])
-    assert belief.p_match == pytest.approx([0.72, 0.1 * rate_b, rate_a * rate_b])
+    assert belief.pass_rates == pytest.approx([PASS_RATE, PASS_RATE])
+    assert belief.p_match == pytest.approx([0.72, 0.1 * PASS_RATE, PASS_RATE * PASS_RATE])
     assert belief.finished.tolist() == [[True, True], [True, False], [False, False]]
     assert belief.order() == [0, 2, 1]
 
@@ -86,7 +87,7 @@ def test_the_calibration_tempers_weighs_and_shifts() -> None:
     )
     # The middle prior is 0 when standardised.
     assert belief.log_odds[1] == pytest.approx(-1.0 + log_odds(0.9**2) / 2)
-    assert belief.pass_rates[0] == pytest.approx((4 * 0.25 + 0.9) / 5)
+    assert belief.pass_rates[0] == 0.25
 
 
 def test_the_whole_query_is_a_second_opinion() -> None:
@@ -127,15 +128,63 @@ def test_where_everything_seems_to_match_the_prior_decides() -> None:
     assert tempered(np.array([50.0]), 0.0, 0.25) == pytest.approx([math.log(1.25 / 0.25)])
 
 
-def test_where_nobody_is_confirmed_the_doubt_grows() -> None:
-    fitted = Calibration(prior_weight=0.0, miss_odds=0.001, false_alarm_odds=0.0)
+@pytest.mark.parametrize("edition", [1, 2])
+def test_only_the_first_edition_doubts_more_where_nothing_is_confirmed(edition: Literal[1, 2]) -> None:
+    fitted = Calibration(edition=edition, prior_weight=0.0, miss_odds=0.001, false_alarm_odds=0.0)
     refused = [said(f"i{n}", name, 0.001) for n in range(2) for name in "ab"]
-    for last, floor in ((0.999, 0.001), (0.3, 0.2)):
+    for last, floor in ((0.999, 0.001), (0.3, 0.2 if edition == 1 else 0.001)):
         verdicts = [*refused, said("i2", "a", last), said("i2", "b", last)]
         belief = believe(state(*verdicts), Resources(NoImages(), calibration=fitted), STRATEGY)
         assert belief.log_odds[0] == pytest.approx(math.log(floor / (1 + floor)), abs=0.01)
         cut = state(*verdicts).model_copy(update={"ended": "verify"})
         assert believe(cut, Resources(NoImages(), calibration=fitted), STRATEGY).log_odds[0] < math.log(0.002)
+
+
+@given(
+    stands=st.lists(st.floats(-3.0, 6.0), min_size=2, max_size=8),
+    answers=st.lists(st.one_of(st.none(), st.floats(0.001, 0.999)), min_size=16, max_size=16),
+    data=st.data(),
+)
+def test_p_match_depends_on_no_other_candidate(
+    stands: list[float], answers: list[float | None], data: st.DataObject
+) -> None:
+    """With standings, or with a fitted scale of the priors; only what is standardised over the list is relative."""
+    verdicts = [
+        said(f"i{n}", name, p)
+        for n in range(len(stands))
+        for name, p in zip("ab", answers[2 * n : 2 * n + 2], strict=True)
+        if p is not None
+    ]
+    known = [Candidate(f"i{n}", 1.0 + stand / 10, stand) for n, stand in enumerate(stands)]
+    some = data.draw(st.lists(st.sampled_from(known), min_size=1, unique_by=lambda candidate: candidate.image_id))
+    for scale in (None, Scale(mean=0.1, deviation=0.2)):
+        fitted = Calibration(prior_scale=scale)
+        for deps in (DEPS, Resources(NoImages(), calibration=fitted)):
+            given_only = scale is not None and deps.calibration is not None
+            both = [
+                believe(
+                    RerankState(
+                        query=Query(id="q", text="a fox"),
+                        candidates=tuple(replace(c, standing=None) if given_only else c for c in found),
+                        predicates=PREDICATES,
+                        verdicts=tuple(verdicts),
+                    ),
+                    deps,
+                    STRATEGY,
+                )
+                for found in (known, some)
+            ]
+            assert not any(belief.relative for belief in both)
+            whole = dict(zip((c.image_id for c in known), both[0].p_match, strict=True))
+            for candidate, p in zip(some, both[1].p_match, strict=True):
+                assert p == pytest.approx(whole[candidate.image_id], abs=1e-12)
+
+
+def test_without_a_background_or_a_fitted_scale_p_match_is_relative() -> None:
+    assert believe(state(), DEPS, STRATEGY).relative
+    assert believe(state(), Resources(NoImages(), calibration=Calibration()), STRATEGY).relative
+    unfound = state().model_copy(update={"candidates": (Candidate("a", 0.0), Candidate("b", 0.0))})
+    assert not believe(unfound, DEPS, STRATEGY).relative, "without a first stage there is nothing to standardise"
 
 
 def test_a_failed_question_is_settled_and_says_nothing() -> None:

@@ -22,7 +22,7 @@ from fieldscope.agent.trace import result_from_json, result_to_json
 from fieldscope.agent.types import ImageScore, RerankResult
 from fieldscope.cache.store import MemoryStore
 from fieldscope.core.errors import ConfigError, LMMConnectionError, StrategyError
-from fieldscope.core.types import Candidate, Query, Search
+from fieldscope.core.types import Candidate, Query, Scale, Search
 from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.encoder import QueryInputs
 from fieldscope.retrieval.scorer import Document, Scorer
@@ -195,9 +195,10 @@ async def test_only_images_whose_match_is_open_are_asked_about(images: FolderCol
 def test_without_a_score_an_image_stands_where_its_prior_does() -> None:
     found = candidates(4, 3, 2, 1)
     scores = [ImageScore(image_id=f"0{n}.png", state="answered", value=float(n)) for n in (1, 2, 3)]
-    placed = standing(found, scores)
-    assert placed[0] == standardise([4.0, 3.0, 2.0, 1.0])[0]
+    placed = standing(found, scores, (1.5, 0.5, 0.0, -1.0))
+    assert placed[0] == 1.5
     assert placed[1:] == pytest.approx(standardise([1.0, 2.0, 3.0]))
+    assert standing(found, scores, (1.5, 0.5, 0.0, -1.0), Scale(mean=1.0, deviation=2.0)) == (1.5, 0.0, 0.5, 1.0)
 
 
 async def test_predicates_can_be_the_scorers(images: FolderCollection) -> None:

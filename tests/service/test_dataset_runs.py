@@ -210,7 +210,7 @@ def test_a_split_without_answers_is_run_and_says_so(run: Run, tasks: World, tmp_
     (root / "annotations/test.json").write_text(json.dumps(hidden))
     result = run("eval", "circo", "--data", root, "--split", "test", "--strategy", "clip", "--json")
     assert result.exit_code == 0, result.stderr
-    assert "has a judgment, so nothing could be scored" in result.stderr
+    assert "has a relevant image among its judgments" in result.stderr
     (told,) = json.loads(result.stdout)["runs"]
     assert told["metrics"]["mAP@5"] is None
     error = refused(run, "submission", told["out"], "-o", "files")

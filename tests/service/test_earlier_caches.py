@@ -95,7 +95,10 @@ def test_a_run_and_its_export_replay_without_a_call(run: Run, earlier: Path, mod
 @pytest.mark.parametrize("model", OUTS)
 def test_the_cache_replays_without_a_server(earlier: Path, evaluate: Evaluate, model: str, image_format: str) -> None:
     evaluate(Answering(url="http://127.0.0.1:9"), model, Path("again"), "--replay", "--image-format", image_format)
-    assert rankings(Path("again")) == rankings(earlier / OUTS[model])
+    again, before = rankings(Path("again")), rankings(earlier / OUTS[model])
+    assert again["yes-no"] == before["yes-no"]
+    if model != POISONED:  # a question that failed counted with what the query's other images said, and no longer does
+        assert again["agent"] == before["agent"]
     assert models(earlier) == models(FIXTURE)
 
 

@@ -124,6 +124,28 @@ def test_rerank_and_export(run: Run, indexed: Path, world: World, tmp_path: Path
     assert "Copied" in result.stderr and "warning" not in result.stderr
 
 
+BLUE_OWL = "a blue owl in the snow"
+
+
+def test_nothing_matches_is_said_and_nothing_is_copied(run: Run, indexed: Path, world: World, tmp_path: Path) -> None:
+    line = ("search", "--index", indexed, "--query", BLUE_OWL, "--rerank", *ONE_QUESTION)
+    result = run(*line, "--copy-to", tmp_path / "owls", "--min-p", "0.01")
+    assert result.exit_code == 0, result.stderr
+    assert "No image seems to match (best P(match) 0." in result.stdout
+    assert "Nearest" not in result.stdout and "shows" not in result.stdout  # it asked about no part
+    assert f"No image seems to match, so none was copied to {tmp_path / 'owls'}." in result.stderr
+    assert not (tmp_path / "owls").exists()
+    told = json.loads(run(*line, "--json").stdout)
+    assert told["nothing"]["statistic"] < told["nothing"]["threshold"]
+    assert told["relative"] is True
+
+
+def test_everything_is_copied_where_no_probability_is_asked_for(run: Run, indexed: Path, tmp_path: Path) -> None:
+    line = ("search", "--index", indexed, "--query", BLUE_OWL, "--rerank", *ONE_QUESTION)
+    assert run(*line, "--copy-to", tmp_path / "owls", "--min-p", "0").exit_code == 0
+    assert len(list((tmp_path / "owls").iterdir())) == 12
+
+
 def test_copies_never_replace_a_file(run: Run, indexed: Path, world: World, tmp_path: Path) -> None:
     there = tmp_path / "foxes"
     there.mkdir()

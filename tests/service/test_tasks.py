@@ -17,7 +17,7 @@ import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.trace import result_from_json
-from fieldscope.core.errors import LMMServerError
+from fieldscope.core.errors import ConfigError, LMMServerError
 from fieldscope.core.types import ImageSource, Search, Turn
 from fieldscope.fieldnotes.facts import Spec, describe
 from fieldscope.fieldnotes.queries import BenchmarkQuery, Split
@@ -25,6 +25,7 @@ from fieldscope.retrieval.library import open_library
 from fieldscope.service.wiring.benchmarks import open_workload
 from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.settings import Settings
+from fieldscope.service.workflows.reports import load_run
 from tests.service.conftest import SCENES, Run, World
 
 
@@ -52,6 +53,15 @@ DIALOGUE = Split(
 )
 
 
+# The collection of this one is "test", whose pictures are there anyhow.
+UNMATCHED = Split(
+    "test",
+    SCENES,
+    (query("u000", "a white fox in the snow", replace(describe(SCENES["8"]), habitat="reef")),),
+    {"u000": frozenset()},
+)
+
+
 @pytest.fixture
 def tasks(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The world, and two tasks over its pictures, verified as they are."""
@@ -62,6 +72,7 @@ def tasks(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(fieldscope.fieldnotes.collection, "published_checksums", lambda: dict.fromkeys(names, checksum))
     monkeypatch.setattr(fieldscope.fieldnotes.collection, "load_composed", lambda name: COMPOSED)
     monkeypatch.setattr(fieldscope.fieldnotes.collection, "load_dialogue", lambda name: DIALOGUE)
+    monkeypatch.setattr(fieldscope.fieldnotes.collection, "load_unmatched", lambda name: UNMATCHED)
     return world
 
 
@@ -122,7 +133,54 @@ def test_a_dialogue_task_is_evaluated_by_round(run: Run, tasks: World) -> None:
         assert means["hits@1"] in {0, 1}
 
 
-@pytest.mark.parametrize("task", ["fieldnotes", "fieldnotes-composed", "fieldnotes-dialogue"])
+def test_queries_without_a_match_are_reranked_and_have_no_average_precision(run: Run, tasks: World) -> None:
+    bench = open_workload("fieldnotes-unmatched", None, Settings()).benchmark
+    assert (bench.name, bench.split) == ("fieldnotes-unmatched", "test")
+    assert bench.candidate_ids("u000") == tuple(SCENES)
+    assert set(bench.judgments("u000").values()) == {0}
+    result = run("eval", "fieldnotes-unmatched", "--strategy", "clip", "yes-no")
+    assert result.exit_code == 0, result.stderr
+    assert "clip" in result.stdout and "mAP" not in result.stdout and "0.0" not in result.stdout.split("cost")[0]
+    assert "queries has a relevant image among its judgments, so AP, nDCG and MRR are undefined" in result.stderr
+    (told, _) = json.loads(run("eval", "fieldnotes-unmatched", "--strategy", "clip", "yes-no", "--json").stdout)["runs"]
+    assert told["metrics"].pop("near-misses@10") == 0.1  # the black fox in the snow
+    assert set(told["metrics"].values()) == {None}
+    loaded = load_run(told["out"])
+    assert list(loaded) == ["u000"] and "mAP" not in loaded._repr_html_()
+    with pytest.raises(ConfigError, match="no query has anything to find"):
+        loaded.metric("AP@50")
+
+
+def test_how_often_a_run_says_that_nothing_matches_is_in_tables_and_comparisons(run: Run, tasks: World) -> None:
+    line = ("eval", "fieldnotes-unmatched", "--strategy", "clip", "yes-no", "yes-no-fused")
+    result = run(*line)
+    assert result.exit_code == 0, result.stderr
+    assert "nothing is said to match" in result.stdout and "of 1 without a match" in result.stdout
+    runs = {told["strategy"]: told for told in json.loads(run(*line, "--json").stdout)["runs"]}
+    shares = {name: told["metrics"]["rightly nothing"] for name, told in runs.items()}
+    assert shares == {"clip": None, "yes-no": 1.0, "yes-no-fused": 1.0}
+    assert {told["metrics"]["wrongly nothing"] for told in runs.values()} == {None}
+    loaded = load_run(runs["yes-no"]["out"])
+    assert loaded.metric("rightly nothing").mean == 1.0
+    assert loaded["u000"].nothing is not None
+    assert "rightly nothing" in loaded._repr_html_()
+    both = [runs[name]["out"] for name in ("yes-no", "yes-no-fused")]
+    compared = json.loads(run("compare", *both, "--json").stdout)
+    assert compared["metrics"] == ["rightly nothing"]
+    assert [told["nothing"] for told in compared["runs"]] == [{"rightly nothing": 1.0}] * 2
+    assert "Nothing is said to match" in run("compare", *both).stdout
+    refused = run("compare", runs["clip"]["out"], *both)
+    assert refused.exit_code == 1
+    assert "the run does not say whether anything matches" in refused.stderr
+
+
+def test_a_dry_run_counts_the_candidates_of_queries_without_a_match(run: Run, tasks: World) -> None:
+    result = run("eval", "fieldnotes-unmatched", "--strategy", "yes-no", "--dry-run", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["runs"][0]["calls"] == len(SCENES)
+
+
+@pytest.mark.parametrize("task", ["fieldnotes", "fieldnotes-composed", "fieldnotes-dialogue", "fieldnotes-unmatched"])
 def test_an_unknown_split_is_said(run: Run, tasks: World, task: str) -> None:
     result = run("eval", task, "--split", "composed-test")
     assert result.exit_code == 1

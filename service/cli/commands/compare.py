@@ -76,7 +76,9 @@ def _show(comparison: ScoredComparison, written: Sequence[Path]) -> None:
     from fieldscope.service.viewer.comparison import presentation
 
     show(f"{presentation.title(comparison)}.", "")
-    show(_table(presentation.quality_table(comparison)), _table(presentation.cost_table(comparison.runs, comparison)))
+    nothing = presentation.nothing_table(comparison)
+    show(_table(presentation.quality_table(comparison)), *([_table(nothing)] if nothing else []))
+    show(_table(presentation.cost_table(comparison.runs, comparison)))
     show(*(_table(presentation.pairs_table(comparison, metric)) for metric in comparison.metrics))
     few = len(comparison.pairs) <= _LISTED
     if few and "supercategory" in comparison.pairs[0].groups:

@@ -11,9 +11,18 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.service.cli.commands.audit import agreement, audit, reliability
 from fieldscope.service.cli.console import show, show_json
 from fieldscope.service.cli.multi_value_options import SpacedCommand
-from fieldscope.service.cli.options import folder_option, json_option, model_options, split_option, strategy_option
+from fieldscope.service.cli.options import (
+    count_option,
+    file_option,
+    folder_option,
+    json_option,
+    model_options,
+    split_option,
+    strategy_option,
+)
 from fieldscope.service.wiring.settings import Settings
 
+_steady_out = folder_option("The folder for the runs and the data (JSON and CSV).", required=True)
 _study_out = folder_option("The folder for the runs, the figure (PNG) and its data (JSON and CSV).", required=True)
 
 
@@ -160,6 +169,102 @@ def harm(
         show(harm_table(name, harms))
     if broken:
         raise ConfigError(f"{name} does harm: {'; '.join(broken)}; see its queries with `fieldscope view`")
+
+
+@measure.command(cls=SpacedCommand)
+@click.argument("benchmark", metavar="BENCHMARK")
+@strategy_option
+@click.option(
+    "--draws",
+    type=click.IntRange(min=2),
+    default=3,
+    show_default=True,
+    metavar="K",
+    help="How often to ask all of it.",
+)
+@split_option
+@count_option("--limit", help_text="Only the first N queries.")
+@_steady_out
+@json_option
+@model_options
+def repeat(
+    benchmark: str,
+    name: str,
+    draws: int,
+    split: str | None,
+    limit: int | None,
+    out: Path,
+    as_json: bool,
+    settings: Settings,
+) -> None:
+    """Ask everything several times, and see which verdicts and ranks change.
+
+    Each draw has its own seed, which belongs to every call: the cache answers no draw with the answers of another one.
+    What changes is what the model draws at random, and what its server does not compute alike twice. The first draw is
+    the ordinary run, and the others are compared with it. Writes repeat.json and repeat.csv.
+    """
+    from fieldscope.service.cli.tables.steadiness import steadiness_tables
+    from fieldscope.service.workflows.evaluate import EvaluationPlan
+    from fieldscope.service.workflows.steadiness import run_repeats, write_study
+
+    study = run_repeats(EvaluationPlan(benchmark, split, limit=limit, out=out), name, settings, draws)
+    data = write_study(study, "repeat", out)
+    if as_json:
+        show_json(data)
+    else:
+        show(*steadiness_tables(study, "draws"), f"The data are {out / 'repeat.json'} and {out / 'repeat.csv'}")
+
+
+@measure.command(cls=SpacedCommand)
+@click.argument("benchmark", metavar="BENCHMARK")
+@strategy_option
+@click.option(
+    "--number",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="At most N other wordings of a query.",
+)
+@file_option(
+    "--wordings",
+    "file",
+    help_text="YAML or JSON: a query's id or text, with a list of other wordings.  [default: FieldNotes' own, and for "
+    "other benchmarks the LMM's]",
+)
+@split_option
+@count_option("--limit", help_text="Only the first N queries.")
+@_steady_out
+@json_option
+@model_options
+def paraphrase(
+    benchmark: str,
+    name: str,
+    number: int,
+    file: Path | None,
+    split: str | None,
+    limit: int | None,
+    out: Path,
+    as_json: bool,
+    settings: Settings,
+) -> None:
+    """Rank the same queries in other words, and see how far AP and ranks move.
+
+    Where no file names the wordings, FieldNotes' grammar writes those of its text queries and captions, each checked
+    against the scene graphs. For other benchmarks the LMM describes the query in its own words, and nothing checks
+    that. Writes paraphrase.json and paraphrase.csv.
+    """
+    from fieldscope.service.cli.tables.steadiness import steadiness_tables
+    from fieldscope.service.workflows.evaluate import EvaluationPlan
+    from fieldscope.service.workflows.steadiness import run_paraphrases, write_study
+
+    study = run_paraphrases(EvaluationPlan(benchmark, split, limit=limit, out=out), name, settings, number, file)
+    data = write_study(study, "paraphrase", out)
+    if as_json:
+        show_json(data)
+    else:
+        files = f"The data are {out / 'paraphrase.json'} and {out / 'paraphrase.csv'}"
+        show(*steadiness_tables(study, "wordings"), files)
 
 
 def _figure(path: Path) -> str:

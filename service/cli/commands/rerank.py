@@ -15,6 +15,7 @@ from fieldscope.service.cli.options import (
     dry_run_options,
     json_option,
     model_options,
+    promise_options,
     scorer_option,
     strategy_option,
 )
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 @count_option("--top-k", metavar="K", help_text="Show only the best K. All images are ranked.")
 @scorer_option
 @strategy_option
+@promise_options
 @budget_options
 @dry_run_options
 @json_option
@@ -49,6 +51,9 @@ def rerank(
     paths: tuple[Path, ...],
     top_k: int | None,
     name: str,
+    precision: float | None,
+    confidence: float | None,
+    precision_from: Path | None,
     budget: Budget,
     dry_run: bool,
     probe: bool,
@@ -62,12 +67,14 @@ def rerank(
     looks at each of them. Images that can't be read are listed with the reason. If a budget runs out, the images are
     ranked by the answers so far.
     """
-    from fieldscope.service.cli.tables.ranking import ranking_table
+    from fieldscope.service.cli.tables.nothing import nothing_lines
+    from fieldscope.service.cli.tables.ranking import kept_lines, ranking_table
     from fieldscope.service.wiring.prompts import prompts_for
     from fieldscope.service.wiring.queries import make_query
     from fieldscope.service.workflows.candidates import open_chosen
     from fieldscope.service.workflows.evaluate import load_strategies
     from fieldscope.service.workflows.models import Models
+    from fieldscope.service.workflows.promise import open_promise
     from fieldscope.service.workflows.rerank import require_verdicts, rerank_query
 
     (strategy,) = load_strategies([name], prompts_for(settings))
@@ -81,9 +88,11 @@ def rerank(
         task = Task((query,), (len(chosen.images.ids()),))
         show_outlooks(outlooks(task, [strategy], settings, price_file, budget, probe=probe), as_json)
         return
-    ranking = interruptible(rerank_query(query, chosen, strategy, models, budget), ANSWERS_KEPT)
+    promise = open_promise(precision, confidence, precision_from, strategy)
+    ranking = interruptible(rerank_query(query, chosen, strategy, models, budget, promise), ANSWERS_KEPT)
     if as_json:
         show_json(ranking.payload(top_k))
     else:
         show(ranking_table(ranking, top_k), *skipped_lines(ranking.skipped))
+        show(*nothing_lines(ranking.nothing), *kept_lines(ranking.kept))
     require_verdicts(ranking.result)

@@ -15,6 +15,7 @@ from fieldscope.service.cli.options import (
     folder_option,
     json_option,
     model_options,
+    promise_options,
     scorer_option,
 )
 from fieldscope.service.wiring.feedback import note, warn
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from fieldscope.service.workflows.ranking import Ranking
 
 SHOWN = 20
+CONFIRMED = 0.5
+"""P(match) from which images are copied, unless --min-p says otherwise."""
+
 _FIRST_STAGE = "clip"
 """The strategy that ranks images as the index finds them."""
 
@@ -62,8 +66,10 @@ _FIRST_STAGE = "clip"
     "--min-p",
     type=click.FloatRange(0, 1),
     metavar="P",
-    help="Copy only images with a match probability of at least P.  [default: 0.5 with --rerank]",
+    help="Copy only images with a match probability of at least P, and none where no image seems to match; 0 copies "
+    f"all.  [default: {CONFIRMED} with --rerank]",
 )
+@promise_options
 @budget_options
 @json_option
 @scorer_option
@@ -80,6 +86,9 @@ def search(
     csv_file: Path | None,
     copy_to: Path | None,
     min_p: float | None,
+    precision: float | None,
+    confidence: float | None,
+    precision_from: Path | None,
     budget: Budget,
     as_json: bool,
     settings: Settings,
@@ -93,6 +102,10 @@ def search(
         raise click.UsageError("--strategy needs --rerank; add it")
     if min_p is not None and not (reranking and copy_to):
         raise click.UsageError("--min-p needs --rerank and --copy-to; add both")
+    if precision is not None and not reranking:
+        raise click.UsageError("--precision needs --rerank; add it")
+    if precision is not None and min_p is not None:
+        raise click.UsageError("--precision and --min-p are two thresholds; use one of them")
     if settings.scorer is not None and not reranking:
         raise click.UsageError("--scorer needs --rerank and a strategy that uses it, such as cross-encoder; add both")
     if reference is not None and dialogue_file is not None:
@@ -102,15 +115,26 @@ def search(
     from fieldscope.service.wiring.queries import make_query
     from fieldscope.service.workflows.evaluate import load_strategies
     from fieldscope.service.workflows.models import Models
+    from fieldscope.service.workflows.promise import open_promise
     from fieldscope.service.workflows.rerank import require_verdicts
     from fieldscope.service.workflows.search import search_index
 
     (strategy,) = load_strategies([(name or DEFAULT_STRATEGY) if reranking else _FIRST_STAGE], prompts_for(settings))
     strategy = strategy.instructed(instruction)
+    promise = open_promise(precision, confidence, precision_from, strategy)
     wanted = top_k if reranking else top_k or SHOWN
     query = make_query(text, dialogue_file).model_copy(update={"reference_image": reference})
     needed = reranking or copy_to is not None
-    work = search_index(query, folder, strategy, Models(settings), top_k=wanted, budget=budget, needs_images=needed)
+    work = search_index(
+        query,
+        folder,
+        strategy,
+        Models(settings),
+        top_k=wanted,
+        budget=budget,
+        needs_images=needed,
+        promise=promise,
+    )
     ranking = interruptible(work, ANSWERS_KEPT)
     if as_json:
         rounds = [turn.model_dump() for turn in query.dialogue]
@@ -122,23 +146,29 @@ def search(
         write_text(csv_file, ranking.csv())
         note(f"The ranking is in {csv_file}.")
     if copy_to is not None:
-        _copy(ranking, copy_to, 0.5 if min_p is None and strategy.prompts else min_p)
+        threshold = promise.cutoff.threshold if promise else CONFIRMED if strategy.prompts else None
+        _copy(ranking, copy_to, threshold if min_p is None else min_p)
     require_verdicts(ranking.result)
 
 
 def _show(ranking: Ranking, shown: int, folder: Path) -> None:
-    from fieldscope.service.cli.tables.ranking import ranking_table
+    from fieldscope.service.cli.tables.nothing import nothing_lines
+    from fieldscope.service.cli.tables.ranking import kept_lines, ranking_table
 
     show(ranking_table(ranking, shown))
     if (more := len(ranking.result.ranking) - shown) > 0:
         show(f"{more} more were found; --json, --csv and -k show them.")
     if ranking.skipped:
         show(f"{len(ranking.skipped):,} files are not in this index; {folder / 'skipped.json'} says why.")
+    show(*nothing_lines(ranking.nothing), *kept_lines(ranking.kept))
 
 
 def _copy(ranking: Ranking, folder: Path, min_p: float | None) -> None:
     from fieldscope.service.cli.files import copy_all
 
+    if ranking.nothing and min_p:
+        warn(f"No image seems to match, so none was copied to {folder}. --min-p 0 copies all of them.")
+        return
     matches = [r for r in ranking.result.ranking if min_p is None or (r.p_match is not None and r.p_match >= min_p)]
     files = [path for ranked in matches if (path := ranking.path(ranked.image_id))]
     copies = copy_all(files, folder)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, cast
 
 from fieldscope.agent.roles import role_identity
 from fieldscope.agent.usage import SCORER
+from fieldscope.eval.measures.certainty import certainties
 from fieldscope.eval.measures.protocols import BRI
 from fieldscope.eval.measures.scoring import FIRST_STAGE_RECALL, HEADLINE
+from fieldscope.eval.reported import RIGHTLY, WRONGLY
 from fieldscope.eval.types import Means, RunSummary
 from fieldscope.service.cli.console import plain, show, show_json
 from fieldscope.service.cli.tables.table import new_table
@@ -21,11 +23,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fieldscope.agent.roles import Role
+    from fieldscope.eval.measures.run_comparison import Effect
     from fieldscope.eval.tuning.grid import Member
     from fieldscope.service.workflows.evaluate import EvaluatedRuns
 
 _ROUNDS = {"hits@10": "found so far", "recall@10": "of each round alone"}
 
+EXPLAINED = (
+    "p: paired randomisation test after Holm, * below 0.05. detectable: the true difference that so many queries show "
+    "with a chance of 80 %. queries needed: how many show this one with that chance."
+)
 _KINDS = ("category", "iconic_group", "lingo", "scientific_name")
 """INQUIRE's kinds of group, which `metrics.json` has."""
 
@@ -72,18 +79,25 @@ def _where(out: Path, example: RunSummary) -> str:
 
 
 def tables(summaries: Sequence[RunSummary]) -> list[Table]:
-    """Everything a person wants to see of the runs of one benchmark, within 80 columns."""
+    """Everything a person wants to see of the runs of one benchmark, within 80 columns. Where no query has a match, the
+    metrics of relevance are undefined and are left out."""
     roles = [role_table(summaries)] if any(summary.by_role for summary in summaries) else []
-    groups = [group_table(summaries)] if summaries[0].by_supercategory else []
+    matched = summaries[0].scored > 0
+    quality = [quality_table(summaries)] if matched else []
+    groups = [group_table(summaries)] if matched and summaries[0].by_supercategory else []
     groups += own_group_tables(summaries)
     tasks = [task_table(summaries)] if _task_metrics(summaries[0]) else []
     rounds = [round_table(summaries, metric) for metric in _ROUNDS] if summaries[0].by_round else []
+    decided = any(summary.metrics.get(name) is not None for summary in summaries for name in (RIGHTLY, WRONGLY))
+    nothing = [nothing_table(summaries)] if decided else []
     return [
         overview_table(summaries),
-        quality_table(summaries),
+        *quality,
+        *certainty_tables(summaries),
         *tasks,
         *rounds,
         *groups,
+        *nothing,
         cost_table(summaries),
         *roles,
     ]
@@ -93,8 +107,9 @@ def overview_table(summaries: Sequence[RunSummary]) -> Table:
     """Runs by what they gained and what that took: metrics in percent, with their differences in points to the first
     run; calls, tokens read and written, and seconds. Below it, whose the first-stage scores are."""
     first = summaries[0]
-    base = {name: first.metrics[name] for name in first.reported.overview}
-    table = _table(f"{first.benchmark} ({first.split}): quality and cost", [*base, "calls", "tokens", "seconds"])
+    base = {name: first.metrics[name] for name in first.reported.overview} if first.scored else {}
+    what = "quality and cost" if base else "cost"
+    table = _table(f"{first.benchmark} ({first.split}): {what}", [*base, "calls", "tokens", "seconds"])
     for summary in summaries:
         cost = summary.cost
         tokens = _in_short(cost.prompt_tokens + cost.completion_tokens)
@@ -125,6 +140,41 @@ def quality_table(summaries: Sequence[RunSummary]) -> Table:
     return table
 
 
+def certainty_tables(summaries: Sequence[RunSummary]) -> list[Table]:
+    """The means with their 95 % intervals, in percent, and what each run changes against the first in the headline, in
+    points: whether that is more than chance, and how many queries a test needs for it. Nothing where fewer than two
+    queries could be scored."""
+    sure = certainties(summaries)
+    if sure is None:
+        return []
+    means = _table("95 % intervals over queries, percent", sure[0].means)
+    for summary, own in zip(summaries, sure, strict=True):
+        cells = (f"{100 * m.value:.1f} [{100 * m.low:.1f}, {100 * m.high:.1f}]" for m in own.means.values())
+        means.add_row(plain(summary.strategy), *cells)
+    if not any(own.effect for own in sure):
+        return [means]
+    first = summaries[0]
+    columns = ("difference", "95 % interval", "p", "detectable", "queries needed")
+    gains = _table(f"{first.reported.mean} against {first.strategy}, points", columns)
+    for summary, own in zip(summaries, sure, strict=True):
+        if own.effect is not None:
+            gains.add_row(plain(summary.strategy), *_effect_cells(own.effect))
+    gains.caption = plain(EXPLAINED, "dim")
+    return [means, gains]
+
+
+def _effect_cells(effect: Effect) -> tuple[str, ...]:
+    test, detectable = effect.test, effect.detectable
+    p = "< 0.001" if effect.p_holm < 0.001 else f"{effect.p_holm:.3f}"
+    return (
+        f"{100 * test.difference:+.1f}",
+        f"{100 * test.low:+.1f} to {100 * test.high:+.1f}",
+        p + ("*" if effect.significant else ""),
+        "-" if detectable is None else f"{100 * detectable:.1f}",
+        "-" if effect.needed is None else f"{effect.needed:,}",
+    )
+
+
 def _recall_line(summaries: Sequence[RunSummary]) -> str:
     """What the first stage found of full retrieval, or each of several first stages; empty for given candidates."""
     recalls: dict[str, float] = {}
@@ -153,6 +203,22 @@ def group_table(summaries: Sequence[RunSummary]) -> Table:
     for summary in summaries:
         own = {group: means[metric] for group, means in summary.by_supercategory.items()}
         table.add_row(summary.strategy, *_cells(own, base, compare=summary is not first))
+    return table
+
+
+def nothing_table(summaries: Sequence[RunSummary]) -> Table:
+    """For how many of the queries without a match, and of those with one, each run says that nothing matches, in
+    percent; by supercategory of the queries, where none has a match."""
+    first = summaries[0]
+    without = first.queries - first.scored
+    columns = {RIGHTLY: f"of {without} without a match", WRONGLY: f"of {first.scored} with one"}
+    shown = [name for name, queries in ((RIGHTLY, without), (WRONGLY, first.scored)) if queries]
+    groups = [] if first.scored else [*first.by_supercategory]
+    table = _table("nothing is said to match, percent of queries", [*(columns[name] for name in shown), *groups])
+    for summary in summaries:
+        overall = (_cell(summary.metrics.get(name), None) for name in shown)
+        by_group = (_cell(summary.by_supercategory[group].get(RIGHTLY), None) for group in groups)
+        table.add_row(summary.strategy, *overall, *by_group)
     return table
 
 
@@ -232,7 +298,7 @@ def sweep_table(summaries: Sequence[RunSummary]) -> Table:
 
 
 def _task_metrics(summary: RunSummary) -> list[str]:
-    shown = (*HEADLINE, *summary.reported.overview, *summary.reported.means, FIRST_STAGE_RECALL)
+    shown = (*HEADLINE, *summary.reported.overview, *summary.reported.means, FIRST_STAGE_RECALL, RIGHTLY, WRONGLY)
     return [name for name in summary.metrics if name not in shown]
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fieldscope.agent.trace_view import RELATIVE
 from fieldscope.service.cli.console import plain
 from fieldscope.service.cli.tables.table import new_table
 from fieldscope.service.workflows.ranking import answer_of
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
 
+    from fieldscope.service.workflows.promise import KeptImages
     from fieldscope.service.workflows.ranking import Ranking
 
 
@@ -20,7 +24,10 @@ def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
     result = ranking.result
     judged = bool(result.predicates or result.comparisons)
     several = len(result.predicates) > 1
-    table = new_table(*(("rank", "moved", "P(match)", "prior") if judged else ("rank", "prior")), texts=0)
+    columns = ("rank", "moved", "P(match)", "prior") if judged else ("rank", "prior")
+    table = new_table(*columns, texts=0, caption=RELATIVE if judged and result.relative else "")
+    if ranking.kept is not None:
+        table.add_column("kept")
     table.add_column("image", overflow="fold")
     if several:
         table.add_column("unknown", justify="right")
@@ -32,6 +39,8 @@ def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
         if judged:
             p_match = "-" if ranked.p_match is None else f"{ranked.p_match:.3f}"
             cells[1:1] = [moved_by(ranked.prior_rank - ranked.rank), p_match]
+        if ranking.kept is not None:
+            cells.append("yes" if ranked.image_id in ranking.kept.images else plain("no", "dim"))
         cells.append(plain(ranked.image_id))
         if several:
             unknown = ranking.unknown(ranked.image_id)
@@ -40,6 +49,13 @@ def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
             cells.append(_weakest(ranking, ranked.image_id))
         table.add_row(*cells)
     return table
+
+
+def kept_lines(kept: KeptImages | None) -> Iterator[RenderableType]:
+    """What a promised precision keeps, and the promise; nothing where none was asked for."""
+    if kept is not None:
+        yield f"{kept.summary} {kept.promise}"
+        yield from (plain(caveat, "yellow") for caveat in kept.caveats)
 
 
 def moved_by(ranks: int) -> str:

@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fieldscope.agent.scoring import query_scores
+from fieldscope.agent.trace_nothing import nothing
 from fieldscope.agent.trace_view import (
+    RELATIVE,
     Matchup,
     StageCost,
     error_counts,
@@ -32,6 +34,7 @@ from fieldscope.service.cli.tables.timeline import timeline
 SHOWN = 20
 """How many images and how many comparisons are shown without `--all`."""
 
+_NEAREST = 5  # of the nearest images where nothing matches
 _COLUMNS = 8  # predicates side by side that fit into 100 columns, with room for an image's name
 
 
@@ -77,6 +80,12 @@ def header(result: RerankResult) -> Iterator[RenderableType]:
         )
     if result.ended:
         yield line("ended", f"the budget ran out in the stage {result.ended}", "yellow")
+    if result.relative:
+        yield line("note", RELATIVE)
+    if decision := nothing(result):
+        yield from (line("" if at else "matches", said, "yellow") for at, said in enumerate(decision.sentences))
+        nearest = [f"{near.image} ({near.parts} parts)" for near in decision.nearest[:_NEAREST]]
+        yield from [line("nearest", ", ".join(nearest))] if nearest else []
     yield from (line("warning", flag, "yellow") for flag in result.flags)
 
 

@@ -40,9 +40,8 @@ def _everything(difference: Diff, limit: int | None) -> Iterator[RenderableType]
 
 def _sides(difference: Diff) -> RenderableType:
     table = new_table("", "A", "B", texts=3, edge=False)
-    for name, a, b in zip(
-        ("strategy", "model", "calls", "ended", "warnings"), _side(difference.a), _side(difference.b), strict=True
-    ):
+    names = ("strategy", "model", "calls", "ended", "matches", "warnings")
+    for name, a, b in zip(names, _side(difference.a), _side(difference.b), strict=True):
         table.add_row(*map(plain, (name, a, b)))
     for name, (of_a, of_b) in difference.prompts.items():
         table.add_row(*map(plain, (f"prompt {name}", _short(of_a), "the same" if of_a == of_b else _short(of_b))))
@@ -55,6 +54,7 @@ def _side(side: Side) -> tuple[str, ...]:
         _short(side.model),
         f"{side.calls} ({side.tokens} tokens)",
         f"the budget ran out in the stage {side.ended}" if side.ended else "finished",
+        side.nothing or "-",
         "; ".join(side.flags) or "-",
     )
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fieldscope.service.server.api.promises import Wanted
+
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.types import RerankResult
     from fieldscope.core.types import ImageSource, Turn
+    from fieldscope.service.workflows.promise import KeptImages
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,14 @@ class Options:
 
     `strategy` is a shipped or configured strategy's name, None for the service's default; `budget` what the call may
     spend; `explain` how many of the best images get a reason; `instruction` says what a match is, to an encoder that
-    reads one, in place of the strategy's own.
+    reads one, in place of the strategy's own; `wanted` is the precision to promise.
     """
 
     strategy: str | None = None
     budget: Budget | None = None
     explain: int = 0
     instruction: str | None = None
+    wanted: Wanted = field(default_factory=Wanted)
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,10 @@ class Scored:
 @dataclass(frozen=True)
 class Reranked:
     """Everything that led to a ranking, and the name of the model that judged it. The result's `query_id` is the
-    trace's id. `order` has a rerank's documents, best first, at most `top_n` of them."""
+    trace's id. `order` has a rerank's documents, best first, at most `top_n` of them. `kept` is what a promised
+    precision keeps."""
 
     result: RerankResult
     model: str
     order: tuple[Scored, ...] = ()
+    kept: KeptImages | None = None

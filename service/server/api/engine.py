@@ -36,6 +36,7 @@ from fieldscope.service.server.api.outcome import (
     unjudged_flags,
 )
 from fieldscope.service.server.api.pictures import PictureStore
+from fieldscope.service.server.api.promises import promised, require_setting
 from fieldscope.service.server.api.servedrun import Setting
 from fieldscope.service.server.api.texts import Judged, judge_texts
 from fieldscope.service.server.api.traces import TraceStore
@@ -47,6 +48,7 @@ from fieldscope.service.wiring.settings import DEFAULT_STRATEGY
 if TYPE_CHECKING:
     from fieldscope.agent.scored import CachedScorer
     from fieldscope.agent.strategies.strategy import Strategy
+    from fieldscope.service.workflows.promise import KeptImages, LabelledRun, Promise
 
 __all__ = ["Engine", "Watch"]
 
@@ -62,7 +64,8 @@ class Engine:
     """Models, collections, strategies and stores that calls share. Serves one event loop.
 
     `admission` limits the calls at work; `traces` and `pictures` are kept on disk; `observers` see what happens.
-    `stopping` is set once the service shuts down, and `on_stop` are called then.
+    `stopping` is set once the service shuts down, and `on_stop` are called then. Promised precisions come from the
+    `labelled` run.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Engine:
         pictures: PictureStore,
         traces: TraceStore,
         observers: Sequence[Observer] = (),
+        labelled: LabelledRun | None = None,
     ) -> None:
         self.settings = settings
         self.limits = settings.limits
@@ -87,6 +91,7 @@ class Engine:
         self.on_stop: list[Callable[[], None]] = []
         self.stopping = False
         self._observers = observers
+        self._labelled = labelled
         self._prompts = prompts_for(settings.models)
         explain = self._prompts.load("explain")
         self._agents = Agents(strategies, settings.strategy, models.lmms, images, settings.concurrency, explain)
@@ -138,14 +143,16 @@ class Engine:
         """Rank a call's documents, in its turn. Raises `ApiError`, `ImageError` for an image that can't be read and
         `VocabularyError` for words that the bundled models do not know."""
         strategy = self.strategy(call.options.strategy).instructed(call.options.instruction)
+        promise = promised(self._labelled, call.options.wanted, strategy)
         with self._observed(strategy):
-            return await self._admitted(lambda ends: self._rerank(call, strategy, watch, ends))
+            return await self._admitted(lambda ends: self._rerank(call, strategy, promise, watch, ends))
 
     async def search(self, call: SearchCall, watch: Watch | None = None) -> Reranked:
         """Retrieve from a collection and rank, in turn. Raises as `rerank` does."""
         strategy = self.strategy(call.options.strategy).instructed(call.options.instruction)
+        promise = promised(self._labelled, call.options.wanted, strategy)
         with self._observed(strategy):
-            return await self._admitted(lambda ends: self._search(call, strategy, watch, ends))
+            return await self._admitted(lambda ends: self._search(call, strategy, promise, watch, ends))
 
     async def ready(self) -> dict[str, str]:
         """Each part of the service with "ok", or with a sentence that says what is missing."""
@@ -188,7 +195,9 @@ class Engine:
                         "time ran out before there was a ranking; try again, or ask fewer questions with a budget",
                     ) from error
 
-    async def _rerank(self, call: RerankCall, strategy: Strategy, watch: Watch | None, ends: float) -> Reranked:
+    async def _rerank(
+        self, call: RerankCall, strategy: Strategy, promise: Promise | None, watch: Watch | None, ends: float
+    ) -> Reranked:
         trace_id, account = uuid4().hex, Account(_within(call.options.budget, ends))
         query = Query(id=trace_id, text=_one_line(call.query), reference_image=call.query_image)
         documents = call.documents
@@ -211,6 +220,7 @@ class Engine:
         origin = encoder.fingerprint if encoder is not None else None
         scoring = ImageScorer(scorer, self.images) if scorer is not None else None
         agent = _on_account(self._agents.agent(strategy, call.options.explain, origin, scorer=scoring), account)
+        require_setting(promise, self._setting(agent, origin), scoring.fingerprint if scoring else None)
         vectors = self._vectors if encoder is not None else None
         ranked = await self._rank(query, described, pictures, agent, vectors, watch)
         if texts and scorer is not None and not strategy.prompts:
@@ -224,7 +234,8 @@ class Engine:
             self.models.require_readable(texts.values())
         require_knowledge(ranked, judged, prior=encoder is not None, late=time.monotonic() >= ends)
         order = ordered(result, call.documents, judged)[: call.top_n]
-        return self._kept(result, self._setting(agent, origin), self.models.name(strategy), order)
+        kept = promise.keep(result) if promise else None
+        return self._kept(result, self._setting(agent, origin), self.models.name(strategy), order, kept)
 
     async def _rank(
         self,
@@ -244,15 +255,19 @@ class Engine:
                 strategy=agent.strategy.name,
                 ranking=(),
             )
-        priors = (
-            await vectors.priors(query, pictures, agent.strategy.retrieve.instruction)
-            if vectors is not None
-            else [0.0] * len(pictures)
-        )
-        candidates = [Candidate(*pair) for pair in zip(pictures, priors, strict=True)]
+        priors, usual, instruction = [0.0] * len(pictures), None, agent.strategy.retrieve.instruction
+        if vectors is not None:
+            priors = await vectors.priors(query, pictures, instruction)
+            usual = await vectors.background(query, pictures, instruction)
+        candidates = [
+            Candidate(picture, prior, usual and usual.standing(prior))
+            for picture, prior in zip(pictures, priors, strict=True)
+        ]
         return await agent.rerank(described, candidates, watch=watch)
 
-    async def _search(self, call: SearchCall, strategy: Strategy, watch: Watch | None, ends: float) -> Reranked:
+    async def _search(
+        self, call: SearchCall, strategy: Strategy, promise: Promise | None, watch: Watch | None, ends: float
+    ) -> Reranked:
         collection = self.searchable(call.collection)
         assert self._vectors is not None
         query = Query(
@@ -266,6 +281,7 @@ class Engine:
         scoring = ImageScorer(scorer, self.images) if scorer is not None else None
         place = (collection.name, retriever)
         agent = self._agents.agent(strategy, call.options.explain, origin, place, scoring)
+        require_setting(promise, self._setting(agent, origin), scoring.fingerprint if scoring else None)
         account = Account(_within(call.options.budget, ends))
         result = await _on_account(agent, account).rerank(query, None, call.top_k, watch=watch)
         self._notify(result)
@@ -273,7 +289,8 @@ class Engine:
         ids = [ranked.image_id for ranked in result.ranking]
         foreign = await asyncio.to_thread(self.models.foreign, self.images, ids)
         result = completed(result, self.models.flags(strategy, self.models.encoder, foreign), (), Judged())
-        return self._kept(result, self._setting(agent, origin), self.models.name(strategy))
+        kept = promise.keep(result) if promise else None
+        return self._kept(result, self._setting(agent, origin), self.models.name(strategy), kept=kept)
 
     async def _described(self, query: Query, strategy: Strategy, account: Account) -> tuple[Query, tuple[Call, ...]]:
         """A query that is only an image, described in words by the LMM, whose questions are about words."""
@@ -330,10 +347,17 @@ class Engine:
         lmm = self.models.lmms.identity(agent.strategy.roles())
         return Setting(agent.strategy, lmm, encoder, agent.resources.calibration)
 
-    def _kept(self, result: RerankResult, setting: Setting, model: str, order: Sequence[Scored] = ()) -> Reranked:
+    def _kept(
+        self,
+        result: RerankResult,
+        setting: Setting,
+        model: str,
+        order: Sequence[Scored] = (),
+        kept: KeptImages | None = None,
+    ) -> Reranked:
         """The reply to a call, whose trace will be written to the disk."""
         self.traces.keep(result, setting)
-        return Reranked(result, model, tuple(order))
+        return Reranked(result, model, tuple(order), kept)
 
 
 def _on_account(agent: Agent, account: Account) -> Agent:

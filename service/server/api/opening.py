@@ -24,6 +24,7 @@ from fieldscope.service.server.api.pictures import PictureStore
 from fieldscope.service.server.api.traces import TraceStore
 from fieldscope.service.server.api.vectors import ResidentImages
 from fieldscope.service.server.settings import NO_ENCODER, ServerSettings
+from fieldscope.service.workflows.promise import LabelledRun
 
 if TYPE_CHECKING:
     from fieldscope.agent.lmm.base import LMM
@@ -124,8 +125,9 @@ async def open_engine(
             own=prepared.own,
         )
         traces = TraceStore(folder / "traces", images.locator())
+        labelled = LabelledRun(settings.precision_from) if settings.precision_from is not None else None
         engine = Engine(
-            settings, prepared.strategies, prepared.collections, models, images, pictures, traces, observers
+            settings, prepared.strategies, prepared.collections, models, images, pictures, traces, observers, labelled
         )
         try:
             yield engine

@@ -10,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from fieldscope.agent.budget import Budget
 from fieldscope.service.server.api.calls import Options
+from fieldscope.service.server.api.promises import CONFIDENT, PRECISION, Wanted
 
 EXPLAINED = 10
 """How many of the best images get a reason with `explain: true`."""
@@ -69,6 +70,8 @@ class OptionFields(BaseModel):
         description=f"How many of the best images get a reason; true means {EXPLAINED}. Adds `p_match` and `reason` to "
         "results.",
     )
+    precision: float | None = PRECISION
+    confidence: float = CONFIDENT
 
 
 class OptionHeaders(BaseModel):
@@ -94,6 +97,7 @@ def options(fields: OptionFields, headers: OptionHeaders) -> Options:
         budget=BudgetFields.model_validate(limits).budget() if limits else None,
         explain=_explained(fields, headers),
         instruction=fields.instruction,
+        wanted=Wanted(fields.precision, fields.confidence),
     )
 
 

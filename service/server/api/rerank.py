@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, Field
 
 from fieldscope.service.server.api.access import TRACE_ID
 from fieldscope.service.server.api.bodies import require_bounded
-from fieldscope.service.server.api.calls import RerankCall, Scored
+from fieldscope.service.server.api.calls import Document, ImageDocument, RerankCall, Scored
 from fieldscope.service.server.api.dependencies import EngineOf
 from fieldscope.service.server.api.documents import Content, DocumentObject, Given, listed, pieces, read_inputs
 from fieldscope.service.server.api.engine import Engine, Watch
 from fieldscope.service.server.api.errors import WORK_RESPONSES
+from fieldscope.service.server.api.nothing import NothingRelevant
 from fieldscope.service.server.api.options import Headers, OptionFields, OptionHeaders, Whole, options
+from fieldscope.service.server.api.promises import CUTOFF, KEPT, CutoffReply
 from fieldscope.service.server.api.usage import TokenUsage
+
+if TYPE_CHECKING:
+    from fieldscope.service.workflows.promise import KeptImages
 
 
 class RerankFields(OptionFields):
@@ -56,6 +61,7 @@ class Result(BaseModel):
     document: ReturnedDocument | None = None
     p_match: float | None = Field(default=None, description="P(match), if the strategy claims a probability.")
     reason: str | None = Field(default=None, description="Why the image matches or not, in the LMM's words.")
+    kept: bool | None = KEPT
 
 
 class ApiVersion(BaseModel):
@@ -82,8 +88,16 @@ class RerankReply(BaseModel):
     model: str
     strategy: str
     results: list[Result]
+    nothing: NothingRelevant | None = Field(
+        default=None,
+        description="Present if no image among the documents seems to match; `meta.warnings` says so, too.",
+    )
+    relative: bool | None = Field(
+        default=None, description="With `p_match`: true if it can't be compared with that of another list of documents."
+    )
     usage: TokenUsage
     meta: Meta
+    cutoff: CutoffReply | None = CUTOFF
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -111,7 +125,7 @@ async def answer(
     reranked = await engine.rerank(call, watch)
     result = reranked.result
     response.headers[TRACE_ID] = result.query_id
-    usage = TokenUsage.of(result)
+    usage, nothing = TokenUsage.of(result), NothingRelevant.of(result, call.documents)
     return RerankReply(
         id=result.query_id,
         model=reranked.model,
@@ -121,25 +135,35 @@ async def answer(
                 scored,
                 _returned(documents[scored.index], fields.return_documents, texts=version == "1"),
                 explained=call.options.explain > 0,
+                kept=_kept(reranked.kept, call.documents[scored.index]),
             )
             for scored in reranked.order
         ],
+        nothing=nothing,
+        relative=True if result.relative and call.options.explain else None,
         usage=usage,
         meta=Meta(
             api_version=ApiVersion(version=version),
             tokens=Tokens(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens),
-            warnings=list(result.flags) or None,
+            warnings=[*(nothing.sentences if nothing else ()), *result.flags] or None,
         ),
+        cutoff=CutoffReply.of(reranked.kept),
     )
 
 
-def _result(scored: Scored, document: ReturnedDocument | None, explained: bool) -> Result:
+def _kept(kept: KeptImages | None, document: Document) -> bool | None:
+    """Whether a promised precision keeps a document; None where none was requested, and for what is no image."""
+    return document.image_id in kept.images if kept is not None and isinstance(document, ImageDocument) else None
+
+
+def _result(scored: Scored, document: ReturnedDocument | None, explained: bool, kept: bool | None) -> Result:
     return Result(
         index=scored.index,
         relevance_score=scored.relevance_score,
         document=document,
         p_match=scored.p_match if explained else None,
         reason=scored.reason if explained else None,
+        kept=kept,
     )
 
 

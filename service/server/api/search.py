@@ -19,8 +19,10 @@ from fieldscope.service.server.api.documents import DocumentObject, read_inputs
 from fieldscope.service.server.api.engine import Engine, Watch
 from fieldscope.service.server.api.errors import WORK_RESPONSES, ApiError
 from fieldscope.service.server.api.events import MEDIA_TYPE, SCHEMA, Event, Feed, event, event_data, failure, stream
+from fieldscope.service.server.api.nothing import NothingFound
 from fieldscope.service.server.api.options import INSTRUCTION, BudgetFields, Whole
 from fieldscope.service.server.api.pictures import reference as image_reference
+from fieldscope.service.server.api.promises import CONFIDENT, CUTOFF, KEPT, PRECISION, CutoffReply, Wanted
 from fieldscope.service.server.api.usage import TokenUsage
 
 MOST_ROUNDS = 100
@@ -65,6 +67,8 @@ class SearchBody(BaseModel):
     instruction: str | None = INSTRUCTION
     budget: BudgetFields | None = None
     explain: Whole = Field(default=0, ge=0, le=100, description="How many of the best images get a reason.")
+    precision: float | None = PRECISION
+    confidence: float = CONFIDENT
     predicates: bool = Field(default=False, description="Return the questions, and their answers with each image.")
     stream: bool = Field(default=False, description="Send events as they happen; the last one is the reply.")
 
@@ -100,6 +104,7 @@ class RankedImage(BaseModel):
     rank_high: int | None
     reason: str | None = None
     verdicts: list[Answer] | None = None
+    kept: bool | None = KEPT
 
 
 class SearchUsage(TokenUsage):
@@ -123,9 +128,12 @@ class SearchReply(BaseModel):
     results: list[RankedImage]
     candidates: int
     predicates: list[Predicate] | None = None
+    nothing: NothingFound | None = Field(description="Not null if no image seems to match.")
+    relative: bool = Field(description="Whether P(match) can't be compared with that of another list of images.")
     ended: str | None
     flags: list[str]
     usage: SearchUsage
+    cutoff: CutoffReply | None = CUTOFF
 
 
 async def prepare(engine: Engine, body: SearchBody) -> SearchCall:
@@ -148,7 +156,13 @@ async def prepare(engine: Engine, body: SearchBody) -> SearchCall:
         **vars(inputs),
         dialogue=tuple(body.dialogue),
         top_k=body.top_k,
-        options=Options(body.strategy, body.budget.budget() if body.budget else None, body.explain, body.instruction),
+        options=Options(
+            body.strategy,
+            body.budget.budget() if body.budget else None,
+            body.explain,
+            body.instruction,
+            Wanted(body.precision, body.confidence),
+        ),
     )
 
 
@@ -171,6 +185,7 @@ async def answer(engine: Engine, body: SearchBody, call: SearchCall, watch: Watc
             ]
             if body.predicates
             else None,
+            kept=ranked.image_id in reranked.kept.images if reranked.kept is not None else None,
         )
         for ranked in result.ranking[: body.top_n]
     ]
@@ -184,6 +199,8 @@ async def answer(engine: Engine, body: SearchBody, call: SearchCall, watch: Watc
         results=results,
         candidates=len(result.ranking),
         predicates=questions,
+        nothing=NothingFound.of(result, prefix),
+        relative=result.relative,
         ended=result.ended,
         flags=list(result.flags),
         usage=SearchUsage.of(
@@ -193,6 +210,7 @@ async def answer(engine: Engine, body: SearchBody, call: SearchCall, watch: Watc
             unknown=sum(question.state == "unknown" for question in result.asked),
             seconds=round(result.trace[-1].at, 3) if result.trace else 0.0,
         ),
+        cutoff=CutoffReply.of(reranked.kept),
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fieldscope.core.errors import ConfigError, ImageError
-from fieldscope.core.types import Candidate, HashSource, Query, Search
+from fieldscope.core.types import Candidate, HashSource, Query, Scale, Search
 from fieldscope.retrieval.lru import ByteLru
 from fieldscope.retrieval.query_vectors import QueryVectors
 from fieldscope.retrieval.union import UnionCollection
@@ -67,6 +67,16 @@ class Vectoriser:
         else:
             vector = self.query(query, instruction)
         return [float(similarity) for similarity in images @ vector]
+
+    async def background(self, query: Query, image_ids: Sequence[str], instruction: str | None = None) -> Scale | None:
+        """How similar a sample of the collection of these images is to the query's vector; None for uploads, for images
+        of several collections, and where the collection has no index. Raises `ImageError`."""
+        matches = [find_image(self._collections, image_id) for image_id in image_ids]
+        of_images = {match[0].name: match[0].library for match in matches if match is not None}
+        (library,) = of_images.values() if len(of_images) == 1 and None not in matches else (None,)
+        if library is None:
+            return None
+        return library.background(await asyncio.to_thread(self.query, query, instruction))
 
     async def text_priors(
         self, query: Query, texts: Mapping[str, str], instruction: str | None = None
@@ -150,4 +160,4 @@ class ServedRetriever:
         for candidate in candidates:
             with suppress(ImageError):  # the question about it reports the error
                 self._collection.images.pixel_hash(candidate.image_id)
-        return [Candidate(self._collection.reference(found.image_id), found.prior) for found in candidates]
+        return [replace(found, image_id=self._collection.reference(found.image_id)) for found in candidates]

@@ -15,8 +15,10 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&!$])")
 
 def render_markdown(comparison: ScoredComparison) -> str:
     """The whole report: runs, pairs, groups, and for each pair the queries that were won, lost and tied."""
+    nothing = presentation.nothing_table(comparison)
     tables = [
         presentation.quality_table(comparison),
+        *([nothing] if nothing else []),
         presentation.cost_table(comparison.runs, comparison),
         *(presentation.pairs_table(comparison, metric) for metric in comparison.metrics),
         *(presentation.groups_table(comparison, kind) for kind in comparison.pairs[0].groups),

@@ -6,11 +6,12 @@ The terminal, Markdown, the HTML report and the viewer's pages all show these; e
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fieldscope.eval.measures.paired import Mean
 from fieldscope.eval.measures.run_comparison import Effect, ScoredComparison, ScoredPair
+from fieldscope.eval.reported import RIGHTLY, WRONGLY
 from fieldscope.eval.runs.scored import ScoredRun
 from fieldscope.service.viewer.charts.whiskers import Whisker, change_of, whiskers
 from fieldscope.service.viewer.formats import Side, amount, count, kind_name, p_value, percent, plural, side_of, signed
@@ -117,6 +118,20 @@ def quality_table(comparison: ScoredComparison) -> Table:
     ]
     name = f"Quality: means over {plural(comparison.queries, 'query', 'queries')}, in percent"
     return Table(name, (Column("run", "words"), *map(Column, comparison.metrics)), tuple(rows))
+
+
+def nothing_table(comparison: ScoredComparison) -> Table | None:
+    """For how many queries each run says that nothing matches: of those without a match, where that is right, and of
+    those with one; None where no run decided it."""
+    runs = comparison.runs
+    queries = {metric: max(len(run.nothing.get(metric, {})) for run in runs) for metric in (RIGHTLY, WRONGLY)}
+    shown = [metric for metric, number in queries.items() if number]
+    if not shown:
+        return None
+    names = {RIGHTLY: f"of {queries[RIGHTLY]} without a match", WRONGLY: f"of {queries[WRONGLY]} with one"}
+    rows = tuple((Cell(run.name, of=run), *(_share(run.nothing.get(metric, {})) for metric in shown)) for run in runs)
+    columns = (Column("run", "words"), *(Column(names[metric]) for metric in shown))
+    return Table("Nothing is said to match, percent of queries", columns, rows)
 
 
 def cost_table(
@@ -251,6 +266,13 @@ def _best(comparison: ScoredComparison) -> tuple[float, ScoredRun]:
 
 def _mean(mean: Mean) -> Cell:
     return Cell(percent(mean.value), interval=f"{percent(mean.low)}–{percent(mean.high)}")
+
+
+def _share(said: Mapping[str, float]) -> Cell:
+    """The share of queries of which it was said, and how many these are; nothing where it was not decided."""
+    if not said:
+        return Cell("–")
+    return Cell(percent(sum(said.values()) / len(said)), interval=f"{count(int(sum(said.values())))} of {len(said)}")
 
 
 def _effect_cells(effect: Effect, drawn: Whisker) -> tuple[Cell, ...]:

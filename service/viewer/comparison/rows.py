@@ -33,6 +33,7 @@ def payload(found: ScoredComparison) -> dict[str, Any]:
                     **({"money": run.money} if found.currency else {}),
                 },
                 "unknown": run.unknown,
+                "nothing": {metric: sum(said.values()) / len(said) for metric, said in run.nothing.items()},
             }
             for run in found.runs
         ],

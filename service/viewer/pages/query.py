@@ -10,6 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
+from fieldscope.agent.trace_nothing import nothing
 from fieldscope.agent.trace_view import error_counts, first_shown_wins, matchups, stage_costs
 from fieldscope.agent.trace_why import Part, extremes, why
 from fieldscope.agent.types import RerankResult
@@ -96,6 +97,7 @@ def page(run: Run, query_id: str, run_list: RunList) -> Page:
         "by_image": {each.ranked.image_id: each for each in shown},
         "at_first": AT_FIRST,
         "flow": rank_flow(result),
+        "nothing": nothing(result),
         "movers": _movers(result, shown),
         "costs": costs,
         "budget": budget if isinstance(budget, dict) else {},

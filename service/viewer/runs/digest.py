@@ -21,9 +21,9 @@ from fieldscope.core.reading import load_json
 from fieldscope.eval.measures.scoring import METRICS
 from fieldscope.eval.reported import GENERAL, REPORTED, Reported, reported_as
 
-FORMAT = 4
+FORMAT = 5
 
-_SCORED = tuple(dict.fromkeys(name for reported in REPORTED.values() for name in reported.values))
+_SCORED = tuple(dict.fromkeys(name for each in REPORTED.values() for name in each.values if name in METRICS))
 _HUGE = re.compile(rb"[:\[,]\s*-?[0-9]{40}")  # a number that no run writes and no chart can draw
 
 
@@ -34,7 +34,7 @@ class QueryDigest(BaseModel):
     are metrics of the ranking and of the first stage's order, among them those that the benchmark's results are
     reported in (`reported` is their name); empty where no judgment of the query is known, or none is positive. `calls`,
     tokens, `seconds` and `cached` count every question asked, `unknown` those of them without an answer. `moved` sums
-    by how many ranks images moved.
+    by how many ranks images moved. `nothing` is whether no image was said to match, None where that was not decided.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +57,7 @@ class QueryDigest(BaseModel):
     not_asked: int
     moved: int
     ended: str | None
+    nothing: bool | None = None
     reported: str = GENERAL.name
 
     @property
@@ -157,6 +158,7 @@ def _digest(
         not_asked=len(questions) - len(asked),
         moved=sum(abs(ranked["prior_rank"] - ranked["rank"]) for ranked in ranking),
         ended=result["ended"],
+        nothing=next((event["data"].get("nothing") for event in result["trace"] if event["kind"] == "ranked"), None),
         reported=reported.name,
     )
 

@@ -37,6 +37,25 @@ class Totals:
     ended: int
 
 
+@dataclass(frozen=True)
+class NothingSaid:
+    """Of how many queries with a match, and without one, nothing was said to match."""
+
+    unmatched: int
+    rightly: int
+    matched: int
+    wrongly: int
+
+
+def nothing_said(digests: Sequence[QueryDigest]) -> NothingSaid | None:
+    """How often nothing was said to match, of the queries that have judgments; None where that was not decided."""
+    if all(digest.nothing is None for digest in digests):
+        return None
+    unmatched = [bool(digest.nothing) for digest in digests if digest.positives == 0]
+    matched = [bool(digest.nothing) for digest in digests if digest.positives]
+    return NothingSaid(len(unmatched), sum(unmatched), len(matched), sum(matched))
+
+
 def standings(digests: Iterable[QueryDigest], metrics: Sequence[str] = ()) -> dict[str, Standing]:
     """Name of the mean -> its standing, over the scored queries, in these metrics or, where there are none, in those
     that the benchmark's results are reported in; empty if nothing could be scored."""
@@ -45,6 +64,7 @@ def standings(digests: Iterable[QueryDigest], metrics: Sequence[str] = ()) -> di
         return {}
     metrics = metrics or reported_as(scored[0].reported).values
     columns: list[Column] = []
+    metrics = [metric for metric in metrics if metric in scored[0].scores]
     for metric in metrics:
         columns.append(tuple(digest.scores[metric] for digest in scored))
         columns.append(tuple(digest.scores[metric] - digest.prior_scores[metric] for digest in scored))

@@ -8,6 +8,7 @@
   const KEY = "fieldscope-key";
   const TOP = 24;
   const REASONS = 3;
+  const NEAREST = 5;
   let strategies = [];
   let running = null;
 
@@ -232,7 +233,25 @@
     return make("details", {}, make("summary", { class: "small" }, "answers"), list);
   }
 
+  /* That no image seems to match: the sentences, and the nearest images with what they show and lack. */
+  function nothing(said) {
+    const section = $("[data-nothing]");
+    section.hidden = !said;
+    section.replaceChildren();
+    if (!said) return;
+    section.append(...said.sentences.map((sentence, at) => words(sentence, "p", at ? {} : { class: "sentence problem" })));
+    if (!said.nearest.length) return;
+    const list = make("ol", { class: "plain nearest small" });
+    for (const near of said.nearest.slice(0, NEAREST)) {
+      const parts = near.holds.length + near.fails.length + near.open.length;
+      const lacks = [...near.fails, ...near.open.map((question) => `${question} (no answer)`)].join("; ");
+      list.append(make("li", {}, words(near.image), `: ${near.holds.length} of ${parts} parts`, lacks && ", missing: ", words(lacks)));
+    }
+    section.append(make("p", {}, "Nearest by parts that hold:"), list);
+  }
+
   function ranking(reply) {
+    nothing(reply.nothing);
     const list = $(".ranking");
     for (const result of reply.results) {
       const p = result.p_match;
@@ -260,9 +279,11 @@
     const cost = `${counted(usage.calls, "question", "questions")} to the model, ${usage.cached} of them from the cache, ${counted(usage.total_tokens, "token", "tokens")}, ${usage.seconds.toFixed(1)}\u00a0s. `;
     const summary = $("[data-summary]");
     summary.replaceChildren(`The best ${reply.results.length} of ${reply.candidates}. ${cost}`, trace, " with every image and every answer.");
+    if (reply.relative) summary.append(" P(match) is relative to this list of images; it can't be compared with that of another list.");
     for (const flag of reply.flags) summary.append(" ", words(flag, "span", { class: "chip worse" }));
     $("#found").hidden = false;
-    $("#status").textContent = `The ranking is complete: ${reply.results.length} images.`;
+    const found = reply.nothing ? reply.nothing.sentences[0] : `${reply.results.length} images.`;
+    $("#status").textContent = `The ranking is complete: ${found}`;
   }
 
   /* Asking */

@@ -17,7 +17,7 @@ from PIL import Image
 
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
 from fieldscope.agent.lmm.connection import lmm_error
-from fieldscope.agent.lmm.openai import LONGEST_WAIT, OpenAILMM
+from fieldscope.agent.lmm.openai import OpenAILMM
 from fieldscope.agent.lmm.yes_no import p_yes
 from fieldscope.core.errors import (
     BrokenImageError,
@@ -30,6 +30,7 @@ from fieldscope.core.errors import (
     LMMResponseError,
     LMMServerError,
 )
+from fieldscope.core.retrying import LONGEST_WAIT
 from tests.waiting import PATIENCE
 
 

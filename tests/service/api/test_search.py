@@ -146,3 +146,63 @@ async def test_a_collection_must_be_named_where_there_are_several(tmp_path: Path
         service.engine.collections = {**service.engine.collections, "other": service.engine.collections[COLLECTION]}
         response = await service.client.post("/v1/search", json={"query": "crab"})
     assert (response.status_code, response.json()["error"]["code"]) == (422, "no_collection")
+
+
+async def test_that_nothing_matches_is_said_with_the_part_that_fails_and_the_nearest(service: Service) -> None:
+    body = {"query": "crab, snow, wolf", "strategy": "predicates", "top_k": 20}
+    nothing = (await service.client.post("/v1/search", json=body)).json()["nothing"]
+    assert nothing["sentences"][0].startswith("No image seems to match (best P(match) 0.")
+    assert nothing["statistic"] < nothing["threshold"]
+    assert nothing["judged"] == 20
+    assert [part["question"] for part in nothing["failing"]] == ["is there wolf?"]
+    assert all({"crab", "snow"} <= facts_of(near["image"]) for near in nothing["nearest"][:2])
+    assert nothing["nearest"][0]["holds"] == ["is there crab?", "is there snow?"]
+    assert nothing["nearest"][0]["fails"] == ["is there wolf?"]
+    assert nothing["nearest"][0]["url"] == PREFIX + nothing["nearest"][0]["image"]
+
+
+async def test_a_strategy_without_parts_only_says_that_nothing_matches(service: Service) -> None:
+    reply = (await service.client.post("/v1/search", json={"query": "wolf", "strategy": "yes-no"})).json()
+    assert len(reply["nothing"]["sentences"]) == 1
+    assert reply["nothing"]["failing"] == reply["nothing"]["nearest"] == []
+
+
+@pytest.mark.parametrize(("query", "strategy"), [("crab", "yes-no"), ("wolf", "clip"), ("wolf", "imagescope")])
+async def test_nothing_is_null_where_something_matches_or_no_probability_is_claimed(
+    service: Service, query: str, strategy: str
+) -> None:
+    reply = (await service.client.post("/v1/search", json={"query": query, "strategy": strategy})).json()
+    assert reply["nothing"] is None
+
+
+async def test_a_budget_leaves_it_open_whether_anything_matches(service: Service) -> None:
+    body = {"query": "wolf", "strategy": "yes-no", "budget": {"max_calls": 3}}
+    reply = (await service.client.post("/v1/search", json=body)).json()
+    assert reply["ended"] == "verify" and reply["nothing"] is None
+
+
+async def test_the_last_event_says_that_nothing_matches(service: Service) -> None:
+    body = {"query": "wolf", "strategy": "predicates", "stream": True}
+    events = events_of((await service.client.post("/v1/search", json=body)).text)
+    data = {kind: said for _, kind, said in events}
+    assert data["ranked"]["nothing"] is True
+    assert data["result"]["nothing"]["sentences"]
+
+
+async def test_a_rerank_says_that_no_document_matches_by_their_places(service: Service) -> None:
+    documents = [f"{PREFIX}00.png", f"{PREFIX}03.png"]  # 03.png shows crab and net
+    body = {"query": "crab, wolf", "documents": documents, "strategy": "predicates"}
+    for path in ("/v1/rerank", "/v2/rerank"):
+        reply = (await service.client.post(path, json=body)).json()
+        assert [near["index"] for near in reply["nothing"]["nearest"]] == [1]
+        assert reply["meta"]["warnings"][: len(reply["nothing"]["sentences"])] == reply["nothing"]["sentences"]
+    matching = (await service.client.post("/v1/rerank", json={**body, "query": "crab"})).json()
+    assert "nothing" not in matching
+
+
+async def test_a_job_says_that_nothing_matches(service: Service) -> None:
+    call = {"url": "/v1/search", "body": {"query": "wolf", "strategy": "yes-no"}}
+    job = (await service.client.post("/v1/jobs", json={"calls": [call]})).json()
+    await service.client.get(job["events"])  # until the job is over
+    (told,) = (await service.client.get(f"/v1/jobs/{job['id']}")).json()["results"]
+    assert told["reply"]["nothing"]["statistic"] < told["reply"]["nothing"]["threshold"]

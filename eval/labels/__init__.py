@@ -1,0 +1,1 @@
+"""Labels that people give to images of one ranked list: the file, the random draws, and what the labels say."""

@@ -1,0 +1,1 @@
+"""FieldNotes-Wild: the same world photographed as it is in life."""
