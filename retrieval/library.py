@@ -123,7 +123,7 @@ class Library:
             similarities = index.vectors_of(list(priors)) @ own
             priors = dict(sorted(zip(priors, similarities.tolist(), strict=True), key=lambda pair: -pair[1]))
         usual = self.background(own if search.prior == "query" else mean[0], search.caption_weight)
-        return [Candidate(i, prior, usual and usual.standing(prior)) for i, prior in priors.items()]
+        return [Candidate(i, prior, usual.standing(prior) if usual else None) for i, prior in priors.items()]
 
     def background(self, direction: Vectors, caption_weight: float = 0.0) -> Scale | None:
         """How similar the collection's sample is to a query's vector, shape (dim,); None where it is too small."""

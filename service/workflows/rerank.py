@@ -126,7 +126,7 @@ async def rerank_indexed(
     priors = library.index.vectors_of(names) @ direction
     usual = library.background(direction)
     candidates = [
-        Candidate(name, float(prior), usual and usual.standing(float(prior)))
+        Candidate(name, float(prior), usual.standing(float(prior)) if usual else None)
         for name, prior in zip(names, priors, strict=True)
     ]
     bundled = models.bundled_clip or models.bundled_judge(strategy)

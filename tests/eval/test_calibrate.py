@@ -34,6 +34,7 @@ from fieldscope.eval.tuning.fitting import (
     VerdictFit,
     fit_comparison_weight,
     fit_joint,
+    fit_nothing_below,
     fit_spread,
     fit_verdicts,
 )
@@ -335,3 +336,31 @@ def test_a_fit_is_shared_by_strategies_whose_prompts_agree() -> None:
     reworded = predicates.verify.prompt.model_copy(update={"template": "{{ question }} yes or no?"})
     own = predicates.model_copy(update={"verify": predicates.verify.model_copy(update={"prompt": reworded})})
     assert not fitted.fits(calibration_key("m", own, "clip"))
+
+
+def test_the_threshold_of_nothing_by_hand() -> None:
+    with_match, without = [0.8] * 19 + [0.6], [0.1] * 18 + [0.7] * 2
+    # One query of twenty (all that is bearable) against one list of ten (half of it): the latter stays unsaid.
+    assert fit_nothing_below(with_match, without) == pytest.approx(sigmoid((log_odds(0.1) + log_odds(0.6)) / 2))
+    assert fit_nothing_below([0.9] * 20, [0.7] * 20) == pytest.approx(sigmoid((log_odds(0.7) + log_odds(0.9)) / 2))
+    assert fit_nothing_below([0.9] * 19, without) is None, "too few queries to tell a share of one in twenty"
+
+
+def test_a_part_that_fails_costs_what_it_was_made_with() -> None:
+    chance = np.random.default_rng(0)
+    n = 4000
+    verdicts = chance.normal(0.0, 3.0, size=(n, 3))
+    made = VerdictFit(2.0, 0.0, 0.001, 0.03, 0.0, 1.0, part_cost=1.5)
+    none = np.zeros(n)
+    relevant = chance.uniform(size=n) < 1.0 / (1.0 + np.exp(-made.log_odds(none, verdicts, none)))
+    fit = fit_verdicts(none, verdicts, none, relevant)
+    assert fit.part_cost == pytest.approx(1.5, abs=0.4)
+
+
+def test_a_fit_says_how_it_is_read_and_one_of_an_earlier_version_does_not() -> None:
+    new = Calibration(key=KEY)
+    written = new.model_dump(mode="json")
+    assert written["edition"] == 2 and Calibration.model_validate(written) == new
+    del written["edition"]
+    earlier = Calibration.model_validate(written)
+    assert earlier.edition == 1 and "edition" not in earlier.model_dump(mode="json")

@@ -260,7 +260,7 @@ class Engine:
             priors = await vectors.priors(query, pictures, instruction)
             usual = await vectors.background(query, pictures, instruction)
         candidates = [
-            Candidate(picture, prior, usual and usual.standing(prior))
+            Candidate(picture, prior, usual.standing(prior) if usual else None)
             for picture, prior in zip(pictures, priors, strict=True)
         ]
         return await agent.rerank(described, candidates, watch=watch)
