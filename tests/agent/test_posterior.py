@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.context import Context
 from fieldscope.agent.fusion import log_odds
+from fieldscope.agent.nodes.rank import rank
 from fieldscope.agent.posterior import PASS_RATE, agreement, agreement_order, believe, latest, log_odds_of_all, tempered
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import load_strategy
-from fieldscope.agent.types import Predicate, Verdict
+from fieldscope.agent.types import Predicate, RerankResult, Verdict
 from fieldscope.core.types import Candidate, Query, Scale
 
 PREDICATES = (
@@ -229,3 +231,23 @@ def test_agreement_counts_and_keeps_the_prior_order() -> None:
     now = state(*verdicts, images=4)
     assert agreement(now, 3) == [1.0, 2.0, 1.5]
     assert agreement_order(now, 3) == ["i1", "i2", "i0", "i3"]
+
+
+def test_where_nothing_is_confirmed_more_parts_come_before_a_better_prior() -> None:
+    """And P(match) stays what it was."""
+    verdicts = [
+        *(said("i0", name, 0.01) for name in "ab"),
+        said("i1", "a", 0.9), said("i1", "b", 0.001),
+        said("i2", "a", 0.001), said("i2", "b", 0.6),
+    ]  # fmt: skip
+    fitted = Calibration(prior_weight=6.0, bias=-9.0)
+    now = state(*verdicts)
+    result: RerankResult = rank(now, Context(Resources(NoImages(), calibration=fitted), STRATEGY))["result"]
+    assert result.nothing is not None
+    assert [ranked.image_id for ranked in result.ranking] == ["i1", "i2", "i0"]
+    belief = believe(now, Resources(NoImages(), calibration=fitted), STRATEGY)
+    assert [ranked.p_match for ranked in result.ranking] == pytest.approx([belief.p_match[n] for n in (1, 2, 0)])
+    assert all(sum(r.contributions.values()) == pytest.approx(r.score) for r in result.ranking)
+    kept = fitted.model_copy(update={"nothing_below": 0.0})
+    shown: RerankResult = rank(now, Context(Resources(NoImages(), calibration=kept), STRATEGY))["result"]
+    assert shown.nothing is None and shown.ranking[0].image_id == "i0"
