@@ -97,8 +97,10 @@ def _merged(found: Sequence[Candidate], before: Sequence[Candidate], lasting: bo
     missed = [candidate for candidate in before if candidate.image_id not in again]
     if found and not lasting:
         last = min(found, key=lambda candidate: candidate.prior)
-        lowered = {"prior": last.prior, "standing": last.standing}
-        missed = [replace(each, **lowered) if each.prior > last.prior else each for each in missed]
+        missed = [
+            replace(each, prior=last.prior, standing=last.standing) if each.prior > last.prior else each
+            for each in missed
+        ]
     return prior_order((*found, *missed))
 
 

@@ -97,7 +97,7 @@ def _similarities(
     of_queries = QueryVectors(encoder)
     load = benchmark.images.load
     directions = {query.id: of_queries.of(query, vectors.__getitem__, load, instruction) for query in queries}
-    similarities = {
+    similarities: dict[str, Mapping[str, float]] = {
         query_id: {image_id: float(vectors[image_id] @ directions[query_id]) for image_id in images}
         for query_id, images in candidates.items()
     }
