@@ -12,7 +12,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def _rounded(verdict: Mapping[str, Any] | None) -> float | None:
     return None if p is None else min(max(float(f"{p:.3g}"), 1e-9), 1.0 - 1e-9)
 
 
-def write(rankings: list[Mapping[str, Any]]) -> None:
+def write(rankings: Sequence[Mapping[str, Any]]) -> None:
     """Write the fixture from rankings as `fieldscope rerank --json` prints them."""
     lines = ",\n".join(json.dumps(recorded(told), separators=(",", ":")) for told in rankings)
     FIXTURE.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
