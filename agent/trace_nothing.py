@@ -8,6 +8,8 @@ from typing import Literal
 from fieldscope.agent.trace_view import View, verdicts_by_image
 from fieldscope.agent.types import NothingMatches, Predicate, RankedCandidate, RerankResult, Verdict
 
+_LEAST = 0.01  # the least probability that is shown as a number: a smaller one is not 0
+
 NONE_HOLDS = "No image shows any part of the query."
 NOT_TOGETHER = "Each part is shown by some image, but no image shows all of them."
 
@@ -100,7 +102,8 @@ def nothing(result: RerankResult) -> Nothing | None:
 
 
 def _sentence(decision: NothingMatches, images: int) -> str:
-    numbers = f"best P(match) {decision.statistic:.2f}, threshold {decision.threshold:.2f}"
+    best = f"{decision.statistic:.2f}" if decision.statistic >= _LEAST else f"below {_LEAST}"
+    numbers = f"best P(match) {best}, threshold {decision.threshold:.2f}"
     left = images - decision.judged
     if left <= 0:
         return f"No image seems to match ({numbers})."

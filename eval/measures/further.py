@@ -20,6 +20,8 @@ def with_metrics(run: ScoredRun, names: Sequence[str]) -> ScoredRun:
 
     Raises `ConfigError` where the run does not say what it was made from.
     """
+    if not run.values:  # no query has a match, so no metric of relevance is defined
+        return run
     known = set.intersection(*(set(values) for values in run.values.values()))
     missing = {value_name(name): canonical(name) for name in names if value_name(name) not in known and is_metric(name)}
     if not missing:

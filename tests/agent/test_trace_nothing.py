@@ -107,5 +107,9 @@ def test_images_that_were_not_judged_are_counted(judged: int, sentence: str) -> 
     assert said({"a": {}}, WHOLE, ranked=5, judged=judged).sentence == sentence
 
 
+def test_a_small_probability_is_no_zero() -> None:
+    assert "(best P(match) below 0.01, threshold 0.30)" in said({"a": {}}, WHOLE, statistic=0.001).sentence
+
+
 def test_a_result_without_the_decision_has_no_view() -> None:
     assert nothing(RerankResult(query_id="q", query_text="a fox", strategy="s", ranking=())) is None

@@ -186,7 +186,9 @@ def test_how_often_a_run_says_that_nothing_matches_is_in_tables_and_comparisons(
     assert loaded["u000"].nothing is not None
     assert "rightly nothing" in loaded._repr_html_()
     both = [runs[name]["out"] for name in ("yes-no", "yes-no-fused")]
-    compared = json.loads(run("compare", *both, "--json").stdout)
+    result = run("compare", *both, "--json")
+    assert result.exit_code == 0, result.stderr
+    compared = json.loads(result.stdout)
     assert compared["metrics"] == ["rightly nothing"]
     assert [told["nothing"] for told in compared["runs"]] == [{"rightly nothing": 1.0}] * 2
     assert "Nothing is said to match" in run("compare", *both).stdout
