@@ -81,8 +81,9 @@ class LabelledRun:
         self.setup: RunSetup = read_manifest(folder).setup
         require_selection_split(self.setup.benchmark.split)
         self.inputs: Inputs = read_inputs(folder)
-        self.split: LabelledSplit = _split(folder, self.inputs, read_results(folder))
-        self._cutoffs: dict[tuple[float, float], Cutoff] = {}
+        results = read_results(folder)
+        self.split: LabelledSplit = _split(folder, self.inputs, results)
+        self.relative = any(result.relative for result in results.values())
 
     @property
     def name(self) -> str:
@@ -95,9 +96,7 @@ class LabelledRun:
         for name, value in (("precision", precision), ("confidence", confidence)):
             if not 0.0 < value <= MOST:
                 raise ConfigError(f"the {name} {value:g} can't be promised. Choose one above 0 and at most {MOST:g}.")
-        if (precision, confidence) not in self._cutoffs:
-            self._cutoffs[precision, confidence] = self.split.cutoff(precision, confidence)
-        promise = Promise(self, self._cutoffs[precision, confidence])
+        promise = Promise(self, self.split.cutoff(precision, confidence))
         promise.require_strategy(strategy)
         return promise
 
@@ -159,10 +158,10 @@ class Promise:
             )
         if result.ended is not None and not self.run.setup.budget:
             caveats.append("A budget cut this ranking short, and the promise is for rankings that were finished.")
-        if result.relative:
+        if result.relative or self.run.relative:
+            whose = "this list of images" if result.relative else "each list of images in the labelled run"
             caveats.append(
-                "P(match) is relative to this list of images, so the promise holds only for lists like the labelled "
-                "ones."
+                f"P(match) is relative to {whose}, so the promise holds only for lists like the labelled ones."
             )
         return tuple(caveats)
 

@@ -88,21 +88,18 @@ def test_what_can_not_be_promised(run: Run, labelled: Path, search: tuple[object
     assert len(world.asked) == before
 
 
-def test_a_promise_is_for_the_models_that_were_labelled(
-    run: Run, labelled: Path, search: tuple[object, ...], world: World
-) -> None:
+def test_a_promise_is_for_what_was_labelled(run: Run, labelled: Path, search: tuple[object, ...], world: World) -> None:
+    before = len(world.asked)
     manifest = labelled / "manifest.json"
     text = manifest.read_text(encoding="utf-8")
-    manifest.write_text(text.replace('"truthful"', '"another"'), encoding="utf-8")
-    before = len(world.asked)
-    refused = run(*search, *PROMISE, "--precision-from", labelled)
-    assert refused.exit_code == 1
-    assert "(fieldnotes, validation) used another LMM. It promises nothing" in refused.output
+    for old, new, message in (
+        ('"truthful"', '"another"', "(fieldnotes, validation) used another LMM. It promises nothing"),
+        ('"encoder": "', '"encoder": "another', "used another first stage"),
+        ('"split": "validation"', '"split": "test"', "may not be fitted on the split 'test'"),
+    ):
+        assert old in text
+        manifest.write_text(text.replace(old, new), encoding="utf-8")
+        refused = run(*search, *PROMISE, "--precision-from", labelled)
+        assert refused.exit_code == 1
+        assert message in refused.output
     assert len(world.asked) == before
-
-
-def test_a_test_split_decides_nothing(run: Run, search: tuple[object, ...], tmp_path: Path) -> None:
-    run("eval", "fieldnotes", *STRATEGY, "--out", tmp_path / "runs")
-    refused = run(*search, *PROMISE, "--precision-from", tmp_path / "runs" / "yes-no-fused")
-    assert refused.exit_code == 1
-    assert "may not be fitted on the split 'test'" in refused.output
