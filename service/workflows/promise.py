@@ -74,13 +74,14 @@ class LabelledRun:
 
     def __init__(self, folder: Path) -> None:
         from fieldscope.eval.runs.inputs import read_inputs
-        from fieldscope.eval.runs.read import read_manifest, read_results
+        from fieldscope.eval.runs.read import read_manifest, read_metrics, read_results
         from fieldscope.eval.tuning.calibrate import require_selection_split
 
         self.folder = folder
         self.setup: RunSetup = read_manifest(folder).setup
         require_selection_split(self.setup.benchmark.split)
         self.inputs: Inputs = read_inputs(folder)
+        read_metrics(folder)  # which a run has once it is finished
         results = read_results(folder)
         self.split: LabelledSplit = _split(folder, self.inputs, results)
         self.relative = any(result.relative for result in results.values())
@@ -189,19 +190,12 @@ def open_promise(
 def _split(folder: Path, inputs: Inputs, results: Mapping[str, RerankResult]) -> LabelledSplit:
     from fieldscope.eval.tuning.cutoff import labelled_split
 
-    queries = [line.query for line in inputs.queries if line.query is not None]
-    if any(query.dialogue for query in queries):
+    if any(result.dialogue for result in results.values()):
         raise ConfigError(
             f"the queries in {folder} are rounds of dialogues, which say the same thing several times, and a promise "
             "needs queries that have nothing to do with each other. Name a run of single queries."
         )
-    judgments = inputs.judgments
-    if missing := [query.id for query in queries if query.id not in results]:
-        raise ConfigError(
-            f"{folder} is not finished ({len(missing)} of {len(queries)} queries are missing). Rerun the command that "
-            "began it."
-        )
-    return labelled_split({query.id: results[query.id] for query in queries}, judgments)
+    return labelled_split(results, inputs.judgments)
 
 
 def _same_models(recorded: ModelIdentity | None, wanted: ModelIdentity | None) -> bool:

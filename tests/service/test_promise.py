@@ -62,9 +62,11 @@ def test_own_images_and_the_python_api(run: Run, labelled: Path, world: World) -
     own = run("rerank", "--query", CRABS, "--images", world.pictures, *STRATEGY, *PROMISE, "--precision-from", labelled)
     assert own.exit_code == 0, own.output
     assert "Kept 2 of 12 images." in own.output
-    with fieldscope.Reranker("yes-no-fused", precision_from=labelled) as reranker:
+    few = ("eval", "fieldnotes", "--split", "validation", *STRATEGY, "--limit", 3, "--out", labelled.parent / "few")
+    assert run(*few).exit_code == 0
+    with fieldscope.Reranker("yes-no-fused", precision_from=labelled.parent / "few" / "yes-no-fused") as reranker:
         ranking = reranker.rerank(CRABS, world.pictures, precision=0.5, confidence=0.6)
-        assert ranking.kept is not None
+        assert ranking.kept is not None and ranking.kept.cutoff.queries == 3
         assert [image.image_id for image in ranking if image.kept] == list(ranking.kept.images)
         assert reranker.rerank(CRABS, world.pictures)[0].kept is None
     with pytest.raises(fieldscope.ConfigError, match="precision_from"):
