@@ -30,7 +30,9 @@ def with_metrics(run: ScoredRun, names: Sequence[str]) -> ScoredRun:
     further = own.model_copy(update={"metrics": (*own.metrics, *missing.values())})
     results = {query: result for query, result in read_results(run.folder).items() if query in run.values}
     found = score(replace(benchmark, protocol=further), results).per_query()
-    return replace(run, values={query: values | _named(found[query], missing) for query, values in run.values.items()})
+    return replace(
+        run, values={query: {**values, **_named(found[query], missing)} for query, values in run.values.items()}
+    )
 
 
 def _named(values: Mapping[str, float | None], names: Mapping[str, str]) -> dict[str, float]:

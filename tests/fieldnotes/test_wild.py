@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fieldscope.core.fingerprint import fingerprint_pixels
 from fieldscope.fieldnotes.collection import read_split
 from fieldscope.fieldnotes.facts import Fact, Part, Spec
 from fieldscope.fieldnotes.queries import Split

@@ -142,6 +142,19 @@ def test_choices_are_in_the_manifest_and_name_the_folder(run: Run, tasks: World,
     other, _ = evaluated(run, f"cirr:{root}")
     assert other["out"] == "runs/cirr-validation/clip"
     assert other["metrics"]["recall@1"] >= told["metrics"]["recall@1"]
+    error = refused(run, "compare", told["out"], other["out"])
+    assert "different protocols: reference is kept in the one and removed in the other" in error
+
+
+def test_changed_pictures_are_encoded_again(run: Run, tasks: World, tmp_path: Path) -> None:
+    root = shaped("circo", tmp_path)
+    before, _ = evaluated(run, "circo", "--data", root)
+    pictures = root / "COCO2017_unlabeled/unlabeled2017"
+    for image in SCENES:
+        shutil.copy(pictures / "000000000001.jpg", pictures / f"{int(image):012d}.jpg.new")
+        (pictures / f"{int(image):012d}.jpg.new").replace(pictures / f"{int(image):012d}.jpg")
+    after, _ = evaluated(run, "circo", "--data", root, "--out", "again")
+    assert after["metrics"]["mAP@10"] != before["metrics"]["mAP@10"]
 
 
 def test_a_run_of_a_data_set_is_replayed_with_its_own_figures(run: Run, tasks: World, tmp_path: Path) -> None:
