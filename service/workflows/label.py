@@ -86,15 +86,17 @@ def report_lines(labels: LabelFile, confidence: float) -> Iterator[str]:
 def _shares(side: SideReport, confidence: float) -> str:
     if side.exact is None:
         return _nothing(side)
-    interval = f"the precision lies between {side.exact.low:.3f} and {side.exact.high:.3f} {_certain(side, confidence)}"
-    return f"{_labelled(side)}; {interval}."
+    low, high = f"{side.exact.low:.3f}", f"{side.exact.high:.3f}"
+    interval = f"lies between {low} and {high}" if low < high else f"is {low}"
+    return f"{_labelled(side)}; the precision {interval} {_certain(side, confidence)}."
 
 
 def _counts(side: SideReport, confidence: float) -> str:
     if side.exact is None or side.match_range is None:
         return _nothing(side)
     low, high = side.match_range
-    return f"{_labelled(side)}; {low} to {high} of the {side.images} images match {_certain(side, confidence)}."
+    numbers = f"{low} to {high}" if low < high else f"{low}"
+    return f"{_labelled(side)}; {numbers} of the {side.images} images match {_certain(side, confidence)}."
 
 
 def _certain(side: SideReport, confidence: float) -> str:

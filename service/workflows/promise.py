@@ -74,15 +74,17 @@ class LabelledRun:
 
     def __init__(self, folder: Path) -> None:
         from fieldscope.eval.runs.inputs import read_inputs
-        from fieldscope.eval.runs.read import read_manifest, read_results
+        from fieldscope.eval.runs.read import read_manifest, read_metrics, read_results
         from fieldscope.eval.tuning.calibrate import require_selection_split
 
         self.folder = folder
         self.setup: RunSetup = read_manifest(folder).setup
         require_selection_split(self.setup.benchmark.split)
         self.inputs: Inputs = read_inputs(folder)
-        self.split: LabelledSplit = _split(folder, self.inputs, read_results(folder))
-        self._cutoffs: dict[tuple[float, float], Cutoff] = {}
+        read_metrics(folder)  # which a run has once it is finished
+        results = read_results(folder)
+        self.split: LabelledSplit = _split(folder, self.inputs, results)
+        self.relative = any(result.relative for result in results.values())
 
     @property
     def name(self) -> str:
@@ -95,9 +97,7 @@ class LabelledRun:
         for name, value in (("precision", precision), ("confidence", confidence)):
             if not 0.0 < value <= MOST:
                 raise ConfigError(f"the {name} {value:g} can't be promised. Choose one above 0 and at most {MOST:g}.")
-        if (precision, confidence) not in self._cutoffs:
-            self._cutoffs[precision, confidence] = self.split.cutoff(precision, confidence)
-        promise = Promise(self, self._cutoffs[precision, confidence])
+        promise = Promise(self, self.split.cutoff(precision, confidence))
         promise.require_strategy(strategy)
         return promise
 
@@ -159,10 +159,10 @@ class Promise:
             )
         if result.ended is not None and not self.run.setup.budget:
             caveats.append("A budget cut this ranking short, and the promise is for rankings that were finished.")
-        if result.relative:
+        if result.relative or self.run.relative:
+            whose = "this list of images" if result.relative else "each list of images in the labelled run"
             caveats.append(
-                "P(match) is relative to this list of images, so the promise holds only for lists like the labelled "
-                "ones."
+                f"P(match) is relative to {whose}, so the promise holds only for lists like the labelled ones."
             )
         return tuple(caveats)
 
@@ -190,19 +190,12 @@ def open_promise(
 def _split(folder: Path, inputs: Inputs, results: Mapping[str, RerankResult]) -> LabelledSplit:
     from fieldscope.eval.tuning.cutoff import labelled_split
 
-    queries = [line.query for line in inputs.queries if line.query is not None]
-    if any(query.dialogue for query in queries):
+    if any(result.dialogue for result in results.values()):
         raise ConfigError(
             f"the queries in {folder} are rounds of dialogues, which say the same thing several times, and a promise "
             "needs queries that have nothing to do with each other. Name a run of single queries."
         )
-    judgments = inputs.judgments
-    if missing := [query.id for query in queries if query.id not in results]:
-        raise ConfigError(
-            f"{folder} is not finished ({len(missing)} of {len(queries)} queries are missing). Rerun the command that "
-            "began it."
-        )
-    return labelled_split({query.id: results[query.id] for query in queries}, judgments)
+    return labelled_split(results, inputs.judgments)
 
 
 def _same_models(recorded: ModelIdentity | None, wanted: ModelIdentity | None) -> bool:

@@ -39,9 +39,14 @@ def test_labels_that_are_filled_in_elsewhere(run: Run, ranking: Path, tmp_path: 
     done = run("label", path)
     assert "10 of 10 images of the random sample match; the precision lies between 0.692 and 1.000" in done.output
     assert "0 to 9 of the 30 images match with a confidence of 0.95 (exact)" in done.output
+    run("label", path, "--sample", 40, "--no-prompt")
+    every = path.read_text(encoding="utf-8").replace('"label":null', '"label":"no"')
+    whole = tmp_path / "whole.jsonl"
+    whole.write_text(every, encoding="utf-8")
+    assert "the precision is 0.500 (all of them are labelled)" in run("label", whole).output
     data = json.loads(run("label", path, "--json", "--confidence", 0.9).output)
     assert data["above"]["exact"]["low"] == pytest.approx(0.05 ** (1 / 10))
-    assert (data["below"]["matches"], data["unlabelled"]) == ([0, 7], [])
+    assert (data["below"]["matches"], len(data["unlabelled"])) == ([0, 7], 30)
 
 
 def test_labels_that_are_given_here_are_kept_one_by_one(ranking: Path, tmp_path: Path) -> None:

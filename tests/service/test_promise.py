@@ -62,9 +62,11 @@ def test_own_images_and_the_python_api(run: Run, labelled: Path, world: World) -
     own = run("rerank", "--query", CRABS, "--images", world.pictures, *STRATEGY, *PROMISE, "--precision-from", labelled)
     assert own.exit_code == 0, own.output
     assert "Kept 2 of 12 images." in own.output
-    with fieldscope.Reranker("yes-no-fused", precision_from=labelled) as reranker:
+    few = ("eval", "fieldnotes", "--split", "validation", *STRATEGY, "--limit", 3, "--out", labelled.parent / "few")
+    assert run(*few).exit_code == 0
+    with fieldscope.Reranker("yes-no-fused", precision_from=labelled.parent / "few" / "yes-no-fused") as reranker:
         ranking = reranker.rerank(CRABS, world.pictures, precision=0.5, confidence=0.6)
-        assert ranking.kept is not None
+        assert ranking.kept is not None and ranking.kept.cutoff.queries == 3
         assert [image.image_id for image in ranking if image.kept] == list(ranking.kept.images)
         assert reranker.rerank(CRABS, world.pictures)[0].kept is None
     with pytest.raises(fieldscope.ConfigError, match="precision_from"):
@@ -88,21 +90,18 @@ def test_what_can_not_be_promised(run: Run, labelled: Path, search: tuple[object
     assert len(world.asked) == before
 
 
-def test_a_promise_is_for_the_models_that_were_labelled(
-    run: Run, labelled: Path, search: tuple[object, ...], world: World
-) -> None:
+def test_a_promise_is_for_what_was_labelled(run: Run, labelled: Path, search: tuple[object, ...], world: World) -> None:
+    before = len(world.asked)
     manifest = labelled / "manifest.json"
     text = manifest.read_text(encoding="utf-8")
-    manifest.write_text(text.replace('"truthful"', '"another"'), encoding="utf-8")
-    before = len(world.asked)
-    refused = run(*search, *PROMISE, "--precision-from", labelled)
-    assert refused.exit_code == 1
-    assert "(fieldnotes, validation) used another LMM. It promises nothing" in refused.output
+    for old, new, message in (
+        ('"truthful"', '"another"', "(fieldnotes, validation) used another LMM. It promises nothing"),
+        ('"encoder": "', '"encoder": "another', "used another first stage"),
+        ('"split": "validation"', '"split": "test"', "may not be fitted on the split 'test'"),
+    ):
+        assert old in text
+        manifest.write_text(text.replace(old, new), encoding="utf-8")
+        refused = run(*search, *PROMISE, "--precision-from", labelled)
+        assert refused.exit_code == 1
+        assert message in refused.output
     assert len(world.asked) == before
-
-
-def test_a_test_split_decides_nothing(run: Run, search: tuple[object, ...], tmp_path: Path) -> None:
-    run("eval", "fieldnotes", *STRATEGY, "--out", tmp_path / "runs")
-    refused = run(*search, *PROMISE, "--precision-from", tmp_path / "runs" / "yes-no-fused")
-    assert refused.exit_code == 1
-    assert "may not be fitted on the split 'test'" in refused.output

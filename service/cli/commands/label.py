@@ -12,9 +12,9 @@ from fieldscope.service.cli.options import FILE, count_option, file_option, json
 from fieldscope.service.wiring.feedback import note
 
 if TYPE_CHECKING:
-    from fieldscope.eval.labels.file import LabelFile
+    from fieldscope.eval.labels.file import Label, LabelFile
 
-_ANSWERS = {"y": "yes", "n": "no", "u": "unsure"}
+_ANSWERS: dict[str, Label] = {"y": "yes", "n": "no", "u": "unsure"}
 _STOP = "q"
 
 
