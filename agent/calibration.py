@@ -100,9 +100,9 @@ class Calibration(BaseModel):
     """The fitted values; the defaults are for a model that was never measured.
 
     - `temperature` divides the log-odds that all predicates hold (above 1: the model is too sure of itself), and
-      `whole_weight` multiplies those of the verdict on the whole query; `miss_odds` are the
-      odds that a match's verdicts look like another image's, `false_alarm_odds` that another image's look like a
-      match's (a file calls them `doubt` and `slip`);
+      `whole_weight` multiplies those of the verdict on the whole query; `miss_odds` are the odds that a match's
+      verdicts look like another image's, `false_alarm_odds` that another image's look like a match's (a file calls them
+      `doubt` and `slip`); `part_cost` is what each part that fails takes from the log-odds besides;
     - `prior_weight` is for the prior's standing against the collection's background, and `bias` the log-odds of a match
       for an image of standing 0 that satisfies every predicate with certainty one half; `spread` is how wrong those
       log-odds may be, as a standard deviation; `prior_scale` standardises priors that come without a collection (None:
@@ -140,6 +140,7 @@ class Calibration(BaseModel):
     whole_weight: float = Field(default=1.0, ge=0)
     miss_odds: float = Field(default=0.001, ge=0, validation_alias="doubt", serialization_alias="doubt")
     false_alarm_odds: float = Field(default=0.03, ge=0, validation_alias="slip", serialization_alias="slip")
+    part_cost: float = Field(default=0.0, ge=0, exclude_if=lambda cost: cost == 0.0)
     prior_weight: float = Field(default=0.5, ge=0)
     scorer_weight: float | None = Field(default=None, ge=0, exclude_if=lambda weight: weight is None)
     first_look: FirstLook | None = Field(default=None, exclude_if=lambda look: look is None)

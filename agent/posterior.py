@@ -8,6 +8,8 @@ that misjudges an animal misjudges all that is asked about it. And with a small 
 a match is taken for something else, for example because the request was misread (a *miss*), or something else for a
 match, for example because the request says little that separates images (a *false alarm*). So among images that all
 seem not to match, and among those that all seem to, the prior has a say; how much of one is fitted like all the rest.
+Each part that fails costs something besides, whatever the others say, so that of images that do not match those come
+first of which more holds.
 
 P(match) of an image is a function of its own verdicts and of its prior's standing against a sample of the collection
 (`retrieval/background.py`), and does not depend on the other candidates. `log_odds_of_match` is what ranks and what
@@ -80,7 +82,7 @@ class Belief:
     @cached_property
     def log_odds(self) -> Floats:
         """(n,) log-odds of a match, before comparisons."""
-        after = log_odds_of_match(self._before, *self._answers(self.holds), self.calibration, self._miss_odds)
+        after = log_odds_of_match(self._before, self._answers(self.holds), self.calibration, self._miss_odds)
         return self._seen_first(after)
 
     @cached_property
@@ -114,7 +116,7 @@ class Belief:
     @cached_property
     def p_told(self) -> Floats:
         """(n,) probabilities of a match as the verdicts have it: what further verdicts can change."""
-        told = self._before + evidence(*self._answers(self.holds), self.calibration)
+        told = self._before + evidence(self._answers(self.holds), self.calibration)
         return 1.0 / (1.0 + np.exp(-self._seen_first(told)))
 
     def order(self) -> list[int]:
@@ -139,8 +141,8 @@ class Belief:
         absent, present = self._terms(self.pass_rates), self._terms(self.holds[i])
 
         def worth(sums: Floats) -> Floats:
-            answers = self._all_parts(sums[:, 0]), sums[:, 1]
-            return log_odds_of_match(np.zeros(len(sums)), *answers, self.calibration, self._miss_odds)
+            answers = Answers(self._all_parts(sums[:, 0]), sums[:, 1], sums[:, 2])
+            return log_odds_of_match(np.zeros(len(sums)), answers, self.calibration, self._miss_odds)
 
         shares = shapley(absent, present, worth).tolist()
         base = self.calibration.bias + float(worth(absent.sum(axis=0, keepdims=True))[0])
@@ -164,13 +166,17 @@ class Belief:
         return np.asarray(np.where(self.unasked, self.first_look.sum(axis=1), log_odds))
 
     def _terms(self, holds: Floats) -> Floats:
-        """(k, 2) from (k,) probabilities: what each predicate adds to the log-probability that all parts hold, and to
-        the log-odds of the whole."""
-        return np.stack([np.where(self.whole, 0.0, _log(holds)), np.where(self.whole, _log_odds(holds), 0.0)], axis=-1)
+        """(k, 3) from (k,) probabilities: what each predicate adds to the log-probability that all parts hold, to the
+        log-odds of the whole, and to the number of parts that fail."""
+        own = (~self.whole, self.whole, ~self.whole)
+        values = (_log(holds), _log_odds(holds), 1.0 - holds)
+        return np.stack([np.where(mine, value, 0.0) for mine, value in zip(own, values, strict=True)], axis=-1)
 
-    def _answers(self, holds: Floats) -> tuple[Floats, Floats]:
-        """(n,) log-odds that all parts hold, and (n,) log-odds of the whole, from (n, k) probabilities."""
-        return self._all_parts(_log(holds[:, ~self.whole]).sum(axis=1)), _log_odds(holds[:, self.whole]).sum(axis=1)
+    def _answers(self, holds: Floats) -> Answers:
+        """What (n, k) probabilities that the predicates hold come to."""
+        parts = holds[:, ~self.whole]
+        together = self._all_parts(_log(parts).sum(axis=1))
+        return Answers(together, _log_odds(holds[:, self.whole]).sum(axis=1), (1.0 - parts).sum(axis=1))
 
     def _all_parts(self, log_p: Floats) -> Floats:
         """(n,) log-odds, given log-probabilities; 0 where the query has no parts."""
@@ -183,7 +189,7 @@ class Belief:
         miss_odds = self.calibration.miss_odds
         if self.calibration.edition == 2 or self.cut_short:
             return miss_odds
-        after = log_odds_of_match(self._before, *self._answers(self.holds), self.calibration)
+        after = log_odds_of_match(self._before, self._answers(self.holds), self.calibration)
         return miss_odds if (self._seen_first(after) > 0).any() else miss_odds * UNCONFIRMED
 
 
@@ -198,21 +204,36 @@ class Weights(Protocol):
     def miss_odds(self) -> float: ...
     @property
     def false_alarm_odds(self) -> float: ...
+    @property
+    def part_cost(self) -> float: ...
 
 
-def log_odds_of_match(
-    before: Floats, parts: Floats, whole: Floats, weights: Weights, miss_odds: float | None = None
-) -> Floats:
-    """(n,) log-odds of a match: `before` (n,) without verdicts, and the verdicts' evidence. `parts` (n,) are the
-    log-odds that all parts hold, 0 where a query has none, and `whole` (n,) those of the answer about the whole query,
-    0 where it was not asked. `miss_odds` stand in for those of the weights."""
+@dataclass(frozen=True)
+class Answers:
+    """What the answers about n images come to, each (n,): the log-odds that all `parts` hold, 0 where a query has none;
+    those of the answer about the `whole` query, 0 where it was not asked; and how many parts are `failing`, as an
+    expectation."""
+
+    parts: Floats
+    whole: Floats
+    failing: Floats
+
+
+def log_odds_of_match(before: Floats, answers: Answers, weights: Weights, miss_odds: float | None = None) -> Floats:
+    """(n,) log-odds of a match: `before` (n,) without verdicts, and what the verdicts add. `miss_odds` stand in for
+    those of the weights."""
     miss_odds = weights.miss_odds if miss_odds is None else miss_odds
-    return before + tempered(evidence(parts, whole, weights), miss_odds, weights.false_alarm_odds)
+    verdicts = tempered(_together(answers, weights), miss_odds, weights.false_alarm_odds)
+    return np.asarray(before + verdicts - weights.part_cost * answers.failing)
 
 
-def evidence(parts: Floats, whole: Floats, weights: Weights) -> Floats:
+def evidence(answers: Answers, weights: Weights) -> Floats:
     """(n,) log-odds that the verdicts speak for, if they always said something."""
-    return np.asarray(parts / weights.temperature + weights.whole_weight * whole)
+    return np.asarray(_together(answers, weights) - weights.part_cost * answers.failing)
+
+
+def _together(answers: Answers, weights: Weights) -> Floats:
+    return np.asarray(answers.parts / weights.temperature + weights.whole_weight * answers.whole)
 
 
 def log_odds_of_all(holds: Floats) -> Floats:

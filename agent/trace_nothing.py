@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from fieldscope.agent.trace_view import View, verdicts_by_image
@@ -90,7 +90,7 @@ def nothing(result: RerankResult) -> Nothing | None:
         if name in parts
     )
     return Nothing(
-        sentences=(_sentence(decision, len(ranked)), *_about_parts(decision, failing, len(parts))),
+        sentences=(_sentence(decision, len(ranked)), *_about_parts(decision, failing, parts, verdicts.values())),
         statistic=decision.statistic,
         threshold=decision.threshold,
         judged=decision.judged,
@@ -109,14 +109,19 @@ def _sentence(decision: NothingMatches, images: int) -> str:
     return f"No image of the {of} judged seems to match ({numbers}); {left:,} {were} not judged."
 
 
-def _about_parts(decision: NothingMatches, failing: Sequence[FailingPart], parts: int) -> tuple[str, ...]:
+def _about_parts(
+    decision: NothingMatches,
+    failing: Sequence[FailingPart],
+    parts: Collection[str],
+    verdicts: Iterable[Mapping[str, Verdict]],
+) -> tuple[str, ...]:
     """The parts that no image shows; or that each is shown, but not all at once."""
-    if not parts:
-        return ()
-    if len(failing) == parts > 1:
+    if len(failing) == len(parts) > 1:
         return (NONE_HOLDS,)
-    said = tuple(part.sentence(decision.judged) for part in failing)
-    return said or ((NOT_TOGETHER,) if decision.nearest else ())
+    if failing:
+        return tuple(part.sentence(decision.judged) for part in failing)
+    shown = {name for said in verdicts for name, verdict in said.items() if (verdict.p_expected or 0.0) > 0.5}
+    return (NOT_TOGETHER,) if parts and shown >= set(parts) else ()
 
 
 def _answered(predicate: str, verdicts: Iterable[Mapping[str, Verdict]]) -> int:

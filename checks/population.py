@@ -25,8 +25,8 @@ from fieldscope.eval.tuning.cutoff import LabelledQuery, labelled_split
 Floats = NDArray[np.float64]
 
 MEASURED = Path(__file__).with_name("promise_queries.json")
-"""P(match) and labels of 40 validation queries of FieldNotes-Rerank; images below 0.001 that do not match are left
-out."""
+"""P(match) and labels of `agent` on the 40 validation queries of FieldNotes-Rerank; images below 0.001 that do not
+match are left out."""
 
 _LEAST = 1e-4
 _STEPS = 50

@@ -20,7 +20,8 @@ def violations(root: Path) -> list[str]:
         for folder in FOLDERS
         for path in sorted((root / folder).rglob("*.py"))
         if not any((file := path.relative_to(root)).is_relative_to(owner) for owner in OWNERS)
-        for line in _naming(ast.parse(path.read_text(encoding="utf-8")))
+        if NAME in (text := path.read_text(encoding="utf-8"))
+        for line in _naming(ast.parse(text))
     ]
 
 

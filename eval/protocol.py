@@ -42,8 +42,8 @@ class Protocol(BaseModel):
     metrics: tuple[str, ...] = ()
 
     def entry(self) -> dict[str, Any]:
-        """What differs from the defaults, as JSON."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        """What differs from the defaults and decides a figure, as JSON."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"metrics"})
 
 
 PLAIN = Protocol()

@@ -81,26 +81,26 @@ FASHIONIQ = Reported(
     "fashioniq",
     overview=("recall@10", "recall@50", "Avg"),
     means=("recall@10", "recall@50", "Avg"),
-    compared=("recall@10", "recall@50", "Avg"),
+    compared=("recall@10", "recall@50"),
 )
 
 CIRR = Reported(
     "cirr",
-    overview=("Avg", "recall@5", "recall_subset@1"),
-    means=("Avg", "recall@1", "recall@5", "recall@10", "recall@50"),
-    compared=("Avg", "recall@5", "recall_subset@1"),
+    overview=("recall@5", "recall_subset@1", "Avg"),
+    means=("recall@5", "recall@1", "recall@10", "recall@50", "Avg"),
+    compared=("recall@5", "recall@1", "recall@10", "recall@50"),
 )
 
 CIRCO = Reported(
     "circo",
     overview=("mAP@5", "mAP@10", "recall@10"),
     means=("mAP@5", "mAP@10", "mAP@25", "mAP@50"),
-    compared=("AP@5", "AP@10", "AP@50", "recall@10"),
+    compared=("AP@5", "AP@10", "AP@25", "AP@50"),
 )
 
 VISDIAL = Reported(
     "visdial",
-    overview=("recall@10", "hits@10", "MRR"),
+    overview=("recall@10", "recall@1", "MRR"),
     means=("recall@10", "recall@1", "recall@5", "hits@10"),
     compared=("recall@10", "recall@1", "RR"),
 )

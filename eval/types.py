@@ -187,12 +187,12 @@ class RunSummary:
     of them that failed; `ended` says in which stage a budget ended the work on how many queries. `flags` are the
     warnings that hold for every query, and of stages that were lost on some. `by_round` are a dialogue benchmark's
     means after each number of rounds, over so many `dialogues`. `breakdowns` are means by the other kinds of group:
-    category, iconic_group, scientific_name or lingo (yes or no), and the benchmark's own. `scored_on_test` counts the runs in which the
-    strategy was scored on the benchmark's test split. `by_role` is the cost of each role where several LMMs were
-    asked, whose identities `lmm` has, and of the `scorer` where a scoring model was used: its calls are pairs, and
-    its fingerprint is the field of that name. `prior` says where the first-stage scores come from, and `reported` are
-    the metrics in which the benchmark's results are reported. `values` has, by the mean's name and query, the values
-    that the means of `reported.overview` are of.
+    category, iconic_group, scientific_name or lingo (yes or no), and the benchmark's own. `scored_on_test` counts the
+    runs in which the strategy was scored on the benchmark's test split. `by_role` is the cost of each role where
+    several LMMs were asked, whose identities `lmm` has, and of the `scorer` where a scoring model was used: its calls
+    are pairs, and its fingerprint is the field of that name. `prior` says where the first-stage scores come from, and
+    `reported` are the metrics in which the benchmark's results are reported. `values` has, by the mean's name and
+    query, the values that the means of `reported.overview` are of.
     """
 
     benchmark: str

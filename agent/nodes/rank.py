@@ -102,11 +102,12 @@ def _by_agreement(state: RerankState, resources: Resources, strategy: Strategy) 
 
 
 def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
-    """By falling log-odds: those after the verdicts, and for the head those after the comparisons. Where nothing
-    matches, by how many parts hold, then by prior."""
+    """By falling log-odds: those after the verdicts, and for the head those after the comparisons. Where nothing is
+    said to match and no image is a match rather than not, by how many parts hold, then by prior."""
     belief, head, compared = compared_head(state, resources, strategy)
     mean, spread = belief.log_odds.copy(), np.diag(np.full(len(belief.candidates), belief.calibration.spread**2))
-    nothing = belief.calibration.edition == 2 and nothing_matches(belief) is not None
+    decision = nothing_matches(belief) if belief.calibration.edition == 2 else None
+    nothing = decision is not None and decision.statistic < 0.5
     if compared is not None and not nothing:
         mean[head] = compared.mean
         spread[np.ix_(head, head)] = compared.covariance

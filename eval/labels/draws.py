@@ -26,8 +26,8 @@ def draw_random(file: LabelFile, images: int) -> LabelFile:
     """
     if any(line.how == "next" for line in file.lines):
         raise ConfigError(
-            "images were drawn with --next since, so a random sample can't grow any more. Draw more with --next, or "
-            "begin another file with --ranking and another --seed."
+            "images were drawn with --next since, so the random sample can't grow any more. Use --next for more, or "
+            "start another file with --ranking and another --seed."
         )
     left = {side: _remaining(file, side) for side in SIDES}
     above = min(len(left["above"]), max((images + 1) // 2, images - len(left["below"])))

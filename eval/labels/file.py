@@ -58,7 +58,7 @@ class RankedList(_Line):
     @model_validator(mode="after")
     def _names_once(self) -> Self:
         if len({listed.image for listed in self.images}) < len(self.images):
-            raise ValueError("the list names an image twice")
+            raise ValueError("the list names an image twice; write the file again with --ranking")
         return self
 
     def side(self, side: Side) -> tuple[ListedImage, ...]:
@@ -85,7 +85,7 @@ class LabelLine(_Line):
     @model_validator(mode="after")
     def _drawn_with_a_probability(self) -> Self:
         if self.how != "own" and None in (self.side, self.number, self.probability):
-            raise ValueError("a drawn image has `side`, `number` and `probability`")
+            raise ValueError("a drawn image has `side`, `number` and `probability`; restore them")
         return self
 
 
@@ -130,10 +130,10 @@ def read_label_file(path: Path) -> LabelFile:
         rows = [(n, row) for n, row in enumerate(file_bytes(path).splitlines(), start=1) if row.strip()]
     except OSError as error:
         raise ConfigError(
-            f"{path} can't be read ({error.strerror or error}). Check the path, or begin the file with --ranking."
+            f"{path} can't be read ({error.strerror or error}). Check the path, or start the file with --ranking."
         ) from error
     if not rows:
-        raise ConfigError(f"{path} is empty. Begin it with --ranking.")
+        raise ConfigError(f"{path} is empty. Start it with --ranking.")
     ranked = _read_line(path, *rows[0], RankedList)
     label_file = LabelFile(ranked, tuple(_read_line(path, number, row, LabelLine) for number, row in rows[1:]))
     if problem := _problem(label_file):

@@ -40,7 +40,8 @@ FORMAT = 1
 
 
 class Named(BaseModel):
-    """A benchmark or a strategy as a manifest names it. A strategy's `prompts` are names with fingerprints, worded by
+    """A benchmark or a strategy as a manifest names it. `choices` are the settings of a benchmark's protocol. A
+    strategy's `prompts` are names with fingerprints, worded by
     the `prompt_set`, which is None in runs from before there were sets."""
 
     name: str
@@ -48,6 +49,7 @@ class Named(BaseModel):
     fingerprint: str = ""
     prompts: dict[str, str] = Field(default_factory=dict)
     prompt_set: str | None = None
+    choices: dict[str, str] = Field(default_factory=dict)
 
 
 class RunSetup(BaseModel):

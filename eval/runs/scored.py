@@ -31,7 +31,7 @@ class ScoredRun:
     are reported, `file_order` is AP@50 in the order of the scores that came with the candidates, over all queries and
     by supercategory. `official` says that equal numbers count as ties, as in INQUIRE's scripts. `nothing` maps
     `RIGHTLY` and `WRONGLY` (`fieldscope.eval.reported`) to 1 or 0 of each query; it is empty for a run that
-    decided of no query whether anything matches.
+    decided of no query whether anything matches. `choices` are the settings of the benchmark's protocol.
     """
 
     name: str
@@ -54,6 +54,7 @@ class ScoredRun:
     reported: Reported = GENERAL
     file_order: Mapping[str, float] = field(default_factory=dict)
     official: bool = False
+    choices: Mapping[str, str] = field(default_factory=dict)
     nothing: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def text(self, query: str) -> str:
@@ -126,6 +127,7 @@ def read_scored(folder: Path, name: str | None = None) -> ScoredRun:
         reported=reported_as(metrics.reported),
         file_order=metrics.file_order,
         official=metrics.scoring == "official",
+        choices=run.setup.benchmark.choices,
         nothing={
             metric: said
             for metric in (RIGHTLY, WRONGLY)
@@ -141,9 +143,16 @@ def role_usage(cost: Mapping[str, float]) -> Usage:
 
 
 def require_same_task(runs: Sequence[ScoredRun]) -> None:
-    """Raise `ConfigError`, saying which differ, unless all runs have the same queries and the same judgments."""
+    """Raise `ConfigError`, saying which differ, unless all runs have the same queries, judgments and protocol."""
     first = runs[0]
     for other in runs[1:]:
+        for name in sorted({*first.choices, *other.choices}):
+            ours, theirs = first.choices.get(name), other.choices.get(name)
+            if ours != theirs:
+                raise ConfigError(
+                    f"{first.folder} and {other.folder} are runs under different protocols: {name} is {ours} in the "
+                    f"one and {theirs} in the other. Compare runs with the same --set."
+                )
         for own, theirs in ((first, other), (other, first)):
             if alone := [query for query in own.requests if query not in theirs.requests]:
                 raise ConfigError(

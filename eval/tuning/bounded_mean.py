@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-_MOST_QUERIES = 10**7
+_MOST_LOSSES = 10**6
+_SEARCHED = 10**4
 
 
 def p_values(mean_losses: ArrayLike, counts: ArrayLike, limit: float) -> Floats:
@@ -32,11 +33,15 @@ def p_values(mean_losses: ArrayLike, counts: ArrayLike, limit: float) -> Floats:
 
 
 def losses_needed(mean_loss: float, limit: float, alpha: float) -> int | None:
-    """The fewest losses of this mean whose p-value is `alpha` or less; None where no number of them is enough."""
-    if mean_loss >= limit:
+    """The fewest losses of this mean whose p-value is `alpha` or less; None where no number of them is enough, or more
+    than a million are needed."""
+    divergence = float(_divergence(np.array(mean_loss), limit)) if mean_loss < limit else 0.0
+    if divergence < log(1.0 / alpha) / _MOST_LOSSES:
         return None
-    most = min(ceil(log(1.0 / alpha) / float(_divergence(np.array(mean_loss), limit))), _MOST_QUERIES)
-    return int(np.argmax(p_values(mean_loss, np.arange(most + 1), limit) <= alpha)) or most
+    enough = ceil(log(1.0 / alpha) / divergence)  # for Hoeffding's; Bentkus's may need fewer
+    fewer = np.arange(1, min(enough, _SEARCHED))
+    passing = np.flatnonzero(p_values(mean_loss, fewer, limit) <= alpha)
+    return int(fewer[passing[0]]) if len(passing) else enough
 
 
 def highest_passing(count: int, limit: float, alpha: float) -> float | None:

@@ -147,6 +147,7 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
         whole_weight=fit.whole_weight,
         miss_odds=fit.miss_odds,
         false_alarm_odds=fit.false_alarm_odds,
+        part_cost=fit.part_cost,
         prior_weight=fit.prior_weight,
         bias=fit.bias,
         prior_scale=scales.prior,

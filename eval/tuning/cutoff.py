@@ -101,32 +101,43 @@ class LabelledSplit:
         )
 
     def _refusal(self, precision: float, confidence: float) -> str:
-        """Why no threshold carries the promise, and what would."""
-        count, limit, alpha = len(self.queries), 1.0 - precision, 1.0 - confidence
-        start = starts(precision, 1)[0]
-        losses = self.losses[:, start]
-        kept_for = int(np.isfinite(losses).sum())
-        least, highest = losses_needed(0.0, limit, alpha), highest_passing(kept_for, limit, alpha)
-        where = f"images with P(match) of {GRID[start]:g} or more"
-        promise = f"A precision of {precision:g} at a confidence of {confidence:g}"
+        """Why no threshold carries the promise, and what would: at the start of the more hopeful sequence."""
+        count, limit, risk = len(self.queries), 1.0 - precision, 1.0 - confidence
+        begins = starts(precision, count)
+        means, counts = _means(self.losses[:, begins])
+        best = int(np.lexsort((-counts, p_values(means, counts, limit)))[0])
+        kept_for, loss = int(counts[best]), float(means[best])
+        least, highest = losses_needed(0.0, limit, risk), highest_passing(kept_for, limit, risk / len(begins))
+        where = f"images with P(match) of {GRID[begins[best]]:g} or more"
+        promise = f"A precision of {precision:g} at a confidence of {confidence:g} can't be promised"
         if not kept_for:
             return (
-                f"{promise} can't be promised: none of the {count} labelled queries has {where}. Label more queries "
-                f"(at least {least} of them must have such images), or promise less."
+                f"{promise}: none of the {count} labelled queries has {where}. Add labelled queries, {least} of which "
+                "must have such images, or lower the precision."
             )
-        observed = 1.0 - float(np.mean(losses[np.isfinite(losses)]))
-        have = f"{kept_for} of {count} labelled queries have {where}, with a precision of {observed:.3f}"
+        have = f"{kept_for} of {count} labelled queries have {where}, with a precision of {1.0 - loss:.3f}"
         if highest is None:
             carried = f"so few carry no such promise, since {least} are needed even where every kept image matches"
         else:
             carried = f"so many carry the promise only with a precision of {_rounded_up(1.0 - highest)} or more"
-        needed = losses_needed(1.0 - observed, limit, alpha)
+        needed = self._needed(loss, kept_for, limit, risk)
         if needed is None:
-            advice = "At this precision no number of labelled queries would be enough. Promise less."
+            advice = "At this precision no number of labelled queries would be enough. Lower the precision."
         else:
-            total = ceil(needed * count / kept_for)
-            advice = f"At this precision {total:,} labelled queries are needed. Label more, or promise less."
-        return f"{promise} can't be promised: {have}; {carried}. {advice}"
+            advice = f"At this precision {needed:,} labelled queries are needed. Add some, or lower the precision."
+        return f"{promise}: {have}; {carried}. {advice}"
+
+    def _needed(self, loss: float, kept_for: int, limit: float, risk: float) -> int | None:
+        """How many labelled queries like these would carry the promise; None where no number would."""
+        per_kept = len(self.queries) / kept_for
+        for number_of_starts in (1, 2):
+            losses = losses_needed(loss, limit, risk / number_of_starts)
+            if losses is None:
+                return None
+            needed = ceil(max(losses, kept_for + 1) * per_kept)
+            if number_of_starts == 1 and needed < MANY:
+                return needed
+        return max(needed, MANY)
 
 
 def starts(precision: float, queries: int) -> list[int]:
@@ -142,8 +153,7 @@ def passing_thresholds(losses: Floats, precision: float, confidence: float) -> N
 
     The probability that any of them has a population precision below `precision` is at most 1 - `confidence`.
     """
-    counts = np.isfinite(losses).sum(axis=0)
-    means = np.nansum(losses, axis=0) / np.maximum(counts, 1)
+    means, counts = _means(losses)
     begins = starts(precision, len(losses))
     small = p_values(means, counts, 1.0 - precision) <= (1.0 - confidence) / len(begins)
     passing = np.zeros(len(small), dtype=np.bool_)
@@ -169,6 +179,12 @@ def _labelled(result: RerankResult, judgments: Mapping[str, int]) -> LabelledQue
     p_match = [ranked.p_match if kept and ranked.p_match is not None else np.nan for ranked in result.ranking]
     matches = [float(judgments.get(ranked.image_id, 0) > 0) for ranked in result.ranking]
     return LabelledQuery(np.array(p_match), np.array(matches), sum(judgment > 0 for judgment in judgments.values()))
+
+
+def _means(losses: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """The mean loss at each threshold, over the queries for which something is kept, and the number of these."""
+    counts = np.isfinite(losses).sum(axis=0)
+    return np.asarray(np.nansum(losses, axis=0) / np.maximum(counts, 1)), counts
 
 
 def _losses(query: LabelledQuery) -> Floats:

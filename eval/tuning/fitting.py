@@ -16,7 +16,7 @@ from scipy.special import log_ndtr
 
 from fieldscope.agent.bradley_terry import Showing, merge_comparisons
 from fieldscope.agent.calibration import UNCALIBRATED, FirstLook
-from fieldscope.agent.posterior import log_odds_of_all, log_odds_of_match
+from fieldscope.agent.posterior import Answers, log_odds_of_all, log_odds_of_match
 
 Floats = NDArray[np.float64]
 
@@ -31,6 +31,7 @@ _PRIOR_WEIGHT = (0.0, 10.0)
 _SCALE = (0.0, 10.0)
 _OFFSET = (-10.0, 10.0)
 _BIAS = (-10.0, 10.0)
+_PART_COST = (0.0, 10.0)
 _COMPARISON_WEIGHTS = tuple(np.geomspace(1e-3, 10.0, 25).tolist())
 _SPREAD = (0.05, 10.0)
 _FEWEST = 20  # queries, of which one is the share of false alarms
@@ -48,6 +49,7 @@ class VerdictFit:
     false_alarm_odds: float
     prior_weight: float
     bias: float
+    part_cost: float = 0.0
     scorer_weight: float = 0.0
 
     def log_odds(self, prior: Floats, verdicts: Floats, whole: Floats, scored: Floats | None = None) -> Floats:
@@ -58,7 +60,7 @@ class VerdictFit:
         holds = 1.0 / (1.0 + np.exp(-np.asarray(verdicts)))
         parts = np.where(np.isinf(verdicts).all(axis=1), 0.0, log_odds_of_all(holds))
         given = self.bias + self.prior_weight * prior + (0.0 if scored is None else self.scorer_weight * scored)
-        return log_odds_of_match(given, parts, whole, self)
+        return log_odds_of_match(given, Answers(parts, whole, (1.0 - holds).sum(axis=1)), self)
 
 
 def fit_verdicts(
@@ -72,14 +74,16 @@ def fit_verdicts(
         raise ValueError("there is no candidate to fit to")
     usual = UNCALIBRATED
     temperature, miss_odds, false_alarm_odds = np.log((usual.temperature, usual.miss_odds, usual.false_alarm_odds))
-    default = np.array([temperature, usual.whole_weight, miss_odds, false_alarm_odds, usual.prior_weight, usual.bias])
+    default = np.array(
+        [temperature, usual.whole_weight, miss_odds, false_alarm_odds, usual.prior_weight, usual.bias, usual.part_cost]
+    )
 
     def fit_at(values: Floats) -> VerdictFit:
-        temperature, whole, miss_odds, false_alarm_odds, prior_weight, bias, *scorer = map(float, values)
+        temperature, whole, miss_odds, false_alarm_odds, prior_weight, bias, cost, *scorer = map(float, values)
         temperature, miss_odds, false_alarm_odds = (
             float(np.exp(value)) for value in (temperature, miss_odds, false_alarm_odds)
         )
-        return VerdictFit(temperature, whole, miss_odds, false_alarm_odds, prior_weight, bias, *scorer)
+        return VerdictFit(temperature, whole, miss_odds, false_alarm_odds, prior_weight, bias, cost, *scorer)
 
     def surprise(fit: VerdictFit) -> float:
         return float(np.logaddexp(0.0, -sides * fit.log_odds(prior, verdicts, whole, scored)).sum())
@@ -91,7 +95,7 @@ def fit_verdicts(
         return fit_at(minimize(loss, default, method="L-BFGS-B", bounds=bounds[: len(default)]).x)
 
     temperatures, doubts, slips = (tuple(np.log(bound)) for bound in (_TEMPERATURE, _DOUBT, _SLIP))
-    bounds = [temperatures, _WHOLE_WEIGHT, doubts, slips, _PRIOR_WEIGHT, _BIAS, _SCALE]
+    bounds = [temperatures, _WHOLE_WEIGHT, doubts, slips, _PRIOR_WEIGHT, _BIAS, _PART_COST, _SCALE]
     without = fitted(default)
     if scored is None:
         return without
@@ -223,14 +227,15 @@ def fit_nothing_below(with_match: ArrayLike, without: ArrayLike) -> float | None
     queries `with_match` (n,), and of lists `without` one (m,). None where there are too few of either to tell.
 
     Both errors count as shares of what is bearable, `FALSE_ALARMS` and `MISSED`. Where several thresholds do equally
-    well, the one in the middle, in log-odds; never above one half, where an image is a match rather than not.
+    well, the one in the middle, in log-odds. It may lie above one half: P(match) is that of an image of a query with a
+    match, and the best of a hundred images is often one that the model misjudged.
     """
     matched, unmatched = (np.sort(np.asarray(best, dtype=np.float64)) for best in (with_match, without))
     if min(len(matched), len(unmatched)) < _FEWEST:
         return None
-    known = np.unique(np.clip(np.concatenate([matched, unmatched, [0.5]]), _LEAST_P, 0.5))
+    known = np.unique(np.clip(np.concatenate([matched, unmatched]), _LEAST_P, 1.0 - _LEAST_P))
     odds = np.log(known) - np.log1p(-known)
-    edges = np.concatenate([[odds[0] - 1.0], odds])
+    edges = np.concatenate([[odds[0] - 1.0], odds, [odds[-1] + 1.0]])
     middles = 1.0 / (1.0 + np.exp(-(edges[:-1] + edges[1:]) / 2))
     below, above = (matched < middles[:, None]).mean(axis=1), (unmatched >= middles[:, None]).mean(axis=1)
     cost = below / FALSE_ALARMS + above / MISSED

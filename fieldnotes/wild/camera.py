@@ -38,14 +38,12 @@ def paint_weather(canvas: Image.Image, scene: WildScene) -> None:
 
 def photographed(canvas: Image.Image, shot: Shot, seed: str) -> Image.Image:
     """The scene as the camera sees it: haze, light, the camera's movement, and grain."""
-    lit = canvas.point([_lit(level, air, cast, shot) for air, cast in zip(AIR, CASTS[shot.light], strict=True) for level in _LEVELS])
+    bands = zip(AIR, CASTS[shot.light], strict=True)
+    lit = canvas.point([_lit(level, air, cast, shot) for air, cast in bands for level in range(256)])
     pixels = _moved(np.asarray(lit).astype(np.int16), *shot.blur)
     if shot.grain:
         pixels += _noise(seed, shot.grain)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-
-
-_LEVELS = range(256)
 
 
 def _lit(level: int, air: int, cast: int, shot: Shot) -> int:

@@ -7,7 +7,7 @@ A scene that matches a query under other conditions isn't taken into the collect
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from random import Random
@@ -42,7 +42,7 @@ class WildQuery(BenchmarkQuery):
     """A query with the conditions under which its matches are seen; where there are none, those of a photograph that
     shows all of the query but one part."""
 
-    conditions: Conditions = Conditions("medium", "day", "none")
+    conditions: Conditions = field(kw_only=True)
 
     @property
     def groups(self) -> Mapping[str, str]:
@@ -73,7 +73,7 @@ def _light(spec: Spec, rng: Random) -> str:
     """A light for a query's matches: that of its weather, where it names one."""
     if spec.weather:
         return random_light(rng, spec.weather)
-    return rng.choices(("day", "dusk", "night"), (0.4, 0.35, 0.25))[0]
+    return rng.choices(("day", "dusk", "night"), (0.5, 0.25, 0.25))[0]
 
 
 def _scene(spec: Spec, light: str, rng: Random) -> Scene:
@@ -111,7 +111,8 @@ def _planted(spec: Spec, seen: Conditions, collection: _Collection, rng: Random)
         scene = _scene(spec, seen.light, rng)
         taken += collection.add(photographed(scene, seen, rng, distractors=not spec.alone))
     for scene in (*near_misses(spec, rng), *islice(near_misses(spec, rng), 4)):
-        light = seen.light if (scene.weather == "night") == (seen.light == "night") else random_light(rng, scene.weather)
+        alike = (scene.weather == "night") == (seen.light == "night")
+        light = seen.light if alike else random_light(rng, scene.weather)
         collection.add(photographed(scene, Conditions(seen.size, light, seen.occlusion), rng))
 
 

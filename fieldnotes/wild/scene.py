@@ -10,13 +10,13 @@ from fieldscope.fieldnotes.scene import Group, Scene
 WIDTH, HEIGHT = 896, 672
 """Of every frame, in pixels."""
 
-SIZES = {"small": (80, 140), "medium": (150, 260), "large": (280, 600)}
+SIZES = {"small": (80, 180), "medium": (200, 270), "large": (280, 600)}
 """Band of subject size -> the least and the greatest width of an animal's box, in thousandths of the frame's width."""
 
 LIGHTS = ("day", "dusk", "night")
 """Night is the light of scenes whose weather is night, and of no others."""
 
-OCCLUSIONS = {"none": (0, 0), "some": (8, 20), "much": (25, 40)}
+OCCLUSIONS = {"none": (0, 0), "some": (5, 12), "much": (16, 26)}
 """Class -> how much of an animal plants hide, in percent of its area."""
 
 MOST_GROUPS = 4

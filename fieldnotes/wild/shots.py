@@ -10,21 +10,24 @@ from fieldscope.fieldnotes.scene import COLOURS, ITEMS, POSES, SPECIES, Group, S
 from fieldscope.fieldnotes.wild.layout import MOST_WIDTH, place
 from fieldscope.fieldnotes.wild.scene import MOST_GROUPS, OCCLUSIONS, SIZES, Conditions, Shot, WildScene
 
+DRAWS = {"small": 1, "medium": 1, "large": 4}
+"""The least of so many widths is taken: few photographs are filled by their subject."""
+
 DISTRACTORS = (0, 1, 1, 2)
 DISTRACTOR_WIDTHS = (90, 240)
 
-GAINS = {"day": (78, 106), "dusk": (42, 62), "night": (48, 72)}
+GAINS = {"day": (88, 106), "dusk": (70, 88), "night": (82, 100)}
 """Brightness in percent, the least and the greatest, by light; night is dark before that."""
 
-GRAINS = {"day": (3, 14), "dusk": (10, 24), "night": (12, 28)}
-BLURS = (0, 0, 0, 4, 7, 11)
-HAZES = (0, 0, 6, 12, 18, 24)
-QUALITIES = (35, 90)
+GRAINS = {"day": (2, 6), "dusk": (4, 10), "night": (5, 12)}
+BLURS = (0, 0, 0, 0, 2, 4)
+HAZES = (0, 0, 0, 4, 8, 12)
+QUALITIES = (50, 92)
 
 
 def random_conditions(rng: Random, light: str, size: str | None = None) -> Conditions:
     """Any size and occlusion in a light."""
-    occlusion = rng.choices(list(OCCLUSIONS), (0.4, 0.35, 0.25))[0]
+    occlusion = rng.choices(list(OCCLUSIONS), (0.5, 0.3, 0.2))[0]
     return Conditions(size or rng.choice(list(SIZES)), light, occlusion)
 
 
@@ -38,7 +41,7 @@ def photographed(scene: Scene, conditions: Conditions, rng: Random, distractors:
     is room for them and they are wanted."""
     least, most = SIZES[conditions.size]
     most = min(most, MOST_WIDTH[sum(group.count for group in scene.groups)])
-    width = rng.randint(least, max(least, most))
+    width = min(rng.randint(least, most) for _ in range(DRAWS[conditions.size]))
     widths = [_near(width, least, most, rng) for _ in scene.groups]
     hidden = [rng.randint(*OCCLUSIONS[conditions.occlusion]) for _ in scene.groups]
     made = WildScene(
@@ -56,7 +59,7 @@ def photographed(scene: Scene, conditions: Conditions, rng: Random, distractors:
 
 def _near(width: int, least: int, most: int, rng: Random) -> int:
     """About as wide, in the same band: the animals of a scene stand together."""
-    return min(max(width * rng.randint(92, 108) // 100, least), max(least, most))
+    return min(max(width * rng.randint(92, 108) // 100, least), most)
 
 
 def _shot(light: str, widths: list[int], hidden: list[int], rng: Random) -> Shot:

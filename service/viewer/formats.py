@@ -17,7 +17,7 @@ from fieldscope.service.viewer.addresses import slug
 
 Side = Literal["better", "worse", "even"]
 
-_KINDS = {"iconic_group": "iconic group", "scientific_name": "scientific name"}
+_KINDS = {"iconic_group": "iconic group", "scientific_name": "scientific name", "subject_size": "subject size"}
 
 
 def side_of(gain: float) -> Side:

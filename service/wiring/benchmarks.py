@@ -19,8 +19,17 @@ if TYPE_CHECKING:
     from fieldscope.eval.types import Benchmark
     from fieldscope.retrieval.encoder import Encoder
 
-NAMES = ("fieldnotes", "fieldnotes-rerank", "fieldnotes-composed", "fieldnotes-dialogue", "fieldnotes-unmatched")
-"""FieldNotes and its tasks; all but `fieldnotes-rerank` and `fieldnotes-unmatched` are full retrieval."""
+NAMES = (
+    "fieldnotes",
+    "fieldnotes-rerank",
+    "fieldnotes-composed",
+    "fieldnotes-dialogue",
+    "fieldnotes-unmatched",
+    "fieldnotes-wild",
+    "fieldnotes-wild-fullrank",
+)
+"""FieldNotes and its tasks; all but `fieldnotes-rerank`, `fieldnotes-unmatched` and `fieldnotes-wild` are full
+retrieval."""
 
 HUB = "evendrow/INQUIRE-Rerank"
 """The data set on the Hugging Face hub that is fetched by its name."""
@@ -126,3 +135,14 @@ def selected(workload: Workload, selection: Selection) -> Workload:
     """The workload with the chosen queries only. Raises `ConfigError` for lists that name no query."""
     benchmark = workload.benchmark
     return replace(workload, benchmark=replace(benchmark, queries=selection.of(benchmark.queries)))
+
+
+def measured(workload: Workload, names: Sequence[str]) -> Workload:
+    """The workload with these metrics beside its own. Raises `ConfigError` for a name that is no metric's."""
+    from fieldscope.eval.measures.named import canonical
+    from fieldscope.eval.reported import mean_name
+
+    protocol = workload.benchmark.protocol
+    metrics = tuple(dict.fromkeys((*protocol.metrics, *(mean_name(canonical(name)) for name in names))))
+    own = protocol.model_copy(update={"metrics": metrics})
+    return replace(workload, benchmark=replace(workload.benchmark, protocol=own))

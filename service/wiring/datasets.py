@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from fieldscope.service.wiring.settings import BUNDLED, Settings
 
 if TYPE_CHECKING:
     from fieldscope.eval.datasets.dataset import Dataset
+    from fieldscope.retrieval.collection import FilesCollection
     from fieldscope.retrieval.encoder import Encoder
     from fieldscope.retrieval.library import Library
 
@@ -108,7 +110,7 @@ def _opened(request: BenchmarkRequest, load: Load) -> Workload:
     for oddity in dataset.benchmark.oddities:
         warn(oddity)
     if not request.search:
-        return Workload(dataset.benchmark)
+        return Workload(dataset.benchmark, found=dataset.images.ids())
     whole = _library(dataset, request.settings)
     keeps = dataset.benchmark.protocol.keeps_reference
     distinct = {ids: whole.within(ids, keeps_reference=keeps) for ids in dict.fromkeys(dataset.galleries.values())}
@@ -119,26 +121,34 @@ def _opened(request: BenchmarkRequest, load: Load) -> Workload:
 
 
 def _library(dataset: Dataset, settings: Settings) -> Library:
-    """The index of all pictures, made on first use and again where other pictures are there.
+    """The index of all pictures, made on first use, and brought up to date where files have changed.
 
     Raises `VocabularyError` where the bundled CLIP does not know the queries' words.
     """
-    from fieldscope.retrieval.library import build_index, open_library, read_skipped
+    from fieldscope.retrieval.library import build_index, open_library
 
     if settings.encoder is None:
         _require_words(dataset.benchmark.queries)
     encoder, images, name = load_encoder(settings), dataset.images, dataset.benchmark.name
     of = fingerprint({"images": images.locator()})
     folder = cache_folder() / "datasets" / f"{name}-{of[:16]}-{encoder.fingerprint[:16]}"
-    try:
-        library = open_library(folder, encoder)
-        if len(library.ids) + len(read_skipped(folder)) == len(images):
-            return library
-    except IndexMismatchError:  # not there yet, or damaged
-        pass
+    with suppress(IndexMismatchError):  # not there yet, or damaged
+        if _is_current(folder, images):
+            return open_library(folder, encoder)
     with keeping("the images so far are kept"), progress(f"encoding the images of {name}") as report:
         build_index(images, encoder, folder, encoder_name=settings.encoder or BUNDLED, progress=report)
     return open_library(folder, encoder)
+
+
+def _is_current(folder: Path, images: FilesCollection) -> bool:
+    """Whether an index holds the pictures as they are now, but for those that it says it left out. Raises
+    `IndexMismatchError` where there is none."""
+    from fieldscope.retrieval.library import read_skipped
+    from fieldscope.retrieval.manifest import read_manifest
+
+    manifest, skipped = read_manifest(folder), read_skipped(folder)
+    ids = [image for image in images.ids() if image not in skipped]
+    return list(manifest.ids) == ids and manifest.attributes.get("stamps") == [images.stamp(image) for image in ids]
 
 
 def _require_words(queries: Sequence[Query]) -> None:

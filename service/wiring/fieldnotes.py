@@ -105,8 +105,8 @@ def unmatched_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Libr
     data = read_split(split, "unmatched")
     images, library = open_fieldnotes(data.name, settings)
     nearest = {query.id: library.search(Search(query.query, TOP)) for query in data.queries}
-    vectors = {query.id: library.encoder.encode_query(QueryInputs(query.text)) for query in data.queries}
-    scales = {query_id: library.background(vector) for query_id, vector in vectors.items()}
+    directions = {query.id: library.encoder.encode_query(QueryInputs(query.text)) for query in data.queries}
+    scales = {query_id: library.background(direction) for query_id, direction in directions.items()}
     benchmark = Benchmark(
         name="fieldnotes-unmatched",
         split=split,
@@ -116,8 +116,8 @@ def unmatched_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Libr
         # In order of id, as in the other rerank benchmarks: the order of the rows says nothing.
         candidate_sets={q: tuple(sorted(found, key=lambda c: int(c.image_id))) for q, found in nearest.items()},
         meta={q.id: QueryMeta(q.supercategory, q.category, q.iconic_group) for q in data.queries},
-        backgrounds={query_id: scale for query_id, scale in scales.items() if scale is not None},
         near_misses=images_one_fact_short(data),
+        backgrounds={query_id: scale for query_id, scale in scales.items() if scale is not None},
     )
     return benchmark, library
 

@@ -23,6 +23,8 @@ _TASKS = {
     "fieldnotes-composed": "composed",
     "fieldnotes-dialogue": "dialogue",
     "fieldnotes-unmatched": "unmatched",
+    "fieldnotes-wild": "wild",
+    "fieldnotes-wild-fullrank": "wild",
 }
 """FieldNotes' benchmarks, and the task under which each one's scenes are kept."""
 

@@ -26,9 +26,10 @@ def compare_finished(paths: Sequence[Path], metrics: Sequence[str], price_file: 
 
     Raises `ConfigError` for fewer than two runs, and for prices that are missing or in several currencies.
     """
+    from fieldscope.eval.measures.further import with_metrics
     from fieldscope.eval.measures.run_comparison import compare_runs
 
-    runs, currency = read_scored_runs(paths), None
+    runs, currency = [with_metrics(run, metrics) for run in read_scored_runs(paths)], None
     if len(runs) < 2:
         raise ConfigError(f"{runs[0].folder} is the only run there; name two or more different runs")
     if price_file is not None:

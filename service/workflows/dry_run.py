@@ -89,8 +89,9 @@ def task_of(plan: EvaluationPlan, settings: Settings) -> Task:
     from fieldscope.fieldnotes.collection import read_split
     from fieldscope.fieldnotes.rerank import TOP
 
-    given = plan.benchmark in ("fieldnotes-rerank", "fieldnotes-unmatched")
+    given = plan.benchmark in ("fieldnotes-rerank", "fieldnotes-unmatched", "fieldnotes-wild")
     task = plan.benchmark.removeprefix("fieldnotes-rerank").removeprefix("fieldnotes").removeprefix("-")
+    task = task.removesuffix("-fullrank")
     data = read_split(plan.split or "test", task)
     queries = _selected(plan, [query.query for query in data.queries])
     images = min(len(data.scenes), TOP) if given else len(data.scenes)

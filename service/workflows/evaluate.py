@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.core.fingerprint import fingerprint
-from fieldscope.service.wiring.benchmarks import Workload, open_workload, selected
+from fieldscope.service.wiring.benchmarks import Workload, measured, open_workload, selected
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import run_progress, warn
 from fieldscope.service.wiring.interruption import interruptible
@@ -47,9 +47,9 @@ class EvaluationPlan:
     """What to evaluate on: a benchmark by name or path, its split (None: test), and which of its queries.
 
     `out` is the folder for the runs, a folder per strategy, by default `runs/BENCHMARK-SPLIT`. Each query may spend
-    `budget`, and all queries of a strategy together `run_budget`. `choices` are settings of the benchmark's protocol.
-    Every request is made under the `seed`; scores of a scoring model, which takes none, are asked for again and not
-    remembered under a seed other than 0.
+    `budget`, and all queries of a strategy together `run_budget`. `choices` are settings of the benchmark's protocol,
+    `metrics` the names of what is computed beside its own. Every request is made under the `seed`; scores of a scoring
+    model, which takes none, are asked for again and not remembered under a seed other than 0.
     """
 
     benchmark: str
@@ -60,6 +60,7 @@ class EvaluationPlan:
     budget: Budget | None = None
     run_budget: Budget | None = None
     choices: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
     seed: int = 0
 
     @property
@@ -172,6 +173,8 @@ def check_evaluation(
 
     if plan.selection is not None:
         workload = selected(workload, plan.selection)
+    if plan.metrics:
+        workload = measured(workload, plan.metrics)
     benchmark = workload.benchmark
     queries = benchmark.queries[: plan.limit]
     for contest, context in zip(contests, contexts, strict=True):

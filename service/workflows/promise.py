@@ -112,7 +112,9 @@ class Promise:
     def require_strategy(self, strategy: Strategy) -> None:
         """Raise `ConfigError` unless the labelled run had this strategy. Reasons, which are asked last, don't count."""
         if _ranking_part(self.run.inputs.strategy.strategy()) != _ranking_part(strategy):
-            raise self._another(f"the strategy {self.run.setup.strategy.name!r} in another form or wording")
+            own = self.run.setup.strategy.name
+            form = " with other settings or wordings" if own == strategy.name else f", not {strategy.name!r}"
+            raise self._another(f"the strategy {own!r}{form}")
 
     def require_setting(
         self,
@@ -166,7 +168,7 @@ class Promise:
 
     def _another(self, what: str) -> ConfigError:
         return ConfigError(
-            f"The labelled run ({self.run.name}) used {what}, so it promises nothing for this ranking. Evaluate "
+            f"The labelled run ({self.run.name}) used {what}. It promises nothing for this ranking. Evaluate "
             "labelled queries with the settings that rank here, and name that run instead."
         )
 

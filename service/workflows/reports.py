@@ -13,7 +13,7 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name
 from fieldscope.eval.measures.paired import bootstrap_interval
 from fieldscope.eval.measures.run_comparison import compare_runs
-from fieldscope.eval.reported import value_name
+from fieldscope.eval.reported import RIGHTLY, value_name
 from fieldscope.service.workflows.notebook import table
 from fieldscope.service.workflows.ranking import Ranking
 
@@ -60,16 +60,20 @@ class LoadedRun(Mapping[str, Ranking]):
         """The mean of a metric (`AP@50`, `nDCG@10`, `MRR` ...) over the queries that have something to find; that of
         `rightly nothing` over those that have nothing.
 
-        Raises `ConfigError` for a metric that the run does not have, and where no query has anything to find.
+        Any kind of metric has any cut-off (`AP@5`, `R@20`). Raises `ConfigError` for a metric that the run does not
+        have, and where no query has anything to find.
         """
+        from fieldscope.eval.measures.further import with_metrics
+
         if name in self.scored.nothing:
             values = [*self.scored.nothing[name].values()]
         else:
             self.scored.require_values()
-            known = set.intersection(*(set(values) for values in self.scored.values.values()))
+            scored = with_metrics(self.scored, (name,))
+            known = set.intersection(*(set(values) for values in scored.values.values()))
             if value_name(name) not in known:
                 raise ConfigError(unknown_name("metric", name, known))
-            values = [values[value_name(name)] for values in self.scored.values.values()]
+            values = [values[value_name(name)] for values in scored.values.values()]
         low, high = bootstrap_interval(values)
         return Estimate(sum(values) / len(values), low, high)
 
@@ -163,7 +167,9 @@ def _html(runs: Sequence[LoadedRun], effects: Mapping[str, Effect] | None = None
     reported = runs[0].scored.reported
     gain = [f"{reported.mean} vs. first"] if effects else []
     matched = bool(runs[0].scored.values)
-    columns = ["strategy", *(reported.overview if matched else ()), *gain, "calls", "tokens"]
+    means = dict(zip(reported.overview, (reported.headline, *reported.overview[1:]), strict=True)) if matched else {}
+    means |= {RIGHTLY: RIGHTLY} if any(RIGHTLY in run.scored.nothing for run in runs) else {}
+    columns = ["strategy", *means, *gain, "calls", "tokens"]
     rows = []
     for run in runs:
         gained = (effects or {}).get(run.name)
@@ -171,13 +177,13 @@ def _html(runs: Sequence[LoadedRun], effects: Mapping[str, Effect] | None = None
         rows.append(
             [
                 run.name,
-                *(str(run.metric(name)) for name in (reported.headline, *reported.overview[1:]) if matched),
+                *("–" if m == RIGHTLY and m not in run.scored.nothing else str(run.metric(m)) for m in means.values()),
                 *([_gain(gained) if gained else "–"] if effects else []),
                 f"{spent.calls:,}",
                 f"{spent.tokens:,}",
             ]
         )
-    caption = f"{benchmark} ({split}), {len(runs[0])} queries{'; 95 % intervals' if matched else ''}"
+    caption = f"{benchmark} ({split}), {len(runs[0])} queries{'; 95 % intervals' if means else ''}"
     return table(columns, rows, len(rows), caption)
 
 

@@ -75,6 +75,10 @@ def test_parts_that_hold_apart_are_not_together() -> None:
     assert view.sentences[1:] == (NOT_TOGETHER,)
 
 
+def test_a_part_that_was_asked_about_no_image_is_not_said_to_be_shown() -> None:
+    assert len(said({"a": {"fox": 0.9}, "b": {"fox": 0.2}}, FOX, SNOW, nearest=("a",)).sentences) == 1
+
+
 def test_no_part_holds_of_any_image() -> None:
     view = said({"a": {"fox": 0.1, "snow": 0.1}}, FOX, SNOW, failing=("fox", "snow"))
     assert view.sentences[1:] == (NONE_HOLDS,)

@@ -40,7 +40,7 @@ def test_forty_queries_carry_little() -> None:
     assert p_values(0.0, 0, 0.1) == 1.0
 
 
-@pytest.mark.parametrize(("loss", "needed"), [(0.0, 29), (0.008, 40), (0.05, 160), (0.1, None), (0.2, None)])
+@pytest.mark.parametrize(("loss", "needed"), [(0.0, 29), (0.008, 40), (0.05, 160), (0.0999, None), (1 - 0.9, None), (0.1, None), (0.2, None)])
 def test_how_many_losses_are_needed(loss: float, needed: int | None) -> None:
     assert losses_needed(loss, 0.1, 0.05) == needed
 

@@ -7,14 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-Program = Callable[..., subprocess.CompletedProcess[str]]
+Environment = dict[str, str]
+CommandLine = Callable[..., "Printed"]
 EXAMPLE = Path(__file__).parent / "example"
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -68,21 +70,50 @@ print(json.dumps({
 }))
 """
 
+COMMANDS = """
+import json, sys
+from click.testing import CliRunner
+from fieldscope.service.cli.main import cli
+for line in sys.stdin:
+    arguments, variables = json.loads(line)
+    done = CliRunner(env=variables).invoke(cli, arguments)
+    print(json.dumps([done.exit_code, done.stdout, done.stderr]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Printed:
+    """How a command ended, and what it printed."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    """A Python process that has the example package beside the product."""
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """What makes a Python process have the example package beside the product."""
     folder = tmp_path_factory.mktemp("plugins")
     source = shutil.copytree(EXAMPLE, folder / "source")  # a build writes beside its sources
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--target", str(folder / "site"), str(source)], check=True, capture_output=True)
-    environment = os.environ | {"PYTHONPATH": str(folder / "site"), "FIELDSCOPE_CACHE": str(folder / "cache")}
+    return os.environ | {"PYTHONPATH": str(folder / "site"), "FIELDSCOPE_CACHE": str(folder / "cache")}
 
-    def run(*args: object, **variables: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, *map(str, args)]
-        return subprocess.run(line, env=environment | variables, capture_output=True, text=True, check=False)
 
-    return run
+@pytest.fixture(scope="module")
+def program(environment: Environment) -> Iterator[CommandLine]:
+    """The command line in such a process: one for all commands, since each would read torch and its like again."""
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMANDS], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+
+        def run(*arguments: object, **variables: str) -> Printed:
+            print(json.dumps([[str(argument) for argument in arguments], variables]), file=process.stdin, flush=True)
+            return Printed(*json.loads(process.stdout.readline()))
+
+        yield run
+        process.stdin.close()
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +124,16 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def told(done: subprocess.CompletedProcess[str]) -> Any:
-    assert done.returncode == 0, done.stderr
+def told(done: Printed) -> Any:
+    assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_all_six_in_python(program: Program, images: Path, tmp_path: Path) -> None:
-    seen = told(program("-c", ALL_SIX, images, tmp_path))
+def test_all_six_in_python(environment: Environment, images: Path, tmp_path: Path) -> None:
+    line = [sys.executable, "-c", ALL_SIX, images, tmp_path]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
     assert seen["index"] == "ListIndex" and seen["numpy"] == 1
     assert seen["text"] == "green.png"
     assert seen["reference"] == "green.png"  # the encoder saw the blue image itself
@@ -111,28 +145,28 @@ def test_all_six_in_python(program: Program, images: Path, tmp_path: Path) -> No
     assert "can't load encoder 'broken-encoder' from the package fieldscope-example-plugins" in seen["broken"]
 
 
-def test_an_encoder_and_an_index_on_the_command_line(program: Program, images: Path, tmp_path: Path) -> None:
+def test_an_encoder_and_an_index_on_the_command_line(program: CommandLine, images: Path, tmp_path: Path) -> None:
     options = ("--clip", "colour-encoder:card", "--json")
-    built = told(program("-m", "fieldscope", "index", images, "-o", tmp_path, "--index-type", "list-index", *options))
+    built = told(program("index", images, "-o", tmp_path, "--index-type", "list-index", *options))
     assert built["indexed"] == 3
-    found = told(program("-m", "fieldscope", "search", "--index", tmp_path, "--query", "blue", *options))
+    found = told(program("search", "--index", tmp_path, "--query", "blue", *options))
     assert found["ranking"][0]["image"] == "blue.png"
     assert found["models"]["clip"] == "colour-encoder:card"
 
 
-def test_a_scorer_on_the_command_line(program: Program, images: Path) -> None:
+def test_a_scorer_on_the_command_line(program: CommandLine, images: Path) -> None:
     line = ("rerank", "--query", "green", "--images", images, "--strategy", "clip", "--scorer", "colour-scorer:2")
-    seen = told(program("-m", "fieldscope", *line, "--json"))
+    seen = told(program(*line, "--json"))
     assert seen["ranking"][0]["image"].endswith("green.png")
     assert seen["models"] == {"clip": "colour-scorer:2", "lmm": None} and seen["flags"] == []
 
 
-def test_a_benchmark_a_back_end_and_a_store_on_the_command_line(program: Program, tmp_path: Path) -> None:
+def test_a_benchmark_a_back_end_and_a_store_on_the_command_line(program: CommandLine, tmp_path: Path) -> None:
     store = tmp_path / "answers.json"
 
     def evaluate(out: str, *more: str) -> Any:
         line = ("eval", "colours:the", "--lmm", "colour-lmm:big", "--strategy", "yes-no", "--out", tmp_path / out)
-        return told(program("-m", "fieldscope", *line, "--json", *more, FIELDSCOPE_STORE=f"json-store:{store}"))
+        return told(program(*line, "--json", *more, FIELDSCOPE_STORE=f"json-store:{store}"))
 
     (first,) = evaluate("first")["runs"]
     assert first["metrics"]["mAP@50"] == 1.0  # the model put the wrong priors right
@@ -150,17 +184,17 @@ def test_a_benchmark_a_back_end_and_a_store_on_the_command_line(program: Program
     ],
 )
 def test_an_unknown_name_shows_the_known_ones(
-    program: Program, images: Path, line: tuple[str, ...], words: str
+    program: CommandLine, images: Path, line: tuple[str, ...], words: str
 ) -> None:
-    done = program("-m", "fieldscope", *(images if each == "." else each for each in line))
-    assert done.returncode != 0
+    done = program(*(images if each == "." else each for each in line))
+    assert done.exit_code != 0
     assert words in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
 
 
-def test_an_encoder_scores_the_given_candidates_of_a_benchmark(program: Program, tmp_path: Path) -> None:
+def test_an_encoder_scores_the_given_candidates_of_a_benchmark(program: CommandLine, tmp_path: Path) -> None:
     line = ("eval", "colours:the", "--strategy", "clip", "--json", "--out", tmp_path)
-    (wrong,) = told(program("-m", "fieldscope", *line))["runs"]
-    (right,) = told(program("-m", "fieldscope", *line, "--encoder", "colour-encoder"))["runs"]
+    (wrong,) = told(program(*line))["runs"]
+    (right,) = told(program(*line, "--encoder", "colour-encoder"))["runs"]
     assert wrong["metrics"]["MRR"] < right["metrics"]["MRR"] == 1.0
     assert (right["strategy"], right["prior"]) == ("clip~encoder=colour-encoder", "colour-encoder")
     assert "prior" not in wrong  # the benchmark does not say

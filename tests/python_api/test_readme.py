@@ -1,11 +1,9 @@
-"""The README's five lines, as they stand there: in a process, in a notebook, and beside folders with common names."""
+"""The README's five lines, as they stand there: as a script, and in a notebook beside folders with common names."""
 
 from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -19,7 +17,7 @@ assert SECTION is not None
 COMMAND, LINES = (re.search(rf"```{kind}\n(.*?)```", SECTION[1], re.S)[1] for kind in ("sh", "python"))  # type: ignore[index]
 
 
-pytestmark = pytest.mark.timeout(1200)  # twice the agent over 24 pictures, each in a process of its own
+pytestmark = pytest.mark.timeout(1200)  # the agent over 24 pictures, and again from what is remembered
 
 
 @pytest.fixture
@@ -29,13 +27,6 @@ def folder(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.setenv("FIELDSCOPE_CACHE", str(drawn / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def ran(folder: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", LINES], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
 
 
 def require_reasons(printed: str) -> None:
@@ -62,14 +53,20 @@ def test_every_page_that_the_readme_names_is_there() -> None:
         assert (ROOT / target).exists(), target
 
 
-def test_five_lines_in_a_process_beside_folders_that_are_called_like_ours(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_five_lines_print_the_best_five_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(LINES, "README.md", "exec"), {"__name__": "__main__"})
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    require_reasons(shown.out)
+
+
+def test_five_lines_in_a_notebook_beside_folders_that_are_called_like_ours(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("core", "eval", "agent", "cache", "service", "retrieval", "prompts"):
         (folder / name).mkdir()
         (folder / name / "__init__.py").write_text("raise ImportError('the wrong package')\n", encoding="utf-8")
-    require_reasons(ran(folder))
-
-
-def test_five_lines_in_a_notebook(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(variable, str(folder / variable.lower()))
     cells = [

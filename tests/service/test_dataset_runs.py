@@ -142,6 +142,19 @@ def test_choices_are_in_the_manifest_and_name_the_folder(run: Run, tasks: World,
     other, _ = evaluated(run, f"cirr:{root}")
     assert other["out"] == "runs/cirr-validation/clip"
     assert other["metrics"]["recall@1"] >= told["metrics"]["recall@1"]
+    error = refused(run, "compare", told["out"], other["out"])
+    assert "different protocols: reference is kept in the one and removed in the other" in error
+
+
+def test_changed_pictures_are_encoded_again(run: Run, tasks: World, tmp_path: Path) -> None:
+    root = shaped("circo", tmp_path)
+    before, _ = evaluated(run, "circo", "--data", root)
+    pictures = root / "COCO2017_unlabeled/unlabeled2017"
+    for image in SCENES:
+        shutil.copy(pictures / "000000000001.jpg", pictures / f"{int(image):012d}.jpg.new")
+        (pictures / f"{int(image):012d}.jpg.new").replace(pictures / f"{int(image):012d}.jpg")
+    after, _ = evaluated(run, "circo", "--data", root, "--out", "again")
+    assert after["metrics"]["mAP@10"] != before["metrics"]["mAP@10"]
 
 
 def test_a_run_of_a_data_set_is_replayed_with_its_own_figures(run: Run, tasks: World, tmp_path: Path) -> None:
@@ -247,3 +260,17 @@ def test_a_folder_of_one_s_own_needs_no_code(
     own, _ = evaluated(run, "fieldnotes-composed" if composed else "fieldnotes")
     assert told["metrics"] == own["metrics"]
     assert Path(told["out"]).parent.name == f"birds-{'test' if layout == 'beir' else 'all'}"
+
+
+def test_any_metric_has_any_cut_off(run: Run, tasks: World) -> None:
+    told, metrics = evaluated(run, "fieldnotes-composed", "--metric", "R@3", "mAP@2")
+    values = metrics["per_query"].values()
+    assert told["metrics"]["mAP@2"] == pytest.approx(sum(v["AP@2"] for v in values) / len(values))
+    assert told["metrics"]["recall@1"] <= told["metrics"]["recall@3"] <= told["metrics"]["recall@5"]
+    assert "unknown metric 'F@3'" in refused(run, "eval", "fieldnotes-composed", "--metric", "F@3")
+    # A run that has it, and one whose rankings have it to be computed from.
+    other, _ = evaluated(run, "fieldnotes-composed", "--out", "plain")
+    assert "recall@3" not in other["metrics"]
+    result = run("compare", told["out"], other["out"], "--metric", "recall@3", "--metric", "R@4", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert f"{told['metrics']['recall@3']}"[:6] in result.stdout

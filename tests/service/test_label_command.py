@@ -77,7 +77,7 @@ def test_what_to_look_at_next_goes_into_the_same_file(run: Run, ranking: Path, t
 def test_a_file_is_begun_once(run: Run, ranking: Path, tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
     missing = run("label", path, "--no-prompt")
-    assert missing.exit_code == 1 and "Check the path, or begin the file with --ranking" in missing.output
+    assert missing.exit_code == 1 and "Check the path, or start the file with --ranking" in missing.output
     run("label", path, "--ranking", ranking, "--no-prompt")
     again = run("label", path, "--ranking", ranking)
     assert again.exit_code == 1 and "its labels would be lost" in again.output

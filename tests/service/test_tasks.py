@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import fieldscope.fieldnotes.collection
+import fieldscope.fieldnotes.rerank
 import fieldscope.service.wiring.bundled
 import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
@@ -21,8 +22,10 @@ from fieldscope.core.errors import ConfigError, LMMServerError
 from fieldscope.core.types import ImageSource, Search, Turn
 from fieldscope.fieldnotes.facts import Spec, describe
 from fieldscope.fieldnotes.queries import BenchmarkQuery, Split
+from fieldscope.fieldnotes.wild.queries import WildQuery
+from fieldscope.fieldnotes.wild.scene import Conditions
 from fieldscope.retrieval.library import open_library
-from fieldscope.service.wiring.benchmarks import open_workload
+from fieldscope.service.wiring.benchmarks import NAMES, open_workload
 from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.reports import load_run
@@ -60,19 +63,37 @@ UNMATCHED = Split(
     (query("u000", "a white fox in the snow", replace(describe(SCENES["8"]), habitat="reef")),),
     {"u000": frozenset()},
 )
+SEEN = (Conditions("small", "day", "none"), Conditions("large", "dusk", "much"))
+
+
+def wild_query(id: str, text: str, scene: str, seen: Conditions) -> WildQuery:
+    return WildQuery(id, text, describe(SCENES[scene]), "Context", "Weather", conditions=seen)
+
+
+WILD = Split(
+    "wild-test",
+    SCENES,
+    (
+        wild_query("tw000", "a yellow duck", "8", SEEN[0]),
+        wild_query("tw001", "an owl", "5", SEEN[1]),
+        wild_query("tx000", "a fish", "8", SEEN[0]),
+    ),
+    {"tw000": frozenset("8"), "tw001": frozenset(("5", "6")), "tx000": frozenset()},
+)
 
 
 @pytest.fixture
 def tasks(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The world, and two tasks over its pictures, verified as they are."""
     checksum = fieldscope.fieldnotes.collection.published_checksums()["test"]
-    for split in (COMPOSED, DIALOGUE):
+    for split in (COMPOSED, DIALOGUE, WILD):
         shutil.copytree(world.pictures, world.pictures.parent / split.name)
-    names = ("test", COMPOSED.name, DIALOGUE.name)
+    names = ("test", COMPOSED.name, DIALOGUE.name, WILD.name)
     monkeypatch.setattr(fieldscope.fieldnotes.collection, "published_checksums", lambda: dict.fromkeys(names, checksum))
     monkeypatch.setattr(fieldscope.fieldnotes.collection, "load_composed", lambda name: COMPOSED)
     monkeypatch.setattr(fieldscope.fieldnotes.collection, "load_dialogue", lambda name: DIALOGUE)
     monkeypatch.setattr(fieldscope.fieldnotes.collection, "load_unmatched", lambda name: UNMATCHED)
+    monkeypatch.setattr(fieldscope.fieldnotes.collection, "load_wild", lambda name: WILD)
     return world
 
 
@@ -151,13 +172,61 @@ def test_queries_without_a_match_are_reranked_and_have_no_average_precision(run:
         loaded.metric("AP@50")
 
 
+def test_how_often_a_run_says_that_nothing_matches_is_in_tables_and_comparisons(run: Run, tasks: World) -> None:
+    line = ("eval", "fieldnotes-unmatched", "--strategy", "clip", "yes-no", "yes-no-fused")
+    result = run(*line)
+    assert result.exit_code == 0, result.stderr
+    assert "nothing is said to match" in result.stdout and "of 1 without a match" in result.stdout
+    runs = {told["strategy"]: told for told in json.loads(run(*line, "--json").stdout)["runs"]}
+    shares = {name: told["metrics"]["rightly nothing"] for name, told in runs.items()}
+    assert shares == {"clip": None, "yes-no": 1.0, "yes-no-fused": 1.0}
+    assert {told["metrics"]["wrongly nothing"] for told in runs.values()} == {None}
+    loaded = load_run(runs["yes-no"]["out"])
+    assert loaded.metric("rightly nothing").mean == 1.0
+    assert loaded["u000"].nothing is not None
+    assert "rightly nothing" in loaded._repr_html_()
+    both = [runs[name]["out"] for name in ("yes-no", "yes-no-fused")]
+    compared = json.loads(run("compare", *both, "--json").stdout)
+    assert compared["metrics"] == ["rightly nothing"]
+    assert [told["nothing"] for told in compared["runs"]] == [{"rightly nothing": 1.0}] * 2
+    assert "Nothing is said to match" in run("compare", *both).stdout
+    refused = run("compare", runs["clip"]["out"], *both)
+    assert refused.exit_code == 1
+    assert "the run does not say whether anything matches" in refused.stderr
+
+
+def test_wild_queries_are_broken_down_by_how_their_matches_are_seen(run: Run, tasks: World) -> None:
+    result = run("eval", "fieldnotes-wild", "--strategy", "clip", "--json")
+    assert result.exit_code == 0, result.stderr
+    (told,) = json.loads(result.stdout)["runs"]
+    assert (told["queries"], told["scored"]) == (3, 2)
+    groups = {kind: set(told["breakdowns"][kind]) for kind in ("subject_size", "light", "occlusion")}
+    assert groups == {"subject_size": {"large", "small"}, "light": {"day", "dusk"}, "occlusion": {"much", "none"}}
+    assert load_run(told["out"]).scored.groups["tw001"]["occlusion"] == "much"
+
+
+def test_a_wild_query_with_a_match_has_one_among_its_candidates(tasks: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fieldscope.fieldnotes.rerank, "TOP", 1)
+    bench = open_workload("fieldnotes-wild", None, Settings()).benchmark
+    assert {q: len(bench.candidate_ids(q)) for q in bench.qrels} == {"tw000": 1, "tw001": 1, "tx000": 1}
+    assert bench.candidate_ids("tw001")[0] in {"5", "6"} and bench.candidate_ids("tw000") == ("8",)
+    assert set(bench.judgments("tx000").values()) == {0}
+
+
+def test_wild_full_retrieval_searches_the_whole_collection(tasks: World) -> None:
+    workload = open_workload("fieldnotes-wild-fullrank", None, Settings())
+    assert (workload.benchmark.candidate_sets, workload.retriever is not None) == (None, True)
+    assert workload.benchmark.qrels["tw001"] == {"5": 1, "6": 1}
+    assert workload.benchmark.meta["tw000"].groups["subject_size"] == "small"
+
+
 def test_a_dry_run_counts_the_candidates_of_queries_without_a_match(run: Run, tasks: World) -> None:
     result = run("eval", "fieldnotes-unmatched", "--strategy", "yes-no", "--dry-run", "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["runs"][0]["calls"] == len(SCENES)
 
 
-@pytest.mark.parametrize("task", ["fieldnotes", "fieldnotes-composed", "fieldnotes-dialogue", "fieldnotes-unmatched"])
+@pytest.mark.parametrize("task", [name for name in NAMES if name != "fieldnotes-rerank"])
 def test_an_unknown_split_is_said(run: Run, tasks: World, task: str) -> None:
     result = run("eval", task, "--split", "composed-test")
     assert result.exit_code == 1

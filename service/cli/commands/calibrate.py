@@ -72,12 +72,15 @@ def _table(fit: Calibration) -> Table:
         "weight of the whole query": f"{fit.whole_weight:.3f}",
         "odds that a match looks like none": f"{fit.miss_odds:.4f}",
         "odds that another looks like a match": f"{fit.false_alarm_odds:.4f}",
+        "cost of a part that fails": f"{fit.part_cost:.3f}",
         "weight of the prior": f"{fit.prior_weight:.3f}",
         "bias": f"{fit.bias:+.3f}",
         "spread": f"{fit.spread:.3f}",
         "predicates per word": f"{fit.predicates_per_word:.3f}",
         **{f"pass rate of {kind}": f"{rate:.1%}" for kind, rate in fit.pass_rates.items()},
     }
+    if fit.nothing_below is not None:
+        rows["nothing matches where the best P(match) is below"] = f"{fit.nothing_below:.3f}"
     if fit.consistency is not None:
         rows |= {
             "comparisons that agree in both orders": f"{fit.consistency:.1%}",

@@ -31,8 +31,8 @@ _LISTED = 3
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="A metric of metrics.json. Repeat for more; the first is the main one.  [default: the "
-    "benchmark's own, such as AP@50, nDCG@50, MRR]",
+    help="A metric of metrics.json, or one at any other cut-off (AP@5, R@20). Repeat for more; the first is the main "
+    "one.  [default: the benchmark's own, such as AP@50, nDCG@50, MRR]",
 )
 @price_option("What the runs' tokens cost.")
 @file_option("--markdown", help_text="Write the report as Markdown.")

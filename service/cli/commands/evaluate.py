@@ -49,6 +49,14 @@ DEFAULT_STRATEGIES = ("clip", "yes-no", "yes-no-fused")
 @click.option("--split", metavar="NAME", help="test, validation, ...  [default: test; of a grid: validation]")
 @folder_option("The folder of a data set's files: flickr30k, coco, fashioniq, cirr, circo, visdial, folder.", "--data")
 @choices_option
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME ...",
+    help="Metrics to compute beside the benchmark's own: AP, nDCG, RR, P, recall (or R) or hits, at any cut-off, such "
+    "as R@20.",
+)
 @file_option("--only", help_text="Only the queries in this file: ids or texts, one a line.")
 @file_option("--without", help_text="All queries except those in this file.")
 @count_option("--limit", help_text="Only the first N queries.")
@@ -81,6 +89,7 @@ def evaluate(
     split: str | None,
     data: Path | None,
     choices: Mapping[str, str],
+    metrics: tuple[str, ...],
     only: Path | None,
     without: Path | None,
     limit: int | None,
@@ -101,12 +110,13 @@ def evaluate(
 
     BENCHMARK is one of: fieldnotes (retrieval from the whole collection); fieldnotes-rerank (the encoder's own top 100
     for each query); fieldnotes-composed (a reference image and a change to it); fieldnotes-dialogue (rounds of question
-    and answer, each ranked); fieldnotes-unmatched (queries that no image matches); flickr30k, coco, fashioniq, cirr,
-    circo or visdial with the folder of its files (--data), scored as it was published unless --set says otherwise;
-    folder, for queries, images and judgments of your own; a Parquet file or folder in INQUIRE-Rerank's format (its
-    candidates keep the files' scores unless --encoder names another first stage); a folder of INQUIRE-Fullrank's tables
-    with its embeddings (name the model that made them with --encoder); or evendrow/INQUIRE-Rerank, which is downloaded
-    once from the Hugging Face hub.
+    and answer, each ranked); fieldnotes-unmatched (queries that no image matches); fieldnotes-wild (small, dark and
+    half hidden animals in large frames, each query's top 100) and fieldnotes-wild-fullrank (the same, from the whole
+    collection); flickr30k, coco, fashioniq, cirr, circo or visdial with the folder of its files (--data), scored as it
+    was published unless --set says otherwise; folder, for queries, images and judgments of your own; a Parquet file or
+    folder in INQUIRE-Rerank's format (its candidates keep the files' scores unless --encoder names another first
+    stage); a folder of INQUIRE-Fullrank's tables with its embeddings (name the model that made them with --encoder); or
+    evendrow/INQUIRE-Rerank, which is downloaded once from the Hugging Face hub.
 
     A grid runs on a validation split and is shown best first. On the test split only a single --member is allowed: the
     one that was chosen.
@@ -150,7 +160,7 @@ def evaluate(
         raise click.UsageError("Missing argument 'BENCHMARK'; give a benchmark, or a recording with --replay FILE")
     split = split or (DEFAULT_SPLIT if grid else None)
     named = f"{benchmark}:{data}" if data is not None else benchmark or ""
-    plan = EvaluationPlan(named, split, Selection(only, without), limit, out, budget, run_budget, choices)
+    plan = EvaluationPlan(named, split, Selection(only, without), limit, out, budget, run_budget, choices, metrics)
     if recording is not None:
         plan = recorded_plan(plan, recording)
     grid_members = open_grid(grid, members, plan, settings) if grid else ()

@@ -10,7 +10,7 @@ from fieldscope.agent.roles import ROLES, role_identity
 from fieldscope.agent.usage import SCORER, Usage
 from fieldscope.eval.dialogues import HITS, by_round, dialogues
 from fieldscope.eval.measures.paired import EVEN, Mean
-from fieldscope.eval.reported import mean_name
+from fieldscope.eval.reported import RIGHTLY, mean_name
 from fieldscope.eval.runs.read import Metrics
 from fieldscope.eval.runs.scored import role_usage
 from fieldscope.service.viewer import addresses
@@ -42,6 +42,8 @@ def page(run: Run, run_list: RunList) -> Page:
     digests = list(run.digests.values())
     groups = {digest.query_id: run.groups(digest.query_id) for digest in digests}
     names = _group_names(groups)
+    found, nothing = standings(digests), nothing_said(digests)
+    shown = run.reported.values if found or nothing is None else (RIGHTLY,)
     return Page(
         address=addresses.run_page(run.key),
         template="run.html",
@@ -53,9 +55,9 @@ def page(run: Run, run_list: RunList) -> Page:
             "group_names": names,
             "totals": totals(digests),
             "of": None if run.finished else expected(run),
-            "standings": standings(digests),
-            "nothing": nothing_said(digests),
-            "metrics": [mean_name(value) for value in run.reported.values],
+            "standings": found,
+            "nothing": nothing,
+            "metrics": [mean_name(value) for value in shown],
             "everything": _everything(run),
             "kinds": _kinds(run, digests),
             "hurt": _most(digests, -1),

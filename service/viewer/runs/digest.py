@@ -57,7 +57,7 @@ class QueryDigest(BaseModel):
     not_asked: int
     moved: int
     ended: str | None
-    nothing: bool | None
+    nothing: bool | None = None
     reported: str = GENERAL.name
 
     @property

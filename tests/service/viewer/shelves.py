@@ -30,6 +30,7 @@ from fieldscope.agent.types import (
     Call,
     Comparison,
     Instruction,
+    NothingMatches,
     Predicate,
     RankedCandidate,
     Reason,
@@ -142,6 +143,7 @@ def hostile(folder: Path) -> Made:
         ),
         trace=(TraceEvent(kind="started", at=0.0, data={"model": MARKUP, "prompts": {"<b>": MARKUP}}),),
         flags=(evil,),
+        nothing=NothingMatches(statistic=0.1, threshold=0.3, judged=3, failing=("p0<b>",), nearest=tuple(ids)),
     )  # fmt: skip
     benchmark = Benchmark(
         name=f"evil {MARKUP}",

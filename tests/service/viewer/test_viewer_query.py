@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldscope.agent.trace_why import why
-from fieldscope.agent.types import Comparison, RankedCandidate, RerankResult, Synthesis, TraceEvent, Verdict
+from fieldscope.agent.types import (
+    Comparison,
+    NothingMatches,
+    RankedCandidate,
+    RerankResult,
+    Synthesis,
+    TraceEvent,
+    Verdict,
+)
 from fieldscope.service.viewer.charts.rank_flow import HEAD, emphasised, rank_flow, spread, stages
 from fieldscope.service.viewer.pages import query
 from fieldscope.service.viewer.pages.query import highlighted
@@ -467,6 +475,27 @@ def test_refinement_budget_and_fallback_are_told_in_words(small: shelves.Made, t
     assert "the best 150 are verified" in page.words
     given_up = page.find("ol", class_="rounds")[0].find("li", class_="card")[1].words
     assert result.predicates[-1].question in given_up
+
+
+def test_that_nothing_matches_is_said_with_the_nearest_images_and_what_they_lack(
+    small: shelves.Made, tmp_path: Path
+) -> None:
+    made = shelves.Made(tmp_path / "runs", small.images, small.store)
+    result = _first(small, "predicates")
+    _, _, second = result.predicates[:3]
+    nearest = tuple(ranked.image_id for ranked in result.ranking[2:4])
+    decision = NothingMatches(statistic=0.07, threshold=0.3, judged=16, failing=(second.id,), nearest=nearest)
+    changed = result.model_copy(update={"nothing": decision, "relative": True})
+    _copy(small.run("predicates"), made.run("none"), changed)
+    _, _, page = look(made, "none", result.query_id)
+    assert "No image seems to match (best P(match) 0.07, threshold 0.30)." in page.words
+    assert f"No image shows: {second.words} ({second.question})." in page.words
+    assert "which is relative to this list of images" in page.words
+    (table,) = [table for table in page.find("table") if "Nearest by parts that hold" in table.words]
+    assert [name for name in nearest if name in table.words] == list(nearest)
+    (grid,) = page.find("ol", id="grid")
+    tiles = {link.attributes["href"] for link in grid.find("a")}
+    assert {link.attributes["href"] for link in table.find("a")} < tiles
 
 
 def _result(

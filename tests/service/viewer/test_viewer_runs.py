@@ -294,6 +294,24 @@ def test_a_run_without_truth_shows_no_scores() -> None:
     assert page.row("a")[2:5] == ["–", "–", "–"]
 
 
+def test_a_run_says_how_often_nothing_matches_was_right_and_wrong() -> None:
+    unmatched = [digest(name, None, None, nothing=said) for name, said in (("a", True), ("b", False), ("c", True))]
+    matched = [digest("d", 0.5, 0.9, nothing=False), digest("e", 0.5, 0.9, nothing=True)]
+    page = _page([*unmatched, *matched])
+    assert "of the queries without a match: said of 2 of 3" in page.text
+    assert "of those with one: 1 of 2" in page.text
+    assert [page.row(name)[-2] for name in "abcde"] == ["none", "", "none", "", "none"]
+    assert _page(unmatched).text.count("of the queries without a match") == 1
+    only_matched = _page(matched)
+    assert "of the queries with a match: wrongly said of 1 of 2" in only_matched.text
+
+
+def test_a_run_that_never_decided_whether_anything_matches_does_not_tell() -> None:
+    page = _page([digest("a", None, None), digest("b", 0.5, 0.9)])
+    assert "Nothing matches" not in page.text
+    assert "matches" not in page.rows[-3]
+
+
 def test_a_run_of_before_inputs_and_collections_is_shown(small: Made) -> None:
     shelves.bare(small.run("agent"))
     page = shown(small, addresses.run_page("agent"))
