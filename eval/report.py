@@ -21,7 +21,6 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     scored on test; dialogues add `by_round`, and several LMMs add the cost `by_role` and their identities, `lmm`,
     a scoring model its own (its calls are pairs) and its fingerprint, `scorer`. Means over two or more queries have
     `intervals` and, in the headline, the difference `against_first`."""
-    sure = certainties(summaries) or [None] * len(summaries)
     return {
         "benchmark": summaries[0].benchmark,
         "split": summaries[0].split,
@@ -32,7 +31,7 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
                 **prior_entry(summary),
                 "metrics": dict(summary.metrics),
                 "by_supercategory": {group: dict(means) for group, means in summary.by_supercategory.items()},
-                **(certainty.payload() if certainty else {}),
+                **certainty.payload(),
                 **_breakdowns(summary),
                 **_by_round(summary),
                 "cost": cost_entry(summary.cost),
@@ -44,7 +43,7 @@ def payload(summaries: Sequence[RunSummary]) -> dict[str, Any]:
                 "scored_on_test": summary.scored_on_test,
                 "out": str(summary.out),
             }
-            for summary, certainty in zip(summaries, sure, strict=True)
+            for summary, certainty in zip(summaries, certainties(summaries), strict=True)
         ],
     }
 

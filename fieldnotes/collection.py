@@ -137,7 +137,8 @@ def read_split(split: str, task: str = "") -> Split:
 
     Raises `BenchmarkError` for an unknown split.
     """
-    splits: Collection[str] = {"unmatched": UNMATCHED_SIZES, "wild": WILD_SIZES}.get(task, SIZES)
+    others: Mapping[str, Collection[str]] = {"unmatched": UNMATCHED_SIZES, "wild": WILD_SIZES}
+    splits = others.get(task, SIZES)
     if split not in splits:
         raise BenchmarkError(f"FieldNotes has no split {split!r}. Use one of {', '.join(splits)}")
     return _load(f"{task}-{split}" if task else split)

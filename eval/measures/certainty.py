@@ -24,7 +24,7 @@ class Certainty:
         difference that the test detects, and the number of queries that a difference of this size needs."""
         intervals = {name: [mean.low, mean.high] for name, mean in self.means.items()}
         if self.effect is None:
-            return {"intervals": intervals}
+            return {"intervals": intervals} if intervals else {}
         test = self.effect.test
         return {
             "intervals": intervals,
@@ -38,12 +38,11 @@ class Certainty:
         }
 
 
-def certainties(summaries: Sequence[RunSummary]) -> list[Certainty] | None:
-    """The certainty of each run of one benchmark; None where a run has fewer than two scored queries, or its values are
-    not known."""
+def certainties(summaries: Sequence[RunSummary]) -> list[Certainty]:
+    """The certainty of each run of one benchmark, without the means that a run has for fewer than two queries."""
     names = [name for name in summaries[0].values if all(len(run.values.get(name, {})) > 1 for run in summaries)]
     if not names:
-        return None
+        return [Certainty({})] * len(summaries)
     own = [dict(zip(names, means([tuple(run.values[n].values()) for n in names]), strict=True)) for run in summaries]
     return [Certainty(of, effect) for of, effect in zip(own, _effects(summaries), strict=True)]
 

@@ -32,6 +32,7 @@ def wordings_of(opened: OpenEvaluation, settings: Settings, number: int, file: P
     """
     benchmark = opened.workload.benchmark
     queries = benchmark.queries[: opened.plan.limit]
+    found: Wordings
     if file is not None:
         found = read_wordings(file, queries)
     elif (scenes := scenes_of(benchmark.name, benchmark.split)) is not None:

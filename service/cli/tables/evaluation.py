@@ -145,7 +145,7 @@ def certainty_tables(summaries: Sequence[RunSummary]) -> list[Table]:
     points: whether that is more than chance, and how many queries a test needs for it. Nothing where fewer than two
     queries could be scored."""
     sure = certainties(summaries)
-    if sure is None:
+    if not sure[0].means:
         return []
     means = _table("95 % intervals over queries, percent", sure[0].means)
     for summary, own in zip(summaries, sure, strict=True):
