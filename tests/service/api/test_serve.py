@@ -17,7 +17,9 @@ from typing import Any, Protocol
 import httpx
 import pytest
 from click.testing import Result
+from PIL import Image
 
+from tests.service.conftest import Server, serving
 from tests.waiting import PATIENCE
 
 BODY = {"query": "a red picture", "documents": ["fieldscope://photos/red.png"], "strategy": "yes-no"}
@@ -27,13 +29,6 @@ get, post = partial(httpx.get, timeout=PATIENCE), partial(httpx.post, timeout=PA
 
 class Run(Protocol):
     def __call__(self, *args: object) -> Result: ...
-
-
-class LMMServer(Protocol):
-    url: str
-    answer: Callable[[dict[str, Any]], tuple[int, str]]
-    models: tuple[int, str]
-    bodies: list[dict[str, Any]]
 
 
 class Process:
@@ -59,12 +54,17 @@ class Process:
         _, errors = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, errors
 
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
 
 Started = Callable[..., Process]
 
 
 @pytest.fixture
-def started(photos: Path, server: LMMServer, tmp_path: Path) -> Iterator[Started]:
+def started(photos: Path, server: Server, tmp_path: Path) -> Iterator[Started]:
     (photos / "broken.png").unlink()
     made: list[Process] = []
 
@@ -77,12 +77,10 @@ def started(photos: Path, server: LMMServer, tmp_path: Path) -> Iterator[Started
 
     yield start
     for each in made:
-        if each.process.poll() is None:
-            each.process.kill()
-            each.process.communicate()
+        each.end()
 
 
-def test_it_serves_and_ends_what_is_in_flight_when_it_is_told_to_stop(started: Started, server: LMMServer) -> None:
+def test_it_serves_and_ends_what_is_in_flight_when_it_is_told_to_stop(started: Started, server: Server) -> None:
     at_work, stopping, answer = threading.Event(), threading.Event(), server.answer
 
     def slow(body: dict[str, Any]) -> tuple[int, str]:
@@ -111,7 +109,7 @@ def test_it_serves_and_ends_what_is_in_flight_when_it_is_told_to_stop(started: S
     assert "Traceback" not in errors
 
 
-def test_a_job_that_is_at_work_is_handed_back_to_the_next_start(started: Started, server: LMMServer) -> None:
+def test_a_job_that_is_at_work_is_handed_back_to_the_next_start(started: Started, server: Server) -> None:
     at_work, gate, answer = threading.Event(), threading.Event(), server.answer
 
     def slow(body: dict[str, Any]) -> tuple[int, str]:
@@ -148,19 +146,31 @@ def test_a_job_that_is_at_work_is_handed_back_to_the_next_start(started: Started
     assert again.stop()[0] == 0
 
 
-def test_it_says_that_it_is_not_ready_while_its_lmm_is_away(started: Started, server: LMMServer) -> None:
-    server.models = (200, json.dumps({"data": [{"id": "other"}]}))
-    service = started()
-    reply = get(f"{service.url}/readyz")
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A service whose LMM's server has another model, and that takes bodies of 100,000 bytes. Ctrl-C ends it well."""
+    folder = tmp_path_factory.mktemp("idle")
+    Image.new("RGB", (8, 8), "red").save(folder / "red.png")
+    with serving(Server(models=(200, json.dumps({"data": [{"id": "other"}]})))) as lmm:
+        models = ("--lmm", lmm.url, "--model", "vl", "--clip", "none")
+        collection = ("--collection", f"photos={folder}", "--data", folder / "service", "--limit", "max_body=100000")
+        service = Process(*models, *collection, environ={"FIELDSCOPE_CACHE": str(folder / "cache")})
+        try:
+            yield service
+            assert service.stop(signal.SIGINT)[0] == 0
+        finally:
+            service.end()
+
+
+def test_it_says_that_it_is_not_ready_while_its_lmm_is_away(idle: Process) -> None:
+    reply = get(f"{idle.url}/readyz")
     assert reply.status_code == 503
     assert "serves other, not vl" in reply.json()["parts"]["lmm"]
-    assert get(f"{service.url}/healthz").status_code == 200
-    assert service.stop(signal.SIGINT)[0] == 0
+    assert get(f"{idle.url}/healthz").status_code == 200
 
 
-def test_a_huge_body_is_refused_while_it_comes(started: Started) -> None:
-    service = started("--limit", "max_body=100000")
-    host, port = service.url.removeprefix("http://").split(":")
+def test_a_huge_body_is_refused_while_it_comes(idle: Process) -> None:
+    host, port = idle.url.removeprefix("http://").split(":")
     head = f"POST /v1/rerank HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         connection.sendall(f"{head}Content-Length: 1000000000\r\n\r\n".encode())
