@@ -147,11 +147,11 @@ def require_same_task(runs: Sequence[ScoredRun]) -> None:
     first = runs[0]
     for other in runs[1:]:
         for name in sorted({*first.choices, *other.choices}):
-            ours, theirs = first.choices.get(name), other.choices.get(name)
-            if ours != theirs:
+            here, there = first.choices.get(name), other.choices.get(name)
+            if here != there:
                 raise ConfigError(
-                    f"{first.folder} and {other.folder} are runs under different protocols: {name} is {ours} in the "
-                    f"one and {theirs} in the other. Compare runs with the same --set."
+                    f"{first.folder} and {other.folder} are runs under different protocols: {name} is {here} in the "
+                    f"one and {there} in the other. Compare runs with the same --set."
                 )
         for own, theirs in ((first, other), (other, first)):
             if alone := [query for query in own.requests if query not in theirs.requests]:
