@@ -12,6 +12,7 @@ from functools import cache
 from itertools import islice
 from random import Random
 
+from fieldscope.core.errors import BenchmarkError
 from fieldscope.fieldnotes.facts import Spec
 from fieldscope.fieldnotes.grammar import Words
 from fieldscope.fieldnotes.queries import (
@@ -28,13 +29,20 @@ from fieldscope.fieldnotes.queries import (
 )
 from fieldscope.fieldnotes.sampling import random_scene
 from fieldscope.fieldnotes.scene import Scene
-from fieldscope.fieldnotes.unmatched import FACTS, FAILING, draw_failing
+from fieldscope.fieldnotes.unmatched import FACTS, FAILING, checksum, draw_failing
 from fieldscope.fieldnotes.wild.scene import SIZES as BANDS
 from fieldscope.fieldnotes.wild.scene import Conditions, WildScene
 from fieldscope.fieldnotes.wild.shots import photographed, random_conditions, random_light
 
 SIZES = {"validation": (48, 12, 800), "development": (96, 24, 1500), "test": (160, 40, 2400)}
 """Queries with matches, queries without, and images per split."""
+
+CHECKSUMS = {
+    "validation": "b789c99b8b497a35e972369ae214ab2a6df6f21b17601037e5f783fb440e23bc",
+    "development": "5108c1ee196b2c65133066121c952b33015ec519f665afb5443487dc56922671",
+    "test": "d6d9091e713d49afccd6b3a0a7096172bf6f68eac3e2ec2b25988a0198d8c092",
+}
+"""SHA-256 over the queries of each split: ids, texts and facts."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,10 @@ def _without_match(number: int, scenes: Iterable[WildScene], name: str, rng: Ran
 
 @cache
 def load_wild(name: str) -> Split:
-    """A split, made from its name: always the same. The queries without a match come last."""
+    """A split, made from its name: always the same. The queries without a match come last.
+
+    Raises `BenchmarkError` where the queries made here are not the published ones.
+    """
     matched, unmatched, size = SIZES[name]
     rng = Random(f"fieldnotes-wild-{name}-1")
     asked = _asked(matched, rng)
@@ -154,4 +165,9 @@ def load_wild(name: str) -> Split:
     ]
     queries += _without_match(unmatched, scenes, name, rng)
     by_id: dict[str, Scene] = {str(at): scene for at, scene in enumerate(scenes, 1)}
-    return judged(f"wild-{name}", by_id, queries)
+    split = judged(f"wild-{name}", by_id, queries)
+    if checksum(split) != CHECKSUMS[name]:
+        raise BenchmarkError(
+            f"FieldNotes-Wild's queries made here for {name} differ from the published ones; install Fieldscope again"
+        )
+    return split

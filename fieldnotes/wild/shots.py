@@ -16,7 +16,7 @@ DRAWS = {"small": 1, "medium": 1, "large": 4}
 DISTRACTORS = (0, 1, 1, 2)
 DISTRACTOR_WIDTHS = (90, 240)
 
-GAINS = {"day": (88, 106), "dusk": (70, 88), "night": (82, 100)}
+GAINS = {"day": (88, 106), "dusk": (76, 92), "night": (84, 100)}
 """Brightness in percent, the least and the greatest, by light; night is dark before that."""
 
 GRAINS = {"day": (2, 6), "dusk": (4, 10), "night": (5, 12)}
