@@ -20,7 +20,7 @@ def with_metrics(run: ScoredRun, names: Sequence[str]) -> ScoredRun:
 
     Raises `ConfigError` where the run does not say what it was made from.
     """
-    known = set.intersection(*(set(values) for values in run.values.values()))
+    known = set.intersection(*(set(values) for values in run.values.values())) if run.values else set()
     missing = {value_name(name): canonical(name) for name in names if value_name(name) not in known and is_metric(name)}
     if not missing:
         return run
