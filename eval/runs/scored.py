@@ -73,7 +73,7 @@ class ScoredRun:
     def comparable(self) -> ScoredRun:
         """The run with values to compare: where no query has anything to find, whether nothing was rightly said to
         match. Raises `ConfigError` where that was not decided either."""
-        if self.values or RIGHTLY not in self.nothing:
+        if self.values or not self.nothing.get(RIGHTLY):
             self.require_values()
             return self
         values = {query: {RIGHTLY: value} for query, value in self.nothing[RIGHTLY].items()}
