@@ -113,7 +113,9 @@ def ensure_pictures(
     folder = folder or cache_folder() / "fieldnotes" / split
     folder.mkdir(parents=True, exist_ok=True)
     files = {i: folder / f"{int(i):06d}{_suffix(scene)}" for i, scene in _load(split).scenes.items()}
-    published = published_checksums()[split]
+    published = published_checksums().get(split)
+    if published is None:
+        raise BenchmarkError(f"the checksum of the {split} pictures is not published yet. Use another split.")
     verified = folder / "verified.sha256"
     hashes = _draw_missing(split, files, progress, beside)
     if verified.is_file() and verified.read_text(encoding="utf-8") == published:
