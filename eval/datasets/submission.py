@@ -66,7 +66,7 @@ def cirr_files(orders: Orders, subsets: Orders, references: Mapping[str, str]) -
         if len(own) < _IN_SUBSET:
             raise ConfigError(
                 f"query {query}: the order of only {len(own)} images of its small gallery is known, and the server "
-                f"wants {_IN_SUBSET}. Rerun the `fieldscope eval` command that made the run, which asks no model again."
+                f"needs {_IN_SUBSET}. Rerun the `fieldscope eval` command that made the run, which asks no model again."
             )
         small[query] = _best(query, own, _IN_SUBSET)
     named = (("recall", ranked), ("recall_subset", small))
@@ -98,7 +98,7 @@ def _best(query: str, order: Sequence[str], many: int) -> list[str]:
     best = list(order[:many])
     if len(best) < many:
         raise ConfigError(
-            f"query {query}: {len(best)} images are ranked, and the server wants {many}. Use a strategy whose "
+            f"query {query}: {len(best)} images are ranked, and the server needs {many}. Use a strategy whose "
             f"retrieve.top_k is at least {many}."
         )
     if len(set(best)) < many:
@@ -122,7 +122,7 @@ def _require_all(inputs: Inputs, orders: Orders, run: Path) -> None:
     if missing := [line.id for line in inputs.queries if line.id not in orders]:
         raise ConfigError(
             f"{run} has {len(orders):,} of {len(wanted):,} queries; {missing[0]} is not among them, and the server "
-            "wants all. Run it without --limit, --only and --without."
+            "needs all. Run it without --limit, --only and --without."
         )
     if len(wanted) != expected:
         raise ConfigError(

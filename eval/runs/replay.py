@@ -199,7 +199,7 @@ class Recording:
         asked."""
         seeds = {run.seed for run in self.runs if run.strategy.prompts}
         if len(seeds) > 1:
-            raise ConfigError("the recorded runs were made under different seeds. Replay each by itself.")
+            raise ConfigError("the recorded runs were made under different seeds. Run --replay once for each of them.")
         return next(iter(seeds), 0)
 
 

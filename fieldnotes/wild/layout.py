@@ -97,7 +97,7 @@ def _beside(group: int, width: int, spots: list[Spot], horizon: int, rng: Random
     ys = range(max(tall, horizon - width // 4), HEIGHT - tall + 1, max(1, (HEIGHT - 2 * tall) // _STEPS))
     free = [(x, y) for x in xs for y in ys if all(_apart(x, y, width, spot) for spot in spots)]
     if not free:
-        raise ValueError("a distractor has no room; leave it out")
+        raise ValueError("a distractor has no space; leave it out")
     x, y = rng.choice(free)
     return Spot(group, x, y, width, rng.random() < 0.5)
 
