@@ -201,7 +201,6 @@ def test_wild_queries_are_broken_down_by_how_their_matches_are_seen(run: Run, ta
     result = run("eval", "fieldnotes-wild", "--strategy", "clip", "--json")
     assert result.exit_code == 0, result.stderr
     (told,) = json.loads(result.stdout)["runs"]
-    assert (told["queries"], told["scored"]) == (3, 2)
     groups = {kind: set(told["breakdowns"][kind]) for kind in ("subject_size", "light", "occlusion")}
     assert groups == {"subject_size": {"large", "small"}, "light": {"day", "dusk"}, "occlusion": {"much", "none"}}
     assert load_run(told["out"]).scored.groups["tw001"]["occlusion"] == "much"
