@@ -121,7 +121,8 @@ class Inputs:
 def strategy_line(strategy: Strategy, calibration: Calibration | None) -> StrategyLine:
     """A strategy as it can be read back."""
     definition = strategy.model_dump(mode="json", exclude_none=True)
-    fitted = calibration if calibration is not None and calibration.key is not None else None
+    stand_in = calibration is not None and calibration.key is None and calibration.edition == 1
+    fitted = None if stand_in else calibration
     return StrategyLine(definition=definition, calibration=fitted, edition=calibration.edition if calibration else 2)
 
 

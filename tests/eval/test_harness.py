@@ -25,6 +25,7 @@ from fieldscope.core.types import Candidate, Query
 from fieldscope.eval.harness import evaluate
 from fieldscope.eval.measures.scoring import HEADLINE, score
 from fieldscope.eval.model_watch import PATIENCE
+from fieldscope.eval.reported import RIGHTLY, WRONGLY
 from fieldscope.eval.types import Benchmark, RunSummary
 from tests.waiting import Crowd
 
@@ -53,9 +54,9 @@ def content(folder: Path) -> dict[str, bytes]:
 async def test_strategies_are_run_and_written(bench: Benchmark, make_lmm: MakeLMM, tmp_path: Path) -> None:
     lmm = make_lmm(bench.images)
     clip, yes_no = await evaluate(bench, agents(bench, lmm, "clip", "yes-no"), tmp_path, provenance=MODEL)
-    assert tuple(clip.metrics) == HEADLINE
+    assert tuple(clip.metrics) == (*HEADLINE, RIGHTLY, WRONGLY)
     assert 0 < (clip.metrics["mAP@50"] or 0) < 1
-    assert set(yes_no.metrics.values()) == {1.0}
+    assert {yes_no.metrics[name] for name in HEADLINE} == {1.0}
     assert list(clip.by_supercategory) == ["Appearance", "Behavior", "Context", "Species"]
     assert (yes_no.queries, yes_no.scored, yes_no.unknown) == (5, 5, 0)
     assert yes_no.cost == Usage(40, yes_no.cost.prompt_tokens, 40, 0, yes_no.cost.seconds, yes_no.cost.wall)
@@ -283,7 +284,7 @@ async def test_unknown_verdicts_are_counted_and_asked_again(
     (second,) = await evaluate(bench, agents(bench, cached, "yes-no"), tmp_path / "out")
     assert len(lmm.requests) == 42
     assert (second.unknown, second.cost.calls, second.cost.cached) == (0, 40, 38)
-    assert set(second.metrics.values()) == {1.0}
+    assert {second.metrics[name] for name in HEADLINE} == {1.0}
 
 
 async def test_a_dead_model_ends_the_run_and_keeps_what_was_finished(
@@ -393,7 +394,7 @@ async def test_queries_run_at_once_up_to_the_limit(bench: Benchmark, tmp_path: P
     fake = Fake({query.id: [] for query in bench.queries}, at_once=3)
     (summary,) = await evaluate(bench, [fake], tmp_path, query_concurrency=3)
     assert fake.crowd.most == 3
-    assert set(summary.metrics.values()) == {0.0}
+    assert {summary.metrics[name] for name in HEADLINE} == {0.0}
     assert summary.flags == ("the models know another world",)
 
 

@@ -121,8 +121,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "split", "many", "more", "message"),
     [
         ("cirr", "test1", 3, {}, "3 queries, and the server of cirr wants 4"),
-        ("cirr", "test1", 4, {"ranked": 50}, "49 images are ranked, and the server wants 50"),
-        ("circo", "test", 4, {"ranked": 20}, "20 images are ranked, and the server wants 50"),
+        ("cirr", "test1", 4, {"ranked": 50}, "49 images are ranked, and the server needs 50"),
+        ("circo", "test", 4, {"ranked": 20}, "20 images are ranked, and the server needs 50"),
         ("circo", "test", 4, {"first": 1}, "numbered from 0 to 3, and these are not"),
         ("cirr", "validation", 4, {}, "which no server scores"),
         ("fashioniq", "test", 4, {}, "which no server scores"),

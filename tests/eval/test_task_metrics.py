@@ -14,6 +14,7 @@ from fieldscope.agent.types import RankedCandidate, RerankResult
 from fieldscope.core.types import Query, Turn
 from fieldscope.eval.measures import metrics
 from fieldscope.eval.measures.scoring import HEADLINE, METRICS, Scores, score, shown_metrics
+from fieldscope.eval.reported import RIGHTLY, WRONGLY
 from fieldscope.eval.types import Benchmark
 from fieldscope.retrieval.collection import FilesCollection
 
@@ -167,7 +168,7 @@ def test_a_summary_carries_what_its_task_is_measured_by() -> None:
     text = benchmark(Query(id="q", text="a"), relevant={"q": ["x"]})
     composed = benchmark(Query(id="q", text="a", reference_image="r"), relevant={"q": ["x"]})
     added = {name: set(shown_metrics(bench)) - set(HEADLINE) for name, bench in (("t", text), ("c", composed))}
-    assert added["t"] == {"first-stage recall@100"}
+    assert added["t"] == {"first-stage recall@100", RIGHTLY, WRONGLY}
     recalls = {f"recall@{k}" for k in (1, 5, 10, 50)}
     assert added["c"] - added["t"] == {"mAP@5", "mAP@10", "mAP@25"} | recalls
     assert "mAP@50" in shown_metrics(composed)

@@ -113,8 +113,9 @@ async def test_what_can_not_be_judged_ranks_last_and_is_named(tmp_path: Path, do
 
     async with open_app(tmp_path, ScriptedLMM(no)) as client:
         for given in (document, {"text": document}, {"content": [{"type": "text", "text": document}]}):
-            places, (warning,) = await order(client, [given, *OTHERS, "a red crab"])
+            places, (nothing, warning) = await order(client, [given, *OTHERS, "a red crab"])
             assert places[-1] == 0
+            assert nothing.startswith("No image seems to match")
             assert warning.startswith("ranked last, because they can't be judged: document 0")
 
 
