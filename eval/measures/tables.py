@@ -98,6 +98,7 @@ class Exported:
                 "completion_tokens": usage.completion_tokens,
                 "ended": result.ended,
                 **self.run.values.get(query, {}),
+                **{name: values.get(query) for name, values in self.run.nothing.items()},
             }
 
     def _whose(self, result: RerankResult) -> Row:
@@ -132,7 +133,7 @@ def export_all(runs: Sequence[Exported], folder: Path, kind: Format) -> dict[Pat
 def _metrics_schema(runs: Sequence[Exported]) -> pa.Schema:
     """The columns that any of the runs has."""
     groups = dict.fromkeys(kind for run in runs for own in run.run.groups.values() for kind in own)
-    found = {name for run in runs for values in run.run.values.values() for name in values}
+    found = {name for run in runs for values in (*run.run.values.values(), run.run.nothing) for name in values}
     metrics = [name for name in METRICS if name in found] + sorted(found - METRICS.keys())
     return pa.schema(
         [

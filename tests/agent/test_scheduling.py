@@ -144,6 +144,6 @@ def test_where_comparisons_are_poor_most_of_their_gain_is_recovered_too() -> Non
 
 def test_few_calls_do_better_than_chance() -> None:
     rng = np.random.default_rng(0)
-    scheduled = recovered(expected_gains, noise=2.0, pair_noise=2.0, calls=30, heads=50)
-    by_chance = recovered(lambda head, weight: rng.random((HEAD, HEAD)), noise=2.0, pair_noise=2.0, calls=30, heads=50)
+    scheduled = recovered(expected_gains, noise=2.0, pair_noise=2.0, calls=30, heads=100)
+    by_chance = recovered(lambda head, weight: rng.random((HEAD, HEAD)), noise=2.0, pair_noise=2.0, calls=30, heads=100)
     assert scheduled > by_chance + 0.05
