@@ -93,7 +93,7 @@ test-vllm: setup $(VLLM_VENV)/.ready ## the bundled model under a real vLLM serv
 	$(BIN)/python -m pytest -m "vllm and not nightly" tests/vllm
 
 test-nightly: setup $(CLIENTS_VENV)/.ready $(VLLM_VENV)/.ready ## whole evaluations, simulations, speed; one test at a time
-	$(BIN)/python -m pytest -m nightly tests/slow tests/fieldnotes tests/service/test_cli.py
+	$(BIN)/python -m pytest -m nightly tests/slow tests/fieldnotes tests/service/test_cli.py tests/service/test_dataset_runs.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hypothesis --hypothesis-profile thorough \
 		$(foreach folder,slow ui clients studio vllm,--ignore tests/$(folder))
 	$(CLIENTS_VENV)/bin/python -m pytest -m nightly tests/clients

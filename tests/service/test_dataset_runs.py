@@ -118,6 +118,7 @@ def test_fieldnotes_in_another_shape_has_its_own_figures(run: Run, tasks: World,
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("data_set", ["flickr30k", "fashioniq", "cirr", "circo", "visdial"])
 def test_the_real_fieldnotes_in_another_shape_has_its_own_figures(
     run: Run, tmp_path: Path, data_set: str, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ import pytest
 from fieldscope.fieldnotes.collection import ensure_pictures, published_checksums
 from fieldscope.retrieval.images import open_image
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 
 def test_a_split_is_drawn_as_published_and_continued_after_an_interruption(tmp_path: Path) -> None:
