@@ -24,6 +24,12 @@ import fieldscope.fieldnotes.collection
 import fieldscope.fieldnotes.vocabulary
 import fieldscope.service.wiring.bundled
 import fieldscope.service.wiring.models
+
+# These take functions from the module of models, and keep what they took: first imported in a test that puts something
+# else there, they would keep that for all tests that follow.
+from fieldscope.service.wiring import datasets, fieldnotes, inquire, priors  # noqa: F401  isort: skip
+from fieldscope.service.workflows import caption, index, models  # noqa: F401  isort: skip
+
 from fieldscope.agent.lmm.base import LMM, LMMRequest
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.lmm.server_profile import forget_profiles
