@@ -1,4 +1,8 @@
-"""FieldNotes with a dozen pictures, a model that knows the truth about them, and a small OpenAI-compatible server."""
+"""FieldNotes with a dozen pictures, a model that knows the truth about them, and a small OpenAI-compatible server.
+
+Modules that take functions from `service.wiring.models` are imported here: first imported in a test that puts something
+else there, they would keep that for all tests that follow.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +27,14 @@ from PIL import ImageStat
 import fieldscope.fieldnotes.collection
 import fieldscope.fieldnotes.vocabulary
 import fieldscope.service.wiring.bundled
+import fieldscope.service.wiring.datasets
+import fieldscope.service.wiring.fieldnotes
+import fieldscope.service.wiring.inquire
 import fieldscope.service.wiring.models
-
-# These take functions from the module of models, and keep what they took: first imported in a test that puts something
-# else there, they would keep that for all tests that follow.
-from fieldscope.service.wiring import datasets, fieldnotes, inquire, priors  # noqa: F401  isort: skip
-from fieldscope.service.workflows import caption, index, models  # noqa: F401  isort: skip
-
+import fieldscope.service.wiring.priors
+import fieldscope.service.workflows.caption
+import fieldscope.service.workflows.index
+import fieldscope.service.workflows.models
 from fieldscope.agent.lmm.base import LMM, LMMRequest
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.lmm.server_profile import forget_profiles
