@@ -78,6 +78,6 @@ def test_an_evaluation_and_a_run_show_intervals(
     assert "<img" in ranking._repr_html_()
     assert evaluation.effect("yes-no").test.difference > 0
     with pytest.raises(fieldscope.ConfigError, match="metric"):
-        run.metric("AP@7")
+        run.metric("beauty@7")
     with pytest.raises(fieldscope.ConfigError):
         fieldscope.load_run(tmp_path)
