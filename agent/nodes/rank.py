@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from fieldscope.agent.context import Context
 from fieldscope.agent.fusion import fuse, strictly_decreasing
 from fieldscope.agent.nodes.lost import lost_stages
 from fieldscope.agent.nothing import can_decide, nothing_by_answers, nothing_matches
-from fieldscope.agent.posterior import Floats, agreement, agreement_order, believe, latest
+from fieldscope.agent.posterior import Floats, agreement, agreement_order, latest
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import compared_head
 from fieldscope.agent.scoring import query_scores
@@ -44,16 +45,15 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
     """The result. Questions that were never sent, e.g. about images outside the window, appear as not asked."""
     resources, strategy = context.resources, context.strategy
     verdicts = (*state.verdicts, *_not_asked(state))
-    ranking = _RANKINGS.get(strategy.fusion.method, _by_one_question)(state, resources, strategy)
-    relative = any(ranked.p_match is not None for ranked in ranking) and _is_relative(state, resources, strategy)
-    decided, nothing = _nothing(state, resources, strategy, ranking)
+    by_posterior = strategy.fusion.method == "posterior"
+    outcome = (_by_posterior if by_posterior else _without_belief)(state, resources, strategy)
     result = RerankResult(
         query_id=state.query.id,
         query_text=state.query.text,
         reference_image=state.query.reference_image,
         dialogue=state.query.dialogue,
         strategy=strategy.name,
-        ranking=ranking,
+        ranking=outcome.ranking,
         synthesis=state.synthesis,
         predicates=state.predicates,
         verdicts=verdicts,
@@ -61,8 +61,8 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         calls=state.calls,
         scores=state.scores,
         ended=_ended(state),
-        relative=relative,
-        nothing=nothing,
+        relative=outcome.relative,
+        nothing=outcome.nothing,
     )
     unknown = unknown_flag(result.asked)
     flags = (
@@ -74,9 +74,33 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
     )
     counts = Counter(question.state for question in (*result.asked, *(v for v in verdicts if v.state == "not_asked")))
     ranked = {name: counts[name] for name in ("answered", "unknown", "not_asked")} | {"ended": result.ended}
-    event = state.event("ranked", ranked | ({"nothing": nothing is not None} if decided else {}))
+    event = state.event("ranked", ranked | ({"nothing": outcome.nothing is not None} if outcome.decided else {}))
     flagged = result.model_copy(update={"trace": (*state.trace, event), "flags": flags})
     return {"result": flagged, "trace": (event,)}
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A ranking. `relative` says whether P(match) was standardised over these candidates, `decided` whether it was
+    decided if anything matches, and `nothing` what says that nothing does."""
+
+    ranking: tuple[RankedCandidate, ...]
+    relative: bool
+    decided: bool
+    nothing: NothingMatches | None
+
+
+def _without_belief(state: RerankState, resources: Resources, strategy: Strategy) -> _Outcome:
+    """By answers or scores as they are. A strategy that claims no probability of a match decides nothing."""
+    ranking = _RANKINGS.get(strategy.fusion.method, _by_one_question)(state, resources, strategy)
+    claims = any(ranked.p_match is not None for ranked in ranking)
+    cut_short = state.ended is not None
+    return _Outcome(
+        ranking,
+        relative=claims and strategy.fusion.method == "log_odds" and bool(strategy.fusion.prior_weight),
+        decided=claims and not cut_short,
+        nothing=nothing_by_answers(ranking, cut_short),
+    )
 
 
 def _by_one_question(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
@@ -101,21 +125,21 @@ def _by_agreement(state: RerankState, resources: Resources, strategy: Strategy) 
     return _ranked(state, order, strictly_decreasing([counts[image_id] for image_id in order]))
 
 
-def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) -> tuple[RankedCandidate, ...]:
+def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) -> _Outcome:
     """By falling log-odds: those after the verdicts, and for the head those after the comparisons. Where nothing is
     said to match and no image is a match rather than not, by how many parts hold, then by prior."""
     belief, head, compared = compared_head(state, resources, strategy)
     mean, spread = belief.log_odds.copy(), np.diag(np.full(len(belief.candidates), belief.calibration.spread**2))
-    decision = nothing_matches(belief) if belief.calibration.edition == 2 else None
-    nothing = decision is not None and decision.statistic < 0.5
-    if compared is not None and not nothing:
+    nothing = nothing_matches(belief)
+    by_parts = nothing is not None and nothing.statistic < 0.5 and belief.calibration.edition == 2
+    if compared is not None and not by_parts:
         mean[head] = compared.mean
         spread[np.ix_(head, head)] = compared.covariance
-    order = [int(i) for i in np.argsort(-(belief.parts_held if nothing else mean), kind="stable")]
+    order = [int(i) for i in np.argsort(-(belief.parts_held if by_parts else mean), kind="stable")]
     low, high = _intervals(mean, spread, order)
     scores = strictly_decreasing([float(mean[i]) for i in order])
     ranked = _ranked(state, [belief.candidates[i].image_id for i in order], scores)
-    return tuple(
+    ranking = tuple(
         candidate.model_copy(
             update={
                 "p_match": float(belief.p_match[i]),
@@ -128,6 +152,7 @@ def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) 
         )
         for candidate, i in zip(ranked, order, strict=True)
     )
+    return _Outcome(ranking, bool(ranking) and belief.relative, can_decide(belief), nothing)
 
 
 def _unless_zero(name: str, value: float) -> dict[str, float]:
@@ -135,27 +160,7 @@ def _unless_zero(name: str, value: float) -> dict[str, float]:
     return {name: value} if abs(value) > TIE else {}
 
 
-def _is_relative(state: RerankState, resources: Resources, strategy: Strategy) -> bool:
-    """Whether P(match) was standardised over these candidates."""
-    if strategy.fusion.method == "posterior":
-        return believe(state, resources, strategy).relative
-    return strategy.fusion.method == "log_odds" and bool(strategy.fusion.prior_weight)
-
-
-def _nothing(
-    state: RerankState, resources: Resources, strategy: Strategy, ranking: tuple[RankedCandidate, ...]
-) -> tuple[bool, NothingMatches | None]:
-    """Whether it was decided if anything matches, and what says that nothing does. A strategy that claims no
-    probability of a match decides nothing."""
-    if strategy.fusion.method == "posterior":
-        belief = believe(state, resources, strategy)
-        return can_decide(belief), nothing_matches(belief)
-    cut_short = state.ended is not None
-    claims = any(ranked.p_match is not None for ranked in ranking)
-    return claims and not cut_short, nothing_by_answers(ranking, cut_short)
-
-
-_RANKINGS = {"score": _by_score, "agreement": _by_agreement, "posterior": _by_posterior}
+_RANKINGS = {"score": _by_score, "agreement": _by_agreement}
 
 
 def _ranked(state: RerankState, order: Sequence[str], scores: Sequence[float]) -> tuple[RankedCandidate, ...]:
