@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +22,9 @@ from fieldscope.service.cli.options import (
     strategy_option,
 )
 from fieldscope.service.wiring.settings import Settings
+
+if TYPE_CHECKING:
+    from fieldscope.service.workflows.steadiness import SteadinessStudy
 
 _steady_out = folder_option("The folder for the runs and the data (JSON and CSV).", required=True)
 _study_out = folder_option("The folder for the runs, the figure (PNG) and its data (JSON and CSV).", required=True)
@@ -203,16 +207,11 @@ def repeat(
     What changes is what the model draws at random, and what its server does not compute alike twice. The first draw is
     the ordinary run, and the others are compared with it. Writes repeat.json and repeat.csv.
     """
-    from fieldscope.service.cli.tables.steadiness import steadiness_tables
     from fieldscope.service.workflows.evaluate import EvaluationPlan
-    from fieldscope.service.workflows.steadiness import run_repeats, write_study
+    from fieldscope.service.workflows.steadiness import run_repeats
 
     study = run_repeats(EvaluationPlan(benchmark, split, limit=limit, out=out), name, settings, draws)
-    data = write_study(study, "repeat", out)
-    if as_json:
-        show_json(data)
-    else:
-        show(*steadiness_tables(study, "draws"), f"The data are {out / 'repeat.json'} and {out / 'repeat.csv'}")
+    _show_study(study, "repeat", "draws", out, as_json)
 
 
 @measure.command(cls=SpacedCommand)
@@ -254,17 +253,23 @@ def paraphrase(
     against the scene graphs. For other benchmarks the LMM describes the query in its own words, and nothing checks
     that. Writes paraphrase.json and paraphrase.csv.
     """
-    from fieldscope.service.cli.tables.steadiness import steadiness_tables
     from fieldscope.service.workflows.evaluate import EvaluationPlan
-    from fieldscope.service.workflows.steadiness import run_paraphrases, write_study
+    from fieldscope.service.workflows.steadiness import run_paraphrases
 
     study = run_paraphrases(EvaluationPlan(benchmark, split, limit=limit, out=out), name, settings, number, file)
-    data = write_study(study, "paraphrase", out)
+    _show_study(study, "paraphrase", "wordings", out, as_json)
+
+
+def _show_study(study: SteadinessStudy, file: str, varied: str, out: Path, as_json: bool) -> None:
+    """Write a study's data as `file`, and show it; `varied` is what its rankings differ in."""
+    from fieldscope.service.cli.tables.steadiness import steadiness_tables
+    from fieldscope.service.workflows.steadiness import write_study
+
+    data = write_study(study, file, out)
     if as_json:
         show_json(data)
     else:
-        files = f"The data are {out / 'paraphrase.json'} and {out / 'paraphrase.csv'}"
-        show(*steadiness_tables(study, "wordings"), files)
+        show(*steadiness_tables(study, varied), f"The data are {out / file}.json and {out / file}.csv")
 
 
 def _figure(path: Path) -> str:
