@@ -33,8 +33,8 @@ from fieldscope.core.types import Candidate, Query
 from fieldscope.eval.measures.reliability import claims, reliability
 from fieldscope.eval.runs.inputs import read_inputs
 from fieldscope.eval.runs.read import read_judgments, read_results
-from fieldscope.eval.tuning.calibrate import judged_candidates
 from fieldscope.eval.tuning.fitting import fit_verdicts
+from fieldscope.eval.tuning.judged import judged_candidates
 from fieldscope.retrieval.collection import FilesCollection
 from fieldscope.service.wiring.benchmarks import open_workload
 from fieldscope.service.wiring.models import open_lmm

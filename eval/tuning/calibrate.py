@@ -13,14 +13,13 @@ from typing import Any, Literal
 import numpy as np
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration, CalibrationKey
-from fieldscope.agent.fusion import log_odds, standings
+from fieldscope.agent.fusion import log_odds
 from fieldscope.agent.posterior import latest
-from fieldscope.agent.scoring import query_scores, read_again, standing
+from fieldscope.agent.scoring import read_again
 from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Comparison, RerankResult
 from fieldscope.core.errors import ConfigError
-from fieldscope.core.types import Scale
 from fieldscope.eval.tuning.estimate import predicates_per_word, profile
 from fieldscope.eval.tuning.fitting import (
     Compared,
@@ -34,6 +33,7 @@ from fieldscope.eval.tuning.fitting import (
     fit_spread,
     fit_verdicts,
 )
+from fieldscope.eval.tuning.judged import Judged, all_judged, find_scales, scale_of, stacked
 from fieldscope.eval.types import Benchmark
 
 SELECTION_SPLITS = ("train", "dev", "val", "validation")
@@ -108,7 +108,7 @@ def heads(
     too, where the strategy weighs them. Raises as `calibrate` does."""
     require_selection_split(benchmark.split)
     results, _ = _scored_anew(benchmark, results)
-    judged = _all_judged(benchmark, results, _scales(results, weighs_scores))
+    judged = all_judged(benchmark, results, find_scales(results, weighs_scores))
     fit = _fit(list(judged.values()))
     return {query_id: _best(query, query.log_odds(fit)) for query_id, query in judged.items()}
 
@@ -122,10 +122,10 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
     require_selection_split(benchmark.split)
     weighs_scores = key.scorer is not None
     results, of_predicates = _scored_anew(benchmark, results)
-    scales = _scales(results, weighs_scores)
-    judged = _all_judged(benchmark, results, scales)
+    scales = find_scales(results, weighs_scores)
+    judged = all_judged(benchmark, results, scales)
     fit = _fit(list(judged.values()))
-    joint = _joint(judged, _all_judged(benchmark, results, scales, joint=True), fit)
+    joint = _joint(judged, all_judged(benchmark, results, scales, joint=True), fit)
     gaps: list[float] = []
     duels: list[_Duel] = []
     compared: list[Compared] = []
@@ -167,53 +167,6 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """The candidates of one query all of whose questions were answered: ids, and along them the prior's standing (n,),
-    the log-odds of the expected answers (n, k), those of the answer about the whole query (n,), 0 where it was
-    not asked, the judgments, and the standardised scores of a scoring model (n,), None where there was none."""
-
-    images: tuple[str, ...]
-    prior: Floats
-    verdicts: Floats
-    whole: Floats
-    relevant: tuple[int, ...]
-    scored: Floats | None = None
-
-    def log_odds(self, fit: VerdictFit) -> Floats:
-        """(n,) log-odds of a match after a fit."""
-        return fit.log_odds(self.prior, self.verdicts, self.whole, self.scored)
-
-    def average_precision(self, fit: VerdictFit) -> float:
-        """AP of the ranking after a fit, over all of its images; NaN without a relevant one."""
-        hits = np.flatnonzero(np.array(self.relevant)[np.argsort(-self.log_odds(fit), kind="stable")])
-        return float(np.mean(np.arange(1, len(hits) + 1) / (hits + 1))) if len(hits) else np.nan
-
-
-@dataclass(frozen=True)
-class JudgedCandidates:
-    """n candidates with an answer about the whole query: ids, priors' standings (n,), log-odds of the answers (n,), and
-    judgments. `scale` is that of the priors."""
-
-    images: tuple[str, ...]
-    prior: Floats
-    whole: Floats
-    relevant: tuple[int, ...]
-    scale: Scale | None
-
-
-def judged_candidates(
-    results: Mapping[str, RerankResult], judgments: Mapping[str, Mapping[str, int]], scale: Scale | None = None
-) -> JudgedCandidates:
-    """What a strategy that asks about the whole query is fitted to. A fitted `scale` standardises priors that came
-    without a standing."""
-    scales = _Scales(scale, None) if scale else _scales(results, weighs_scores=False)
-    judged = [_judged(result, judgments[query_id], scales, joint=False) for query_id, result in results.items()]
-    prior, _, whole, relevant, _ = _stacked(judged)
-    images = tuple(image_id for query in judged for image_id in query.images)
-    return JudgedCandidates(images, prior, whole, tuple(relevant), scales.prior)
-
-
-@dataclass(frozen=True)
 class _Duel:
     """Two images compared in both orders: the log-odds for the one shown earlier, and whether both orders prefer the
     same."""
@@ -222,34 +175,7 @@ class _Duel:
     consistent: bool
 
 
-@dataclass(frozen=True)
-class _Scales:
-    """What standardises priors, and the scores of a scoring model; None where there is nothing to standardise."""
-
-    prior: Scale | None
-    scorer: Scale | None
-
-
-def _scales(results: Mapping[str, RerankResult], weighs_scores: bool) -> _Scales:
-    """The scale on which priors have the standings that they came with, or if they came without, that of all priors;
-    and that of all scores."""
-    ranked = [candidate for result in results.values() for candidate in result.ranking]
-    priors = [candidate.prior for candidate in ranked]
-    known = [candidate.standing for candidate in ranked if candidate.standing is not None]
-    scores = [value for result in results.values() for value in query_scores(result.scores).values()]
-    prior = _scale(priors)
-    if prior is not None and len(known) == len(ranked) and np.ptp(known) > 0:
-        deviation, mean = np.polyfit(known, priors, 1)
-        prior = Scale(mean=float(mean), deviation=float(deviation)) if deviation > 0 else prior
-    return _Scales(prior, _scale(scores) if weighs_scores else None)
-
-
-def _scale(values: Sequence[float]) -> Scale | None:
-    deviation = float(np.std(values)) if values else 0.0
-    return Scale(mean=float(np.mean(values)), deviation=deviation) if deviation > 0 else None
-
-
-def _nothing_below(judged: Sequence[_Judged], fit: VerdictFit) -> float | None:
+def _nothing_below(judged: Sequence[Judged], fit: VerdictFit) -> float | None:
     """The threshold of the best P(match), from queries as they are and from their lists without the matches; None
     without answers."""
     if not any(query.verdicts.size or query.whole.any() for query in judged):
@@ -264,45 +190,8 @@ def _nothing_below(judged: Sequence[_Judged], fit: VerdictFit) -> float | None:
     return fit_nothing_below(with_match, without)
 
 
-def _all_judged(
-    benchmark: Benchmark, results: Mapping[str, RerankResult], scales: _Scales, *, joint: bool = False
-) -> dict[str, _Judged]:
-    """By query; with `joint` from the joint answers alone."""
-    return {
-        query_id: _judged(result, benchmark.judgments(query_id), scales, joint) for query_id, result in results.items()
-    }
-
-
-def _judged(result: RerankResult, judgments: Mapping[str, int], scales: _Scales, joint: bool) -> _Judged:
-    answers: dict[str, dict[str, float]] = defaultdict(dict)
-    for verdict in latest([verdict for verdict in result.verdicts if verdict.joint or not joint]):
-        if verdict.p_expected is not None:
-            answers[verdict.image_id][verdict.predicate] = log_odds(verdict.p_expected)
-    candidates = sorted(result.ranking, key=lambda candidate: candidate.prior_rank)
-    before = [candidate.candidate for candidate in candidates]
-    priors = standings(before, scales.prior) or (0.0,) * len(before)
-    names = [predicate.id for predicate in result.predicates]
-    parts = [predicate.id for predicate in result.predicates if predicate.kind != "query"]
-    whole = [name for name in names if name not in parts]
-    scores = standing(before, result.scores, priors, scales.scorer)
-    kept = [
-        (candidate.image_id, prior, score)
-        for candidate, prior, score in zip(candidates, priors, scores, strict=True)
-        if answers[candidate.image_id].keys() >= set(names)
-    ]
-    images = tuple(image_id for image_id, *_ in kept)
-    return _Judged(
-        images=images,
-        prior=np.array([prior for _, prior, _ in kept]),
-        verdicts=np.array([[answers[i][name] for name in parts] for i in images]).reshape(len(images), len(parts)),
-        whole=np.array([sum(answers[i][name] for name in whole) for i in images]),
-        relevant=tuple(judgments.get(image_id, 0) for image_id in images),
-        scored=np.array([score for *_, score in kept]) if scales.scorer is not None else None,
-    )
-
-
-def _fit(judged: Sequence[_Judged]) -> VerdictFit:
-    prior, verdicts, whole, relevant, scored = _stacked(judged)
+def _fit(judged: Sequence[Judged]) -> VerdictFit:
+    prior, verdicts, whole, relevant, scored = stacked(judged)
     if len(set(relevant)) < 2:
         raise ConfigError(
             "a calibration needs relevant and irrelevant candidates with answers, and these are all alike. Use more "
@@ -311,9 +200,9 @@ def _fit(judged: Sequence[_Judged]) -> VerdictFit:
     return fit_verdicts(prior, verdicts, whole, relevant, scored)
 
 
-def _beside_the_prior(judged: Sequence[_Judged], fit: VerdictFit) -> dict[str, Any]:
+def _beside_the_prior(judged: Sequence[Judged], fit: VerdictFit) -> dict[str, Any]:
     """The fields of a calibration that are about the scores of a scoring model as evidence; none where it has none."""
-    prior, *_, relevant, scored = _stacked(judged)
+    prior, *_, relevant, scored = stacked(judged)
     if scored is None:
         return {}
     look = fit_first_look(prior, scored, relevant)
@@ -328,7 +217,7 @@ def _scored_anew(
     if not any(verdict.mode == "scored" for result in results.values() for verdict in result.verdicts):
         return results, {}
     values = [score.value for result in results.values() for score in result.scores if score.predicate is not None]
-    scale = _scale([value for value in values if value is not None])
+    scale = scale_of([value for value in values if value is not None])
     usual = UNCALIBRATED.model_copy(update={"predicate_values": scale})
     standard = {query_id: _with_scored(result, usual) for query_id, result in results.items()}
     scores, expected, relevant = [], [], []
@@ -360,9 +249,9 @@ def _padded(rows: Sequence[Sequence[float]]) -> Floats:
     return np.array([[*row, *[np.inf] * (widest - len(row))] for row in rows]).reshape(len(rows), widest)
 
 
-def _joint(single: Mapping[str, _Judged], joint: Mapping[str, _Judged], fit: VerdictFit) -> dict[str, float]:
+def _joint(single: Mapping[str, Judged], joint: Mapping[str, Judged], fit: VerdictFit) -> dict[str, float]:
     """The fields of a calibration that are about joint answers; none where there are too few of them."""
-    prior, verdicts, whole, relevant, scored = _stacked(list(joint.values()))
+    prior, verdicts, whole, relevant, scored = stacked(list(joint.values()))
     comparable = [
         (single[query_id], asked) for query_id, asked in joint.items() if asked.images == single[query_id].images
     ]
@@ -381,24 +270,11 @@ def _joint(single: Mapping[str, _Judged], joint: Mapping[str, _Judged], fit: Ver
     }
 
 
-def _stacked(judged: Sequence[_Judged]) -> tuple[Floats, Floats, Floats, list[int], Floats | None]:
-    """Prior, verdicts, whole, judgments and scores of all candidates of all queries."""
-    relevant = [label for query in judged for label in query.relevant]
-    widest = max(query.verdicts.shape[1] for query in judged)
-    padded = [
-        np.pad(query.verdicts, ((0, 0), (0, widest - query.verdicts.shape[1])), constant_values=np.inf)
-        for query in judged
-    ]
-    prior, whole = (np.concatenate(each) for each in zip(*((q.prior, q.whole) for q in judged), strict=True))
-    scores = [query.scored for query in judged if query.scored is not None]
-    return prior, np.concatenate(padded), whole, relevant, np.concatenate(scores) if scores else None
-
-
-def _best(query: _Judged, scores: Floats) -> list[str]:
+def _best(query: Judged, scores: Floats) -> list[str]:
     return [query.images[place] for place in np.argsort(-scores, kind="stable")[:HEAD]]
 
 
-def _gaps(query: _Judged, scores: Floats) -> list[float]:
+def _gaps(query: Judged, scores: Floats) -> list[float]:
     """How far each relevant image of the head stands above each irrelevant one, in log-odds."""
     head = np.argsort(-scores, kind="stable")[:HEAD]
     relevant = np.array(query.relevant, dtype=np.bool_)[head]
@@ -422,7 +298,7 @@ def _duels(comparisons: Sequence[Comparison]) -> list[_Duel]:
     return duels
 
 
-def _compared(query: _Judged, scores: Floats, comparisons: Sequence[Comparison]) -> Compared:
+def _compared(query: Judged, scores: Floats, comparisons: Sequence[Comparison]) -> Compared:
     """The images of a query that were compared and whose log-odds are known."""
     known = {image_id: place for place, image_id in enumerate(query.images)}
     usable = [c for c in comparisons if known.keys() >= set(c.shown)]
