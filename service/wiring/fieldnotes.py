@@ -15,6 +15,7 @@ from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
+    from fieldscope.core.types import Scale
     from fieldscope.eval.types import Benchmark
     from fieldscope.fieldnotes.queries import Split
     from fieldscope.retrieval.collection import FilesCollection
@@ -100,13 +101,10 @@ def unmatched_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Libr
     from fieldscope.fieldnotes.collection import read_split
     from fieldscope.fieldnotes.queries import images_one_fact_short
     from fieldscope.fieldnotes.rerank import TOP
-    from fieldscope.retrieval.encoder import QueryInputs
 
     data = read_split(split, "unmatched")
     images, library = open_fieldnotes(data.name, settings)
     nearest = {query.id: library.search(Search(query.query, TOP)) for query in data.queries}
-    directions = {query.id: library.encoder.encode_query(QueryInputs(query.text)) for query in data.queries}
-    scales = {query_id: library.background(direction) for query_id, direction in directions.items()}
     benchmark = Benchmark(
         name="fieldnotes-unmatched",
         split=split,
@@ -117,9 +115,15 @@ def unmatched_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Libr
         candidate_sets={q: tuple(sorted(found, key=lambda c: int(c.image_id))) for q, found in nearest.items()},
         meta={q.id: QueryMeta(q.supercategory, q.category, q.iconic_group) for q in data.queries},
         near_misses=images_one_fact_short(data),
-        backgrounds={query_id: scale for query_id, scale in scales.items() if scale is not None},
+        backgrounds=backgrounds_of(data, library),
     )
     return benchmark, library
+
+
+def backgrounds_of(data: Split, library: Library) -> dict[str, Scale]:
+    """How similar a sample of the collection is to each query, by its id; empty for a collection that is too small."""
+    scales = {query.id: library.background(library.query_vector(query.query)) for query in data.queries}
+    return {query_id: scale for query_id, scale in scales.items() if scale is not None}
 
 
 def open_unmatched(request: BenchmarkRequest) -> Workload:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fieldscope.service.wiring.benchmarks import BenchmarkRequest, Workload
-from fieldscope.service.wiring.fieldnotes import open_fieldnotes
+from fieldscope.service.wiring.fieldnotes import backgrounds_of, open_fieldnotes
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def rerank_benchmark(split: str, settings: Settings) -> tuple[Benchmark, Library
         images=images,
         candidate_sets=candidates,
         meta=_meta(data),
+        backgrounds=backgrounds_of(data, library),
     )
     return benchmark, library
 

@@ -13,6 +13,7 @@ import pytest
 
 import fieldscope.fieldnotes.collection
 import fieldscope.fieldnotes.rerank
+import fieldscope.retrieval.background
 import fieldscope.service.wiring.bundled
 import fieldscope.service.wiring.models
 from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
@@ -20,6 +21,7 @@ from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.trace import result_from_json
 from fieldscope.core.errors import ConfigError, LMMServerError
 from fieldscope.core.types import ImageSource, Search, Turn
+from fieldscope.eval.runs.inputs import QueryLine, benchmark_lines
 from fieldscope.fieldnotes.facts import Spec, describe
 from fieldscope.fieldnotes.queries import BenchmarkQuery, Split
 from fieldscope.fieldnotes.wild.queries import WildQuery
@@ -212,6 +214,20 @@ def test_a_wild_query_with_a_match_has_one_among_its_candidates(tasks: World, mo
     assert {q: len(bench.candidate_ids(q)) for q in bench.qrels} == {"tw000": 1, "tw001": 1, "tx000": 1}
     assert bench.candidate_ids("tw001")[0] in {"5", "6"} and bench.candidate_ids("tw000") == ("8",)
     assert set(bench.judgments("tx000").values()) == {0}
+
+
+@pytest.mark.parametrize("name", ["fieldnotes-unmatched", "fieldnotes-wild"])
+def test_a_run_records_the_background_of_found_candidates(
+    tasks: World, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(fieldscope.retrieval.background, "SMALLEST", 1)
+    bench = open_workload(name, None, Settings()).benchmark
+    recorded = {line.id: line.background for line in benchmark_lines(bench) if isinstance(line, QueryLine)}
+    assert recorded.keys() == bench.qrels.keys()
+    for query_id, background in recorded.items():
+        assert background is not None
+        for candidate in bench.candidates(query_id) or ():
+            assert candidate.standing == pytest.approx(background.standing(candidate.prior))
 
 
 def test_wild_full_retrieval_searches_the_whole_collection(tasks: World) -> None:
