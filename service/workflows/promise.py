@@ -132,7 +132,7 @@ class Promise:
             raise self._another("another scoring model")
         if setup.encoder != origin:
             raise self._another("another first stage")
-        if self.run.inputs.strategy.calibration != (calibration if calibration and calibration.key else None):
+        if self.run.inputs.strategy.calibration != calibration:
             raise self._another("another calibration")
 
     def keep(self, result: RerankResult) -> KeptImages:
