@@ -100,7 +100,8 @@ class Library:
         similarity, and the standing that against the collection's background.
 
         A query's reference image is part of its vector (`QueryVectors`), which counts as much as all descriptions
-        together, and is not among the candidates unless the library `keeps_reference`. `vector` is the query's own
+        together, and is not among the candidates unless the library or the search `keeps_reference`; a search of
+        `descriptions_only` leaves the query's vector out. `vector` is the query's own
         vector, shape (dim,), where the caller has it; without, a reference image that the index does not hold raises
         `ConfigError`.
         """
@@ -110,11 +111,13 @@ class Library:
         wanted = [own, *(self._queries.of_text(text, instruction) for text in texts)]
         # No description has seen the reference image, so together they weigh as much as the query.
         share = max(len(descriptions), 1) if query.reference_image is not None else 1
+        if search.descriptions_only and descriptions:
+            share = 0
         # Inner products are linear: the mean of the similarities is the similarity to the mean.
         weights = [share, *[1] * len(descriptions)]
         mean: Vectors = np.average(np.stack(wanted), axis=0, weights=weights)[np.newaxis].astype(np.float32)
         index = self._weighted(search.caption_weight)
-        left_out = None if self.keeps_reference else query.reference_image
+        left_out = None if self.keeps_reference or search.keeps_reference else query.reference_image
         scores, ids = index.search(mean, search.k + (left_out is not None))
         nearest = zip(ids[0], scores[0], strict=True)
         priors = {i: float(score) for i, score in nearest if i != left_out}
