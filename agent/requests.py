@@ -41,7 +41,7 @@ def turn_request(turn: Turn, earlier: str, settings: Synthesize) -> LMMRequest:
     `ConfigError` where the settings have no prompt for a turn."""
     if settings.turn is None:
         raise ConfigError("the strategy has no prompt for a turn of a dialogue; add it as `synthesize.turn`")
-    said = settings.turn.form("round", question=turn.question, answer=turn.answer)
+    said = settings.turn.form("round", question=turn.question, answer=turn.answer).strip()
     return _request(settings.turn, settings, schema=SynthesisAnswer.model_json_schema(), request=said, earlier=earlier)
 
 

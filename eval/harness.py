@@ -61,6 +61,7 @@ async def evaluate(
     budget: Budget | None = None,
     calibrations: Mapping[str, str] | None = None,
     scorers: Mapping[str, str] | None = None,
+    captions: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     ledger: Ledger | None = None,
     inputs: Mapping[str, Iterable[str]] | None = None,
@@ -77,8 +78,9 @@ async def evaluate(
     queries share it as they come, and those read back are charged to it. Their calls and tokens decide what is asked,
     so they belong to the manifest too; a deadline does not, since no two runs would be alike in it. `calibrations` are
     fingerprints of what was fitted for single strategies, by their names, `scorers` those of the scoring models
-    that single strategies use. `ledger`, by default the user's own, counts the runs in which a strategy was scored
-    on test. `inputs` are the lines (`fieldscope.eval.runs.inputs`) that describe in full what a strategy's run is
+    that single strategies use, `captions` those of the captions that they search. `ledger`, by default the user's
+    own, counts the runs in which a strategy was scored on test. `inputs` are the lines
+    (`fieldscope.eval.runs.inputs`) that describe in full what a strategy's run is
     made from. `live` is false where no model stands behind the answers, so that they say nothing about it.
     `official` are the numbers that INQUIRE's own metrics are computed from, where runs are scored so.
 
@@ -95,6 +97,7 @@ async def evaluate(
             **({"lmm": lmms[name]} if lmms and name in lmms else {}),
             **({"calibration": calibrations[name]} if calibrations and name in calibrations else {}),
             **({"scorer": scorers[name]} if scorers and name in scorers else {}),
+            **({"captions": captions[name]} if captions and name in captions else {}),
         }
         for reranker in rerankers
     }

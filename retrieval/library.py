@@ -55,7 +55,8 @@ class Library:
     """An index, the encoder that made its vectors, where its images are, and their captions, where there are some.
 
     `ids` are all images in the index, and `index_kind` is the registered name of indexes like it. With
-    `keeps_reference` a query's reference image is found like any other, as some benchmarks have it.
+    `keeps_reference` a query's reference image is found like any other, as some benchmarks have it. `folder` is where
+    the index lies, if it was read from one.
     """
 
     index: Index
@@ -65,6 +66,7 @@ class Library:
     ids: Sequence[str] = ()
     index_kind: str = DEFAULT_INDEX
     keeps_reference: bool = False
+    folder: Path | None = None
     _blended: dict[float, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
     _blending: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
@@ -162,7 +164,7 @@ def open_library(folder: Path, encoder: Encoder) -> Library:
         raise IndexMismatchError(f"{str(folder)!r} does not say which images it holds; make it with `fieldscope index`")
     kind = str(manifest.attributes.get("index", DEFAULT_INDEX))
     index = INDEXES.load(kind)(manifest.ids, vectors)
-    return Library(index, encoder, locator, read_captions(folder, encoder), manifest.ids, kind)
+    return Library(index, encoder, locator, read_captions(folder, encoder), manifest.ids, kind, folder=folder)
 
 
 def read_skipped(folder: Path) -> dict[str, str]:
