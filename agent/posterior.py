@@ -13,7 +13,8 @@ first of which more holds.
 
 P(match) of an image is a function of its own verdicts and of its prior's standing against a sample of the collection
 (`retrieval/background.py`), and does not depend on the other candidates. `log_odds_of_match` is what ranks and what
-`calibrate` fits. The score of a scoring model is one more weighted part. Where a calibration measured what prior and
+`calibrate` fits. Closer looks at an image are further witnesses of the same (`agent/closer_looks.py`). The score of a
+scoring model is one more weighted part. Where a calibration measured what prior and
 score say by themselves, an image about which nothing was asked has that probability of a match.
 
 A question without an answer counts with the share of images that pass its kind of predicate: that changes no order
@@ -22,8 +23,8 @@ among images that lack the same answers, and is neither a "no" nor a zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -31,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
+from fieldscope.agent.closer_looks import TakenLooks, features, look_set, taken_looks, together, weights_of
 from fieldscope.agent.earlier import UNCONFIRMED, pass_rate
 from fieldscope.agent.fusion import standardise, standings
 from fieldscope.agent.resources import Resources
@@ -62,7 +64,8 @@ class Belief:
     (k,) says which predicate is about the whole query. `prior` (n,) is the prior's weighted part of the log-odds,
     `scorer` (n,) that of a scoring model, None where the strategy weighs none. `first_look` (n, 3) are base, prior and
     scorer as they count for an image about which nothing was asked (None: as for all others). `cut_short` says that a
-    budget ended the questions, `relative` that priors or scores were standardised over the candidates.
+    budget ended the questions, `relative` that priors or scores were standardised over the candidates. `standing` (n,)
+    is the prior's, unweighted, and `looks` are the closer looks that were taken, by candidate.
     """
 
     candidates: tuple[Candidate, ...]
@@ -78,10 +81,22 @@ class Belief:
     first_look: Floats | None = None
     relative: bool = False
     answered: NDArray[np.bool_] | None = None
+    standing: Floats | None = None
+    looks: Mapping[int, TakenLooks] = field(default_factory=dict)
 
     @cached_property
     def log_odds(self) -> Floats:
         """(n,) log-odds of a match, before comparisons."""
+        if not self.looks:
+            return self.log_odds_as_is
+        after = self.log_odds_as_is.copy()
+        rows = list(self.looks)
+        after[rows] = self._after_looks(rows)
+        return after
+
+    @cached_property
+    def log_odds_as_is(self) -> Floats:
+        """(n,) the same without closer looks."""
         after = log_odds_of_match(self._before, self._answers(self.holds), self.calibration, self._miss_odds)
         return self._seen_first(after)
 
@@ -116,24 +131,36 @@ class Belief:
     @cached_property
     def p_told(self) -> Floats:
         """(n,) probabilities of a match as the verdicts have it: what further verdicts can change."""
-        told = self._before + evidence(self._answers(self.holds), self.calibration)
-        return 1.0 / (1.0 + np.exp(-self._seen_first(told)))
+        told = self._seen_first(self._before + evidence(self._answers(self.holds), self.calibration))
+        if rows := list(self.looks):
+            told[rows] = self.log_odds[rows]
+        return np.asarray(1.0 / (1.0 + np.exp(-told)))
 
     def order(self) -> list[int]:
         """Candidates by falling log-odds; equal ones in prior order."""
         return [int(i) for i in np.argsort(-self.log_odds, kind="stable")]
 
     @cached_property
+    def holds_together(self) -> Floats:
+        """(n, k) `holds`, where closer looks were asked about a predicate with what they said of it."""
+        return together(self.holds, self.looks) if self.looks else self.holds
+
+    @cached_property
     def parts_held(self) -> Floats:
         """(n,) how many parts of the query are known to hold; one of which the question failed counts with its pass
         rate."""
         failed = self.finished & ~self.has_answer
-        held = np.where(self.has_answer, self.holds > 0.5, np.where(failed, self.holds, 0.0))
+        held = np.where(self.has_answer, self.holds_together > 0.5, np.where(failed, self.holds, 0.0))
         return np.asarray(held[:, ~self.whole].sum(axis=1))
 
     def contributions(self, i: int) -> dict[str, float]:
-        """What the log-odds of candidate `i` are made of: base, prior, scorer, and each predicate's Shapley value. An
-        answer that is not there counts as its pass rate; the odds of a miss are those of all answers."""
+        """What the log-odds of candidate `i` are made of: base, prior, scorer, each predicate's Shapley value as the
+        picture itself has it, and what closer looks changed of that. An answer that is not there counts as its pass
+        rate; the odds of a miss are those of all answers."""
+        looks = {"looks": float(self.log_odds[i] - self.log_odds_as_is[i])} if i in self.looks else {}
+        return {**self._contributions_as_is(i), **looks}
+
+    def _contributions_as_is(self, i: int) -> dict[str, float]:
         ids = [predicate.id for predicate in self.predicates]
         if self.first_look is not None and self.unasked[i]:
             base, prior, scorer = self.first_look[i].tolist()
@@ -181,6 +208,21 @@ class Belief:
     def _all_parts(self, log_p: Floats) -> Floats:
         """(n,) log-odds, given log-probabilities; 0 where the query has no parts."""
         return np.zeros(len(log_p)) if self.whole.all() else _all_hold(log_p)
+
+    def _after_looks(self, rows: Sequence[int]) -> Floats:
+        """(len(rows),) log-odds of a match of images at which closer looks were taken."""
+        as_is = _together(self._answers(self.holds), self.calibration)
+        failing = (1.0 - self.holds_together[:, ~self.whole]).sum(axis=1)
+        log_odds = np.empty(len(rows))
+        for at, row in enumerate(rows):
+            taken = self.looks[row]
+            own = evidence_of_looks(taken.holds, self.whole, self.calibration)
+            weights = weights_of(look_set(taken.looks), self.calibration)
+            standing = 0.0 if self.standing is None else self.standing[row]
+            before = weights.bias + weights.prior_weight * standing + (0.0 if self.scorer is None else self.scorer[row])
+            said = np.dot(weights.weights, features(as_is[row], taken.looks, own.tolist()))
+            log_odds[at] = before + tempered(said, weights.miss_odds, weights.false_alarm_odds)
+        return np.asarray(log_odds - self.calibration.part_cost * failing[list(rows)])
 
     @cached_property
     def _miss_odds(self) -> float:
@@ -234,6 +276,16 @@ def evidence(answers: Answers, weights: Weights) -> Floats:
 
 def _together(answers: Answers, weights: Weights) -> Floats:
     return np.asarray(answers.parts / weights.temperature + weights.whole_weight * answers.whole)
+
+
+def evidence_of_looks(holds: Floats, whole: NDArray[np.bool_], weights: Weights) -> Floats:
+    """(m,) log-odds that the answers of m looks speak for, from (m, k) probabilities that the predicates hold, NaN where
+    a look was not asked: that counts as nothing, since the picture as it is has been asked."""
+    asked = ~np.isnan(holds)
+    filled = np.where(asked, holds, 1.0)
+    parts = np.where(asked[:, ~whole].any(axis=1), log_odds_of_all(filled[:, ~whole]), 0.0)
+    of_whole = np.where(asked, _log_odds(filled), 0.0)[:, whole].sum(axis=1)
+    return _together(Answers(parts, of_whole, np.zeros(len(holds))), weights)
 
 
 def log_odds_of_all(holds: Floats) -> Floats:
@@ -311,6 +363,8 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
         first_look=None if scored is None else _first_look(calibration, priors, scored),
         relative=standard is None or (strategy.weighs_scores and calibration.scorer_values is None),
         answered=~np.isnan(answers),
+        standing=priors,
+        looks={rows[i]: taken for i, taken in taken_looks(state.verdicts, predicates).items() if i in rows},
     )
 
 
@@ -350,10 +404,13 @@ def joint_as_single(p: float, weight: float) -> float:
 
 
 def latest(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """One verdict per image and predicate. A question of its own outweighs a share in a joint answer, and an answer one
-    that failed; else the later one counts."""
+    """One verdict per image and predicate, on the picture as it is: closer looks are further evidence beside it
+    (`agent/closer.py`). A question of its own outweighs a share in a joint answer, and an answer one that failed; else
+    the later one counts."""
     best: dict[tuple[str, str], Verdict] = {}
     for verdict in verdicts:
+        if verdict.look is not None:
+            continue
         key = verdict.image_id, verdict.predicate
         if key not in best or _weight(verdict) >= _weight(best[key]):
             best[key] = verdict
