@@ -20,10 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldscope.agent.calibration import Calibration, LookWeights
+from fieldscope.agent.match_odds import (
+    Answers,
+    Floats,
+    Weights,
+    log_odds_of,
+    log_odds_of_all,
+    tempered,
+    weighted,
+)
 from fieldscope.agent.types import Predicate, Verdict
 from fieldscope.core.looks import Look
-
-Floats = NDArray[np.float64]
 
 CORRELATION = 0.7
 """How alike the log-odds of two looks at one image are taken to be where nothing was fitted."""
@@ -120,6 +127,24 @@ def features(as_is: float, looks: Sequence[Look], evidence: Sequence[float]) -> 
     ]
 
 
+def evidence_of_looks(holds: Floats, whole: NDArray[np.bool_], weights: Weights) -> Floats:
+    """(m,) log-odds that the answers of m looks speak for, from (m, k) probabilities that the predicates hold, NaN
+    where a look was not asked: that says nothing, since the picture as it is has been asked."""
+    asked = ~np.isnan(holds)
+    filled = np.where(asked, holds, 1.0)
+    parts = np.where(asked[:, ~whole].any(axis=1), log_odds_of_all(filled[:, ~whole]), 0.0)
+    of_whole = np.where(asked, log_odds_of(filled), 0.0)[:, whole].sum(axis=1)
+    return weighted(Answers(parts, of_whole, np.zeros(len(holds))), weights)
+
+
+def log_odds_after_looks(said: Floats, standing: Floats, weights: LookWeights) -> Floats:
+    """(n,) log-odds of a match of n images at which alike looks were taken, but for what a scoring model adds and what
+    failing parts cost: from what the witnesses `said` (n, 5), as `features` has them, and the priors' `standing`
+    (n,). This is what ranks and what `calibrate` fits."""
+    evidence = tempered(said @ np.array(weights.weights), weights.miss_odds, weights.false_alarm_odds)
+    return np.asarray(weights.bias + weights.prior_weight * standing + evidence)
+
+
 def weights_of(looks: LookSet, calibration: Calibration) -> LookWeights:
     """What was fitted for just these looks; without that, all witnesses alike, as correlated as `CORRELATION` says."""
     for fitted in calibration.looks:
@@ -148,6 +173,5 @@ def together(holds: Floats, taken: Mapping[int, TakenLooks]) -> Floats:
     for row, looks in taken.items():
         asked = ~np.isnan(looks.holds).all(axis=0)
         seen = np.vstack([holds[row], looks.holds])[:, asked]
-        within = np.clip(seen, 1e-12, 1.0 - 1e-12)
-        merged[row, asked] = 1.0 / (1.0 + np.exp(-np.nanmean(np.log(within) - np.log1p(-within), axis=0)))
+        merged[row, asked] = 1.0 / (1.0 + np.exp(-np.nanmean(log_odds_of(seen), axis=0)))
     return merged

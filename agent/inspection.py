@@ -67,18 +67,14 @@ def closer_looks(
             found += [CloserLook(proposed.image_id, look, predicates, 1.0) for look, predicates in looks]
             continue
         p = float(belief.p_match[row])
-        values = [
-            (
-                _change(p, _moves(kind_of(look), taken, proposed.seems_small, belief.calibration)) / calls,
-                look,
-                predicates,
-            )
-            for look, predicates in looks
-            if (calls := sum(verify.most_calls(predicate.kind) for predicate in predicates))
-        ]
-        value, look, predicates = max(values, key=lambda each: each[0], default=(0.0, None, ()))
-        if look is not None and value >= settings.stop_below:
-            found.append(CloserLook(proposed.image_id, look, predicates, value))
+        of_image = []
+        for look, predicates in looks:
+            moves = _moves(kind_of(look), taken, proposed.seems_small, belief.calibration)
+            calls = sum(verify.most_calls(predicate.kind) for predicate in predicates)
+            of_image.append(CloserLook(proposed.image_id, look, predicates, _change(p, moves) / calls))
+        best = max(of_image, key=lambda closer: closer.value, default=None)
+        if best is not None and best.value >= settings.stop_below:
+            found.append(best)
     return sorted(found, key=lambda closer: -closer.value)
 
 

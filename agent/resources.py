@@ -49,8 +49,8 @@ class Resources:
     `images` and `retriever` are called from worker threads, so that decoding and encoding do not hold up calls in
     flight. `max_concurrency` bounds the tasks of one query that are in flight at once. `calibration` is what was fitted
     for these very models and prompts, if anything was. `flags` are warnings that every result shall carry. `scorer` is
-    the scoring model of strategies that use one. `regions` proposes regions of images for closer looks, where there is
-    an encoder; `images` then has every look at them, too (`fieldscope.retrieval.looked_at`). Every request is made under the `seed` (under 2**47).
+    the scoring model of strategies that use one. `regions` proposes where to look closer; the `images` then have
+    all looks at them, too (`fieldscope.retrieval.looked_at`). Every request is made under the `seed` (under 2**47).
     """
 
     images: ImageSource
@@ -60,8 +60,8 @@ class Resources:
     calibration: Calibration | None = None
     flags: tuple[str, ...] = ()
     scorer: CandidateScorer | None = None
-    regions: RegionProposer | None = None
     seed: int = 0
+    regions: RegionProposer | None = None
 
     @property
     def lmms(self) -> LMMs:

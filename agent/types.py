@@ -209,8 +209,8 @@ class RankedCandidate(_Record):
     collection's background, None where there was none, and `prior_rank` its rank before. `rank_low` to `rank_high`
     holds the rank with a probability of 90 %, where it was estimated. `contributions` are log-odds that sum to the
     score: of the `prior`, of the `scorer`, of each predicate by its id, of what closer `looks` changed, of the
-    `comparisons`, of the `parts` that hold where nothing matches, and the `base` that all images share (all that were asked about, and all others, where a
-    calibration says what prior and scorer alone are worth).
+    `comparisons`, of the `parts` that hold where nothing matches, and the `base` that all images share (all that were
+    asked about, and all others, where a calibration says what prior and scorer alone are worth).
     """
 
     image_id: str

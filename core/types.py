@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from PIL import Image as PILImage
 from pydantic import BaseModel, ConfigDict, Field
+
+from fieldscope.core.looks import Region
 
 
 class Turn(BaseModel):
@@ -102,6 +104,23 @@ class ImageSource(Protocol):
 
     def pixel_hash(self, image_id: str) -> str:
         """SHA-256 (hexadecimal) of the decoded RGB pixels and the size: the image's identity in caches and traces."""
+        ...
+
+
+@runtime_checkable
+class RegionSource(Protocol):
+    """An `ImageSource` that reads parts of a picture at the resolution in which it is stored.
+
+    That may be greater than what `load` hands out. Both methods raise `ImageError`.
+    """
+
+    def size(self, image_id: str) -> tuple[int, int]:
+        """Width and height of the upright picture as it is stored, in pixels."""
+        ...
+
+    def load_regions(self, image_id: str, regions: Sequence[Region], max_pixels: int) -> list[PILImage.Image]:
+        """These parts of the upright picture as RGB, each scaled down to `max_pixels` where it has more. The picture
+        is decoded once for all of them."""
         ...
 
 

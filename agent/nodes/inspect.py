@@ -51,11 +51,7 @@ async def inspect(state: RerankState, context: Context) -> dict[str, Any]:
         "wave": state.wave,
         "images": len(images),
         "proposals": proposals_key(texts, settings.regions, least_gain),
-        "regions": {
-            image_id: [[*_box(each.region), each.similarity] for each in own]
-            for image_id, own in regions.items()
-            if own
-        },
+        "regions": {i: [[*_box(each.region), each.similarity] for each in own] for i, own in regions.items() if own},
     }
     return {"looks": proposed, "trace": (state.event("inspected", data),)}
 

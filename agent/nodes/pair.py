@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from fieldscope.agent.agreement import agreement_order
 from fieldscope.agent.calibration import UNCALIBRATED
 from fieldscope.agent.context import Context
-from fieldscope.agent.posterior import agreement_order
 from fieldscope.agent.query_text import comparison_text
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import WAVE, compared_head, doubts, expected_gains, next_groups
