@@ -29,6 +29,7 @@ from fieldscope.eval.runs.read import COLLECTION
 from fieldscope.eval.runs.runfolder import FingerprintedStrategy, RunFolder, strategy_entry
 from fieldscope.eval.types import Benchmark, RunSummary
 from fieldscope.retrieval.collection import Collection
+from fieldscope.retrieval.looked_at import without_looks
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][\w.+~=,-]*")
 
@@ -108,8 +109,8 @@ async def evaluate(
             if inputs and name in inputs:
                 # Scores of an encoder come with the queries that are run, so a later call may add some.
                 (folder.keep if benchmark.priors is None else folder.write)(INPUTS, inputs[name])
-            if isinstance(benchmark.images, Collection):
-                folder.keep(COLLECTION, [json.dumps(benchmark.images.locator(), ensure_ascii=False)])
+            if isinstance(collection := without_looks(benchmark.images), Collection):
+                folder.keep(COLLECTION, [json.dumps(collection.locator(), ensure_ascii=False)])
         return [
             await _run(
                 benchmark,

@@ -66,6 +66,11 @@ def with_looks(images: ImageSource) -> ImageSource:
     return images if isinstance(images, HashSource | LookedAt) else LookedAt(images)
 
 
+def without_looks(images: ImageSource) -> ImageSource:
+    """The images themselves."""
+    return images.images if isinstance(images, LookedAt) else images
+
+
 def show(images: ImageSource, image_id: str, look: Look) -> PILImage.Image:
     """What a look at an image shows: at most `LOOK_PIXELS`. Raises `ImageError`."""
     if look.region is None:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.core.fingerprint import fingerprint
+from fieldscope.core.paths import cache_folder
 from fieldscope.service.wiring.benchmarks import Workload, measured, open_workload, selected
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import run_progress, warn
 from fieldscope.service.wiring.interruption import interruptible
+from fieldscope.service.wiring.looks import images_for, open_regions
 from fieldscope.service.wiring.priors import with_prior_encoder, with_priors
 from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import check_wordings
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from fieldscope.eval.queries import Selection
     from fieldscope.eval.types import RunSummary
     from fieldscope.prompts.prompt_set import PromptSet
+    from fieldscope.retrieval.regions import RegionProposer
 
 RUNS = Path("runs")
 """The folder for runs of which the user does not say where they go."""
@@ -175,6 +178,9 @@ def check_evaluation(
         workload = selected(workload, plan.selection)
     if plan.metrics:
         workload = measured(workload, plan.metrics)
+    every = [strategy for contest in contests for strategy in contest.strategies]
+    images = images_for(every, workload.benchmark.images)
+    workload = replace(workload, benchmark=replace(workload.benchmark, images=images))
     benchmark = workload.benchmark
     queries = benchmark.queries[: plan.limit]
     for contest, context in zip(contests, contexts, strict=True):
@@ -187,7 +193,7 @@ def check_evaluation(
     opened = OpenEvaluation(plan, workload, checked, out)
     for flag in opened.flags:
         warn(flag)
-    heed_instructions(workload, [strategy for contest in contests for strategy in contest.strategies])
+    heed_instructions(workload, every)
     return opened
 
 
@@ -280,7 +286,7 @@ async def _evaluate(
     models = {s.name: lmms.identity(s.roles(pictured)) if lmms else None for s in strategies}
     scorers = {s.name: scorer.fingerprint for s in strategies if scorer is not None and uses_scorer(s)}
     resources = Resources(images, lmms, workload.retriever, contest.settings.concurrency, flags=flags, scorer=scorer)
-    resources = replace(resources, seed=plan.seed)
+    resources = replace(resources, seed=plan.seed, regions=_regions(workload, strategies, contest.settings))
     calibrations = {
         strategy.name: _calibration(workload, strategy, models[strategy.name], scorers.get(strategy.name))
         or begun_earlier(opened.out / strategy.name)
@@ -313,6 +319,15 @@ async def _evaluate(
         },
         live=workload.recording is None,
     )
+
+
+def _regions(workload: Workload, strategies: Sequence[Strategy], settings: Settings) -> RegionProposer | None:
+    """What proposes regions for closer looks: the first stage's encoder, or what was recorded."""
+    if workload.recording is not None:
+        return workload.recording.regions
+    images = workload.benchmark.images
+    folder = cache_folder() / "tile-vectors" / f"{workload.benchmark.name}-{workload.benchmark.split}"
+    return open_regions(strategies, images, settings, workload.prior_encoder, folder)
 
 
 async def _open_lmms(opened: OpenEvaluation, contest: Contest, stack: AsyncExitStack) -> LMMs:
