@@ -129,8 +129,8 @@ def _next_wave(state: RerankState, context: Context, verify: Verify, window: int
     if pending := uninspected(state, belief, inspect, window):
         return _Wave({}, (), facts, pending)
     closer = closer_looks(state, belief, inspect, verify, window)
-    most = len(closer) if inspect.always else verify.wave
-    single = _largest(single, closer, most)
+    most = max(verify.wave, len(closer)) if inspect.always else verify.wave
+    single = _largest(single, closer, max(most, len(single)))
     return _Wave({}, single, facts | {"looks": sum(each.look is not None for each in single)})
 
 
