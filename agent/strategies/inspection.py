@@ -7,12 +7,11 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from fieldscope.agent.roles import Role
-from fieldscope.agent.strategies.stage import AskingStage, Calls, Scope
+from fieldscope.agent.strategies.stage import Calls, Scope, Stage
 from fieldscope.agent.strategies.verification import Verify
 
 
-class Inspect(AskingStage):
+class Inspect(Stage):
     """Ask again, of a closer look at an image: the enlarged crop of a region at the source's full resolution, or the
     picture with its contrast stretched and its grain removed.
 
@@ -28,7 +27,6 @@ class Inspect(AskingStage):
     """
 
     needs: ClassVar[str | None] = "verify"
-    default_role: ClassVar[Role] = "verifier"
 
     regions: int = Field(default=2, ge=0, le=8)
     enhance: bool = False

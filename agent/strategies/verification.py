@@ -170,7 +170,7 @@ class Verify(AskingStage):
         return "question" in self.prompt.variables
 
     def roles_by_call(self) -> dict[str, Role]:
-        return {"verify": self.asks, "joint": self.asks, "reason": self.asks}
+        return dict.fromkeys(("verify", "joint", "reason", "inspect"), self.asks)
 
     @property
     def answer_tokens(self) -> int:
