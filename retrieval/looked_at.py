@@ -49,8 +49,11 @@ class LookedAt:
         """The hash where it is known without reading an image, else None."""
         if image_id in self._hashes:
             return self._hashes[image_id]
-        images = self.images
-        return images.known_hash(image_id) if isinstance(images, RemembersHashes) and not read_look(image_id) else None
+        if read_look(image_id) is not None:
+            return None
+        if isinstance(self.images, HashSource):
+            return self.images.pixel_hash(image_id)
+        return self.images.known_hash(image_id) if isinstance(self.images, RemembersHashes) else None
 
     def pixel_hash(self, image_id: str) -> str:
         """SHA-256 of the pixels that are shown. Raises `ImageError`."""
@@ -62,8 +65,8 @@ class LookedAt:
 
 
 def with_looks(images: ImageSource) -> ImageSource:
-    """The images with every look at them; a recording's are its own already."""
-    return images if isinstance(images, HashSource | LookedAt) else LookedAt(images)
+    """The images with every look at them."""
+    return images if isinstance(images, LookedAt) else LookedAt(images)
 
 
 def show(images: ImageSource, image_id: str, look: Look) -> PILImage.Image:

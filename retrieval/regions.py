@@ -20,6 +20,7 @@ from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.encoder import Encoder, Vectors
 from fieldscope.retrieval.looked_at import cut, stored_size
 from fieldscope.retrieval.lru import ByteLru
+from fieldscope.retrieval.progress import Report
 from fieldscope.retrieval.query_vectors import QueryVectors
 from fieldscope.retrieval.tile_vectors import TileVectors
 
@@ -124,6 +125,17 @@ class TileRegions:
             found = zip(regions, similarities.tolist(), paying, strict=True)
             proposals[image_id] = _best([Proposal(region, value) for region, value, pays in found if pays], most)
         return proposals
+
+    def encode(self, image_ids: Sequence[str], progress: Report) -> None:
+        """Make and keep the vectors of these images' tiles, those that are not kept yet; an image that can't be read
+        has none. Raises `ConfigError` where they can't be kept, and what the encoder raises."""
+        if self._stored is not None:
+            self._stored.require_writable()
+        progress(0, len(image_ids))
+        for done, image_id in enumerate(image_ids, start=1):
+            with suppress(ImageError):
+                self.vectors(image_id)
+            progress(done, len(image_ids))
 
     def vectors(self, image_id: str) -> Vectors:
         """The vectors of `tiles` of an image, shape (tiles, dim); made where they are not kept. Raises `ImageError`."""
