@@ -57,16 +57,17 @@ def log_odds_of_match(before: Floats, answers: Answers, weights: Weights, miss_o
     """(n,) log-odds of a match: `before` (n,) without verdicts, and what the verdicts add. `miss_odds` stand in for
     those of the weights."""
     miss_odds = weights.miss_odds if miss_odds is None else miss_odds
-    verdicts = tempered(_together(answers, weights), miss_odds, weights.false_alarm_odds)
+    verdicts = tempered(weighted(answers, weights), miss_odds, weights.false_alarm_odds)
     return np.asarray(before + verdicts - weights.part_cost * answers.failing)
 
 
 def evidence(answers: Answers, weights: Weights) -> Floats:
     """(n,) log-odds that the verdicts speak for, if they always said something."""
-    return np.asarray(_together(answers, weights) - weights.part_cost * answers.failing)
+    return np.asarray(weighted(answers, weights) - weights.part_cost * answers.failing)
 
 
-def _together(answers: Answers, weights: Weights) -> Floats:
+def weighted(answers: Answers, weights: Weights) -> Floats:
+    """(n,) log-odds that the answers speak for, without the cost of parts that fail."""
     return np.asarray(answers.parts / weights.temperature + weights.whole_weight * answers.whole)
 
 

@@ -1,9 +1,10 @@
 """What is believed of a query's candidates, given priors, verdicts and a calibration.
 
 P(match) of an image is a function of its own verdicts and of its prior's standing against a sample of the collection
-(`retrieval/background.py`), and does not depend on the other candidates; `agent/match_odds.py` has the formula. The
-score of a scoring model is one more weighted part. Where a calibration measured what prior and score say by themselves,
-an image about which nothing was asked has that probability of a match.
+(`retrieval/background.py`), and does not depend on the other candidates; `agent/match_odds.py` has the formula. Closer
+looks at an image are further witnesses (`agent/closer_looks.py`). The score of a scoring model is one more weighted
+part. Where a calibration measured what prior and score say by themselves, an image about which nothing was asked has
+that probability of a match.
 
 A question without an answer counts with the share of images that pass its kind of predicate: that changes no order
 among images that lack the same answers, and is neither a "no" nor a zero.
@@ -11,17 +12,36 @@ among images that lack the same answers, and is neither a "no" nor a zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
+from fieldscope.agent.closer_looks import (
+    TakenLooks,
+    evidence_of_looks,
+    features,
+    log_odds_after_looks,
+    look_set,
+    taken_looks,
+    together,
+    weights_of,
+)
 from fieldscope.agent.earlier import UNCONFIRMED, pass_rate
 from fieldscope.agent.fusion import standardise, standings
-from fieldscope.agent.match_odds import Answers, Floats, all_hold, evidence, log_odds_of, log_odds_of_match, log_of
+from fieldscope.agent.match_odds import (
+    Answers,
+    Floats,
+    all_hold,
+    evidence,
+    log_odds_of,
+    log_odds_of_match,
+    log_of,
+    weighted,
+)
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scoring import standing
 from fieldscope.agent.shapley import shapley
@@ -47,7 +67,8 @@ class Belief:
     (k,) says which predicate is about the whole query. `prior` (n,) is the prior's weighted part of the log-odds,
     `scorer` (n,) that of a scoring model, None where the strategy weighs none. `first_look` (n, 3) are base, prior and
     scorer as they count for an image about which nothing was asked (None: as for all others). `cut_short` says that a
-    budget ended the questions, `relative` that priors or scores were standardised over the candidates.
+    budget ended the questions, `relative` that priors or scores were standardised over the candidates. `standing` (n,)
+    is the prior's, unweighted, and `looks` are the closer looks that were taken, by candidate.
     """
 
     candidates: tuple[Candidate, ...]
@@ -63,10 +84,22 @@ class Belief:
     first_look: Floats | None = None
     relative: bool = False
     answered: NDArray[np.bool_] | None = None
+    standing: Floats | None = None
+    looks: Mapping[int, TakenLooks] = field(default_factory=dict)
 
     @cached_property
     def log_odds(self) -> Floats:
         """(n,) log-odds of a match, before comparisons."""
+        if not self.looks:
+            return self.log_odds_as_is
+        after = self.log_odds_as_is.copy()
+        rows = list(self.looks)
+        after[rows] = self._after_looks(rows)
+        return after
+
+    @cached_property
+    def log_odds_as_is(self) -> Floats:
+        """(n,) the same without closer looks."""
         after = log_odds_of_match(self._before, self._answers(self.holds), self.calibration, self._miss_odds)
         return self._seen_first(after)
 
@@ -101,24 +134,36 @@ class Belief:
     @cached_property
     def p_told(self) -> Floats:
         """(n,) probabilities of a match as the verdicts have it: what further verdicts can change."""
-        told = self._before + evidence(self._answers(self.holds), self.calibration)
-        return 1.0 / (1.0 + np.exp(-self._seen_first(told)))
+        told = self._seen_first(self._before + evidence(self._answers(self.holds), self.calibration))
+        if rows := list(self.looks):
+            told[rows] = self.log_odds[rows]
+        return np.asarray(1.0 / (1.0 + np.exp(-told)))
 
     def order(self) -> list[int]:
         """Candidates by falling log-odds; equal ones in prior order."""
         return [int(i) for i in np.argsort(-self.log_odds, kind="stable")]
 
     @cached_property
+    def holds_together(self) -> Floats:
+        """(n, k) `holds`, where closer looks were asked about a predicate with what they said of it."""
+        return together(self.holds, self.looks) if self.looks else self.holds
+
+    @cached_property
     def parts_held(self) -> Floats:
         """(n,) how many parts of the query are known to hold; one of which the question failed counts with its pass
         rate."""
         failed = self.finished & ~self.has_answer
-        held = np.where(self.has_answer, self.holds > 0.5, np.where(failed, self.holds, 0.0))
+        held = np.where(self.has_answer, self.holds_together > 0.5, np.where(failed, self.holds, 0.0))
         return np.asarray(held[:, ~self.whole].sum(axis=1))
 
     def contributions(self, i: int) -> dict[str, float]:
-        """What the log-odds of candidate `i` are made of: base, prior, scorer, and each predicate's Shapley value. An
-        answer that is not there counts as its pass rate; the odds of a miss are those of all answers."""
+        """What the log-odds of candidate `i` are made of: base, prior, scorer, each predicate's Shapley value as the
+        picture itself has it, and what closer looks changed of that. An answer that is not there counts as its pass
+        rate; the odds of a miss are those of all answers."""
+        looks = {"looks": float(self.log_odds[i] - self.log_odds_as_is[i])} if i in self.looks else {}
+        return {**self._contributions_as_is(i), **looks}
+
+    def _contributions_as_is(self, i: int) -> dict[str, float]:
         ids = [predicate.id for predicate in self.predicates]
         if self.first_look is not None and self.unasked[i]:
             base, prior, scorer = self.first_look[i].tolist()
@@ -166,6 +211,21 @@ class Belief:
     def _all_parts(self, log_p: Floats) -> Floats:
         """(n,) log-odds, given log-probabilities; 0 where the query has no parts."""
         return np.zeros(len(log_p)) if self.whole.all() else all_hold(log_p)
+
+    def _after_looks(self, rows: Sequence[int]) -> Floats:
+        """(len(rows),) log-odds of a match of images at which closer looks were taken."""
+        fitted, whole = self.calibration, self.whole
+        as_is = weighted(self._answers(self.holds), fitted)
+        failing = (1.0 - self.holds_together[:, ~whole]).sum(axis=1)
+        log_odds = np.empty(len(rows))
+        for at, row in enumerate(rows):
+            taken = self.looks[row]
+            said = features(float(as_is[row]), taken.looks, evidence_of_looks(taken.holds, whole, fitted).tolist())
+            standing = 0.0 if self.standing is None else float(self.standing[row])
+            weights = weights_of(look_set(taken.looks), fitted)
+            log_odds[at] = log_odds_after_looks(np.array([said]), np.array([standing]), weights)[0]
+        scorer = 0.0 if self.scorer is None else self.scorer[list(rows)]
+        return np.asarray(log_odds + scorer - fitted.part_cost * failing[list(rows)])
 
     @cached_property
     def _miss_odds(self) -> float:
@@ -218,6 +278,8 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
         first_look=None if scored is None else _first_look(calibration, priors, scored),
         relative=standard is None or (strategy.weighs_scores and calibration.scorer_values is None),
         answered=~np.isnan(answers),
+        standing=priors,
+        looks={rows[i]: taken for i, taken in taken_looks(state.verdicts, predicates).items() if i in rows},
     )
 
 
@@ -257,10 +319,13 @@ def joint_as_single(p: float, weight: float) -> float:
 
 
 def latest(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """One verdict per image and predicate. A question of its own outweighs a share in a joint answer, and an answer one
-    that failed; else the later one counts."""
+    """One verdict per image and predicate, on the picture as it is: closer looks are further evidence beside it
+    (`agent/closer.py`). A question of its own outweighs a share in a joint answer, and an answer one that failed; else
+    the later one counts."""
     best: dict[tuple[str, str], Verdict] = {}
     for verdict in verdicts:
+        if verdict.look is not None:
+            continue
         key = verdict.image_id, verdict.predicate
         if key not in best or _weight(verdict) >= _weight(best[key]):
             best[key] = verdict

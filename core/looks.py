@@ -71,12 +71,11 @@ class Region(BaseModel):
         """The share of the picture's area."""
         return self.width * self.height
 
-    def overlap(self, other: Region) -> float:
-        """The area that both have, over the area that either has (intersection over union, 0 to 1)."""
+    def shared(self, other: Region) -> float:
+        """How much of the smaller region lies within the larger one, 0 to 1."""
         across = min(self.right, other.right) - max(self.left, other.left)
         down = min(self.bottom, other.bottom) - max(self.top, other.top)
-        shared = max(across, 0.0) * max(down, 0.0)
-        return shared / (self.area + other.area - shared)
+        return max(across, 0.0) * max(down, 0.0) / min(self.area, other.area)
 
     def around(self, *others: Region) -> Region:
         """The smallest region that holds this one and all others."""
@@ -90,7 +89,7 @@ class Region(BaseModel):
 
     def pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Left, top, right and bottom in a picture of this size: all pixels that the region touches, at least one."""
-        left, top = min(int(self.left * width), width - 1), min(int(self.top * height), height - 1)
+        left, top = min(int(_rounded(self.left * width)), width - 1), min(int(_rounded(self.top * height)), height - 1)
         right, bottom = math.ceil(_rounded(self.right * width)), math.ceil(_rounded(self.bottom * height))
         return left, top, max(right, left + 1), max(bottom, top + 1)
 

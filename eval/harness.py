@@ -70,6 +70,7 @@ async def evaluate(
     inputs: Mapping[str, Iterable[str]] | None = None,
     live: bool = True,
     official: OfficialScores | None = None,
+    images: ImageSource | None = None,
 ) -> list[RunSummary]:
     """Run the benchmark (its first `limit` queries) under each reranker in turn, and write `out_dir/<strategy>/`.
 
@@ -85,7 +86,8 @@ async def evaluate(
     own, counts the runs in which a strategy was scored on test. `inputs` are the lines
     (`fieldscope.eval.runs.inputs`) that describe in full what a strategy's run is
     made from. `live` is false where no model stands behind the answers, so that they say nothing about it.
-    `official` are the numbers that INQUIRE's own metrics are computed from, where runs are scored so.
+    `official` are the numbers that INQUIRE's own metrics are computed from, where runs are scored so. `images` are the
+    benchmark's with the closer looks at them, where rerankers take any.
 
     Raises `ConfigError` where a folder holds another configuration, with nothing overwritten, and `LMMError` where the
     model stopped answering; whatever else a reranker raises ends the run. What was finished stays on the disk.
@@ -131,6 +133,7 @@ async def evaluate(
                 (lmms or {}).get(reranker.strategy.name),
                 (scorers or {}).get(reranker.strategy.name),
                 official,
+                images or benchmark.images,
             )
             for reranker, folder in zip(rerankers, folders, strict=True)
         ]
@@ -149,6 +152,7 @@ async def _run(
     lmm: ModelIdentity | None,
     scorer: str | None,
     official: OfficialScores | None,
+    images: ImageSource,
 ) -> RunSummary:
     began = time.perf_counter()
     strategy = reranker.strategy.name
@@ -168,7 +172,7 @@ async def _run(
         for query in pending:
             result = await reranker.rerank(query, benchmark.candidates(query.id), budget=budget)
             async with writing:
-                hashes = await asyncio.to_thread(_hashes, result, query, benchmark.images)
+                hashes = await asyncio.to_thread(_hashes, result, query, images)
                 if live:
                     watch.add(result, hashes)
                 before = folder.results.get(query.id)

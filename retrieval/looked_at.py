@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Sequence
 
@@ -13,6 +12,7 @@ from fieldscope.core.fingerprint import fingerprint_pixels
 from fieldscope.core.looks import Look, Region, read_look
 from fieldscope.core.types import HashSource, ImageSource, RegionSource, RemembersHashes
 from fieldscope.retrieval.lru import ByteLru
+from fieldscope.retrieval.picture_parts import within
 
 LOOK_PIXELS = 4_000_000
 """What a look shows is scaled down to this many pixels: more than models read, and 12 MB."""
@@ -49,8 +49,11 @@ class LookedAt:
         """The hash where it is known without reading an image, else None."""
         if image_id in self._hashes:
             return self._hashes[image_id]
-        images = self.images
-        return images.known_hash(image_id) if isinstance(images, RemembersHashes) and not read_look(image_id) else None
+        if read_look(image_id) is not None:
+            return None
+        if isinstance(self.images, HashSource):
+            return self.images.pixel_hash(image_id)
+        return self.images.known_hash(image_id) if isinstance(self.images, RemembersHashes) else None
 
     def pixel_hash(self, image_id: str) -> str:
         """SHA-256 of the pixels that are shown. Raises `ImageError`."""
@@ -62,17 +65,22 @@ class LookedAt:
 
 
 def with_looks(images: ImageSource) -> ImageSource:
-    """The images with every look at them; a recording's are its own already."""
-    return images if isinstance(images, HashSource | LookedAt) else LookedAt(images)
+    """The images with every look at them."""
+    return images if isinstance(images, LookedAt) else LookedAt(images)
 
 
 def show(images: ImageSource, image_id: str, look: Look) -> PILImage.Image:
     """What a look at an image shows: at most `LOOK_PIXELS`. Raises `ImageError`."""
     if look.region is None:
-        shown = _within(images.load(image_id), LOOK_PIXELS) if look.enhance else images.load(image_id)
+        shown = within(images.load(image_id), LOOK_PIXELS) if look.enhance else images.load(image_id)
     else:
         shown = cut(images, image_id, [look.region], LOOK_PIXELS)[0]
     return enhanced(shown, look.cutoff, look.median) if look.enhance else shown
+
+
+def stored_size(images: ImageSource, image_id: str) -> tuple[int, int]:
+    """Width and height of the upright picture as it is stored. Raises `ImageError`."""
+    return images.size(image_id) if isinstance(images, RegionSource) else images.load(image_id).size
 
 
 def cut(images: ImageSource, image_id: str, regions: Sequence[Region], max_pixels: int) -> list[PILImage.Image]:
@@ -83,7 +91,7 @@ def cut(images: ImageSource, image_id: str, regions: Sequence[Region], max_pixel
     if isinstance(images, RegionSource):
         return images.load_regions(image_id, regions, max_pixels)
     image = images.load(image_id)
-    return [_within(image.crop(region.pixels(*image.size)), max_pixels) for region in regions]
+    return [within(image.crop(region.pixels(*image.size)), max_pixels) for region in regions]
 
 
 def enhanced(image: PILImage.Image, cutoff: float | None, median: int) -> PILImage.Image:
@@ -91,11 +99,3 @@ def enhanced(image: PILImage.Image, cutoff: float | None, median: int) -> PILIma
     without the `cutoff` percent of darkest and brightest pixels."""
     denoised = image if median == 1 else image.filter(ImageFilter.MedianFilter(median))
     return denoised if cutoff is None else ImageOps.autocontrast(denoised, cutoff)
-
-
-def _within(image: PILImage.Image, max_pixels: int) -> PILImage.Image:
-    share = math.sqrt(max_pixels / (image.width * image.height))
-    if share >= 1:
-        return image
-    size = (max(1, int(image.width * share)), max(1, int(image.height * share)))
-    return image.resize(size, PILImage.Resampling.LANCZOS, reducing_gap=2.0)

@@ -219,7 +219,7 @@ def _weight_flags(strategy: Strategy, resources: Resources) -> list[str]:
 
 
 def _not_asked(state: RerankState) -> list[Verdict]:
-    judged = {(verdict.image_id, verdict.predicate) for verdict in state.verdicts}
+    judged = {(verdict.image_id, verdict.predicate) for verdict in state.verdicts if verdict.look is None}
     return [
         Verdict(predicate=predicate.id, image_id=candidate.image_id, state="not_asked")
         for candidate in state.candidates

@@ -68,7 +68,8 @@ async def search_index(
         seen.insert(0, query.reference_image)
     bundled = models.bundled_clip or models.bundled_judge(strategy)
     flags = await foreign_flags(images, seen) if bundled else ()
-    resources = Resources(images, retriever=retriever, flags=flags)
+    regions = models.regions(images, index, library.encoder)
+    resources = Resources(images, retriever=retriever, flags=flags, regions=regions)
     origin = library.encoder.fingerprint
     ranking = await rank(
         query, strategy, models, resources, origin, top_k=top_k, budget=budget, wrappers=[fitting], promise=promise

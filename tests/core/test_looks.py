@@ -77,8 +77,9 @@ def test_a_region_is_clipped_to_the_picture() -> None:
 
 def test_regions_overlap_and_are_joined() -> None:
     left, right = Region(left=0, top=0, right=0.5, bottom=1), Region(left=0.25, top=0, right=0.75, bottom=1)
-    assert left.overlap(right) == pytest.approx(1 / 3)
-    assert left.overlap(Region(left=0.5, top=0, right=1, bottom=1)) == 0
+    assert left.shared(right) == pytest.approx(1 / 2)
+    assert left.shared(Region(left=0.1, top=0.1, right=0.2, bottom=0.2)) == pytest.approx(1)
+    assert left.shared(Region(left=0.5, top=0, right=1, bottom=1)) == 0
     assert left.around(right) == Region(left=0, top=0, right=0.75, bottom=1)
 
 

@@ -22,9 +22,10 @@ from fieldscope.service.workflows.skipped import skipped_data, skipped_lines
 @click.argument("folder", type=click.Path(path_type=Path))
 @folder_option("The folder for the index.", "-o", "--out", required=True)
 @click.option("--index-type", "kind", default="faiss", show_default=True, metavar="NAME", help="A registered index.")
+@click.option("--tiles", is_flag=True, help="Encode parts of the images, too, for closer looks at them.")
 @json_option
 @encoder_options
-def index(folder: Path, out: Path, kind: str, as_json: bool, settings: Settings) -> None:
+def index(folder: Path, out: Path, kind: str, tiles: bool, as_json: bool, settings: Settings) -> None:
     """Make a folder of images searchable.
 
     An encoder reads the images in FOLDER, or in Parquet files there, into the index. Encoded images are kept: after an
@@ -34,7 +35,7 @@ def index(folder: Path, out: Path, kind: str, as_json: bool, settings: Settings)
     """
     from fieldscope.service.workflows.index import index_folder
 
-    indexed = index_folder(folder, out, settings, kind)
+    indexed = index_folder(folder, out, settings, kind, tiles)
     build, flags = indexed.build, list(indexed.flags)
     if as_json:
         counts = {"indexed": build.indexed, "encoded": build.encoded}

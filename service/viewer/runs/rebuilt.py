@@ -73,11 +73,11 @@ class _Rebuilder:
             case Verdict(joint=True):
                 yield from self._joint(asked)
             case Verdict():
-                yield from self._question(asked.predicate, asked.image_id)
+                yield from self._question(asked.predicate, asked.shown)
             case Draw():
                 for verdict in self._result.verdicts:
                     if asked in verdict.draws:
-                        yield from self._question(verdict.predicate, verdict.image_id)
+                        yield from self._question(verdict.predicate, verdict.shown)
             case Comparison():
                 yield from self._comparison(asked)
             case Reason():

@@ -1,0 +1,87 @@
+"""Vectors of the tiles of images, kept in one file, image by image, so that no image is cut and encoded twice."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from fieldscope.core.errors import ConfigError
+from fieldscope.retrieval.encoder import Vectors
+
+FILE = "tiles.sqlite"
+MOST_BYTES = 4_000_000_000
+"""A file of this size takes no more vectors; those of further images are made each time."""
+
+_LOG = logging.getLogger(__name__)
+_SCHEMA = """
+create table if not exists tiles (
+    image text not null, encoder text not null, mark text not null, layout text not null, vectors blob not null,
+    primary key (image, encoder)
+) without rowid
+"""
+
+
+class TileVectors:
+    """The vectors of each image's tiles under one encoder, in `folder`/tiles.sqlite as 16-bit floats.
+
+    A stored image survives `kill -9`. Several threads and processes may use the file. Where it can't be written, no
+    vectors are kept, and the log says so once.
+    """
+
+    def __init__(self, folder: Path, encoder_fingerprint: str, most_bytes: int = MOST_BYTES) -> None:
+        self.path = folder / FILE
+        self._encoder = encoder_fingerprint
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._warned = False
+
+    def get(self, image_id: str, mark: str, layout: str, dim: int) -> Vectors | None:
+        """Shape (tiles, dim); None where they are not stored for this `mark`, which changes when the image does, and
+        for the tiles of this `layout`."""
+        if not self.path.is_file():
+            return None
+        wanted = "select vectors from tiles where image = ? and encoder = ? and mark = ? and layout = ?"
+        try:
+            with self._lock, closing(sqlite3.connect(self.path)) as database:
+                row = database.execute(wanted, (image_id, self._encoder, mark, layout)).fetchone()
+            if row is None or not isinstance(row[0], bytes):
+                return None
+            vectors: Vectors = np.frombuffer(row[0], np.float16).astype(np.float32).reshape(-1, dim)
+        except (sqlite3.Error, ValueError):  # damaged: made again
+            return None
+        return vectors if np.isfinite(vectors).all() else None
+
+    def put(self, image_id: str, mark: str, layout: str, vectors: Vectors) -> None:
+        """Keep the vectors of an image's tiles, in place of earlier ones."""
+        row = (image_id, self._encoder, mark, layout, vectors.astype(np.float16).tobytes())
+        try:
+            if self.path.is_file() and self.path.stat().st_size >= self._most_bytes:
+                self._warn(f"it has {self._most_bytes / 1e9:g} GB")
+                return
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._lock, closing(sqlite3.connect(self.path, timeout=60)) as database, database:
+                database.execute(_SCHEMA)
+                database.execute("insert or replace into tiles values (?, ?, ?, ?, ?)", row)
+        except (sqlite3.Error, OSError) as error:
+            self._warn(str(error))
+
+    def require_writable(self) -> None:
+        """Raises `ConfigError` where the file can't be written."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=60)) as database, database:
+                database.execute(_SCHEMA)
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigError(
+                f"{str(self.path)!r} can't be written ({error}); free some disk space, or remove the file"
+            ) from error
+
+    def _warn(self, why: str) -> None:
+        if not self._warned:
+            self._warned = True
+            _LOG.warning("%s takes no more vectors (%s); they are made again in each run", self.path, why)
