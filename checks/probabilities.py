@@ -56,7 +56,7 @@ Claimed = Mapping[str, list[tuple[float, bool]]]
 def state_of(result: RerankResult, candidates: Sequence[Candidate]) -> RerankState:
     """Where a query stood before its ranking, with some of its candidates."""
     return RerankState(
-        query=Query(id=result.query_id, text=result.query_text),
+        query=Query(id=result.query_id, text=result.query_text, reference_image=result.reference_image),
         candidates=tuple(candidates),
         predicates=result.predicates,
         verdicts=tuple(verdict for verdict in result.verdicts if verdict.state != "not_asked"),

@@ -29,27 +29,49 @@ if TYPE_CHECKING:
     from fieldscope.agent.types import RerankResult
 
 
-def fit_strategy(plan: EvaluationPlan, strategy_name: str, settings: Settings) -> Calibration:
+COMPOSED = "composed"
+"""The folder, in that of the run, for the run on queries with a reference image."""
+
+
+def fit_strategy(
+    plan: EvaluationPlan, strategy_name: str, settings: Settings, composed: str | None = None
+) -> Calibration:
     """Run a strategy's verification on a split, with every question asked, into the plan's folder; compare some images
-    of each head where the strategy compares; and fit.
+    of each head where the strategy compares; and fit. Queries with a reference image have a fit of their own where
+    `composed` names a benchmark of them, of which the same split is used.
 
     Raises `ConfigError`, before anything is opened, for a split that may not decide a setting, and for files that name
     none: they may be a test split.
     """
-    from fieldscope.eval.runs.read import read_manifest, read_results
-    from fieldscope.eval.tuning.calibrate import require_selection_split, verification
+    from fieldscope.eval.runs.read import read_manifest
+    from fieldscope.eval.tuning.calibrate import calibrate_composed, require_selection_split, verification
 
     split = plan.split or "test"
     require_selection_split(split)
     (strategy,) = load_strategies((strategy_name,), prompts_for(settings))
     questions = verification(strategy)
-    require_named_split(plan.benchmark, split)
+    for name in filter(None, (plan.benchmark, composed)):
+        require_named_split(name, split)
+    workload, results, folder = _verified(plan, strategy, questions, settings)
+    scorer = read_manifest(folder).configuration.get("scorer")
+    fit = interruptible(_compare_and_fit(workload, strategy, results, settings, scorer), ANSWERS_KEPT)
+    if composed is None:
+        return fit
+    plan = replace(plan, benchmark=composed, out=plan.out and plan.out / COMPOSED)
+    workload, results, _ = _verified(plan, strategy, questions, settings)
+    return calibrate_composed(fit, workload.benchmark, results)
+
+
+def _verified(
+    plan: EvaluationPlan, strategy: Strategy, questions: Strategy, settings: Settings
+) -> tuple[Workload, Mapping[str, RerankResult], Path]:
+    """The workload of a plan, the results of all `questions` of a strategy on it, and the folder of that run."""
+    from fieldscope.eval.runs.read import read_results
+
     opened = open_evaluation(plan, [Contest(settings, [strategy])])
     contests = tuple(replace(contest, strategies=(questions,)) for contest in opened.contests)
     (run,) = run_opened(replace(opened, contests=contests)).runs
-    scorer = read_manifest(run.out).configuration.get("scorer")
-    fitting = _compare_and_fit(opened.workload, strategy, read_results(run.out), settings, scorer)
-    return interruptible(fitting, ANSWERS_KEPT)
+    return opened.workload, read_results(run.out), run.out
 
 
 def require_named_split(name: str, split: str) -> None:

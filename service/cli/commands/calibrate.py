@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 @click.argument("benchmark", metavar="[BENCHMARK]", default="fieldnotes-rerank")
 @strategy_option
 @click.option("--split", default="validation", show_default=True, metavar="NAME", help="Test splits are refused.")
+@click.option(
+    "--composed",
+    metavar="BENCHMARK",
+    help="Fit queries with a reference image by themselves, on the same split of this benchmark.",
+)
 @file_option(
     "--out",
     help_text="The file for the calibration; others in it are kept.  [default: in the cache folder, where it is found]",
@@ -43,7 +48,14 @@ if TYPE_CHECKING:
 @scorer_option
 @model_options
 def calibrate(
-    benchmark: str, name: str, split: str, out: Path | None, runs: Path, as_json: bool, settings: Settings
+    benchmark: str,
+    name: str,
+    split: str,
+    composed: str | None,
+    out: Path | None,
+    runs: Path,
+    as_json: bool,
+    settings: Settings,
 ) -> None:
     """Fit a strategy's temperatures and weights to a model, on a validation split.
 
@@ -54,12 +66,13 @@ def calibrate(
     from fieldscope.service.workflows.calibrate import fit_strategy
     from fieldscope.service.workflows.evaluate import EvaluationPlan
 
-    calibration = fit_strategy(EvaluationPlan(benchmark, split, out=runs), name, settings)
+    calibration = fit_strategy(EvaluationPlan(benchmark, split, out=runs), name, settings, composed)
     file = save_calibration(calibration, out)
     if as_json:
         show_json(calibration.model_dump(mode="json") | {"out": str(file)})
     else:
-        show(_table(calibration), f"Kept in {file}")
+        tables = [_table(fit) for fit in (calibration, calibration.composed) if fit is not None]
+        show(*tables, f"Kept in {file}")
     if calibration.consistency is not None and calibration.comparison_weight == 0.0:
         note("Comparisons are off: this model's calibration shows no benefit.")
 
