@@ -138,8 +138,8 @@ class Ranking(Sequence[RankedImage]):
         }
 
     def csv(self) -> str:
-        """All images as CSV, in `COLUMNS`, and `kept` with a promise. `nothing_matches` is about the query, so it is alike
-        in all rows. Texts that a spreadsheet would take for formulas begin with an apostrophe; numbers stay numbers."""
+        """All images as CSV, in `COLUMNS`, and `kept` with a promise. `nothing_matches` is about the query and alike in
+        all rows. Texts that a spreadsheet would take for formulas begin with an apostrophe; numbers stay numbers."""
         text = io.StringIO()
         writer = csv.writer(text)
         columns = COLUMNS if self.kept is None else (*COLUMNS, "kept")
