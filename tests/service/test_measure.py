@@ -219,9 +219,7 @@ def test_no_test_split_is_opened_for_composed_queries(run: Run, sets: Path, thin
     assert thinker.asked == []
 
 
-def test_composed_queries_have_a_table_and_a_fit_of_their_own(
-    run: Run, payload: Payload, sets: Path, thinker: World, tmp_path: Path
-) -> None:
+def test_composed_queries_have_a_table_and_a_fit_of_their_own(run: Run, sets: Path, thinker: World) -> None:
     said = payload(run("calibrate", sets, "--composed", sets, "--json"))
     assert said["composed"]["queries"] == said["queries"]
     assert said["composed"]["key"] is None
