@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -120,19 +122,26 @@ def sub_lists(results: Mapping[str, RerankResult], number: int) -> Iterator[tupl
         yield result, [candidates[i] for i in sorted(chance.choice(len(candidates), size=size, replace=False))]
 
 
-async def asked_again(split: str, results: Mapping[str, RerankResult], number: int, run: Path, cache: Path) -> Floats:
-    """By how much P(match) of every image differs where the agent asks about sub-lists what it wants."""
+async def asked_again(
+    split: str, results: Mapping[str, RerankResult], number: int, run: Path, cache: Path, kept: Path
+) -> Floats:
+    """By how much P(match) of every image differs where the agent asks about sub-lists what it wants. Each list's
+    differences become a line of the file `kept`; lists that have one are not asked about again."""
     line = read_inputs(run).strategy
     strategy = line.strategy().model_copy(update={"explain": None})
     workload = open_workload("fieldnotes-rerank", split, Settings(cache_file=cache))
-    queries, moved = {query.id: query for query in workload.benchmark.queries}, []
+    queries = {query.id: query for query in workload.benchmark.queries}
+    finished = len(kept.read_text().splitlines()) if kept.exists() else 0
     async with open_lmm(Settings(cache_file=cache), workload.benchmark.images) as lmm:
         agent = Agent(Resources(workload.benchmark.images, lmm, calibration=line.weights), strategy)
-        for result, some in sub_lists(results, number):
-            known = {ranked.image_id: ranked.p_match or 0.0 for ranked in result.ranking}
-            again = await agent.rerank(queries[result.query_id], some)
-            moved += [abs((ranked.p_match or 0.0) - known[ranked.image_id]) for ranked in again.ranking]
-    return np.array(moved)
+        with kept.open("a", encoding="utf-8") as file:
+            for result, some in islice(sub_lists(results, number), finished, None):
+                known = {ranked.image_id: ranked.p_match or 0.0 for ranked in result.ranking}
+                again = await agent.rerank(queries[result.query_id], some)
+                moved = [abs((ranked.p_match or 0.0) - known[ranked.image_id]) for ranked in again.ranking]
+                print(json.dumps(moved), file=file, flush=True)
+    rows = kept.read_text(encoding="utf-8").splitlines()[:number]
+    return np.concatenate([np.array(json.loads(row)) for row in rows])
 
 
 def main() -> int:
@@ -141,6 +150,7 @@ def main() -> int:
     parser.add_argument("--validation", type=Path, required=True, help="the same on the validation split")
     parser.add_argument("--unmatched", type=Path, help="a folder with a run of agent on fieldnotes-unmatched")
     parser.add_argument("--end-to-end", type=int, default=0, help="so many sub-lists are asked about again")
+    parser.add_argument("--kept", type=Path, help="the file for their differences; a later run goes on behind them")
     parser.add_argument("--split", default="test", help="the split of the runs, for --end-to-end")
     parser.add_argument("--cache-file", type=Path, help="the response cache; the user's own by default")
     chosen = parser.parse_args()
@@ -188,7 +198,8 @@ def main() -> int:
         moved = max(moved, *(abs(known[image_id] - p) for image_id, p in parts.items()))
     tell("neighbours, same verdicts: largest difference", moved, "at most 1e-6", moved <= SAME)
     if chosen.end_to_end:
-        again = asked_again(chosen.split, results, chosen.end_to_end, run, chosen.cache_file)
+        kept = chosen.kept or run / "neighbours.jsonl"
+        again = asked_again(chosen.split, results, chosen.end_to_end, run, chosen.cache_file, kept)
         differences = asyncio.run(again)
         median, high = np.quantile(differences, [0.5, 0.99])
         tell("neighbours, end to end: median", float(median), "at most 0.02", median <= USUALLY)
