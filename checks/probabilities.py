@@ -19,6 +19,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
@@ -122,11 +123,11 @@ def sub_lists(results: Mapping[str, RerankResult], number: int) -> Iterator[tupl
         yield result, [candidates[i] for i in sorted(chance.choice(len(candidates), size=size, replace=False))]
 
 
-async def asked_again(
-    split: str, results: Mapping[str, RerankResult], number: int, run: Path, cache: Path, kept: Path
-) -> Floats:
+async def asked_again(split: str, results: Mapping[str, RerankResult], number: int, run: Path, cache: Path) -> Floats:
     """By how much P(match) of every image differs where the agent asks about sub-lists what it wants. Each list's
-    differences become a line of the file `kept`; lists that have one are not asked about again."""
+    differences become a line of a file beside the run, so that a check that was stopped goes on behind them."""
+    digest = sha256((run / "results.jsonl").read_bytes()).hexdigest()
+    kept = run.parent / f"neighbours-{digest[:12]}.jsonl"
     line = read_inputs(run).strategy
     strategy = line.strategy().model_copy(update={"explain": None})
     workload = open_workload("fieldnotes-rerank", split, Settings(cache_file=cache))
@@ -150,7 +151,6 @@ def main() -> int:
     parser.add_argument("--validation", type=Path, required=True, help="the same on the validation split")
     parser.add_argument("--unmatched", type=Path, help="a folder with a run of agent on fieldnotes-unmatched")
     parser.add_argument("--end-to-end", type=int, default=0, help="so many sub-lists are asked about again")
-    parser.add_argument("--kept", type=Path, help="the file for their differences; a later run goes on behind them")
     parser.add_argument("--split", default="test", help="the split of the runs, for --end-to-end")
     parser.add_argument("--cache-file", type=Path, help="the response cache; the user's own by default")
     chosen = parser.parse_args()
@@ -198,8 +198,7 @@ def main() -> int:
         moved = max(moved, *(abs(known[image_id] - p) for image_id, p in parts.items()))
     tell("neighbours, same verdicts: largest difference", moved, "at most 1e-6", moved <= SAME)
     if chosen.end_to_end:
-        kept = chosen.kept or run / "neighbours.jsonl"
-        again = asked_again(chosen.split, results, chosen.end_to_end, run, chosen.cache_file, kept)
+        again = asked_again(chosen.split, results, chosen.end_to_end, run, chosen.cache_file)
         differences = asyncio.run(again)
         median, high = np.quantile(differences, [0.5, 0.99])
         tell("neighbours, end to end: median", float(median), "at most 0.02", median <= USUALLY)
