@@ -8,7 +8,8 @@ on the scale on which `plan` weighs questions, and the larger of the two is aske
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import erf, sqrt
 
@@ -54,15 +55,18 @@ def closer_looks(
     """The look at each image that is expected to change its P(match) most, the most telling first; those that are worth
     less than `stop_below` are left out. With `always` all looks at all images are left in."""
     rows = {candidate.image_id: i for i, candidate in enumerate(belief.candidates[:window])}
-    asked = {(verdict.image_id, verdict.look.shows) for verdict in state.verdicts if verdict.look is not None}
+    asked: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for verdict in state.verdicts:
+        if verdict.look is not None:
+            asked[verdict.image_id, verdict.look.shows].add(verdict.predicate)
     found: list[CloserLook] = []
     for proposed in state.looks:
         row = rows.get(proposed.image_id)
         if row is None:
             continue
-        left = [look for look in proposed.looks if (proposed.image_id, look.shows) not in asked]
-        taken = look_set(look for look in proposed.looks if look not in left)
-        looks = list(_askable(left, proposed, state.predicates, belief, row))
+        here = {look: asked.get((proposed.image_id, look.shows), set()) for look in proposed.looks}
+        taken = look_set(look for look, of_look in here.items() if of_look)
+        looks = list(_askable(here, proposed, belief, row))
         if settings.always:
             found += [CloserLook(proposed.image_id, look, predicates, 1.0) for look, predicates in looks]
             continue
@@ -79,14 +83,15 @@ def closer_looks(
 
 
 def _askable(
-    looks: Sequence[Look], proposed: ProposedLooks, predicates: Sequence[Predicate], belief: Belief, row: int
+    asked: Mapping[Look, Collection[str]], proposed: ProposedLooks, belief: Belief, row: int
 ) -> Iterator[tuple[Look, tuple[Predicate, ...]]]:
-    """The looks of which something can be asked that the picture as it is was asked before."""
-    finished = [predicate for k, predicate in enumerate(belief.predicates) if belief.finished[row, k]]
-    for look in looks:
-        asked = answerable(predicates, look, holds_all=_holds_all(look, proposed))
-        if asked and all(predicate in finished for predicate in asked):
-            yield look, asked
+    """The looks with what can be asked of each: what the picture as it is was asked before, and the look was not."""
+    finished = {predicate.id for k, predicate in enumerate(belief.predicates) if belief.finished[row, k]}
+    for look, of_look in asked.items():
+        fitting = answerable(belief.predicates, look, holds_all=_holds_all(look, proposed))
+        left = tuple(predicate for predicate in fitting if predicate.id not in of_look)
+        if left and all(predicate.id in finished for predicate in fitting):
+            yield look, left
 
 
 def _holds_all(look: Look, proposed: ProposedLooks) -> bool:
