@@ -70,6 +70,17 @@ def verdicts_by_image(result: RerankResult) -> dict[str, dict[str, Verdict]]:
     return found
 
 
+def judged_images(result: RerankResult) -> frozenset[str]:
+    """The images about which a model answered a question, a comparison or with a score. Where nothing was to be asked,
+    because the strategy ranks by the first stage alone, these are all images."""
+    asked = (*result.verdicts, *result.comparisons, *result.scores)
+    if not asked and result.ended is None:
+        return frozenset(ranked.image_id for ranked in result.ranking)
+    answered = {v.image_id for v in (*result.verdicts, *result.scores) if v.state == "answered"}
+    shown = [image_id for c in result.comparisons if c.state == "answered" for image_id in c.shown]
+    return frozenset(answered.union(shown))
+
+
 def weakest(verdicts: Iterable[Verdict]) -> Verdict | None:
     """What counts most against an image: the lowest P(expected). Where nothing was answered, a verdict that is unknown
     before one that was not asked; None where there is none."""

@@ -141,6 +141,11 @@ class Strategy(Settings):
         return tuple(role for role in ROLES if role in asked)
 
     @property
+    def by_turns(self) -> bool:
+        """Whether a dialogue is thought out turn by turn."""
+        return self.synthesize is not None and self.synthesize.turn is not None
+
+    @property
     def open_ended(self) -> bool:
         """Whether the number of calls depends on the answers, so that it can only be bounded."""
         return any(stage.open_ended for stage in self.stages.values())

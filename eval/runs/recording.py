@@ -122,6 +122,12 @@ class _Run:
         """The identity of the model that had each role."""
         return models_by_role(self.configuration, self.inputs.strategy)
 
+    @property
+    def weighs_captions(self) -> bool:
+        """Whether its searches would read captions of the images, where there are any."""
+        retrieve = self.inputs.strategy.definition.get("retrieve")
+        return isinstance(retrieve, dict) and bool(retrieve.get("caption_weight"))
+
 
 def recorded_lines(
     paths: Sequence[Path], store: CacheStore | None, known: Mapping[Path, Mapping[str, RerankResult]] | None = None
@@ -210,6 +216,7 @@ def _require_one_setting(runs: Sequence[_Run]) -> None:
     """A replay has one benchmark, one model and one first stage."""
     first = runs[0]
     scored = next((run for run in runs if run.configuration.get("scorer") is not None), None)
+    captioned = next((run for run in runs if run.weighs_captions), None)
     asking: dict[Role, _Run] = {}
     for run in runs:
         for role in run.models:
@@ -224,6 +231,12 @@ def _require_one_setting(runs: Sequence[_Run]) -> None:
                 "scorer",
                 scored or run,
                 run.configuration.get("scorer") in (None, scored and scored.configuration["scorer"]),
+            ),
+            (
+                "caption",
+                captioned or run,
+                not run.weighs_captions
+                or run.configuration.get("captions") == (captioned or run).configuration.get("captions"),
             ),
             ("querie", first, _unscored(run) == _unscored(first)),
             ("model", other or first, other is None),
