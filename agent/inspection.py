@@ -4,6 +4,9 @@ A look is another answer to a question that was asked before. By how much it mov
 by a calibration (`LookWeights.moves`, a standard deviation s). Where P(match) is P now, the expected change is
 2 P (1 - P) (2 Φ(s / 2) - 1): that of a question that settles the matter, times how much of it a look settles. So it is
 on the scale on which `plan` weighs questions, and the larger of the two is asked.
+
+Without a calibration of looks, a model's "no" to a picture whose subject may be small counts for nothing in this: what
+was fitted to large subjects says that it is sure. P is then what the prior says, where that is more.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ def uninspected(state: RerankState, belief: Belief, settings: Inspect, window: i
         for i, candidate in enumerate(belief.candidates[:window])
         if candidate.image_id not in known
         and belief.finished[i].any()
-        and (settings.always or _change(float(belief.p_match[i]), worth) >= settings.stop_below)
+        and (settings.always or _change(_p(belief, i, True), worth) >= settings.stop_below)
     ]
 
 
@@ -70,7 +73,7 @@ def closer_looks(
         if settings.always:
             found += [CloserLook(proposed.image_id, look, predicates, 1.0) for look, predicates in looks]
             continue
-        p = float(belief.p_match[row])
+        p = _p(belief, row, proposed.may_be_small and not any(taken))
         of_image = []
         for look, predicates in looks:
             moves = _moves(kind_of(look), taken, proposed.seems_small, belief.calibration)
@@ -119,6 +122,12 @@ def _moves(kind: str, taken: LookSet, seems_small: bool, calibration: Calibratio
         if (fitted.regions, fitted.enhanced, fitted.enhanced_regions) == after:
             return (fitted.moves_small if seems_small else fitted.moves).get(kind, 0.0)
     return 0.0
+
+
+def _p(belief: Belief, row: int, may_be_small: bool) -> float:
+    """P(match), as it counts in what a look is expected to change."""
+    p = float(belief.p_match[row])
+    return max(p, float(belief.p_before[row])) if may_be_small and not belief.calibration.looks else p
 
 
 def _change(p: float, moves: float) -> float:
