@@ -108,6 +108,11 @@ class Belief:
         """(n,) probabilities of a match, before comparisons."""
         return 1.0 / (1.0 + np.exp(-self.log_odds))
 
+    @cached_property
+    def p_before(self) -> Floats:
+        """(n,) probabilities of a match before any verdict: what prior and scorer say."""
+        return np.asarray(1.0 / (1.0 + np.exp(-(self._before + np.zeros(len(self.candidates))))))
+
     @property
     def p_best(self) -> float | None:
         """The greatest P(match) of the images that were looked at: those with an answer, and those of which the first
