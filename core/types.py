@@ -47,7 +47,8 @@ class Search:
     With `descriptions` an image's score is the mean of its similarities to the query and to each of them.
     `caption_weight` (0 to 1) of each similarity is that to the image's caption, where it has one (ImageScope,
     arXiv 2503.10166, takes 0.15). Where `prior` is `query` the images are found by that score, and their priors are
-    their similarities to the query alone. `instruction` tells an encoder that reads one what a match is.
+    their similarities to the query alone. `instruction` tells an encoder that reads one what a match is. With `tiles`
+    an image is as similar as the most similar of it and its tiles.
     """
 
     query: Query
@@ -56,6 +57,7 @@ class Search:
     caption_weight: float = 0.0
     prior: Prior = "fused"
     instruction: str | None = None
+    tiles: bool = False
 
 
 class Scale(BaseModel):

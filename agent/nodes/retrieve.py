@@ -69,6 +69,7 @@ def _search(state: RerankState, strategy: Strategy) -> Search:
         settings.caption_weight,
         settings.searched_prior if descriptions else "fused",
         settings.instruction,
+        settings.tiles,
     )
 
 
@@ -78,6 +79,7 @@ def search_key(search: Search) -> str:
     later = {
         "prior": search.prior if search.prior != "fused" else None,
         "instruction": search.instruction,
+        "tiles": search.tiles or None,
     }
     return fingerprint(
         {

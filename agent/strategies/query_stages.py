@@ -28,12 +28,14 @@ class Retrieve(Settings):
     by which an image was found (`fused`), or that to the `query` alone, which is a witness of its own: it does not
     share what the descriptions are wrong about with the predicates; or the score of the stage `score` (`scorer`), for
     given candidates, too. `instruction` tells an encoder or a scoring model that reads one what a match is; it is part
-    of every query's vector, and of no image's."""
+    of every query's vector, and of no image's. With `tiles` an image found in an index that has tiles is as similar as
+    the most similar of it and its tiles."""
 
     top_k: int = Field(default=100, ge=1)
     caption_weight: float = Field(default=0.0, ge=0.0, le=1.0)
     prior: Prior | Literal["scorer"] = "fused"
     instruction: str | None = Field(default=None, pattern=r"\S")
+    tiles: bool = Field(default=False, exclude_if=lambda tiles: not tiles)
 
     @property
     def searched_prior(self) -> Prior:
