@@ -56,7 +56,8 @@ class Library:
     """An index, the encoder that made its vectors, where its images are, and their captions, where there are some.
 
     `ids` are all images in the index, and `index_kind` is the registered name of indexes like it. `tiles` are the
-    vectors of the images' tiles, where `fieldscope index --tiles` made them. With `keeps_reference` a query's reference image is found like any other, as some benchmarks have it.
+    vectors of images' tiles, where `fieldscope index --tiles` made them. With `keeps_reference` a query's reference
+    image is found like any other, as some benchmarks have it.
     """
 
     index: Index
@@ -136,10 +137,8 @@ class Library:
             return similar
         if self.tiles is None:
             raise ConfigError("the index has no tiles, and the strategy asks for them; add them with `index --tiles`")
-        best = {
-            image_id: float((vectors @ direction).max()) for image_id, vectors in self.tiles.of(ids, len(direction))
-        }
-        return np.maximum(similar, [best.get(image_id, -np.inf) for image_id in ids]).astype(np.float32)
+        best: Vectors = np.maximum(similar, self.tiles.best(ids, direction))
+        return best
 
     def background(self, direction: Vectors, caption_weight: float = 0.0, *, tiles: bool = False) -> Scale | None:
         """How similar the collection's sample is to a query's vector, shape (dim,); None where it is too small."""
@@ -185,15 +184,8 @@ def open_library(folder: Path, encoder: Encoder) -> Library:
     kind = str(manifest.attributes.get("index", DEFAULT_INDEX))
     index = INDEXES.load(kind)(manifest.ids, vectors)
     tiles = TileVectors(folder, encoder.fingerprint)
-    return Library(
-        index,
-        encoder,
-        locator,
-        read_captions(folder, encoder),
-        manifest.ids,
-        kind,
-        tiles=tiles if tiles.any() else None,
-    )
+    known = tiles if tiles.any() else None
+    return Library(index, encoder, locator, read_captions(folder, encoder), manifest.ids, kind, tiles=known)
 
 
 def read_skipped(folder: Path) -> dict[str, str]:

@@ -56,17 +56,17 @@ class TileVectors:
 
     def any(self) -> bool:
         """Whether an image has vectors under this encoder."""
-        return (
-            next(self._rows("select image, vectors from tiles where encoder = ? limit 1", self._encoder), None)
-            is not None
-        )
+        found = self._rows("select image, vectors from tiles where encoder = ? limit 1", self._encoder)
+        return next(found, None) is not None
 
-    def of(self, image_ids: Sequence[str], dim: int) -> Iterator[tuple[str, Vectors]]:
-        """The vectors, shape (tiles, dim), of those among these images that have some, one image at a time."""
-        wanted = set(image_ids)
+    def best(self, image_ids: Sequence[str], direction: Vectors) -> Vectors:
+        """The similarity of each image's nearest tile to a query's vector, shape (dim,); minus infinity where an image
+        has none. One image at a time is in memory."""
+        nearest = dict.fromkeys(image_ids, -np.inf)
         for image_id, stored in self._rows("select image, vectors from tiles where encoder = ?", self._encoder):
-            if image_id in wanted and (vectors := _read(stored, dim)) is not None and len(vectors):
-                yield image_id, vectors
+            if image_id in nearest and (vectors := _read(stored, len(direction))) is not None and len(vectors):
+                nearest[image_id] = float((vectors @ direction).max())
+        return np.array([nearest[image_id] for image_id in image_ids], dtype=np.float32)
 
     def put(self, image_id: str, mark: str, layout: str, vectors: Vectors) -> None:
         """Keep the vectors of an image's tiles, in place of earlier ones."""

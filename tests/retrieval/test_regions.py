@@ -129,7 +129,7 @@ def test_gain_counts_the_pixels_of_the_region_that_the_model_sees() -> None:
 
 def test_an_image_is_as_similar_as_its_best_tile(photos: Path, tmp_path: Path) -> None:
     encoder, folder = Colours(), tmp_path / "index"
-    PILImage.new("RGB", (1200, 900), (120, 0, 200)).save(photos / "purple.png")
+    PILImage.new("RGB", (1200, 900), (30, 0, 200)).save(photos / "purple.png")
     collection = FolderCollection(photos)
     build_index(collection, encoder, folder)  # type: ignore[arg-type]
     red = Query(id="q", text="red")
