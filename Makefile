@@ -2,6 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+ADAPTORS_VENV := .venv-adaptors
 CLIENTS_VENV := .venv-clients
 STUDIO_VENV := .venv-studio
 VLLM_VENV := .venv-vllm
@@ -23,8 +24,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests start many processes. Each would compile all sources again where this is set, as in many container images.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test check messages test-slow test-ui test-clients test-studio test-vllm test-nightly test-all lock \
-	train clean
+.PHONY: help setup demo test check messages test-slow test-ui test-adaptors test-clients test-studio test-vllm \
+	test-nightly test-all lock train clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -46,8 +47,9 @@ demo: setup ## the main job on the bundled benchmark: rerank, and print the impr
 # One thread a worker: two test processes with two threads each are slower on two cores. What lies in the folders left
 # out would be collected, with all that it imports, by every worker.
 test: setup ## every test that needs no server
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not ui and not clients and not studio and not vllm" \
-		$(foreach folder,slow ui clients studio vllm,--ignore tests/$(folder)) -n $(PYTEST_WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+		-m "not slow and not ui and not adaptors and not clients and not studio and not vllm" \
+		$(foreach folder,slow ui adaptors clients studio vllm,--ignore tests/$(folder)) -n $(PYTEST_WORKERS) --dist worksteal
 
 check: setup ## ruff, mypy --strict, the rules for imports, clocks in tests, words and messages
 	$(BIN)/ruff check .
@@ -69,11 +71,17 @@ $(VLLM_VENV)/.ready: tests/vllm/setup.sh tests/vllm/requirements.lock tests/vllm
 
 test-slow: setup ## tests that take minutes; needs Chromium for the HTML report
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not nightly" \
-		$(foreach folder,ui clients studio vllm,--ignore tests/$(folder)) -n $(PYTEST_WORKERS) --dist worksteal
+		$(foreach folder,ui adaptors clients studio vllm,--ignore tests/$(folder)) -n $(PYTEST_WORKERS) --dist worksteal
 
 test-ui: setup ## the viewer in a real browser, live and exported
 	sh tests/ui/setup.sh
 	$(BIN)/python -m pytest -m ui tests/ui
+
+$(ADAPTORS_VENV)/.ready: tests/adaptors/setup.sh tests/adaptors/requirements.lock $(VENV)/.ready
+	sh tests/adaptors/setup.sh $(BIN)/python $(ADAPTORS_VENV) $(VENV)
+
+test-adaptors: setup $(ADAPTORS_VENV)/.ready ## LangChain, LlamaIndex, MTEB and an MCP client rank pictures
+	$(ADAPTORS_VENV)/bin/python -m pytest -m adaptors tests/adaptors
 
 $(CLIENTS_VENV)/.ready: tests/clients/setup.sh tests/clients/requirements.lock
 	@$(NEED_PYTHON)
@@ -95,11 +103,11 @@ test-vllm: setup $(VLLM_VENV)/.ready ## the bundled model under a real vLLM serv
 test-nightly: setup $(CLIENTS_VENV)/.ready $(VLLM_VENV)/.ready ## whole evaluations, simulations, speed; one test at a time
 	$(BIN)/python -m pytest -m nightly tests/slow tests/fieldnotes tests/service/test_cli.py tests/service/test_dataset_runs.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hypothesis --hypothesis-profile thorough \
-		$(foreach folder,slow ui clients studio vllm,--ignore tests/$(folder))
+		$(foreach folder,slow ui adaptors clients studio vllm,--ignore tests/$(folder))
 	$(CLIENTS_VENV)/bin/python -m pytest -m nightly tests/clients
 	$(BIN)/python -m pytest -m nightly tests/vllm
 
-test-all: check test test-slow test-ui test-clients test-studio test-vllm test-nightly ## all of these
+test-all: check test test-slow test-ui test-adaptors test-clients test-studio test-vllm test-nightly ## all of these
 
 # Trains the two models in fieldnotes/models from scratch, in this order: the LMM has the CLIP's vision tower and learns
 # from its mistakes. It takes hours on two idle cores, minutes on a GPU, and continues where it was stopped.
@@ -120,5 +128,6 @@ lock: ## write requirements.lock from pyproject.toml
 	rm -rf build/lock
 
 clean: ## remove the environments and the files of tools (runs and the user's caches stay)
-	rm -rf $(VENV) $(CLIENTS_VENV) $(STUDIO_VENV) $(VLLM_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(ADAPTORS_VENV) $(CLIENTS_VENV) $(STUDIO_VENV) $(VLLM_VENV)
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find $(FOLDERS) fieldscope checks tests -name __pycache__ -type d -prune -exec rm -rf {} +

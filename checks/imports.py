@@ -42,7 +42,8 @@ LAYERS: dict[str, frozenset[str]] = {
     "service/viewer": _WORKFLOWS,
     "service/doctor": _WORKFLOWS,
     "service/server": _SERVER,
-    "service/cli": _SERVER | {"service/server"},
+    "service/adaptors": _SERVER | {"service/server"},
+    "service/cli": _SERVER | {"service/server", "service/adaptors"},
     "fieldscope": _WORKFLOWS | {"service/workflows"},
 }
 
@@ -65,6 +66,11 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "click": ("service/cli/*.py",),
     "opentelemetry": ("service/server/api/telemetry.py",),  # an extra
     "prometheus_client": ("service/server/api/metrics.py",),
+    "langchain_core": ("agent/graph.py", "service/wiring/studio.py", "service/adaptors/langchain.py"),
+    "llama_index": ("service/adaptors/llama_index.py",),  # an extra
+    "mcp": ("service/adaptors/mcp.py",),  # an extra
+    "mcp_types": ("service/adaptors/mcp.py",),
+    "mteb": ("service/adaptors/mteb.py",),  # an extra
 }
 
 _DYNAMIC_IMPORTS = frozenset({"import_module", "__import__"})

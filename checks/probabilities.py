@@ -24,7 +24,8 @@ import numpy as np
 
 from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.graph import Agent
-from fieldscope.agent.posterior import Floats, believe
+from fieldscope.agent.match_odds import Floats
+from fieldscope.agent.posterior import believe
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy

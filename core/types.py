@@ -47,8 +47,11 @@ class Search:
     With `descriptions` an image's score is the mean of its similarities to the query and to each of them.
     `caption_weight` (0 to 1) of each similarity is that to the image's caption, where it has one (ImageScope,
     arXiv 2503.10166, takes 0.15). Where `prior` is `query` the images are found by that score, and their priors are
-    their similarities to the query alone. `instruction` tells an encoder that reads one what a match is. With `tiles`
-    an image is as similar as the most similar of it and its tiles.
+    their similarities to the query alone. `instruction` tells an encoder that reads one what a match is.
+
+    With `descriptions_only` the score is the mean over the descriptions, without the query's own words and reference
+    image, where there are descriptions. With `keeps_reference` the query's reference image is found like any other.
+    With `tiles` an image is as similar as the most similar of it and its tiles.
     """
 
     query: Query
@@ -57,6 +60,8 @@ class Search:
     caption_weight: float = 0.0
     prior: Prior = "fused"
     instruction: str | None = None
+    descriptions_only: bool = False
+    keeps_reference: bool = False
     tiles: bool = False
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
@@ -176,6 +176,11 @@ class FilesCollection(DecodingCollection):
 
     def stamp(self, image_id: str) -> str:
         return file_stamp(self.path(image_id))
+
+    def only(self, image_ids: Iterable[str]) -> FilesCollection:
+        """A collection of those of these images that this one has, in its order."""
+        wanted = set(image_ids)
+        return FilesCollection({i: path for i, path in self.files.items() if i in wanted}, self.limits)
 
     def locator(self) -> dict[str, Any]:
         return {"kind": "files", "files": {image_id: str(path) for image_id, path in self.files.items()}}

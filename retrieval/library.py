@@ -55,9 +55,9 @@ class BuildReport:
 class Library:
     """An index, the encoder that made its vectors, where its images are, and their captions, where there are some.
 
-    `ids` are all images in the index, and `index_kind` is the registered name of indexes like it. `tiles` are the
-    vectors of images' tiles, where `fieldscope index --tiles` made them. With `keeps_reference` a query's reference
-    image is found like any other, as some benchmarks have it.
+    `ids` are all images in the index, and `index_kind` is the registered name of indexes like it. With
+    `keeps_reference` a query's reference image is found like any other, as some benchmarks have it. `folder` is where
+    the index lies, if it was read from one.
     """
 
     index: Index
@@ -67,7 +67,7 @@ class Library:
     ids: Sequence[str] = ()
     index_kind: str = DEFAULT_INDEX
     keeps_reference: bool = False
-    tiles: TileVectors | None = None
+    folder: Path | None = None
     _blended: dict[float, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
     _blending: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
@@ -103,7 +103,8 @@ class Library:
         similarity, and the standing that against the collection's background.
 
         A query's reference image is part of its vector (`QueryVectors`), which counts as much as all descriptions
-        together, and is not among the candidates unless the library `keeps_reference`. `vector` is the query's own
+        together, and is not among the candidates unless the library or the search `keeps_reference`; a search of
+        `descriptions_only` leaves the query's vector out. `vector` is the query's own
         vector, shape (dim,), where the caller has it; without, a reference image that the index does not hold raises
         `ConfigError`.
         """
@@ -113,11 +114,13 @@ class Library:
         wanted = [own, *(self._queries.of_text(text, instruction) for text in texts)]
         # No description has seen the reference image, so together they weigh as much as the query.
         share = max(len(descriptions), 1) if query.reference_image is not None else 1
+        if search.descriptions_only and descriptions:
+            share = 0
         # Inner products are linear: the mean of the similarities is the similarity to the mean.
         weights = [share, *[1] * len(descriptions)]
         mean: Vectors = np.average(np.stack(wanted), axis=0, weights=weights)[np.newaxis].astype(np.float32)
         weight, tiles = search.caption_weight, search.tiles
-        left_out = None if self.keeps_reference else query.reference_image
+        left_out = None if self.keeps_reference or search.keeps_reference else query.reference_image
         nearest = self._nearest(mean, search.k + (left_out is not None), weight, tiles)
         priors = {i: score for i, score in nearest if i != left_out}
         priors = dict(list(priors.items())[: search.k])
@@ -135,9 +138,10 @@ class Library:
         similar: Vectors = self._weighted(caption_weight).vectors_of(ids) @ direction
         if not tiles:
             return similar
-        if self.tiles is None:
+        stored = TileVectors(self.folder, self.encoder.fingerprint) if self.folder else None
+        if stored is None or not stored.any():
             raise ConfigError("the index has no tiles, and the strategy asks for them; add them with `index --tiles`")
-        best: Vectors = np.maximum(similar, self.tiles.best(ids, direction))
+        best: Vectors = np.maximum(similar, stored.best(ids, direction))
         return best
 
     def background(self, direction: Vectors, caption_weight: float = 0.0, *, tiles: bool = False) -> Scale | None:
@@ -183,9 +187,7 @@ def open_library(folder: Path, encoder: Encoder) -> Library:
         raise IndexMismatchError(f"{str(folder)!r} does not say which images it holds; make it with `fieldscope index`")
     kind = str(manifest.attributes.get("index", DEFAULT_INDEX))
     index = INDEXES.load(kind)(manifest.ids, vectors)
-    tiles = TileVectors(folder, encoder.fingerprint)
-    known = tiles if tiles.any() else None
-    return Library(index, encoder, locator, read_captions(folder, encoder), manifest.ids, kind, tiles=known)
+    return Library(index, encoder, locator, read_captions(folder, encoder), manifest.ids, kind, folder=folder)
 
 
 def read_skipped(folder: Path) -> dict[str, str]:

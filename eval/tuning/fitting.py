@@ -16,7 +16,7 @@ from scipy.special import log_ndtr
 
 from fieldscope.agent.bradley_terry import Showing, merge_comparisons
 from fieldscope.agent.calibration import UNCALIBRATED, FirstLook
-from fieldscope.agent.posterior import Answers, log_odds_of_all, log_odds_of_match
+from fieldscope.agent.match_odds import Answers, log_odds_of_all, log_odds_of_match
 
 Floats = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ _LEAST_P = 1e-6
 
 @dataclass(frozen=True)
 class VerdictFit:
-    """P(match) as the ranking has it: `fieldscope.agent.posterior.log_odds_of_match` after bias + prior_weight * prior
+    """P(match) as the ranking has it: `fieldscope.agent.match_odds.log_odds_of_match` after bias + prior_weight * prior
     + scorer_weight * score."""
 
     temperature: float

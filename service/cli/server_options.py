@@ -35,9 +35,7 @@ def _several(*names: str, metavar: str, help_text: str, **options: Any) -> Calla
     return click.option(*names, multiple=True, metavar=metavar, help=f"May be repeated. {help_text}", **options)
 
 
-_ALL = (
-    click.option("--host", metavar="HOST", help="The address to listen on.  [default: 127.0.0.1]"),
-    click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="0 picks a free one.  [default: 8080]"),
+_ENGINE = (
     _several(
         "--collection",
         "collections",
@@ -57,6 +55,11 @@ _ALL = (
     file_option("--cache-file", help_text="The response cache."),
     click.option("--strategy", metavar="NAME", help="The strategy of requests that name none.  [default: agent]"),
     _several("--strategies", metavar="FILE|FOLDER", help_text="Your own strategies.", type=PATH),
+)
+_ALL = (
+    click.option("--host", metavar="HOST", help="The address to listen on.  [default: 127.0.0.1]"),
+    click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="0 picks a free one.  [default: 8080]"),
+    *_ENGINE,
     _several("--image-host", "image_hosts", metavar="HOST", help_text="Fetch images from HOST.  [default: none]"),
     *DATA,
     folder_option("The runs that the viewer shows at /.", "--runs"),
@@ -77,6 +80,11 @@ _ALL = (
 def server_options(command: Function) -> Function:
     """Every flag of the service; the command gets `sourced`, the settings with their origins."""
     return _with_settings(command, CONFIG, *_ALL)
+
+
+def engine_options(command: Function) -> Function:
+    """The flags of models, collections and stored data; the command gets `sourced`."""
+    return _with_settings(command, CONFIG, *_ENGINE, DATA[1])
 
 
 def keys_options(command: Function) -> Function:

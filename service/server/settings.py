@@ -47,7 +47,9 @@ NO_ENCODER = "none"
 _OLD_NAMES = {"clip": "encoder"}
 """Names that settings had in files and variables of earlier releases, and still may have."""
 
-_OTHER_VARIABLES = frozenset({"FIELDSCOPE_CACHE", "FIELDSCOPE_DEBUG", "FIELDSCOPE_CONFIG", "FIELDSCOPE_STORE"})
+_OTHER_VARIABLES = frozenset(
+    {"FIELDSCOPE_CACHE", "FIELDSCOPE_DEBUG", "FIELDSCOPE_CONFIG", "FIELDSCOPE_STORE", "FIELDSCOPE_SERVICE_KEY"}
+)
 _SERVER_KEYS = frozenset({"FIELDSCOPE_API_KEY_ENCODER", "FIELDSCOPE_API_KEY_SCORER"})
 _INNER = {**{group: tuple(model.model_fields) for group, model in GROUPS.items()}, "roles": ROLES}
 """The names of the settings in each group of them."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.wiring.benchmarks import NAMES, Workload
+from fieldscope.service.wiring.benchmarks import NAMES
 from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
 from fieldscope.service.wiring.prompt_pictures import with_examples
@@ -26,29 +26,36 @@ from fieldscope.service.workflows.evaluate import (
 if TYPE_CHECKING:
     from fieldscope.agent.calibration import Calibration
     from fieldscope.agent.strategies.strategy import Strategy
-    from fieldscope.agent.types import RerankResult
+    from fieldscope.eval.tuning.calibrate import Labelled
 
 
-def fit_strategy(plan: EvaluationPlan, strategy_name: str, settings: Settings) -> Calibration:
-    """Run a strategy's verification on a split, with every question asked, into the plan's folder; compare some images
-    of each head where the strategy compares; and fit.
+def fit_strategy(
+    plan: EvaluationPlan, strategy_name: str, settings: Settings, also: Sequence[EvaluationPlan] = ()
+) -> Calibration:
+    """Run a strategy's verification on a split, with every question asked and every look taken, into the plan's folder;
+    compare some images of each head where the strategy compares; and fit. With the plans in `also` the fit is to all of
+    their splits together.
 
     Raises `ConfigError`, before anything is opened, for a split that may not decide a setting, and for files that name
     none: they may be a test split.
     """
     from fieldscope.eval.runs.read import read_manifest, read_results
-    from fieldscope.eval.tuning.calibrate import require_selection_split, verification
+    from fieldscope.eval.tuning.calibrate import Labelled, require_selection_split, verification
 
-    split = plan.split or "test"
-    require_selection_split(split)
     (strategy,) = load_strategies((strategy_name,), prompts_for(settings))
     questions = verification(strategy)
-    require_named_split(plan.benchmark, split)
-    opened = open_evaluation(plan, [Contest(settings, [strategy])])
-    contests = tuple(replace(contest, strategies=(questions,)) for contest in opened.contests)
-    (run,) = run_opened(replace(opened, contests=contests)).runs
-    scorer = read_manifest(run.out).configuration.get("scorer")
-    fitting = _compare_and_fit(opened.workload, strategy, read_results(run.out), settings, scorer)
+    for each in (plan, *also):
+        require_selection_split(each.split or "test")
+        require_named_split(each.benchmark, each.split or "test")
+    labelled: list[Labelled] = []
+    for each in (*also, plan):
+        opened = open_evaluation(each, [Contest(settings, [strategy])])
+        contests = tuple(replace(contest, strategies=(questions,)) for contest in opened.contests)
+        (run,) = run_opened(replace(opened, contests=contests)).runs
+        labelled.append(Labelled(opened.workload.benchmark, read_results(run.out)))
+    *others, own = labelled
+    encoder, scorer = opened.workload.encoder, read_manifest(run.out).configuration.get("scorer")
+    fitting = _compare_and_fit(own, others, strategy, settings, encoder, scorer)
     return interruptible(fitting, ANSWERS_KEPT)
 
 
@@ -68,19 +75,20 @@ def require_named_split(name: str, split: str) -> None:
 
 
 async def _compare_and_fit(
-    workload: Workload,
+    labelled: Labelled,
+    also: Sequence[Labelled],
     strategy: Strategy,
-    results: Mapping[str, RerankResult],
     settings: Settings,
+    encoder: str | None,
     scorer: str | None,
 ) -> Calibration:
-    """`scorer` is the fingerprint of the scoring model, where the strategy uses one."""
+    """`encoder` and `scorer` are the fingerprints of the first stage and of the scoring model, where there are any."""
     from fieldscope.agent.calibration import calibration_key
     from fieldscope.agent.resources import Resources
     from fieldscope.eval.measures.pairwise_study import ask_groups, state_of
     from fieldscope.eval.tuning.calibrate import calibrate, draw_groups, heads
 
-    benchmark, results = workload.benchmark, dict(results)
+    benchmark, results = labelled.benchmark, dict(labelled.results)
     images = with_examples(benchmark.images, strategy.prompts)
     async with open_lmms(settings, images, strategy.roles()) as lmms:
         if compare := strategy.compare:
@@ -94,5 +102,5 @@ async def _compare_and_fit(
                     comparisons = await ask_groups(state, groups, resources, strategy)
                     results[query.id] = results[query.id].model_copy(update={"comparisons": comparisons})
                     report(done, len(benchmark.queries))
-        key = calibration_key(lmms.identity(strategy.roles()) or "", strategy, workload.encoder, scorer)
-        return calibrate(benchmark, results, key).model_copy(update={"prompt_set": strategy.prompt_set})
+        key = calibration_key(lmms.identity(strategy.roles()) or "", strategy, encoder, scorer)
+        return calibrate(benchmark, results, key, also).model_copy(update={"prompt_set": strategy.prompt_set})

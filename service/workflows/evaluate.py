@@ -25,7 +25,14 @@ from fieldscope.service.wiring.roles import open_lmms, probe_servers, require_se
 from fieldscope.service.wiring.scorers import open_candidate_scorer, require_scorer, uses_scorer
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
-from fieldscope.service.workflows.evaluation_checks import composed, flags_of, heed_instructions, one_instruction
+from fieldscope.service.workflows.evaluation_checks import (
+    captions_of,
+    composed,
+    flags_of,
+    heed_captions,
+    heed_instructions,
+    one_instruction,
+)
 from fieldscope.service.workflows.picture_context import checked_first, require_pictures_fit
 
 if TYPE_CHECKING:
@@ -197,7 +204,9 @@ def check_evaluation(
     opened = OpenEvaluation(plan, workload, checked, out)
     for flag in opened.flags:
         warn(flag)
-    heed_instructions(workload, [strategy for contest in contests for strategy in contest.strategies])
+    strategies = [strategy for contest in contests for strategy in contest.strategies]
+    heed_instructions(workload, strategies)
+    heed_captions(workload, strategies, plan.benchmark)
     return opened
 
 
@@ -288,9 +297,11 @@ async def _evaluate(
     images, flags = opened.images, contest.flags if lmms else ()
     pictured = composed(workload.benchmark.queries)
     models = {s.name: lmms.identity(s.roles(pictured)) if lmms else None for s in strategies}
+    captions = {s.name: made for s in strategies if (made := captions_of(workload, s)) is not None}
     scorers = {s.name: scorer.fingerprint for s in strategies if scorer is not None and uses_scorer(s)}
     resources = Resources(images, lmms, workload.retriever, contest.settings.concurrency, flags=flags, scorer=scorer)
-    regions = tile_regions(workload.benchmark.images, contest.settings) if workload.recording is None else None
+    recorded = workload.recording
+    regions = recorded.regions if recorded else tile_regions(workload.benchmark.images, contest.settings)
     resources = replace(resources, seed=plan.seed, regions=regions)
     calibrations = {
         strategy.name: _calibration(workload, strategy, models[strategy.name], scorers.get(strategy.name))
@@ -316,6 +327,7 @@ async def _evaluate(
         limit=plan.limit,
         budget=plan.budget if asks else None,
         scorers=scorers,
+        captions=captions,
         calibrations={name: fingerprint(fit.model_dump(mode="json")) for name, fit in fitted.items() if fit.key},
         progress=progress,
         inputs={

@@ -23,8 +23,8 @@ def written(folder: Path, text: str) -> Path:
 
 def test_every_shipped_strategy_loads_under_its_file_name() -> None:
     assert set(list_strategies()) == {
-        "agent", "cascade", "clip", "cross-encoder", "imagescope", "joint", "pairwise", "predicates", "reasoned",
-        "setwise", "true-false", "yes-no", "yes-no-fused",
+        "agent", "cascade", "clip", "cross-encoder", "imagescope", "imagescope-published", "joint", "pairwise",
+        "predicates", "reasoned", "setwise", "true-false", "yes-no", "yes-no-fused",
     }  # fmt: skip
     for name in list_strategies():
         strategy = load_strategy(name, prompts="fieldnotes")

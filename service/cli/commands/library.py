@@ -7,7 +7,13 @@ from pathlib import Path
 import click
 
 from fieldscope.service.cli.console import show, show_json
-from fieldscope.service.cli.options import encoder_options, folder_option, json_option, model_options
+from fieldscope.service.cli.options import (
+    encoder_options,
+    file_option,
+    folder_option,
+    json_option,
+    model_options,
+)
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.skipped import skipped_data, skipped_lines
 
@@ -40,18 +46,37 @@ def index(folder: Path, out: Path, kind: str, tiles: bool, as_json: bool, settin
 
 
 @click.command()
-@click.argument("folder", metavar="INDEX", type=click.Path(path_type=Path))
+@click.argument("target", metavar="INDEX|BENCHMARK")
+@click.option("--split", metavar="NAME", help="The benchmark's split: test, validation, ...  [default: its own]")
+@click.option(
+    "--prompt",
+    default="caption",
+    show_default=True,
+    metavar="NAME",
+    help="The prompt that asks for a caption, such as imagescope_caption; see `fieldscope prompts list`.",
+)
+@file_option(
+    "--from",
+    "file",
+    help_text="Take the captions from a JSON file of image names and captions, such as ImageScope's "
+    "image_caption.json, instead of asking the LMM.",
+)
 @json_option
 @model_options
-def caption(folder: Path, as_json: bool, settings: Settings) -> None:
+def caption(target: str, split: str | None, prompt: str, file: Path | None, as_json: bool, settings: Settings) -> None:
     """Describe the images of an index in words.
 
-    The LMM writes a caption for every image of INDEX, which `fieldscope index` made. Strategies with a caption weight
-    then compare queries with the captions, too. After an interruption, rerun the command to continue.
+    The LMM writes a caption for every image of INDEX, which `fieldscope index` made, or of the collection that a
+    BENCHMARK of `fieldscope eval` searches (cirr:FOLDER, fieldnotes-composed). Strategies with a caption weight then
+    compare queries with the captions, too. After an interruption, rerun the command to continue.
     """
-    from fieldscope.service.workflows.caption import caption_index
+    from fieldscope.service.workflows.caption import caption_index, import_captions
 
-    done = caption_index(folder, settings)
+    if file is not None:
+        done = import_captions(target, file, settings, split)
+    else:
+        done = caption_index(target, settings, prompt, split)
+    folder = done.folder
     if as_json:
         counts = {"captioned": done.captioned, "failed": skipped_data(done.failed)}
         show_json({"index": str(folder), **counts, "flags": list(done.flags)})

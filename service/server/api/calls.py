@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fieldscope.service.server.api.promises import Wanted
 
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from fieldscope.agent.types import RerankResult
     from fieldscope.core.types import ImageSource, Turn
     from fieldscope.service.workflows.promise import KeptImages
+
+
+HowJudged: TypeAlias = Literal["picture", "text", "not judged"]
+"""What a model judged of a document: its picture, or its text. One about which no model answered (the budget ended the
+questions, calls failed, it can't be read) keeps its first-stage position or ranks last."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +100,14 @@ class SearchCall(Inputs):
 @dataclass(frozen=True)
 class Scored:
     """A document at its place: `index` in the call's documents, from 0, and a score strictly between 0 and 1 that falls
-    strictly along the order; `p_match` if the strategy claims a probability; the reason, if one was requested."""
+    strictly along the order; `p_match` if the strategy claims a probability; the reason, if one was requested; and
+    how it was judged."""
 
     index: int
     relevance_score: float
     p_match: float | None = None
     reason: str | None = None
+    judged: HowJudged = "not judged"
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fieldscope.agent.trace_view import judged_images
 from fieldscope.agent.types import Asked, Call, RerankResult
-from fieldscope.service.server.api.calls import Document, ImageDocument, Scored, UnjudgedDocument
+from fieldscope.service.server.api.calls import Document, HowJudged, ImageDocument, Scored, UnjudgedDocument
 from fieldscope.service.server.api.errors import ApiError
 from fieldscope.service.server.api.relevance import merged, relevances
 from fieldscope.service.server.api.texts import Judged
@@ -32,10 +33,13 @@ def ordered(result: RerankResult, documents: Sequence[Document], texts: Judged) 
     scores, p_yes = texts.scores(), texts.p_yes
     words = {n: scores[document_id(n)] for n in range(len(documents)) if document_id(n) in scores}
     last = [n for n in range(len(documents)) if n not in shown and n not in words]
+    looked_at = judged_images(result)
+    judged: dict[int, HowJudged] = {n: "picture" for n, image_id in shown.items() if image_id in looked_at}
+    judged |= dict.fromkeys(words, "text")
     return tuple(
-        Scored(n, score, p_match[shown[n]], reasons.get(shown[n]))
+        Scored(n, score, p_match[shown[n]], reasons.get(shown[n]), judged.get(n, "not judged"))
         if n in shown
-        else Scored(n, score, p_yes.get(document_id(n)))
+        else Scored(n, score, p_yes.get(document_id(n)), judged=judged.get(n, "not judged"))
         for n, score in merged(pictures, words, last)
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
@@ -9,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from fieldscope.service.server.api.access import TRACE_ID
 from fieldscope.service.server.api.bodies import require_bounded
-from fieldscope.service.server.api.calls import Document, ImageDocument, RerankCall, Scored
+from fieldscope.service.server.api.calls import Document, HowJudged, ImageDocument, RerankCall, Scored
 from fieldscope.service.server.api.dependencies import EngineOf
 from fieldscope.service.server.api.documents import Content, DocumentObject, Given, listed, pieces, read_inputs
 from fieldscope.service.server.api.engine import Engine, Watch
@@ -17,6 +19,7 @@ from fieldscope.service.server.api.errors import WORK_RESPONSES
 from fieldscope.service.server.api.nothing import NothingRelevant
 from fieldscope.service.server.api.options import Headers, OptionFields, OptionHeaders, Whole, options
 from fieldscope.service.server.api.promises import CUTOFF, KEPT, CutoffReply
+from fieldscope.service.server.api.unlisted import unlisted_flags
 from fieldscope.service.server.api.usage import TokenUsage
 
 if TYPE_CHECKING:
@@ -26,7 +29,11 @@ if TYPE_CHECKING:
 class RerankFields(OptionFields):
     """A rerank request."""
 
-    model: str | None = Field(default=None, description="Any name; the reply names the model that was used.")
+    model: str | None = Field(
+        default=None,
+        description="Any name; the reply names the model that was used. A strategy's name, as `/v1/models` lists it, "
+        "chooses that strategy, unless `strategy` does.",
+    )
     query: str | DocumentObject = Field(
         description="Words, or an object with `text`, `image`, both (the image, changed as the words say), or vLLM's "
         "`content`.",
@@ -39,6 +46,14 @@ class RerankFields(OptionFields):
     )
     top_n: Annotated[Whole, Field(ge=0)] | None = Field(
         default=None, description="How many of the best to return. Default, and 0: all."
+    )
+    top_k: Annotated[Whole, Field(ge=0)] | None = Field(
+        default=None, description="Voyage's name for `top_n`, which takes precedence."
+    )
+    rank_fields: list[str] | None = Field(
+        default=None,
+        description="Cohere's: the fields of documents that are objects which are judged, in this order. Default: "
+        "`text`, `image` or `content`, whichever there is.",
     )
     return_documents: bool | None = Field(
         default=None, description="Whether to return documents with their results. Default: as each client expects."
@@ -58,6 +73,7 @@ class Result(BaseModel):
 
     index: int = Field(ge=0, description="The document's place in the request, from 0.")
     relevance_score: float = Field(gt=0, lt=1, description="Falls strictly along the results.")
+    judged: HowJudged = Field(description="What a model judged of it: its picture, its text, or nothing.")
     document: ReturnedDocument | None = None
     p_match: float | None = Field(default=None, description="P(match), if the strategy claims a probability.")
     reason: str | None = Field(default=None, description="Why the image matches or not, in the LMM's words.")
@@ -115,12 +131,16 @@ async def answer(
     watch: Watch | None = None,
 ) -> RerankReply:
     """Rerank, and reply as this version of Cohere's API does: the first returns text documents with their results."""
+    unused = unlisted_flags(fields.model_extra or {})
     documents = listed(fields.documents)
-    inputs = await read_inputs(fields.query, documents, engine)
+    inputs = await read_inputs(fields.query, [_chosen(one, fields.rank_fields) for one in documents], engine)
+    chosen = options(fields, headers)
+    if chosen.strategy is None and fields.model in {strategy.name for strategy in engine.strategies()}:
+        chosen = replace(chosen, strategy=fields.model)
     call = RerankCall(
         **vars(inputs),
-        top_n=fields.top_n or None,
-        options=options(fields, headers),
+        top_n=(fields.top_k if fields.top_n is None else fields.top_n) or None,
+        options=chosen,
     )
     reranked = await engine.rerank(call, watch)
     result = reranked.result
@@ -145,10 +165,20 @@ async def answer(
         meta=Meta(
             api_version=ApiVersion(version=version),
             tokens=Tokens(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens),
-            warnings=[*(nothing.sentences if nothing else ()), *result.flags] or None,
+            warnings=[*(nothing.sentences if nothing else ()), *unused, *result.flags] or None,
         ),
         cutoff=CutoffReply.of(reranked.kept),
     )
+
+
+def _chosen(given: Given, names: Sequence[str] | None) -> Given:
+    """A document with only those of its fields that shall be judged; one with none of them has nothing to judge."""
+    if not names or isinstance(given, str) or given.content:
+        return given
+    fields = {"text": given.text, "image": given.image, **(given.model_extra or {})}
+    words = [value for name in names if name != "image" and isinstance(value := fields.get(name), str)]
+    picture = given.image if "image" in names else None
+    return DocumentObject(text="\n".join(words) if words or picture is None else None, image=picture)
 
 
 def _kept(kept: KeptImages | None, document: Document) -> bool | None:
@@ -160,6 +190,7 @@ def _result(scored: Scored, document: ReturnedDocument | None, explained: bool, 
     return Result(
         index=scored.index,
         relevance_score=scored.relevance_score,
+        judged=scored.judged,
         document=document,
         p_match=scored.p_match if explained else None,
         reason=scored.reason if explained else None,
@@ -189,7 +220,7 @@ async def rerank_v1(fields: RerankFields, headers: Headers, engine: EngineOf, re
 
     Takes the requests of Jina's multimodal reranker, of vLLM and of Cohere's first API; the reply has what each of
     their clients reads. Text documents are returned with their results, as Jina does, unless `return_documents` says
-    otherwise. Fields that are not listed here are ignored.
+    otherwise. Fields that are not listed here are not used, and a warning names them.
     """
     return await answer(engine, fields, headers, response, version="1")
 

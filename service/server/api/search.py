@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Header, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fieldscope.agent.trace_view import verdicts_by_image
+from fieldscope.agent.trace_view import judged_images, verdicts_by_image
 from fieldscope.agent.types import Predicate
 from fieldscope.core.types import Turn
 from fieldscope.service.server.api.access import TRACE_ID
 from fieldscope.service.server.api.bodies import require_bounded
-from fieldscope.service.server.api.calls import Options, SearchCall
+from fieldscope.service.server.api.calls import HowJudged, Options, SearchCall
 from fieldscope.service.server.api.dependencies import EngineOf
 from fieldscope.service.server.api.documents import DocumentObject, read_inputs
 from fieldscope.service.server.api.engine import Engine, Watch
@@ -23,6 +23,7 @@ from fieldscope.service.server.api.nothing import NothingFound
 from fieldscope.service.server.api.options import INSTRUCTION, BudgetFields, Whole
 from fieldscope.service.server.api.pictures import reference as image_reference
 from fieldscope.service.server.api.promises import CONFIDENT, CUTOFF, KEPT, PRECISION, CutoffReply, Wanted
+from fieldscope.service.server.api.unlisted import unlisted_flags
 from fieldscope.service.server.api.usage import TokenUsage
 
 MOST_ROUNDS = 100
@@ -44,7 +45,7 @@ _NOT_BOTH: list[Any] = [
 class SearchBody(BaseModel):
     """A search."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"examples": EXAMPLES, "anyOf": _NOT_BOTH})
+    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"examples": EXAMPLES, "anyOf": _NOT_BOTH})
 
     query: str = Field(
         min_length=1, pattern=r"\S", description="What the images should show, or how the reference should change."
@@ -96,6 +97,7 @@ class RankedImage(BaseModel):
     url: str = Field(description="Every endpoint accepts it as an image.", examples=["fieldscope://fieldnotes/12"])
     score: float
     p_match: float | None
+    judged: HowJudged = Field(description="`not judged` if no model answered about the image.")
     prior: float
     prior_rank: int
     rank_low: int | None = Field(
@@ -138,6 +140,7 @@ class SearchReply(BaseModel):
 
 async def prepare(engine: Engine, body: SearchBody) -> SearchCall:
     """The call for a body. Raises `ApiError`."""
+    unlisted_flags(body.model_extra or {})
     engine.strategy(body.strategy)
     served = engine.searchable(body.collection)
     reference = body.reference
@@ -172,12 +175,14 @@ async def answer(engine: Engine, body: SearchBody, call: SearchCall, watch: Watc
     result = reranked.result
     reasons = {reason.image_id: reason.text for reason in result.reasons if reason.text}
     verdicts = verdicts_by_image(result) if body.predicates else {}
+    judged = judged_images(result)
     prefix = image_reference(call.collection, "")
     results = [
         RankedImage(
             **ranked.model_dump(include={"rank", "score", "p_match", "prior", "prior_rank", "rank_low", "rank_high"}),
             image=ranked.image_id.removeprefix(prefix),
             url=ranked.image_id,
+            judged="picture" if ranked.image_id in judged else "not judged",
             reason=reasons.get(ranked.image_id),
             verdicts=[
                 Answer(predicate=name, state=verdict.state, p_expected=verdict.p_expected, answer=verdict.answer)
@@ -202,7 +207,7 @@ async def answer(engine: Engine, body: SearchBody, call: SearchCall, watch: Watc
         nothing=NothingFound.of(result, prefix),
         relative=result.relative,
         ended=result.ended,
-        flags=list(result.flags),
+        flags=[*unlisted_flags(body.model_extra or {}), *result.flags],
         usage=SearchUsage.of(
             result,
             calls=len(result.asked),

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -54,6 +55,9 @@ class Desk:
         except (KeyError, ImageError) as error:
             raise ApiError(404, "no_such_image", f"there is no image {text!r}") from error
         return reference(name, image_id)
+
+    def strategies(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="agent"), SimpleNamespace(name="yes-no")]
 
     async def rerank(self, call: RerankCall, watch: object = None) -> Reranked:
         self.calls.append(call)

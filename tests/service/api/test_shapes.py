@@ -154,7 +154,7 @@ async def test_options_from_the_body_and_from_headers(desk: Desk) -> None:
     assert reply.json()["results"][0]["p_match"] == 0.5
     own = {"strategy": "yes-no", "budget": {"max_calls": 2}, "explain": 0}
     reply = await desk.post("/v1/rerank", body | own, headers)
-    assert set(reply.json()["results"][0]) == {"index", "relevance_score", "document"}
+    assert set(reply.json()["results"][0]) == {"index", "relevance_score", "judged", "document"}
     await desk.post("/v1/rerank", body | {"explain": True})
     await desk.post("/v1/rerank", body, {"X-Fieldscope-Explain": "true"})
     await desk.post("/v1/rerank", body | {"explain": False}, {"X-Fieldscope-Explain": "true"})

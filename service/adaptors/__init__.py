@@ -1,0 +1,1 @@
+"""Fieldscope inside other libraries: LangChain, LlamaIndex, MTEB, and assistants that speak MCP."""
