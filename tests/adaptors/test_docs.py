@@ -43,7 +43,7 @@ def test_the_examples_of_the_adaptors(
     expected: Expected,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     # The program `fieldscope` of this environment, which has MCP's package.
     program = folder / "fieldscope"
@@ -55,7 +55,7 @@ def test_the_examples_of_the_adaptors(
     names: dict[str, object] = {"__name__": "__main__", "task": task}
     for block in blocks("adaptors.md", "python"):
         exec(compile(block.replace(ADDRESS, served.url), "docs/adaptors.md", "exec"), names)
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     assert printed.count(expected.reasons[expected.order[0]]) >= 3
     assert "harbour" in printed and f'"image": "fieldscope://photos/{expected.found[0]["image"]}"' in printed
 
