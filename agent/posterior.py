@@ -246,7 +246,8 @@ class Belief:
 def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Belief:
     """The belief after the verdicts so far. Without a calibration the strategy's weights stand in."""
     candidates, predicates = state.candidates, state.predicates
-    calibration = resources.calibration or UNCALIBRATED
+    fitted = resources.calibration or UNCALIBRATED
+    calibration = fitted.of(composed=state.query.reference_image is not None)
     standard = _absolute(candidates, calibration)
     if resources.calibration is None:
         calibration = uncalibrated(strategy.fusion.prior_weight or 0.0, absolute=standard is not None)

@@ -1,21 +1,13 @@
-"""`imagescope-published`: the decisions of ImageScope's published code, worked out by hand, on a scripted LMM.
-
-Pictures and texts are bags of words over six words, and a vector is the normalised count of them, so that every
-similarity can be worked out on paper: "fox" and "fox snow" have 1/sqrt(2) = 0.7071, "fox" and "fox snow night" 0.5774.
-"""
+"""`imagescope-published`: the decisions of ImageScope's published code, worked out by hand, on a scripted LMM."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image as PILImage
 
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMMRequest
@@ -23,106 +15,19 @@ from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.strategies.strategy import Strategy, load_strategy
 from fieldscope.agent.types import RerankResult
-from fieldscope.core.types import Query, Turn
+from fieldscope.core.types import Query
 from fieldscope.retrieval.captions import Captions
 from fieldscope.retrieval.collection import FolderCollection
-from fieldscope.retrieval.encoder import QueryInputs, Vectors
-from fieldscope.retrieval.index import ExactIndex
 from fieldscope.retrieval.library import Library
+from tests.agent.bag_of_words import DIALOGUE, BagOfWords, Script, painted_library
 
-WORDS = ("fox", "snow", "night", "hare", "tree", "rain")
-PICTURES = {
-    "fox.png": "fox",
-    "snow.png": "snow",
-    "night.png": "night",
-    "hare.png": "hare",
-    "tree.png": "tree",
-}
 TEXT = Query(id="t", text="A Fox in the Snow.")
 CHANGE = Query(id="c", text="Now in the Snow.", reference_image="fox.png")
-DIALOGUE = Query(
-    id="d",
-    text="a fox",
-    dialogue=(Turn(question="is it night?", answer="yes"), Turn(question="", answer="Is there Snow? no.")),
-)
-
-
-class BagOfWords:
-    """An encoder whose vectors can be worked out by hand."""
-
-    fingerprint = "bag of words"
-    dim = len(WORDS)
-    uses = frozenset({"text"})
-
-    def encode_query(self, inputs: QueryInputs) -> Vectors:
-        return self.of(inputs.text)
-
-    def encode_images(self, images: Sequence[PILImage.Image]) -> Vectors:
-        raise AssertionError("the pictures are indexed")
-
-    @staticmethod
-    def of(text: str) -> Vectors:
-        counts = np.array([re.findall(r"\w+", text.casefold()).count(word) for word in WORDS], dtype=np.float32)
-        vector: Vectors = (counts / max(float(np.linalg.norm(counts)), 1.0)).astype(np.float32)
-        return vector
-
-
-class Script:
-    """Answers every prompt of the strategy. `yes` are the questions that are true of each picture, `whole` the pictures
-    that the final walk confirms; `said` are the descriptions by the instruction that they are asked for with."""
-
-    def __init__(
-        self,
-        said: Mapping[str, Sequence[str]],
-        yes: Mapping[str, Sequence[str]] | None = None,
-        whole: Sequence[str] = (),
-    ) -> None:
-        self._said, self._yes, self._whole = said, yes or {}, whole
-        self.requests: list[tuple[str, str]] = []
-
-    def __call__(self, request: LMMRequest) -> Answer:
-        text = request.messages[-1].content[-1].text  # type: ignore[union-attr]
-        keys = (request.json_schema or {}).get("properties", {})
-        if "thought" in keys:
-            return self._note("synthesize", text, self._synthesis(text))
-        if "predicates" in keys:
-            return self._note("decompose", text, _questions(text))
-        if text.startswith("Say in one sentence"):
-            return self._note("caption", text, "a fox in a tree")
-        shown = request.images[-1].image_id
-        if text.endswith("Answer this question with Yes or No."):
-            return self._note("verify", text, float(any(question in text for question in self._yes.get(shown, ()))))
-        return self._note("walk", f"{shown}: {text}", float(shown in self._whole))
-
-    def asked(self, stage: str) -> list[str]:
-        """The requests of a stage, in order."""
-        return [text for name, text in self.requests if name == stage]
-
-    def _note(self, stage: str, text: str, answer: Answer) -> Answer:
-        self.requests.append((stage, text))
-        return answer
-
-    def _synthesis(self, text: str) -> str:
-        instruction = text.partition("Instruction: ")[2].partition("\n")[0].strip()
-        core, detailed, comprehensive = self._said[instruction]
-        facts = [{"text": word, "words": "", "type": "addition"} for word in instruction.split() if word in WORDS]
-        answer = {"thought": "", "core": core, "detailed": detailed, "comprehensive": comprehensive}
-        return json.dumps(answer | {"instructions": facts or [{"text": "it", "words": "", "type": "retention"}]})
-
-
-def _questions(text: str) -> str:
-    facts = [line.partition(": ")[2].partition(" (from")[0] for line in text.splitlines() if line[:1].isdigit()]
-    predicates = [{"question": f"is there {fact}?", "expected": "yes", "words": "", "type": "other"} for fact in facts]
-    return json.dumps({"predicates": predicates})
 
 
 @pytest.fixture
 def library(tmp_path: Path) -> Library:
-    for number, name in enumerate(PICTURES):
-        PILImage.new("RGB", (4, 4), (40 * number, 0, 0)).save(tmp_path / name)
-    vectors = np.stack([BagOfWords.of(words) for words in PICTURES.values()])
-    locator = {"kind": "folder", "root": str(tmp_path)}
-    return Library(ExactIndex(list(PICTURES), vectors), BagOfWords(), locator, ids=list(PICTURES))
+    return painted_library(tmp_path)
 
 
 def published(**settings: Any) -> Strategy:

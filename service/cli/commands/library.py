@@ -47,6 +47,7 @@ def index(folder: Path, out: Path, kind: str, tiles: bool, as_json: bool, settin
 
 @click.command()
 @click.argument("target", metavar="INDEX|BENCHMARK")
+@folder_option("The folder of a data set's files, as with `fieldscope eval`.", "--data")
 @click.option("--split", metavar="NAME", help="The benchmark's split: test, validation, ...  [default: its own]")
 @click.option(
     "--prompt",
@@ -63,15 +64,24 @@ def index(folder: Path, out: Path, kind: str, tiles: bool, as_json: bool, settin
 )
 @json_option
 @model_options
-def caption(target: str, split: str | None, prompt: str, file: Path | None, as_json: bool, settings: Settings) -> None:
+def caption(
+    target: str,
+    data: Path | None,
+    split: str | None,
+    prompt: str,
+    file: Path | None,
+    as_json: bool,
+    settings: Settings,
+) -> None:
     """Describe the images of an index in words.
 
     The LMM writes a caption for every image of INDEX, which `fieldscope index` made, or of the collection that a
-    BENCHMARK of `fieldscope eval` searches (cirr:FOLDER, fieldnotes-composed). Strategies with a caption weight then
+    BENCHMARK of `fieldscope eval` searches (cirr, fieldnotes-composed). Strategies with a caption weight then
     compare queries with the captions, too. After an interruption, rerun the command to continue.
     """
     from fieldscope.service.workflows.caption import caption_index, import_captions
 
+    target = f"{target}:{data}" if data is not None else target
     if file is not None:
         done = import_captions(target, file, settings, split)
     else:
