@@ -81,8 +81,8 @@ def verdict_of(draws: Sequence[Draw], predicate: Predicate, image_id: str, mode:
 
 def latest(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """One verdict per image and predicate, on the picture as it is: closer looks are further evidence beside it
-    (`agent/closer_looks.py`). A question of its own outweighs a share in a joint answer, and an answer one that failed; else
-    the later one counts."""
+    (`agent/closer_looks.py`). A question of its own outweighs a share in a joint answer, and an answer one that failed;
+    else the later one counts."""
     best: dict[tuple[str, str], Verdict] = {}
     for verdict in verdicts:
         if verdict.look is not None:

@@ -51,6 +51,7 @@ class Search:
 
     With `descriptions_only` the score is the mean over the descriptions, without the query's own words and reference
     image, where there are descriptions. With `keeps_reference` the query's reference image is found like any other.
+    With `tiles` an image is as similar as the most similar of it and its tiles.
     """
 
     query: Query
@@ -61,6 +62,7 @@ class Search:
     instruction: str | None = None
     descriptions_only: bool = False
     keeps_reference: bool = False
+    tiles: bool = False
 
 
 class Scale(BaseModel):

@@ -17,6 +17,8 @@ from fieldscope.retrieval.picture_parts import within
 LOOK_PIXELS = 4_000_000
 """What a look shows is scaled down to this many pixels: more than models read, and 12 MB."""
 
+WHOLE = Region(left=0, top=0, right=1, bottom=1)
+
 _KEPT_BYTES = 96_000_000
 
 
@@ -81,6 +83,18 @@ def show(images: ImageSource, image_id: str, look: Look) -> PILImage.Image:
 def stored_size(images: ImageSource, image_id: str) -> tuple[int, int]:
     """Width and height of the upright picture as it is stored. Raises `ImageError`."""
     return images.size(image_id) if isinstance(images, RegionSource) else images.load(image_id).size
+
+
+def load_reduced(images: ImageSource, image_id: str, max_pixels: int) -> PILImage.Image:
+    """The picture, or a smaller copy of one with more than `max_pixels`, for which a JPEG is not decoded in full.
+
+    Raises `ImageError`.
+    """
+    if isinstance(images, RegionSource):
+        width, height = images.size(image_id)
+        if width * height > max_pixels:
+            return images.load_regions(image_id, [WHOLE], max_pixels)[0]
+    return images.load(image_id)
 
 
 def cut(images: ImageSource, image_id: str, regions: Sequence[Region], max_pixels: int) -> list[PILImage.Image]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -49,12 +50,23 @@ class TileVectors:
         try:
             with self._lock, closing(sqlite3.connect(self.path)) as database:
                 row = database.execute(wanted, (image_id, self._encoder, mark, layout)).fetchone()
-            if row is None or not isinstance(row[0], bytes):
-                return None
-            vectors: Vectors = np.frombuffer(row[0], np.float16).astype(np.float32).reshape(-1, dim)
-        except (sqlite3.Error, ValueError):  # damaged: made again
+        except sqlite3.Error:  # damaged: made again
             return None
-        return vectors if np.isfinite(vectors).all() else None
+        return _read(row[0], dim) if row is not None else None
+
+    def any(self) -> bool:
+        """Whether an image has vectors under this encoder."""
+        found = self._rows("select image, vectors from tiles where encoder = ? limit 1", self._encoder)
+        return next(found, None) is not None
+
+    def best(self, image_ids: Sequence[str], direction: Vectors) -> Vectors:
+        """The similarity of each image's nearest tile to a query's vector, shape (dim,); minus infinity where an image
+        has none. One image at a time is in memory."""
+        nearest = dict.fromkeys(image_ids, -np.inf)
+        for image_id, stored in self._rows("select image, vectors from tiles where encoder = ?", self._encoder):
+            if image_id in nearest and (vectors := _read(stored, len(direction))) is not None and len(vectors):
+                nearest[image_id] = float((vectors @ direction).max())
+        return np.array([nearest[image_id] for image_id in image_ids], dtype=np.float32)
 
     def put(self, image_id: str, mark: str, layout: str, vectors: Vectors) -> None:
         """Keep the vectors of an image's tiles, in place of earlier ones."""
@@ -81,7 +93,24 @@ class TileVectors:
                 f"{str(self.path)!r} can't be written ({error}); free some disk space, or remove the file"
             ) from error
 
+    def _rows(self, query: str, *values: str) -> Iterator[tuple[str, object]]:
+        if not self.path.is_file():
+            return
+        try:
+            with closing(sqlite3.connect(self.path)) as database:
+                yield from database.execute(query, values)
+        except sqlite3.Error:  # damaged: as if it were not there
+            return
+
     def _warn(self, why: str) -> None:
         if not self._warned:
             self._warned = True
             _LOG.warning("%s takes no more vectors (%s); they are made again in each run", self.path, why)
+
+
+def _read(stored: object, dim: int) -> Vectors | None:
+    """Vectors as they were stored, shape (tiles, dim); None for anything else."""
+    if not isinstance(stored, bytes) or len(stored) % (2 * dim):
+        return None
+    vectors: Vectors = np.frombuffer(stored, np.float16).astype(np.float32).reshape(-1, dim)
+    return vectors if np.isfinite(vectors).all() else None

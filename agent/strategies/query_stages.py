@@ -33,7 +33,9 @@ class Retrieve(Settings):
 
     ImageScope (arXiv 2503.10166) searches by the `descriptions` alone, which is the `vector`, and has the reference
     image `kept` among the candidates, whether or not the benchmark counts it; None: by query and descriptions, and as
-    the collection has it."""
+    the collection has it.
+
+    With `tiles` an image found in an index that has tiles is as similar as the most similar of it and its tiles."""
 
     top_k: int = Field(default=100, ge=1)
     caption_weight: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -41,6 +43,7 @@ class Retrieve(Settings):
     instruction: str | None = Field(default=None, pattern=r"\S")
     vector: Literal["descriptions"] | None = None
     reference: Literal["kept"] | None = None
+    tiles: bool = Field(default=False, exclude_if=lambda tiles: not tiles)
 
     @property
     def searched_prior(self) -> Prior:

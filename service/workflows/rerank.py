@@ -48,6 +48,11 @@ async def rerank_query(
     """
     from fieldscope.agent.resources import Resources
 
+    if strategy.retrieve.tiles:
+        raise ConfigError(
+            f"strategy {strategy.name!r} has `retrieve.tiles`, which needs an index with tiles; index the images with "
+            "`fieldscope index --tiles` and search them there, or leave the setting out"
+        )
     models.require_words(strategy, query)
     contexts = await models.require_context(strategy, query)
     fitting = models.checking_pictures(strategy, query, contexts, chosen.images, chosen.images.ids())
@@ -123,8 +128,9 @@ async def rerank_indexed(
     warn_of_unread_instruction([strategy], encoder)
     wanted = inputs_of(query, instruction=strategy.retrieve.instruction)
     direction = await asyncio.to_thread(encoder.encode_query, wanted)
-    priors = library.index.vectors_of(names) @ direction
-    usual = library.background(direction)
+    tiles = strategy.retrieve.tiles
+    priors = library.similarities(names, direction, tiles=tiles)
+    usual = library.background(direction, tiles=tiles)
     candidates = [
         Candidate(name, float(prior), usual.standing(float(prior)) if usual else None)
         for name, prior in zip(names, priors, strict=True)

@@ -59,7 +59,13 @@ async def search_index(
     warn_of_unread_instruction([strategy], library.encoder)
     retriever = RememberedSearch(library)
     settings = strategy.retrieve
-    search = Search(query, top_k, caption_weight=settings.caption_weight, instruction=settings.instruction)
+    search = Search(
+        query,
+        top_k,
+        caption_weight=settings.caption_weight,
+        instruction=settings.instruction,
+        tiles=settings.tiles,
+    )
     first = await asyncio.to_thread(retriever.search, search)
     if not first:
         raise ConfigError(f"the index holds no image but {query.reference_image!r}; index more of them")

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
-from fieldscope.core.errors import VocabularyError
+from fieldscope.core.errors import ConfigError, VocabularyError
 from fieldscope.core.looks import Region
+from fieldscope.core.types import Query, Search
 from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors
+from fieldscope.retrieval.library import build_index, open_library
 from fieldscope.retrieval.regions import LEAST_GAIN, MOST_SHARED, MOST_TILES, TileRegions, gain, tiles
 
 CORNER = (0.9, 0.85)  # where the red square is
@@ -123,3 +125,23 @@ def test_gain_counts_the_pixels_of_the_region_that_the_model_sees() -> None:
     assert gain(quarter, (500, 375), 1_000_000) == pytest.approx(1), "the model sees all of its pixels as it is"
     assert gain(quarter, (1200, 1000), 1_000_000) == pytest.approx(1.2)
     assert gain(Region(left=0, top=0, right=0.8, bottom=0.8), (6000, 4000), 1_000_000) > LEAST_GAIN
+
+
+def test_an_image_is_as_similar_as_its_best_tile(photos: Path, tmp_path: Path) -> None:
+    encoder, folder = Colours(), tmp_path / "index"
+    PILImage.new("RGB", (1200, 900), (30, 0, 200)).save(photos / "purple.png")
+    collection = FolderCollection(photos)
+    build_index(collection, encoder, folder)  # type: ignore[arg-type]
+    red = Query(id="q", text="red")
+    as_they_are = open_library(folder, encoder).search(Search(red, 3))  # type: ignore[arg-type]
+    assert as_they_are[0].image_id == "purple.png"
+    with pytest.raises(ConfigError, match="the index has no tiles"):
+        open_library(folder, encoder).search(Search(red, 3, tiles=True))  # type: ignore[arg-type]
+    TileRegions(collection, lambda: encoder, folder, READS).encode(collection.ids(), lambda *_: None)
+    library = open_library(folder, encoder)  # type: ignore[arg-type]
+    by_tiles = library.search(Search(red, 3, tiles=True))
+    assert by_tiles[0].image_id == "large.png"
+    assert by_tiles[0].prior > as_they_are[0].prior
+    assert library.search(Search(red, 3)) == as_they_are
+    queried = library.search(Search(red, 3, ("green",), prior="query", tiles=True))
+    assert {each.image_id: each.prior for each in queried} == pytest.approx({e.image_id: e.prior for e in by_tiles})
