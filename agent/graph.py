@@ -41,7 +41,7 @@ from fieldscope.agent.nodes.verify import verify
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import CompareTask, Next, RerankInput, RerankOutput, RerankState, VerifyTask
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import RerankResult, TraceEvent
+from fieldscope.agent.types import Predicate, RerankResult, TraceEvent
 from fieldscope.core.errors import FieldscopeError
 from fieldscope.core.types import Candidate, Query
 
@@ -179,10 +179,12 @@ class Agent:
         top_k: int | None = None,
         budget: Budget | None = None,
         watch: Watch | None = None,
+        predicates: Sequence[Predicate] = (),
     ) -> RerankResult:
         """Rank `candidates`, or where none are given those that the retriever finds, and say why.
 
-        `top_k` bounds how many take part, best prior first; `budget` what may be spent on this query. `watch` gets
+        `top_k` bounds how many take part, best prior first; `budget` what may be spent on this query. `predicates` are
+        asked in place of those that the stage decompose would derive; a strategy without it ignores them. `watch` gets
         every event of the result's trace once, in the order in which they happen. A model call that fails leaves an
         unknown verdict in the result, one that the budget forbids is not asked. Raises `ConfigError` for unusable
         input, and whatever else was raised on purpose, such as `CacheMissError` from a replay.
@@ -192,7 +194,7 @@ class Agent:
         lmms = resources.lmms.wrapped(lambda lmm: BudgetedLMM(lmm, account, resources.seed))
         context = Context(resources, self.strategy, lmms, account)
         given = None if candidates is None else tuple(candidates)
-        start = RerankInput(query=query, given=given, top_k=top_k, started=time.monotonic())
+        start = RerankInput(query=query, given=given, top_k=top_k, fixed=tuple(predicates), started=time.monotonic())
         config: RunnableConfig = {"max_concurrency": resources.max_concurrency, "recursion_limit": 1000}
         if watch is None:
             output = await self.graph.ainvoke(start, config, context=context)

@@ -4,11 +4,15 @@ A look is another answer to a question that was asked before. By how much it mov
 by a calibration (`LookWeights.moves`, a standard deviation s). Where P(match) is P now, the expected change is
 2 P (1 - P) (2 Φ(s / 2) - 1): that of a question that settles the matter, times how much of it a look settles. So it is
 on the scale on which `plan` weighs questions, and the larger of the two is asked.
+
+Without a calibration of looks, a model's "no" to a picture whose subject may be small counts for nothing in this: what
+was fitted to large subjects says that it is sure. P is then what the prior says, where that is more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import erf, sqrt
 
@@ -44,7 +48,7 @@ def uninspected(state: RerankState, belief: Belief, settings: Inspect, window: i
         for i, candidate in enumerate(belief.candidates[:window])
         if candidate.image_id not in known
         and belief.finished[i].any()
-        and (settings.always or _change(float(belief.p_match[i]), worth) >= settings.stop_below)
+        and (settings.always or _change(_p(belief, i, True), worth) >= settings.stop_below)
     ]
 
 
@@ -54,19 +58,22 @@ def closer_looks(
     """The look at each image that is expected to change its P(match) most, the most telling first; those that are worth
     less than `stop_below` are left out. With `always` all looks at all images are left in."""
     rows = {candidate.image_id: i for i, candidate in enumerate(belief.candidates[:window])}
-    asked = {(verdict.image_id, verdict.look.shows) for verdict in state.verdicts if verdict.look is not None}
+    asked: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for verdict in state.verdicts:
+        if verdict.look is not None:
+            asked[verdict.image_id, verdict.look.shows].add(verdict.predicate)
     found: list[CloserLook] = []
     for proposed in state.looks:
         row = rows.get(proposed.image_id)
         if row is None:
             continue
-        left = [look for look in proposed.looks if (proposed.image_id, look.shows) not in asked]
-        taken = look_set(look for look in proposed.looks if look not in left)
-        looks = list(_askable(left, proposed, state.predicates, belief, row))
+        here = {look: asked.get((proposed.image_id, look.shows), set()) for look in proposed.looks}
+        taken = look_set(look for look, of_look in here.items() if of_look)
+        looks = list(_askable(here, proposed, belief, row))
         if settings.always:
             found += [CloserLook(proposed.image_id, look, predicates, 1.0) for look, predicates in looks]
             continue
-        p = float(belief.p_match[row])
+        p = _p(belief, row, proposed.may_be_small and not any(taken))
         of_image = []
         for look, predicates in looks:
             moves = _moves(kind_of(look), taken, proposed.seems_small, belief.calibration)
@@ -79,14 +86,15 @@ def closer_looks(
 
 
 def _askable(
-    looks: Sequence[Look], proposed: ProposedLooks, predicates: Sequence[Predicate], belief: Belief, row: int
+    asked: Mapping[Look, Collection[str]], proposed: ProposedLooks, belief: Belief, row: int
 ) -> Iterator[tuple[Look, tuple[Predicate, ...]]]:
-    """The looks of which something can be asked that the picture as it is was asked before."""
-    finished = [predicate for k, predicate in enumerate(belief.predicates) if belief.finished[row, k]]
-    for look in looks:
-        asked = answerable(predicates, look, holds_all=_holds_all(look, proposed))
-        if asked and all(predicate in finished for predicate in asked):
-            yield look, asked
+    """The looks with what can be asked of each: what the picture as it is was asked before, and the look was not."""
+    finished = {predicate.id for k, predicate in enumerate(belief.predicates) if belief.finished[row, k]}
+    for look, of_look in asked.items():
+        fitting = answerable(belief.predicates, look, holds_all=_holds_all(look, proposed))
+        left = tuple(predicate for predicate in fitting if predicate.id not in of_look)
+        if left and all(predicate.id in finished for predicate in fitting):
+            yield look, left
 
 
 def _holds_all(look: Look, proposed: ProposedLooks) -> bool:
@@ -114,6 +122,12 @@ def _moves(kind: str, taken: LookSet, seems_small: bool, calibration: Calibratio
         if (fitted.regions, fitted.enhanced, fitted.enhanced_regions) == after:
             return (fitted.moves_small if seems_small else fitted.moves).get(kind, 0.0)
     return 0.0
+
+
+def _p(belief: Belief, row: int, may_be_small: bool) -> float:
+    """P(match), as it counts in what a look is expected to change."""
+    p = float(belief.p_match[row])
+    return max(p, float(belief.p_before[row])) if may_be_small and not belief.calibration.looks else p
 
 
 def _change(p: float, moves: float) -> float:

@@ -108,6 +108,11 @@ class Belief:
         """(n,) probabilities of a match, before comparisons."""
         return 1.0 / (1.0 + np.exp(-self.log_odds))
 
+    @cached_property
+    def p_before(self) -> Floats:
+        """(n,) probabilities of a match before any verdict: what prior and scorer say."""
+        return np.asarray(1.0 / (1.0 + np.exp(-(self._before + np.zeros(len(self.candidates))))))
+
     @property
     def p_best(self) -> float | None:
         """The greatest P(match) of the images that were looked at: those with an answer, and those of which the first
@@ -241,7 +246,8 @@ class Belief:
 def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Belief:
     """The belief after the verdicts so far. Without a calibration the strategy's weights stand in."""
     candidates, predicates = state.candidates, state.predicates
-    calibration = resources.calibration or UNCALIBRATED
+    fitted = resources.calibration or UNCALIBRATED
+    calibration = fitted.of(composed=state.query.reference_image is not None)
     standard = _absolute(candidates, calibration)
     if resources.calibration is None:
         calibration = uncalibrated(strategy.fusion.prior_weight or 0.0, absolute=standard is not None)

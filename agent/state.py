@@ -43,12 +43,13 @@ class RerankInput(_Begun):
     """What a run of the graph starts from. Without `given` candidates the retriever finds them.
 
     `top_k` bounds how many take part: retrieved ones (None: as many as the strategy says), or given ones, best prior
-    first (None: all).
+    first (None: all). `fixed` predicates are asked in place of those that the model would derive.
     """
 
     query: Query
     given: tuple[Candidate, ...] | None = None
     top_k: int | None = Field(default=None, ge=1)
+    fixed: tuple[Predicate, ...] = ()
 
 
 class RerankState(RerankInput):

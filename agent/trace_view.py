@@ -76,9 +76,10 @@ def judged_images(result: RerankResult) -> frozenset[str]:
     asked = (*result.verdicts, *result.comparisons, *result.scores)
     if not asked and result.ended is None:
         return frozenset(ranked.image_id for ranked in result.ranking)
-    answered = {v.image_id for v in (*result.verdicts, *result.scores) if v.state == "answered"}
-    shown = [image_id for c in result.comparisons if c.state == "answered" for image_id in c.shown]
-    return frozenset(answered.union(shown))
+    verdicts = (verdict.image_id for verdict in result.verdicts if verdict.state == "answered")
+    scores = (score.image_id for score in result.scores if score.state == "answered")
+    shown = (image_id for c in result.comparisons if c.state == "answered" for image_id in c.shown)
+    return frozenset((*verdicts, *scores, *shown))
 
 
 def weakest(verdicts: Iterable[Verdict]) -> Verdict | None:

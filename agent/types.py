@@ -162,8 +162,13 @@ class ProposedLooks(_Record):
     @property
     def seems_small(self) -> bool:
         """Whether what is looked for seems small in the picture: its best region is more similar than the whole."""
+        return self.may_be_small and self.similarity is not None
+
+    @property
+    def may_be_small(self) -> bool:
+        """The same, or it is not known how similar the whole picture is. False where no region was proposed."""
         best = max((look.similarity for look in self.looks if look.similarity is not None), default=None)
-        return best is not None and self.similarity is not None and best > self.similarity
+        return best is not None and (self.similarity is None or best > self.similarity)
 
 
 class Comparison(Asked):

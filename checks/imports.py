@@ -69,7 +69,6 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "langchain_core": ("agent/graph.py", "service/wiring/studio.py", "service/adaptors/langchain.py"),
     "llama_index": ("service/adaptors/llama_index.py",),  # an extra
     "mcp": ("service/adaptors/mcp.py",),  # an extra
-    "mcp_types": ("service/adaptors/mcp.py",),
     "mteb": ("service/adaptors/mteb.py",),  # an extra
 }
 

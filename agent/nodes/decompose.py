@@ -23,12 +23,14 @@ _STATES_ABSENCE = re.compile(r"\b(?:alone|only|free of|nothing but)\b", re.IGNOR
 
 
 async def decompose(state: RerankState, context: Context) -> dict[str, Any]:
-    """The predicates of the synthesis. Where no usable answer comes, each instruction is asked as it stands; where the
-    synthesis itself is a fallback, there is nothing to take apart and the whole is one question, unless the strategy
-    asks that anyway.
+    """The predicates that were given, or else those of the synthesis. Where no usable answer comes, each instruction is
+    asked as it stands; where the synthesis itself is a fallback, there is nothing to take apart and the whole is one
+    question, unless the strategy asks that anyway.
 
     In a later round a question that was there before keeps its id, and so its verdicts; one that is gone is dropped.
     """
+    if state.fixed:
+        return _update(state, *_different(state.fixed, len(state.fixed)), given=True)
     strategy, synthesis = context.strategy, state.synthesis
     settings, lmm = context.asking(strategy.decompose)
     if synthesis is None:
@@ -119,8 +121,10 @@ def _update(
     dropped: Iterable[str] = (),
     why: str | None = None,
     cost: dict[str, Any] | None = None,
+    given: bool = False,
 ) -> dict[str, Any]:
-    """A question asked before stays the very one that was asked; `why` the predicates are a fallback, if they are."""
+    """A question asked before stays the very one that was asked; `why` the predicates are a fallback, if they are;
+    whether they were `given`."""
     before = {p.id: p for p in state.predicates}
     now = tuple(before.get(p.id, p) for p in predicates)
     data = {
@@ -130,6 +134,7 @@ def _update(
         "gone": sorted(before.keys() - {p.id for p in now}),
         "left_out": list(dropped),
         "fallback": why,
+        **({"given": True} if given else {}),
         **(cost or spent(())),
     }
     event = state.event("decomposed", data)

@@ -129,11 +129,15 @@ def _document(document: GivenDocument) -> dict[str, str]:
         return {"text": document.text}
     if isinstance(picture, str):
         return {"image": picture}
-    try:
-        data = picture.read_bytes() if isinstance(picture, Path) else picture
-    except OSError as error:
-        raise BrokenImageError(f"can't read {picture} ({error.strerror}); correct the path") from error
+    data = _read(picture) if isinstance(picture, Path) else picture
     return {"image": base64.b64encode(data).decode("ascii")}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BrokenImageError(f"can't read {path} ({error.strerror}); correct the path") from error
 
 
 def _place(index: int, result: Mapping[str, Any], score: float) -> RankedDocument:

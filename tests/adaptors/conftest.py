@@ -19,7 +19,7 @@ from tests.clients.served import FIELDSCOPE, Served, environment, serving
 QUERY = "one orange crab on a street"
 QUERY_ID = "t000"  # in FieldNotes' test split
 OTHERS = 6  # pictures beside two that match
-COLLECTION = "some"
+COLLECTION = "photos"
 
 _CACHE = os.environ.get("FIELDSCOPE_CACHE")  # before a test's own folders take its place
 

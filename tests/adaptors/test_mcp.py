@@ -63,7 +63,8 @@ async def story(client: Any, expected: Expected) -> None:
     ).content
     explained = json.loads(text.text)
     assert (explained["rank"], explained["reason"]) == (1, first["reason"])
-    assert explained["why"] and all(question["question"].endswith("?") for question in explained["questions"])
+    assert explained["why"] and "is the crab orange?" in {question["question"] for question in explained["questions"]}
+    assert all(question["answer"] for question in explained["questions"])
     with PILImage.open(io.BytesIO(base64.b64decode(picture.data))) as image:
         assert (image.format, picture.mime_type) == ("WEBP", "image/webp")
 

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 @click.argument("benchmark", metavar="[BENCHMARK]", default="fieldnotes-rerank")
 @strategy_option
 @click.option("--split", default="validation", show_default=True, metavar="NAME", help="Test splits are refused.")
+@click.option(
+    "--composed",
+    metavar="BENCHMARK",
+    help="Fit queries with a reference image by themselves, on the same split of this benchmark.",
+)
 @file_option(
     "--out",
     help_text="The file for the calibration; others in it are kept.  [default: in the cache folder, where it is found]",
@@ -54,6 +59,7 @@ def calibrate(
     benchmark: str,
     name: str,
     split: str,
+    composed: str | None,
     out: Path | None,
     runs: Path,
     also: tuple[tuple[str, str], ...],
@@ -70,12 +76,13 @@ def calibrate(
     from fieldscope.service.workflows.evaluate import EvaluationPlan
 
     plans = [EvaluationPlan(*each, out=runs / "-".join(map(_folder_name, each))) for each in also]
-    calibration = fit_strategy(EvaluationPlan(benchmark, split, out=runs), name, settings, plans)
+    calibration = fit_strategy(EvaluationPlan(benchmark, split, out=runs), name, settings, plans, composed)
     file = save_calibration(calibration, out)
     if as_json:
         show_json(calibration.model_dump(mode="json") | {"out": str(file)})
     else:
-        show(_table(calibration), f"Kept in {file}")
+        tables = [_table(fit) for fit in (calibration, calibration.composed) if fit is not None]
+        show(*tables, f"Kept in {file}")
     if calibration.consistency is not None and calibration.comparison_weight == 0.0:
         note("Comparisons are off: this model's calibration shows no benefit.")
 

@@ -9,19 +9,12 @@ from rich.text import Text
 
 from fieldscope.agent.trace_why import Neighbour, Part, Why
 from fieldscope.agent.types import RerankResult
-from fieldscope.core.looks import Look
 from fieldscope.service.cli.console import plain
+from fieldscope.service.cli.tables.looks import looks_at
 from fieldscope.service.cli.tables.ranking import moved_by
 from fieldscope.service.cli.tables.table import new_table
-from fieldscope.service.cli.tables.trace import (
-    columns,
-    comparisons_table,
-    heading,
-    line,
-    number,
-    reason_lines,
-    verdict_lines,
-)
+from fieldscope.service.cli.tables.trace import columns, comparisons_table, reason_lines, verdict_lines
+from fieldscope.service.cli.tables.trace_parts import heading, line, number
 from fieldscope.service.workflows.ranking import answer_of
 
 _BAR = 16  # characters of the longest bar
@@ -53,9 +46,7 @@ def _everything(result: RerankResult, explanation: Why) -> Iterator[RenderableTy
         )
         yield _bars(explanation.parts, short)
         yield from _calls(explanation.parts, short)
-    if explanation.looks:
-        yield heading("closer looks")
-        yield _looks(explanation)
+    yield from looks_at(explanation)
     if explanation.matchups:
         yield heading("compared with others")
         yield comparisons_table(explanation.matchups)
@@ -85,31 +76,6 @@ def _bars(parts: tuple[Part, ...], short: Mapping[str, str]) -> RenderableType:
             cells += [predicate.question, predicate.expected, answer_of(part.verdict), p_expected, predicate.words]
         table.add_row(value, bar, *map(plain, cells))
     return table
-
-
-def _looks(explanation: Why) -> RenderableType:
-    """What each look showed, and what was said of it."""
-    table = new_table(edge=False)
-    table.add_column("shown", overflow="fold")
-    table.add_column("question", overflow="fold")
-    for name in ("answer", "P(expected)"):
-        table.add_column(name, justify="right", overflow="fold")
-    for taken in explanation.looks:
-        cells = [look_text(taken.look), taken.question, answer_of(taken.verdict), number(taken.verdict.p_expected)]
-        table.add_row(*map(plain, cells))
-    return table
-
-
-def look_text(look: Look) -> str:
-    """What a look shows, in words: a region by its place and size in percent of the picture."""
-    enhanced = "enhanced" if look.enhance else ""
-    if look.region is None:
-        return f"the whole picture, {enhanced}"
-    region = look.region
-    place = (
-        f"{100 * region.width:.0f} x {100 * region.height:.0f} % at {100 * region.left:.0f}, {100 * region.top:.0f} %"
-    )
-    return ", ".join(filter(None, (place, enhanced)))
 
 
 def _calls(parts: tuple[Part, ...], short: Mapping[str, str]) -> Iterator[RenderableType]:

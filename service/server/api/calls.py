@@ -9,7 +9,7 @@ from fieldscope.service.server.api.promises import Wanted
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
-    from fieldscope.agent.types import RerankResult
+    from fieldscope.agent.types import Predicate, RerankResult
     from fieldscope.core.types import ImageSource, Turn
     from fieldscope.service.workflows.promise import KeptImages
 
@@ -49,7 +49,8 @@ class Options:
 
     `strategy` is a shipped or configured strategy's name, None for the service's default; `budget` what the call may
     spend; `explain` how many of the best images get a reason; `instruction` says what a match is, to an encoder that
-    reads one, in place of the strategy's own; `wanted` is the precision to promise.
+    reads one, in place of the strategy's own; `wanted` is the precision to promise; `predicates` are asked in place of
+    those that the model would derive.
     """
 
     strategy: str | None = None
@@ -57,6 +58,7 @@ class Options:
     explain: int = 0
     instruction: str | None = None
     wanted: Wanted = field(default_factory=Wanted)
+    predicates: tuple[Predicate, ...] = ()
 
 
 @dataclass(frozen=True)

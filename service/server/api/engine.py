@@ -16,7 +16,7 @@ from fieldscope.agent.graph import Agent, Watch
 from fieldscope.agent.image_scorer import ImageScorer, image_score
 from fieldscope.agent.nodes.synthesize import caption_image
 from fieldscope.agent.strategies.query_stages import Synthesize
-from fieldscope.agent.types import Call, RerankResult
+from fieldscope.agent.types import Call, Predicate, RerankResult
 from fieldscope.core.types import Candidate, Query
 from fieldscope.core.validation import unknown_name
 from fieldscope.retrieval.encoder import QueryInputs
@@ -37,6 +37,7 @@ from fieldscope.service.server.api.outcome import (
 )
 from fieldscope.service.server.api.pictures import PictureStore
 from fieldscope.service.server.api.promises import promised, require_setting
+from fieldscope.service.server.api.questions import GIVEN, require_asked
 from fieldscope.service.server.api.servedrun import Setting
 from fieldscope.service.server.api.texts import Judged, judge_texts
 from fieldscope.service.server.api.traces import TraceStore
@@ -148,6 +149,7 @@ class Engine:
         """Rank a call's documents, in its turn. Raises `ApiError`, `ImageError` for an image that can't be read and
         `VocabularyError` for words that the bundled models do not know."""
         strategy = self.strategy(call.options.strategy).instructed(call.options.instruction)
+        require_asked(call.options.predicates, strategy, call.options.wanted.precision is not None)
         promise = promised(self._labelled, call.options.wanted, strategy)
         with self._observed(strategy):
             return await self._admitted(lambda ends: self._rerank(call, strategy, promise, watch, ends))
@@ -155,6 +157,7 @@ class Engine:
     async def search(self, call: SearchCall, watch: Watch | None = None) -> Reranked:
         """Retrieve from a collection and rank, in turn. Raises as `rerank` does."""
         strategy = self.strategy(call.options.strategy).instructed(call.options.instruction)
+        require_asked(call.options.predicates, strategy, call.options.wanted.precision is not None)
         promise = promised(self._labelled, call.options.wanted, strategy)
         with self._observed(strategy):
             return await self._admitted(lambda ends: self._search(call, strategy, promise, watch, ends))
@@ -211,6 +214,7 @@ class Engine:
         shown = [*pictures, *([call.query_image] if call.query_image else [])]
         await self.images.learn(shown)
         foreign = self.models.foreign(self.images, shown)
+        self.models.require_question_words(call.options.predicates, strategy)
         scorer = await self.models.scorer_of(strategy)
         encoder = self.models.prior_encoder(query, strategy, foreign)
         if encoder is None and scorer is None and not strategy.prompts:
@@ -227,12 +231,16 @@ class Engine:
         agent = _on_account(self._agents.agent(strategy, call.options.explain, origin, scorer=scoring), account)
         require_setting(promise, self._setting(agent, origin), scoring.fingerprint if scoring else None)
         vectors = self._vectors if encoder is not None else None
-        ranked = await self._rank(query, described, pictures, agent, vectors, watch)
+        ranked = await self._rank(query, described, pictures, agent, vectors, watch, call.options.predicates)
         if texts and scorer is not None and not strategy.prompts:
             judged = await self._scored(query, texts, scorer, strategy)
         else:
             judged = await self._judged(query, texts, agent, vectors, account)
-        flags = (*unjudged_flags(call.documents), *self.models.flags(strategy, encoder, foreign))
+        flags = (
+            *unjudged_flags(call.documents),
+            *self.models.flags(strategy, encoder, foreign),
+            *_given_flags(call.options.predicates, agent),
+        )
         result = completed(ranked, flags, captioned, judged)
         self._notify(result)
         if judged.nothing and not pictures:
@@ -250,6 +258,7 @@ class Engine:
         agent: Agent,
         vectors: Vectoriser | None,
         watch: Watch | None,
+        predicates: Sequence[Predicate],
     ) -> RerankResult:
         """The images ranked for `described`, with their similarity to `query` as the prior if `vectors` are given."""
         if not pictures:
@@ -268,7 +277,7 @@ class Engine:
             Candidate(picture, prior, usual.standing(prior) if usual else None)
             for picture, prior in zip(pictures, priors, strict=True)
         ]
-        return await agent.rerank(described, candidates, watch=watch)
+        return await agent.rerank(described, candidates, watch=watch, predicates=predicates)
 
     async def _search(
         self, call: SearchCall, strategy: Strategy, promise: Promise | None, watch: Watch | None, ends: float
@@ -279,6 +288,7 @@ class Engine:
             id=uuid4().hex, text=_one_line(call.query), reference_image=call.query_image, dialogue=call.dialogue
         )
         self.models.require_search_words(query, strategy)
+        self.models.require_question_words(call.options.predicates, strategy)
         await self.images.learn([call.query_image] if call.query_image else [])
         origin = self._vectors.encoder.fingerprint
         retriever = ServedRetriever(collection, self._vectors)
@@ -288,12 +298,14 @@ class Engine:
         agent = self._agents.agent(strategy, call.options.explain, origin, place, scoring)
         require_setting(promise, self._setting(agent, origin), scoring.fingerprint if scoring else None)
         account = Account(_within(call.options.budget, ends))
-        result = await _on_account(agent, account).rerank(query, None, call.top_k, watch=watch)
+        predicates = call.options.predicates
+        result = await _on_account(agent, account).rerank(query, None, call.top_k, watch=watch, predicates=predicates)
         self._notify(result)
         require_knowledge(result, Judged(), prior=True, late=time.monotonic() >= ends)
         ids = [ranked.image_id for ranked in result.ranking]
         foreign = await asyncio.to_thread(self.models.foreign, self.images, ids)
-        result = completed(result, self.models.flags(strategy, self.models.encoder, foreign), (), Judged())
+        flags = (*self.models.flags(strategy, self.models.encoder, foreign), *_given_flags(predicates, agent))
+        result = completed(result, flags, (), Judged())
         kept = promise.keep(result) if promise else None
         return self._kept(result, self._setting(agent, origin), self.models.name(strategy), kept=kept)
 
@@ -370,6 +382,10 @@ def _on_account(agent: Agent, account: Account) -> Agent:
     own = copy.copy(agent)
     own.account = account
     return own
+
+
+def _given_flags(predicates: Sequence[Predicate], agent: Agent) -> tuple[str, ...]:
+    return (GIVEN,) if predicates and agent.resources.calibration is not None else ()
 
 
 def _within(budget: Budget | None, ends: float) -> Budget:

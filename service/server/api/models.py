@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.roles import LMMs, Role
     from fieldscope.agent.scored import CachedScorer
     from fieldscope.agent.strategies.strategy import Strategy
+    from fieldscope.agent.types import Predicate
     from fieldscope.retrieval.encoder import Encoder
     from fieldscope.service.wiring.settings import Settings
 
@@ -110,6 +111,11 @@ class Models:
             require_known_words(_words(query), "lmm")
         if self.clip_bundled and query.reference_image is None:
             require_known_words([query_text(query)], "clip")
+
+    def require_question_words(self, predicates: Iterable[Predicate], strategy: Strategy) -> None:
+        """Raise `VocabularyError` for words of a request's own questions that a bundled LMM does not know."""
+        if self.lmm_bundled(strategy):
+            require_known_words([predicate.question for predicate in predicates], "lmm")
 
     def readable(self, texts: Mapping[str, str]) -> dict[str, str]:
         """Those of a call's texts that have only words which the CLIP knows."""

@@ -11,6 +11,7 @@ from pydantic.json_schema import SkipJsonSchema
 from fieldscope.agent.budget import Budget
 from fieldscope.service.server.api.calls import Options
 from fieldscope.service.server.api.promises import CONFIDENT, PRECISION, Wanted
+from fieldscope.service.server.api.questions import GivenPredicates, fixed_predicates
 
 EXPLAINED = 10
 """How many of the best images get a reason with `explain: true`."""
@@ -70,6 +71,9 @@ class OptionFields(BaseModel):
         description=f"How many of the best images get a reason; true means {EXPLAINED}. Adds `p_match` and `reason` to "
         "results.",
     )
+    predicates: GivenPredicates | None = Field(
+        default=None, description="Asked in place of those that the model would derive from the query."
+    )
     precision: float | None = PRECISION
     confidence: float = CONFIDENT
 
@@ -97,6 +101,7 @@ def options(fields: OptionFields, headers: OptionHeaders) -> Options:
         budget=BudgetFields.model_validate(limits).budget() if limits else None,
         explain=_explained(fields, headers),
         instruction=fields.instruction,
+        predicates=fixed_predicates(fields.predicates),
         wanted=Wanted(fields.precision, fields.confidence),
     )
 

@@ -23,6 +23,7 @@ from fieldscope.service.server.api.nothing import NothingFound
 from fieldscope.service.server.api.options import INSTRUCTION, BudgetFields, Whole
 from fieldscope.service.server.api.pictures import reference as image_reference
 from fieldscope.service.server.api.promises import CONFIDENT, CUTOFF, KEPT, PRECISION, CutoffReply, Wanted
+from fieldscope.service.server.api.questions import GivenPredicates, fixed_predicates
 from fieldscope.service.server.api.unlisted import unlisted_flags
 from fieldscope.service.server.api.usage import TokenUsage
 
@@ -70,7 +71,11 @@ class SearchBody(BaseModel):
     explain: Whole = Field(default=0, ge=0, le=100, description="How many of the best images get a reason.")
     precision: float | None = PRECISION
     confidence: float = CONFIDENT
-    predicates: bool = Field(default=False, description="Return the questions, and their answers with each image.")
+    predicates: bool | GivenPredicates = Field(
+        default=False,
+        description="True: return the questions, and their answers with each image. A list: ask these questions in "
+        "place of those that the model would derive from the query, and return them with their answers.",
+    )
     stream: bool = Field(default=False, description="Send events as they happen; the last one is the reply.")
 
     @model_validator(mode="after")
@@ -165,6 +170,7 @@ async def prepare(engine: Engine, body: SearchBody) -> SearchCall:
             body.explain,
             body.instruction,
             Wanted(body.precision, body.confidence),
+            fixed_predicates(body.predicates if isinstance(body.predicates, list) else None),
         ),
     )
 

@@ -91,6 +91,52 @@ async def test_each_result_says_how_it_was_judged(service: Service) -> None:
     assert [result["judged"] for result in found["results"]].count("picture") == 3
 
 
+async def test_predicates_of_ones_own_are_asked_and_changing_one_asks_only_that_one(service: Service) -> None:
+    async def search(*facts: str) -> dict[str, Any]:
+        predicates = [{"question": f"is there {fact}?"} for fact in facts]
+        body = {"query": "crab, snow", "strategy": "predicates", "top_k": 8, "top_n": 8, "predicates": predicates}
+        found: dict[str, Any] = (await service.client.post("/v1/search", json=body)).json()
+        assert [each["question"] for each in found["predicates"] if each["kind"] != "query"] == [
+            f"is there {fact}?" for fact in facts
+        ]
+        return found
+
+    await search("crab", "snow")
+    changed = await search("crab", "rain")
+    assert changed["usage"]["calls"] - changed["usage"]["cached"] == 8
+    assert (await search("rain", "crab"))["usage"]["cached"] == changed["usage"]["calls"]
+    trace = (await service.client.get(f"/v1/traces/{changed['trace_id']}")).json()
+    assert [event["data"].get("given") for event in trace["trace"] if event["kind"] == "decomposed"] == [True]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"strategy": "yes-no"}, "no_predicates"),
+        ({"strategy": "agent", "predicates": []}, "invalid_request"),
+        ({"strategy": "agent", "predicates": [{"question": " "}]}, "invalid_request"),
+        ({"strategy": "agent", "predicates": [{"question": "is there crab?", "expected": "maybe"}]}, "invalid_request"),
+        ({"strategy": "agent", "precision": 0.9}, "not_promised"),
+    ],
+)
+async def test_predicates_that_can_not_be_asked_are_refused(
+    service: Service, fields: dict[str, Any], code: str
+) -> None:
+    given = {"query": "crab", "predicates": [{"question": "is there crab?"}], **fields}
+    for path, body in (("/v1/search", given), ("/v1/rerank", given | {"documents": DOCUMENTS})):
+        reply = await service.client.post(path, json=body)
+        assert reply.json()["error"]["code"] == code, reply.text
+
+
+async def test_given_predicates_rank_the_documents_of_a_rerank(service: Service) -> None:
+    documents = [f"fieldscope://{COLLECTION}/{n:02}.png" for n in range(32)]
+    asked = [{"question": "is there crab?"}, {"question": "is there snow?", "expected": "no"}]
+    reply = await rerank(service, query="net", documents=documents, strategy="predicates", predicates=asked)
+    trace = (await service.client.get(f"/v1/traces/{reply['id']}")).json()
+    questions = [(each["question"], each["expected"]) for each in trace["predicates"] if each["kind"] != "query"]
+    assert questions == [("is there crab?", "yes"), ("is there snow?", "no")]
+
+
 def test_an_image_is_judged_by_a_verdict_a_comparison_or_a_score() -> None:
     ranking = tuple(
         RankedCandidate(image_id=x, rank=n, score=-n, prior=0, prior_rank=n) for n, x in enumerate("abcd", 1)
