@@ -39,7 +39,7 @@ def agreed(state: RerankState, sample: Collection[str]) -> float | None:
     show less agreement than there is."""
     said: dict[tuple[str, str], dict[bool, float]] = {}
     for verdict in state.verdicts:
-        if verdict.p_yes is not None and verdict.image_id in sample:
+        if verdict.p_yes is not None and verdict.image_id in sample and verdict.look is None:
             said.setdefault((verdict.image_id, verdict.predicate), {})[verdict.joint] = verdict.p_yes
     apart = [abs(both[True] - both[False]) for both in said.values() if len(both) == 2]
     return 1.0 - sum(apart) / len(apart) if apart else None
@@ -55,7 +55,7 @@ def sampled(state: RerankState, window: int, joint: Joint) -> set[str]:
 def joint_questions(state: RerankState, images: Collection[str], sample: Collection[str]) -> Questions:
     """The questions about each of `images` that were not sent yet: the whole query first, where no other answer leads
     its own, then the predicates in their order, or in the `sample` in any."""
-    sent = {(verdict.image_id, verdict.predicate) for verdict in state.verdicts}
+    sent = {(verdict.image_id, verdict.predicate) for verdict in state.verdicts if verdict.look is None}
     asked = _asked(state, images, lambda image_id, predicate: (image_id, predicate.id) not in sent)
 
     def place(image_id: str, predicate: Predicate) -> tuple[bool, bytes]:
@@ -68,7 +68,7 @@ def single_questions(state: RerankState, images: Collection[str], sample: Collec
     """What to ask one at a time beside joint answers: everything about the `sample`, as far as it is among `images` or
     was asked together, and whatever a joint answer left open."""
     together = {verdict.image_id for verdict in state.verdicts if verdict.joint} | set(images)
-    single = {(v.image_id, v.predicate) for v in state.verdicts if not v.joint}
+    single = {(v.image_id, v.predicate) for v in state.verdicts if not v.joint and v.look is None}
     unread = {(v.image_id, v.predicate) for v in state.verdicts if v.joint and v.state != "answered"}
     return _asked(
         state,

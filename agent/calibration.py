@@ -96,6 +96,31 @@ class FirstLook(BaseModel):
     scorer_weight: float = Field(ge=0)
 
 
+class LookWeights(BaseModel):
+    """What one set of looks at an image says of a match, after as many looks at `regions`, at the `enhanced` picture
+    and at `enhanced_regions`: `bias` + `prior_weight` × standing + the log-odds of each witness times its weight
+    (`weights`, along `fieldscope.agent.closer_looks.WITNESSES`), tempered by odds of its own for a miss and a false
+    alarm.
+
+    `moves` is by how much the last of these looks moved the log-odds of a match, by the kind of that look, as a
+    standard deviation over images whose match was uncertain; `moves_small` the same over images whose subject seemed
+    small.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    regions: int = Field(default=0, ge=0)
+    enhanced: int = Field(default=0, ge=0)
+    enhanced_regions: int = Field(default=0, ge=0)
+    bias: float
+    prior_weight: float = Field(ge=0)
+    miss_odds: float = Field(gt=0)
+    false_alarm_odds: float = Field(gt=0)
+    weights: tuple[float, float, float, float, float]
+    moves: Mapping[str, float] = Field(default_factory=dict)
+    moves_small: Mapping[str, float] = Field(default_factory=dict)
+
+
 class Calibration(BaseModel):
     """The fitted values; the defaults are for a model that was never measured.
 
@@ -116,9 +141,11 @@ class Calibration(BaseModel):
     - `joint_temperature` divides the log-odds of joint answers about predicates, and `joint_whole_weight` multiplies
       those about the whole query, before they count like single ones; `joint_loss` is the mean average precision that
       they cost against single questions (None: never measured);
+    - `composed` is the fit to queries with a reference image, where these were fitted by themselves;
     - `edition`: how answers become probabilities; 1 is that of earlier versions (`agent/earlier.py`);
     - `nothing_below`: where the best P(match) of a query lies below it, nothing is said to match (None: the default of
       `agent/nothing.py`);
+    - `looks`: what each set of closer looks at an image is worth (empty: never measured);
     - `pass_rates`: by kind of predicate, the mean P(expected) over candidates;
     - `predicates_per_word`, `tokens`: what a dry run expects, predicates for a word of the query and mean tokens a call
       by stage.
@@ -158,6 +185,8 @@ class Calibration(BaseModel):
     joint_whole_weight: float = Field(default=1.0, ge=0)
     joint_loss: float | None = None
     nothing_below: float | None = Field(default=None, ge=0, le=1, exclude_if=lambda threshold: threshold is None)
+    looks: tuple[LookWeights, ...] = Field(default=(), exclude_if=lambda looks: not looks)
+    composed: Calibration | None = Field(default=None, exclude_if=lambda fit: fit is None)
     pass_rates: Mapping[str, float] = Field(default_factory=dict)
     predicates_per_word: float = Field(default=0.5, gt=0)
     tokens: Mapping[str, float] = Field(default_factory=dict)
@@ -168,6 +197,10 @@ class Calibration(BaseModel):
         """A fit that an earlier version wrote does not say so."""
         written = isinstance(data, dict) and isinstance(data.get("key"), dict)
         return {"edition": 1, **data} if written else data
+
+    def of(self, *, composed: bool) -> Calibration:
+        """The fit to queries with a reference image, or to others."""
+        return self.composed if composed and self.composed is not None else self
 
     @property
     def knows_joint(self) -> bool:

@@ -29,6 +29,7 @@ from fieldscope.agent.nodes.compare import compare
 from fieldscope.agent.nodes.compare import failed as compare_failed
 from fieldscope.agent.nodes.decompose import decompose
 from fieldscope.agent.nodes.explain import explain
+from fieldscope.agent.nodes.inspect import inspect
 from fieldscope.agent.nodes.pair import pair
 from fieldscope.agent.nodes.plan import plan
 from fieldscope.agent.nodes.rank import rank
@@ -84,7 +85,11 @@ def build_graph(strategy: Strategy) -> Graph:
         path.append("check")
     if strategy.verify:
         scoring = ("score_predicates",) if strategy.score and strategy.score.predicates else ()
-        _add(graph, "plan", plan, choice=(*scoring, "verify", "assess"))
+        inspecting = ("inspect",) if strategy.inspect else ()
+        _add(graph, "plan", plan, choice=(*scoring, *inspecting, "verify", "assess"))
+        if inspecting:
+            _add(graph, "inspect", inspect)
+            graph.add_edge("inspect", "plan")
         if scoring:
             _add(graph, "score_predicates", score_predicates)
             graph.add_edge("score_predicates", "plan")

@@ -40,7 +40,7 @@ def nothing_matches(belief: Belief) -> NothingMatches | None:
     if not can_decide(belief) or best is None or best >= threshold:
         return None
     parts, answered = ~belief.whole, belief.has_answer
-    holds = answered & (belief.holds > 0.5)
+    holds = answered & (belief.holds_together > 0.5)
     near = np.argsort(-belief.parts_held, kind="stable")[:NEAREST]
     return NothingMatches(
         statistic=best,

@@ -1,20 +1,10 @@
 """What is believed of a query's candidates, given priors, verdicts and a calibration.
 
-A match satisfies every predicate, so with independent verdicts P(all hold) is the product of their probabilities. Its
-log-odds, those of the answer about the whole query and the prior's standing are weighted and added: the first stage's
-score is fused and not thrown away, because a weak model alone can rank below it (MM-Embed, arXiv 2411.02571). The
-temperature is for all of an image's verdicts together and not for each, since their errors come together, too: a model
-that misjudges an animal misjudges all that is asked about it. And with a small probability the verdicts say nothing:
-a match is taken for something else, for example because the request was misread (a *miss*), or something else for a
-match, for example because the request says little that separates images (a *false alarm*). So among images that all
-seem not to match, and among those that all seem to, the prior has a say; how much of one is fitted like all the rest.
-Each part that fails costs something besides, whatever the others say, so that of images that do not match those come
-first of which more holds.
-
 P(match) of an image is a function of its own verdicts and of its prior's standing against a sample of the collection
-(`retrieval/background.py`), and does not depend on the other candidates. `log_odds_of_match` is what ranks and what
-`calibrate` fits. The score of a scoring model is one more weighted part. Where a calibration measured what prior and
-score say by themselves, an image about which nothing was asked has that probability of a match.
+(`retrieval/background.py`), and does not depend on the other candidates; `agent/match_odds.py` has the formula. Closer
+looks at an image are further witnesses (`agent/closer_looks.py`). The score of a scoring model is one more weighted
+part. Where a calibration measured what prior and score say by themselves, an image about which nothing was asked has
+that probability of a match.
 
 A question without an answer counts with the share of images that pass its kind of predicate: that changes no order
 among images that lack the same answers, and is neither a "no" nor a zero.
@@ -22,17 +12,36 @@ among images that lack the same answers, and is neither a "no" nor a zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
+from fieldscope.agent.closer_looks import (
+    TakenLooks,
+    evidence_of_looks,
+    features,
+    log_odds_after_looks,
+    look_set,
+    taken_looks,
+    together,
+    weights_of,
+)
 from fieldscope.agent.earlier import UNCONFIRMED, pass_rate
 from fieldscope.agent.fusion import standardise, standings
+from fieldscope.agent.match_odds import (
+    Answers,
+    Floats,
+    all_hold,
+    evidence,
+    log_odds_of,
+    log_odds_of_match,
+    log_of,
+    weighted,
+)
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scoring import standing
 from fieldscope.agent.shapley import shapley
@@ -41,16 +50,12 @@ from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Predicate, Verdict
 from fieldscope.core.types import Candidate
 
-Floats = NDArray[np.float64]
-
 PASS_RATE = 0.4
 """The share of candidates that are expected to pass a predicate of a kind that no calibration knows."""
 
 USUAL_STANDING = 2.5
 """The standing from which a prior speaks for a match where nothing was fitted. On FieldNotes-Rerank's validation split
 candidates stand at 1.5 in the mean and matches at 3.3; the log loss of the defaults is least at 2.5."""
-
-_LEAST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ class Belief:
     (k,) says which predicate is about the whole query. `prior` (n,) is the prior's weighted part of the log-odds,
     `scorer` (n,) that of a scoring model, None where the strategy weighs none. `first_look` (n, 3) are base, prior and
     scorer as they count for an image about which nothing was asked (None: as for all others). `cut_short` says that a
-    budget ended the questions, `relative` that priors or scores were standardised over the candidates.
+    budget ended the questions, `relative` that priors or scores were standardised over the candidates. `standing` (n,)
+    is the prior's, unweighted, and `looks` are the closer looks that were taken, by candidate.
     """
 
     candidates: tuple[Candidate, ...]
@@ -78,10 +84,22 @@ class Belief:
     first_look: Floats | None = None
     relative: bool = False
     answered: NDArray[np.bool_] | None = None
+    standing: Floats | None = None
+    looks: Mapping[int, TakenLooks] = field(default_factory=dict)
 
     @cached_property
     def log_odds(self) -> Floats:
         """(n,) log-odds of a match, before comparisons."""
+        if not self.looks:
+            return self.log_odds_as_is
+        after = self.log_odds_as_is.copy()
+        rows = list(self.looks)
+        after[rows] = self._after_looks(rows)
+        return after
+
+    @cached_property
+    def log_odds_as_is(self) -> Floats:
+        """(n,) the same without closer looks."""
         after = log_odds_of_match(self._before, self._answers(self.holds), self.calibration, self._miss_odds)
         return self._seen_first(after)
 
@@ -89,6 +107,11 @@ class Belief:
     def p_match(self) -> Floats:
         """(n,) probabilities of a match, before comparisons."""
         return 1.0 / (1.0 + np.exp(-self.log_odds))
+
+    @cached_property
+    def p_before(self) -> Floats:
+        """(n,) probabilities of a match before any verdict: what prior and scorer say."""
+        return np.asarray(1.0 / (1.0 + np.exp(-(self._before + np.zeros(len(self.candidates))))))
 
     @property
     def p_best(self) -> float | None:
@@ -116,24 +139,36 @@ class Belief:
     @cached_property
     def p_told(self) -> Floats:
         """(n,) probabilities of a match as the verdicts have it: what further verdicts can change."""
-        told = self._before + evidence(self._answers(self.holds), self.calibration)
-        return 1.0 / (1.0 + np.exp(-self._seen_first(told)))
+        told = self._seen_first(self._before + evidence(self._answers(self.holds), self.calibration))
+        if rows := list(self.looks):
+            told[rows] = self.log_odds[rows]
+        return np.asarray(1.0 / (1.0 + np.exp(-told)))
 
     def order(self) -> list[int]:
         """Candidates by falling log-odds; equal ones in prior order."""
         return [int(i) for i in np.argsort(-self.log_odds, kind="stable")]
 
     @cached_property
+    def holds_together(self) -> Floats:
+        """(n, k) `holds`, where closer looks were asked about a predicate with what they said of it."""
+        return together(self.holds, self.looks) if self.looks else self.holds
+
+    @cached_property
     def parts_held(self) -> Floats:
         """(n,) how many parts of the query are known to hold; one of which the question failed counts with its pass
         rate."""
         failed = self.finished & ~self.has_answer
-        held = np.where(self.has_answer, self.holds > 0.5, np.where(failed, self.holds, 0.0))
+        held = np.where(self.has_answer, self.holds_together > 0.5, np.where(failed, self.holds, 0.0))
         return np.asarray(held[:, ~self.whole].sum(axis=1))
 
     def contributions(self, i: int) -> dict[str, float]:
-        """What the log-odds of candidate `i` are made of: base, prior, scorer, and each predicate's Shapley value. An
-        answer that is not there counts as its pass rate; the odds of a miss are those of all answers."""
+        """What the log-odds of candidate `i` are made of: base, prior, scorer, each predicate's Shapley value as the
+        picture itself has it, and what closer looks changed of that. An answer that is not there counts as its pass
+        rate; the odds of a miss are those of all answers."""
+        looks = {"looks": float(self.log_odds[i] - self.log_odds_as_is[i])} if i in self.looks else {}
+        return {**self._contributions_as_is(i), **looks}
+
+    def _contributions_as_is(self, i: int) -> dict[str, float]:
         ids = [predicate.id for predicate in self.predicates]
         if self.first_look is not None and self.unasked[i]:
             base, prior, scorer = self.first_look[i].tolist()
@@ -169,18 +204,33 @@ class Belief:
         """(k, 3) from (k,) probabilities: what each predicate adds to the log-probability that all parts hold, to the
         log-odds of the whole, and to the number of parts that fail."""
         own = (~self.whole, self.whole, ~self.whole)
-        values = (_log(holds), _log_odds(holds), 1.0 - holds)
+        values = (log_of(holds), log_odds_of(holds), 1.0 - holds)
         return np.stack([np.where(mine, value, 0.0) for mine, value in zip(own, values, strict=True)], axis=-1)
 
     def _answers(self, holds: Floats) -> Answers:
         """What (n, k) probabilities that the predicates hold come to."""
         parts = holds[:, ~self.whole]
-        together = self._all_parts(_log(parts).sum(axis=1))
-        return Answers(together, _log_odds(holds[:, self.whole]).sum(axis=1), (1.0 - parts).sum(axis=1))
+        together = self._all_parts(log_of(parts).sum(axis=1))
+        return Answers(together, log_odds_of(holds[:, self.whole]).sum(axis=1), (1.0 - parts).sum(axis=1))
 
     def _all_parts(self, log_p: Floats) -> Floats:
         """(n,) log-odds, given log-probabilities; 0 where the query has no parts."""
-        return np.zeros(len(log_p)) if self.whole.all() else _all_hold(log_p)
+        return np.zeros(len(log_p)) if self.whole.all() else all_hold(log_p)
+
+    def _after_looks(self, rows: Sequence[int]) -> Floats:
+        """(len(rows),) log-odds of a match of images at which closer looks were taken."""
+        fitted, whole = self.calibration, self.whole
+        as_is = weighted(self._answers(self.holds), fitted)
+        failing = (1.0 - self.holds_together[:, ~whole]).sum(axis=1)
+        log_odds = np.empty(len(rows))
+        for at, row in enumerate(rows):
+            taken = self.looks[row]
+            said = features(float(as_is[row]), taken.looks, evidence_of_looks(taken.holds, whole, fitted).tolist())
+            standing = 0.0 if self.standing is None else float(self.standing[row])
+            weights = weights_of(look_set(taken.looks), fitted)
+            log_odds[at] = log_odds_after_looks(np.array([said]), np.array([standing]), weights)[0]
+        scorer = 0.0 if self.scorer is None else self.scorer[list(rows)]
+        return np.asarray(log_odds + scorer - fitted.part_cost * failing[list(rows)])
 
     @cached_property
     def _miss_odds(self) -> float:
@@ -193,88 +243,11 @@ class Belief:
         return miss_odds if (self._seen_first(after) > 0).any() else miss_odds * UNCONFIRMED
 
 
-class Weights(Protocol):
-    """What weighs verdicts, in a calibration and in a fit."""
-
-    @property
-    def temperature(self) -> float: ...
-    @property
-    def whole_weight(self) -> float: ...
-    @property
-    def miss_odds(self) -> float: ...
-    @property
-    def false_alarm_odds(self) -> float: ...
-    @property
-    def part_cost(self) -> float: ...
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What the answers about n images come to, each (n,): the log-odds that all `parts` hold, 0 where a query has none;
-    those of the answer about the `whole` query, 0 where it was not asked; and how many parts are `failing`, as an
-    expectation."""
-
-    parts: Floats
-    whole: Floats
-    failing: Floats
-
-
-def log_odds_of_match(before: Floats, answers: Answers, weights: Weights, miss_odds: float | None = None) -> Floats:
-    """(n,) log-odds of a match: `before` (n,) without verdicts, and what the verdicts add. `miss_odds` stand in for
-    those of the weights."""
-    miss_odds = weights.miss_odds if miss_odds is None else miss_odds
-    verdicts = tempered(_together(answers, weights), miss_odds, weights.false_alarm_odds)
-    return np.asarray(before + verdicts - weights.part_cost * answers.failing)
-
-
-def evidence(answers: Answers, weights: Weights) -> Floats:
-    """(n,) log-odds that the verdicts speak for, if they always said something."""
-    return np.asarray(_together(answers, weights) - weights.part_cost * answers.failing)
-
-
-def _together(answers: Answers, weights: Weights) -> Floats:
-    return np.asarray(answers.parts / weights.temperature + weights.whole_weight * answers.whole)
-
-
-def log_odds_of_all(holds: Floats) -> Floats:
-    """(n,) log-odds that all of k independent predicates hold, from (n, k) probabilities; 0 where k is 0."""
-    if holds.shape[1] == 0:
-        return np.zeros(len(holds))
-    return _all_hold(_log(holds).sum(axis=1))
-
-
-def _all_hold(log_p: Floats) -> Floats:
-    """Log-odds, given log-probabilities."""
-    log_p = np.minimum(log_p, -_LEAST)
-    return np.asarray(log_p - np.log(-np.expm1(log_p)))
-
-
-def _log(p: Floats) -> Floats:
-    return np.asarray(np.log(np.maximum(p, _LEAST)))
-
-
-def _log_odds(p: Floats) -> Floats:
-    within = np.clip(p, _LEAST, 1.0 - _LEAST)
-    return np.asarray(np.log(within) - np.log1p(-within))
-
-
-def tempered(evidence: Floats, miss_odds: float, false_alarm_odds: float) -> Floats:
-    """(n,) log-odds after the verdicts, from the log-odds that the verdicts speak for.
-
-    `miss_odds` are the odds that a match's verdicts look like any other image's, `false_alarm_odds` that another
-    image's look like a match's. The result lies between about log(miss_odds) and -log(false_alarm_odds).
-    """
-    for_match = np.logaddexp(evidence, np.log(miss_odds)) - np.log1p(miss_odds) if miss_odds else evidence
-    against = (
-        np.logaddexp(0.0, evidence + np.log(false_alarm_odds)) - np.log1p(false_alarm_odds) if false_alarm_odds else 0.0
-    )
-    return np.asarray(for_match - against)
-
-
 def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Belief:
     """The belief after the verdicts so far. Without a calibration the strategy's weights stand in."""
     candidates, predicates = state.candidates, state.predicates
-    calibration = resources.calibration or UNCALIBRATED
+    fitted = resources.calibration or UNCALIBRATED
+    calibration = fitted.of(composed=state.query.reference_image is not None)
     standard = _absolute(candidates, calibration)
     if resources.calibration is None:
         calibration = uncalibrated(strategy.fusion.prior_weight or 0.0, absolute=standard is not None)
@@ -311,6 +284,8 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
         first_look=None if scored is None else _first_look(calibration, priors, scored),
         relative=standard is None or (strategy.weighs_scores and calibration.scorer_values is None),
         answered=~np.isnan(answers),
+        standing=priors,
+        looks={rows[i]: taken for i, taken in taken_looks(state.verdicts, predicates).items() if i in rows},
     )
 
 
@@ -346,14 +321,17 @@ def _counted(verdict: Verdict, predicate: Predicate, calibration: Calibration) -
 
 def joint_as_single(p: float, weight: float) -> float:
     """The probability with `weight` times the log-odds of `p`, which lies between 0 and 1."""
-    return float(1.0 / (1.0 + np.exp(-weight * _log_odds(np.array(p)))))
+    return float(1.0 / (1.0 + np.exp(-weight * log_odds_of(np.array(p)))))
 
 
 def latest(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """One verdict per image and predicate. A question of its own outweighs a share in a joint answer, and an answer one
-    that failed; else the later one counts."""
+    """One verdict per image and predicate, on the picture as it is: closer looks are further evidence beside it
+    (`agent/closer.py`). A question of its own outweighs a share in a joint answer, and an answer one that failed; else
+    the later one counts."""
     best: dict[tuple[str, str], Verdict] = {}
     for verdict in verdicts:
+        if verdict.look is not None:
+            continue
         key = verdict.image_id, verdict.predicate
         if key not in best or _weight(verdict) >= _weight(best[key]):
             best[key] = verdict
@@ -367,24 +345,3 @@ def _weight(verdict: Verdict) -> tuple[bool, bool, bool]:
 def _pass_rate(answers: Floats, predicate: Predicate, calibration: Calibration) -> float:
     expected = calibration.pass_rates.get(predicate.kind, PASS_RATE)
     return pass_rate(answers, expected) if calibration.edition == 1 else expected
-
-
-def agreement(state: RerankState, window: int | None) -> list[float]:
-    """For each candidate in the window (all, where None), in prior order, how many predicates have the expected answer
-    (ImageScope, arXiv 2503.10166). A question without an answer counts with the share of images that pass it."""
-    columns = {predicate.id: k for k, predicate in enumerate(state.predicates)}
-    rows = {candidate.image_id: i for i, candidate in enumerate(state.candidates[:window])}
-    agrees = np.full((len(rows), len(columns)), np.nan)
-    for verdict in latest(state.verdicts):
-        if verdict.p_expected is not None and verdict.image_id in rows and verdict.predicate in columns:
-            agrees[rows[verdict.image_id], columns[verdict.predicate]] = verdict.p_expected > 0.5
-    answered = ~np.isnan(agrees)
-    shares = np.where(answered, agrees, 0.0).sum(axis=0) / np.maximum(answered.sum(axis=0), 1)
-    return [float(count) for count in np.where(answered, agrees, shares).sum(axis=1)]
-
-
-def agreement_order(state: RerankState, window: int | None = None) -> list[str]:
-    """Image ids by falling agreement, equal ones in prior order; those outside the window behind it."""
-    counts = agreement(state, window)
-    inside = sorted(range(len(counts)), key=lambda i: -counts[i])
-    return [state.candidates[i].image_id for i in inside] + [c.image_id for c in state.candidates[len(counts) :]]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from fieldscope.agent.types import Instruction, Synthesis
-from fieldscope.core.types import Query
+from fieldscope.core.types import Query, Turn
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.retrieval.encoder import query_text
 
@@ -33,6 +33,25 @@ def description(query: Query, synthesis: Synthesis | None) -> str:
 def comparison_text(query: Query, synthesis: Synthesis | None) -> str:
     """The query in a comparison's words: beside a reference image the change alone, else all that is asked for."""
     return query.text if query.reference_image is not None else description(query, synthesis)
+
+
+def last_asked(query: Query, by_turns: bool) -> str:
+    """What the user asked for, in their own words: the text, or the change. Of a dialogue that is thought out
+    `by_turns` it is the last turn alone, as ImageScope (arXiv 2503.10166) has it, else the first text and all
+    answers."""
+    if query.dialogue and by_turns:
+        return turn_text(query.dialogue[-1])
+    return query_text(query)
+
+
+def plain_words(text: str) -> str:
+    """A text as ImageScope's final walk words it: in lower case, without spaces and full stops at its ends."""
+    return text.strip(" .").lower()
+
+
+def turn_text(turn: Turn) -> str:
+    """A turn of a dialogue as one text."""
+    return " ".join(part for part in (turn.question, turn.answer) if part)
 
 
 def asked_text(query: Query, synthesis: Synthesis | None) -> str:

@@ -15,7 +15,7 @@ from fieldscope.agent.strategies.query_stages import Decompose, Synthesize
 from fieldscope.agent.strategies.verification import Joint, Verify
 from fieldscope.agent.types import Instruction, Predicate
 from fieldscope.core.errors import ConfigError
-from fieldscope.core.types import Query
+from fieldscope.core.types import Query, Turn
 from fieldscope.prompts.prompt import Prompt
 
 
@@ -34,6 +34,15 @@ def refinement_request(query: Query, caption: str, earlier: str, fault: str, set
     """The same in a later round: `earlier` is the description of the round before, `fault` what was wrong with it."""
     values = {"request": request_text(query, caption, settings.again), "earlier": earlier, "wanting": fault}
     return _request(settings.again, settings, schema=SynthesisAnswer.model_json_schema(), **values)
+
+
+def turn_request(turn: Turn, earlier: str, settings: Synthesize) -> LMMRequest:
+    """What must a match show after this turn of a dialogue? `earlier` is the description before it. Raises
+    `ConfigError` where the settings have no prompt for a turn."""
+    if settings.turn is None:
+        raise ConfigError("the strategy has no prompt for a turn of a dialogue; add it as `synthesize.turn`")
+    said = settings.turn.form("round", question=turn.question, answer=turn.answer).strip()
+    return _request(settings.turn, settings, schema=SynthesisAnswer.model_json_schema(), request=said, earlier=earlier)
 
 
 def predicates_request(instructions: Sequence[Instruction], settings: Decompose) -> LMMRequest:

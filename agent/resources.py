@@ -11,6 +11,7 @@ from fieldscope.agent.lmm.base import LMM
 from fieldscope.agent.roles import LMMs
 from fieldscope.agent.types import ImageScore
 from fieldscope.core.types import Candidate, ImageSource, Query, Search
+from fieldscope.retrieval.regions import RegionProposer
 
 
 class Retriever(Protocol):
@@ -48,7 +49,8 @@ class Resources:
     `images` and `retriever` are called from worker threads, so that decoding and encoding do not hold up calls in
     flight. `max_concurrency` bounds the tasks of one query that are in flight at once. `calibration` is what was fitted
     for these very models and prompts, if anything was. `flags` are warnings that every result shall carry. `scorer` is
-    the scoring model of strategies that use one. Every request is made under the `seed` (under 2**47).
+    the scoring model of strategies that use one. `regions` proposes where to look closer; the `images` then have
+    all looks at them, too (`fieldscope.retrieval.looked_at`). Every request is made under the `seed` (under 2**47).
     """
 
     images: ImageSource
@@ -59,6 +61,7 @@ class Resources:
     flags: tuple[str, ...] = ()
     scorer: CandidateScorer | None = None
     seed: int = 0
+    regions: RegionProposer | None = None
 
     @property
     def lmms(self) -> LMMs:

@@ -14,12 +14,14 @@ from fieldscope.agent.types import (
     Comparison,
     ImageScore,
     Predicate,
+    ProposedLooks,
     Reason,
     RerankResult,
     Synthesis,
     TraceEvent,
     Verdict,
 )
+from fieldscope.core.looks import Look
 from fieldscope.core.types import Candidate, Query
 
 
@@ -56,7 +58,8 @@ class RerankState(RerankInput):
 
     `wave` counts the waves of questions and of comparisons; `round` the rounds of refinement, and `fault` is what
     was wrong when the last of them began. `widened` is the window once a round has widened it. `misread` says that part
-    of the synthesis is untrue of the reference image. `ended` is the stage in which the budget ran out.
+    of the synthesis is untrue of the reference image. `ended` is the stage in which the budget ran out. `looks` are the
+    closer looks that were proposed, once for an image.
     """
 
     synthesis: Synthesis | None = None
@@ -75,6 +78,7 @@ class RerankState(RerankInput):
     reasons: Annotated[tuple[Reason, ...], operator.add] = ()
     calls: Annotated[tuple[Call, ...], operator.add] = ()
     scores: Annotated[tuple[ImageScore, ...], operator.add] = ()
+    looks: Annotated[tuple[ProposedLooks, ...], operator.add] = ()
     trace: Annotated[tuple[TraceEvent, ...], operator.add] = ()
     result: RerankResult | None = None
 
@@ -82,12 +86,13 @@ class RerankState(RerankInput):
 class VerifyTask(_Begun):
     """Questions about one image: all that a verify task can see. The first leads, so that a server that caches
     prefixes reads the image once; the others follow together. A `joint` task asks all of them in one call. `query` is
-    what is asked for, for prompts that also name it."""
+    what is asked for, for prompts that also name it, and `look` how the image is shown (None: as it is)."""
 
     query: str = ""
     predicates: tuple[Predicate, ...]
     image_id: str
     joint: bool = False
+    look: Look | None = None
     wave: int
 
 

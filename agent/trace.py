@@ -18,6 +18,7 @@ EVENTS = {
     "decomposed": "The instructions became predicates, or the fallback did.",
     "checked": "The predicates of a composed request were asked about its reference image: what it contradicts.",
     "planned": "A wave of questions was chosen: how many, about how many images.",
+    "inspected": "Regions of images were proposed for closer looks: each with its box and its similarity.",
     "verified": "One image's questions of a wave came back: their states, tokens and cache hits.",
     "assessed": "What was found was judged: what is missing, and whether to think again.",
     "refined": "A round of refinement began: why, and how far the window was widened.",

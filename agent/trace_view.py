@@ -113,10 +113,11 @@ def stage_costs(result: RerankResult) -> tuple[StageCost, ...]:
     asked: dict[str, list[Asked]] = {}
     for call in result.calls:
         asked.setdefault(call.stage, []).append(call)
-    verified = [call for verdict in result.verdicts for call in verdict.calls]
+    verified = [call for verdict in result.verdicts if verdict.look is None for call in verdict.calls]
     asked["score"] = list(result.scores)
     asked["verify"] = [call for call in verified if not is_thought(call)]
     asked["reason"] = [call for call in verified if is_thought(call)]
+    asked["inspect"] = [call for verdict in result.verdicts if verdict.look is not None for call in verdict.calls]
     asked["compare"] = list(result.comparisons)
     asked["explain"] = list(result.reasons)
     moved = _moved_by_stage(result)
@@ -145,18 +146,36 @@ def _moved_by_stage(result: RerankResult) -> dict[str, dict[str, int]]:
     before = {r.image_id: r.prior_rank for r in result.ranking}
     after = {r.image_id: r.rank for r in result.ranking}
     moved = {"rank": _moved(before, after)}
-    stages = [stage for stage, asked in (("verify", result.verdicts), ("compare", result.comparisons)) if asked]
+    looked_closer = any(verdict.look is not None for verdict in result.verdicts)
+    asked = (("verify", result.verdicts), ("inspect", looked_closer), ("compare", result.comparisons))
+    stages = [stage for stage, questions in asked if questions]
     if not stages and result.scores:
         moved["score"] = moved["rank"]
     elif len(stages) == 1:
         moved[stages[0]] = moved["rank"]
     elif stages and all(r.contributions for r in result.ranking):
-        without = {r.image_id: sum(r.contributions.values()) - r.contributions.get("comparisons", 0.0)
-                   for r in result.ranking}  # fmt: skip
-        order = sorted(without, key=lambda image_id: (-without[image_id], before[image_id]))
-        between = {image_id: rank for rank, image_id in enumerate(order, start=1)}
-        moved |= {"verify": _moved(before, between), "compare": _moved(between, after)}
+        ranks = before
+        for place, stage in enumerate(stages):
+            then = _ranks_without(result, [_ADDS[later] for later in stages[place + 1 :]], before)
+            moved[stage] = _moved(ranks, then)
+            ranks = then
     return moved
+
+
+_ADDS = {"inspect": "looks", "compare": "comparisons"}
+"""What a stage adds to the score, by the name of the contribution."""
+
+
+def _ranks_without(result: RerankResult, sources: Sequence[str], before: Mapping[str, int]) -> dict[str, int]:
+    """The ranks of the images without some contributions to their scores."""
+    if not sources:
+        return {r.image_id: r.rank for r in result.ranking}
+    without = {
+        r.image_id: sum(r.contributions.values()) - sum(r.contributions.get(source, 0.0) for source in sources)
+        for r in result.ranking
+    }
+    order = sorted(without, key=lambda image_id: (-without[image_id], before[image_id]))
+    return {image_id: rank for rank, image_id in enumerate(order, start=1)}
 
 
 def _moved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

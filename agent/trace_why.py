@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fieldscope.agent.fusion import log_odds
 from fieldscope.agent.trace_view import Matchup, View, matchups, ranked_image, verdicts_by_image, weakest
 from fieldscope.agent.types import Predicate, RankedCandidate, Reason, RerankResult, Verdict
+from fieldscope.core.looks import Look
 
 _NOT_THE_IMAGES_OWN = ("base", "prior", "scorer", "parts")
 
 
 class Part(View):
-    """One thing that a score is made of: the `base`, the `prior`, the `scorer`, a predicate by its id, or the
-    `comparisons`.
+    """One thing that a score is made of: the `base`, the `prior`, the `scorer`, a predicate by its id, what closer
+    `looks` changed, or the `comparisons`.
 
     `log_odds` are its contribution to the score or, where `Why.exact` is false, the log-odds of P(expected); None where
     there is no answer.
@@ -44,14 +45,26 @@ class Neighbour(View):
     differences: tuple[Difference, ...]
 
 
+class LookTaken(View):
+    """A closer look at the image, and what was said of it; `changed` is what the looks together added to the score, in
+    log-odds."""
+
+    look: Look
+    question: str
+    verdict: Verdict
+    changed: float | None
+
+
 class Why(View):
-    """Everything about one image. `exact` says that the parts sum to the score."""
+    """Everything about one image. `exact` says that the parts sum to the score. `looks` are the closer looks that were
+    taken, in their order."""
 
     sentence: str
     ranked: RankedCandidate
     of: int
     exact: bool
     parts: tuple[Part, ...]
+    looks: tuple[LookTaken, ...] = ()
     matchups: tuple[Matchup, ...] = ()
     reason: Reason | None = None
     above: Neighbour | None = None
@@ -70,6 +83,7 @@ def why(result: RerankResult, image_id: str) -> Why:
         of=len(result.ranking),
         exact=bool(ranked.contributions),
         parts=parts,
+        looks=tuple(_looks(result, ranked)),
         matchups=matchups(compared),
         reason=next((reason for reason in result.reasons if reason.image_id == image_id), None),
         above=_neighbour(result, ranked, place - 1),
@@ -98,6 +112,14 @@ def _parts(result: RerankResult, ranked: RankedCandidate) -> tuple[Part, ...]:
         Part(source=s, log_odds=shares.get(s), predicate=predicates.get(s), verdict=verdicts.get(s)) for s in sources
     ]
     return tuple(sorted(parts, key=lambda part: (part.log_odds is None, -abs(part.log_odds or 0.0))))
+
+
+def _looks(result: RerankResult, ranked: RankedCandidate) -> Iterator[LookTaken]:
+    questions = {predicate.id: predicate.question for predicate in result.predicates}
+    changed = ranked.contributions.get("looks")
+    for verdict in result.verdicts:
+        if verdict.image_id == ranked.image_id and verdict.look is not None and verdict.predicate in questions:
+            yield LookTaken(look=verdict.look, question=questions[verdict.predicate], verdict=verdict, changed=changed)
 
 
 def _shares(result: RerankResult, ranked: RankedCandidate) -> dict[str, float]:
@@ -161,6 +183,8 @@ def _sentence(ranked: RankedCandidate, parts: tuple[Part, ...]) -> str:
 def _named(part: Part) -> str:
     if part.source == "comparisons":
         return "its comparisons with other images"
+    if part.source == "looks":
+        return "closer looks at it"
     question = part.predicate.question if part.predicate else part.source
     if part.verdict is None or part.verdict.p_yes is None:
         return f'"{question}" (no answer)'

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fieldscope.core.looks import Look, look_id
 from fieldscope.core.types import Candidate, Turn
 
 State = Literal["answered", "unknown", "not_asked"]
@@ -109,7 +110,8 @@ class Verdict(Asked):
     is None where nothing was asked, and in runs of earlier versions. `thought` is what
     the model said or thought before its answer, of several thoughts the first one that led to an answer; `reasoned`
     says that it thought because the strategy asked it to. `draws` are the calls where the verdict took more than one,
-    or a reasoned one: cost and state of the verdict are theirs together.
+    or a reasoned one: cost and state of the verdict are theirs together. `look` is the closer look at the image that
+    was asked about, None for the picture as it is.
 
     A `joint` verdict was given together with others in one structured answer; that answer's cost is a `Call` of its
     own.
@@ -125,6 +127,12 @@ class Verdict(Asked):
     reasoned: bool = False
     thought: str = ""
     draws: tuple[Draw, ...] = ()
+    look: Look | None = Field(default=None, exclude_if=lambda look: look is None)
+
+    @property
+    def shown(self) -> str:
+        """The id of the image as the model saw it."""
+        return look_id(self.image_id, self.look) if self.look else self.image_id
 
     @property
     def calls(self) -> tuple[Asked, ...]:
@@ -141,6 +149,26 @@ class ImageScore(Asked):
     image_id: str
     value: float | None = None
     predicate: str | None = None
+
+
+class ProposedLooks(_Record):
+    """The closer looks that there are at one image, in the order in which they are taken. `similarity` is that of the
+    picture to the texts for which its regions were proposed, None where no region was."""
+
+    image_id: str
+    looks: tuple[Look, ...] = ()
+    similarity: float | None = None
+
+    @property
+    def seems_small(self) -> bool:
+        """Whether what is looked for seems small in the picture: its best region is more similar than the whole."""
+        return self.may_be_small and self.similarity is not None
+
+    @property
+    def may_be_small(self) -> bool:
+        """The same, or it is not known how similar the whole picture is. False where no region was proposed."""
+        best = max((look.similarity for look in self.looks if look.similarity is not None), default=None)
+        return best is not None and (self.similarity is None or best > self.similarity)
 
 
 class Comparison(Asked):
@@ -185,9 +213,9 @@ class RankedCandidate(_Record):
     strategy claims one, before comparisons, which change the order only. `standing` is the prior against the
     collection's background, None where there was none, and `prior_rank` its rank before. `rank_low` to `rank_high`
     holds the rank with a probability of 90 %, where it was estimated. `contributions` are log-odds that sum to the
-    score: of the `prior`, of the `scorer`, of each predicate by its id, of the `comparisons`, of the `parts` that hold
-    where nothing matches, and the `base` that all images share (all that were asked about, and all others, where a
-    calibration says what prior and scorer alone are worth).
+    score: of the `prior`, of the `scorer`, of each predicate by its id, of what closer `looks` changed, of the
+    `comparisons`, of the `parts` that hold where nothing matches, and the `base` that all images share (all that were
+    asked about, and all others, where a calibration says what prior and scorer alone are worth).
     """
 
     image_id: str

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Self
 
-from fieldscope.agent.types import Asked, Call, Comparison, Draw, Reason
+from fieldscope.agent.types import Asked, Call, Comparison, Draw, Reason, Verdict
 
 SCORER = "scorer"
 """The role of a scoring model among the roles of LMMs: its calls are the pairs that it scored."""
@@ -62,6 +62,8 @@ def call_name(question: Asked) -> str:
         return question.stage
     if isinstance(question, Draw) and question.reasoned:
         return "reason"
+    if isinstance(question, Verdict) and question.look is not None:
+        return "inspect"
     return "compare" if isinstance(question, Comparison) else "explain" if isinstance(question, Reason) else "verify"
 
 

@@ -16,15 +16,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.graph import Agent
-from fieldscope.agent.posterior import Floats, believe
+from fieldscope.agent.match_odds import Floats
+from fieldscope.agent.posterior import believe
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
@@ -55,7 +59,7 @@ Claimed = Mapping[str, list[tuple[float, bool]]]
 def state_of(result: RerankResult, candidates: Sequence[Candidate]) -> RerankState:
     """Where a query stood before its ranking, with some of its candidates."""
     return RerankState(
-        query=Query(id=result.query_id, text=result.query_text),
+        query=Query(id=result.query_id, text=result.query_text, reference_image=result.reference_image),
         candidates=tuple(candidates),
         predicates=result.predicates,
         verdicts=tuple(verdict for verdict in result.verdicts if verdict.state != "not_asked"),
@@ -120,18 +124,25 @@ def sub_lists(results: Mapping[str, RerankResult], number: int) -> Iterator[tupl
 
 
 async def asked_again(split: str, results: Mapping[str, RerankResult], number: int, run: Path, cache: Path) -> Floats:
-    """By how much P(match) of every image differs where the agent asks about sub-lists what it wants."""
+    """By how much P(match) of every image differs where the agent asks about sub-lists what it wants. Each list's
+    differences become a line of a file beside the run, so that a check that was stopped goes on behind them."""
+    digest = sha256((run / "results.jsonl").read_bytes()).hexdigest()
+    kept = run.parent / f"neighbours-{digest[:12]}.jsonl"
     line = read_inputs(run).strategy
     strategy = line.strategy().model_copy(update={"explain": None})
     workload = open_workload("fieldnotes-rerank", split, Settings(cache_file=cache))
-    queries, moved = {query.id: query for query in workload.benchmark.queries}, []
+    queries = {query.id: query for query in workload.benchmark.queries}
+    finished = len(kept.read_text().splitlines()) if kept.exists() else 0
     async with open_lmm(Settings(cache_file=cache), workload.benchmark.images) as lmm:
         agent = Agent(Resources(workload.benchmark.images, lmm, calibration=line.weights), strategy)
-        for result, some in sub_lists(results, number):
-            known = {ranked.image_id: ranked.p_match or 0.0 for ranked in result.ranking}
-            again = await agent.rerank(queries[result.query_id], some)
-            moved += [abs((ranked.p_match or 0.0) - known[ranked.image_id]) for ranked in again.ranking]
-    return np.array(moved)
+        with kept.open("a", encoding="utf-8") as file:
+            for result, some in islice(sub_lists(results, number), finished, None):
+                known = {ranked.image_id: ranked.p_match or 0.0 for ranked in result.ranking}
+                again = await agent.rerank(queries[result.query_id], some)
+                moved = [abs((ranked.p_match or 0.0) - known[ranked.image_id]) for ranked in again.ranking]
+                print(json.dumps(moved), file=file, flush=True)
+    rows = kept.read_text(encoding="utf-8").splitlines()[:number]
+    return np.concatenate([np.array(json.loads(row)) for row in rows])
 
 
 def main() -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from PIL import Image as PILImage
 from pydantic import BaseModel, ConfigDict, Field
+
+from fieldscope.core.looks import Region
 
 
 class Turn(BaseModel):
@@ -46,6 +48,10 @@ class Search:
     `caption_weight` (0 to 1) of each similarity is that to the image's caption, where it has one (ImageScope,
     arXiv 2503.10166, takes 0.15). Where `prior` is `query` the images are found by that score, and their priors are
     their similarities to the query alone. `instruction` tells an encoder that reads one what a match is.
+
+    With `descriptions_only` the score is the mean over the descriptions, without the query's own words and reference
+    image, where there are descriptions. With `keeps_reference` the query's reference image is found like any other.
+    With `tiles` an image is as similar as the most similar of it and its tiles.
     """
 
     query: Query
@@ -54,6 +60,9 @@ class Search:
     caption_weight: float = 0.0
     prior: Prior = "fused"
     instruction: str | None = None
+    descriptions_only: bool = False
+    keeps_reference: bool = False
+    tiles: bool = False
 
 
 class Scale(BaseModel):
@@ -102,6 +111,23 @@ class ImageSource(Protocol):
 
     def pixel_hash(self, image_id: str) -> str:
         """SHA-256 (hexadecimal) of the decoded RGB pixels and the size: the image's identity in caches and traces."""
+        ...
+
+
+@runtime_checkable
+class RegionSource(Protocol):
+    """An `ImageSource` that reads parts of a picture at the resolution in which it is stored.
+
+    That may be greater than what `load` hands out. Both methods raise `ImageError`.
+    """
+
+    def size(self, image_id: str) -> tuple[int, int]:
+        """Width and height of the upright picture as it is stored, in pixels."""
+        ...
+
+    def load_regions(self, image_id: str, regions: Sequence[Region], max_pixels: int) -> list[PILImage.Image]:
+        """These parts of the upright picture as RGB, each scaled down to `max_pixels` where it has more. The picture
+        is decoded once for all of them."""
         ...
 
 

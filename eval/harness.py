@@ -28,7 +28,10 @@ from fieldscope.eval.runs.ledger import Ledger
 from fieldscope.eval.runs.read import COLLECTION
 from fieldscope.eval.runs.runfolder import FingerprintedStrategy, RunFolder, strategy_entry
 from fieldscope.eval.types import Benchmark, RunSummary
-from fieldscope.retrieval.collection import Collection
+from fieldscope.retrieval.collection import Collection, FilesCollection
+
+LARGE = 10_000
+"""A list of more image files than this is cut to those that a run shows, once it is finished."""
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][\w.+~=,-]*")
 
@@ -61,11 +64,13 @@ async def evaluate(
     budget: Budget | None = None,
     calibrations: Mapping[str, str] | None = None,
     scorers: Mapping[str, str] | None = None,
+    captions: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     ledger: Ledger | None = None,
     inputs: Mapping[str, Iterable[str]] | None = None,
     live: bool = True,
     official: OfficialScores | None = None,
+    images: ImageSource | None = None,
 ) -> list[RunSummary]:
     """Run the benchmark (its first `limit` queries) under each reranker in turn, and write `out_dir/<strategy>/`.
 
@@ -77,10 +82,12 @@ async def evaluate(
     queries share it as they come, and those read back are charged to it. Their calls and tokens decide what is asked,
     so they belong to the manifest too; a deadline does not, since no two runs would be alike in it. `calibrations` are
     fingerprints of what was fitted for single strategies, by their names, `scorers` those of the scoring models
-    that single strategies use. `ledger`, by default the user's own, counts the runs in which a strategy was scored
-    on test. `inputs` are the lines (`fieldscope.eval.runs.inputs`) that describe in full what a strategy's run is
+    that single strategies use, `captions` those of the captions that they search. `ledger`, by default the user's
+    own, counts the runs in which a strategy was scored on test. `inputs` are the lines
+    (`fieldscope.eval.runs.inputs`) that describe in full what a strategy's run is
     made from. `live` is false where no model stands behind the answers, so that they say nothing about it.
-    `official` are the numbers that INQUIRE's own metrics are computed from, where runs are scored so.
+    `official` are the numbers that INQUIRE's own metrics are computed from, where runs are scored so. `images` are the
+    benchmark's with the closer looks at them, where rerankers take any.
 
     Raises `ConfigError` where a folder holds another configuration, with nothing overwritten, and `LMMError` where the
     model stopped answering; whatever else a reranker raises ends the run. What was finished stays on the disk.
@@ -95,6 +102,7 @@ async def evaluate(
             **({"lmm": lmms[name]} if lmms and name in lmms else {}),
             **({"calibration": calibrations[name]} if calibrations and name in calibrations else {}),
             **({"scorer": scorers[name]} if scorers and name in scorers else {}),
+            **({"captions": captions[name]} if captions and name in captions else {}),
         }
         for reranker in rerankers
     }
@@ -108,8 +116,9 @@ async def evaluate(
             if inputs and name in inputs:
                 # Scores of an encoder come with the queries that are run, so a later call may add some.
                 (folder.keep if benchmark.priors is None else folder.write)(INPUTS, inputs[name])
-            if isinstance(benchmark.images, Collection):
-                folder.keep(COLLECTION, [json.dumps(benchmark.images.locator(), ensure_ascii=False)])
+            if isinstance(images := benchmark.images, Collection):
+                unfinished = len(images) > LARGE and any(query.id not in folder.results for query in queries)
+                (folder.write if unfinished else folder.keep)(COLLECTION, _located(images))
         return [
             await _run(
                 benchmark,
@@ -124,6 +133,7 @@ async def evaluate(
                 (lmms or {}).get(reranker.strategy.name),
                 (scorers or {}).get(reranker.strategy.name),
                 official,
+                images or benchmark.images,
             )
             for reranker, folder in zip(rerankers, folders, strict=True)
         ]
@@ -142,6 +152,7 @@ async def _run(
     lmm: ModelIdentity | None,
     scorer: str | None,
     official: OfficialScores | None,
+    images: ImageSource,
 ) -> RunSummary:
     began = time.perf_counter()
     strategy = reranker.strategy.name
@@ -161,7 +172,7 @@ async def _run(
         for query in pending:
             result = await reranker.rerank(query, benchmark.candidates(query.id), budget=budget)
             async with writing:
-                hashes = await asyncio.to_thread(_hashes, result, query, benchmark.images)
+                hashes = await asyncio.to_thread(_hashes, result, query, images)
                 if live:
                     watch.add(result, hashes)
                 before = folder.results.get(query.id)
@@ -189,6 +200,8 @@ async def _run(
     if scores := [score for result in results.values() for score in result.scores]:
         by_role |= {SCORER: Usage.of(scores)}
     summary = conclude(benchmark, strategy, folder, results, cost, by_role, official)
+    if isinstance(benchmark.images, FilesCollection) and len(benchmark.images) > LARGE:
+        folder.write(COLLECTION, _located(benchmark.images.only(_shown(benchmark, folder.results.values()))))
     watch.require_answers()
     system = reranker.strategy.fingerprint
     if benchmark.priors is not None:  # runs with the priors that the candidates came with record no encoder
@@ -196,6 +209,21 @@ async def _run(
     times = ledger.score(benchmark.name, benchmark.split, system, folder.run_id, folder.encoder)
     folder.note_scored(times)
     return replace(summary, scored_on_test=times, lmm=lmm, scorer=scorer)
+
+
+def _located(images: Collection) -> list[str]:
+    """The line of `collection.json`."""
+    return [json.dumps(images.locator(), ensure_ascii=False)]
+
+
+def _shown(benchmark: Benchmark, results: Iterable[RerankResult]) -> set[str]:
+    """The images that readers of these results look at: ranked, relevant, and reference images."""
+    shown: set[str] = set()
+    for result in results:
+        shown.update(ranked.image_id for ranked in result.ranking)
+        shown.update(image_id for image_id, gain in benchmark.qrels.get(result.query_id, {}).items() if gain > 0)
+        shown.update([result.reference_image] if result.reference_image is not None else [])
+    return shown
 
 
 def _models_by_call(reranker: Reranker, lmm: ModelIdentity | None) -> dict[str, str]:

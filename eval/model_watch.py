@@ -101,8 +101,10 @@ def unparsed(question: Asked) -> bool:
 
 
 def images_of(question: Asked) -> tuple[str, ...]:
-    """The candidates that a question was about."""
-    if isinstance(question, Verdict | Reason | ImageScore):
+    """The images that a question was about, as the model saw them: a closer look has an id of its own."""
+    if isinstance(question, Verdict):
+        return (question.shown,)
+    if isinstance(question, Reason | ImageScore):
         return (question.image_id,)
     return question.shown if isinstance(question, Comparison) else ()
 

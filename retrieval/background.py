@@ -33,8 +33,11 @@ def sampled(ids: Sequence[str]) -> list[str]:
 def background(vectors: Vectors, direction: Vectors) -> Scale | None:
     """The scale of a sample's similarities, `vectors` (m, dim), to a query, `direction` (dim,). None where there is no
     sample, or all are equally similar."""
-    if not len(vectors):
-        return None
-    similarities = np.asarray(vectors @ direction, dtype=np.float64)
+    return scale_of(vectors @ direction) if len(vectors) else None
+
+
+def scale_of(similar: Vectors) -> Scale | None:
+    """The scale of a sample's similarities, shape (m,). None where all are equally similar."""
+    similarities = np.asarray(similar, dtype=np.float64)
     mean, deviation = float(similarities.mean()), float(similarities.std())
     return Scale(mean=mean, deviation=deviation) if deviation > np.finfo(np.float32).eps else None

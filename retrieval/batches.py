@@ -11,20 +11,24 @@ from PIL import Image as PILImage
 
 from fieldscope.core.errors import ImageError
 from fieldscope.core.types import ImageSource
+from fieldscope.retrieval.looked_at import load_reduced
 
-_BATCH_BYTES = 256_000_000
+_BATCH_BYTES = 128_000_000
+ENCODED_PIXELS = 4_000_000
+"""Of a larger picture a smaller copy is encoded: encoders read far fewer pixels."""
+
 _READERS = min(8, os.cpu_count() or 1)
 
 
 def read_batches(
     images: ImageSource, ids: Sequence[str], size: int, skipped: MutableMapping[str, str]
 ) -> Iterator[list[tuple[str, PILImage.Image]]]:
-    """Images with their ids, `size` at a time or fewer where they are large, read in threads. Those that can't be read
-    go to `skipped` with the reason."""
+    """Images with their ids, `size` at a time or fewer where they are large, read in threads, and at most
+    `ENCODED_PIXELS` large. Those that can't be read go to `skipped` with the reason."""
 
     def attempt(image_id: str) -> PILImage.Image | ImageError:
         try:
-            return images.load(image_id)
+            return load_reduced(images, image_id, ENCODED_PIXELS)
         except ImageError as error:
             return error
 

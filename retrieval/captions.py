@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from fieldscope.core.errors import ConfigError, IndexMismatchError
+from fieldscope.core.fingerprint import fingerprint
 from fieldscope.retrieval.encoder import Encoder, QueryInputs, Vectors
 from fieldscope.retrieval.manifest import (
     Manifest,
@@ -33,6 +35,11 @@ class Captions:
 
     texts: Mapping[str, str]
     vectors: Vectors
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the texts with their images' ids: whether two sets of captions are the same."""
+        return fingerprint(dict(self.texts))
 
     def blend(self, ids: Sequence[str], vectors: Vectors, weight: float) -> Vectors:
         """(1 - `weight`) image vector + `weight` caption vector for each of `ids`, shape (len(ids), dim).

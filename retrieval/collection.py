@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
@@ -13,10 +13,12 @@ from PIL import Image as PILImage
 
 from fieldscope.core.errors import BrokenImageError, ConfigError
 from fieldscope.core.fingerprint import fingerprint_pixels
+from fieldscope.core.looks import Region
 from fieldscope.core.types import ImageSource
 from fieldscope.retrieval.images import DEFAULT_LIMITS, ImageLimits, open_image
 from fieldscope.retrieval.listing import is_hidden, walk, why_skipped
 from fieldscope.retrieval.lru import ByteLru
+from fieldscope.retrieval.picture_parts import open_regions, picture_size
 
 _DECODED_BYTES = 128_000_000
 
@@ -53,8 +55,12 @@ class DecodingCollection(ABC):
         self._hashes: dict[str, str] = {}
 
     @abstractmethod
+    def _stored(self, image_id: str) -> Path | bytes:
+        """The file of an image, or its bytes. Raises `ImageError`."""
+
     def _open(self, image_id: str) -> PILImage.Image:
         """Read and decode one image. Raises `ImageError`."""
+        return open_image(self._stored(image_id), self.limits, name=image_id)
 
     def skipped(self) -> Mapping[str, str]:
         return {}
@@ -66,6 +72,16 @@ class DecodingCollection(ABC):
             image = self._open(image_id)
             self._decoded.put(image_id, image, 3 * image.width * image.height)
         return image
+
+    def size(self, image_id: str) -> tuple[int, int]:
+        """Width and height of the upright picture as it is stored, which may be larger than what `load` hands out.
+        Raises `ImageError`."""
+        return picture_size(self._stored(image_id), self.limits, name=image_id)
+
+    def load_regions(self, image_id: str, regions: Sequence[Region], max_pixels: int) -> list[PILImage.Image]:
+        """Parts of the upright picture at the resolution in which it is stored; see `RegionSource`. Raises
+        `ImageError`."""
+        return open_regions(self._stored(image_id), regions, max_pixels, self.limits, name=image_id)
 
     def known_hash(self, image_id: str) -> str | None:
         """The hash where it was computed before, else None."""
@@ -135,8 +151,8 @@ class FolderCollection(DecodingCollection):
     def locator(self) -> dict[str, Any]:
         return {"kind": "folder", "root": str(self.root)}
 
-    def _open(self, image_id: str) -> PILImage.Image:
-        return open_image(self.path(image_id), self.limits, name=image_id)
+    def _stored(self, image_id: str) -> Path:
+        return self.path(image_id)
 
 
 class FilesCollection(DecodingCollection):
@@ -161,11 +177,16 @@ class FilesCollection(DecodingCollection):
     def stamp(self, image_id: str) -> str:
         return file_stamp(self.path(image_id))
 
+    def only(self, image_ids: Iterable[str]) -> FilesCollection:
+        """A collection of those of these images that this one has, in its order."""
+        wanted = set(image_ids)
+        return FilesCollection({i: path for i, path in self.files.items() if i in wanted}, self.limits)
+
     def locator(self) -> dict[str, Any]:
         return {"kind": "files", "files": {image_id: str(path) for image_id, path in self.files.items()}}
 
-    def _open(self, image_id: str) -> PILImage.Image:
-        return open_image(self.path(image_id), self.limits, name=image_id)
+    def _stored(self, image_id: str) -> Path:
+        return self.path(image_id)
 
 
 def file_stamp(path: Path) -> str:

@@ -7,9 +7,10 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,72 +32,119 @@ _UPRIGHT = {
 }
 # `warnings.catch_warnings` swaps a global list, so two threads must not be inside at once.
 _quiet_lock = threading.Lock()
+# A picture of 64 megapixels takes 192 MB, and 256 MB with transparency, so they are decoded one after the other.
+_large_lock = threading.Lock()
+_HEAD_BYTES = 64
+_BAND_ROWS = 256
 
 
 @dataclass(frozen=True)
 class ImageLimits:
     """The largest picture that is opened: bytes as stored, and pixels (width times height) as decoded."""
 
-    max_bytes: int = 50_000_000
-    max_pixels: int = 50_000_000
+    max_bytes: int = 100_000_000
+    max_pixels: int = 64_000_000
 
 
 DEFAULT_LIMITS = ImageLimits()
+
+WHOLE_PIXELS = 16_000_000
+"""A picture with more pixels is handed out at half its width and height (or a quarter ...): models read far fewer, and
+many such pictures are in memory at once. Its regions are cut at full resolution."""
 
 
 def open_image(
     source: Path | str | bytes, limits: ImageLimits = DEFAULT_LIMITS, *, name: str | None = None
 ) -> PILImage.Image:
     """The picture in a file, or in the bytes of one, as RGB: EXIF orientation applied, transparency over white, 16-bit
-    and floating-point greys scaled to 8 bits, the first frame of an animation. It carries no metadata.
+    and floating-point greys scaled to 8 bits, the first frame of an animation. It carries no metadata, and has at most
+    `WHOLE_PIXELS`.
 
     `name` is what error messages call it (by default the path). Bytes are counted before they are read, and pixels
     from the header before any is decoded. Raises `ImageTooLargeError` or `BrokenImageError`.
     """
+    with opened(source, limits, name=name) as image:
+        return upright_rgb(image, WHOLE_PIXELS)
+
+
+def open_full(source: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, name: str | None = None) -> PILImage.Image:
+    """The same at the picture's own resolution. Raises what `open_image` does."""
+    with opened(source, limits, name=name) as image:
+        return upright_rgb(image, limits.max_pixels)
+
+
+@contextmanager
+def opened(
+    source: Path | str | bytes, limits: ImageLimits = DEFAULT_LIMITS, *, name: str | None = None
+) -> Iterator[PILImage.Image]:
+    """A picture whose header is read and within the limits, to be decoded inside. One large picture is inside at a
+    time. Whatever decoders raise becomes a `BrokenImageError` that calls the picture `name`."""
     label = repr(name or ("image" if isinstance(source, bytes) else str(source)))
-    data = source if isinstance(source, bytes) else _read(Path(source), limits, label)
-    if len(data) > limits.max_bytes:
-        raise _too_many_bytes(label, len(data), limits)
-    try:
-        with _quiet():
-            image = PILImage.open(io.BytesIO(data), formats=FORMATS)
-    except PILImage.DecompressionBombError as error:
-        raise ImageTooLargeError(f"{label} unpacks to far too many pixels; make it smaller or leave it out") from error
-    except Exception as error:  # a damaged or hostile file makes the decoders raise almost anything
-        raise _broken(label, why_undecoded(data) or _reason(error)) from error
-    with image:
-        if image.width * image.height > limits.max_pixels:
+    with ExitStack() as held:
+        data = source if isinstance(source, bytes) else held.enter_context(_stream(Path(source), limits, label))
+        if isinstance(data, bytes) and len(data) > limits.max_bytes:
+            raise _too_many_bytes(label, len(data), limits)
+        stream = io.BytesIO(data) if isinstance(data, bytes) else data
+        try:
+            with _quiet():
+                image = held.enter_context(PILImage.open(stream, formats=FORMATS))
+        except PILImage.DecompressionBombError as error:
+            raise ImageTooLargeError(
+                f"{label} unpacks to far too many pixels; make it smaller or leave it out"
+            ) from error
+        except Exception as error:  # a damaged or hostile file makes the decoders raise almost anything
+            stream.seek(0)
+            raise _broken(label, why_undecoded(stream.read(_HEAD_BYTES)) or _reason(error)) from error
+        pixels = image.width * image.height
+        if pixels > limits.max_pixels:
             raise ImageTooLargeError(
                 f"{label} has {image.width} x {image.height} pixels, over the limit of"
                 f" {limits.max_pixels / 1e6:g} megapixels; make it smaller or leave it out"
             )
+        if pixels > WHOLE_PIXELS:
+            held.enter_context(_large_lock)
         try:
-            return upright_rgb(image)
+            yield image
         except Exception as error:  # as above
             raise _broken(label, _reason(error)) from error
 
 
-def upright_rgb(image: PILImage.Image) -> PILImage.Image:
-    """An opened image as RGB, EXIF orientation applied, transparency on white. Pillow's errors pass through."""
+def upright_rgb(image: PILImage.Image, most_pixels: int = WHOLE_PIXELS) -> PILImage.Image:
+    """An opened image as RGB, EXIF orientation applied, transparency on white, each pixel the mean of as many squares
+    of 2 x 2 as leave at most `most_pixels`. Pillow's errors pass through."""
     image.load()
-    upright = _UPRIGHT.get(_orientation(image))
-    rgb = _to_rgb(image)
-    return rgb if upright is None else rgb.transpose(upright)
+    factor = 1
+    while (image.width // factor) * (image.height // factor) > most_pixels:
+        factor *= 2
+    rgb = PILImage.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    range_ = value_range(image)
+    for top in range(0, image.height, _BAND_ROWS):  # an image with transparency would take four times its size
+        band = to_rgb(image.crop((0, top, image.width, min(top + _BAND_ROWS, image.height))), range_)
+        rgb.paste(band.reduce(factor) if factor > 1 else band, (0, top // factor))
+    return turned_upright(rgb, orientation(image))
 
 
-def _read(path: Path, limits: ImageLimits, label: str) -> bytes:
+def turned_upright(stored: PILImage.Image, exif_orientation: int) -> PILImage.Image:
+    """A picture turned and mirrored as its EXIF orientation (1 to 8) says."""
+    upright = _UPRIGHT.get(exif_orientation)
+    return stored if upright is None else stored.transpose(upright)
+
+
+@contextmanager
+def _stream(path: Path, limits: ImageLimits, label: str) -> Iterator[IO[bytes]]:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise BrokenImageError(f"{label} is no regular file; give image files")
         if status.st_size > limits.max_bytes:
             raise _too_many_bytes(label, status.st_size, limits)
-        with path.open("rb") as stream:
-            return stream.read(status.st_size)
+        stream = path.open("rb")
     except FileNotFoundError as error:
         raise BrokenImageError(f"{label} does not exist; check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise BrokenImageError(f"{label} can't be read ({_reason(error)}); check the file") from error
+    with stream:
+        yield stream
 
 
 def _too_many_bytes(label: str, size: int, limits: ImageLimits) -> ImageTooLargeError:
@@ -118,7 +166,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _orientation(image: PILImage.Image) -> int:
+def orientation(image: PILImage.Image) -> int:
     """EXIF orientation, 1 to 8; 1 where the metadata is absent or damaged, for the pixels may still be sound."""
     try:
         with _quiet():
@@ -127,11 +175,27 @@ def _orientation(image: PILImage.Image) -> int:
         return 1
 
 
-def _to_rgb(image: PILImage.Image) -> PILImage.Image:
+def value_range(image: PILImage.Image) -> tuple[float, float] | None:
+    """The least and the greatest finite value of a picture whose values have no known range; None for any other, and
+    where no value is finite."""
+    if image.mode not in ("I", "F"):
+        return None
+    values = np.asarray(image)
+    low, high = np.inf, -np.inf
+    for top in range(0, len(values), _BAND_ROWS):
+        band = values[top : top + _BAND_ROWS]
+        finite = band[np.isfinite(band)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    return (low, high) if low <= high else None
+
+
+def to_rgb(image: PILImage.Image, range_: tuple[float, float] | None) -> PILImage.Image:
+    """A picture, or a part of one whose values lie in `range_`, as RGB without metadata."""
     if image.mode.startswith("I;16"):
         rgb = _grey(np.asarray(image).astype(np.float64) / 257.0)
     elif image.mode in ("I", "F"):
-        rgb = _grey(_stretch(np.asarray(image).astype(np.float64)))
+        rgb = _grey(_stretch(np.asarray(image).astype(np.float64), range_))
     elif image.has_transparency_data:
         rgba = image.convert("RGBA")
         rgb = PILImage.alpha_composite(PILImage.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
@@ -141,13 +205,13 @@ def _to_rgb(image: PILImage.Image) -> PILImage.Image:
     return rgb
 
 
-def _stretch(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values of unknown range, spread from 0 to 255; what is not finite becomes 0."""
-    finite = np.isfinite(values)
-    if not finite.any():
+def _stretch(values: NDArray[np.float64], range_: tuple[float, float] | None) -> NDArray[np.float64]:
+    """Values of this range, spread from 0 to 255; what is not finite becomes 0."""
+    if range_ is None:
         return np.zeros_like(values)
-    low, high = values[finite].min(), values[finite].max()
-    return np.where(finite, (values - low) * (255.0 / (high - low) if high > low else 0.0), 0.0)
+    low, high = range_
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(values), (values - low) * (255.0 / (high - low) if high > low else 0.0), 0.0)
 
 
 def _grey(values: NDArray[np.float64]) -> PILImage.Image:

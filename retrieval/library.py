@@ -17,7 +17,7 @@ from PIL import Image as PILImage
 from fieldscope.core.errors import ConfigError, ImageError, IndexMismatchError, LMMRequestError
 from fieldscope.core.files import replace_file
 from fieldscope.core.types import Candidate, Query, Scale, Search
-from fieldscope.retrieval.background import background, sampled
+from fieldscope.retrieval.background import sampled, scale_of
 from fieldscope.retrieval.batches import read_batches
 from fieldscope.retrieval.captions import Captions, read_captions
 from fieldscope.retrieval.collection import Collection
@@ -36,6 +36,7 @@ from fieldscope.retrieval.opening import reopen_collection
 from fieldscope.retrieval.progress import Report
 from fieldscope.retrieval.query_vectors import QueryVectors
 from fieldscope.retrieval.shards import Encoded, Shards
+from fieldscope.retrieval.tile_vectors import TileVectors
 
 _SKIPPED = "skipped.json"
 DEFAULT_INDEX = "faiss"
@@ -55,7 +56,8 @@ class Library:
     """An index, the encoder that made its vectors, where its images are, and their captions, where there are some.
 
     `ids` are all images in the index, and `index_kind` is the registered name of indexes like it. With
-    `keeps_reference` a query's reference image is found like any other, as some benchmarks have it.
+    `keeps_reference` a query's reference image is found like any other, as some benchmarks have it. `folder` is where
+    the index lies, if it was read from one.
     """
 
     index: Index
@@ -65,6 +67,7 @@ class Library:
     ids: Sequence[str] = ()
     index_kind: str = DEFAULT_INDEX
     keeps_reference: bool = False
+    folder: Path | None = None
     _blended: dict[float, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
     _blending: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
@@ -100,7 +103,8 @@ class Library:
         similarity, and the standing that against the collection's background.
 
         A query's reference image is part of its vector (`QueryVectors`), which counts as much as all descriptions
-        together, and is not among the candidates unless the library `keeps_reference`. `vector` is the query's own
+        together, and is not among the candidates unless the library or the search `keeps_reference`; a search of
+        `descriptions_only` leaves the query's vector out. `vector` is the query's own
         vector, shape (dim,), where the caller has it; without, a reference image that the index does not hold raises
         `ConfigError`.
         """
@@ -110,25 +114,49 @@ class Library:
         wanted = [own, *(self._queries.of_text(text, instruction) for text in texts)]
         # No description has seen the reference image, so together they weigh as much as the query.
         share = max(len(descriptions), 1) if query.reference_image is not None else 1
+        if search.descriptions_only and descriptions:
+            share = 0
         # Inner products are linear: the mean of the similarities is the similarity to the mean.
         weights = [share, *[1] * len(descriptions)]
         mean: Vectors = np.average(np.stack(wanted), axis=0, weights=weights)[np.newaxis].astype(np.float32)
-        index = self._weighted(search.caption_weight)
-        left_out = None if self.keeps_reference else query.reference_image
-        scores, ids = index.search(mean, search.k + (left_out is not None))
-        nearest = zip(ids[0], scores[0], strict=True)
-        priors = {i: float(score) for i, score in nearest if i != left_out}
+        weight, tiles = search.caption_weight, search.tiles
+        left_out = None if self.keeps_reference or search.keeps_reference else query.reference_image
+        nearest = self._nearest(mean, search.k + (left_out is not None), weight, tiles)
+        priors = {i: score for i, score in nearest if i != left_out}
         priors = dict(list(priors.items())[: search.k])
         if search.prior == "query" and priors:
-            similarities = index.vectors_of(list(priors)) @ own
+            similarities = self.similarities(list(priors), own, weight, tiles=tiles)
             priors = dict(sorted(zip(priors, similarities.tolist(), strict=True), key=lambda pair: -pair[1]))
-        usual = self.background(own if search.prior == "query" else mean[0], search.caption_weight)
+        usual = self.background(own if search.prior == "query" else mean[0], weight, tiles=tiles)
         return [Candidate(i, prior, usual.standing(prior) if usual else None) for i, prior in priors.items()]
 
-    def background(self, direction: Vectors, caption_weight: float = 0.0) -> Scale | None:
+    def similarities(
+        self, ids: Sequence[str], direction: Vectors, caption_weight: float = 0.0, *, tiles: bool = False
+    ) -> Vectors:
+        """How similar images are to a query's vector, shape (len(ids),): with `tiles` each is as similar as the most
+        similar of it and its tiles. Raises `ConfigError` where the index has no tiles."""
+        similar: Vectors = self._weighted(caption_weight).vectors_of(ids) @ direction
+        if not tiles:
+            return similar
+        stored = TileVectors(self.folder, self.encoder.fingerprint) if self.folder else None
+        if stored is None or not stored.any():
+            raise ConfigError("the index has no tiles, and the strategy asks for them; add them with `index --tiles`")
+        best: Vectors = np.maximum(similar, stored.best(ids, direction))
+        return best
+
+    def background(self, direction: Vectors, caption_weight: float = 0.0, *, tiles: bool = False) -> Scale | None:
         """How similar the collection's sample is to a query's vector, shape (dim,); None where it is too small."""
         sample = self._sample
-        return background(self._weighted(caption_weight).vectors_of(sample), direction) if sample else None
+        return scale_of(self.similarities(sample, direction, caption_weight, tiles=tiles)) if sample else None
+
+    def _nearest(self, mean: Vectors, k: int, caption_weight: float, tiles: bool) -> Iterator[tuple[str, float]]:
+        """The `k` images nearest to a vector, shape (1, dim), with their similarities, best first."""
+        if tiles:
+            similar = self.similarities(self.ids, mean[0], caption_weight, tiles=True)
+            yield from ((self.ids[at], float(similar[at])) for at in np.argsort(-similar, kind="stable")[:k])
+        else:
+            scores, ids = self._weighted(caption_weight).search(mean, k)
+            yield from zip(ids[0], scores[0].tolist(), strict=True)
 
     def _image_vector(self, image_id: str) -> Vectors:
         vector: Vectors = self.index.vectors_of([image_id])[0]
@@ -159,7 +187,7 @@ def open_library(folder: Path, encoder: Encoder) -> Library:
         raise IndexMismatchError(f"{str(folder)!r} does not say which images it holds; make it with `fieldscope index`")
     kind = str(manifest.attributes.get("index", DEFAULT_INDEX))
     index = INDEXES.load(kind)(manifest.ids, vectors)
-    return Library(index, encoder, locator, read_captions(folder, encoder), manifest.ids, kind)
+    return Library(index, encoder, locator, read_captions(folder, encoder), manifest.ids, kind, folder=folder)
 
 
 def read_skipped(folder: Path) -> dict[str, str]:

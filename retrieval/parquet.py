@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image as PILImage
 
 from fieldscope.core.errors import BrokenImageError, ConfigError, first_line
 from fieldscope.retrieval.collection import DecodingCollection, file_stamp
-from fieldscope.retrieval.images import DEFAULT_LIMITS, ImageLimits, open_image
+from fieldscope.retrieval.images import DEFAULT_LIMITS, ImageLimits
 from fieldscope.retrieval.lru import ByteLru
 
 _ROW_GROUP_BYTES = 512_000_000
@@ -142,7 +141,7 @@ class ParquetCollection(DecodingCollection):
     def _title(self) -> str:
         return repr(str(self.paths[0])) + (f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else "")
 
-    def _open(self, image_id: str) -> PILImage.Image:
+    def _stored(self, image_id: str) -> bytes:
         cell = self._cell(image_id)
         try:
             value = self._row_group(cell)[cell.row].as_py()
@@ -155,7 +154,7 @@ class ParquetCollection(DecodingCollection):
             raise BrokenImageError(
                 f"{image_id!r} has no bytes in {str(cell.path)!r}; store the images in the file itself"
             )
-        return open_image(data, self.limits, name=image_id)
+        return bytes(data)
 
     def _row_group(self, cell: _Cell) -> pa.ChunkedArray:
         key = (cell.path, cell.group)

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fieldscope.core.errors import BrokenImageError
+from fieldscope.retrieval.looked_at import cut, stored_size
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
+    from fieldscope.core.looks import Region
     from fieldscope.retrieval.collection import Collection
 
 
@@ -38,6 +40,14 @@ class UnionCollection:
     def pixel_hash(self, image_id: str) -> str:
         part, inner = self._find(image_id)
         return part.pixel_hash(inner)
+
+    def size(self, image_id: str) -> tuple[int, int]:
+        part, inner = self._find(image_id)
+        return stored_size(part, inner)
+
+    def load_regions(self, image_id: str, regions: Sequence[Region], max_pixels: int) -> list[PILImage.Image]:
+        part, inner = self._find(image_id)
+        return cut(part, inner, regions, max_pixels)
 
     def stamp(self, image_id: str) -> str:
         part, inner = self._find(image_id)

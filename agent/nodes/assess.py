@@ -105,6 +105,8 @@ def _holds_of_none(belief: Belief, k: int) -> bool:
 
 
 def _all_clear(clear: NDArray[np.bool_], belief: Belief, k: int) -> bool:
-    """Whether the predicate was asked often enough, and is `clear` (n,) of all images that were asked about."""
-    asked = belief.finished[:, k]
+    """Whether the predicate was asked often enough, and is `clear` (n,) of all images that were asked about. Images at
+    which a closer look was taken do not count: what is small in a picture is often denied of it as it is."""
+    asked = belief.finished[:, k].copy()
+    asked[list(belief.looks)] = False
     return int(asked.sum()) >= _FEW and bool(clear[asked].all())

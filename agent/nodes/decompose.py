@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fieldscope.agent.call import as_sent, spent
 from fieldscope.agent.context import Context
 from fieldscope.agent.json_answer import ask_structured
-from fieldscope.agent.query_text import asked_text, own_words
+from fieldscope.agent.query_text import asked_text, last_asked, own_words
 from fieldscope.agent.requests import predicates_request
 from fieldscope.agent.schemas import PredicatesAnswer
 from fieldscope.agent.state import RerankState
@@ -35,7 +35,8 @@ async def decompose(state: RerankState, context: Context) -> dict[str, Any]:
     settings, lmm = context.asking(strategy.decompose)
     if synthesis is None:
         raise ConfigError("decompose needs what synthesize thought out; run synthesize before it")
-    settings = settings.about(asked_text(state.query, synthesis))
+    own = settings.query is not None
+    settings = settings.about(last_asked(state.query, strategy.by_turns) if own else asked_text(state.query, synthesis))
     if synthesis.fallback is not None:
         why = f"the request was not thought out: {synthesis.fallback}"
         if strategy.verify is not None and strategy.verify.whole is not None:

@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from fieldscope.agent.agreement import agreement_order
 from fieldscope.agent.calibration import UNCALIBRATED
 from fieldscope.agent.context import Context
-from fieldscope.agent.posterior import agreement_order
-from fieldscope.agent.query_text import comparison_text
+from fieldscope.agent.query_text import comparison_text, last_asked, plain_words
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import WAVE, compared_head, doubts, expected_gains, next_groups
 from fieldscope.agent.state import CompareTask, Next, RerankState
 from fieldscope.agent.strategies.ordering import Compare
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Comparison
+from fieldscope.agent.types import Comparison, Synthesis
 from fieldscope.core.errors import ConfigError
+from fieldscope.core.types import Query
 
 Orders = tuple[tuple[str, ...], ...]
 
@@ -52,7 +53,7 @@ def pair(state: RerankState, context: Context) -> Next:
         unasked = [Comparison(shown=order, state="not_asked", error=refused) for orders in wave[:1] for order in orders]
         said = {"wave": state.wave, **({"stopped": refused} if wave else why)}
         return Next("rank", {"comparisons": tuple(unasked), "trace": (state.event("paired", said),)})
-    description = comparison_text(state.query, state.synthesis)
+    description = compared_text(state.query, state.synthesis, strategy)
     tasks = [
         CompareTask(
             query=state.query, description=description, orders=orders, wave=state.wave + 1, started=state.started
@@ -62,6 +63,13 @@ def pair(state: RerankState, context: Context) -> Next:
     said = {"wave": state.wave + 1, "calls": sum(len(orders) for orders in wave), **why}
     update: dict[str, Any] = {"wave": state.wave + 1, "trace": (state.event("paired", said),)}
     return Next("compare", update, tuple(tasks))
+
+
+def compared_text(query: Query, synthesis: Synthesis | None, strategy: Strategy) -> str:
+    """The query as the strategy's comparisons word it."""
+    if strategy.compare is not None and strategy.compare.query is not None:
+        return plain_words(last_asked(query, strategy.by_turns))
+    return comparison_text(query, synthesis)
 
 
 def contests(

@@ -21,12 +21,14 @@ from fieldscope.agent.batched_questions import (
     without_joint,
 )
 from fieldscope.agent.context import Context
+from fieldscope.agent.inspection import CloserLook, closer_looks, uninspected
 from fieldscope.agent.nodes.score import unscored
 from fieldscope.agent.posterior import Belief, believe
 from fieldscope.agent.query_text import asked_text
 from fieldscope.agent.state import Next, RerankState, VerifyTask
 from fieldscope.agent.strategies.verification import Verify
 from fieldscope.agent.types import Predicate
+from fieldscope.core.looks import Look
 from fieldscope.prompts.prompt import Prompt
 
 
@@ -44,8 +46,10 @@ def plan(state: RerankState, context: Context) -> Next:
         return Next("score_predicates", {"predicates": state.predicates})
     window = state.widened or verify.top_k or len(state.candidates)
     wave = _next_wave(state, context, verify, window)
+    if wave.uninspected and account.empty() is None:
+        return Next("inspect", {"predicates": state.predicates})
     tasks = [_task(image_id, asked, state, joint=True) for image_id, asked in wave.joint.items()]
-    tasks += [_task(image_id, asked, state) for image_id, asked in wave.single.items()]
+    tasks += [_task(each.image_id, each.predicates, state, look=each.look) for each in wave.single]
     if not tasks:
         return Next("assess")
     # A joint question is dearer than a single one, and is sent only where a single one would be.
@@ -68,17 +72,30 @@ def plan(state: RerankState, context: Context) -> Next:
 
 
 @dataclass(frozen=True)
+class Telling:
+    """What to ask about one image, as it is or through a `look`, and by how much that is expected to change its
+    P(match)."""
+
+    image_id: str
+    predicates: tuple[Predicate, ...]
+    value: float = 0.0
+    look: Look | None = None
+
+
+@dataclass(frozen=True)
 class _Wave:
-    """What to ask about each image at once, and what one at a time; `facts` go into the trace."""
+    """What to ask about each image at once, and what one at a time; `facts` go into the trace. `uninspected` are the
+    images for which looks are to be proposed first."""
 
     joint: Questions
-    single: Questions
+    single: Sequence[Telling]
     facts: dict[str, Any]
+    uninspected: Sequence[str] = ()
 
 
 def _next_wave(state: RerankState, context: Context, verify: Verify, window: int) -> _Wave:
     """All that is open, or with `stop_below` what matters most; at once where the strategy does so, and its joint
-    answers are trusted."""
+    answers are trusted. Closer looks compete with further questions or, where all questions are asked, follow them."""
     joint = verify.joint if is_joint(verify.joint, context.resources.calibration) else None
     sample = sampled(state, window, joint) if joint else set()
     trusted = joint is not None and is_trusted(state, sample, joint)
@@ -91,19 +108,41 @@ def _next_wave(state: RerankState, context: Context, verify: Verify, window: int
         single = most_telling(belief, window, verify.stop_below, verify.wave, first)
     else:
         single = _open(belief, window)
-    facts: dict[str, float | None] = {"left_alone": int((~belief.finished[:window]).any(axis=1).sum()) - len(single)}
-    if joint is None:
-        return _Wave({}, single, facts)
-    facts = {"joint": 0, "agreed": agreed(state, sample), **facts}
-    if not trusted:
-        return _Wave({}, single, facts)
-    together = joint_questions(state, single, sample)
-    single = single_questions(state, single, sample)
-    if not (together or single) and joint.look_again is not None:
-        answered_alone = believe(alone, context.resources, context.strategy).finished
-        unsure = replace(belief, finished=answered_alone | ~belief.finished)
-        single = most_telling(unsure, window, joint.look_again, verify.wave)
-    return _Wave(together, single, facts | {"joint": len(together)})
+    left_alone = int((~belief.finished[:window]).any(axis=1).sum()) - len(single)
+    facts: dict[str, float | None] = {"left_alone": left_alone}
+    together: Questions = {}
+    if joint is not None:
+        facts = {"joint": 0, "agreed": agreed(state, sample), **facts}
+    if joint is not None and trusted:
+        asked = [each.image_id for each in single]
+        together = joint_questions(state, asked, sample)
+        single = [Telling(*each) for each in single_questions(state, asked, sample).items()]
+        if not (together or single) and joint.look_again is not None:
+            answered_alone = believe(alone, context.resources, context.strategy).finished
+            unsure = replace(belief, finished=answered_alone | ~belief.finished)
+            single = most_telling(unsure, window, joint.look_again, verify.wave)
+        facts |= {"joint": len(together)}
+    inspect = context.strategy.inspect
+    compete = verify.stop_below is not None and joint is None
+    if inspect is None or together or (single and not compete):
+        return _Wave(together, single, facts)
+    if pending := uninspected(state, belief, inspect, window):
+        return _Wave({}, (), facts, pending)
+    closer = closer_looks(state, belief, inspect, verify, window)
+    most = max(verify.wave, len(closer)) if inspect.always else verify.wave
+    single = _largest(single, closer, max(most, len(single)))
+    return _Wave({}, single, facts | {"looks": sum(each.look is not None for each in single)})
+
+
+def _largest(questions: Sequence[Telling], closer: Sequence[CloserLook], most: int) -> list[Telling]:
+    """At most `most` of both, those that are expected to change P(match) most first; of a question about the picture as
+    it is and a look at the same image only the larger."""
+    value = {each.image_id: each.value for each in questions}
+    looks = [each for each in closer if each.value > value.get(each.image_id, 0.0)]
+    looked_at = {each.image_id for each in looks}
+    kept = [each for each in questions if each.image_id not in looked_at]
+    kept += [Telling(each.image_id, each.predicates, each.value, each.look) for each in looks]
+    return sorted(kept, key=lambda each: -each.value)[: max(most, 0)]
 
 
 def whole_query(state: RerankState, prompt: Prompt) -> Predicate:
@@ -115,7 +154,9 @@ def whole_query(state: RerankState, prompt: Prompt) -> Predicate:
     return Predicate(id=name, question=prompt.render(query=text), words=text)
 
 
-def most_telling(belief: Belief, window: int, stop_below: float, most: int, first: float | None = None) -> Questions:
+def most_telling(
+    belief: Belief, window: int, stop_below: float, most: int, first: float | None = None
+) -> list[Telling]:
     """At most one question for each of `most` images: those expected to change P(match) most, the largest first.
 
     Where a predicate passes with probability q, an image's P(match) becomes P / q or, when it fails, about nothing, so
@@ -129,13 +170,13 @@ def most_telling(belief: Belief, window: int, stop_below: float, most: int, firs
     change = 2.0 * p_match * (1.0 - passes)
     change = np.where(belief.finished[:window], 0.0, change)
     if change.size == 0:
-        return {}
+        return []
     best = change.argmax(axis=1)
     value = change[np.arange(len(change)), best]
     least = np.where(belief.unasked[:window], stop_below if first is None else first, stop_below)
     order = np.argsort(-value, kind="stable")
     chosen = [i for i in order if value[i] >= least[i]][: max(most, 0)]
-    return {belief.candidates[i].image_id: (belief.predicates[best[i]],) for i in chosen}
+    return [Telling(belief.candidates[i].image_id, (belief.predicates[best[i]],), float(value[i])) for i in chosen]
 
 
 def affordable(tasks: Sequence[VerifyTask], calls: float, verify: Verify) -> list[VerifyTask]:
@@ -154,22 +195,29 @@ def affordable(tasks: Sequence[VerifyTask], calls: float, verify: Verify) -> lis
     return paid
 
 
-def _open(belief: Belief, window: int) -> Questions:
+def _open(belief: Belief, window: int) -> list[Telling]:
     """Every question without an answer; the one that the fewest images are expected to pass leads."""
     lead = np.argsort(belief.pass_rates, kind="stable")
     asked = {
         candidate.image_id: tuple(belief.predicates[k] for k in lead if not belief.finished[i, k])
         for i, candidate in enumerate(belief.candidates[:window])
     }
-    return {image_id: questions for image_id, questions in asked.items() if questions}
+    return [Telling(image_id, questions) for image_id, questions in asked.items() if questions]
 
 
-def _task(image_id: str, predicates: tuple[Predicate, ...], state: RerankState, joint: bool = False) -> VerifyTask:
+def _task(
+    image_id: str,
+    predicates: tuple[Predicate, ...],
+    state: RerankState,
+    joint: bool = False,
+    look: Look | None = None,
+) -> VerifyTask:
     return VerifyTask(
         query=asked_text(state.query, state.synthesis),
         predicates=predicates,
         image_id=image_id,
         joint=joint,
+        look=look,
         wave=state.wave + 1,
         started=state.started,
     )

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from fieldscope.agent.agreement import agreement, agreement_order
 from fieldscope.agent.context import Context
 from fieldscope.agent.fusion import fuse, strictly_decreasing
+from fieldscope.agent.match_odds import Floats
 from fieldscope.agent.nodes.lost import lost_stages
 from fieldscope.agent.nothing import can_decide, nothing_by_answers, nothing_matches
-from fieldscope.agent.posterior import Floats, agreement, agreement_order, latest
+from fieldscope.agent.posterior import latest
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import compared_head
 from fieldscope.agent.scoring import query_scores
@@ -217,7 +219,7 @@ def _weight_flags(strategy: Strategy, resources: Resources) -> list[str]:
 
 
 def _not_asked(state: RerankState) -> list[Verdict]:
-    judged = {(verdict.image_id, verdict.predicate) for verdict in state.verdicts}
+    judged = {(verdict.image_id, verdict.predicate) for verdict in state.verdicts if verdict.look is None}
     return [
         Verdict(predicate=predicate.id, image_id=candidate.image_id, state="not_asked")
         for candidate in state.candidates

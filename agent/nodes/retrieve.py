@@ -69,6 +69,9 @@ def _search(state: RerankState, strategy: Strategy) -> Search:
         settings.caption_weight,
         settings.searched_prior if descriptions else "fused",
         settings.instruction,
+        descriptions_only=settings.vector == "descriptions",
+        keeps_reference=settings.reference == "kept",
+        tiles=settings.tiles,
     )
 
 
@@ -78,6 +81,9 @@ def search_key(search: Search) -> str:
     later = {
         "prior": search.prior if search.prior != "fused" else None,
         "instruction": search.instruction,
+        "tiles": search.tiles or None,
+        "descriptions_only": search.descriptions_only or None,
+        "keeps_reference": search.keeps_reference or None,
     }
     return fingerprint(
         {

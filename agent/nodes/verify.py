@@ -19,6 +19,7 @@ from fieldscope.agent.strategies.verification import Joint, Verify
 from fieldscope.agent.types import Call, Draw, Predicate, Verdict
 from fieldscope.agent.verdicts import read_draw, verdict_of
 from fieldscope.core.errors import ImageError
+from fieldscope.core.looks import look_id
 
 
 async def judge(lmm: LMM, predicate: Predicate, image: ImagePart, settings: Verify) -> Verdict:
@@ -80,7 +81,7 @@ async def verify(task: VerifyTask, context: Context) -> dict[str, Any]:
     settings, lmm = context.asking(context.strategy.verify)
     settings = settings.about(task.query)
     try:
-        (image,) = await image_parts(context.resources.images, [task.image_id])
+        (image,) = await image_parts(context.resources.images, [shown_id(task)])
     except ImageError as error:
         return failed(task, one_line(error))
     if task.joint and settings.joint:
@@ -90,6 +91,11 @@ async def verify(task: VerifyTask, context: Context) -> dict[str, Any]:
     verdicts = [await judge(lmm, lead, image, settings)]
     verdicts += await asyncio.gather(*(judge(lmm, predicate, image, settings) for predicate in rest))
     return _update(task, verdicts)
+
+
+def shown_id(task: VerifyTask) -> str:
+    """The id of the image as the model is to see it."""
+    return look_id(task.image_id, task.look) if task.look else task.image_id
 
 
 def failed(task: VerifyTask, error: str) -> dict[str, Any]:
@@ -106,9 +112,11 @@ def _expected(p: float, predicate: Predicate) -> float:
 
 
 def _update(task: VerifyTask, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    verdicts = [verdict.model_copy(update={"image_id": task.image_id, "look": task.look}) for verdict in verdicts]
     data = {
         "wave": task.wave,
         "image_id": task.image_id,
+        **({"look": task.look.shows} if task.look else {}),
         "predicates": [verdict.predicate for verdict in verdicts],
         "states": dict(Counter(verdict.state for verdict in verdicts)),
         "cached": sum(verdict.cached for verdict in verdicts),

@@ -10,7 +10,16 @@ from pydantic import Field, model_validator
 
 from fieldscope.agent.lmm.choice import LETTERS
 from fieldscope.agent.roles import Role
-from fieldscope.agent.strategies.stage import AskingStage, Calls, ExtraBody, PromptRef, PromptUse, Scope, Settings
+from fieldscope.agent.strategies.stage import (
+    AskingStage,
+    Calls,
+    ExtraBody,
+    OwnWords,
+    PromptRef,
+    PromptUse,
+    Scope,
+    Settings,
+)
 
 
 class Compare(AskingStage):
@@ -24,7 +33,8 @@ class Compare(AskingStage):
     `reference` is the prompt where the query has a reference image, which is shown first. At most `max_calls` calls;
     pairs whose exchange is expected to change nDCG by less than `stop_below` are left alone. With `top_logprobs` 0 the
     choice is read from the answer's text, for servers without log-probabilities; `max_tokens` are for that text, or
-    for the thinking of a model before its answer (None: one token).
+    for the thinking of a model before its answer (None: one token). The prompts' `query` is as it was thought out,
+    beside a reference image the change alone; in the user's `own_words` it is what they asked for last.
     """
 
     default_role: ClassVar[Role] = "judge"
@@ -39,6 +49,7 @@ class Compare(AskingStage):
     top_logprobs: int = Field(default=20, ge=0, le=20)
     max_tokens: int | None = Field(default=None, ge=1)
     extra_body: ExtraBody = Field(default_factory=dict)
+    query: OwnWords | None = None
 
     @property
     def answer_tokens(self) -> int:

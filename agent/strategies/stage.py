@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
@@ -61,6 +61,10 @@ QUERY = frozenset({"query"})
 ExtraBody = Annotated[dict[str, Any], AfterValidator(_without_keys)]
 
 
+OwnWords = Literal["own_words"]
+"""A prompt's `query` as the user worded it, not as it was thought out."""
+
+
 class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -84,7 +88,8 @@ class Scope:
     the questions that are expected; `composed` says that there is a reference image, `comparing` that comparisons pay
     for the model. Where `bound`, everything that can be needed is: every repair, and the most predicates.
     `verify` are the settings of that stage, with which other stages ask, too; `joint_pays` says that asking all
-    questions about an image together pays for the model, `scored` that a scoring model answers the predicates.
+    questions about an image together pays for the model, `scored` that a scoring model answers the predicates. `turns`
+    are the rounds of a dialogue.
     """
 
     composed: bool
@@ -96,6 +101,7 @@ class Scope:
     verify: AskingStage | None = None
     joint_pays: bool = False
     scored: bool = False
+    turns: int = 0
 
     @property
     def rounds(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from fieldscope.agent.roles import ROLES, Role
+from fieldscope.agent.strategies.inspection import Inspect
 from fieldscope.agent.strategies.ordering import Compare, Explain, Fusion
 from fieldscope.agent.strategies.query_stages import Decompose, Refine, Retrieve, Synthesize
 from fieldscope.agent.strategies.scoring import Score
@@ -23,7 +24,7 @@ from fieldscope.prompts.prompt_set import INSTRUCT, PromptSet, open_prompt_set
 _SHIPPED = Path(__file__).parent
 _OF_A_REFERENCE = {"caption", "check"}  # calls about a reference image
 _DESCRIPTIVE = {"name", "description", "source", "prompt_set"}  # what decides no ranking
-STAGES = ("synthesize", "score", "decompose", "check", "verify", "refine", "compare", "explain")
+STAGES = ("synthesize", "score", "decompose", "check", "verify", "inspect", "refine", "compare", "explain")
 
 
 class Strategy(Settings):
@@ -40,6 +41,7 @@ class Strategy(Settings):
     decompose: Decompose | None = None
     check: Check | None = None
     verify: Verify | None = None
+    inspect: Inspect | None = None
     refine: Refine | None = None
     compare: Compare | None = None
     explain: Explain | None = None
@@ -67,6 +69,8 @@ class Strategy(Settings):
                 "a verify prompt takes 'question' where there is a stage 'decompose', else 'query'; "
                 "change verify.prompt"
             )
+        if self.inspect is not None and not self.inspect.always and self.fusion.method != "posterior":
+            raise ValueError("`inspect` needs the fusion method 'posterior', or `always`; set fusion.method")
         if self.compare is not None and self.compare.mode == "walk" and self.fusion.method != "agreement":
             raise ValueError("compare.mode 'walk' needs the fusion method 'agreement'; set fusion.method")
         if self.compare is not None and self.compare.mode != "walk" and self.fusion.method != "posterior":
@@ -135,6 +139,11 @@ class Strategy(Settings):
         `composed`, else for any other."""
         asked = {role for call, role in self.roles_by_call.items() if composed or call not in _OF_A_REFERENCE}
         return tuple(role for role in ROLES if role in asked)
+
+    @property
+    def by_turns(self) -> bool:
+        """Whether a dialogue is thought out turn by turn."""
+        return self.synthesize is not None and self.synthesize.turn is not None
 
     @property
     def open_ended(self) -> bool:

@@ -170,7 +170,7 @@ class Verify(AskingStage):
         return "question" in self.prompt.variables
 
     def roles_by_call(self) -> dict[str, Role]:
-        return {"verify": self.asks, "joint": self.asks, "reason": self.asks}
+        return dict.fromkeys(("verify", "joint", "reason", "inspect"), self.asks)
 
     @property
     def answer_tokens(self) -> int:
@@ -209,9 +209,13 @@ class Verify(AskingStage):
             reason = reason.model_copy(update={"prompt": reason.prompt.about(query)})
         return self.model_copy(update={"prompt": self.prompt.about(query), "joint": joint, "reason": reason})
 
-    def calls(self, scope: Scope) -> Iterator[Calls]:
+    def asked_images(self, scope: Scope) -> int:
+        """How many images are asked about, over all rounds."""
         rounds = zip(scope.images, scope.widened, strict=True)
-        images = sum(min(size, math.ceil((self.top_k or size) * factor)) for size, factor in rounds)
+        return sum(min(size, math.ceil((self.top_k or size) * factor)) for size, factor in rounds)
+
+    def calls(self, scope: Scope) -> Iterator[Calls]:
+        images = self.asked_images(scope)
         questions: dict[str, float] = {
             "predicate": scope.predicates if self.by_predicates and not scope.scored else 0,
             "query": int(self.whole_query is not None),

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image as PILImage
-
 from fieldscope.core.errors import BrokenImageError, ImageError
 from fieldscope.retrieval.collection import DecodingCollection, FolderCollection
-from fieldscope.retrieval.images import DEFAULT_LIMITS, open_image
+from fieldscope.retrieval.images import DEFAULT_LIMITS
 
 PROBED = 50
 """So many relevant images, and so many others, are looked for under a folder before it is no image root."""
@@ -25,11 +23,11 @@ class INatImages(DecodingCollection):
         self.root = root
         self._paths = paths
 
-    def _open(self, image_id: str) -> PILImage.Image:
+    def _stored(self, image_id: str) -> Path:
         path = self._paths.get(image_id)
         if self.root is None or path is None:
             raise BrokenImageError(f"{image_id!r} has no file. Put iNat24's images beside the tables, as inat24/train")
-        return open_image(self.root.path(path), self.limits, name=image_id)
+        return self.root.path(path)
 
 
 def places_of(tables: Path) -> tuple[Path, Path]:

@@ -20,7 +20,7 @@ from fieldscope.eval.types import Benchmark
 from fieldscope.retrieval.collection import FilesCollection
 
 NAME = "cirr"
-CHOICES = {"reference": ("removed", "kept"), "target": ("hard", "soft")}
+CHOICES = {"reference": ("removed", "kept"), "target": ("hard", "soft"), "gallery": ("split", "subset")}
 EMPTY_CAPTION = "the same image"
 """What ImageScope puts in the place of the one caption that is empty."""
 
@@ -78,7 +78,11 @@ def load_cirr(root: Path, split: str | None, given: Mapping[str, str]) -> Datase
         reported=CIRR,
         protocol=_protocol(pairs, choices),
     )
-    return Dataset(benchmark, images, {"": tuple(files)})
+    if choices["gallery"] == "split":
+        return Dataset(benchmark, images, {"": tuple(files)})
+    # As ImageScope's `--subset`: each query's pipeline sees its small gallery alone, without the reference image.
+    small = benchmark.protocol.subsets
+    return Dataset(benchmark, images, small, {query.id: query.id for query in queries})
 
 
 def _protocol(pairs: tuple[_Pair, ...], choices: Mapping[str, str]) -> Protocol:

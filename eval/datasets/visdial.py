@@ -77,7 +77,7 @@ def load_visdial(root: Path, split: str | None, given: Mapping[str, str]) -> Dat
     """
     if file_split(split, "val") != "val":
         raise BenchmarkError(f"visdial has no split {split!r}. Use validation.")
-    folder = base_folder(root, ("ChatIR", "PlugIR", "VisDial"), ("dialogues", f"{RAW}.json"))
+    folder = base_folder(root, ("ChatIR", "PlugIR", "VisDial"), ("dialogues", f"{RAW}.json", f"{DIALOGUES[0]}.json"))
     choices = chosen(NAME, given, _choices(folder, given))
     path, dialogues = _dialogues(folder, choices["dialogues"])
     listing = first_file(folder, [f"{place}{_GALLERY}" for place in ("ChatIR_Protocol/", "Protocol/", "")])
@@ -122,6 +122,7 @@ def _choices(folder: Path, given: Mapping[str, str]) -> dict[str, Sequence[str]]
     """The choices, with any other file of dialogues that is there. The first file that is there is the default, and
     PlugIR's are read as the reformulated descriptions that they are."""
     there = [path.stem for path in sorted((folder / "dialogues").glob("*.json"))]
+    there += [name for name in DIALOGUES if (folder / f"{name}.json").is_file()]  # as ImageScope has them
     raw = [RAW] if (folder / f"{RAW}.json").is_file() else []
     ordered = [name for name in (*DIALOGUES, *raw) if name in (*there, *raw)]
     names = list(dict.fromkeys((*ordered, *there, *DIALOGUES, RAW)))
@@ -132,8 +133,8 @@ def _choices(folder: Path, given: Mapping[str, str]) -> dict[str, Sequence[str]]
 
 
 def _dialogues(folder: Path, name: str) -> tuple[Path, tuple[_Dialogue, ...]]:
-    path = folder / "dialogues" / f"{name}.json"
     if name != RAW:
+        path = first_file(folder, [f"dialogues/{name}.json", f"{name}.json"])
         return path, read_json(path, TypeAdapter(tuple[_Dialogue, ...]))
     path = folder / f"{RAW}.json"
     data = read_json(path, TypeAdapter(_Raw)).data

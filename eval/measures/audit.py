@@ -283,12 +283,13 @@ def _about_the_whole(
 
 
 def _answers(result: RerankResult) -> dict[tuple[str, str], list[float | None]]:
-    """By image and predicate, all probabilities that were given, also those that were outweighed later."""
+    """By image and predicate, all probabilities that were given of the picture as it is, also those that were
+    outweighed later."""
 
     def place(verdict: Verdict) -> tuple[str, str]:
         return verdict.image_id, verdict.predicate
 
-    ordered = sorted(result.verdicts, key=place)
+    ordered = sorted((verdict for verdict in result.verdicts if verdict.look is None), key=place)
     return {at: [verdict.p_yes for verdict in group] for at, group in groupby(ordered, key=place)}
 
 

@@ -132,7 +132,7 @@ def _default_posterior(result: RerankResult) -> dict[str, float]:
     """P(match) of every image from priors and verdicts, under the default calibration."""
     by_prior = sorted(result.ranking, key=lambda candidate: candidate.prior_rank)
     state = RerankState(
-        query=Query(id=result.query_id, text=result.query_text),
+        query=Query(id=result.query_id, text=result.query_text, reference_image=result.reference_image),
         candidates=tuple(ranked.candidate for ranked in by_prior),
         predicates=result.predicates,
         verdicts=result.verdicts,

@@ -44,7 +44,7 @@ VERDICTS = pa.schema(
         *_WHOSE, ("image_id", _TEXT), ("predicate", _TEXT), ("kind", _TEXT), ("question", _TEXT), ("expected", _TEXT),
         ("state", _TEXT), ("p_yes", _NUMBER), ("p_expected", _NUMBER), ("answer", _TEXT), ("joint", _TRUTH),
         ("error", _TEXT), ("prompt_tokens", _WHOLE), ("completion_tokens", _WHOLE), ("latency", _NUMBER),
-        ("cached", _TRUTH), ("request_key", _TEXT), ("relevant", _WHOLE),
+        ("cached", _TRUTH), ("request_key", _TEXT), ("look", _TEXT), ("relevant", _WHOLE),
     ]
 )  # fmt: skip
 
@@ -78,7 +78,8 @@ class Exported:
                 fields = verdict.model_dump(include=set(VERDICTS.names))
                 about = asked.get(verdict.predicate)
                 question = about.model_dump(include={"kind", "question", "expected"}) if about else {}
-                truth = {"relevant": judged.get(verdict.image_id, 0)}
+                shown = {"look": verdict.look.shows if verdict.look else None}
+                truth = {**shown, "relevant": judged.get(verdict.image_id, 0)}
                 yield {**self._whose(result), **fields, **question, **truth}
 
     def metrics(self) -> Iterator[Row]:

@@ -178,6 +178,17 @@ def read_inputs(folder: Path) -> Inputs:
     return Inputs(strategy, benchmark, asked)
 
 
+def read_protocol(folder: Path) -> Protocol:
+    """How the benchmark of the run in a folder is scored; the usual way where the folder does not say."""
+    try:
+        with (folder / NAME).open("rb") as stream:
+            stream.readline()
+            line = BenchmarkLine.model_validate_json(stream.readline())
+    except (OSError, ValueError):
+        return PLAIN
+    return line.protocol or PLAIN
+
+
 def begun_earlier(folder: Path) -> Calibration | None:
     """The weights of a run in a folder that an earlier version began without a calibration, so that it goes on as it
     began; None for any other."""

@@ -68,6 +68,16 @@ class ScoresLine(Line):
     scores: tuple[ImageScore, ...]
 
 
+class RegionsLine(Line):
+    """Regions that were proposed for closer looks: what was asked of the proposer
+    (`fieldscope.agent.nodes.inspect.proposals_key`), and the boxes (left, top, right, bottom, as shares of the
+    picture) with their similarities, by image. An image that is not there has none."""
+
+    kind: Literal["regions"] = "regions"
+    key: Key
+    regions: dict[str, tuple[tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat], ...]]
+
+
 class ResponseLine(Line):
     """A call with its answer, as the response cache keeps it."""
 
@@ -91,7 +101,9 @@ class FailureLine(Line):
     response: str | None = None
 
 
-RecordedLine = RunLine | BenchmarkLine | QueryLine | ImageLine | SearchLine | ScoresLine | ResponseLine | FailureLine
+RecordedLine = (
+    RunLine | BenchmarkLine | QueryLine | ImageLine | SearchLine | ScoresLine | RegionsLine | ResponseLine | FailureLine
+)
 _LINE: TypeAdapter[RecordedLine] = TypeAdapter(Annotated[RecordedLine, Field(discriminator="kind")])
 
 
@@ -109,6 +121,12 @@ class _Run:
     def models(self) -> dict[Role, str]:
         """The identity of the model that had each role."""
         return models_by_role(self.configuration, self.inputs.strategy)
+
+    @property
+    def weighs_captions(self) -> bool:
+        """Whether its searches would read captions of the images, where there are any."""
+        retrieve = self.inputs.strategy.definition.get("retrieve")
+        return isinstance(retrieve, dict) and bool(retrieve.get("caption_weight"))
 
 
 def recorded_lines(
@@ -136,6 +154,7 @@ def recorded_lines(
     yield from _images(runs)
     yield from _searches(runs)
     yield from _scores(runs)
+    yield from _regions(runs)
     if store is not None:
         yield from _calls(runs, store)
 
@@ -197,6 +216,7 @@ def _require_one_setting(runs: Sequence[_Run]) -> None:
     """A replay has one benchmark, one model and one first stage."""
     first = runs[0]
     scored = next((run for run in runs if run.configuration.get("scorer") is not None), None)
+    captioned = next((run for run in runs if run.weighs_captions), None)
     asking: dict[Role, _Run] = {}
     for run in runs:
         for role in run.models:
@@ -211,6 +231,12 @@ def _require_one_setting(runs: Sequence[_Run]) -> None:
                 "scorer",
                 scored or run,
                 run.configuration.get("scorer") in (None, scored and scored.configuration["scorer"]),
+            ),
+            (
+                "caption",
+                captioned or run,
+                not run.weighs_captions
+                or run.configuration.get("captions") == (captioned or run).configuration.get("captions"),
             ),
             ("querie", first, _unscored(run) == _unscored(first)),
             ("model", other or first, other is None),
@@ -258,7 +284,9 @@ def _images(runs: Sequence[_Run]) -> Iterator[ImageLine]:
 def _shown(result: RerankResult) -> Iterator[tuple[str, Asked]]:
     """Every image that something was asked about, with the question."""
     for question in (*result.verdicts, *result.reasons, *result.comparisons):
-        if isinstance(question, Verdict | Reason):
+        if isinstance(question, Verdict):
+            yield question.shown, question
+        elif isinstance(question, Reason):
             yield question.image_id, question
         elif isinstance(question, Comparison):
             yield from ((image_id, question) for image_id in question.shown)
@@ -300,6 +328,18 @@ def _scores(runs: Sequence[_Run]) -> Iterator[ScoresLine]:
                         own[image_id] = score
     for key, scores in said.items():
         yield ScoresLine(key=key, scores=tuple(scores.values()))
+
+
+def _regions(runs: Sequence[_Run]) -> Iterator[RegionsLine]:
+    """What was proposed of images, by what was asked of the proposer."""
+    proposed: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        for result in run.results.values():
+            for event in result.trace:
+                if event.kind == "inspected":
+                    proposed.setdefault(event.data["proposals"], {}).update(event.data["regions"])
+    for key, regions in proposed.items():
+        yield RegionsLine(key=key, regions=regions)
 
 
 def _calls(runs: Sequence[_Run], store: CacheStore) -> Iterator[ResponseLine | FailureLine]:

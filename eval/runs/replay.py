@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,18 +15,21 @@ from fieldscope.agent.calibration import Calibration, calibration_key
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
 from fieldscope.agent.lmm.cached import missing_call, require_unaltered
 from fieldscope.agent.lmm.identity import named_identity
+from fieldscope.agent.nodes.inspect import proposals_key
 from fieldscope.agent.nodes.retrieve import search_key
 from fieldscope.agent.roles import LMMs, Role
 from fieldscope.agent.scoring import score_key
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import ImageScore
 from fieldscope.core.errors import BrokenImageError, CacheError, CacheMissError, ConfigError, LMMError
+from fieldscope.core.looks import Region
 from fieldscope.core.types import Candidate, HashSource, Query, Search
 from fieldscope.eval.runs.inputs import BenchmarkLine, QueryLine, make_benchmark
 from fieldscope.eval.runs.recording import (
     FailureLine,
     ImageLine,
     RecordedLine,
+    RegionsLine,
     ResponseLine,
     RunLine,
     ScoresLine,
@@ -34,6 +37,7 @@ from fieldscope.eval.runs.recording import (
     models_by_role,
 )
 from fieldscope.eval.types import Benchmark
+from fieldscope.retrieval.regions import LEAST_GAIN, Proposal
 
 UNRECORDED = "unrecorded"
 """Stands for the hash of an image that the model was never asked about, so that the missing question
@@ -134,6 +138,24 @@ class RecordedScores:
         return [recorded[image_id].model_copy(update={"cached": True}) for image_id in image_ids]
 
 
+class RecordedRegions:
+    """A `RegionProposer` that proposes what was recorded, by the hash of what was asked."""
+
+    def __init__(self, regions: Mapping[str, Mapping[str, tuple[Proposal, ...]]]) -> None:
+        self._regions = regions
+
+    def propose(
+        self, texts: Sequence[str], image_ids: Sequence[str], most: int, least_gain: float = LEAST_GAIN
+    ) -> Mapping[str, tuple[Proposal, ...]]:
+        """Raises `CacheMissError` where nothing was recorded for these texts."""
+        recorded = self._regions.get(proposals_key(texts, most, least_gain))
+        if recorded is None:
+            raise CacheMissError(
+                f"replay: no regions of images were proposed for {'; '.join(texts)!r}. Record it with models."
+            )
+        return {image_id: recorded[image_id] for image_id in image_ids if image_id in recorded}
+
+
 @dataclass(frozen=True)
 class RecordedRun:
     """One of the recorded runs. `budget` is what its manifest says a query, and all queries together, might spend;
@@ -155,8 +177,8 @@ class RecordedRun:
 @dataclass(frozen=True)
 class Recording:
     """What a replay runs on. `lmm` is None where no model was asked, `searches` where candidates were given, `scorer`
-    where no scoring model was used; `encoder` is the fingerprint of the first stage's encoder, where there was
-    one."""
+    where no scoring model was used, `regions` where no region was proposed; `encoder` is the fingerprint of the first
+    stage's encoder, where there was one."""
 
     benchmark: Benchmark
     runs: tuple[RecordedRun, ...]
@@ -164,6 +186,7 @@ class Recording:
     lmm: LMMs | None
     searches: RecordedSearches | None
     scorer: RecordedScores | None = None
+    regions: RecordedRegions | None = None
 
     @cached_property
     def queries(self) -> int:
@@ -213,6 +236,7 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
     errors: dict[str, str] = {}
     searches: dict[str, dict[int, tuple[Candidate, ...]]] = {}
     scores: dict[str, dict[str, ImageScore]] = {}
+    regions: dict[str, dict[str, tuple[Proposal, ...]]] = {}
     responses: dict[str, str] = {}
     failures: dict[str, str] = {}
     for line in lines:
@@ -235,6 +259,8 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
                 searches.setdefault(line.key, {})[line.k] = found
             case ScoresLine():
                 scores.setdefault(line.key, {}).update({score.image_id: score for score in line.scores})
+            case RegionsLine():
+                regions.setdefault(line.key, {}).update(_proposals(line))
             case QueryLine():
                 queries.append(line)
             case RunLine():
@@ -256,7 +282,18 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
         lmm=_recorded_lmms(models, responses, failures) if models else None,
         searches=None if benchmark.rerank else RecordedSearches(searches),
         scorer=None if scorer is None else RecordedScores(str(scorer), scores),
+        regions=RecordedRegions(regions) if regions else None,
     )
+
+
+def _proposals(line: RegionsLine) -> Iterator[tuple[str, tuple[Proposal, ...]]]:
+    """Raises `CacheError` for a box that is no region of a picture."""
+    for image_id, boxes in line.regions.items():
+        try:
+            regions = [(Region(left=a, top=b, right=c, bottom=d), similarity) for a, b, c, d, similarity in boxes]
+        except ValidationError as error:
+            raise CacheError(f"a region of image {image_id!r} was altered. Export the recording again.") from error
+        yield image_id, tuple(Proposal(region, similarity) for region, similarity in regions)
 
 
 def _recorded_lmms(models: Mapping[Role, str], responses: Mapping[str, str], failures: Mapping[str, str]) -> LMMs:

@@ -97,6 +97,7 @@ class Rescorer:
             verdict
             for verdict in before.verdicts
             if (verdict.state != "not_asked" or verdict.error)
+            and (verdict.look is None or strategy.inspect is not None)
             and (verdict.predicate in predicates or (strategy.verify is not None and strategy.verify.by_predicates))
         ]
         comparisons = before.comparisons if strategy.compare else ()
@@ -148,9 +149,13 @@ class Rescorer:
         mode = verdict.mode or "logprobs"
         if verdict.draws:
             draws = [self._read_draw(draw, predicate, mode) for draw in verdict.draws]
-            return verdict_of(draws, predicate, verdict.image_id, mode)
-        answer = self._answer(verdict)
-        return verdict if answer is None else verdict_of([read_draw(answer, mode)], predicate, verdict.image_id, mode)
+        else:
+            answer = self._answer(verdict)
+            if answer is None:
+                return verdict
+            draws = [read_draw(answer, mode)]
+        again = verdict_of(draws, predicate, verdict.image_id, mode)
+        return again.model_copy(update={"look": verdict.look})
 
     def _read_draw(self, draw: Draw, predicate: Predicate, mode: Mode) -> Draw:
         answer, reason = self._answer(draw), self.strategy.verify and self.strategy.verify.reason

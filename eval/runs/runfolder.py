@@ -4,7 +4,7 @@
   was scored on this benchmark's test split.
 - `inputs.jsonl`: the things themselves: strategy, calibration, queries, candidates, judgments (see `inputs.py`).
 - `results.jsonl`: one `RerankResult` a line, written query by query; the last line of a query counts.
-- `collection.json`: where the images are, for the viewer.
+- `collection.json`: where the images are, for the viewer; of a long list of files those that the run shows.
 - `images.jsonl`: id and pixel hash of every image that the model was asked about, so that replay needs no pixels.
 - `run.trec`, `qrels.trec`, `metrics.json`: written when all queries are finished.
 """

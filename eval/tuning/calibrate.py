@@ -20,6 +20,7 @@ from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Comparison, RerankResult
 from fieldscope.core.errors import ConfigError
+from fieldscope.eval.tuning.closer_looks import fit_looks, log_odds_after_all_looks, looked_at
 from fieldscope.eval.tuning.estimate import predicates_per_word, profile
 from fieldscope.eval.tuning.fitting import (
     Compared,
@@ -36,7 +37,7 @@ from fieldscope.eval.tuning.fitting import (
 from fieldscope.eval.tuning.judged import Judged, all_judged, find_scales, scale_of, stacked
 from fieldscope.eval.types import Benchmark
 
-SELECTION_SPLITS = ("train", "dev", "val", "validation")
+SELECTION_SPLITS = ("train", "dev", "development", "val", "validation")
 """The splits that may decide a setting."""
 
 HEAD = 20
@@ -78,6 +79,7 @@ def verification(strategy: Strategy) -> Strategy:
     return strategy.model_copy(
         update={
             "verify": strategy.verify.model_copy(update={"stop_below": None, "joint": joint}),
+            "inspect": strategy.inspect and strategy.inspect.model_copy(update={"always": True}),
             "refine": None,
             "compare": None,
             "explain": None,
@@ -101,6 +103,18 @@ def draw_groups(head: Sequence[str], size: int, seed: str) -> list[tuple[str, ..
     return list(combinations([head[place] for place in places], size))
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """A split that may decide a setting, and the results of `verification` on it. Raises `ConfigError` for a split that
+    may not decide."""
+
+    benchmark: Benchmark
+    results: Mapping[str, RerankResult]
+
+    def __post_init__(self) -> None:
+        require_selection_split(self.benchmark.split)
+
+
 def heads(
     benchmark: Benchmark, results: Mapping[str, RerankResult], weighs_scores: bool = False
 ) -> dict[str, list[str]]:
@@ -113,28 +127,34 @@ def heads(
     return {query_id: _best(query, query.log_odds(fit)) for query_id, query in judged.items()}
 
 
-def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: CalibrationKey) -> Calibration:
-    """Fit to the results of `verification`, with the comparisons of `draw_groups` in both orders among them. Where the
-    key names a scoring model, its scores have a weight beside the prior.
+def calibrate(
+    benchmark: Benchmark, results: Mapping[str, RerankResult], key: CalibrationKey, also: Sequence[Labelled] = ()
+) -> Calibration:
+    """Fit to the results of `verification`, with the comparisons of `draw_groups` in both orders among them, and to
+    those of further benchmarks together. Where the key names a scoring model, its scores have a weight beside the
+    prior; where closer looks were taken, these have weights of their own.
 
     Raises `ConfigError` for a split that may not decide a setting, and where there is nothing to fit to.
     """
-    require_selection_split(benchmark.split)
+    labelled = [Labelled(benchmark, results), *also]
     weighs_scores = key.scorer is not None
+    benchmark, results = _joined(labelled)
     results, of_predicates = _scored_anew(benchmark, results)
     scales = find_scales(results, weighs_scores)
     judged = all_judged(benchmark, results, scales)
     fit = _fit(list(judged.values()))
     joint = _joint(judged, all_judged(benchmark, results, scales, joint=True), fit)
+    closer = looked_at(list(judged.values()), list(results.values()), fit)
+    looks = fit_looks(closer, fit)
+    log_odds_after = log_odds_after_all_looks(judged, closer, looks, fit)
     gaps: list[float] = []
     duels: list[_Duel] = []
     compared: list[Compared] = []
     for query_id, query in judged.items():
-        log_odds_after = query.log_odds(fit)
         comparisons = [c for c in results[query_id].comparisons if c.state == "answered"]
-        gaps += _gaps(query, log_odds_after)
+        gaps += _gaps(query, log_odds_after[query_id])
         duels += _duels(comparisons)
-        compared.append(_compared(query, log_odds_after, comparisons))
+        compared.append(_compared(query, log_odds_after[query_id], comparisons))
     spread = fit_spread(gaps)
     position_bias = float(np.mean([duel.position_bias for duel in duels])) if duels else 0.0
     finished = list(results.values())
@@ -143,16 +163,10 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
         benchmark=benchmark.name,
         split=benchmark.split,
         queries=len(finished),
-        temperature=fit.temperature,
-        whole_weight=fit.whole_weight,
-        miss_odds=fit.miss_odds,
-        false_alarm_odds=fit.false_alarm_odds,
-        part_cost=fit.part_cost,
-        prior_weight=fit.prior_weight,
-        bias=fit.bias,
+        **_weights(fit),
         prior_scale=scales.prior,
         scorer_values=scales.scorer,
-        nothing_below=_nothing_below(list(judged.values()), fit),
+        nothing_below=_nothing_below(judged, log_odds_after),
         spread=spread,
         comparison_weight=fit_comparison_weight(compared, spread, position_bias),
         position_bias=position_bias,
@@ -160,10 +174,88 @@ def calibrate(benchmark: Benchmark, results: Mapping[str, RerankResult], key: Ca
         **joint,
         **of_predicates,
         **_beside_the_prior(list(judged.values()), fit),
+        looks=looks,
         pass_rates=_pass_rates(finished),
         predicates_per_word=predicates_per_word(finished),
         tokens=profile(finished),
     )
+
+
+def _joined(labelled: Sequence[Labelled]) -> tuple[Benchmark, Mapping[str, RerankResult]]:
+    """Several benchmarks as one: their names joined, and their queries told apart where they have the same ids."""
+    first, *others = labelled
+    if not others:
+        return first.benchmark, first.results
+
+    def apart(each: Labelled, query_id: str) -> str:
+        return f"{each.benchmark.name}/{each.benchmark.split}/{query_id}"
+
+    names, splits = ([getattr(each.benchmark, of) for each in labelled] for of in ("name", "split"))
+    queries = [(each, query) for each in labelled for query in each.benchmark.queries if query.id in each.results]
+    sets = {
+        apart(each, query.id): found
+        for each, query in queries
+        if (found := each.benchmark.candidates(query.id)) is not None
+    }
+    joined = Benchmark(
+        name=" and ".join(names),
+        split=" and ".join(dict.fromkeys(splits)),
+        queries=tuple(query.model_copy(update={"id": apart(each, query.id)}) for each, query in queries),
+        qrels={apart(each, query.id): each.benchmark.judgments(query.id) for each, query in queries},
+        images=first.benchmark.images,
+        candidate_sets=sets if len(sets) == len(queries) else None,
+    )
+    results = {apart(each, query.id): each.results[query.id] for each, query in queries}
+    return joined, results
+
+
+def calibrate_composed(
+    calibration: Calibration, benchmark: Benchmark, results: Mapping[str, RerankResult]
+) -> Calibration:
+    """The calibration with a fit of its own to queries with a reference image: to the results of `verification` on
+    `benchmark`, in the neighbourhood of the fit to other queries. What the model shows of a change to an image depends
+    on how well it described the image, so its answers are worth less there. Comparisons and joint answers count alike.
+
+    Raises as `calibrate` does, and `ConfigError` for a calibration that weighs the scores of a scoring model.
+    """
+    require_selection_split(benchmark.split)
+    if calibration.scorer_weight is not None:
+        raise ConfigError(
+            "queries with a reference image have no fit of their own where a scoring model's scores count. Leave out "
+            "`--composed`."
+        )
+    scales = find_scales(results, weighs_scores=False)
+    judged = all_judged(benchmark, results, scales)
+    fit = _fit(list(judged.values()), calibration)
+    log_odds = {query_id: query.log_odds(fit) for query_id, query in judged.items()}
+    own = {
+        "key": None,
+        "benchmark": benchmark.name,
+        "split": benchmark.split,
+        "queries": len(results),
+        "prior_scale": scales.prior,
+        "nothing_below": _nothing_below(judged, log_odds) or calibration.nothing_below,
+        "spread": fit_spread([gap for q, query in judged.items() for gap in _gaps(query, log_odds[q])]),
+        "pass_rates": _pass_rates(list(results.values())),
+        "predicates_per_word": predicates_per_word(list(results.values())),
+        "tokens": profile(list(results.values())),
+        "composed": None,
+        **_weights(fit),
+    }
+    return calibration.model_copy(update={"composed": calibration.model_copy(update=own)})
+
+
+def _weights(fit: VerdictFit) -> dict[str, float]:
+    """The fields of a calibration that are about answers and priors."""
+    return {
+        "temperature": fit.temperature,
+        "whole_weight": fit.whole_weight,
+        "miss_odds": fit.miss_odds,
+        "false_alarm_odds": fit.false_alarm_odds,
+        "part_cost": fit.part_cost,
+        "prior_weight": fit.prior_weight,
+        "bias": fit.bias,
+    }
 
 
 @dataclass(frozen=True)
@@ -175,14 +267,14 @@ class _Duel:
     consistent: bool
 
 
-def _nothing_below(judged: Sequence[Judged], fit: VerdictFit) -> float | None:
+def _nothing_below(judged: Mapping[str, Judged], log_odds: Mapping[str, Floats]) -> float | None:
     """The threshold of the best P(match), from queries as they are and from their lists without the matches; None
     without answers."""
-    if not any(query.verdicts.size or query.whole.any() for query in judged):
+    if not any(query.verdicts.size or query.whole.any() for query in judged.values()):
         return None
     with_match, without = [], []
-    for query in judged:
-        p_match, relevant = 1.0 / (1.0 + np.exp(-query.log_odds(fit))), np.array(query.relevant, dtype=np.bool_)
+    for query_id, query in judged.items():
+        p_match, relevant = 1.0 / (1.0 + np.exp(-log_odds[query_id])), np.array(query.relevant, dtype=np.bool_)
         if relevant.any():
             with_match.append(float(p_match.max()))
         if not relevant.all():
@@ -190,14 +282,14 @@ def _nothing_below(judged: Sequence[Judged], fit: VerdictFit) -> float | None:
     return fit_nothing_below(with_match, without)
 
 
-def _fit(judged: Sequence[Judged]) -> VerdictFit:
+def _fit(judged: Sequence[Judged], usual: Calibration = UNCALIBRATED) -> VerdictFit:
     prior, verdicts, whole, relevant, scored = stacked(judged)
     if len(set(relevant)) < 2:
         raise ConfigError(
             "a calibration needs relevant and irrelevant candidates with answers, and these are all alike. Use more "
             "queries."
         )
-    return fit_verdicts(prior, verdicts, whole, relevant, scored)
+    return fit_verdicts(prior, verdicts, whole, relevant, scored, usual)
 
 
 def _beside_the_prior(judged: Sequence[Judged], fit: VerdictFit) -> dict[str, Any]:

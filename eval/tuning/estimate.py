@@ -217,6 +217,7 @@ def _scope(query: Query, pool: int, strategy: Strategy, price: _Price, given: bo
         verify=strategy.verify,
         joint_pays=price.joint_pays,
         scored=strategy.score is not None and strategy.score.predicates,
+        turns=len(query.dialogue),
     )
 
 

@@ -15,8 +15,8 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_ndtr
 
 from fieldscope.agent.bradley_terry import Showing, merge_comparisons
-from fieldscope.agent.calibration import UNCALIBRATED, FirstLook
-from fieldscope.agent.posterior import Answers, log_odds_of_all, log_odds_of_match
+from fieldscope.agent.calibration import UNCALIBRATED, Calibration, FirstLook
+from fieldscope.agent.match_odds import Answers, log_odds_of_all, log_odds_of_match
 
 Floats = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ _LEAST_P = 1e-6
 
 @dataclass(frozen=True)
 class VerdictFit:
-    """P(match) as the ranking has it: `fieldscope.agent.posterior.log_odds_of_match` after bias + prior_weight * prior
+    """P(match) as the ranking has it: `fieldscope.agent.match_odds.log_odds_of_match` after bias + prior_weight * prior
     + scorer_weight * score."""
 
     temperature: float
@@ -64,15 +64,20 @@ class VerdictFit:
 
 
 def fit_verdicts(
-    prior: Floats, verdicts: Floats, whole: Floats, relevant: ArrayLike, scored: Floats | None = None
+    prior: Floats,
+    verdicts: Floats,
+    whole: Floats,
+    relevant: ArrayLike,
+    scored: Floats | None = None,
+    usual: VerdictFit | Calibration = UNCALIBRATED,
 ) -> VerdictFit:
     """The fit to n judged candidates: `prior` (n,), `verdicts` (n, k), `whole` (n,) and `scored` (n,) as in
     `VerdictFit.log_odds`, `relevant` (n,) 0 or 1. Parameters without verdicts keep their defaults; the scorer's weight
-    is 0 unless it makes the judgments more likely than chance would. Raises ValueError without a candidate."""
+    is 0 unless it makes the judgments more likely than chance would. A handful of candidates leaves the weights near
+    the `usual` ones. Raises ValueError without a candidate."""
     sides = 2.0 * np.asarray(relevant, dtype=np.float64) - 1.0
     if not sides.size:
         raise ValueError("there is no candidate to fit to")
-    usual = UNCALIBRATED
     temperature, miss_odds, false_alarm_odds = np.log((usual.temperature, usual.miss_odds, usual.false_alarm_odds))
     default = np.array(
         [temperature, usual.whole_weight, miss_odds, false_alarm_odds, usual.prior_weight, usual.bias, usual.part_cost]

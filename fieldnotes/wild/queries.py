@@ -38,9 +38,9 @@ SIZES = {"validation": (48, 12, 800), "development": (96, 24, 1500), "test": (16
 """Queries with matches, queries without, and images per split."""
 
 CHECKSUMS = {
-    "validation": "b789c99b8b497a35e972369ae214ab2a6df6f21b17601037e5f783fb440e23bc",
-    "development": "5108c1ee196b2c65133066121c952b33015ec519f665afb5443487dc56922671",
-    "test": "d6d9091e713d49afccd6b3a0a7096172bf6f68eac3e2ec2b25988a0198d8c092",
+    "validation": "31a79ce4fec65316634eae0ee8fda2490cfdebc9efd65226174ff1b66622c30a",
+    "development": "183f178cd3a6563bb06ce870bace1c81e6e37dec501455abda82530d2acb293f",
+    "test": "767c02b52452e608accce8633f5c95068270b39b9167181ddc213e33c5525da1",
 }
 """SHA-256 over the queries of each split: ids, texts and facts."""
 

@@ -10,7 +10,7 @@ from fieldscope.fieldnotes.scene import Group, Scene
 WIDTH, HEIGHT = 896, 672
 """Of every frame, in pixels."""
 
-SIZES = {"small": (80, 190), "medium": (215, 275), "large": (280, 600)}
+SIZES = {"small": (80, 200), "medium": (220, 275), "large": (280, 600)}
 """Band of subject size -> the least and the greatest width of an animal's box, in thousandths of the frame's width."""
 
 LIGHTS = ("day", "dusk", "night")

@@ -10,16 +10,16 @@ from fieldscope.fieldnotes.scene import COLOURS, ITEMS, POSES, SPECIES, Group, S
 from fieldscope.fieldnotes.wild.layout import MOST_WIDTH, place
 from fieldscope.fieldnotes.wild.scene import MOST_GROUPS, OCCLUSIONS, SIZES, Conditions, Shot, WildScene
 
-DRAWS = {"small": 1, "medium": 1, "large": 4}
+DRAWS = {"small": 1, "medium": 1, "large": 3}
 """The least of so many widths is taken: few photographs are filled by their subject."""
 
 DISTRACTORS = (0, 1, 1, 2)
 DISTRACTOR_WIDTHS = (90, 240)
 
-GAINS = {"day": (88, 106), "dusk": (76, 92), "night": (84, 100)}
+GAINS = {"day": (88, 106), "dusk": (80, 95), "night": (88, 104)}
 """Brightness in percent, the least and the greatest, by light; night is dark before that."""
 
-GRAINS = {"day": (2, 6), "dusk": (4, 10), "night": (5, 12)}
+GRAINS = {"day": (2, 5), "dusk": (3, 8), "night": (4, 9)}
 BLURS = (0, 0, 0, 0, 2, 4)
 HAZES = (0, 0, 0, 4, 8, 12)
 QUALITIES = (50, 92)

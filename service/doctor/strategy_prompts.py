@@ -16,7 +16,7 @@ from fieldscope.agent.nodes.compare import judge_order
 from fieldscope.agent.nodes.explain import ask_reason
 from fieldscope.agent.nodes.synthesize import caption_image
 from fieldscope.agent.nodes.verify import judge, judge_jointly
-from fieldscope.agent.requests import predicates_request, refinement_request, synthesis_request
+from fieldscope.agent.requests import predicates_request, refinement_request, synthesis_request, turn_request
 from fieldscope.agent.roles import Role
 from fieldscope.agent.schemas import PredicatesAnswer, SynthesisAnswer
 from fieldscope.agent.strategies.ordering import Compare, Explain
@@ -25,7 +25,7 @@ from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.strategies.verification import Verify
 from fieldscope.agent.types import Asked, Call, Instruction, Predicate, Reason
 from fieldscope.core.errors import FieldscopeError
-from fieldscope.core.types import Query
+from fieldscope.core.types import Query, Turn
 from fieldscope.prompts.prompt import Prompt
 from fieldscope.retrieval.progress import Report
 from fieldscope.service.doctor.finding import Finding
@@ -146,6 +146,10 @@ class _Trials:
             return _text(await caption_image(lmm, self._id, about, self._images))
 
         yield Trial("synthesize", settings.prompt, roles["synthesize"], asking(first, settings.prompt))
+        if settings.turn is not None:
+            said = Turn(question="what is there?", answer=self._description)
+            turn = turn_request(said, self._description, settings)
+            yield Trial("synthesize.turn", settings.turn, roles["synthesize"], asking(turn, settings.turn))
         yield Trial("synthesize.again", again, roles["refine"], asking(later, again))
         yield Trial("synthesize.caption", settings.caption, roles["caption"], caption)
 

@@ -13,7 +13,7 @@ class Limits(BaseModel):
 
     max_body: int = Field(default=64_000_000, ge=1)
     max_documents: int = Field(default=1_000, ge=1)
-    max_pixels: int = Field(default=50_000_000, ge=1)
+    max_pixels: int = Field(default=64_000_000, ge=1)
     max_image_bytes: int = Field(default=20_000_000, ge=1)
     max_text: int = Field(default=20_000, ge=1)
     max_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -16,8 +17,10 @@ from PIL import ImageDraw
 
 from fieldscope.core.errors import ConfigError, ImageError
 from fieldscope.core.files import replace_file
+from fieldscope.core.looks import read_look
 from fieldscope.core.paths import cache_folder
 from fieldscope.retrieval.collection import Collection
+from fieldscope.retrieval.looked_at import LOOK_PIXELS, load_reduced, show
 from fieldscope.retrieval.opening import reopen_collection
 from fieldscope.service.viewer.addresses import unslug
 from fieldscope.service.viewer.runs.run_list import RunList
@@ -53,13 +56,20 @@ class Pictures:
             images = self._collection(collection)
             if images is not None:
                 # Listing the ids of millions of images takes long, and only names that are hashes need it.
-                image_id = unslug(name, images.ids() if name.startswith("~~") else ())
+                image_id = unslug(name, self._ids(collection, images) if name.startswith("~~") else ())
                 if image_id is not None:
-                    images = self._fresh(collection, images, image_id)
+                    images = self._fresh(collection, images, _stored(images, image_id))
                     return Picture(shown(size, collection, images, image_id), True)
         except (ImageError, ConfigError):
             pass
         return Picture(_placeholder(), False)
+
+    def _ids(self, key: str, images: Collection) -> Iterator[str]:
+        """The ids of the images, and of the looks at them that runs recorded."""
+        yield from images.ids()
+        for run in self._run_list.runs():
+            if run.collection_key == key:
+                yield from (image_id for image_id in run.hashes if read_look(image_id) is not None)
 
     def _fresh(self, key: str, images: Collection, image_id: str) -> Collection:
         """The collection, opened again if the image's file changed.
@@ -83,9 +93,9 @@ class Pictures:
 
 
 def shown(size: Size, collection: str, images: Collection, image_id: str) -> bytes:
-    """An image of the collection with the key `collection` in this size at most, as WebP; made once and kept. Raises
-    `ImageError`."""
-    stamp = images.stamp(image_id)
+    """An image of the collection with the key `collection`, or what a look at one shows, in this size at most, as WebP;
+    made once and kept. Raises `ImageError`."""
+    stamp = images.stamp(_stored(images, image_id))
     name = sha256(f"{image_id}\0{stamp}".encode("utf-8", "surrogatepass")).hexdigest()[:40]
     path = cache_folder() / "viewer" / size / collection / f"{name}.webp"
     try:
@@ -93,9 +103,24 @@ def shown(size: Size, collection: str, images: Collection, image_id: str) -> byt
     except OSError:
         pass
     with _decoding:
-        made = _shrunk(images.load(image_id), size)
+        seen = read_look(image_id)
+        looked = seen is not None and _stored(images, image_id) != image_id
+        image = show(images, *seen) if looked and seen else load_reduced(images, image_id, LOOK_PIXELS)
+        made = _shrunk(image, size)
     _keep(path, made)
     return made
+
+
+def _stored(images: Collection, image_id: str) -> str:
+    """The image that an id is a look at; the id itself where it is an image's own, whatever it is called."""
+    seen = read_look(image_id)
+    if seen is None:
+        return image_id
+    try:
+        images.stamp(image_id)
+    except ImageError:
+        return seen[0]
+    return image_id
 
 
 def _shrunk(image: PILImage.Image, size: Size) -> bytes:

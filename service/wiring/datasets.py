@@ -20,6 +20,7 @@ from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.settings import BUNDLED, Settings
 
 if TYPE_CHECKING:
+    from fieldscope.agent.resources import Retriever
     from fieldscope.eval.datasets.dataset import Dataset
     from fieldscope.retrieval.collection import FilesCollection
     from fieldscope.retrieval.encoder import Encoder
@@ -51,6 +52,16 @@ class Galleries:
 
     def _gallery(self, query: Query) -> Library:
         return self.galleries[self.gallery_of.get(query.id, next(iter(self.galleries)))]
+
+
+def library_of(retriever: Retriever | None) -> Library | None:
+    """The index that a benchmark's retriever searches; None for one that is not Fieldscope's, and where there is
+    none."""
+    from fieldscope.retrieval.library import Library
+
+    if isinstance(retriever, Galleries):
+        return retriever.whole
+    return retriever if isinstance(retriever, Library) else None
 
 
 def open_flickr30k(request: BenchmarkRequest) -> Workload:

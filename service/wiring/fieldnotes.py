@@ -28,12 +28,13 @@ def open_fieldnotes(
 ) -> tuple[FilesCollection, Library]:
     """A split's pictures and the library to search them, both made on first use. `encoder` stands in for the one that
     the settings name."""
-    from fieldscope.fieldnotes.collection import read_split
+    from fieldscope.fieldnotes.collection import published_checksums, read_split
     from fieldscope.retrieval.library import build_index, open_library
 
     data = read_split(split, task)
     images, encoder = _pictures(data), encoder or load_encoder(settings)
-    folder = cache_folder() / "fieldnotes" / f"index-{data.name}-{encoder.fingerprint[:16]}"
+    drawn = published_checksums()[data.name]  # an index of the pictures of another version is none of these
+    folder = cache_folder() / "fieldnotes" / f"index-{data.name}-{drawn[:8]}-{encoder.fingerprint[:16]}"
     try:
         return images, open_library(folder, encoder)
     except IndexMismatchError:  # not there yet, or damaged

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -158,9 +158,12 @@ class Reranker:
         split: str | None = None,
         limit: int | None = None,
         out: str | Path | None = None,
+        choices: Mapping[str, str] | None = None,
     ) -> Evaluation:
         """As `AsyncReranker.evaluate`."""
-        return self._run(lambda: self._reranker.evaluate(benchmark, strategies, split=split, limit=limit, out=out))
+        return self._run(
+            lambda: self._reranker.evaluate(benchmark, strategies, split=split, limit=limit, out=out, choices=choices)
+        )
 
     def _run(self, work: Callable[[], Awaitable[T]]) -> T:
         if self._closed:
@@ -214,9 +217,10 @@ def evaluate(
     split: str | None = None,
     limit: int | None = None,
     out: str | Path | None = None,
+    choices: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Evaluation:
     """Rank a benchmark's queries with each strategy, and score them; `options` are those of `Reranker`. Raises what
     `AsyncReranker.evaluate` raises."""
     with Reranker(**options) as reranker:
-        return reranker.evaluate(benchmark, strategies, split=split, limit=limit, out=out)
+        return reranker.evaluate(benchmark, strategies, split=split, limit=limit, out=out, choices=choices)

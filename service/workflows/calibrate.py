@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.service.wiring.benchmarks import NAMES, Workload
+from fieldscope.service.wiring.benchmarks import NAMES
 from fieldscope.service.wiring.feedback import progress
 from fieldscope.service.wiring.interruption import ANSWERS_KEPT, interruptible
 from fieldscope.service.wiring.prompt_pictures import with_examples
@@ -26,30 +26,65 @@ from fieldscope.service.workflows.evaluate import (
 if TYPE_CHECKING:
     from fieldscope.agent.calibration import Calibration
     from fieldscope.agent.strategies.strategy import Strategy
-    from fieldscope.agent.types import RerankResult
+    from fieldscope.eval.tuning.calibrate import Labelled
 
 
-def fit_strategy(plan: EvaluationPlan, strategy_name: str, settings: Settings) -> Calibration:
-    """Run a strategy's verification on a split, with every question asked, into the plan's folder; compare some images
-    of each head where the strategy compares; and fit.
+COMPOSED = "composed"
+"""The folder, in that of the run, for the run on queries with a reference image."""
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """A benchmark with the results of a strategy's verification, and the fingerprints of the first stage and of the
+    scoring model, where there are any."""
+
+    labelled: Labelled
+    encoder: str | None
+    scorer: str | None
+
+
+def fit_strategy(
+    plan: EvaluationPlan,
+    strategy_name: str,
+    settings: Settings,
+    also: Sequence[EvaluationPlan] = (),
+    composed: str | None = None,
+) -> Calibration:
+    """Run a strategy's verification on a split, with every question asked and every look taken, into the plan's folder;
+    compare some images of each head where the strategy compares; and fit. With the plans in `also` the fit is to all of
+    their splits together. Queries with a reference image have a fit of their own where `composed` names a benchmark of
+    them, of which the plan's split is used.
 
     Raises `ConfigError`, before anything is opened, for a split that may not decide a setting, and for files that name
     none: they may be a test split.
     """
-    from fieldscope.eval.runs.read import read_manifest, read_results
-    from fieldscope.eval.tuning.calibrate import require_selection_split, verification
+    from fieldscope.eval.tuning.calibrate import calibrate_composed, require_selection_split, verification
 
-    split = plan.split or "test"
-    require_selection_split(split)
     (strategy,) = load_strategies((strategy_name,), prompts_for(settings))
     questions = verification(strategy)
-    require_named_split(plan.benchmark, split)
+    of_changes = replace(plan, benchmark=composed, out=plan.out and plan.out / COMPOSED) if composed else None
+    for each in filter(None, (plan, *also, of_changes)):
+        require_selection_split(each.split or "test")
+        require_named_split(each.benchmark, each.split or "test")
+    others = [_verified(each, strategy, questions, settings).labelled for each in also]
+    own = _verified(plan, strategy, questions, settings)
+    fit = interruptible(_compare_and_fit(own, others, strategy, settings), ANSWERS_KEPT)
+    if of_changes is None:
+        return fit
+    changes = _verified(of_changes, strategy, questions, settings).labelled
+    return calibrate_composed(fit, changes.benchmark, changes.results)
+
+
+def _verified(plan: EvaluationPlan, strategy: Strategy, questions: Strategy, settings: Settings) -> _Verified:
+    """Ask all `questions` of a strategy on the plan's split."""
+    from fieldscope.eval.runs.read import read_manifest, read_results
+    from fieldscope.eval.tuning.calibrate import Labelled
+
     opened = open_evaluation(plan, [Contest(settings, [strategy])])
     contests = tuple(replace(contest, strategies=(questions,)) for contest in opened.contests)
     (run,) = run_opened(replace(opened, contests=contests)).runs
-    scorer = read_manifest(run.out).configuration.get("scorer")
-    fitting = _compare_and_fit(opened.workload, strategy, read_results(run.out), settings, scorer)
-    return interruptible(fitting, ANSWERS_KEPT)
+    labelled = Labelled(opened.workload.benchmark, read_results(run.out))
+    return _Verified(labelled, opened.workload.encoder, read_manifest(run.out).configuration.get("scorer"))
 
 
 def require_named_split(name: str, split: str) -> None:
@@ -68,19 +103,14 @@ def require_named_split(name: str, split: str) -> None:
 
 
 async def _compare_and_fit(
-    workload: Workload,
-    strategy: Strategy,
-    results: Mapping[str, RerankResult],
-    settings: Settings,
-    scorer: str | None,
+    own: _Verified, also: Sequence[Labelled], strategy: Strategy, settings: Settings
 ) -> Calibration:
-    """`scorer` is the fingerprint of the scoring model, where the strategy uses one."""
     from fieldscope.agent.calibration import calibration_key
     from fieldscope.agent.resources import Resources
     from fieldscope.eval.measures.pairwise_study import ask_groups, state_of
     from fieldscope.eval.tuning.calibrate import calibrate, draw_groups, heads
 
-    benchmark, results = workload.benchmark, dict(results)
+    benchmark, results = own.labelled.benchmark, dict(own.labelled.results)
     images = with_examples(benchmark.images, strategy.prompts)
     async with open_lmms(settings, images, strategy.roles()) as lmms:
         if compare := strategy.compare:
@@ -94,5 +124,5 @@ async def _compare_and_fit(
                     comparisons = await ask_groups(state, groups, resources, strategy)
                     results[query.id] = results[query.id].model_copy(update={"comparisons": comparisons})
                     report(done, len(benchmark.queries))
-        key = calibration_key(lmms.identity(strategy.roles()) or "", strategy, workload.encoder, scorer)
-        return calibrate(benchmark, results, key).model_copy(update={"prompt_set": strategy.prompt_set})
+        key = calibration_key(lmms.identity(strategy.roles()) or "", strategy, own.encoder, own.scorer)
+        return calibrate(benchmark, results, key, also).model_copy(update={"prompt_set": strategy.prompt_set})

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,19 @@ from fieldscope.service.wiring.interruption import interruptible
 from fieldscope.service.wiring.priors import with_prior_encoder, with_priors
 from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import check_wordings
+from fieldscope.service.wiring.regions import tile_regions
 from fieldscope.service.wiring.roles import open_lmms, probe_servers, require_servers
 from fieldscope.service.wiring.scorers import open_candidate_scorer, require_scorer, uses_scorer
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.collecting import seldom_collecting
-from fieldscope.service.workflows.evaluation_checks import composed, flags_of, heed_instructions, one_instruction
+from fieldscope.service.workflows.evaluation_checks import (
+    captions_of,
+    composed,
+    flags_of,
+    heed_captions,
+    heed_instructions,
+    one_instruction,
+)
 from fieldscope.service.workflows.picture_context import checked_first, require_pictures_fit
 
 if TYPE_CHECKING:
@@ -33,6 +41,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.resources import CandidateScorer
     from fieldscope.agent.roles import LMMs, ModelIdentity, Role
     from fieldscope.agent.strategies.strategy import Strategy
+    from fieldscope.core.types import ImageSource
     from fieldscope.eval.progress import Progress
     from fieldscope.eval.queries import Selection
     from fieldscope.eval.types import RunSummary
@@ -99,6 +108,14 @@ class OpenEvaluation:
     workload: Workload
     contests: tuple[Contest, ...]
     out: Path
+
+    @cached_property
+    def images(self) -> ImageSource:
+        """The benchmark's images, with every closer look at them; a recording's are those that it has hashes of."""
+        from fieldscope.retrieval.looked_at import with_looks
+
+        images = self.workload.benchmark.images
+        return images if self.workload.recording is not None else with_looks(images)
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -187,7 +204,9 @@ def check_evaluation(
     opened = OpenEvaluation(plan, workload, checked, out)
     for flag in opened.flags:
         warn(flag)
-    heed_instructions(workload, [strategy for contest in contests for strategy in contest.strategies])
+    strategies = [strategy for contest in contests for strategy in contest.strategies]
+    heed_instructions(workload, strategies)
+    heed_captions(workload, strategies, plan.benchmark)
     return opened
 
 
@@ -275,12 +294,15 @@ async def _evaluate(
     from fieldscope.eval.runs.inputs import begun_earlier, input_lines, keeping_priors
 
     plan, workload = opened.plan, opened.workload
-    images, flags = workload.benchmark.images, contest.flags if lmms else ()
+    images, flags = opened.images, contest.flags if lmms else ()
     pictured = composed(workload.benchmark.queries)
     models = {s.name: lmms.identity(s.roles(pictured)) if lmms else None for s in strategies}
+    captions = {s.name: made for s in strategies if (made := captions_of(workload, s)) is not None}
     scorers = {s.name: scorer.fingerprint for s in strategies if scorer is not None and uses_scorer(s)}
     resources = Resources(images, lmms, workload.retriever, contest.settings.concurrency, flags=flags, scorer=scorer)
-    resources = replace(resources, seed=plan.seed)
+    recorded = workload.recording
+    regions = recorded.regions if recorded else tile_regions(workload.benchmark.images, contest.settings)
+    resources = replace(resources, seed=plan.seed, regions=regions)
     calibrations = {
         strategy.name: _calibration(workload, strategy, models[strategy.name], scorers.get(strategy.name))
         or begun_earlier(opened.out / strategy.name)
@@ -305,6 +327,7 @@ async def _evaluate(
         limit=plan.limit,
         budget=plan.budget if asks else None,
         scorers=scorers,
+        captions=captions,
         calibrations={name: fingerprint(fit.model_dump(mode="json")) for name, fit in fitted.items() if fit.key},
         progress=progress,
         inputs={
@@ -312,6 +335,7 @@ async def _evaluate(
             for s in strategies
         },
         live=workload.recording is None,
+        images=images,
     )
 
 
@@ -320,7 +344,7 @@ async def _open_lmms(opened: OpenEvaluation, contest: Contest, stack: AsyncExitS
     if workload.recording is None:
         roles = contest.roles(composed(workload.benchmark.queries))
         prompts = [prompt for strategy in contest.strategies for prompt in strategy.prompts]
-        images = with_examples(workload.benchmark.images, prompts)
+        images = with_examples(opened.images, prompts)
         queries = workload.benchmark.queries[: opened.plan.limit]
         shown = _first_images(workload)
         fitting = partial(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import BenchmarkError, ConfigError
 from fieldscope.service.wiring.benchmarks import Workload
 from fieldscope.service.wiring.bundled import FOREIGN, require_known_words
+from fieldscope.service.wiring.datasets import library_of
 from fieldscope.service.wiring.feedback import warn
 from fieldscope.service.wiring.instructions import warn_of_unread_instruction
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
@@ -62,6 +64,29 @@ def heed_instructions(workload: Workload, strategies: Sequence[Strategy]) -> Non
             f"{workload.benchmark.name} comes with its candidates and their priors, so `retrieve.instruction` changes "
             "nothing; leave it out, or name an encoder that reads one with --encoder"
         )
+
+
+def heed_captions(workload: Workload, strategies: Sequence[Strategy], benchmark: str) -> None:
+    """Warn where strategies weigh captions of images that have none. `benchmark` is what the user calls it."""
+    library = library_of(workload.retriever)
+    wanting = [strategy.name for strategy in strategies if strategy.retrieve.caption_weight > 0]
+    if library is None or not wanting:
+        return
+    captioned, images = len(library.captions.texts) if library.captions else 0, len(library.ids)
+    if captioned < images:
+        without = "no image has one" if not captioned else f"{images - captioned:,} of {images:,} images have none"
+        command = f"fieldscope caption {shlex.quote(benchmark)} --split {workload.benchmark.split}"
+        warn(
+            f"{', '.join(wanting)} search{'es' if len(wanting) == 1 else ''} captions of the images, too, but {without}"
+            f"; make them with `{command}`, or read the figures as those of a search without captions"
+        )
+
+
+def captions_of(workload: Workload, strategy: Strategy) -> str | None:
+    """The fingerprint of the captions that a strategy's search weighs; None where it weighs none."""
+    library = library_of(workload.retriever)
+    weighs = strategy.retrieve.caption_weight > 0 and library is not None and library.captions is not None
+    return library.captions.fingerprint if weighs and library and library.captions else None
 
 
 def one_instruction(workload: Workload, strategies: Sequence[Strategy]) -> str | None:

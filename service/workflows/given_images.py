@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,9 +13,11 @@ from PIL import Image as PILImage
 
 from fieldscope.core.errors import BrokenImageError, ConfigError
 from fieldscope.retrieval.collection import DecodingCollection
-from fieldscope.retrieval.images import DEFAULT_LIMITS, ImageLimits, open_image, upright_rgb
+from fieldscope.retrieval.images import DEFAULT_LIMITS, ImageLimits, upright_rgb
+from fieldscope.retrieval.picture_parts import regions_of, upright_size
 
 if TYPE_CHECKING:
+    from fieldscope.core.looks import Region
     from fieldscope.service.workflows.candidates import Chosen
 
 OneImage: TypeAlias = str | PathLike[str] | bytes | PILImage.Image
@@ -62,14 +65,34 @@ class GivenImages(DecodingCollection):
             raise BrokenImageError(f"{image_id!r} is none of the {len(self)} images given; check the id")
         return self.sources[image_id]
 
+    def _stored(self, image_id: str) -> Path | bytes:
+        source = self._source(image_id)
+        return source if isinstance(source, bytes) else self.path(image_id)
+
     def _open(self, image_id: str) -> PILImage.Image:
         source = self._source(image_id)
         if not isinstance(source, PILImage.Image):
-            data = source if isinstance(source, bytes) else Path(source)
-            return open_image(data, self.limits, name=image_id)
+            return super()._open(image_id)
+        with self._decoded_one(image_id):
+            return upright_rgb(source)
+
+    def size(self, image_id: str) -> tuple[int, int]:
+        source = self._source(image_id)
+        return upright_size(source) if isinstance(source, PILImage.Image) else super().size(image_id)
+
+    def load_regions(self, image_id: str, regions: Sequence[Region], max_pixels: int) -> list[PILImage.Image]:
+        source = self._source(image_id)
+        if not isinstance(source, PILImage.Image):
+            return super().load_regions(image_id, regions, max_pixels)
+        with self._decoded_one(image_id):
+            return regions_of(source, regions, max_pixels)
+
+    @contextmanager
+    def _decoded_one(self, image_id: str) -> Iterator[None]:
+        """One image is read at a time: Pillow reads a file lazily, and two images may share one."""
         try:
-            with self._decoding:  # Pillow reads a file lazily, and two images may share one
-                return upright_rgb(source)
+            with self._decoding:
+                yield
         except (OSError, ValueError, SyntaxError, MemoryError) as error:
             message = f"image {image_id!r} can't be decoded ({error}); replace it or leave it out"
             raise BrokenImageError(message) from error

@@ -10,6 +10,7 @@ from fieldscope.service.wiring.bundled import FOREIGN
 from fieldscope.service.wiring.feedback import keeping, progress, warn
 from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.regions import tile_regions
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ class Indexed:
     flags: tuple[str, ...]
 
 
-def index_folder(folder: Path, out: Path, settings: Settings, kind: str) -> Indexed:
+def index_folder(folder: Path, out: Path, settings: Settings, kind: str, tiles: bool = False) -> Indexed:
     """Encode the images in a folder, or in Parquet files there, into an index in `out`; images that were encoded before
-    are kept. `kind` is the name of a registered index.
+    are kept. `kind` is the name of a registered index. With `tiles` parts of the images are encoded, too, which closer
+    looks at images and `retrieve.tiles` would otherwise do when they need them.
 
     Raises `ConfigError` where there is no image, and `IndexMismatchError` where `out` is of another CLIP.
     """
@@ -42,4 +44,9 @@ def index_folder(folder: Path, out: Path, settings: Settings, kind: str) -> Inde
     name = settings.encoder or "bundled"
     with keeping(kept), progress("encoding images") as report:
         build = build_index(collection, encoder, out, encoder_name=name, index_kind=kind, progress=report)
+    if tiles:
+        indexed = [image_id for image_id in collection.ids() if image_id not in build.skipped]
+        regions = tile_regions(collection, settings, out, lambda: encoder)
+        with keeping(kept), progress("encoding parts of images") as report:
+            regions.encode(indexed, report)
     return Indexed(build, flags)

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.queries import require_query_words
+from fieldscope.service.wiring.regions import tile_regions
 from fieldscope.service.wiring.roles import open_lmms, probe_servers
 from fieldscope.service.wiring.scorers import open_scorer, require_scorer, uses_scorer
 from fieldscope.service.wiring.settings import Settings
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import ImageSource, Query
     from fieldscope.retrieval.encoder import Encoder
+    from fieldscope.retrieval.regions import RegionProposer
     from fieldscope.retrieval.scorer import Scorer
 
     GivenLMM = LMM | Callable[[ImageSource], LMM]
@@ -80,6 +83,12 @@ class Models:
     async def load_encoder(self) -> Encoder:
         """The CLIP. Raises `ConfigError` where it can't be loaded."""
         return await asyncio.to_thread(load_encoder, self.settings) if self.encoder is None else self.encoder
+
+    def regions(self, images: ImageSource, index: Path | None = None, encoder: Encoder | None = None) -> RegionProposer:
+        """What proposes closer looks at these images, by the encoder that the `index` of them was made with."""
+        known = encoder or self.encoder
+        opening = (lambda: known) if known is not None else None
+        return tile_regions(images, self.settings, index, opening, given=self.given("verifier") is not None)
 
     @asynccontextmanager
     async def open_scorer(self, images: ImageSource) -> AsyncIterator[CachedScorer]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     *("rank", "image", "path", "p_match", "p_yes", "answer", "prior", "prior_rank", "score", "query"),
-    *("weakest", "p_expected", "unknown", "rank_low", "rank_high", "reason"),
+    *("weakest", "p_expected", "unknown", "rank_low", "rank_high", "reason", "nothing_matches"),
 )
 
 
@@ -138,14 +138,15 @@ class Ranking(Sequence[RankedImage]):
         }
 
     def csv(self) -> str:
-        """All images as CSV, in `COLUMNS`, and `kept` with a promise. Texts that a spreadsheet would take for formulas
-        begin with an apostrophe; numbers stay numbers."""
+        """All images as CSV, in `COLUMNS`, and `kept` with a promise. `nothing_matches` is about the query and alike in
+        all rows. Texts that a spreadsheet would take for formulas begin with an apostrophe; numbers stay numbers."""
         text = io.StringIO()
         writer = csv.writer(text)
         columns = COLUMNS if self.kept is None else (*COLUMNS, "kept")
         writer.writerow(columns)
         for ranked in self.result.ranking:
-            entry = self._entry(ranked) | {"query": self.result.query_text}
+            of_query = {"query": self.result.query_text, "nothing_matches": self.nothing is not None}
+            entry = self._entry(ranked) | of_query
             writer.writerow([cell(entry[column]) for column in columns])
         return text.getvalue()
 

@@ -48,6 +48,11 @@ async def rerank_query(
     """
     from fieldscope.agent.resources import Resources
 
+    if strategy.retrieve.tiles:
+        raise ConfigError(
+            f"strategy {strategy.name!r} has `retrieve.tiles`, which needs an index with tiles; index the images with "
+            "`fieldscope index --tiles` and search them there, or leave the setting out"
+        )
     models.require_words(strategy, query)
     contexts = await models.require_context(strategy, query)
     fitting = models.checking_pictures(strategy, query, contexts, chosen.images, chosen.images.ids())
@@ -62,7 +67,7 @@ async def rerank_query(
         models.require_scorer(strategy)
         knows = bundled or not models.bundled_clip or await asyncio.to_thread(_bundled_clip_knows, query.text, chosen)
         candidates, skipped, origin = await _score(chosen, query, models, strategy, knows)
-    resources = Resources(chosen.images, flags=flags)
+    resources = Resources(chosen.images, flags=flags, regions=models.regions(chosen.images))
     ranking = await rank(
         query,
         strategy,
@@ -123,15 +128,16 @@ async def rerank_indexed(
     warn_of_unread_instruction([strategy], encoder)
     wanted = inputs_of(query, instruction=strategy.retrieve.instruction)
     direction = await asyncio.to_thread(encoder.encode_query, wanted)
-    priors = library.index.vectors_of(names) @ direction
-    usual = library.background(direction)
+    tiles = strategy.retrieve.tiles
+    priors = library.similarities(names, direction, tiles=tiles)
+    usual = library.background(direction, tiles=tiles)
     candidates = [
         Candidate(name, float(prior), usual.standing(float(prior)) if usual else None)
         for name, prior in zip(names, priors, strict=True)
     ]
     bundled = models.bundled_clip or models.bundled_judge(strategy)
     flags = await foreign_flags(library.collection, names) if bundled else ()
-    resources = Resources(library.collection, flags=flags)
+    resources = Resources(library.collection, flags=flags, regions=models.regions(library.collection, index, encoder))
     fitting = models.checking_pictures(strategy, query, contexts, library.collection, names)
     return await rank(
         query,
@@ -181,8 +187,10 @@ async def rank(
     `ConfigError`, before anything is asked, where a promise is not for this setting."""
     from fieldscope.agent.graph import Agent
     from fieldscope.agent.image_scorer import ImageScorer
+    from fieldscope.retrieval.looked_at import with_looks
 
-    pictures = with_examples(resources.images, strategy.prompts)
+    images = with_looks(resources.images)
+    pictures = with_examples(images, strategy.prompts)
     async with AsyncExitStack() as stack:
         opening = models.open_lmms(pictures, strategy, wrappers)
         lmms = await stack.enter_async_context(opening) if strategy.prompts else None
@@ -196,9 +204,15 @@ async def rank(
         calibration = find_calibration(model, strategy, origin, scored_by)
         if promise is not None:
             promise.require_setting(model, calibration, origin, scored_by)
-        concurrency = models.settings.concurrency
-        resources = replace(resources, lmm=lmms, max_concurrency=concurrency, calibration=calibration, scorer=scorer)
-        result = await Agent(resources, strategy).rerank(query, candidates, top_k, budget)
+        asked = replace(
+            resources,
+            images=images,
+            lmm=lmms,
+            max_concurrency=models.settings.concurrency,
+            calibration=calibration,
+            scorer=scorer,
+        )
+        result = await Agent(asked, strategy).rerank(query, candidates, top_k, budget)
     for flag in result.flags:
         if flag not in resources.flags:
             warn(flag)

@@ -226,11 +226,13 @@ class AsyncReranker:
         split: str | None = None,
         limit: int | None = None,
         out: str | Path | None = None,
+        choices: Mapping[str, str] | None = None,
     ) -> Evaluation:
         """Rank a benchmark's queries with each strategy (this reranker's, where none are named), and score them.
 
         `benchmark` is a name (`fieldnotes-rerank` ...) or the path of its files, `limit` how many queries are taken,
         from the first. Runs go to `out`, by default `runs/BENCHMARK-SPLIT`; finished queries there are not asked again.
+        `choices` are named settings of a data set's protocol, such as `{"reference": "kept"}`.
         Raises `BenchmarkError` where there is no such benchmark, and `ConfigError` for unusable settings.
         """
         from fieldscope.eval import report
@@ -253,7 +255,9 @@ class AsyncReranker:
             loaded = load_strategies(names, self._prompts) if names else [self.strategy]
             chosen = [strategy.instructed(self._instruction) for strategy in loaded]
             folder = Path(out) if out is not None else None
-            plan = EvaluationPlan(str(benchmark), split, limit=limit, out=folder, budget=self.budget)
+            plan = EvaluationPlan(
+                str(benchmark), split, limit=limit, out=folder, budget=self.budget, choices=choices or {}
+            )
             opened = await open_evaluation_async(plan, [Contest(self._models.settings, chosen)])
             summaries = (await run_opened_async(opened)).runs
             for line in report.warnings(summaries):

@@ -59,7 +59,13 @@ async def search_index(
     warn_of_unread_instruction([strategy], library.encoder)
     retriever = RememberedSearch(library)
     settings = strategy.retrieve
-    search = Search(query, top_k, caption_weight=settings.caption_weight, instruction=settings.instruction)
+    search = Search(
+        query,
+        top_k,
+        caption_weight=settings.caption_weight,
+        instruction=settings.instruction,
+        tiles=settings.tiles,
+    )
     first = await asyncio.to_thread(retriever.search, search)
     if not first:
         raise ConfigError(f"the index holds no image but {query.reference_image!r}; index more of them")
@@ -68,7 +74,8 @@ async def search_index(
         seen.insert(0, query.reference_image)
     bundled = models.bundled_clip or models.bundled_judge(strategy)
     flags = await foreign_flags(images, seen) if bundled else ()
-    resources = Resources(images, retriever=retriever, flags=flags)
+    regions = models.regions(images, index, library.encoder)
+    resources = Resources(images, retriever=retriever, flags=flags, regions=regions)
     origin = library.encoder.fingerprint
     ranking = await rank(
         query, strategy, models, resources, origin, top_k=top_k, budget=budget, wrappers=[fitting], promise=promise

@@ -160,5 +160,5 @@ def _sides(result: RerankResult) -> dict[tuple[str, str], bool]:
     return {
         (verdict.image_id, verdict.predicate): verdict.p_yes >= YES
         for verdict in result.verdicts
-        if verdict.p_yes is not None
+        if verdict.p_yes is not None and verdict.look is None
     }

@@ -193,8 +193,9 @@ async def _study_heads(
 ) -> dict[str, HeadStudy]:
     from fieldscope.agent.resources import Resources
     from fieldscope.eval.measures.pairwise_study import state_of, study_head
+    from fieldscope.retrieval.looked_at import with_looks
 
-    images, queries = workload.benchmark.images, workload.benchmark.queries
+    images, queries = with_looks(workload.benchmark.images), workload.benchmark.queries
     studies = {}
     async with open_lmms(settings, with_examples(images, strategy.prompts), strategy.roles()) as lmms:
         calibration = find_calibration(lmms.identity(strategy.roles()), strategy, workload.encoder)

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fieldscope.agent.agreement import agreement, agreement_order
 from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.context import Context
 from fieldscope.agent.fusion import log_odds
+from fieldscope.agent.match_odds import log_odds_of_all, tempered
 from fieldscope.agent.nodes.rank import rank
-from fieldscope.agent.posterior import PASS_RATE, agreement, agreement_order, believe, latest, log_odds_of_all, tempered
+from fieldscope.agent.posterior import PASS_RATE, believe, latest
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import load_strategy

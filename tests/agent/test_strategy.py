@@ -23,8 +23,8 @@ def written(folder: Path, text: str) -> Path:
 
 def test_every_shipped_strategy_loads_under_its_file_name() -> None:
     assert set(list_strategies()) == {
-        "agent", "cascade", "clip", "cross-encoder", "imagescope", "joint", "pairwise", "predicates", "reasoned",
-        "setwise", "true-false", "yes-no", "yes-no-fused",
+        "agent", "agent-closer", "cascade", "clip", "cross-encoder", "imagescope", "imagescope-published", "joint",
+        "pairwise", "predicates", "reasoned", "setwise", "true-false", "yes-no", "yes-no-fused",
     }  # fmt: skip
     for name in list_strategies():
         strategy = load_strategy(name, prompts="fieldnotes")
@@ -39,7 +39,9 @@ def test_clip_asks_nothing_and_the_others_do() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(StrategyError, match=r"'yesno' \(did you mean 'yes-no'\?\); known: agent, cascade, clip"):
+    with pytest.raises(
+        StrategyError, match=r"'yesno' \(did you mean 'yes-no'\?\); known: agent, agent-closer, cascade"
+    ):
         load_strategy("yesno", prompts="fieldnotes")
 
 

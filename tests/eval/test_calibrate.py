@@ -24,6 +24,7 @@ from fieldscope.eval.tuning.calibrate import (
     FEW,
     SELECTION_SPLITS,
     calibrate,
+    calibrate_composed,
     draw_groups,
     heads,
     require_selection_split,
@@ -364,3 +365,54 @@ def test_a_fit_says_how_it_is_read_and_one_of_an_earlier_version_does_not() -> N
     del written["edition"]
     earlier = Calibration.model_validate(written)
     assert earlier.edition == 1 and "edition" not in earlier.model_dump(mode="json")
+
+
+def composed_calibration(right: bool) -> Calibration:
+    """Fitted to queries whose verdicts are right, and to queries with a reference image whose verdicts are so or not:
+    for these "a" matches, too, although the model says no."""
+    p = {"a": 0.02, "b": 0.9, "c": 0.1, "d": 0.8}
+    queries = [f"q{n}" for n in range(30)]
+    fitted = calibrate(bench("validation", *queries), {q: judged_result(q, p, ()) for q in queries}, KEY)
+    composed = bench("validation", *queries)
+    if not right:
+        composed = replace(composed, qrels={query: {"a": 1, "b": 0, "c": 0, "d": 1} for query in queries})
+    results = {q: judged_result(q, p, ()) for q in queries}
+    return calibrate_composed(fitted, composed, results)
+
+
+def test_queries_with_a_reference_image_have_a_fit_of_their_own() -> None:
+    fitted = composed_calibration(right=False)
+    composed = fitted.of(composed=True)
+    assert fitted.of(composed=False) is fitted and composed is fitted.composed
+    assert (composed.benchmark, composed.queries, composed.key) == ("mine", 30, None)
+    assert composed.temperature > fitted.temperature
+    assert (composed.comparison_weight, composed.position_bias) == (fitted.comparison_weight, fitted.position_bias)
+    assert Calibration.model_validate_json(fitted.model_dump_json()) == fitted
+    assert "composed" not in Calibration().model_dump()
+
+
+def test_the_same_answers_count_otherwise_for_a_query_with_a_reference_image() -> None:
+    fitted = composed_calibration(right=False)
+    predicate = Predicate(id="a", question="a?", kind="subject")
+    verdict = Verdict(predicate="a", image_id="x", state="answered", p_yes=0.9, p_expected=0.9)
+
+    def p_match(reference: str | None, calibration: Calibration) -> float:
+        state = RerankState(
+            query=Query(id="q", text="a crab", reference_image=reference),
+            candidates=(Candidate("x", 0.4, 1.0),),
+            predicates=(predicate,),
+            verdicts=(verdict,),
+        )
+        resources = Resources(FilesCollection({}), calibration=calibration)
+        return float(believe(state, resources, load_strategy("agent", prompts="fieldnotes")).p_match[0])
+
+    assert p_match("r", fitted) == p_match(None, fitted.of(composed=True)) != p_match(None, fitted)
+    assert p_match("r", Calibration(key=KEY)) == p_match(None, Calibration(key=KEY))
+
+
+def test_no_test_split_and_no_scores_are_in_the_fit_of_composed_queries() -> None:
+    fitted = composed_calibration(right=True)
+    with pytest.raises(ConfigError, match="test"):
+        calibrate_composed(fitted, bench("test", "q0"), {})
+    with pytest.raises(ConfigError, match="Leave out `--composed`"):
+        calibrate_composed(fitted.model_copy(update={"scorer_weight": 0.5}), bench("validation", "q0"), {})

@@ -16,7 +16,7 @@ from fieldscope.eval.datasets.cirr import load_cirr
 from fieldscope.eval.datasets.dataset import Dataset
 from fieldscope.eval.datasets.fashioniq import load_fashioniq
 from fieldscope.eval.datasets.karpathy import COCO, FLICKR30K, load_karpathy
-from fieldscope.eval.datasets.visdial import RAW, load_visdial
+from fieldscope.eval.datasets.visdial import DIALOGUES, RAW, load_visdial
 from fieldscope.retrieval.encoder import query_text
 from tests.eval import dataset_files as files
 
@@ -114,7 +114,15 @@ def test_cirr_s_soft_targets_and_kept_references_are_choices(tmp_path: Path) -> 
     bench = load_cirr(files.cirr(tmp_path), None, {"target": "soft", "reference": "kept"}).benchmark
     assert bench.protocol.credits["100"]["dev-2-0-img0"] == 0.5
     assert bench.protocol.keeps_reference
-    assert bench.protocol.choices == {"reference": "kept", "target": "soft"}
+    assert bench.protocol.choices == {"reference": "kept", "target": "soft", "gallery": "split"}
+
+
+def test_cirr_s_small_galleries_may_be_all_that_is_searched(tmp_path: Path) -> None:
+    read = load_cirr(files.cirr(tmp_path), None, {"gallery": "subset"})
+    for query in read.benchmark.queries:
+        searched = read.galleries[read.gallery_of[query.id]]
+        assert len(searched) == 5 and query.reference_image not in searched
+        assert read.benchmark.qrels[query.id].keys() <= set(searched)
 
 
 @pytest.mark.parametrize("folder", ["annotations", "captions"])
@@ -182,6 +190,14 @@ def test_the_other_dialogues_are_a_choice(tmp_path: Path, name: str) -> None:
     assert len(load_visdial(root, None, {}).benchmark.queries) == 8
     bench = load_visdial(root, None, {"dialogues": name}).benchmark
     assert [query.text for query in bench.queries] == ["a dog"]
+
+
+def test_imagescope_s_layout_has_the_dialogues_beside_the_images(tmp_path: Path) -> None:
+    made = files.visdial(tmp_path)
+    (made / "dialogues" / f"{DIALOGUES[0]}.json").rename(made / f"{DIALOGUES[0]}.json")
+    (made / "dialogues").rmdir()
+    (made / "ChatIR_Protocol" / "Search_Space_val_50k.json").rename(made / "Search_Space_val_50k.json")
+    assert len(load_visdial(made, None, {"hits_from_round": "1"}).benchmark.queries) == 8
 
 
 def test_visdial_s_own_file_is_read_as_chatir_has_it(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import fieldscope
 import fieldscope.fieldnotes.collection
 from fieldscope.core.types import Turn
 from fieldscope.eval.measures.scoring import NEAR_MISSES
@@ -145,7 +146,11 @@ def test_choices_are_in_the_manifest_and_name_the_folder(run: Run, tasks: World,
     told, _ = evaluated(run, "cirr", "--data", root, "--set", "reference=kept", "--set", "target=soft")
     assert told["out"] == "runs/cirr-validation-reference-kept-target-soft/clip"
     manifest = json.loads((Path(told["out"]) / "manifest.json").read_text())
-    assert manifest["configuration"]["benchmark"]["choices"] == {"reference": "kept", "target": "soft"}
+    assert manifest["configuration"]["benchmark"]["choices"] == {
+        "reference": "kept",
+        "target": "soft",
+        "gallery": "split",
+    }
     lines = (Path(told["out"]) / "results.jsonl").read_text().splitlines()
     assert all(r["reference_image"] in [c["image_id"] for c in r["ranking"]] for r in map(json.loads, lines))
     other, _ = evaluated(run, f"cirr:{root}")
@@ -153,6 +158,29 @@ def test_choices_are_in_the_manifest_and_name_the_folder(run: Run, tasks: World,
     assert other["metrics"]["recall@1"] >= told["metrics"]["recall@1"]
     error = refused(run, "compare", told["out"], other["out"])
     assert "different protocols: reference is kept in the one and removed in the other" in error
+
+
+def test_python_makes_choices_too(tasks: World, tmp_path: Path) -> None:
+    root = shaped("cirr", tmp_path)
+    evaluation = fieldscope.evaluate(f"cirr:{root}", ["clip"], choices={"reference": "kept"})
+    assert str(evaluation["clip"].folder) == "runs/cirr-validation-reference-kept/clip"
+    with pytest.raises(fieldscope.ConfigError, match="unknown reference of cirr 'lost'"):
+        fieldscope.evaluate(f"cirr:{root}", ["clip"], choices={"reference": "lost"})
+
+
+def test_captions_of_a_data_set_serve_all_its_galleries(run: Run, tasks: World, tmp_path: Path) -> None:
+    root = shaped("fashioniq", tmp_path)
+    names = dict.fromkeys(SCENES, "a green turtle")
+    (tmp_path / "captions.json").write_text(json.dumps(names))
+    made = run("caption", "fashioniq", "--data", root, "--from", tmp_path / "captions.json")
+    assert made.exit_code == 0 and "12 of 12 images" in made.stdout, made.stderr
+    strategy = tmp_path / "captioned.yaml"
+    strategy.write_text("name: captioned\nretrieve: {caption_weight: 1.0}\nfusion: {method: prior}\n")
+    result = run("eval", "fashioniq", "--data", root, "--strategy", strategy)
+    assert result.exit_code == 0 and "captions of the images" not in result.stderr
+    lines = Path("runs/fashioniq-validation/captioned/results.jsonl").read_text().splitlines()
+    for ranking in (json.loads(line)["ranking"] for line in lines):
+        assert len({round(candidate["prior"], 6) for candidate in ranking}) == 1, "all captions say the same"
 
 
 def test_changed_pictures_are_encoded_again(run: Run, tasks: World, tmp_path: Path) -> None:

@@ -64,6 +64,13 @@ async def test_each_prompt_is_asked_once_with_the_settings_of_its_stage(prompts:
     assert [request.top_logprobs for request in lmm.requests if request.max_tokens == 1] == [7, 7]
 
 
+async def test_prompts_for_turns_of_a_dialogue_are_asked_too(opened: list[Any]) -> None:
+    strategy = load_strategy("imagescope-published")
+    findings, _ = await check_strategy(Settings(), strategy, fieldnotes(), silent)
+    assert {finding.name for finding in findings} == {f"prompt {prompt.name}" for prompt in strategy.prompts}
+    assert {finding.state for finding in findings} == {"ok"}
+
+
 async def test_each_role_asks_its_own_model(opened: list[Any]) -> None:
     settings = Settings(lmm_url="http://a", model="big", roles={"verifier": RoleModel("http://b", "small")})
     findings, _ = await check_strategy(settings, load_strategy("predicates"), fieldnotes(), silent)

@@ -210,6 +210,24 @@ def test_no_test_split_is_opened(
     assert thinker.asked == []
 
 
+def test_no_test_split_is_opened_for_composed_queries(run: Run, sets: Path, thinker: World, tmp_path: Path) -> None:
+    path = tmp_path / "whole.parquet"
+    pq.write_table(pa.Table.from_pylist(rows(thinker), schema=SCHEMA), path)
+    result = run("calibrate", sets, "--composed", path)
+    assert result.exit_code == 1
+    assert f"the files of {path} do not say which split they are" in result.stderr
+    assert thinker.asked == []
+
+
+def test_composed_queries_have_a_table_and_a_fit_of_their_own(run: Run, sets: Path, thinker: World) -> None:
+    said = payload(run("calibrate", sets, "--composed", sets, "--json"))
+    assert said["composed"]["queries"] == said["queries"]
+    assert said["composed"]["key"] is None
+    assert (Path("runs/calibrate/composed/agent/results.jsonl")).is_file()
+    result = run("calibrate", sets, "--composed", sets)
+    assert result.stdout.count("fitted on") == 2
+
+
 def test_files_that_name_no_split_are_no_validation_split(run: Run, thinker: World, tmp_path: Path) -> None:
     path = tmp_path / "whole.parquet"
     pq.write_table(pa.Table.from_pylist(rows(thinker), schema=SCHEMA), path)

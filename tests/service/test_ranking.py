@@ -8,6 +8,7 @@ import json
 
 from rich.console import Console
 
+from fieldscope.agent.types import NothingMatches
 from fieldscope.retrieval.collection import FilesCollection
 from fieldscope.service.cli.tables.ranking import ranking_table
 from fieldscope.service.workflows.ranking import COLUMNS, Ranking
@@ -82,3 +83,10 @@ def test_a_spreadsheet_keeps_its_first_columns() -> None:
         "",
     )
     assert (blue["rank_low"], blue["rank_high"]) == ("2", "4")
+
+
+def test_a_spreadsheet_says_that_nothing_matches() -> None:
+    nothing = NothingMatches(statistic=0.01, threshold=0.3, judged=4)
+    for said, word in ((None, "False"), (nothing, "True")):
+        rows = csv.DictReader(io.StringIO(ranking(agentic().model_copy(update={"nothing": said})).csv()))
+        assert {row["nothing_matches"] for row in rows} == {word}

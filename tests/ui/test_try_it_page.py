@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import threading
@@ -83,6 +84,28 @@ def test_the_address_brings_the_same_search_back(visitor: Visitor, root: str) ->
     page.get_by_label("What to look for").fill("rain & <b>snow</b>")
     page.get_by_role("button", name="Search").click()
     expect(page).to_have_url(re.compile(re.escape("q=rain+%26+%3Cb%3Esnow%3C%2Fb%3E")))
+
+
+def test_a_promised_precision_is_sent_and_what_it_keeps_is_shown(visitor: Visitor, root: str) -> None:
+    page = visitor.page
+    cutoff = {"kept": 1, "threshold": 0.875, "promise": "At least <b>0.9</b> of the kept images match.", "caveats": []}
+
+    def promise(route: Route) -> None:
+        assert (route.request.post_data_json["precision"], route.request.post_data_json["confidence"]) == (0.9, 0.8)
+        reply = httpx.post(
+            f"{root}v1/search", json={"query": "night", "strategy": "yes-no", "top_n": 2}, timeout=30
+        ).json()
+        reply["results"][0]["kept"], reply["results"][1]["kept"] = True, False
+        event = f"event: result\ndata: {json.dumps({**reply, 'cutoff': cutoff})}\n\n"
+        route.fulfill(status=200, content_type="text/event-stream", body=event)
+
+    page.route("**/v1/search", promise)
+    page.goto(f"{root}try.html?q=night&strategy=yes-no&precision=0.9&confidence=0.8&collection={COLLECTION}")
+    expect(page.locator("[data-promise]")).to_have_text(
+        "Kept: 1 image, those with P(match) of at least 0.875. At least <b>0.9</b> of the kept images match."
+    )
+    expect(page.locator(".ranking li").first).to_contain_text("kept")
+    expect(page.locator(".ranking li").last).not_to_contain_text("kept")
 
 
 def test_a_strategy_without_a_model_shows_its_stages_only(visitor: Visitor, root: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 @click.argument("benchmark", metavar="[BENCHMARK]", default="fieldnotes-rerank")
 @strategy_option
 @click.option("--split", default="validation", show_default=True, metavar="NAME", help="Test splits are refused.")
+@click.option(
+    "--composed",
+    metavar="BENCHMARK",
+    help="Fit queries with a reference image by themselves, on the same split of this benchmark.",
+)
 @file_option(
     "--out",
     help_text="The file for the calibration; others in it are kept.  [default: in the cache folder, where it is found]",
@@ -39,11 +45,26 @@ if TYPE_CHECKING:
     default=Path("runs/calibrate"),
     show_default=True,
 )
+@click.option(
+    "--also",
+    nargs=2,
+    multiple=True,
+    metavar="BENCHMARK SPLIT",
+    help="A further benchmark and its split, to fit to all of them together. Repeatable.",
+)
 @json_option
 @scorer_option
 @model_options
 def calibrate(
-    benchmark: str, name: str, split: str, out: Path | None, runs: Path, as_json: bool, settings: Settings
+    benchmark: str,
+    name: str,
+    split: str,
+    composed: str | None,
+    out: Path | None,
+    runs: Path,
+    also: tuple[tuple[str, str], ...],
+    as_json: bool,
+    settings: Settings,
 ) -> None:
     """Fit a strategy's temperatures and weights to a model, on a validation split.
 
@@ -54,14 +75,21 @@ def calibrate(
     from fieldscope.service.workflows.calibrate import fit_strategy
     from fieldscope.service.workflows.evaluate import EvaluationPlan
 
-    calibration = fit_strategy(EvaluationPlan(benchmark, split, out=runs), name, settings)
+    plans = [EvaluationPlan(*each, out=runs / "-".join(map(_folder_name, each))) for each in also]
+    calibration = fit_strategy(EvaluationPlan(benchmark, split, out=runs), name, settings, plans, composed)
     file = save_calibration(calibration, out)
     if as_json:
         show_json(calibration.model_dump(mode="json") | {"out": str(file)})
     else:
-        show(_table(calibration), f"Kept in {file}")
+        tables = [_table(fit) for fit in (calibration, calibration.composed) if fit is not None]
+        show(*tables, f"Kept in {file}")
     if calibration.consistency is not None and calibration.comparison_weight == 0.0:
         note("Comparisons are off: this model's calibration shows no benefit.")
+
+
+def _folder_name(name: str) -> str:
+    """A benchmark's name or path as a folder's name."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-")
 
 
 def _table(fit: Calibration) -> Table:
@@ -87,6 +115,11 @@ def _table(fit: Calibration) -> Table:
             "bias for the first image": f"{fit.position_bias:+.3f}",
             "weight of a comparison": f"{fit.comparison_weight:.3f}",
         }
+    for looks in fit.looks:
+        taken = {"regions": looks.regions, "enhanced": looks.enhanced, "enhanced regions": looks.enhanced_regions}
+        named = ", ".join(f"{number} {kind}" for kind, number in taken.items() if number)
+        moved = max((*looks.moves.values(), *looks.moves_small.values()), default=0.0)
+        rows[f"looks: {named}"] = f"the last one moves the log-odds of a match by up to {moved:.2f}"
     if fit.joint_loss is not None:
         rows |= {
             "temperature of joint answers": f"{fit.joint_temperature:.3f}",

@@ -7,7 +7,13 @@ from pathlib import Path
 import click
 
 from fieldscope.service.cli.console import show, show_json
-from fieldscope.service.cli.options import encoder_options, folder_option, json_option, model_options
+from fieldscope.service.cli.options import (
+    encoder_options,
+    file_option,
+    folder_option,
+    json_option,
+    model_options,
+)
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.skipped import skipped_data, skipped_lines
 
@@ -16,9 +22,10 @@ from fieldscope.service.workflows.skipped import skipped_data, skipped_lines
 @click.argument("folder", type=click.Path(path_type=Path))
 @folder_option("The folder for the index.", "-o", "--out", required=True)
 @click.option("--index-type", "kind", default="faiss", show_default=True, metavar="NAME", help="A registered index.")
+@click.option("--tiles", is_flag=True, help="Encode parts of the images, too, for closer looks at them.")
 @json_option
 @encoder_options
-def index(folder: Path, out: Path, kind: str, as_json: bool, settings: Settings) -> None:
+def index(folder: Path, out: Path, kind: str, tiles: bool, as_json: bool, settings: Settings) -> None:
     """Make a folder of images searchable.
 
     An encoder reads the images in FOLDER, or in Parquet files there, into the index. Encoded images are kept: after an
@@ -28,7 +35,7 @@ def index(folder: Path, out: Path, kind: str, as_json: bool, settings: Settings)
     """
     from fieldscope.service.workflows.index import index_folder
 
-    indexed = index_folder(folder, out, settings, kind)
+    indexed = index_folder(folder, out, settings, kind, tiles)
     build, flags = indexed.build, list(indexed.flags)
     if as_json:
         counts = {"indexed": build.indexed, "encoded": build.encoded}
@@ -39,18 +46,47 @@ def index(folder: Path, out: Path, kind: str, as_json: bool, settings: Settings)
 
 
 @click.command()
-@click.argument("folder", metavar="INDEX", type=click.Path(path_type=Path))
+@click.argument("target", metavar="INDEX|BENCHMARK")
+@folder_option("The folder of a data set's files, as with `fieldscope eval`.", "--data")
+@click.option("--split", metavar="NAME", help="The benchmark's split: test, validation, ...  [default: its own]")
+@click.option(
+    "--prompt",
+    default="caption",
+    show_default=True,
+    metavar="NAME",
+    help="The prompt that asks for a caption, such as imagescope_caption; see `fieldscope prompts list`.",
+)
+@file_option(
+    "--from",
+    "file",
+    help_text="Take the captions from a JSON file of image names and captions, such as ImageScope's "
+    "image_caption.json, instead of asking the LMM.",
+)
 @json_option
 @model_options
-def caption(folder: Path, as_json: bool, settings: Settings) -> None:
+def caption(
+    target: str,
+    data: Path | None,
+    split: str | None,
+    prompt: str,
+    file: Path | None,
+    as_json: bool,
+    settings: Settings,
+) -> None:
     """Describe the images of an index in words.
 
-    The LMM writes a caption for every image of INDEX, which `fieldscope index` made. Strategies with a caption weight
-    then compare queries with the captions, too. After an interruption, rerun the command to continue.
+    The LMM writes a caption for every image of INDEX, which `fieldscope index` made, or of the collection that a
+    BENCHMARK of `fieldscope eval` searches (cirr, fieldnotes-composed). Strategies with a caption weight then
+    compare queries with the captions, too. After an interruption, rerun the command to continue.
     """
-    from fieldscope.service.workflows.caption import caption_index
+    from fieldscope.service.workflows.caption import caption_index, import_captions
 
-    done = caption_index(folder, settings)
+    target = f"{target}:{data}" if data is not None else target
+    if file is not None:
+        done = import_captions(target, file, settings, split)
+    else:
+        done = caption_index(target, settings, prompt, split)
+    folder = done.folder
     if as_json:
         counts = {"captioned": done.captioned, "failed": skipped_data(done.failed)}
         show_json({"index": str(folder), **counts, "flags": list(done.flags)})

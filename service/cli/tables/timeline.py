@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -27,9 +27,16 @@ def timeline(trace: Iterable[TraceEvent]) -> Table:
     numbered = list(enumerate(sorted(trace, key=lambda event: event.at)))
     for _, group in groupby(numbered, key=lambda one: (one[1].kind, one[0] if one[1].kind not in _TOGETHER else -1)):
         events = [event for _, event in group]
-        details = events[0].data if len(events) == 1 else _summed(events)
+        details = _counted(events[0].data) if len(events) == 1 else _summed(events)
         table.add_row(f"{max(event.at for event in events):.3f}", plain(events[0].kind), plain(_text_of(details)))
     return table
+
+
+def _counted(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An event's data; of the regions that were proposed of each image only how many there are."""
+    if not isinstance(regions := data.get("regions"), dict):
+        return data
+    return {**data, "regions": sum(len(of_image) for of_image in regions.values())}
 
 
 def _summed(events: Sequence[TraceEvent]) -> dict[str, Any]:

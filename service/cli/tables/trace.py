@@ -27,9 +27,11 @@ from fieldscope.agent.trace_view import (
 from fieldscope.agent.types import Predicate, Reason, RerankResult, Verdict
 from fieldscope.agent.usage import Usage
 from fieldscope.service.cli.console import plain
+from fieldscope.service.cli.tables.looks import looks_of
 from fieldscope.service.cli.tables.ranking import moved_by
 from fieldscope.service.cli.tables.table import new_table
 from fieldscope.service.cli.tables.timeline import timeline
+from fieldscope.service.cli.tables.trace_parts import heading, line, number
 
 SHOWN = 20
 """How many images and how many comparisons are shown without `--all`."""
@@ -45,6 +47,7 @@ def render_trace(result: RerankResult, limit: int | None = SHOWN) -> RenderableT
         *_thought(result),
         *_predicates(result.predicates),
         *_verdicts(result, limit),
+        *looks_of(result, limit),
         *_compared(result, limit),
         *_thoughts(result, limit),
         *_reasons(result.reasons),
@@ -148,25 +151,6 @@ def _reading(verdict: Verdict) -> str:
     if len(counting) > 1:
         return f"the mean of {len(counting)} answers{after}: " + ", ".join(number(draw.p_yes) for draw in counting)
     return f"one answer{after}" if after else ""
-
-
-def line(name: str, value: str, style: str = "") -> RenderableType:
-    """A name and a text; further lines of the text stand below it."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(width=9, justify="right", style="bold")
-    grid.add_column(overflow="fold")
-    grid.add_row(plain(name), plain(value, style))
-    return grid
-
-
-def heading(title: str) -> Text:
-    """A line above a table."""
-    return Text(f"\n{title}", style="bold")
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number, or - where there is none."""
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def columns(predicates: Sequence[Predicate]) -> dict[str, str]:

@@ -10,17 +10,11 @@ from rich.text import Text
 from fieldscope.agent.trace_why import Neighbour, Part, Why
 from fieldscope.agent.types import RerankResult
 from fieldscope.service.cli.console import plain
+from fieldscope.service.cli.tables.looks import looks_at
 from fieldscope.service.cli.tables.ranking import moved_by
 from fieldscope.service.cli.tables.table import new_table
-from fieldscope.service.cli.tables.trace import (
-    columns,
-    comparisons_table,
-    heading,
-    line,
-    number,
-    reason_lines,
-    verdict_lines,
-)
+from fieldscope.service.cli.tables.trace import columns, comparisons_table, reason_lines, verdict_lines
+from fieldscope.service.cli.tables.trace_parts import heading, line, number
 from fieldscope.service.workflows.ranking import answer_of
 
 _BAR = 16  # characters of the longest bar
@@ -52,6 +46,7 @@ def _everything(result: RerankResult, explanation: Why) -> Iterator[RenderableTy
         )
         yield _bars(explanation.parts, short)
         yield from _calls(explanation.parts, short)
+    yield from looks_at(explanation)
     if explanation.matchups:
         yield heading("compared with others")
         yield comparisons_table(explanation.matchups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fieldscope.core.types import ImageSource
     from fieldscope.prompts.prompt import Prompt
     from fieldscope.prompts.prompt_set import PromptSet
+    from fieldscope.retrieval.regions import RegionProposer
 
 _KEPT = 64  # agents; a graph takes some 10 ms to build
 _SHOWN = 64  # characters of an unknown name
@@ -58,6 +60,7 @@ class Agents:
         images: ImageSource,
         max_concurrency: int,
         explain: Prompt,
+        regions: RegionProposer | None = None,
     ) -> None:
         if default not in strategies:
             raise ConfigError(unknown_name("strategy", default, strategies))
@@ -67,6 +70,7 @@ class Agents:
         self._images = images
         self._max_concurrency = max_concurrency
         self._explain = explain
+        self._regions = regions
         self._kept: ByteLru[Agent] = ByteLru(_KEPT)
 
     def strategy(self, name: str | None) -> Strategy:
@@ -102,8 +106,8 @@ class Agents:
         if agent is None:
             calibration = find_calibration(model, explained, encoder, scored_by)
             search = retriever[1] if retriever else None
-            deps = Resources(self._images, self._lmms, search, self._max_concurrency, calibration, scorer=scorer)
-            agent = Agent(deps, explained)
+            resources = Resources(self._images, self._lmms, search, self._max_concurrency, calibration, scorer=scorer)
+            agent = Agent(replace(resources, regions=self._regions), explained)
             self._kept.put(key, agent, 1)
         return agent
 

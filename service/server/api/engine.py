@@ -57,6 +57,8 @@ from fieldscope.service.wiring.settings import DEFAULT_STRATEGY
 if TYPE_CHECKING:
     from fieldscope.agent.scored import CachedScorer
     from fieldscope.agent.strategies.strategy import Strategy
+    from fieldscope.core.types import ImageSource
+    from fieldscope.retrieval.regions import RegionProposer
     from fieldscope.service.workflows.promise import KeptImages, LabelledRun, Promise
 
 __all__ = ["Engine", "Watch"]
@@ -88,6 +90,8 @@ class Engine:
         traces: TraceStore,
         observers: Sequence[Observer] = (),
         labelled: LabelledRun | None = None,
+        looked_at: ImageSource | None = None,
+        regions: RegionProposer | None = None,
     ) -> None:
         self.settings = settings
         self.limits = settings.limits
@@ -103,7 +107,8 @@ class Engine:
         self._labelled = labelled
         self._prompts = prompts_for(settings.models)
         explain = self._prompts.load("explain")
-        self._agents = Agents(strategies, settings.strategy, models.lmms, images, settings.concurrency, explain)
+        shown = looked_at or images
+        self._agents = Agents(strategies, settings.strategy, models.lmms, shown, settings.concurrency, explain, regions)
         encoder = models.encoder
         self._vectors = Vectoriser(encoder, images, self.collections) if encoder is not None else None
 

@@ -41,6 +41,7 @@ STAGES: Mapping[str, str] = {
     "checked": "check",
     "planned": "verify",
     "verified": "verify",
+    "inspected": "inspect",
     "assessed": "assess",
     "refined": "assess",
     "paired": "compare",

@@ -97,7 +97,9 @@ async def open_engine(
 ) -> AsyncIterator[Engine]:
     """The engine, until the service ends. `lmm` and `encoder` replace those that the settings name; `prepared` was
     opened before. Raises `ConfigError`."""
+    from fieldscope.retrieval.looked_at import with_looks
     from fieldscope.service.wiring.prompt_pictures import with_examples
+    from fieldscope.service.wiring.regions import tile_regions
     from fieldscope.service.wiring.roles import drain, open_lmms
     from fieldscope.service.wiring.scorers import open_scorer
 
@@ -107,7 +109,8 @@ async def open_engine(
     folder, limits = settings.data_folder, settings.limits
     pictures = PictureStore(folder / "pictures", ImageLimits(limits.max_image_bytes, limits.max_pixels))
     images = ResidentImages(pictures, prepared.collections)
-    shown = with_examples(images, [prompt for each in prepared.strategies.values() for prompt in each.prompts])
+    looked_at = with_looks(images)
+    shown = with_examples(looked_at, [prompt for each in prepared.strategies.values() for prompt in each.prompts])
     doors = [partial(ObservedLMM, observer=observer) for observer in observers]
     async with AsyncExitStack() as stack:
         cached = await stack.enter_async_context(open_lmms(settings.models, shown, ROLES, lmm, doors, may_be_away=True))
@@ -126,8 +129,22 @@ async def open_engine(
         )
         traces = TraceStore(folder / "traces", images.locator())
         labelled = LabelledRun(settings.precision_from) if settings.precision_from is not None else None
+        known = prepared.encoder
+        regions = None
+        if known is not None:
+            regions = tile_regions(images, settings.models, folder / "tiles", lambda: known, given=lmm is not None)
         engine = Engine(
-            settings, prepared.strategies, prepared.collections, models, images, pictures, traces, observers, labelled
+            settings,
+            prepared.strategies,
+            prepared.collections,
+            models,
+            images,
+            pictures,
+            traces,
+            observers,
+            labelled,
+            looked_at,
+            regions,
         )
         try:
             yield engine

@@ -20,7 +20,7 @@ from fieldscope.core.errors import BrokenImageError
 from fieldscope.core.fingerprint import fingerprint_pixels
 from fieldscope.core.private import private_file, private_folder
 from fieldscope.retrieval.collection import Collection, DecodingCollection, file_stamp
-from fieldscope.retrieval.images import ImageLimits, open_image
+from fieldscope.retrieval.images import ImageLimits, open_full, upright_rgb
 from fieldscope.retrieval.manifest import writing
 from fieldscope.retrieval.union import UnionCollection
 from fieldscope.service.server.api.errors import ApiError
@@ -52,7 +52,9 @@ class PictureStore(DecodingCollection):
     """
 
     def __init__(self, folder: Path, limits: ImageLimits, max_bytes: int = DEFAULT_BYTES) -> None:
-        super().__init__(limits, _DECODED_BYTES)
+        # What was small as a JPEG may be large as a PNG.
+        super().__init__(replace(limits, max_bytes=max_bytes), _DECODED_BYTES)
+        self._uploads = limits
         self.folder = folder
         self.max_bytes = max_bytes
         self._lock = threading.RLock()
@@ -68,10 +70,11 @@ class PictureStore(DecodingCollection):
     def add(self, data: bytes, name: str) -> str:
         """Store the image in a file's bytes, hold it until it is released, and return its id here. Errors call it
         `name`. Raises `ImageError`, and `ApiError` if calls at work hold all the space."""
-        image = open_image(data, self.limits, name=name)
+        full = open_full(data, self._uploads, name=name)
+        image = upright_rgb(full)
         image_id = fingerprint_pixels(image) + _SUFFIX
         if not self._hold(image_id):
-            png = _png(image)
+            png = _png(full)
             with self._lock:
                 self._make_room(len(png))
                 self._count(image_id, len(png))
@@ -105,10 +108,9 @@ class PictureStore(DecodingCollection):
     def locator(self) -> dict[str, Any]:
         return {"kind": "folder", "root": str(self.folder.resolve())}
 
-    def _open(self, image_id: str) -> PILImage.Image:
+    def _stored(self, image_id: str) -> Path:
         self._require(image_id)
-        # What was small as a JPEG may be large as a PNG.
-        return open_image(self.folder / image_id, replace(self.limits, max_bytes=self.max_bytes), name=image_id)
+        return self.folder / image_id
 
     def _require(self, image_id: str) -> None:
         if image_id not in self._sizes:

@@ -12,6 +12,7 @@ from fieldscope.agent.types import Comparison, Predicate, RerankResult, Verdict
 from fieldscope.service.viewer.addresses import INDEX, image_page, query_page, run_page
 from fieldscope.service.viewer.charts.contributions import contributions
 from fieldscope.service.viewer.page import Page
+from fieldscope.service.viewer.pages.looks import frame, taken_looks
 from fieldscope.service.viewer.runs.exchange import Exchange, exchanges, used_prompts
 from fieldscope.service.viewer.runs.rebuilt import asked_predicates
 from fieldscope.service.viewer.runs.run import Run
@@ -53,6 +54,7 @@ def page(run: Run, query_id: str, image_id: str) -> Page:
     reasons = [found.reason] if found.reason else []
     known = {id(e.asked): e for e in exchanges(run, result, [*verdicts, *drawn, *compared, *reasons])}
     strategy = run.strategy_in_full
+    looks = taken_looks(verdicts, asked_predicates(result), known)
     return Page(
         address=image_page(run.key, query_id, image_id),
         template="image.html",
@@ -73,7 +75,9 @@ def page(run: Run, query_id: str, image_id: str) -> Page:
             "scored": next((s for s in result.scores if s.image_id == image_id and s.predicate is None), None),
             "truth": _truth(run, query_id, image_id),
             "chart": contributions(found, strategy.fusion.method if strategy else None),
-            "questions": _questions(result, verdicts, known),
+            "questions": _questions(result, [verdict for verdict in verdicts if verdict.look is None], known),
+            "looks": looks,
+            "frame": frame(run, image_id, looks),
             "matchups": [(each, [_order(each, c, known) for c in each.comparisons]) for each in found.matchups],
             "reason": known[id(found.reason)] if found.reason else None,
             "named": {each.id: each.question for each in asked_predicates(result).values()},

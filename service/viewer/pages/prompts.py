@@ -26,6 +26,7 @@ _EXAMPLES = 4  # of each prompt
 _SELDOM = {
     "synthesize.again": b'"stage":"refine"',
     "synthesize.caption": b'"stage":"caption"',
+    "synthesize.turn": b'"turns":[',
     "verify.joint.prompt": b'"joint":true',
     "verify.reason.prompt": b'"reasoned":true',
     "verify.reason.whole": b'"reasoned":true',

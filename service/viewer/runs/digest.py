@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import typing
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,6 +20,7 @@ from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import cache_folder
 from fieldscope.core.reading import load_json
 from fieldscope.eval.measures.scoring import METRICS
+from fieldscope.eval.protocol import PLAIN, Protocol
 from fieldscope.eval.reported import GENERAL, REPORTED, Reported, reported_as
 
 FORMAT = 5
@@ -81,7 +83,7 @@ class QueryDigest(BaseModel):
         return None if self.before is None or self.after is None else self.after - self.before
 
 
-class _Hash(Protocol):
+class _Hash(typing.Protocol):
     def update(self, data: bytes, /) -> None: ...
 
 
@@ -91,16 +93,19 @@ class _Digests(BaseModel):
 
 
 def digests(
-    folder: Path, judgments: Mapping[str, Mapping[str, int]] | None, reported: Reported = GENERAL
+    folder: Path,
+    judgments: Mapping[str, Mapping[str, int]] | None,
+    reported: Reported = GENERAL,
+    protocol: Protocol = PLAIN,
 ) -> dict[str, QueryDigest]:
     """Query id -> digest, sorted by id; the last one of a repeated query. Damaged and incomplete lines are left out.
     Digests are kept in the user's cache folder under a hash of results and judgments. `reported` are the metrics in
-    which the benchmark's results are reported.
+    which the benchmark's results are reported, under its `protocol`.
 
     Raises `OSError` where `results.jsonl` can't be read.
     """
     with (folder / "results.jsonl").open("rb") as stream:
-        kept = _kept_at(file_digest(stream, "sha256").hexdigest(), judgments, reported)
+        kept = _kept_at(file_digest(stream, "sha256").hexdigest(), judgments, reported, protocol)
         try:
             known = _Digests.model_validate_json(kept.read_bytes())
             if known.format == FORMAT:
@@ -109,29 +114,40 @@ def digests(
             pass
         stream.seek(0)
         content = sha256()
-        read = {query.query_id: query for query in _read(stream, content, judgments, reported)}
+        read = {query.query_id: query for query in _read(stream, content, judgments, reported, protocol)}
     found = {query_id: read[query_id] for query_id in sorted(read, key=_in_order)}
     # A run that is being written may have grown since its content was looked up.
-    _keep(_kept_at(content.hexdigest(), judgments, reported), _Digests(format=FORMAT, queries=list(found.values())))
+    _keep(
+        _kept_at(content.hexdigest(), judgments, reported, protocol),
+        _Digests(format=FORMAT, queries=list(found.values())),
+    )
     return found
 
 
 def _read(
-    stream: BinaryIO, content: _Hash, judgments: Mapping[str, Mapping[str, int]] | None, reported: Reported
+    stream: BinaryIO,
+    content: _Hash,
+    judgments: Mapping[str, Mapping[str, int]] | None,
+    reported: Reported,
+    protocol: Protocol,
 ) -> Iterator[QueryDigest]:
     start = 0
     for line in stream:
         content.update(line)
         try:
             if line.endswith(b"\n") and not _HUGE.search(line):
-                yield _digest(line, start, judgments, reported)
+                yield _digest(line, start, judgments, reported, protocol)
         except (ValueError, OverflowError, LookupError, TypeError, AttributeError):
             pass  # not a result of this version; opening the query says so
         start += len(line)
 
 
 def _digest(
-    line: bytes, start: int, judgments: Mapping[str, Mapping[str, int]] | None, reported: Reported
+    line: bytes,
+    start: int,
+    judgments: Mapping[str, Mapping[str, int]] | None,
+    reported: Reported,
+    protocol: Protocol,
 ) -> QueryDigest:
     result: Mapping[str, Any] = load_json(line)
     verdicts = [verdict for verdict in result["verdicts"] if not verdict["joint"]]
@@ -139,6 +155,9 @@ def _digest(
     asked = [question for question in questions if question["state"] != "not_asked"]
     judged = None if judgments is None else judgments.get(result["query_id"], {})
     ranking = result["ranking"]
+    left_out = None if protocol.keeps_reference else result.get("reference_image")
+    scored = [ranked for ranked in ranking if ranked["image_id"] != left_out]
+    credits = protocol.credits.get(result["query_id"], {})
     return QueryDigest(
         query_id=result["query_id"],
         text=result["query_text"],
@@ -147,8 +166,10 @@ def _digest(
         sha256=sha256(line).hexdigest(),
         candidates=len(ranking),
         positives=None if judged is None else sum(judged.values()),
-        scores=_scores([ranked["image_id"] for ranked in ranking], judged),
-        prior_scores=_scores([r["image_id"] for r in sorted(ranking, key=lambda r: int(r["prior_rank"]))], judged),
+        scores=_scores([ranked["image_id"] for ranked in scored], judged, credits),
+        prior_scores=_scores(
+            [r["image_id"] for r in sorted(scored, key=lambda r: int(r["prior_rank"]))], judged, credits
+        ),
         calls=len(asked),
         prompt_tokens=sum(question["prompt_tokens"] for question in asked),
         completion_tokens=sum(question["completion_tokens"] for question in asked),
@@ -163,12 +184,18 @@ def _digest(
     )
 
 
-def _scores(order: list[str], judged: Mapping[str, int] | None) -> dict[str, float]:
+def _scores(order: list[str], judged: Mapping[str, int] | None, credits: Mapping[str, float]) -> dict[str, float]:
+    """Of `credits` recall is the greatest among the best k; where there are none, all relevant images count."""
     if not judged or not any(judged.values()):
         return {}
     relevance = np.array([[judged.get(image_id, 0) > 0 for image_id in order]], dtype=np.uint8)
     positives = np.array([sum(grade > 0 for grade in judged.values())])
-    return {name: float(METRICS[name](relevance, positives)[0]) for name in _SCORED}
+    scores = {name: float(METRICS[name](relevance, positives)[0]) for name in _SCORED}
+    for name in _SCORED if credits else ():
+        if name.startswith("recall@"):
+            best = order[: int(name.removeprefix("recall@"))]
+            scores[name] = max([0.0, *(credits.get(image_id, 0.0) for image_id in best)])
+    return scores
 
 
 def _in_order(query_id: str) -> list[str | int]:
@@ -176,9 +203,12 @@ def _in_order(query_id: str) -> list[str | int]:
     return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", query_id))]
 
 
-def _kept_at(results: str, judgments: Mapping[str, Mapping[str, int]] | None, reported: Reported) -> Path:
+def _kept_at(
+    results: str, judgments: Mapping[str, Mapping[str, int]] | None, reported: Reported, protocol: Protocol
+) -> Path:
     """The file for digests of results with this hash, scored against these judgments."""
-    name = fingerprint({"results": results, "judgments": judgments, "reported": reported.name})
+    own = {"protocol": protocol.entry()} if protocol != PLAIN else {}
+    name = fingerprint({"results": results, "judgments": judgments, "reported": reported.name, **own})
     return cache_folder() / "viewer" / "digests" / f"{name[:32]}.json"
 
 

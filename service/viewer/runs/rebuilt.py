@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from itertools import product
 
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest
-from fieldscope.agent.query_text import asked_text, comparison_text, description
+from fieldscope.agent.nodes.pair import compared_text
+from fieldscope.agent.query_text import asked_text, description, last_asked
 from fieldscope.agent.requests import (
     caption_request,
     joint_request,
@@ -20,6 +21,7 @@ from fieldscope.agent.requests import (
     reasoned_question,
     refinement_request,
     synthesis_request,
+    turn_request,
     which_is_best,
 )
 from fieldscope.agent.roles import Role, read_identity, role_identity
@@ -60,17 +62,22 @@ class _Rebuilder:
     def _asked_text(self) -> str:
         return asked_text(self._query, self._result.synthesis)
 
+    @property
+    def _decomposed(self) -> str:
+        own = self._strategy.decompose is not None and self._strategy.decompose.query is not None
+        return last_asked(self._query, self._strategy.by_turns) if own else self._asked_text
+
     def requests(self, asked: Asked) -> Iterator[LMMRequest]:
         """The possible requests."""
         match asked:
             case Verdict(joint=True):
                 yield from self._joint(asked)
             case Verdict():
-                yield from self._question(asked.predicate, asked.image_id)
+                yield from self._question(asked.predicate, asked.shown)
             case Draw():
                 for verdict in self._result.verdicts:
                     if asked in verdict.draws:
-                        yield from self._question(verdict.predicate, verdict.image_id)
+                        yield from self._question(verdict.predicate, verdict.shown)
             case Comparison():
                 yield from self._comparison(asked)
             case Reason():
@@ -105,7 +112,7 @@ class _Rebuilder:
         if settings := self._strategy.compare:
             shown = [self._image(image_id) for image_id in comparison.shown]
             yield which_is_best(
-                shown, self._reference(), comparison_text(self._query, self._result.synthesis), settings
+                shown, self._reference(), compared_text(self._query, self._result.synthesis, self._strategy), settings
             )
 
     def _reason(self, reason: Reason) -> Iterator[LMMRequest]:
@@ -119,13 +126,16 @@ class _Rebuilder:
         match call.stage:
             case "caption" if synthesize and reference:
                 yield caption_request(reference, synthesize.about(self._query.text))
+            case "synthesize" if synthesize and synthesize.turn and self._query.dialogue:
+                for turn, earlier in product(self._query.dialogue, (self._query.text, *self._turns())):
+                    yield turn_request(turn, earlier, synthesize)
             case "synthesize" if synthesize:
                 yield synthesis_request(self._query, self._caption(), synthesize)
             case "refine" if synthesize:
                 for earlier, wanting in product(self._earlier(), self._wanting()):
                     yield refinement_request(self._query, self._caption(), earlier, wanting, synthesize)
             case "decompose" if decompose and self._result.synthesis:
-                yield predicates_request(self._result.synthesis.instructions, decompose.about(self._asked_text))
+                yield predicates_request(self._result.synthesis.instructions, decompose.about(self._decomposed))
             case "check" if reference:
                 for predicate in asked_predicates(self._result).values():
                     if call.text.startswith(predicate.question):
@@ -139,6 +149,12 @@ class _Rebuilder:
         for event in self._result.trace:
             if event.kind == "synthesized":
                 yield from map(str, event.data.get("descriptions", ()))
+
+    def _turns(self) -> Iterator[str]:
+        """The descriptions after each turn of a dialogue."""
+        for event in self._result.trace:
+            if event.kind == "synthesized":
+                yield from map(str, event.data.get("turns", ()))
 
     def _wanting(self) -> Iterator[str]:
         """Every reason for a refinement."""

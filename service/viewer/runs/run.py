@@ -19,8 +19,9 @@ from fieldscope.core.errors import CacheError, ConfigError, FieldscopeError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import without_folders
 from fieldscope.core.reading import load_json
+from fieldscope.eval.protocol import Protocol
 from fieldscope.eval.reported import Reported, reported_as
-from fieldscope.eval.runs.inputs import Inputs, StrategyLine, read_inputs
+from fieldscope.eval.runs.inputs import Inputs, StrategyLine, read_inputs, read_protocol
 from fieldscope.eval.runs.read import (
     COLLECTION,
     IMAGES,
@@ -82,6 +83,22 @@ class Run:
     def strategy(self) -> str:
         """The strategy's name."""
         return self.configuration.strategy.name
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """How the benchmark is scored."""
+        return read_protocol(self.folder)
+
+    @property
+    def own_figures(self) -> dict[str, float]:
+        """The figures that the benchmark's protocol averages otherwise than over queries, or over several metrics;
+        empty for all others, and until the run is finished."""
+        protocol, told = self.protocol, (self.metrics or {}).get("metrics")
+        if not isinstance(told, dict) or not (protocol.by_group or protocol.averages):
+            return {}
+        names = dict.fromkeys((*self.reported.means, *protocol.metrics, *protocol.averages))
+        values = {name: told.get(name) for name in names}
+        return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
 
     def groups(self, query_id: str) -> Mapping[str, str]:
         """Kind of group -> the query's group; empty if the run does not say."""
@@ -192,7 +209,7 @@ def open_run(key: str, name: str, folder: Path, images: Path | None, store: Path
     found: Mapping[str, QueryDigest] = {}
     if manifest is not None:
         try:
-            found = _as_measured(digests(folder, judgments, _reported(metrics)), metrics)
+            found = _as_measured(digests(folder, judgments, _reported(metrics), read_protocol(folder)), metrics)
         except OSError:
             problem = f"{name} has no results yet: no query is finished"
         else:

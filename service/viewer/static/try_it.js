@@ -1,7 +1,7 @@
 "use strict";
 
 /* Asks the service, and shows what it says while it says it. The state is in the address: ?q=&collection=&strategy=&
-   budget=; whoever opens it with a query gets the search. The API key, where one is wanted, goes along in a header. */
+   budget=&precision=&confidence=; whoever opens it with a query gets the search. The API key, where one is wanted, goes along in a header. */
 (() => {
   const $ = (selector, within = document) => within.querySelector(selector);
   const form = $("#ask");
@@ -250,8 +250,18 @@
     section.append(make("p", {}, "Nearest by parts that hold:"), list);
   }
 
+  /* What a promised precision keeps, what is promised, and what weakens it. */
+  function promise(cutoff) {
+    const section = $("[data-promise]");
+    section.hidden = !cutoff;
+    if (!cutoff) return;
+    const kept = `Kept: ${counted(cutoff.kept, "image", "images")}, those with P(match) of at least ${cutoff.threshold.toFixed(3)}.`;
+    section.replaceChildren(words([kept, cutoff.promise, ...cutoff.caveats].join(" ")));
+  }
+
   function ranking(reply) {
     nothing(reply.nothing);
+    promise(reply.cutoff);
     const list = $(".ranking");
     for (const result of reply.results) {
       const p = result.p_match;
@@ -266,6 +276,7 @@
             make("span", { class: "place" }, `${result.rank}`),
             moved(result),
             p === null ? null : make("span", { class: "p small" }, `P(match) ${(100 * p).toFixed(p < 0.01 ? 1 : 0)} %`),
+            result.kept ? make("span", { class: "chip match" }, "kept") : null,
           ),
           p === null ? null : bar(p),
           words(result.image, "p", { class: "id small soft" }),
@@ -305,6 +316,8 @@
     Fieldscope.state("collection", form.collection.value);
     Fieldscope.state("strategy", form.strategy.value);
     Fieldscope.state("budget", form.budget.value);
+    Fieldscope.state("precision", form.precision.value);
+    Fieldscope.state("confidence", form.precision.value && form.confidence.value);
   }
 
   function problem(sentence) {
@@ -329,6 +342,7 @@
       predicates: true,
       stream: true,
       ...(form.budget.value ? { budget: { max_calls: Number(form.budget.value) } } : {}),
+      ...(form.precision.value ? { precision: Number(form.precision.value), confidence: Number(form.confidence.value) } : {}),
     };
     try {
       const response = await ask("v1/search", {
@@ -383,8 +397,11 @@
 
   // Somebody may have begun to type while this script was on its way.
   form.q.value = Fieldscope.state("q") ?? form.q.value;
-  form.budget.value = Fieldscope.state("budget") ?? form.budget.value;
-  if (form.budget.selectedIndex < 0) form.budget.value = "";
+  for (const name of ["budget", "precision", "confidence"]) {
+    const [field, usual] = [form[name], form[name].value];
+    field.value = Fieldscope.state(name) || usual;
+    if (field.selectedIndex < 0) field.value = usual;
+  }
   form.strategy.addEventListener("change", describe);
   form.addEventListener("submit", (event) => {
     event.preventDefault();

@@ -46,7 +46,7 @@ def test_it_keeps_to_the_strict_policy_and_is_labelled(tmp_path: Path) -> None:
     assert not [attrs for _, attrs in tags if any(name == "style" or name.startswith("on") for name in attrs)]
     assert all(attrs.get("src") for tag, attrs in tags if tag == "script")
     fields = [attrs["name"] for tag, attrs in tags if tag in ("input", "select")]
-    assert fields == ["q", "collection", "strategy", "budget", "key"]
+    assert fields == ["q", "collection", "strategy", "budget", "precision", "confidence", "key"]
     for name in fields:
         assert re.search(rf"<label[^>]*>[^<]*<(input|select) name=\"{name}\"", text), name
     ids = [attrs["id"] for _, attrs in tags if attrs.get("id")]

@@ -1,0 +1,135 @@
+"""Which closer looks are worth taking: at which images, and of which kind.
+
+A look is another answer to a question that was asked before. By how much it moves the log-odds of a match was measured
+by a calibration (`LookWeights.moves`, a standard deviation s). Where P(match) is P now, the expected change is
+2 P (1 - P) (2 Φ(s / 2) - 1): that of a question that settles the matter, times how much of it a look settles. So it is
+on the scale on which `plan` weighs questions, and the larger of the two is asked.
+
+Without a calibration of looks, a model's "no" to a picture whose subject may be small counts for nothing in this: what
+was fitted to large subjects says that it is sure. P is then what the prior says, where that is more.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from math import erf, sqrt
+
+from fieldscope.agent.calibration import Calibration
+from fieldscope.agent.closer_looks import LookSet, answerable, kind_of, look_set
+from fieldscope.agent.posterior import Belief
+from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.inspection import Inspect
+from fieldscope.agent.strategies.verification import Verify
+from fieldscope.agent.types import Predicate, ProposedLooks
+from fieldscope.core.looks import Look
+
+MOVES = 1.0
+"""By how much a look is expected to move the log-odds of a match where that was never measured."""
+
+
+@dataclass(frozen=True)
+class CloserLook:
+    """A look that may be taken, what to ask of it, and by how much each of its calls is expected to change P(match)."""
+
+    image_id: str
+    look: Look
+    predicates: tuple[Predicate, ...]
+    value: float
+
+
+def uninspected(state: RerankState, belief: Belief, settings: Inspect, window: int) -> list[str]:
+    """The images of the window for which no looks were proposed yet, and of which one might be worth taking."""
+    known = {proposed.image_id for proposed in state.looks}
+    worth = max((_moves(kind, LookSet(), True, belief.calibration) for kind in _kinds(settings)), default=0.0)
+    return [
+        candidate.image_id
+        for i, candidate in enumerate(belief.candidates[:window])
+        if candidate.image_id not in known
+        and belief.finished[i].any()
+        and (settings.always or _change(_p(belief, i, True), worth) >= settings.stop_below)
+    ]
+
+
+def closer_looks(
+    state: RerankState, belief: Belief, settings: Inspect, verify: Verify, window: int
+) -> list[CloserLook]:
+    """The look at each image that is expected to change its P(match) most, the most telling first; those that are worth
+    less than `stop_below` are left out. With `always` all looks at all images are left in."""
+    rows = {candidate.image_id: i for i, candidate in enumerate(belief.candidates[:window])}
+    asked: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for verdict in state.verdicts:
+        if verdict.look is not None:
+            asked[verdict.image_id, verdict.look.shows].add(verdict.predicate)
+    found: list[CloserLook] = []
+    for proposed in state.looks:
+        row = rows.get(proposed.image_id)
+        if row is None:
+            continue
+        here = {look: asked.get((proposed.image_id, look.shows), set()) for look in proposed.looks}
+        taken = look_set(look for look, of_look in here.items() if of_look)
+        looks = list(_askable(here, proposed, belief, row))
+        if settings.always:
+            found += [CloserLook(proposed.image_id, look, predicates, 1.0) for look, predicates in looks]
+            continue
+        p = _p(belief, row, proposed.may_be_small and not any(taken))
+        of_image = []
+        for look, predicates in looks:
+            moves = _moves(kind_of(look), taken, proposed.seems_small, belief.calibration)
+            calls = sum(verify.most_calls(predicate.kind) for predicate in predicates)
+            of_image.append(CloserLook(proposed.image_id, look, predicates, _change(p, moves) / calls))
+        best = max(of_image, key=lambda closer: closer.value, default=None)
+        if best is not None and best.value >= settings.stop_below:
+            found.append(best)
+    return sorted(found, key=lambda closer: -closer.value)
+
+
+def _askable(
+    asked: Mapping[Look, Collection[str]], proposed: ProposedLooks, belief: Belief, row: int
+) -> Iterator[tuple[Look, tuple[Predicate, ...]]]:
+    """The looks with what can be asked of each: what the picture as it is was asked before, and the look was not."""
+    finished = {predicate.id for k, predicate in enumerate(belief.predicates) if belief.finished[row, k]}
+    for look, of_look in asked.items():
+        fitting = answerable(belief.predicates, look, holds_all=_holds_all(look, proposed))
+        left = tuple(predicate for predicate in fitting if predicate.id not in of_look)
+        if left and all(predicate.id in finished for predicate in fitting):
+            yield look, left
+
+
+def _holds_all(look: Look, proposed: ProposedLooks) -> bool:
+    """Whether a look shows every region that was proposed, and not just the only one."""
+    others = [other.region for other in proposed.looks if other.region is not None and other.region != look.region]
+    return bool(look.region and others) and all(look.region.around(other) == look.region for other in others)
+
+
+def _kinds(settings: Inspect) -> Iterator[str]:
+    if settings.regions:
+        yield "regions"
+    if settings.enhance:
+        yield "enhanced"
+    if settings.enhance_regions:
+        yield "enhanced_regions"
+
+
+def _moves(kind: str, taken: LookSet, seems_small: bool, calibration: Calibration) -> float:
+    """By how much one more look of a kind moves the log-odds of a match; 0 for one that was not measured where others
+    were."""
+    if not calibration.looks:
+        return MOVES
+    after = taken._replace(**{kind: getattr(taken, kind) + 1})
+    for fitted in calibration.looks:
+        if (fitted.regions, fitted.enhanced, fitted.enhanced_regions) == after:
+            return (fitted.moves_small if seems_small else fitted.moves).get(kind, 0.0)
+    return 0.0
+
+
+def _p(belief: Belief, row: int, may_be_small: bool) -> float:
+    """P(match), as it counts in what a look is expected to change."""
+    p = float(belief.p_match[row])
+    return max(p, float(belief.p_before[row])) if may_be_small and not belief.calibration.looks else p
+
+
+def _change(p: float, moves: float) -> float:
+    """The expected change of a probability whose log-odds are moved by so much, as a standard deviation."""
+    return 2.0 * p * (1.0 - p) * erf(moves / 2.0 / sqrt(2.0))
