@@ -59,9 +59,13 @@ def _wanted(state: RerankState, strategy: Strategy) -> int:
 
 
 def _search(state: RerankState, strategy: Strategy) -> Search:
-    """The query's own words alone, unless its meaning was thought out."""
+    """The query's own words alone, unless its meaning was thought out. Where the descriptions alone search, each counts
+    that is given, also one that says the same as another, as in ImageScope (arXiv 2503.10166)."""
     thought, settings = state.synthesis, strategy.retrieve
-    descriptions = thought.descriptions if thought and thought.fallback is None else ()
+    descriptions: tuple[str, ...] = ()
+    if thought and thought.fallback is None:
+        each = (thought.core, thought.detailed, thought.comprehensive)
+        descriptions = each if settings.vector == "descriptions" else thought.descriptions
     return Search(
         state.query,
         _wanted(state, strategy),

@@ -77,6 +77,13 @@ async def test_search_vectors(
     assert priors(result) == pytest.approx(expected, abs=1e-4)
 
 
+async def test_a_description_counts_as_often_as_it_is_given(library: Library) -> None:
+    """fox (1 + 1 + 0.7071) / 3, snow 0.7071 / 3; the different ones alone would give 0.8536 and 0.3536."""
+    result = await ranked(library, Script({TEXT.text: ("fox", "fox", "fox snow")}), TEXT)
+    expected = {"fox": 0.9024, "snow": 0.2357, "night": 0.0, "hare": 0.0, "tree": 0.0}
+    assert priors(result) == pytest.approx(expected, abs=1e-4)
+
+
 async def test_our_own_strategy_searches_by_the_query_too(library: Library) -> None:
     """What the differences are worth: half of a composed query's vector is reference and change, and the reference is
     left out."""
