@@ -37,8 +37,8 @@ def fit_strategy(
     plan: EvaluationPlan, strategy_name: str, settings: Settings, composed: str | None = None
 ) -> Calibration:
     """Run a strategy's verification on a split, with every question asked, into the plan's folder; compare some images
-    of each head where the strategy compares; and fit. Queries with a reference image have a fit of their own where
-    `composed` names a benchmark of them, of which the same split is used.
+    of each head where the strategy compares; and fit. Queries with a reference image have a threshold of *nothing
+    matches* of their own where `composed` names a benchmark of them, of which the same split is used.
 
     Raises `ConfigError`, before anything is opened, for a split that may not decide a setting, and for files that name
     none: they may be a test split.
