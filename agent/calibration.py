@@ -141,10 +141,9 @@ class Calibration(BaseModel):
     - `joint_temperature` divides the log-odds of joint answers about predicates, and `joint_whole_weight` multiplies
       those about the whole query, before they count like single ones; `joint_loss` is the mean average precision that
       they cost against single questions (None: never measured);
-    - `composed` is the fit to queries with a reference image, where these were fitted by themselves;
     - `edition`: how answers become probabilities; 1 is that of earlier versions (`agent/earlier.py`);
     - `nothing_below`: where the best P(match) of a query lies below it, nothing is said to match (None: the default of
-      `agent/nothing.py`);
+      `agent/nothing.py`), and `composed_nothing_below` the same for queries with a reference image (None: no other);
     - `looks`: what each set of closer looks at an image is worth (empty: never measured);
     - `pass_rates`: by kind of predicate, the mean P(expected) over candidates;
     - `predicates_per_word`, `tokens`: what a dry run expects, predicates for a word of the query and mean tokens a call
@@ -186,7 +185,9 @@ class Calibration(BaseModel):
     joint_loss: float | None = None
     nothing_below: float | None = Field(default=None, ge=0, le=1, exclude_if=lambda threshold: threshold is None)
     looks: tuple[LookWeights, ...] = Field(default=(), exclude_if=lambda looks: not looks)
-    composed: Calibration | None = Field(default=None, exclude_if=lambda fit: fit is None)
+    composed_nothing_below: float | None = Field(
+        default=None, ge=0, le=1, exclude_if=lambda threshold: threshold is None
+    )
     pass_rates: Mapping[str, float] = Field(default_factory=dict)
     predicates_per_word: float = Field(default=0.5, gt=0)
     tokens: Mapping[str, float] = Field(default_factory=dict)
@@ -199,8 +200,10 @@ class Calibration(BaseModel):
         return {"edition": 1, **data} if written else data
 
     def of(self, *, composed: bool) -> Calibration:
-        """The fit to queries with a reference image, or to others."""
-        return self.composed if composed and self.composed is not None else self
+        """The values for queries with a reference image, or for others."""
+        if not composed or self.composed_nothing_below is None:
+            return self
+        return self.model_copy(update={"nothing_below": self.composed_nothing_below})
 
     @property
     def knows_joint(self) -> bool:

@@ -128,12 +128,13 @@ def _by_agreement(state: RerankState, resources: Resources, strategy: Strategy) 
 
 
 def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) -> _Outcome:
-    """By falling log-odds: those after the verdicts, and for the head those after the comparisons. Where nothing is
-    said to match and no image is a match rather than not, by how many parts hold, then by prior."""
+    """By falling log-odds: those after the verdicts, and for the head those after the comparisons. Where no image
+    is a match rather than not, by how many parts hold, then by prior."""
     belief, head, compared = compared_head(state, resources, strategy)
     mean, spread = belief.log_odds.copy(), np.diag(np.full(len(belief.candidates), belief.calibration.spread**2))
     nothing = nothing_matches(belief)
-    by_parts = nothing is not None and nothing.statistic < 0.5 and belief.calibration.edition == 2
+    best = belief.p_best
+    by_parts = can_decide(belief) and best is not None and best < 0.5 and belief.calibration.edition == 2
     if compared is not None and not by_parts:
         mean[head] = compared.mean
         spread[np.ix_(head, head)] = compared.covariance

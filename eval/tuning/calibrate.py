@@ -46,6 +46,9 @@ HEAD = 20
 SMALLEST_SHARE = 0.05
 """The share of images on which joint answers are compared with single ones where a strategy compares none."""
 
+_WEIGHTS = (*("temperature", "whole_weight", "miss_odds", "false_alarm_odds", "part_cost", "prior_weight", "bias"),)
+"""The fields of a fit and of a calibration that are about answers and priors."""
+
 FEW = 5
 NEIGHBOURS = 3
 """How many images of each head are compared with each other, and how many of them stand side by side."""
@@ -163,7 +166,7 @@ def calibrate(
         benchmark=benchmark.name,
         split=benchmark.split,
         queries=len(finished),
-        **_weights(fit),
+        **{name: getattr(fit, name) for name in _WEIGHTS},
         prior_scale=scales.prior,
         scorer_values=scales.scorer,
         nothing_below=_nothing_below(judged, log_odds_after),
@@ -212,50 +215,22 @@ def _joined(labelled: Sequence[Labelled]) -> tuple[Benchmark, Mapping[str, Reran
 def calibrate_composed(
     calibration: Calibration, benchmark: Benchmark, results: Mapping[str, RerankResult]
 ) -> Calibration:
-    """The calibration with a fit of its own to queries with a reference image: to the results of `verification` on
-    `benchmark`, in the neighbourhood of the fit to other queries. What the model shows of a change to an image depends
-    on how well it described the image, so its answers are worth less there. Comparisons and joint answers count alike.
+    """The calibration with a threshold of *nothing matches* for queries with a reference image, from the results of
+    `verification` on `benchmark`. Where the model described the reference wrongly, its answers refute every match, so
+    that a query looks like one without a match.
 
     Raises as `calibrate` does, and `ConfigError` for a calibration that weighs the scores of a scoring model.
     """
     require_selection_split(benchmark.split)
     if calibration.scorer_weight is not None:
         raise ConfigError(
-            "queries with a reference image have no fit of their own where a scoring model's scores count. Leave out "
-            "`--composed`."
+            "queries with a reference image have no threshold of their own where a scoring model's scores count. Leave "
+            "out `--composed`."
         )
-    scales = find_scales(results, weighs_scores=False)
-    judged = all_judged(benchmark, results, scales)
-    fit = _fit(list(judged.values()), calibration)
+    judged = all_judged(benchmark, results, find_scales(results, weighs_scores=False))
+    fit = VerdictFit(**{name: getattr(calibration, name) for name in _WEIGHTS})
     log_odds = {query_id: query.log_odds(fit) for query_id, query in judged.items()}
-    own = {
-        "key": None,
-        "benchmark": benchmark.name,
-        "split": benchmark.split,
-        "queries": len(results),
-        "prior_scale": scales.prior,
-        "nothing_below": _nothing_below(judged, log_odds) or calibration.nothing_below,
-        "spread": fit_spread([gap for q, query in judged.items() for gap in _gaps(query, log_odds[q])]),
-        "pass_rates": _pass_rates(list(results.values())),
-        "predicates_per_word": predicates_per_word(list(results.values())),
-        "tokens": profile(list(results.values())),
-        "composed": None,
-        **_weights(fit),
-    }
-    return calibration.model_copy(update={"composed": calibration.model_copy(update=own)})
-
-
-def _weights(fit: VerdictFit) -> dict[str, float]:
-    """The fields of a calibration that are about answers and priors."""
-    return {
-        "temperature": fit.temperature,
-        "whole_weight": fit.whole_weight,
-        "miss_odds": fit.miss_odds,
-        "false_alarm_odds": fit.false_alarm_odds,
-        "part_cost": fit.part_cost,
-        "prior_weight": fit.prior_weight,
-        "bias": fit.bias,
-    }
+    return calibration.model_copy(update={"composed_nothing_below": _nothing_below(judged, log_odds)})
 
 
 @dataclass(frozen=True)
@@ -282,14 +257,14 @@ def _nothing_below(judged: Mapping[str, Judged], log_odds: Mapping[str, Floats])
     return fit_nothing_below(with_match, without)
 
 
-def _fit(judged: Sequence[Judged], usual: Calibration = UNCALIBRATED) -> VerdictFit:
+def _fit(judged: Sequence[Judged]) -> VerdictFit:
     prior, verdicts, whole, relevant, scored = stacked(judged)
     if len(set(relevant)) < 2:
         raise ConfigError(
             "a calibration needs relevant and irrelevant candidates with answers, and these are all alike. Use more "
             "queries."
         )
-    return fit_verdicts(prior, verdicts, whole, relevant, scored, usual)
+    return fit_verdicts(prior, verdicts, whole, relevant, scored)
 
 
 def _beside_the_prior(judged: Sequence[Judged], fit: VerdictFit) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_ndtr
 
 from fieldscope.agent.bradley_terry import Showing, merge_comparisons
-from fieldscope.agent.calibration import UNCALIBRATED, Calibration, FirstLook
+from fieldscope.agent.calibration import UNCALIBRATED, FirstLook
 from fieldscope.agent.match_odds import Answers, log_odds_of_all, log_odds_of_match
 
 Floats = NDArray[np.float64]
@@ -64,20 +64,15 @@ class VerdictFit:
 
 
 def fit_verdicts(
-    prior: Floats,
-    verdicts: Floats,
-    whole: Floats,
-    relevant: ArrayLike,
-    scored: Floats | None = None,
-    usual: VerdictFit | Calibration = UNCALIBRATED,
+    prior: Floats, verdicts: Floats, whole: Floats, relevant: ArrayLike, scored: Floats | None = None
 ) -> VerdictFit:
     """The fit to n judged candidates: `prior` (n,), `verdicts` (n, k), `whole` (n,) and `scored` (n,) as in
     `VerdictFit.log_odds`, `relevant` (n,) 0 or 1. Parameters without verdicts keep their defaults; the scorer's weight
-    is 0 unless it makes the judgments more likely than chance would. A handful of candidates leaves the weights near
-    the `usual` ones. Raises ValueError without a candidate."""
+    is 0 unless it makes the judgments more likely than chance would. Raises ValueError without a candidate."""
     sides = 2.0 * np.asarray(relevant, dtype=np.float64) - 1.0
     if not sides.size:
         raise ValueError("there is no candidate to fit to")
+    usual = UNCALIBRATED
     temperature, miss_odds, false_alarm_odds = np.log((usual.temperature, usual.miss_odds, usual.false_alarm_odds))
     default = np.array(
         [temperature, usual.whole_weight, miss_odds, false_alarm_odds, usual.prior_weight, usual.bias, usual.part_cost]
@@ -231,9 +226,10 @@ def fit_nothing_below(with_match: ArrayLike, without: ArrayLike) -> float | None
     """The threshold below which the best P(match) of a query says that nothing matches, from the best P(match) of
     queries `with_match` (n,), and of lists `without` one (m,). None where there are too few of either to tell.
 
-    Both errors count as shares of what is bearable, `FALSE_ALARMS` and `MISSED`. Where several thresholds do equally
-    well, the one in the middle, in log-odds. It may lie above one half: P(match) is that of an image of a query with a
-    match, and the best of a hundred images is often one that the model misjudged.
+    Both errors count as shares of what is bearable, `FALSE_ALARMS` and `MISSED`. No threshold is taken with more false
+    alarms than bearable, however much it would find: a misread request looks like one without a match. Where several
+    thresholds do equally well, the one in the middle, in log-odds. It may lie above one half: P(match) is that of an
+    image of a query with a match, and the best of a hundred images is often one that the model misjudged.
     """
     matched, unmatched = (np.sort(np.asarray(best, dtype=np.float64)) for best in (with_match, without))
     if min(len(matched), len(unmatched)) < _FEWEST:
@@ -243,7 +239,7 @@ def fit_nothing_below(with_match: ArrayLike, without: ArrayLike) -> float | None
     edges = np.concatenate([[odds[0] - 1.0], odds, [odds[-1] + 1.0]])
     middles = 1.0 / (1.0 + np.exp(-(edges[:-1] + edges[1:]) / 2))
     below, above = (matched < middles[:, None]).mean(axis=1), (unmatched >= middles[:, None]).mean(axis=1)
-    cost = below / FALSE_ALARMS + above / MISSED
+    cost = np.where(below <= FALSE_ALARMS, below / FALSE_ALARMS + above / MISSED, np.inf)
     best = np.flatnonzero(cost <= cost.min() + 1e-9)
     low, high = edges[best[0]], edges[best[-1] + 1]
     return float(1.0 / (1.0 + np.exp(-(low + high) / 2)))

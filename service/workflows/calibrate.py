@@ -52,8 +52,8 @@ def fit_strategy(
 ) -> Calibration:
     """Run a strategy's verification on a split, with every question asked and every look taken, into the plan's folder;
     compare some images of each head where the strategy compares; and fit. With the plans in `also` the fit is to all of
-    their splits together. Queries with a reference image have a fit of their own where `composed` names a benchmark of
-    them, of which the plan's split is used.
+    their splits together. Queries with a reference image have a threshold of *nothing matches* of their own where
+    `composed` names a benchmark of them, of which the plan's split is used.
 
     Raises `ConfigError`, before anything is opened, for a split that may not decide a setting, and for files that name
     none: they may be a test split.

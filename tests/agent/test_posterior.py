@@ -253,4 +253,4 @@ def test_where_nothing_is_confirmed_more_parts_come_before_a_better_prior() -> N
     assert all(sum(r.contributions.values()) == pytest.approx(r.score) for r in result.ranking)
     kept = fitted.model_copy(update={"nothing_below": 0.0})
     shown: RerankResult = rank(now, Context(Resources(NoImages(), calibration=kept), STRATEGY))["result"]
-    assert shown.nothing is None and shown.ranking[0].image_id == "i0"
+    assert shown.nothing is None and shown.ranking == result.ranking, "whether that is said is another decision"

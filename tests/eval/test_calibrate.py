@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration, CalibrationKey, calibration_key
 from fieldscope.agent.fusion import log_odds, sigmoid
+from fieldscope.agent.nothing import nothing_matches
 from fieldscope.agent.posterior import believe
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
@@ -344,6 +345,8 @@ def test_the_threshold_of_nothing_by_hand() -> None:
     # One query of twenty (all that is bearable) against one list of ten (half of it): the latter stays unsaid.
     assert fit_nothing_below(with_match, without) == pytest.approx(sigmoid((log_odds(0.1) + log_odds(0.6)) / 2))
     assert fit_nothing_below([0.9] * 20, [0.7] * 20) == pytest.approx(sigmoid((log_odds(0.7) + log_odds(0.9)) / 2))
+    misread = fit_nothing_below([0.9] * 18 + [0.01, 0.02], [0.1] * 20)
+    assert misread == pytest.approx(sigmoid(log_odds(0.01) - 0.5)), "two of twenty are not bearable"
     assert fit_nothing_below([0.9] * 19, without) is None, "too few queries to tell a share of one in twenty"
 
 
@@ -367,52 +370,42 @@ def test_a_fit_says_how_it_is_read_and_one_of_an_earlier_version_does_not() -> N
     assert earlier.edition == 1 and "edition" not in earlier.model_dump(mode="json")
 
 
-def composed_calibration(right: bool) -> Calibration:
-    """Fitted to queries whose verdicts are right, and to queries with a reference image whose verdicts are so or not:
-    for these "a" matches, too, although the model says no."""
+def test_composed_queries_have_a_threshold_of_their_own() -> None:
     p = {"a": 0.02, "b": 0.9, "c": 0.1, "d": 0.8}
     queries = [f"q{n}" for n in range(30)]
-    fitted = calibrate(bench("validation", *queries), {q: judged_result(q, p, ()) for q in queries}, KEY)
-    composed = bench("validation", *queries)
-    if not right:
-        composed = replace(composed, qrels={query: {"a": 1, "b": 0, "c": 0, "d": 1} for query in queries})
-    results = {q: judged_result(q, p, ()) for q in queries}
-    return calibrate_composed(fitted, composed, results)
+    bench_of = bench("validation", *queries)
+    fitted = calibrate(bench_of, {q: judged_result(q, p, ()) for q in queries}, KEY)
+    misread = dict.fromkeys("abcd", 0.001)  # so it looks where the reference was described wrongly
+    results = {q: judged_result(q, misread if n < 3 else p, ()) for n, q in enumerate(queries)}
+    both = calibrate_composed(fitted, bench_of, results)
+    assert both.composed_nothing_below is not None and fitted.nothing_below is not None
+    assert both.composed_nothing_below < fitted.nothing_below / 10
+    assert both.of(composed=True).nothing_below == both.composed_nothing_below
+    assert both.of(composed=False) == both and fitted.of(composed=True) is fitted
+    assert Calibration.model_validate_json(both.model_dump_json()) == both
+    assert "composed_nothing_below" not in fitted.model_dump()
 
 
-def test_queries_with_a_reference_image_have_a_fit_of_their_own() -> None:
-    fitted = composed_calibration(right=False)
-    composed = fitted.of(composed=True)
-    assert fitted.of(composed=False) is fitted and composed is fitted.composed
-    assert (composed.benchmark, composed.queries, composed.key) == ("mine", 30, None)
-    assert composed.temperature > fitted.temperature
-    assert (composed.comparison_weight, composed.position_bias) == (fitted.comparison_weight, fitted.position_bias)
-    assert Calibration.model_validate_json(fitted.model_dump_json()) == fitted
-    assert "composed" not in Calibration().model_dump()
-
-
-def test_the_same_answers_count_otherwise_for_a_query_with_a_reference_image() -> None:
-    fitted = composed_calibration(right=False)
+def test_the_same_answers_refute_a_text_query_and_no_composed_one() -> None:
+    fitted = Calibration(key=KEY, nothing_below=0.7, composed_nothing_below=1e-6)
     predicate = Predicate(id="a", question="a?", kind="subject")
-    verdict = Verdict(predicate="a", image_id="x", state="answered", p_yes=0.9, p_expected=0.9)
+    verdict = Verdict(predicate="a", image_id="x", state="answered", p_yes=0.1, p_expected=0.1)
 
-    def p_match(reference: str | None, calibration: Calibration) -> float:
+    def says_nothing(reference: str | None) -> bool:
         state = RerankState(
             query=Query(id="q", text="a crab", reference_image=reference),
             candidates=(Candidate("x", 0.4, 1.0),),
             predicates=(predicate,),
             verdicts=(verdict,),
         )
-        resources = Resources(FilesCollection({}), calibration=calibration)
-        return float(believe(state, resources, load_strategy("agent", prompts="fieldnotes")).p_match[0])
+        resources = Resources(FilesCollection({}), calibration=fitted)
+        return nothing_matches(believe(state, resources, load_strategy("agent", prompts="fieldnotes"))) is not None
 
-    assert p_match("r", fitted) == p_match(None, fitted.of(composed=True)) != p_match(None, fitted)
-    assert p_match("r", Calibration(key=KEY)) == p_match(None, Calibration(key=KEY))
+    assert (says_nothing(None), says_nothing("r")) == (True, False)
 
 
-def test_no_test_split_and_no_scores_are_in_the_fit_of_composed_queries() -> None:
-    fitted = composed_calibration(right=True)
+def test_no_test_split_and_no_scores_choose_the_threshold_of_composed_queries() -> None:
     with pytest.raises(ConfigError, match="test"):
-        calibrate_composed(fitted, bench("test", "q0"), {})
+        calibrate_composed(Calibration(key=KEY), bench("test", "q0"), {})
     with pytest.raises(ConfigError, match="Leave out `--composed`"):
-        calibrate_composed(fitted.model_copy(update={"scorer_weight": 0.5}), bench("validation", "q0"), {})
+        calibrate_composed(Calibration(key=KEY, scorer_weight=0.5), bench("validation", "q0"), {})

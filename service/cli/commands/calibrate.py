@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--composed",
     metavar="BENCHMARK",
-    help="Fit queries with a reference image by themselves, on the same split of this benchmark.",
+    help="Choose when nothing matches a query with a reference image by this benchmark, on the same split.",
 )
 @file_option(
     "--out",
@@ -81,8 +81,7 @@ def calibrate(
     if as_json:
         show_json(calibration.model_dump(mode="json") | {"out": str(file)})
     else:
-        tables = [_table(fit) for fit in (calibration, calibration.composed) if fit is not None]
-        show(*tables, f"Kept in {file}")
+        show(_table(calibration), f"Kept in {file}")
     if calibration.consistency is not None and calibration.comparison_weight == 0.0:
         note("Comparisons are off: this model's calibration shows no benefit.")
 
@@ -109,6 +108,8 @@ def _table(fit: Calibration) -> Table:
     }
     if fit.nothing_below is not None:
         rows["nothing matches where the best P(match) is below"] = f"{fit.nothing_below:.3f}"
+    if fit.composed_nothing_below is not None:
+        rows["the same for a query with a reference image"] = f"{fit.composed_nothing_below:.3g}"
     if fit.consistency is not None:
         rows |= {
             "comparisons that agree in both orders": f"{fit.consistency:.1%}",
