@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fieldscope.agent.posterior import latest
 from fieldscope.agent.state import RerankState
+from fieldscope.agent.verdicts import latest
 
 
 def agreement(state: RerankState, window: int | None) -> list[float]:

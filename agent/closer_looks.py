@@ -145,6 +145,24 @@ def log_odds_after_looks(said: Floats, standing: Floats, weights: LookWeights) -
     return np.asarray(weights.bias + weights.prior_weight * standing + evidence)
 
 
+def log_odds_of_looked_at(
+    as_is: Floats,
+    taken: Sequence[TakenLooks],
+    standing: Floats,
+    whole: NDArray[np.bool_],
+    calibration: Calibration,
+) -> Floats:
+    """(n,) the same of n images with whatever looks were `taken` at each: `as_is` (n,) is the evidence of the pictures
+    as they are, `whole` (k,) says which predicate is about the whole query."""
+    log_odds = np.empty(len(taken))
+    for row, looks in enumerate(taken):
+        evidence = evidence_of_looks(looks.holds, whole, calibration).tolist()
+        said = np.array([features(float(as_is[row]), looks.looks, evidence)])
+        weights = weights_of(look_set(looks.looks), calibration)
+        log_odds[row] = log_odds_after_looks(said, standing[row : row + 1], weights)[0]
+    return log_odds
+
+
 def weights_of(looks: LookSet, calibration: Calibration) -> LookWeights:
     """What was fitted for just these looks; without that, all witnesses alike, as correlated as `CORRELATION` says."""
     for fitted in calibration.looks:

@@ -99,8 +99,9 @@ def _askable(
 
 def _holds_all(look: Look, proposed: ProposedLooks) -> bool:
     """Whether a look shows every region that was proposed, and not just the only one."""
-    others = [other.region for other in proposed.looks if other.region is not None and other.region != look.region]
-    return bool(look.region and others) and all(look.region.around(other) == look.region for other in others)
+    own = look.region
+    others = [other.region for other in proposed.looks if other.region is not None and other.region != own]
+    return own is not None and bool(others) and all(own.around(other) == own for other in others)
 
 
 def _kinds(settings: Inspect) -> Iterator[str]:

@@ -20,16 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
-from fieldscope.agent.closer_looks import (
-    TakenLooks,
-    evidence_of_looks,
-    features,
-    log_odds_after_looks,
-    look_set,
-    taken_looks,
-    together,
-    weights_of,
-)
+from fieldscope.agent.closer_looks import TakenLooks, log_odds_of_looked_at, taken_looks, together
 from fieldscope.agent.earlier import UNCONFIRMED, pass_rate
 from fieldscope.agent.fusion import standardise, standings
 from fieldscope.agent.match_odds import (
@@ -48,6 +39,7 @@ from fieldscope.agent.shapley import shapley
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Predicate, Verdict
+from fieldscope.agent.verdicts import latest
 from fieldscope.core.types import Candidate
 
 PASS_RATE = 0.4
@@ -217,20 +209,15 @@ class Belief:
         """(n,) log-odds, given log-probabilities; 0 where the query has no parts."""
         return np.zeros(len(log_p)) if self.whole.all() else all_hold(log_p)
 
-    def _after_looks(self, rows: Sequence[int]) -> Floats:
+    def _after_looks(self, rows: list[int]) -> Floats:
         """(len(rows),) log-odds of a match of images at which closer looks were taken."""
-        fitted, whole = self.calibration, self.whole
-        as_is = weighted(self._answers(self.holds), fitted)
-        failing = (1.0 - self.holds_together[:, ~whole]).sum(axis=1)
-        log_odds = np.empty(len(rows))
-        for at, row in enumerate(rows):
-            taken = self.looks[row]
-            said = features(float(as_is[row]), taken.looks, evidence_of_looks(taken.holds, whole, fitted).tolist())
-            standing = 0.0 if self.standing is None else float(self.standing[row])
-            weights = weights_of(look_set(taken.looks), fitted)
-            log_odds[at] = log_odds_after_looks(np.array([said]), np.array([standing]), weights)[0]
-        scorer = 0.0 if self.scorer is None else self.scorer[list(rows)]
-        return np.asarray(log_odds + scorer - fitted.part_cost * failing[list(rows)])
+        as_is = weighted(self._answers(self.holds), self.calibration)[rows]
+        standing = np.zeros(len(rows)) if self.standing is None else self.standing[rows]
+        taken = [self.looks[row] for row in rows]
+        log_odds = log_odds_of_looked_at(as_is, taken, standing, self.whole, self.calibration)
+        failing = (1.0 - self.holds_together[rows][:, ~self.whole]).sum(axis=1)
+        scorer = 0.0 if self.scorer is None else self.scorer[rows]
+        return np.asarray(log_odds + scorer - self.calibration.part_cost * failing)
 
     @cached_property
     def _miss_odds(self) -> float:
@@ -322,24 +309,6 @@ def _counted(verdict: Verdict, predicate: Predicate, calibration: Calibration) -
 def joint_as_single(p: float, weight: float) -> float:
     """The probability with `weight` times the log-odds of `p`, which lies between 0 and 1."""
     return float(1.0 / (1.0 + np.exp(-weight * log_odds_of(np.array(p)))))
-
-
-def latest(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """One verdict per image and predicate, on the picture as it is: closer looks are further evidence beside it
-    (`agent/closer.py`). A question of its own outweighs a share in a joint answer, and an answer one that failed; else
-    the later one counts."""
-    best: dict[tuple[str, str], Verdict] = {}
-    for verdict in verdicts:
-        if verdict.look is not None:
-            continue
-        key = verdict.image_id, verdict.predicate
-        if key not in best or _weight(verdict) >= _weight(best[key]):
-            best[key] = verdict
-    return list(best.values())
-
-
-def _weight(verdict: Verdict) -> tuple[bool, bool, bool]:
-    return verdict.state == "answered", verdict.state != "not_asked", not verdict.joint
 
 
 def _pass_rate(answers: Floats, predicate: Predicate, calibration: Calibration) -> float:

@@ -8,9 +8,9 @@ from operator import itemgetter
 
 from pydantic import BaseModel, ConfigDict
 
-from fieldscope.agent.posterior import latest
 from fieldscope.agent.types import Asked, Comparison, Draw, RankedCandidate, RerankResult, Verdict
 from fieldscope.agent.usage import Usage
+from fieldscope.agent.verdicts import latest
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name
 

@@ -79,6 +79,24 @@ def verdict_of(draws: Sequence[Draw], predicate: Predicate, image_id: str, mode:
     )
 
 
+def latest(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """One verdict per image and predicate, on the picture as it is: closer looks are further evidence beside it
+    (`agent/closer_looks.py`). A question of its own outweighs a share in a joint answer, and an answer one that failed;
+    else the later one counts."""
+    best: dict[tuple[str, str], Verdict] = {}
+    for verdict in verdicts:
+        if verdict.look is not None:
+            continue
+        key = verdict.image_id, verdict.predicate
+        if key not in best or _weight(verdict) >= _weight(best[key]):
+            best[key] = verdict
+    return list(best.values())
+
+
+def _weight(verdict: Verdict) -> tuple[bool, bool, bool]:
+    return verdict.state == "answered", verdict.state != "not_asked", not verdict.joint
+
+
 def one_line_of(text: str) -> str:
     """The beginning of a text, on one line."""
     line = " ".join(text.split())

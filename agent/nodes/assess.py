@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldscope.agent.context import Context
-from fieldscope.agent.posterior import Belief, believe, latest
+from fieldscope.agent.posterior import Belief, believe
 from fieldscope.agent.query_text import mentions
 from fieldscope.agent.state import Next, RerankState
 from fieldscope.agent.strategies.query_stages import Refine
 from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.verdicts import latest
 from fieldscope.core.errors import ConfigError
 
 _CLEAR = 0.8  # P beyond which a verdict counts as clear

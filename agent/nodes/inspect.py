@@ -28,10 +28,10 @@ async def inspect(state: RerankState, context: Context) -> dict[str, Any]:
     if settings is None or verify is None:
         raise ConfigError(f"strategy {strategy.name!r} has no stage `inspect`; add it to the strategy")
     window = state.widened or verify.top_k or len(state.candidates)
-    images = uninspected(state, believe(state, resources, strategy), settings, window)
+    belief = believe(state, resources, strategy)
+    images = uninspected(state, belief, settings, window)
     texts = (asked_text(state.query, state.synthesis),)
-    fitted = resources.calibration is not None and bool(resources.calibration.looks)
-    least_gain = 0.0 if fitted or settings.always else LEAST_GAIN
+    least_gain = 0.0 if belief.calibration.looks or settings.always else LEAST_GAIN
     regions: Mapping[str, Sequence[Proposal]] = {}
     if settings.regions and resources.regions is not None:
         regions = await asyncio.to_thread(resources.regions.propose, texts, images, settings.regions, least_gain)

@@ -15,13 +15,13 @@ from fieldscope.agent.fusion import fuse, strictly_decreasing
 from fieldscope.agent.match_odds import Floats
 from fieldscope.agent.nodes.lost import lost_stages
 from fieldscope.agent.nothing import can_decide, nothing_by_answers, nothing_matches
-from fieldscope.agent.posterior import latest
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import compared_head
 from fieldscope.agent.scoring import query_scores
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Asked, NothingMatches, RankedCandidate, RerankResult, Verdict, unknown_flag
+from fieldscope.agent.verdicts import latest
 
 DRAWS = 400
 """Rankings drawn from the posterior for the rank intervals."""

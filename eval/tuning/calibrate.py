@@ -14,11 +14,11 @@ import numpy as np
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration, CalibrationKey
 from fieldscope.agent.fusion import log_odds
-from fieldscope.agent.posterior import latest
 from fieldscope.agent.scoring import read_again
 from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Comparison, RerankResult
+from fieldscope.agent.verdicts import latest
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.tuning.closer_looks import fit_looks, log_odds_after_all_looks, looked_at
 from fieldscope.eval.tuning.estimate import predicates_per_word, profile

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fieldscope.agent.fusion import log_odds, standings
-from fieldscope.agent.posterior import latest
 from fieldscope.agent.scoring import query_scores, standing
 from fieldscope.agent.types import RerankResult
+from fieldscope.agent.verdicts import latest
 from fieldscope.core.types import Scale
 from fieldscope.eval.tuning.fitting import Floats, VerdictFit
 from fieldscope.eval.types import Benchmark

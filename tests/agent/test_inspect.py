@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +10,18 @@ import pytest
 
 from fieldscope.agent.budget import Budget
 from fieldscope.agent.calibration import Calibration, LookWeights
+from fieldscope.agent.closer_looks import answerable
+from fieldscope.agent.context import Context
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMMRequest
 from fieldscope.agent.lmm.scripted import ScriptedLMM
+from fieldscope.agent.nodes.inspect import inspect
+from fieldscope.agent.nodes.plan import plan
 from fieldscope.agent.resources import Resources
-from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import RerankResult, Verdict
+from fieldscope.agent.state import RerankState, VerifyTask
+from fieldscope.agent.strategies.inspection import Inspect
+from fieldscope.agent.strategies.strategy import Strategy, load_strategy
+from fieldscope.agent.types import Predicate, RerankResult, Verdict
 from fieldscope.core.errors import LMMResponseError
 from fieldscope.core.looks import Look, Region, read_look
 from fieldscope.retrieval.collection import FolderCollection
@@ -167,3 +173,80 @@ async def test_a_proposer_that_finds_no_image_readable_costs_nothing(folder: Pat
     resources = replace(Resources(bench.images, bench.lmm), regions=Blind())
     result = await Agent(resources, strategy_with(stop_below=0.0001)).rerank(QUERY, CANDIDATES)
     assert looks_of(result) == [] and len(bench.lmm.requests) == IMAGES
+
+
+SUBJECT = Predicate(id="s", question="is there a bird?", kind="subject")
+COUNT = Predicate(id="n", question="are there two birds?", kind="count")
+HABITAT = Predicate(id="h", question="is it on a reef?", kind="habitat")
+ABSENCE = Predicate(id="a", question="is there a boat?", expected="no", kind="absence")
+PARTS = (SUBJECT, COUNT, HABITAT, ABSENCE)
+REGION, ALL = Look(region=Region(left=0, top=0, right=0.5, bottom=0.5)), Look(enhance=True)
+
+
+def test_what_can_be_asked_of_a_look_depends_on_the_kind_of_predicate() -> None:
+    whole = Predicate(id="query", question="is it a red bird?")
+    assert answerable((whole, *PARTS), REGION) == (whole,)
+    assert answerable(PARTS, REGION) == (SUBJECT,)
+    assert answerable(PARTS, REGION, holds_all=True) == (SUBJECT, COUNT)
+    assert answerable(PARTS, ALL) == PARTS
+    assert answerable((HABITAT, ABSENCE), REGION) == ()
+
+
+async def test_counts_are_asked_of_the_region_that_holds_all_subjects(folder: Path) -> None:
+    class Corners:
+        def propose(self, texts: object, image_ids: Sequence[str], *_: object) -> Mapping[str, tuple[Proposal, ...]]:
+            one = Region(left=0.0, top=0.0, right=0.25, bottom=0.25)
+            other = Region(left=0.5, top=0.5, right=0.75, bottom=0.75)
+            return {image_id: (Proposal(one, 0.9), Proposal(other, 0.8)) for image_id in image_ids}
+
+    resources = Resources(LookedAt(FolderCollection(folder)), None, regions=Corners())
+    base = load_strategy("predicates", prompts="fieldnotes")
+    assert base.verify is not None
+    strategy = base.model_copy(
+        update={"verify": base.verify.model_copy(update={"whole": None}), "inspect": Inspect(always=True)}
+    )
+    answers = [Verdict(predicate=p.id, image_id="3.png", state="answered", p_yes=0.4, p_expected=0.4) for p in PARTS]
+    state = RerankState(query=QUERY, candidates=CANDIDATES[3:4], predicates=PARTS, verdicts=tuple(answers))
+    looks = (await inspect(state, Context(resources, strategy)))["looks"]
+    around = Region(left=0.0, top=0.0, right=0.75, bottom=0.75)
+    assert [look.region for look in looks[0].looks][-1] == around
+    following = plan(state.model_copy(update={"looks": looks}), Context(resources, strategy))
+    tasks = [
+        (task.look.region, task.predicates) for task in following.tasks if isinstance(task, VerifyTask) and task.look
+    ]
+    assert [predicates for _, predicates in tasks] == [(SUBJECT,), (SUBJECT,), (SUBJECT, COUNT)]
+    assert tasks[-1][0] == around
+
+
+async def test_a_proposer_is_not_trusted(folder: Path) -> None:
+    """It proposes for images that nobody asked about, the same region twice, and more than were wanted."""
+
+    class Hostile:
+        def propose(self, texts: object, image_ids: Sequence[str], *_: object) -> Mapping[str, tuple[Proposal, ...]]:
+            region = Region(left=0.0, top=0.0, right=0.5, bottom=0.5)
+            return {name: (Proposal(region, 9.9),) * 50 for name in (*image_ids, "../secret.png", "3.png")}
+
+    bench = Bench(folder, short_sighted)
+    resources = Resources(bench.images, bench.lmm, regions=Hostile())
+    result = await Agent(resources, strategy_with(stop_below=0.0001)).rerank(QUERY, CANDIDATES)
+    shown = [verdict.shown for verdict in looks_of(result)]
+    assert len(shown) == len(set(shown)) <= IMAGES
+    assert {ranked.image_id for ranked in result.ranking} == {each.image_id for each in CANDIDATES}
+
+
+async def test_a_sure_no_about_what_may_be_small_rules_no_look_out_before_looks_were_fitted(folder: Path) -> None:
+    """A calibration of large subjects takes the model's word for it that there is no bird."""
+
+    def sure(images: LookedAt) -> Callable[[LMMRequest], float]:
+        def answer(request: LMMRequest) -> float:
+            return 0.97 if red(images.load(request.images[0].image_id)) > 0.03 else 1e-7
+
+        return answer
+
+    of_large = Calibration(prior_weight=0.5, bias=-1.0, miss_odds=1e-6, nothing_below=0.0)
+    small = [replace(each, prior=0.0, standing=each.standing) for each in CANDIDATES]  # regions are more similar
+    bench = Bench(folder, sure)
+    resources = Resources(bench.images, bench.lmm, calibration=of_large, regions=bench.proposer)
+    result = await Agent(resources, strategy_with()).rerank(QUERY, small)
+    assert {"3.png", "9.png"} <= {verdict.image_id for verdict in looks_of(result)}
+    assert {ranked.image_id for ranked in result.ranking[:2]} == {"3.png", "9.png"}

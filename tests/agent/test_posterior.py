@@ -17,11 +17,12 @@ from fieldscope.agent.context import Context
 from fieldscope.agent.fusion import log_odds
 from fieldscope.agent.match_odds import log_odds_of_all, tempered
 from fieldscope.agent.nodes.rank import rank
-from fieldscope.agent.posterior import PASS_RATE, believe, latest
+from fieldscope.agent.posterior import PASS_RATE, believe
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.agent.types import Predicate, RerankResult, Verdict
+from fieldscope.agent.verdicts import latest
 from fieldscope.core.types import Candidate, Query, Scale
 
 PREDICATES = (

@@ -11,7 +11,8 @@ from fieldscope.agent.types import Predicate, RankedCandidate
 from fieldscope.service.cli.console import plain
 from fieldscope.service.cli.tables.ranking import moved_by
 from fieldscope.service.cli.tables.table import new_table
-from fieldscope.service.cli.tables.trace import SHOWN, heading, line, number, verdict_cell
+from fieldscope.service.cli.tables.trace import SHOWN, verdict_cell
+from fieldscope.service.cli.tables.trace_parts import heading, line, number
 
 _PREDICATES_SHOWN = 4  # predicates that are shown of an image
 
