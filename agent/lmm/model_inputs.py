@@ -14,7 +14,7 @@ from fieldscope.agent.lmm.pixels import load_pixels
 from fieldscope.core.types import ImageSource
 from fieldscope.retrieval.picture_parts import within
 
-_FIXED_SIZE_PIXELS = 2_000_000
+_FIXED_SIZE_PIXELS = 640_000  # 32 of them take 250 MB as the floats that processors make of them
 
 
 class ModelInputs:
