@@ -33,17 +33,19 @@ BUNDLED_READS = 112 * 112
 SERVED_READS = 1_000_000
 """Pixels of a picture that a served model is taken to read, where no limit is set."""
 
-SIDES = (0.6, 0.4, 0.25)
-"""Sides of tiles, as shares of the picture's shorter side."""
+SIDES = {0.6: 1 / 2, 0.4: 2 / 3, 0.25: 2 / 3}
+"""Sides of tiles, as shares of the picture's shorter side, and how far one lies from the next at most, as a share of
+its own side."""
 
-STRIDE = 2 / 3  # of a tile's side, at most, from one tile to the next
-LAYOUT = "0.6,0.4,0.25/3"
+LAYOUT = "0.6,0.4,0.25"
 """Which tiles `tiles` makes of a size. Vectors of another layout are not used."""
 
-SMALLEST_TILE = 64  # pixels a side
+SMALLEST_TILE = 200
+"""Pixels a side. Encoders read as many: of a smaller tile they would see no more than in a larger one."""
+
 MOST_TILES = 120
 MOST_SHARED = 0.5  # of the smaller of two proposed regions
-TILE_PIXELS = 384 * 384
+TILE_PIXELS = 256 * 256
 """A tile is scaled down to this before it is encoded: encoders read less."""
 
 _RECENT_BYTES = 64_000_000
@@ -167,11 +169,12 @@ class TileRegions:
 
 def tiles(width: int, height: int) -> tuple[Region, ...]:
     """Squares that cover a picture of this size, large ones first: each row and column of them overlaps the next by a
-    third or more of a side. None is smaller than `SMALLEST_TILE` pixels, and there are at most `MOST_TILES`."""
+    third of a side, that of the largest by a half, or more. None is smaller than `SMALLEST_TILE` pixels, and there are
+    at most `MOST_TILES`."""
     found: list[Region] = []
-    for share in SIDES:
+    for share, stride in SIDES.items():
         side = share * min(width, height)
-        lefts, tops = _starts(width, side), _starts(height, side)
+        lefts, tops = _starts(width, side, side * stride), _starts(height, side, side * stride)
         if side < SMALLEST_TILE or len(found) + len(lefts) * len(tops) > MOST_TILES:
             break
         boxes = ((left, top) for top in tops for left in lefts)
@@ -193,9 +196,10 @@ def gain(region: Region, size: tuple[int, int], reads: int) -> float:
     return min(reads, region.area * whole) / seen_in_whole
 
 
-def _starts(length: int, side: float) -> list[float]:
-    """Where tiles of this side begin along a length, evenly, from its one end to its other."""
-    steps = math.ceil((length - side) / (side * STRIDE) - 1e-9)
+def _starts(length: int, side: float, stride: float) -> list[float]:
+    """Where tiles of this side begin along a length, evenly and at most a stride apart, from its one end to its
+    other."""
+    steps = math.ceil((length - side) / stride - 1e-9)
     return [step * (length - side) / max(steps, 1) for step in range(steps + 1)]
 
 

@@ -8,9 +8,13 @@ from typing import Any
 import torch
 from PIL import Image as PILImage
 
+from fieldscope.agent.lmm.base import ImagePart
 from fieldscope.agent.lmm.chat_prompt import ChatPrompts, Prompt
 from fieldscope.agent.lmm.pixels import load_pixels
 from fieldscope.core.types import ImageSource
+from fieldscope.retrieval.picture_parts import within
+
+_FIXED_SIZE_PIXELS = 2_000_000
 
 
 class ModelInputs:
@@ -28,7 +32,7 @@ class ModelInputs:
         where the family allows it. Raises `ImageError`."""
         parts = [part for prompt in prompts for part in prompt.request.images]
         different = {part.sha256: part for part in parts}.values()
-        loaded = {part.sha256: load_pixels(self._images, part) for part in different}
+        loaded = {part.sha256: self._load(part) for part in different}
         shown = [[loaded[part.sha256] for part in prompt.request.images] for prompt in prompts]
         inputs = self._processor(
             text=[prompt.text for prompt in prompts],
@@ -39,6 +43,12 @@ class ModelInputs:
         ).to(self._model.device, self._model.dtype)
         tensors = {name: value for name, value in inputs.items() if name != "labels"}  # PaliGemma's are for training
         return self._share_vision(tensors, [picture for pictures in shown for picture in pictures])
+
+    def _load(self, part: ImagePart) -> PILImage.Image:
+        """The picture of a request; of a large photograph a smaller copy, where the model's family reads a fixed, small
+        size anyway: a batch of them would take gigabytes."""
+        picture = load_pixels(self._images, part)
+        return within(picture, _FIXED_SIZE_PIXELS) if self._is_llava else picture
 
     def positions(self, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Positions (batch, length) that start behind the padding, as `generate` sets them itself; families other than

@@ -27,7 +27,7 @@ from fieldscope.service.server.settings import ServerSettings
 _READ_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 _REASONS = 3
 
-Query = Annotated[str, Field(min_length=1, description="What the images should show, in words.")]
+Query = Annotated[str, Field(pattern=r"\S", description="What the images should show, in words.")]
 Strategy = Annotated[str | None, Field(description="How to rank. Default: the server's own choice.")]
 MaxCalls = Annotated[int | None, Field(ge=0, description="The most questions to the vision model. Default: no limit.")]
 Reasons = Annotated[int, Field(ge=0, le=20, description="How many of the best images get a reason in words.")]

@@ -13,7 +13,7 @@ from fieldscope.service.wiring.settings import Settings
 if TYPE_CHECKING:
     from fieldscope.core.types import ImageSource
     from fieldscope.retrieval.encoder import Encoder
-    from fieldscope.retrieval.regions import SERVED_READS, TileRegions
+    from fieldscope.retrieval.regions import TileRegions
 
 
 def tile_regions(
@@ -28,7 +28,7 @@ def tile_regions(
     Their vectors are kept in the `index` of the images, else in the cache folder. `open_encoder` gives the encoder
     where it is not the one of the settings, and `given` says that the LMM is another one than theirs.
     """
-    from fieldscope.retrieval.regions import TileRegions
+    from fieldscope.retrieval.regions import SERVED_READS, TileRegions
 
     reads = SERVED_READS if given else pixels_read(settings)
     return TileRegions(images, open_encoder or (lambda: load_encoder(settings)), index or _cached(images), reads)

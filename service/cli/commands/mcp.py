@@ -25,10 +25,10 @@ def mcp(sourced: SourcedSettings, url: str | None) -> None:
     An assistant starts this command and speaks the Model Context Protocol with it, on standard input and output. It can
     call `search`, `rerank` and `explain`, and change nothing.
     """
-    if find_spec("mcp") is None:
-        raise ConfigError("`fieldscope mcp` needs the package mcp. Install the extra `mcp` (pip install '.[mcp]')")
     if url is not None and (flag := next((o for o in sourced.origins.values() if o.startswith("--")), None)):
         raise click.UsageError(f"{flag} has no effect on the service at --url; leave one of the two out")
+    if find_spec("mcp") is None:
+        raise ConfigError("`fieldscope mcp` needs the package mcp. Install the extra `mcp` (pip install '.[mcp]')")
     from fieldscope.service.adaptors.mcp import serve_settings, serve_url
 
     with writing_privately():

@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import Response
 
 from fieldscope.service.server.api import rerank, search
-from fieldscope.service.server.api.documents import listed, read_inputs
 from fieldscope.service.server.api.engine import Engine, Watch
 from fieldscope.service.server.api.options import OptionHeaders
 
@@ -31,7 +30,6 @@ async def answer_call(engine: Engine, url: str, body: Mapping[str, Any], watch: 
 async def check(engine: Engine, body: search.SearchBody | rerank.RerankFields) -> None:
     """Raises `ApiError` for a body that could never be answered."""
     if isinstance(body, search.SearchBody):
-        await search.prepare(engine, body)
-        return
-    engine.strategy(body.strategy)
-    await read_inputs(body.query, listed(body.documents), engine)
+        engine.chosen((await search.prepare(engine, body)).options)
+    else:
+        engine.chosen((await rerank.prepare(engine, body, OptionHeaders())).options)

@@ -22,7 +22,15 @@ from fieldscope.core.validation import unknown_name
 from fieldscope.retrieval.encoder import QueryInputs
 from fieldscope.service.server.api.admission import Admission
 from fieldscope.service.server.api.agents import Agents
-from fieldscope.service.server.api.calls import ImageDocument, RerankCall, Reranked, Scored, SearchCall, TextDocument
+from fieldscope.service.server.api.calls import (
+    ImageDocument,
+    Options,
+    RerankCall,
+    Reranked,
+    Scored,
+    SearchCall,
+    TextDocument,
+)
 from fieldscope.service.server.api.collections import ServedCollection, find_image
 from fieldscope.service.server.api.deadline import PunctualLMM, until
 from fieldscope.service.server.api.errors import ApiError
@@ -108,6 +116,12 @@ class Engine:
         """By its name; None is the service's default. Raises `ApiError` (400)."""
         return self._agents.strategy(name)
 
+    def chosen(self, options: Options) -> Strategy:
+        """The strategy of a call, with its instruction. Raises `ApiError` where it can't do what the options say."""
+        strategy = self.strategy(options.strategy).instructed(options.instruction)
+        require_asked(options.predicates, strategy, options.wanted.precision is not None)
+        return strategy
+
     def strategies(self) -> Sequence[Strategy]:
         """All strategies, the default first."""
         return self._agents.strategies()
@@ -148,16 +162,14 @@ class Engine:
     async def rerank(self, call: RerankCall, watch: Watch | None = None) -> Reranked:
         """Rank a call's documents, in its turn. Raises `ApiError`, `ImageError` for an image that can't be read and
         `VocabularyError` for words that the bundled models do not know."""
-        strategy = self.strategy(call.options.strategy).instructed(call.options.instruction)
-        require_asked(call.options.predicates, strategy, call.options.wanted.precision is not None)
+        strategy = self.chosen(call.options)
         promise = promised(self._labelled, call.options.wanted, strategy)
         with self._observed(strategy):
             return await self._admitted(lambda ends: self._rerank(call, strategy, promise, watch, ends))
 
     async def search(self, call: SearchCall, watch: Watch | None = None) -> Reranked:
         """Retrieve from a collection and rank, in turn. Raises as `rerank` does."""
-        strategy = self.strategy(call.options.strategy).instructed(call.options.instruction)
-        require_asked(call.options.predicates, strategy, call.options.wanted.precision is not None)
+        strategy = self.chosen(call.options)
         promise = promised(self._labelled, call.options.wanted, strategy)
         with self._observed(strategy):
             return await self._admitted(lambda ends: self._search(call, strategy, promise, watch, ends))

@@ -122,6 +122,21 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
+async def prepare(engine: Engine, fields: RerankFields, headers: OptionHeaders) -> RerankCall:
+    """The call for a body. Raises `ApiError`."""
+    unlisted_flags(fields.model_extra or {})
+    documents = [_chosen(document, fields.rank_fields) for document in listed(fields.documents)]
+    inputs = await read_inputs(fields.query, documents, engine)
+    chosen = options(fields, headers)
+    if chosen.strategy is None and fields.model in {strategy.name for strategy in engine.strategies()}:
+        chosen = replace(chosen, strategy=fields.model)
+    return RerankCall(
+        **vars(inputs),
+        top_n=(fields.top_k if fields.top_n is None else fields.top_n) or None,
+        options=chosen,
+    )
+
+
 async def answer(
     engine: Engine,
     fields: RerankFields,
@@ -131,17 +146,8 @@ async def answer(
     watch: Watch | None = None,
 ) -> RerankReply:
     """Rerank, and reply as this version of Cohere's API does: the first returns text documents with their results."""
+    call, documents = await prepare(engine, fields, headers), listed(fields.documents)
     unused = unlisted_flags(fields.model_extra or {})
-    documents = listed(fields.documents)
-    inputs = await read_inputs(fields.query, [_chosen(one, fields.rank_fields) for one in documents], engine)
-    chosen = options(fields, headers)
-    if chosen.strategy is None and fields.model in {strategy.name for strategy in engine.strategies()}:
-        chosen = replace(chosen, strategy=fields.model)
-    call = RerankCall(
-        **vars(inputs),
-        top_n=(fields.top_k if fields.top_n is None else fields.top_n) or None,
-        options=chosen,
-    )
     reranked = await engine.rerank(call, watch)
     result = reranked.result
     response.headers[TRACE_ID] = result.query_id

@@ -128,6 +128,14 @@ async def test_predicates_that_can_not_be_asked_are_refused(
         assert reply.json()["error"]["code"] == code, reply.text
 
 
+async def test_a_job_checks_them_before_it_begins(service: Service) -> None:
+    crab = {"image": DOCUMENTS[1], "text": "a title"}
+    usable = {"query": "crab", "documents": [crab], "rank_fields": ["image"], "strategy": "yes-no"}
+    for more, status in (({}, 202), ({"predicates": [{"question": "is there crab?"}]}, 422), ({"filter": 1}, 422)):
+        job = {"calls": [{"url": "/v1/rerank", "body": usable | more}]}
+        assert (await service.client.post("/v1/jobs", json=job)).status_code == status
+
+
 async def test_given_predicates_rank_the_documents_of_a_rerank(service: Service) -> None:
     documents = [f"fieldscope://{COLLECTION}/{n:02}.png" for n in range(32)]
     asked = [{"question": "is there crab?"}, {"question": "is there snow?", "expected": "no"}]
