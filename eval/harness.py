@@ -116,9 +116,9 @@ async def evaluate(
             if inputs and name in inputs:
                 # Scores of an encoder come with the queries that are run, so a later call may add some.
                 (folder.keep if benchmark.priors is None else folder.write)(INPUTS, inputs[name])
-            if isinstance(images := benchmark.images, Collection):
-                unfinished = len(images) > LARGE and any(query.id not in folder.results for query in queries)
-                (folder.write if unfinished else folder.keep)(COLLECTION, _located(images))
+            if isinstance(collection := benchmark.images, Collection):
+                unfinished = len(collection) > LARGE and any(query.id not in folder.results for query in queries)
+                (folder.write if unfinished else folder.keep)(COLLECTION, _located(collection))
         return [
             await _run(
                 benchmark,

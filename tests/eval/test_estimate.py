@@ -242,7 +242,7 @@ def test_predicates_for_a_word() -> None:
 
 def test_which_strategies_are_only_bounded() -> None:
     bounded = {name for name in list_strategies() if load_strategy(name, prompts="fieldnotes").open_ended}
-    assert bounded == {"agent", "cascade", "imagescope", "imagescope-published", "joint", "pairwise"}
+    assert bounded == {"agent", "agent-closer", "cascade", "imagescope", "imagescope-published", "joint", "pairwise"}
     joint = {"prompt": "ask_joint", "sample": 0.0}
     told = load_strategy("predicates", prompts="fieldnotes").model_dump(mode="json", exclude_none=True)
     told = {key: value for key, value in told.items() if key in ("fusion", "name")}
@@ -307,7 +307,7 @@ async def used(bench: Benchmark, name: str, out: Path, calibration: Sequence[Rer
     return told, summary.cost
 
 
-BOUNDED = ("agent", "imagescope", "imagescope-published", "joint", "pairwise")
+BOUNDED = ("agent", "agent-closer", "imagescope", "imagescope-published", "joint", "pairwise")
 
 
 @pytest.mark.parametrize("name", sorted(set(list_strategies()) - {"cascade", "cross-encoder", *BOUNDED}))

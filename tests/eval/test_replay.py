@@ -40,6 +40,7 @@ from fieldscope.eval.runs.recording import (
 from fieldscope.eval.runs.replay import RecordedImages, Recording, make_recording
 from fieldscope.eval.types import Benchmark, QueryMeta, RunSummary
 from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.retrieval.looked_at import with_looks
 from tests.agent.faulty import INJECTED, Faulty
 from tests.agent.oracle import draw_cases, facts_of, oracle_of, paint
 
@@ -104,7 +105,8 @@ async def make_run(
 ) -> list[RunSummary]:
     """Runs as the command line makes them."""
     named = [load_strategy(s, prompts="fieldnotes") if isinstance(s, str) else s for s in strategies]
-    deps = Resources(bench.images, lmm, retriever, max_concurrency=4, calibration=calibration)
+    images = with_looks(bench.images) if live else bench.images  # a recording has the hashes of looks
+    deps = Resources(images, lmm, retriever, max_concurrency=4, calibration=calibration)
     return await evaluate(
         bench,
         [Agent(deps, strategy) for strategy in named],
@@ -112,6 +114,7 @@ async def make_run(
         provenance={"lmm": LMMs.of(lmm).identity(), "encoder": "e", "seed": 0},
         inputs={strategy.name: input_lines(bench, strategy, calibration) for strategy in named},
         live=live,
+        images=images,
         **options,
     )
 
