@@ -43,7 +43,7 @@ class Region(BaseModel):
     @model_validator(mode="after")
     def _not_minute(self) -> Self:
         if min(self.width, self.height) < SMALLEST_SIDE:
-            raise ValueError(f"a region is at least {SMALLEST_SIDE:g} wide and high")
+            raise ValueError(f"a region is less than {SMALLEST_SIDE:g} wide or high; use a larger one")
         return self
 
     @classmethod

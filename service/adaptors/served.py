@@ -111,8 +111,8 @@ class Service:
         if reply.status_code in (401, 403):
             raise ConfigError(f"{said}. Put one of its keys into {KEY}")
         if reply.status_code == 429 or reply.status_code >= 500:
-            raise LMMServerError(said)
-        raise ConfigError(said)
+            raise LMMServerError(f"{said}. Try again later, or see what the service printed")
+        raise ConfigError(f"{said}. Correct the request")
 
 
 def _message(reply: httpx2.Response) -> str:
