@@ -199,12 +199,6 @@ class Calibration(BaseModel):
         written = isinstance(data, dict) and isinstance(data.get("key"), dict)
         return {"edition": 1, **data} if written else data
 
-    def of(self, *, composed: bool) -> Calibration:
-        """The values for queries with a reference image, or for others."""
-        if not composed or self.composed_nothing_below is None:
-            return self
-        return self.model_copy(update={"nothing_below": self.composed_nothing_below})
-
     @property
     def knows_joint(self) -> bool:
         """Whether joint answers were measured."""

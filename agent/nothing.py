@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fieldscope.agent.calibration import Calibration
 from fieldscope.agent.posterior import Belief
 from fieldscope.agent.types import NothingMatches, RankedCandidate
 
@@ -26,6 +27,19 @@ NEAREST = 10
 """How many of the nearest images are kept."""
 
 
+def threshold_of(calibration: Calibration, *, composed: bool) -> float:
+    """Below which best P(match) nothing is said to match, for queries with a reference image or for others."""
+    own = calibration.composed_nothing_below if composed else None
+    return next(value for value in (own, calibration.nothing_below, NOTHING_BELOW) if value is not None)
+
+
+def none_is_confirmed(belief: Belief) -> bool:
+    """Whether no image is a match rather than not, by answers that would say of other queries that nothing matches. A
+    reference image that was described wrongly makes the decision harder to believe, and not the answers better."""
+    best, usual = belief.p_best, threshold_of(belief.calibration, composed=False)
+    return can_decide(belief) and best is not None and best < min(usual, 0.5)
+
+
 def can_decide(belief: Belief) -> bool:
     """Whether an image was judged and no budget ended the questions."""
     return not belief.cut_short and bool(belief.judged.any())
@@ -34,8 +48,7 @@ def can_decide(belief: Belief) -> bool:
 def nothing_matches(belief: Belief) -> NothingMatches | None:
     """The decision, before comparisons; None where an image seems to match, where no image was judged, and where a
     budget ended the questions."""
-    fitted = belief.calibration.nothing_below
-    threshold = NOTHING_BELOW if fitted is None else fitted
+    threshold = threshold_of(belief.calibration, composed=belief.composed)
     best = belief.p_best
     if not can_decide(belief) or best is None or best >= threshold:
         return None

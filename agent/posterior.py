@@ -60,7 +60,8 @@ class Belief:
     `scorer` (n,) that of a scoring model, None where the strategy weighs none. `first_look` (n, 3) are base, prior and
     scorer as they count for an image about which nothing was asked (None: as for all others). `cut_short` says that a
     budget ended the questions, `relative` that priors or scores were standardised over the candidates. `standing` (n,)
-    is the prior's, unweighted, and `looks` are the closer looks that were taken, by candidate.
+    is the prior's, unweighted, `looks` are the closer looks that were taken, by candidate, and `composed` says that the
+    query has a reference image.
     """
 
     candidates: tuple[Candidate, ...]
@@ -77,6 +78,7 @@ class Belief:
     relative: bool = False
     answered: NDArray[np.bool_] | None = None
     standing: Floats | None = None
+    composed: bool = False
     looks: Mapping[int, TakenLooks] = field(default_factory=dict)
 
     @cached_property
@@ -233,8 +235,7 @@ class Belief:
 def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Belief:
     """The belief after the verdicts so far. Without a calibration the strategy's weights stand in."""
     candidates, predicates = state.candidates, state.predicates
-    fitted = resources.calibration or UNCALIBRATED
-    calibration = fitted.of(composed=state.query.reference_image is not None)
+    calibration = resources.calibration or UNCALIBRATED
     standard = _absolute(candidates, calibration)
     if resources.calibration is None:
         calibration = uncalibrated(strategy.fusion.prior_weight or 0.0, absolute=standard is not None)
@@ -272,6 +273,7 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
         relative=standard is None or (strategy.weighs_scores and calibration.scorer_values is None),
         answered=~np.isnan(answers),
         standing=priors,
+        composed=state.query.reference_image is not None,
         looks={rows[i]: taken for i, taken in taken_looks(state.verdicts, predicates).items() if i in rows},
     )
 

@@ -14,7 +14,7 @@ from fieldscope.agent.context import Context
 from fieldscope.agent.fusion import fuse, strictly_decreasing
 from fieldscope.agent.match_odds import Floats
 from fieldscope.agent.nodes.lost import lost_stages
-from fieldscope.agent.nothing import can_decide, nothing_by_answers, nothing_matches
+from fieldscope.agent.nothing import can_decide, none_is_confirmed, nothing_by_answers, nothing_matches
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scheduling import compared_head
 from fieldscope.agent.scoring import query_scores
@@ -128,13 +128,12 @@ def _by_agreement(state: RerankState, resources: Resources, strategy: Strategy) 
 
 
 def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) -> _Outcome:
-    """By falling log-odds: those after the verdicts, and for the head those after the comparisons. Where no image
-    is a match rather than not, by how many parts hold, then by prior."""
+    """By falling log-odds: those after the verdicts, and for the head those after the comparisons. Where none is
+    confirmed, by how many parts hold, then by prior."""
     belief, head, compared = compared_head(state, resources, strategy)
     mean, spread = belief.log_odds.copy(), np.diag(np.full(len(belief.candidates), belief.calibration.spread**2))
     nothing = nothing_matches(belief)
-    best = belief.p_best
-    by_parts = can_decide(belief) and best is not None and best < 0.5 and belief.calibration.edition == 2
+    by_parts = none_is_confirmed(belief) and belief.calibration.edition == 2
     if compared is not None and not by_parts:
         mean[head] = compared.mean
         spread[np.ix_(head, head)] = compared.covariance

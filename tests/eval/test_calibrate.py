@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration, CalibrationKey, calibration_key
 from fieldscope.agent.fusion import log_odds, sigmoid
-from fieldscope.agent.nothing import nothing_matches
+from fieldscope.agent.nothing import nothing_matches, threshold_of
 from fieldscope.agent.posterior import believe
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import RerankState
@@ -380,8 +380,8 @@ def test_composed_queries_have_a_threshold_of_their_own() -> None:
     both = calibrate_composed(fitted, bench_of, results)
     assert both.composed_nothing_below is not None and fitted.nothing_below is not None
     assert both.composed_nothing_below < fitted.nothing_below / 10
-    assert both.of(composed=True).nothing_below == both.composed_nothing_below
-    assert both.of(composed=False) == both and fitted.of(composed=True) is fitted
+    assert threshold_of(both, composed=True) == both.composed_nothing_below
+    assert threshold_of(both, composed=False) == fitted.nothing_below == threshold_of(fitted, composed=True)
     assert Calibration.model_validate_json(both.model_dump_json()) == both
     assert "composed_nothing_below" not in fitted.model_dump()
 
