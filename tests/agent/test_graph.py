@@ -380,6 +380,6 @@ def test_pixels_and_clients_stay_out_of_the_state() -> None:
     held = {*RerankState.model_fields, *VerifyTask.model_fields, *CompareTask.model_fields}
     assert held == {
         "query", "given", "fixed", "top_k", "started", "synthesis", "caption", "candidates", "predicates", "wave",
-        "round", "fault", "widened", "misread", "verdicts", "comparisons", "reasons", "calls", "trace", "result", "image_id",
-        "joint", "description", "orders", "ended", "scores", "first_stage", "looks", "look",
+        "round", "fault", "widened", "misread", "verdicts", "comparisons", "reasons", "calls", "trace", "result",
+        "image_id", "joint", "description", "orders", "ended", "scores", "first_stage", "looks", "look",
     }  # fmt: skip
