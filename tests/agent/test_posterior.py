@@ -251,6 +251,7 @@ def test_where_nothing_is_confirmed_more_parts_come_before_a_better_prior() -> N
     belief = believe(now, Resources(NoImages(), calibration=fitted), STRATEGY)
     assert [ranked.p_match for ranked in result.ranking] == pytest.approx([belief.p_match[n] for n in (1, 2, 0)])
     assert all(sum(r.contributions.values()) == pytest.approx(r.score) for r in result.ranking)
-    kept = fitted.model_copy(update={"nothing_below": 0.0})
-    shown: RerankResult = rank(now, Context(Resources(NoImages(), calibration=kept), STRATEGY))["result"]
+    composed = now.model_copy(update={"query": now.query.model_copy(update={"reference_image": "r"})})
+    kept = fitted.model_copy(update={"composed_nothing_below": 0.0})
+    shown: RerankResult = rank(composed, Context(Resources(NoImages(), calibration=kept), STRATEGY))["result"]
     assert shown.nothing is None and shown.ranking == result.ranking, "whether that is said is another decision"
