@@ -163,11 +163,16 @@ def log_odds_of_looked_at(
     return log_odds
 
 
+def fitted_weights(looks: LookSet, calibration: Calibration) -> LookWeights | None:
+    """What was fitted for just these looks, if anything was."""
+    of_looks = (w for w in calibration.looks if (w.regions, w.enhanced, w.enhanced_regions) == looks)
+    return next(of_looks, None)
+
+
 def weights_of(looks: LookSet, calibration: Calibration) -> LookWeights:
     """What was fitted for just these looks; without that, all witnesses alike, as correlated as `CORRELATION` says."""
-    for fitted in calibration.looks:
-        if (fitted.regions, fitted.enhanced, fitted.enhanced_regions) == looks:
-            return fitted
+    if fitted := fitted_weights(looks, calibration):
+        return fitted
     witnesses = 1 + sum(number > 0 for number in looks)
     share = 1.0 / (1.0 + (witnesses - 1) * CORRELATION)
     return LookWeights(

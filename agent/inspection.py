@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import erf, sqrt
 
 from fieldscope.agent.calibration import Calibration
-from fieldscope.agent.closer_looks import LookSet, answerable, kind_of, look_set
+from fieldscope.agent.closer_looks import LookSet, answerable, fitted_weights, kind_of, look_set
 from fieldscope.agent.posterior import Belief
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.inspection import Inspect
@@ -119,10 +119,10 @@ def _moves(kind: str, taken: LookSet, seems_small: bool, calibration: Calibratio
     if not calibration.looks:
         return MOVES
     after = taken._replace(**{kind: getattr(taken, kind) + 1})
-    for fitted in calibration.looks:
-        if (fitted.regions, fitted.enhanced, fitted.enhanced_regions) == after:
-            return (fitted.moves_small if seems_small else fitted.moves).get(kind, 0.0)
-    return 0.0
+    fitted = fitted_weights(after, calibration)
+    if fitted is None:
+        return 0.0
+    return (fitted.moves_small if seems_small else fitted.moves).get(kind, 0.0)
 
 
 def _p(belief: Belief, row: int, may_be_small: bool) -> float:
