@@ -161,12 +161,15 @@ class ProposedLooks(_Record):
 
     @property
     def seems_small(self) -> bool:
-        """Whether what is looked for seems small in the picture: its best region is more similar than the whole."""
+        """Whether what is looked for seems small in the picture: its best region is more similar than the whole, or the
+        model named a box in it."""
         return self.may_be_small and self.similarity is not None
 
     @property
     def may_be_small(self) -> bool:
         """The same, or it is not known how similar the whole picture is. False where no region was proposed."""
+        if any(look.proposed_by == "model" for look in self.looks):
+            return True
         best = max((look.similarity for look in self.looks if look.similarity is not None), default=None)
         return best is not None and (self.similarity is None or best > self.similarity)
 
@@ -199,8 +202,8 @@ class Reason(Asked):
 
 
 class Call(Asked):
-    """A question about no candidate in particular: `stage` is synthesize, caption, decompose, check, refine,
-    joint, or document: a text that was to be ranked."""
+    """A question that is no predicate's: `stage` is synthesize, caption, decompose, check, refine, joint, ground, or
+    document: a text that was to be ranked."""
 
     stage: str
     text: str = ""

@@ -170,7 +170,7 @@ class Verify(AskingStage):
         return "question" in self.prompt.variables
 
     def roles_by_call(self) -> dict[str, Role]:
-        return dict.fromkeys(("verify", "joint", "reason", "inspect"), self.asks)
+        return dict.fromkeys(("verify", "joint", "reason", "inspect", "ground"), self.asks)
 
     @property
     def answer_tokens(self) -> int:

@@ -68,14 +68,19 @@ class ScoresLine(Line):
     scores: tuple[ImageScore, ...]
 
 
+_BoxWithNumber = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+
+
 class RegionsLine(Line):
     """Regions that were proposed for closer looks: what was asked of the proposer
     (`fieldscope.agent.nodes.inspect.proposals_key`), and the boxes (left, top, right, bottom, as shares of the
-    picture) with their similarities, by image. An image that is not there has none."""
+    picture) with their similarities, by image. An image that is not there has none. `named` are boxes that the
+    model named itself, each with how many times the pixels it sees of it in a closer look."""
 
     kind: Literal["regions"] = "regions"
     key: Key
-    regions: dict[str, tuple[tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat], ...]]
+    regions: dict[str, tuple[_BoxWithNumber, ...]]
+    named: dict[str, tuple[_BoxWithNumber, ...]] = Field(default_factory=dict, exclude_if=lambda named: not named)
 
 
 class ResponseLine(Line):
@@ -332,14 +337,16 @@ def _scores(runs: Sequence[_Run]) -> Iterator[ScoresLine]:
 
 def _regions(runs: Sequence[_Run]) -> Iterator[RegionsLine]:
     """What was proposed of images, by what was asked of the proposer."""
-    proposed: dict[str, dict[str, Any]] = {}
+    proposed: dict[str, dict[str, dict[str, Any]]] = {}
     for run in runs:
         for result in run.results.values():
             for event in result.trace:
                 if event.kind == "inspected":
-                    proposed.setdefault(event.data["proposals"], {}).update(event.data["regions"])
-    for key, regions in proposed.items():
-        yield RegionsLine(key=key, regions=regions)
+                    of_key = proposed.setdefault(event.data["proposals"], {"regions": {}, "named": {}})
+                    of_key["regions"].update(event.data["regions"])
+                    of_key["named"].update(event.data.get("named", {}))
+    for key, of_key in proposed.items():
+        yield RegionsLine(key=key, regions=of_key["regions"], named=of_key["named"])
 
 
 def _calls(runs: Sequence[_Run], store: CacheStore) -> Iterator[ResponseLine | FailureLine]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import starmap
 from typing import Any
 
 from PIL import Image as PILImage
@@ -139,10 +140,13 @@ class RecordedScores:
 
 
 class RecordedRegions:
-    """A `RegionProposer` that proposes what was recorded, by the hash of what was asked."""
+    """A `RegionProposer` that proposes what was recorded, by the hash of what was asked, and knows the gain of each box
+    that the model named."""
 
-    def __init__(self, regions: Mapping[str, Mapping[str, tuple[Proposal, ...]]]) -> None:
-        self._regions = regions
+    def __init__(
+        self, regions: Mapping[str, Mapping[str, tuple[Proposal, ...]]], gains: Mapping[tuple[str, Region], float]
+    ) -> None:
+        self._regions, self._gains = regions, gains
 
     def propose(
         self, texts: Sequence[str], image_ids: Sequence[str], most: int, least_gain: float = LEAST_GAIN
@@ -154,6 +158,12 @@ class RecordedRegions:
                 f"replay: no regions of images were proposed for {'; '.join(texts)!r}. Record it with models."
             )
         return {image_id: recorded[image_id] for image_id in image_ids if image_id in recorded}
+
+    def gain(self, image_id: str, region: Region) -> float:
+        """Raises `CacheMissError` for a box that the model never named."""
+        if (image_id, region) not in self._gains:
+            raise CacheMissError(f"replay: this box of image {image_id!r} was never named. Record it with models.")
+        return self._gains[image_id, region]
 
 
 @dataclass(frozen=True)
@@ -237,6 +247,7 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
     searches: dict[str, dict[int, tuple[Candidate, ...]]] = {}
     scores: dict[str, dict[str, ImageScore]] = {}
     regions: dict[str, dict[str, tuple[Proposal, ...]]] = {}
+    gains: dict[tuple[str, Region], float] = {}
     responses: dict[str, str] = {}
     failures: dict[str, str] = {}
     for line in lines:
@@ -260,7 +271,9 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
             case ScoresLine():
                 scores.setdefault(line.key, {}).update({score.image_id: score for score in line.scores})
             case RegionsLine():
-                regions.setdefault(line.key, {}).update(_proposals(line))
+                own = {i: tuple(starmap(Proposal, found)) for i, found in _boxes(line.regions)}
+                regions.setdefault(line.key, {}).update(own)
+                gains.update({(i, region): gain for i, found in _boxes(line.named) for region, gain in found})
             case QueryLine():
                 queries.append(line)
             case RunLine():
@@ -282,18 +295,19 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
         lmm=_recorded_lmms(models, responses, failures) if models else None,
         searches=None if benchmark.rerank else RecordedSearches(searches),
         scorer=None if scorer is None else RecordedScores(str(scorer), scores),
-        regions=RecordedRegions(regions) if regions else None,
+        regions=RecordedRegions(regions, gains) if regions else None,
     )
 
 
-def _proposals(line: RegionsLine) -> Iterator[tuple[str, tuple[Proposal, ...]]]:
-    """Raises `CacheError` for a box that is no region of a picture."""
-    for image_id, boxes in line.regions.items():
+def _boxes(recorded: Mapping[str, Sequence[Sequence[float]]]) -> Iterator[tuple[str, list[tuple[Region, float]]]]:
+    """The boxes of each image, each with the number that was recorded of it. Raises `CacheError` for a box that is no
+    region of a picture."""
+    for image_id, boxes in recorded.items():
         try:
-            regions = [(Region(left=a, top=b, right=c, bottom=d), similarity) for a, b, c, d, similarity in boxes]
+            regions = [(Region(left=a, top=b, right=c, bottom=d), number) for a, b, c, d, number in boxes]
         except ValidationError as error:
             raise CacheError(f"a region of image {image_id!r} was altered. Export the recording again.") from error
-        yield image_id, tuple(Proposal(region, similarity) for region, similarity in regions)
+        yield image_id, regions
 
 
 def _recorded_lmms(models: Mapping[Role, str], responses: Mapping[str, str], failures: Mapping[str, str]) -> LMMs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
+from fieldscope.agent.grounding import ground_request
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest
 from fieldscope.agent.nodes.pair import compared_text
 from fieldscope.agent.query_text import asked_text, description, last_asked
@@ -136,6 +137,10 @@ class _Rebuilder:
                     yield refinement_request(self._query, self._caption(), earlier, wanting, synthesize)
             case "decompose" if decompose and self._result.synthesis:
                 yield predicates_request(self._result.synthesis.instructions, decompose.about(self._decomposed))
+            case "ground" if self._strategy.inspect and (settings := self._strategy.inspect.ground):
+                image_id = next((i for i in self._hashes if call.text.startswith(f"{i}: ")), None)
+                if image_id is not None:
+                    yield ground_request(self._image(image_id), self._asked_text, settings)
             case "check" if reference:
                 for predicate in asked_predicates(self._result).values():
                     if call.text.startswith(predicate.question):
