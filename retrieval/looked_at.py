@@ -19,7 +19,7 @@ LOOK_PIXELS = 4_000_000
 
 WHOLE = Region(left=0, top=0, right=1, bottom=1)
 
-_KEPT_BYTES = 96_000_000
+_KEPT_BYTES = 64_000_000
 
 
 class LookedAt:
