@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests start many processes. Each would compile all sources again where this is set, as in many container images.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test check messages test-slow test-ui test-adaptors test-clients test-studio test-vllm \
+.PHONY: help setup environments demo test check messages test-slow test-ui test-adaptors test-clients test-studio test-vllm \
 	test-nightly test-all lock train clean
 .DEFAULT_GOAL := help
 
@@ -43,6 +43,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 demo: setup ## the main job on the bundled benchmark: rerank, and print the improvement
 	$(BIN)/fieldscope demo
+
+environments: setup $(ADAPTORS_VENV)/.ready $(CLIENTS_VENV)/.ready $(STUDIO_VENV)/.ready $(VLLM_VENV)/.ready ## of all suites
 
 # One thread a worker: two test processes with two threads each are slower on two cores. What lies in the folders left
 # out would be collected, with all that it imports, by every worker.
