@@ -75,6 +75,14 @@ class Run:
         return self.metrics is not None
 
     @property
+    def took(self) -> float | None:
+        """The seconds from the evaluation's begin to its end, without earlier parts of one that was resumed; None until
+        the run is finished."""
+        cost = (self.metrics or {}).get("cost")
+        seconds = cost.get("seconds") if isinstance(cost, dict) else None
+        return float(seconds) if isinstance(seconds, int | float) else None
+
+    @property
     def reported(self) -> Reported:
         """The metrics in which the benchmark's results are reported; the usual ones until the run is finished."""
         return _reported(self.metrics)
