@@ -57,7 +57,7 @@ check: setup ## ruff, mypy --strict, the rules for imports, clocks in tests, wor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(LINK_TREE)
-	$(BIN)/mypy -p fieldscope -p checks
+	$(BIN)/mypy -p fieldscope -p checks -p benchmarks
 	$(BIN)/python checks/imports.py
 	$(BIN)/python checks/run_manifests.py
 	$(BIN)/python -m checks.clocks

@@ -59,7 +59,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "open_clip": ("retrieval/clip.py", _TRAINING),
     "sentence_transformers": ("retrieval/sentence_models.py",),  # an extra
     "transformers": (*_ENCODERS, *_LOCAL_MODEL, "fieldnotes/vocabulary.py", _TRAINING),
-    "faiss": ("retrieval/faiss_index.py",),
+    "faiss": ("retrieval/faiss_index.py", "retrieval/inverted_lists.py"),
     "openai": ("agent/lmm/connection.py",),
     "datasets": ("eval/benchmarks/inquire_hub.py",),
     "ray": (),

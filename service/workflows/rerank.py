@@ -94,7 +94,7 @@ async def _score(
             "The bundled CLIP does not know these images, so they are ranked without a first stage. To add one, name "
             "another model with --encoder."
         )
-    scorer = Similarity(await models.load_encoder()) if knows else None
+    scorer = Similarity(await models.load_encoder(images=True)) if knows else None
     if scorer is not None:
         warn_of_unread_instruction([strategy], scorer.encoder)
     candidates, skipped = await asyncio.to_thread(score, chosen, query, scorer, strategy.retrieve.instruction)
@@ -192,7 +192,8 @@ async def rank(
     images = with_looks(resources.images)
     pictures = with_examples(images, strategy.prompts)
     async with AsyncExitStack() as stack:
-        opening = models.open_lmms(pictures, strategy, wrappers)
+        timed = budget is not None and budget.deadline is not None  # which is for calls, and not for loading a model
+        opening = models.open_lmms(pictures, strategy, wrappers, load=timed)
         lmms = await stack.enter_async_context(opening) if strategy.prompts else None
         composed = query.reference_image is not None
         scorer: ImageScorer | None = None
