@@ -13,6 +13,10 @@ from fieldscope.core.errors import ConfigError, IndexMismatchError
 from fieldscope.core.registry import Registry
 from fieldscope.retrieval.encoder import Vectors
 
+DEFAULT_INDEX = "faiss"
+MAPPED_INDEX = "mapped"
+"""The index whose vectors stay in their file (`fieldscope.retrieval.mapped_index`)."""
+
 
 class Index(Protocol):
     """Finds the nearest vectors. Any other knowledge, such as where it is saved, is an index's own."""
