@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fieldscope.agent.call import image_parts
-from fieldscope.agent.lmm.base import ImagePart
+from fieldscope.agent.call import image_parts, messages
+from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
 from fieldscope.agent.strategies.verification import Pair, Verify
 from fieldscope.agent.types import Predicate
 from fieldscope.core.documents import Modality, has_image, modality, text_of
@@ -59,7 +59,16 @@ def about_document(
     return own, shown, settings.model_copy(update={"prompt": prompt})
 
 
-def asked_words(prompt: Prompt, query: str, text: str) -> str:
+def document_request(
+    prompt: Prompt, words: str, images: Sequence[ImagePart], max_tokens: int = 1, top_logprobs: int = 20
+) -> LMMRequest:
+    """The request of one yes/no question about a document: the pictures that are shown, then the words."""
+    return LMMRequest(
+        messages=messages(prompt, *images, TextPart(text=words)), max_tokens=max_tokens, top_logprobs=top_logprobs
+    )
+
+
+def asked_words(prompt: Prompt, query: str, text: str = "") -> str:
     """A prompt about a query and a document in their words, of which it may say either or both."""
     values = {"query": query, "text": text}
     return prompt.render(**{name: values[name] for name in prompt.variables if name in values})

@@ -126,7 +126,7 @@ class DocumentLines(Mapping[str, Document]):
             raise self._error(f"{where}: {' '.join(what.removeprefix(': ').split())}. Correct the file.") from cause
         if not document.image and not (document.text or "").strip():
             raise self._error(
-                f"{where}: {names.text}: the document has neither a text nor a picture. Correct the file."
+                f"{where}: {names.text}: it has neither a text nor a picture. Correct the file."
             )
         if document.modality is not None and document.modality != document.parts:
             raise self._error(
