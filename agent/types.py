@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fieldscope.core.documents import Modality
 from fieldscope.core.looks import Look, look_id
 from fieldscope.core.types import Candidate, Turn
 
@@ -218,7 +219,8 @@ class RankedCandidate(_Record):
     holds the rank with a probability of 90 %, where it was estimated. `contributions` are log-odds that sum to the
     score: of the `prior`, of the `scorer`, of each predicate by its id, of what closer `looks` changed, of the
     `comparisons`, of the `parts` that hold where nothing matches, and the `base` that all images share (all that were
-    asked about, and all others, where a calibration says what prior and scorer alone are worth).
+    asked about, and all others, where a calibration says what prior and scorer alone are worth). In a collection of
+    documents `modality` says what the document is made of, and `text` are its words.
     """
 
     image_id: str
@@ -231,6 +233,8 @@ class RankedCandidate(_Record):
     rank_low: Count | None = None
     rank_high: Count | None = None
     contributions: Mapping[str, float] = Field(default_factory=dict)
+    modality: Modality = Field(default="image", exclude_if=lambda modality: modality == "image")
+    text: str = Field(default="", exclude_if=lambda text: not text)
 
     @property
     def candidate(self) -> Candidate:

@@ -14,6 +14,10 @@ from fieldscope.core.errors import ConfigError, IndexMismatchError
 from fieldscope.core.registry import Registry
 from fieldscope.retrieval.encoder import Vectors
 
+DEFAULT_INDEX = "faiss"
+MAPPED_INDEX = "mapped"
+"""The index whose vectors stay in their file (`fieldscope.retrieval.mapped_index`)."""
+
 Allowed = NDArray[np.bool_]
 """Which vectors may be found, shape (len(index),), in the order of the index's ids."""
 

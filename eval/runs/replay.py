@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import starmap
@@ -46,16 +46,32 @@ is reported in full."""
 
 
 class RecordedImages(HashSource):
-    """An `ImageSource` of hashes alone."""
+    """An `ImageSource` of hashes alone, and of the words of documents that have any."""
 
-    def __init__(self, hashes: Mapping[str, str], errors: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        hashes: Mapping[str, str],
+        errors: Mapping[str, str] | None = None,
+        texts: Mapping[str, str] | None = None,
+        without_image: Container[str] = (),
+    ) -> None:
         self._hashes = hashes
         self._errors = errors or {}
+        self._texts = texts or {}
+        self._without_image = without_image
 
     def load(self, image_id: str) -> PILImage.Image:
         raise BrokenImageError(
             f"image {image_id!r}: a recording keeps hashes and no pixels. Open the benchmark itself."
         )
+
+    def text_of(self, document_id: str) -> str:
+        """As it was shown."""
+        return self._texts.get(document_id, "")
+
+    def has_image(self, document_id: str) -> bool:
+        """Whether the document had a picture."""
+        return document_id not in self._without_image
 
     def pixel_hash(self, image_id: str) -> str:
         """As it was recorded; raises `BrokenImageError` for an image that could not be read then either."""
@@ -244,6 +260,8 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
     queries: list[QueryLine] = []
     hashes: dict[str, str] = {}
     errors: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    without_image: set[str] = set()
     searches: dict[str, dict[int, tuple[Candidate, ...]]] = {}
     scores: dict[str, dict[str, ImageScore]] = {}
     regions: dict[str, dict[str, tuple[Proposal, ...]]] = {}
@@ -260,9 +278,13 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
             case FailureLine(response=str(response)):
                 responses[line.key] = response
             case ImageLine():
-                if line.sha256 is not None:
+                if line.text is not None:
+                    texts[line.image_id] = line.text
+                if line.modality == "text":
+                    without_image.add(line.image_id)
+                elif line.sha256 is not None:
                     hashes[line.image_id] = line.sha256
-                else:
+                elif line.error is not None or line.modality == "image":
                     errors[line.image_id] = line.error or "it could not be read"
             case SearchLine():
                 standings = line.standings or [None] * len(line.found)
@@ -283,7 +305,7 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
     if benchmark is None or not runs:
         raise CacheError("the recording has no benchmark or no runs. Export it again.")
     prior = str(runs[0].configuration.get("prior", ""))
-    made = make_benchmark(benchmark, queries, RecordedImages(hashes, errors), prior)
+    made = make_benchmark(benchmark, queries, RecordedImages(hashes, errors, texts, without_image), prior)
     models: dict[Role, str] = {}
     for run in runs:
         models = models_by_role(run.configuration, run.strategy) | models

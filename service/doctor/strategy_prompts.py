@@ -200,7 +200,7 @@ class _Trials:
 
     def _verdict(self, predicate: Predicate, settings: Verify) -> Callable[[LMM], Awaitable[str]]:
         async def ask(lmm: LMM) -> str:
-            verdict = await judge(lmm, predicate, await self._image(), settings)
+            verdict = await judge(lmm, predicate, [await self._image()], settings)
             return _probability(verdict, verdict.p_yes)
 
         return ask
