@@ -57,7 +57,7 @@ class Library:
 
     `ids` are all images in the index, and `index_kind` is the registered name of indexes like it. With
     `keeps_reference` a query's reference image is found like any other, as some benchmarks have it. `folder` is where
-    the index lies, if it was read from one.
+    the index lies, if it was read from one. `whole` is the library that this one was `filtered` from.
     """
 
     index: Index
@@ -68,6 +68,7 @@ class Library:
     index_kind: str = DEFAULT_INDEX
     keeps_reference: bool = False
     folder: Path | None = None
+    whole: Library | None = None
     _blended: dict[float, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
     _blending: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
@@ -97,6 +98,11 @@ class Library:
             return replace(self, keeps_reference=keeps_reference)
         index = INDEXES.load(self.index_kind)(own, self.index.vectors_of(own))
         return replace(self, index=index, ids=own, keeps_reference=keeps_reference)
+
+    def filtered(self, ids: Sequence[str]) -> Library:
+        """A library in which only these images are found. How far they stand out is measured against this library's
+        background, so that it does not depend on the filter, and any image of it may be a query's reference."""
+        return replace(self.within(ids, keeps_reference=self.keeps_reference), whole=self.whole or self)
 
     def search(self, search: Search, vector: Vectors | None = None) -> list[Candidate]:
         """The images nearest to the query (all, where there are fewer than `search.k`), best first; the prior is the
@@ -146,6 +152,8 @@ class Library:
 
     def background(self, direction: Vectors, caption_weight: float = 0.0, *, tiles: bool = False) -> Scale | None:
         """How similar the collection's sample is to a query's vector, shape (dim,); None where it is too small."""
+        if self.whole is not None:
+            return self.whole.background(direction, caption_weight, tiles=tiles)
         sample = self._sample
         return scale_of(self.similarities(sample, direction, caption_weight, tiles=tiles)) if sample else None
 
@@ -159,7 +167,7 @@ class Library:
             yield from zip(ids[0], scores[0].tolist(), strict=True)
 
     def _image_vector(self, image_id: str) -> Vectors:
-        vector: Vectors = self.index.vectors_of([image_id])[0]
+        vector: Vectors = (self.whole or self).index.vectors_of([image_id])[0]
         return vector
 
     def _load(self, image_id: str) -> PILImage.Image:
