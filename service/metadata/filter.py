@@ -82,6 +82,12 @@ def read_filter(given: object) -> Filter:
     return Filter(tuple(conditions))
 
 
+def filterable(records: Records) -> list[str]:
+    """Every name that a condition may have: the columns, and `date`, `taxon` and `box` where there is such metadata."""
+    facets = {DATE: records.has_times, TAXON: bool(records.taxon_columns), BOX: records.has_places}
+    return list(dict.fromkeys((*records.columns, *(facet for facet, there in facets.items() if there))))
+
+
 def _of_text(text: str) -> Condition:
     match = _TEXT.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
@@ -140,9 +146,7 @@ def _test(condition: Condition, records: Records) -> Test:
             f"these images have no metadata, so they can't be filtered by {condition.column!r}; add a table with "
             "--metadata when they are indexed or opened, or leave the filter out"
         )
-    facets = {TAXON: bool(records.taxon_columns), DATE: records.has_times, BOX: records.has_places}
-    known = [*records.columns, *(facet for facet, there in facets.items() if there)]
-    raise ConfigError(f"the filter names an {unknown_name('column', condition.column[:80], known)}")
+    raise ConfigError(f"the filter names an {unknown_name('column', condition.column[:80], filterable(records))}")
 
 
 def _column(name: str, records: Records) -> str | None:

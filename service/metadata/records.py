@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from fieldscope.service.metadata.exif import EXIF_COLUMNS, EXIF_LATITUDE, EXIF_LONGITUDE, EXIF_TIME
@@ -44,6 +44,16 @@ class Records:
     def of(self, image_id: str) -> Mapping[str, str]:
         """An image's cells by column; empty for an image without any."""
         return self.images.get(image_id, {})
+
+    def renamed(self, images: Mapping[str, str]) -> Records:
+        """The records of these images under other ids: `images` has the id here of each new one."""
+        here = {own: name for name, own in images.items()}
+        groups = (tuple(here[own] for own in group if own in here) for group in self.groups)
+        return replace(
+            self,
+            images={name: self.images[own] for name, own in images.items() if own in self.images},
+            groups=tuple(group for group in groups if len(group) > 1),
+        )
 
     def group(self, image_id: str) -> tuple[str, ...]:
         """The images that show the same as this one, itself among them; it alone where there are none."""
