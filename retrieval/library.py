@@ -57,7 +57,8 @@ class Library:
     `ids` are all images in the index, and `index_kind` is the registered name of indexes like it. With
     `keeps_reference` a query's reference image is found like any other, as some benchmarks have it. `folder` is where
     the index lies, if it was read from one. `beside` has the pictures of queries that are not in the collection; they
-    are encoded when a query needs them.
+    are encoded when a query needs them. `whole` is the library that
+    this one was `filtered` from.
     """
 
     index: Index
@@ -69,6 +70,7 @@ class Library:
     keeps_reference: bool = False
     folder: Path | None = None
     beside: ImageSource | None = None
+    whole: Library | None = None
     _blended: dict[float, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
     _blending: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
@@ -98,6 +100,11 @@ class Library:
             return replace(self, keeps_reference=keeps_reference)
         index = INDEXES.load(self.index_kind)(own, self.index.vectors_of(own))
         return replace(self, index=index, ids=own, keeps_reference=keeps_reference)
+
+    def filtered(self, ids: Sequence[str]) -> Library:
+        """A library in which only these images are found. How far they stand out is measured against this library's
+        background, so that it does not depend on the filter, and any image of it may be a query's reference."""
+        return replace(self.within(ids, keeps_reference=self.keeps_reference), whole=self.whole or self)
 
     def search(self, search: Search, vector: Vectors | None = None) -> list[Candidate]:
         """The images nearest to the query (all, where there are fewer than `search.k`), best first; the prior is the
@@ -148,6 +155,8 @@ class Library:
 
     def background(self, direction: Vectors, caption_weight: float = 0.0, *, tiles: bool = False) -> Scale | None:
         """How similar the collection's sample is to a query's vector, shape (dim,); None where it is too small."""
+        if self.whole is not None:
+            return self.whole.background(direction, caption_weight, tiles=tiles)
         sample = self._sample
         return scale_of(self.similarities(sample, direction, caption_weight, tiles=tiles)) if sample else None
 
@@ -163,7 +172,7 @@ class Library:
     def _image_vector(self, image_id: str) -> Vectors:
         if self.beside is not None and image_id not in self._held:
             return self.encoder.encode_images([self.beside.load(image_id)])[0]
-        vector: Vectors = self.index.vectors_of([image_id])[0]
+        vector: Vectors = (self.whole or self).index.vectors_of([image_id])[0]
         return vector
 
     def _load(self, image_id: str) -> PILImage.Image:
@@ -173,7 +182,7 @@ class Library:
 
     @cached_property
     def _held(self) -> frozenset[str]:
-        return frozenset(self.ids)
+        return frozenset((self.whole or self).ids)
 
     def _weighted(self, caption_weight: float) -> Index:
         """The index in which inner products are weighted similarities to image and caption; made once per weight."""

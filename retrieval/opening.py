@@ -10,7 +10,7 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.retrieval.collection import Collection, FilesCollection, FolderCollection
 from fieldscope.retrieval.document_lines import SUFFIX
 from fieldscope.retrieval.documents import open_documents, reopen_documents
-from fieldscope.retrieval.formats import FORMATS
+from fieldscope.retrieval.formats import readable_formats
 from fieldscope.retrieval.images import DEFAULT_LIMITS, ImageLimits
 
 
@@ -44,7 +44,8 @@ def open_collection(paths: Sequence[Path], limits: ImageLimits = DEFAULT_LIMITS)
     if not len(collection):
         skipped = collection.skipped()
         others = "".join(f"; skipped {len(skipped):,}, such as {name!r}: {why}" for name, why in [*skipped.items()][:1])
-        raise ConfigError(f"{str(paths[0])!r} holds no images ({', '.join(FORMATS)}){others}. Check the path")
+        formats = ", ".join(readable_formats())
+        raise ConfigError(f"{str(paths[0])!r} holds no images ({formats}){others}. Check the path")
     return collection
 
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.private import writing_privately
-from fieldscope.service.server.api import catalog, health, jobs, metrics, modellist, rerank, search
+from fieldscope.service.server.api import catalog, health, jobs, metrics, modellist, refresh, rerank, search
 from fieldscope.service.server.api.access import Access, Hangup
 from fieldscope.service.server.api.errors import NOT_FOUND, add_handlers, error_response
 from fieldscope.service.server.api.guard import API, Guard
@@ -44,7 +44,10 @@ TAGS = [
 _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """FastAPI's own telemetry would send what clients wrote."""
 
-_ROUTERS = (rerank.router, search.router, jobs.router, catalog.router, modellist.router, health.router, metrics.router)
+_ROUTERS = (
+    *(rerank.router, search.router, jobs.router, catalog.router, refresh.router, modellist.router),
+    *(health.router, metrics.router),
+)
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key that `fieldscope keys add` made."},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError, LMMError
+from fieldscope.service.metadata.store import read_records
 from fieldscope.service.wiring.bundled import FOREIGN, unknown_words
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import note, warn
@@ -20,6 +21,7 @@ from fieldscope.service.wiring.scorers import uses_scorer
 from fieldscope.service.workflows.candidates import Chosen, judge, score
 from fieldscope.service.workflows.models import Models
 from fieldscope.service.workflows.ranking import Ranking
+from fieldscope.service.workflows.selecting import select, select_chosen
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.agent.types import RerankResult
     from fieldscope.core.types import Candidate, ImageSource, Query
+    from fieldscope.service.metadata.filter import Filter
     from fieldscope.service.workflows.promise import Promise
 
 
@@ -38,9 +41,13 @@ async def rerank_query(
     models: Models,
     budget: Budget | None = None,
     promise: Promise | None = None,
+    metadata: Path | None = None,
+    wanted: Filter | None = None,
 ) -> Ranking:
     """Rank images that the user chose: the CLIP gives each a prior, or a scoring model that no stage of the strategy
     asks, then the strategy ranks them.
+
+    Only images that satisfy `wanted` are ranked, by their rows in the table `metadata` and by EXIF.
 
     A bundled CLIP that does not know the query's words or the images gives no prior where another model looks at them.
     Raises `VocabularyError` for words that a bundled model does not know, `ConfigError` where no image can be read,
@@ -48,6 +55,7 @@ async def rerank_query(
     """
     from fieldscope.agent.resources import Resources
 
+    chosen, records = await asyncio.to_thread(select_chosen, chosen, metadata, wanted)
     if strategy.retrieve.tiles:
         raise ConfigError(
             f"strategy {strategy.name!r} has `retrieve.tiles`, which needs an index with tiles; index the images with "
@@ -79,7 +87,7 @@ async def rerank_query(
         wrappers=[fitting],
         promise=promise,
     )
-    return replace(ranking, skipped=skipped)
+    return replace(ranking, skipped=skipped, records=records)
 
 
 async def _score(
@@ -109,8 +117,9 @@ async def rerank_indexed(
     models: Models,
     budget: Budget | None = None,
     promise: Promise | None = None,
+    wanted: Filter | None = None,
 ) -> Ranking:
-    """Rank images of an index, by their ids; their vectors in it give the priors.
+    """Rank images of an index, by their ids, those that satisfy `wanted`; their vectors in it give the priors.
 
     Raises `VocabularyError` for words that a bundled model does not know, `IndexMismatchError` for an index that was
     made with another CLIP, `ConfigError` for ids that are not in it, and what the server's check and the agent raise.
@@ -125,6 +134,9 @@ async def rerank_indexed(
     encoder = await models.load_encoder()
     library = await asyncio.to_thread(open_library, index, encoder)
     names = _ids_in(index, library.ids, ids)
+    records = await asyncio.to_thread(read_records, index)
+    if wanted is not None:
+        names = select(wanted, records, names)
     warn_of_unread_instruction([strategy], encoder)
     wanted = inputs_of(query, instruction=strategy.retrieve.instruction)
     direction = await asyncio.to_thread(encoder.encode_query, wanted)
@@ -139,7 +151,7 @@ async def rerank_indexed(
     flags = await foreign_flags(library.collection, names) if bundled else ()
     resources = Resources(library.collection, flags=flags, regions=models.regions(library.collection, index, encoder))
     fitting = models.checking_pictures(strategy, query, contexts, library.collection, names)
-    return await rank(
+    ranking = await rank(
         query,
         strategy,
         models,
@@ -150,6 +162,7 @@ async def rerank_indexed(
         wrappers=[fitting],
         promise=promise,
     )
+    return replace(ranking, records=records)
 
 
 def require_verdicts(result: RerankResult) -> None:

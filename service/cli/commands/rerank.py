@@ -13,7 +13,9 @@ from fieldscope.service.cli.options import (
     budget_options,
     count_option,
     dry_run_options,
+    filter_option,
     json_option,
+    metadata_option,
     model_options,
     promise_options,
     scorer_option,
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     metavar="FOLDER|FILES ...",
     help="A folder of images, image files, or Parquet files.",
 )
+@metadata_option
+@filter_option
 @count_option("--top-k", metavar="K", help_text="Show only the best K. All images are ranked.")
 @scorer_option
 @strategy_option
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
 def rerank(
     text: str,
     paths: tuple[Path, ...],
+    metadata: Path | None,
+    conditions: tuple[str, ...],
     top_k: int | None,
     name: str,
     precision: float | None,
@@ -65,10 +71,11 @@ def rerank(
 
     A CLIP scores every image first, or a scoring model that no stage of the strategy asks (--scorer); then the LMM
     looks at each of them. Images that can't be read are listed with the reason. If a budget runs out, the images are
-    ranked by the answers so far.
+    ranked by the answers so far. --filter chooses images by --metadata, or by time and place from EXIF.
     """
     from fieldscope.service.cli.tables.nothing import nothing_lines
     from fieldscope.service.cli.tables.ranking import kept_lines, ranking_table
+    from fieldscope.service.metadata.filter import read_filter
     from fieldscope.service.wiring.prompts import prompts_for
     from fieldscope.service.wiring.queries import make_query
     from fieldscope.service.workflows.candidates import open_chosen
@@ -76,12 +83,15 @@ def rerank(
     from fieldscope.service.workflows.models import Models
     from fieldscope.service.workflows.promise import open_promise
     from fieldscope.service.workflows.rerank import require_verdicts, rerank_query
+    from fieldscope.service.workflows.selecting import select_chosen
 
     (strategy,) = load_strategies([name], prompts_for(settings))
     query, models = make_query(text), Models(settings)
     models.require_words(strategy, query)
+    wanted = read_filter(conditions) if conditions else None
     chosen = open_chosen(paths)
     if dry_run:
+        chosen, _ = select_chosen(chosen, metadata, wanted)
         from fieldscope.service.cli.tables.dry_run import show_outlooks
         from fieldscope.service.workflows.dry_run import Task, outlooks
 
@@ -89,7 +99,8 @@ def rerank(
         show_outlooks(outlooks(task, [strategy], settings, price_file, budget, probe=probe), as_json)
         return
     promise = open_promise(precision, confidence, precision_from, strategy)
-    ranking = interruptible(rerank_query(query, chosen, strategy, models, budget, promise), ANSWERS_KEPT)
+    work = rerank_query(query, chosen, strategy, models, budget, promise, metadata, wanted)
+    ranking = interruptible(work, ANSWERS_KEPT)
     if as_json:
         show_json(ranking.payload(top_k))
     else:

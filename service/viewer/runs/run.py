@@ -38,6 +38,8 @@ from fieldscope.eval.runs.read import (
 )
 from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.opening import open_collection, reopen_collection
+from fieldscope.service.metadata.records import Records
+from fieldscope.service.metadata.store import read_records
 from fieldscope.service.viewer.runs.digest import QueryDigest, digests
 
 NEWER = "was written by another version of Fieldscope and can't be read; open it with that version"
@@ -144,6 +146,14 @@ class Run:
             return self.strategy_line.strategy() if self.strategy_line else None
         except ConfigError:
             return None
+
+    @cached_property
+    def records(self) -> Records:
+        """The metadata of the run's images, where its folder has some."""
+        try:
+            return read_records(self.folder)
+        except ConfigError:
+            return Records()
 
     @cached_property
     def collection(self) -> Collection | str:

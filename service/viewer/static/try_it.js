@@ -233,6 +233,15 @@
     return make("details", {}, make("summary", { class: "small" }, "answers"), list);
   }
 
+  /* What a table and the camera say of an image; no model saw it. */
+  function metadataOf(result) {
+    const cells = Object.entries(result.metadata ?? {});
+    if (!cells.length) return null;
+    const list = make("dl", { class: "pairs" });
+    for (const [column, cell] of cells) list.append(words(column, "dt"), words(cell, "dd"));
+    return make("details", {}, make("summary", { class: "small" }, "metadata"), list);
+  }
+
   /* That no image seems to match: the sentences, and the nearest images with what they show and lack. */
   function nothing(said) {
     const section = $("[data-nothing]");
@@ -282,6 +291,7 @@
           words(result.image, "p", { class: "id small soft" }),
           result.reason ? words(result.reason, "p", { class: "why small" }) : null,
           questionsOf(result, reply.predicates ?? []),
+          metadataOf(result),
         ),
       );
     }

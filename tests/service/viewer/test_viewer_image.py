@@ -22,6 +22,8 @@ from fieldscope.agent.trace_why import why
 from fieldscope.agent.types import Asked, Predicate, RankedCandidate, Reason, RerankResult, Verdict
 from fieldscope.cache.sqlite import SqliteStore
 from fieldscope.core.errors import ConfigError
+from fieldscope.service.metadata.records import Records
+from fieldscope.service.metadata.store import write_records
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts.contributions import WIDTH, contributions
 from fieldscope.service.viewer.formats import chance, odds
@@ -376,3 +378,14 @@ def test_a_reason_against_the_verdict_is_marked(small: Made) -> None:
 )
 def test_no_chance_is_rounded_to_certainty(value: float | None, told: str) -> None:
     assert chance(value) == told
+
+
+def test_metadata_of_the_run_is_shown_and_escaped(small: Made) -> None:
+    run = open_run(small, "clip")
+    query_id, digest = next(iter(run.digests.items()))
+    image_id = run.result(query_id).ranking[0].image_id
+    assert digest and "Metadata" not in shown(small, "clip", query_id, image_id)
+    cells = {"in.card": {"station": "<b>A1</b>", "count": "2"}}
+    write_records(small.run("clip"), Records(("station", "count"), cells).renamed({image_id: "in.card"}))
+    page = shown(small, "clip", query_id, image_id)
+    assert '<dt dir="auto">station</dt>' in page and "&lt;b&gt;A1&lt;/b&gt;" in page
