@@ -60,6 +60,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "sentence_transformers": ("retrieval/sentence_models.py",),  # an extra
     "transformers": (*_ENCODERS, *_LOCAL_MODEL, "fieldnotes/vocabulary.py", _TRAINING),
     "faiss": ("retrieval/faiss_index.py", "retrieval/inverted_lists.py"),
+    "lancedb": ("retrieval/lance_index.py",),  # an extra
     "openai": ("agent/lmm/connection.py",),
     "datasets": ("eval/benchmarks/inquire_hub.py",),
     "ray": (),

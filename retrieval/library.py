@@ -22,7 +22,7 @@ from fieldscope.retrieval.batches import read_batches
 from fieldscope.retrieval.captions import Captions, read_captions
 from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.encoder import Encoder, Vectors
-from fieldscope.retrieval.index import INDEXES, Index
+from fieldscope.retrieval.index import INDEXES, Index, StoredIndex
 from fieldscope.retrieval.manifest import (
     claimed,
     is_of_wrong_build,
@@ -57,7 +57,8 @@ class Library:
 
     `ids` are all images in the index, and `index_kind` is the registered name of indexes like it. With
     `keeps_reference` a query's reference image is found like any other, as some benchmarks have it. `folder` is where
-    the index lies, if it was read from one.
+    the index lies, if it was read from one. `sample` are the images that stand for the collection, where they are
+    known: in a large one it takes seconds to find them.
     """
 
     index: Index
@@ -68,6 +69,7 @@ class Library:
     index_kind: str = DEFAULT_INDEX
     keeps_reference: bool = False
     folder: Path | None = None
+    sample: Sequence[str] | None = None
     _blended: dict[float, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
     _blending: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
@@ -78,7 +80,7 @@ class Library:
 
     @cached_property
     def _sample(self) -> Sequence[str]:
-        return sampled(self.ids)
+        return sampled(self.ids) if self.sample is None else self.sample
 
     @cached_property
     def _queries(self) -> QueryVectors:
@@ -96,7 +98,7 @@ class Library:
         if own == list(self.ids):
             return replace(self, keeps_reference=keeps_reference)
         index = INDEXES.load(self.index_kind)(own, self.index.vectors_of(own))
-        return replace(self, index=index, ids=own, keeps_reference=keeps_reference)
+        return replace(self, index=index, ids=own, keeps_reference=keeps_reference, sample=None)
 
     def search(self, search: Search, vector: Vectors | None = None) -> list[Candidate]:
         """The images nearest to the query (all, where there are fewer than `search.k`), best first; the prior is the
@@ -186,7 +188,9 @@ def open_library(folder: Path, encoder: Encoder) -> Library:
     if not isinstance(locator, dict):
         raise IndexMismatchError(f"{str(folder)!r} does not say which images it holds; make it with `fieldscope index`")
     kind = str(manifest.attributes.get("index", DEFAULT_INDEX))
-    index = INDEXES.load(kind)(manifest.ids, vectors)
+    make = INDEXES.load(kind)
+    kept = make.kept(folder, manifest.ids, vectors) if isinstance(make, StoredIndex) else None
+    index = make(manifest.ids, vectors) if kept is None else kept
     return Library(index, encoder, locator, read_captions(folder, encoder), manifest.ids, kind, folder=folder)
 
 

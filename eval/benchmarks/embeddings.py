@@ -53,6 +53,11 @@ class Embeddings:
         """Length of a vector."""
         return int(self.arrays[0].shape[1])
 
+    def files(self) -> list[tuple[str, int, int]]:
+        """Name, size and time of writing (ns) of each file of vectors: what changes when they do."""
+        paths = [Path(str(array.filename)) for array in self.arrays if isinstance(array, np.memmap)]
+        return [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
+
     def require(self, encoder: Encoder, name: str) -> None:
         """Raise `IndexMismatchError` where queries encoded by this encoder, `name` to people, can't be compared with
         these vectors. Of NumPy files only the length can tell."""
@@ -64,13 +69,17 @@ class Embeddings:
                 f"{encoder.dim}. Name the model that made them with --encoder."
             )
 
-    def blocks(self) -> Iterator[Vectors]:
-        """The vectors as float32, some at a time, in order. Those that are not of length 1 are scaled to it.
+    def blocks(self, first: int = 0) -> Iterator[Vectors]:
+        """The vectors from the row `first` on as float32, some at a time, in order. Those that are not of length 1 are
+        scaled to it.
 
         Raises `BenchmarkError` for numbers that are not finite.
         """
+        before = 0
         for array in self.arrays:
-            for start in range(0, len(array), _BLOCK):
+            skipped = min(max(first - before, 0), len(array))
+            before += len(array)
+            for start in range(skipped, len(array), _BLOCK):
                 block = np.array(array[start : start + _BLOCK], dtype=np.float32)
                 lengths = np.linalg.norm(block, axis=1, keepdims=True)
                 if not np.isfinite(lengths).all():
