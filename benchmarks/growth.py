@@ -54,7 +54,7 @@ def measure(sizes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
 def _rank(amounts: dict[str, int]) -> float:
     """The seconds in which so many queries with so many images and predicates are ranked, all at once."""
     bench = made_benchmark(amounts["queries"], amounts["images"])
-    strategy = load_strategy("predicates", "fieldnotes")
+    strategy = load_strategy("predicates", prompts="fieldnotes")
     agent = Agent(Resources(bench.images, ScriptedLMM(answer)), strategy)
     asked = tuple(Predicate(id=f"p{n}", question=f"is animal {n} there?") for n in range(amounts["predicates"]))
     given = bench.candidate_sets or {}

@@ -45,7 +45,11 @@ NAME = "yes-no"
 def measure(folder: Path, queries: int = QUERIES, candidates: int = CANDIDATES) -> dict[str, float]:
     """Answers a second of processor time when a model is asked, in a replay, and in a re-scoring. Raises
     `RuntimeError` where the replay ranks otherwise."""
-    bench, store, strategy = made_benchmark(queries, candidates), MemoryStore(), load_strategy(NAME, "fieldnotes")
+    bench, store, strategy = (
+        made_benchmark(queries, candidates),
+        MemoryStore(),
+        load_strategy(NAME, prompts="fieldnotes"),
+    )
 
     async def run(out: str, rerankers: Sequence[Reranker], **options: Any) -> list[RunSummary]:
         return await evaluate(bench, rerankers, folder / out, **options)

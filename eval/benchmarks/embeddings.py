@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fieldscope.core.errors import BenchmarkError, IndexMismatchError
+from fieldscope.core.text_rows import ArrowTexts
 from fieldscope.eval.benchmarks.embedding_folders import layout_of
 from fieldscope.eval.benchmarks.tables import header, read_rows
 from fieldscope.retrieval.encoder import Encoder, Vectors
@@ -122,7 +123,8 @@ def open_embeddings(folder: Path) -> Embeddings:
                     "Fetch them again."
                 )
     shared = [name for name in parts[0] if all(name in part for part in parts)]
-    return _checked(Embeddings(folder, {n: [v for part in parts for v in part[n]] for n in shared}, mapped))
+    joined = {n: ArrowTexts(pa.chunked_array([piece for part in parts for piece in part[n].chunks])) for n in shared}
+    return _checked(Embeddings(folder, joined, mapped))
 
 
 def _checked(embeddings: Embeddings) -> Embeddings:
@@ -143,7 +145,7 @@ def _checked(embeddings: Embeddings) -> Embeddings:
     return embeddings
 
 
-def _rows_of(columns: Mapping[str, Sequence[str]]) -> int:
+def _rows_of(columns: Mapping[str, Sequence[str] | pa.ChunkedArray]) -> int:
     return len(next(iter(columns.values()), ()))
 
 
@@ -183,13 +185,13 @@ def _named(folder: Path) -> dict[str, Sequence[str]]:
     return {"": [row[0] for row in rows]}
 
 
-def _parquet(path: Path) -> dict[str, Sequence[str]]:
+def _parquet(path: Path) -> dict[str, pa.ChunkedArray]:
     try:
         with pq.ParquetFile(path) as file:
             columns = {name: header([name])[0] for name in file.schema_arrow.names}
             known = [name for name, plain in columns.items() if plain in (*ID_COLUMNS, *PATH_COLUMNS)]
             table = file.read(columns=known)
-            return {columns[name]: table.column(name).cast(pa.string()).to_pylist() for name in known}
+            return {columns[name]: table.column(name).cast(pa.large_string()) for name in known}
     except (OSError, pa.ArrowException) as error:
         raise BenchmarkError(f"{str(path)!r} can't be read as Parquet. Fetch it again.") from error
 
