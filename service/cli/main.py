@@ -23,8 +23,10 @@ from fieldscope.service.cli.commands.label import label
 from fieldscope.service.cli.commands.leaderboard import leaderboard
 from fieldscope.service.cli.commands.library import caption, index
 from fieldscope.service.cli.commands.lmm import lmm
+from fieldscope.service.cli.commands.marks import marks
 from fieldscope.service.cli.commands.mcp import mcp
 from fieldscope.service.cli.commands.measure import measure
+from fieldscope.service.cli.commands.predicates import predicates
 from fieldscope.service.cli.commands.prompts import prompts
 from fieldscope.service.cli.commands.published import published
 from fieldscope.service.cli.commands.rerank import rerank
@@ -98,8 +100,8 @@ def cli() -> None:
 
 COMMANDS = (
     demo, evaluate, view, compare, export, submission, leaderboard, calibrate, measure, rerank, index, caption,
-    search, label, trace, lmm, serve, mcp, config, keys, doctor, cache, rescore, published, prompts, strategies,
-    version,
+    search, predicates, label, marks, trace, lmm, serve, mcp, config, keys, doctor, cache, rescore, published, prompts,
+    strategies, version,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)
