@@ -25,8 +25,9 @@ _BOTTOM = frozenset({"core"})
 _AGENT = frozenset({"core", "cache", "prompts", "retrieval"})
 _EVAL = _AGENT | {"agent"}
 _WIRING = _EVAL | {"eval", "fieldnotes"}
-_WORKFLOWS = _WIRING | {"service/wiring"}
-_SERVER = _WORKFLOWS | {"service/viewer", "service/workflows", "service/doctor"}
+_WORKFLOWS = _WIRING | {"service/wiring", "service/metadata"}
+_EXPORTS = _WORKFLOWS | {"service/viewer", "service/workflows"}
+_SERVER = _EXPORTS | {"service/doctor", "service/exports"}
 
 # A layer, which is a folder, -> the layers that it may import.
 LAYERS: dict[str, frozenset[str]] = {
@@ -37,10 +38,12 @@ LAYERS: dict[str, frozenset[str]] = {
     "agent": _AGENT,
     "eval": _EVAL,
     "fieldnotes": frozenset({"core", "retrieval"}),
+    "service/metadata": frozenset({"core", "retrieval"}),
     "service/wiring": _WIRING,
     "service/workflows": _WORKFLOWS,
     "service/viewer": _WORKFLOWS,
     "service/doctor": _WORKFLOWS,
+    "service/exports": _EXPORTS,
     "service/server": _SERVER,
     "service/adaptors": _SERVER | {"service/server"},
     "service/cli": _SERVER | {"service/server", "service/adaptors"},
@@ -59,7 +62,8 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "open_clip": ("retrieval/clip.py", _TRAINING),
     "sentence_transformers": ("retrieval/sentence_models.py",),  # an extra
     "transformers": (*_ENCODERS, *_LOCAL_MODEL, "fieldnotes/vocabulary.py", _TRAINING),
-    "faiss": ("retrieval/faiss_index.py",),
+    "pillow_heif": ("retrieval/formats.py",),  # an extra
+    "faiss": ("retrieval/faiss_index.py", "retrieval/inverted_lists.py"),
     "openai": ("agent/lmm/connection.py",),
     "datasets": ("eval/benchmarks/inquire_hub.py",),
     "ray": (),

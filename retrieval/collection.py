@@ -15,12 +15,13 @@ from fieldscope.core.errors import BrokenImageError, ConfigError
 from fieldscope.core.fingerprint import fingerprint_pixels
 from fieldscope.core.looks import Region
 from fieldscope.core.types import ImageSource
+from fieldscope.retrieval.formats import why_other_kind
 from fieldscope.retrieval.images import DEFAULT_LIMITS, ImageLimits, open_image
 from fieldscope.retrieval.listing import is_hidden, walk, why_skipped
 from fieldscope.retrieval.lru import ByteLru
 from fieldscope.retrieval.picture_parts import open_regions, picture_size
 
-_DECODED_BYTES = 128_000_000
+_DECODED_BYTES = 96_000_000
 
 
 @runtime_checkable
@@ -64,6 +65,10 @@ class DecodingCollection(ABC):
 
     def skipped(self) -> Mapping[str, str]:
         return {}
+
+    def stored(self, image_id: str) -> Path | bytes:
+        """The file of an image, or its bytes where it lies in another file. Raises `ImageError`."""
+        return self._stored(image_id)
 
     def load(self, image_id: str) -> PILImage.Image:
         """The picture as RGB, upright. It is shared: copy it before drawing on it. Raises `ImageError`."""
@@ -186,7 +191,10 @@ class FilesCollection(DecodingCollection):
         return {"kind": "files", "files": {image_id: str(path) for image_id, path in self.files.items()}}
 
     def _stored(self, image_id: str) -> Path:
-        return self.path(image_id)
+        path = self.path(image_id)
+        if reason := why_other_kind(path):
+            raise BrokenImageError(f"{image_id!r} is no image ({reason}); leave it out")
+        return path
 
 
 def file_stamp(path: Path) -> str:

@@ -20,7 +20,7 @@ from PIL import Image as PILImage
 from PIL import UnidentifiedImageError
 
 from fieldscope.core.errors import BrokenImageError, ImageTooLargeError
-from fieldscope.retrieval.formats import FORMATS, why_undecoded
+from fieldscope.retrieval.formats import readable_formats, why_undecoded
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -63,7 +63,7 @@ def open_image(
     source: Path | str | bytes, limits: ImageLimits = DEFAULT_LIMITS, *, name: str | None = None
 ) -> PILImage.Image:
     """The picture in a file, or in the bytes of one, as RGB: EXIF orientation applied, transparency over white, 16-bit
-    and floating-point greys scaled to 8 bits, the first frame of an animation. It carries no metadata, and has at most
+    and floating-point values scaled to 8 bits, the first frame of an animation. It carries no metadata, and has at most
     `WHOLE_PIXELS`.
 
     `name` is what error messages call it (by default the path). Bytes are counted before they are read, and pixels
@@ -93,7 +93,7 @@ def opened(
         stream = io.BytesIO(data) if isinstance(data, bytes) else data
         try:
             with _quiet():
-                image = held.enter_context(PILImage.open(stream, formats=FORMATS))
+                image = held.enter_context(PILImage.open(stream, formats=readable_formats()))
         except PILImage.DecompressionBombError as error:
             raise ImageTooLargeError(
                 f"{label} unpacks to far too many pixels; make it smaller or leave it out"
@@ -122,12 +122,11 @@ def opened(
 def upright_rgb(image: PILImage.Image, most_pixels: int = WHOLE_PIXELS) -> PILImage.Image:
     """An opened image as RGB, EXIF orientation applied, transparency on white, each pixel the mean of as many squares
     of 2 x 2 as leave at most `most_pixels`. Pillow's errors pass through."""
-    image.load()
+    range_ = loaded_range(image)
     factor = 1
     while (image.width // factor) * (image.height // factor) > most_pixels:
         factor *= 2
     rgb = PILImage.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
-    range_ = value_range(image)
     for top in range(0, image.height, _BAND_ROWS):  # an image with transparency would take four times its size
         band = to_rgb(image.crop((0, top, image.width, min(top + _BAND_ROWS, image.height))), range_)
         rgb.paste(band.reduce(factor) if factor > 1 else band, (0, top // factor))
@@ -195,11 +194,26 @@ def orientation(image: PILImage.Image) -> int:
         return 1
 
 
-def value_range(image: PILImage.Image) -> tuple[float, float] | None:
-    """The least and the greatest finite value of a picture whose values have no known range; None for any other, and
-    where no value is finite."""
-    if image.mode not in ("I", "F"):
-        return None
+def loaded_range(image: PILImage.Image) -> tuple[float, float] | None:
+    """Decode an opened picture, and say which of its values become black and white: of 16 bits those from 0 to the most
+    that its bits in use can hold, as sensors write 10 to 14 bits into 16; of values without a known range the least and
+    the greatest finite one. None for any other, and where no value is finite."""
+    # Of colours in 16 bits Pillow keeps the upper half.
+    deep = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
+    image.load()
+    if image.mode.startswith("I;16"):
+        return 0.0, float(2 ** max(int(_extent(image)[1]).bit_length(), 8) - 1)
+    if image.mode in ("I", "F"):
+        low, high = _extent(image)
+        return (low, high) if low <= high else None
+    if deep and image.mode in ("RGB", "RGBA"):
+        most = max(high for _, high in image.convert("RGB").getextrema())  # type: ignore[misc]  # three bands
+        return (0.0, float(2 ** int(most).bit_length() - 1)) if most else None
+    return None
+
+
+def _extent(image: PILImage.Image) -> tuple[float, float]:
+    """The least and the greatest finite value of a picture in grey; infinite and the wrong way round without one."""
     values = np.asarray(image)
     low, high = np.inf, -np.inf
     for top in range(0, len(values), _BAND_ROWS):
@@ -207,20 +221,20 @@ def value_range(image: PILImage.Image) -> tuple[float, float] | None:
         finite = band[np.isfinite(band)]
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    return (low, high) if low <= high else None
+    return low, high
 
 
 def to_rgb(image: PILImage.Image, range_: tuple[float, float] | None) -> PILImage.Image:
     """A picture, or a part of one whose values lie in `range_`, as RGB without metadata."""
     if image.mode.startswith("I;16"):
-        rgb = _grey(np.asarray(image).astype(np.float64) / 257.0)
+        rgb = _grey(_stretch(np.asarray(image).astype(np.float64), range_ or (0.0, 65535.0)))
     elif image.mode in ("I", "F"):
         rgb = _grey(_stretch(np.asarray(image).astype(np.float64), range_))
     elif image.has_transparency_data:
-        rgba = image.convert("RGBA")
+        rgba = _brightened(image.convert("RGBA"), range_)
         rgb = PILImage.alpha_composite(PILImage.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     else:
-        rgb = image.convert("RGB")
+        rgb = _brightened(image.convert("RGB"), range_)
     rgb.info.clear()  # a kept orientation tag would invite a second turn
     return rgb
 
@@ -234,6 +248,14 @@ def _stretch(values: NDArray[np.float64], range_: tuple[float, float] | None) ->
         return np.where(np.isfinite(values), (values - low) * (255.0 / (high - low) if high > low else 0.0), 0.0)
 
 
+def _brightened(image: PILImage.Image, range_: tuple[float, float] | None) -> PILImage.Image:
+    """Colours of which only a range is in use, spread from 0 to 255; transparency stays."""
+    if range_ is None or range_[1] >= 255:
+        return image
+    spread = [min(round(value * 255 / range_[1]), 255) for value in range(256)]
+    return image.point([*spread * 3, *(range(256) if image.mode == "RGBA" else ())])
+
+
 def _grey(values: NDArray[np.float64]) -> PILImage.Image:
     return PILImage.fromarray(np.rint(values).astype(np.uint8), "L").convert("RGB")
 
@@ -241,6 +263,6 @@ def _grey(values: NDArray[np.float64]) -> PILImage.Image:
 def _reason(error: Exception) -> str:
     """The first line of a library's error, without the buffer address that Pillow adds."""
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture in " + ", ".join(FORMATS)
+        return "not a picture in " + ", ".join(readable_formats())
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return text.splitlines()[0][:200]

@@ -12,11 +12,11 @@ from fieldscope.core.looks import Region
 from fieldscope.retrieval.images import (
     DEFAULT_LIMITS,
     ImageLimits,
+    loaded_range,
     opened,
     orientation,
     to_rgb,
     turned_upright,
-    value_range,
 )
 
 _TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations under which width and height change places
@@ -58,8 +58,8 @@ def open_regions(
 
 def regions_of(image: PILImage.Image, regions: Sequence[Region], max_pixels: int) -> list[PILImage.Image]:
     """The same of an opened picture. Pillow's errors pass through."""
-    image.load()
-    turn, range_ = orientation(image), value_range(image)
+    range_ = loaded_range(image)
+    turn = orientation(image)
     width, height = upright_size(image)
     boxes = (_stored(region.pixels(width, height), (width, height), turn) for region in regions)
     return [within(turned_upright(to_rgb(image.crop(box), range_), turn), max_pixels) for box in boxes]

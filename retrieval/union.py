@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fieldscope.core.documents import has_image, text_of
 from fieldscope.core.errors import BrokenImageError
 from fieldscope.retrieval.looked_at import cut, stored_size
 
@@ -48,6 +49,14 @@ class UnionCollection:
     def load_regions(self, image_id: str, regions: Sequence[Region], max_pixels: int) -> list[PILImage.Image]:
         part, inner = self._find(image_id)
         return cut(part, inner, regions, max_pixels)
+
+    def text_of(self, document_id: str) -> str:
+        part, inner = self._find(document_id)
+        return text_of(part, inner)
+
+    def has_image(self, document_id: str) -> bool:
+        part, inner = self._find(document_id)
+        return has_image(part, inner)
 
     def stamp(self, image_id: str) -> str:
         part, inner = self._find(image_id)

@@ -38,6 +38,30 @@ def copy_all(files: Iterable[Path], folder: Path) -> list[Path]:
     return copies
 
 
+def link_all(files: Iterable[Path], folder: Path) -> list[Path]:
+    """The same with symbolic links in place of copies."""
+    links = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            links.append(_link(file, folder))
+    except OSError as error:
+        raise ConfigError(
+            f"can't write links to {folder} ({error.strerror or error}) after {len(links)} files; choose another folder"
+        ) from error
+    return links
+
+
+def _link(file: Path, folder: Path) -> Path:
+    for name in _names(file):
+        try:
+            (folder / name).symlink_to(file.resolve())
+        except FileExistsError:
+            continue
+        return folder / name
+    raise ConfigError(f"{folder} has too many files named {file.name}; choose another folder")
+
+
 def _copy(file: Path, folder: Path) -> Path:
     with file.open("rb") as source:
         for name in _names(file):

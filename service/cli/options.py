@@ -160,6 +160,23 @@ prompt_sets_option = click.option(
 )
 
 
+metadata_option = file_option(
+    "--metadata",
+    help_text="A table about the images: CSV, JSON lines or Darwin Core, joined by file name. No model sees it.",
+)
+opened_option = click.option(
+    "--open-groups", "opened", is_flag=True, help="Show near duplicates and bursts one by one, and not as one line."
+)
+filter_option = click.option(
+    "--filter",
+    "conditions",
+    multiple=True,
+    metavar="CONDITION",
+    help="May be repeated. Only images whose metadata satisfies every condition, such as 'station = A1|B2', "
+    "'count >= 2', 'date >= 2023-05', 'taxon = Canidae', or 'box = WEST,SOUTH,EAST,NORTH'.",
+)
+
+
 def _choices(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     choices: dict[str, str] = {}
     for text in values:

@@ -42,6 +42,11 @@ _ENGINE = (
         metavar="NAME=FOLDER",
         help_text="A folder of images, or an index of `fieldscope index`.  [default: FieldNotes' images]",
     ),
+    _several(
+        "--metadata",
+        metavar="NAME=FILE",
+        help_text="A table about a collection's images: CSV, JSON lines or Darwin Core, joined by file name.",
+    ),
     *lmm_flags("lmm", defaults=False).values(),
     prompts_option,
     click.option(

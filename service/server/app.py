@@ -21,6 +21,7 @@ from fieldscope.service.server.api import (
     metrics,
     modellist,
     predicates,
+    refresh,
     rerank,
     search,
     searches,
@@ -58,8 +59,8 @@ _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_c
 """FastAPI's own telemetry would send what clients wrote."""
 
 _ROUTERS = (
-    *(rerank.router, search.router, searches.router, jobs.router, catalog.router),
-    *(predicates.router, modellist.router, health.router, metrics.router),
+    *(rerank.router, search.router, searches.router, predicates.router, jobs.router, catalog.router),
+    *(refresh.router, modellist.router, health.router, metrics.router),
 )
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key that `fieldscope keys add` made."},

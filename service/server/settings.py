@@ -19,7 +19,7 @@ from fieldscope.agent.lmm.server_profile import ServerProfile
 from fieldscope.agent.roles import ROLES, Role
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.paths import cache_folder
-from fieldscope.core.validation import read_document, validated
+from fieldscope.core.validation import read_document, unknown_name, validated
 from fieldscope.service.server.limits import Limits
 from fieldscope.service.server.role_table import RoleTable, role_tables
 from fieldscope.service.wiring.settings import (
@@ -79,7 +79,8 @@ class ServerSettings(BaseModel):
     `lmm`, `model`, `revision`, `concurrency`, `max_side`, `max_pixels`, `image_format`, `request_timeout`, `attempts`,
     `prompts`, `encoder`, `scorer`, `cache_mode` and `cache_file` are those of the command line; `encoder` may be
     "none". `roles` has the LMMs of single roles. `collections` maps names to folders of images, or to libraries that
-    `fieldscope index` made; without any there is FieldNotes' test collection. `strategies` are strategy files, or
+    `fieldscope index` made; without any there is FieldNotes' test collection. `metadata` maps the names of collections
+    to tables about their images. `strategies` are strategy files, or
     folders of them, beside the shipped ones. Images are fetched from `image_hosts` only. `keys` is the file of API
     keys, `data` the folder of all that the service keeps, `runs` the folder whose runs are shown. `precision_from` is a
     finished run over labelled queries, from which promised precisions get their threshold. `grace` is how many
@@ -107,6 +108,7 @@ class ServerSettings(BaseModel):
     cache_mode: Annotated[str, Field(pattern="^(on|refresh|replay|off)$")] = "on"
     cache_file: Path | None = None
     collections: Annotated[Mapping[str, Path], NoDecode, BeforeValidator(_split_pairs)] = {}
+    metadata: Annotated[Mapping[str, Path], NoDecode, BeforeValidator(_split_pairs)] = {}
     strategy: str = DEFAULT_STRATEGY
     strategies: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split_list)] = ()
     image_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)] = ()
@@ -196,6 +198,8 @@ def read_settings(
         origins |= dict.fromkeys(layer, origin)
     settings = validated(ServerSettings, _nested(values), "settings", ConfigError)
     _require_server_and_model(settings)
+    if unknown := next((name for name in settings.metadata if name not in settings.collections), None):
+        raise ConfigError(f"metadata names an {unknown_name('collection', unknown, settings.collections)}")
     return SourcedSettings(settings, origins)
 
 
@@ -256,7 +260,7 @@ def _from_folder(key: str, value: Any, settings: ServerSettings, folder: Path) -
     read = getattr(settings, key)
     if isinstance(read, Path):
         return folder / read.expanduser()
-    if key == "collections":
+    if key in ("collections", "metadata"):
         return {name: folder / path.expanduser() for name, path in read.items()}
     if key == "strategies":
         return [folder / path.expanduser() for path in read]

@@ -67,6 +67,11 @@ def image_page(run: str, query_id: str, image_id: str) -> str:
     return f"runs/{run}/queries/{slug(query_id)}/images/{slug(image_id)}.html"
 
 
+def above_page(run: str, query_id: str, image_id: str, other: str) -> str:
+    """What separates an image from another of the same ranking."""
+    return f"runs/{run}/queries/{slug(query_id)}/images/{slug(image_id)}/above/{slug(other)}.html"
+
+
 def compare_page(runs: Sequence[str]) -> str:
     """A comparison of runs; the others are compared with the first."""
     return f"compare/{_SEPARATOR.join(runs)}/{INDEX}"

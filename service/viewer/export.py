@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
+import posixpath
 import re
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from html import unescape
 from pathlib import Path
 from typing import TypeVar, cast
+
+from PIL import Image as PILImage
 
 from fieldscope.core.errors import ConfigError, FieldscopeError
 from fieldscope.core.files import replace_file
@@ -35,6 +40,8 @@ _CHUNK = 50  # pages that a process writes at once: those of one query share wha
 _FEW = 300  # pages for which it does not pay to start processes
 _MOST_WORKERS = 8
 _DECODERS = 2  # threads
+_LINK = re.compile(r' href="([^"?#:]+\.html)(?:[?#][^"]*)?"')
+_LIGHT_SIDE, _LIGHT_QUALITY = 128, 50  # pixels, and WebP's quality
 _PICTURE = re.compile(r'"(?:\.\./)*((thumbnails|pictures)/([0-9a-z]+)/([\w.~-]+)\.webp)"')
 
 
@@ -48,32 +55,35 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Pages:
-    """Pages for a process to write."""
+    """Pages for a process to write. Links to others than the `linked` ones are left out; None keeps all links."""
 
     root: Path
     images: Path | None
     store: Path | None
     folder: Path
     addresses: tuple[str, ...]
+    linked: frozenset[str] | None
 
 
-def export(site: Site, folder: Path, *, originals: bool = False) -> Exported:
+def export(site: Site, folder: Path, *, originals: bool = False, light: bool = False) -> Exported:
     """Write every page of the site with its styles, scripts and images into `folder`. Large images are exported as
     thumbnails unless `originals` is set.
+
+    A `light` export has no page for each image of a query, each two runs are compared in one order, and thumbnails are
+    smaller: a tenth of the size.
 
     Each file is written completely or not at all. A repeated call continues where an earlier one stopped; after a
     change of the runs or the viewer, it writes everything again. Obsolete pages are not deleted. Raises `ConfigError`,
     with nothing written, for a folder that contains anything but an export.
     """
-    _claim(folder, _identity(site, originals))
+    _claim(folder, _identity(site, originals, light))
     for path in sorted((_HERE / "static").iterdir()):
         replace_file(folder / addresses.static(path.name), path.read_bytes())
-    pages = list(_addresses(site))
+    pages = list(_light(_addresses(site)) if light else _addresses(site))
+    linked = frozenset(pages) if light else None
     found: set[str] = set()
-    chunks = [
-        _Pages(site.run_list.root, site.run_list.images, site.run_list.store, folder, tuple(pages[at : at + _CHUNK]))
-        for at in range(0, len(pages), _CHUNK)
-    ]
+    of = (site.run_list.root, site.run_list.images, site.run_list.store, folder)
+    chunks = [_Pages(*of, tuple(pages[at : at + _CHUNK]), linked) for at in range(0, len(pages), _CHUNK)]
     with _workers(len(pages)) as spread, progress("writing pages") as report:
         report(0, len(pages))
         for done, pictures in enumerate(spread(_write_pages, chunks), start=1):
@@ -82,7 +92,7 @@ def export(site: Site, folder: Path, *, originals: bool = False) -> Exported:
     for run in site.run_list.runs():
         if run.problem is None:
             replace_file(folder / addresses.annotations_file(run.key), as_csv(run).encode())
-    _write_pictures(site.run_list, folder, sorted(found), originals)
+    _write_pictures(site.run_list, folder, sorted(found), originals, light)
     return Exported(len(pages), len(found))
 
 
@@ -102,7 +112,22 @@ def _claim(folder: Path, identity: str) -> None:
         ) from error
 
 
-def _identity(site: Site, originals: bool) -> str:
+def _light(pages: Iterable[str]) -> Iterator[str]:
+    """The pages without those of images, and of comparisons that differ in the order of the runs the first."""
+    written: set[tuple[str, ...]] = set()
+    for address in pages:
+        match address.split("/"):
+            case ["runs", _, "queries", _, "images", _]:
+                continue
+            case ["compare", names, *below]:
+                place = (*sorted(addresses.compared(names)), *below)
+                if place in written:
+                    continue
+                written.add(place)
+        yield address
+
+
+def _identity(site: Site, originals: bool, light: bool) -> str:
     """A fingerprint of what the files are made from: the runs, their marks, and the viewer itself."""
     runs = {}
     for run in site.run_list.runs():
@@ -114,7 +139,7 @@ def _identity(site: Site, originals: bool) -> str:
         if path.suffix in (".py", ".html", ".css", ".js", ".svg")
     }
     run_list = [str(site.run_list.images), str(site.run_list.store)]
-    return fingerprint({"runs": runs, "viewer": viewer, "run_list": run_list, "originals": originals})
+    return fingerprint({"runs": runs, "viewer": viewer, "run_list": run_list, "originals": originals, "light": light})
 
 
 def _addresses(site: Site) -> Iterator[str]:
@@ -168,12 +193,24 @@ def _write_pages(chunk: _Pages) -> set[str]:
             except FieldscopeError as error:
                 page = site.missing(address, str(error))
             html = site.render(page)
+            if chunk.linked is not None:
+                html = _without_dead_links(html, address, chunk.linked)
             replace_file(path, html.encode())
         found |= {match[1] for match in _PICTURE.finditer(html)}
     return found
 
 
-def _write_pictures(run_list: RunList, folder: Path, found: Sequence[str], originals: bool) -> None:
+def _without_dead_links(html: str, address: str, linked: frozenset[str]) -> str:
+    """A page without links to pages that are not exported; their words stay."""
+
+    def kept(link: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(address), unescape(link[1])))
+        return link[0] if target in linked else ""
+
+    return _LINK.sub(kept, html)
+
+
+def _write_pictures(run_list: RunList, folder: Path, found: Sequence[str], originals: bool, light: bool) -> None:
     pictures = Pictures(run_list)
 
     def write(address: str) -> None:
@@ -181,11 +218,20 @@ def _write_pictures(run_list: RunList, folder: Path, found: Sequence[str], origi
         if not _is_written(path, folder):
             size, collection, name = address.split("/")
             wanted = cast(Size, size) if originals else "thumbnails"
-            replace_file(path, pictures.picture(wanted, collection, name.removesuffix(".webp")).webp)
+            webp = pictures.picture(wanted, collection, name.removesuffix(".webp")).webp
+            replace_file(path, _smaller(webp) if light and not originals else webp)
 
     with _cancelling(ThreadPoolExecutor(_DECODERS)) as threads, progress("writing pictures") as report:
         for done, _ in enumerate(threads.map(write, found), start=1):
             report(done, len(found))
+
+
+def _smaller(webp: bytes) -> bytes:
+    with PILImage.open(io.BytesIO(webp)) as image:
+        image.thumbnail((_LIGHT_SIDE,) * 2, PILImage.Resampling.LANCZOS)
+        stream = io.BytesIO()
+        image.save(stream, "WEBP", quality=_LIGHT_QUALITY, method=4)
+    return stream.getvalue()
 
 
 def _is_written(path: Path, folder: Path) -> bool:

@@ -11,8 +11,8 @@ from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.addresses import INDEX, unslug
 from fieldscope.service.viewer.comparison.comparable import comparable
 from fieldscope.service.viewer.page import NoPage, Page
+from fieldscope.service.viewer.pages import above, compare, compare_query, image, prompts, query, run, runs, workbench
 from fieldscope.service.viewer.pages import annotations as marks
-from fieldscope.service.viewer.pages import compare, compare_query, image, prompts, query, run, runs, workbench
 from fieldscope.service.viewer.rendering import environment
 from fieldscope.service.viewer.runs.annotations import with_marks
 from fieldscope.service.viewer.runs.run import Run
@@ -52,6 +52,11 @@ class Site:
                 query_id = self.query(found, name)
                 image_id = self.image(found, query_id, file.removesuffix(".html"))
                 return with_marks(image.page(found, query_id, image_id), found, query_id, image_id)
+            case ["runs", key, "queries", name, "images", upper, "above", file] if self.live and file.endswith(".html"):
+                found = self.run(key)
+                query_id = self.query(found, name)
+                one, other = (self.image(found, query_id, slug) for slug in (upper, file.removesuffix(".html")))
+                return above.page(found, query_id, one, other)
             case ["compare", names, "index.html"]:
                 return compare.page(self.compared(names))
             case ["compare", names, "queries", file] if file.endswith(".html"):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import Query
+    from fieldscope.service.metadata.filter import Given
     from fieldscope.service.workflows.given_images import Images
     from fieldscope.service.workflows.ranking import Ranking
     from fieldscope.service.workflows.reports import Evaluation
@@ -125,11 +126,20 @@ class Reranker:
         budget: Budget | None = None,
         precision: float | None = None,
         confidence: float = CONFIDENCE,
+        metadata: str | Path | None = None,
+        filter: Given | None = None,
     ) -> Ranking:
         """As `AsyncReranker.rerank`."""
         return self._run(
             lambda: self._reranker.rerank(
-                query, images, index=index, budget=budget, precision=precision, confidence=confidence
+                query,
+                images,
+                index=index,
+                budget=budget,
+                precision=precision,
+                confidence=confidence,
+                metadata=metadata,
+                filter=filter,
             )
         )
 
@@ -142,11 +152,20 @@ class Reranker:
         budget: Budget | None = None,
         precision: float | None = None,
         confidence: float = CONFIDENCE,
+        metadata: str | Path | None = None,
+        filter: Given | None = None,
     ) -> Ranking:
         """As `AsyncReranker.search`."""
         return self._run(
             lambda: self._reranker.search(
-                index, query, top_k=top_k, budget=budget, precision=precision, confidence=confidence
+                index,
+                query,
+                top_k=top_k,
+                budget=budget,
+                precision=precision,
+                confidence=confidence,
+                metadata=metadata,
+                filter=filter,
             )
         )
 
@@ -186,12 +205,22 @@ def rerank(
     index: str | Path | None = None,
     precision: float | None = None,
     confidence: float = CONFIDENCE,
+    metadata: str | Path | None = None,
+    filter: Given | None = None,
     **options: Any,
 ) -> Ranking:
     """Rank images for one query; `options` are those of `Reranker`. For several queries keep a `Reranker`, which loads
     its models once. Raises what `AsyncReranker.rerank` raises."""
     with Reranker(strategy, **options) as reranker:
-        return reranker.rerank(query, images, index=index, precision=precision, confidence=confidence)
+        return reranker.rerank(
+            query,
+            images,
+            index=index,
+            precision=precision,
+            confidence=confidence,
+            metadata=metadata,
+            filter=filter,
+        )
 
 
 def search(
@@ -202,12 +231,22 @@ def search(
     top_k: int | None = None,
     precision: float | None = None,
     confidence: float = CONFIDENCE,
+    metadata: str | Path | None = None,
+    filter: Given | None = None,
     **options: Any,
 ) -> Ranking:
     """Find images in a folder that `fieldscope index` made, and rank them; `options` are those of `Reranker`. Raises
     what `AsyncReranker.search` raises."""
     with Reranker(strategy, **options) as reranker:
-        return reranker.search(index, query, top_k=top_k, precision=precision, confidence=confidence)
+        return reranker.search(
+            index,
+            query,
+            top_k=top_k,
+            precision=precision,
+            confidence=confidence,
+            metadata=metadata,
+            filter=filter,
+        )
 
 
 def evaluate(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.service.wiring.bundled import FOREIGN
-from fieldscope.service.wiring.feedback import keeping, progress, warn
+from fieldscope.service.wiring.feedback import keeping, note, progress, warn
 from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
 from fieldscope.service.wiring.regions import tile_regions
@@ -15,6 +15,7 @@ from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
     from fieldscope.retrieval.library import BuildReport
+    from fieldscope.service.metadata.records import Records
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,23 @@ class Indexed:
 
     build: BuildReport
     flags: tuple[str, ...]
+    records: Records
 
 
-def index_folder(folder: Path, out: Path, settings: Settings, kind: str, tiles: bool = False) -> Indexed:
+def index_folder(
+    folder: Path, out: Path, settings: Settings, kind: str, tiles: bool = False, metadata: Path | None = None
+) -> Indexed:
     """Encode the images in a folder, or in Parquet files there, into an index in `out`; images that were encoded before
     are kept. `kind` is the name of a registered index. With `tiles` parts of the images are encoded, too, which closer
-    looks at images and `retrieve.tiles` would otherwise do when they need them.
+    looks at images and `retrieve.tiles` would otherwise do when they need them. The images' rows in the table
+    `metadata`, and time and place from their EXIF, are kept beside the index.
 
-    Raises `ConfigError` where there is no image, and `IndexMismatchError` where `out` is of another CLIP.
+    Raises `ConfigError` where there is no image, or the table names none of them, and `IndexMismatchError` where `out`
+    is of another CLIP.
     """
     from fieldscope.retrieval.library import build_index
     from fieldscope.retrieval.opening import open_collection
+    from fieldscope.service.metadata.store import gather
 
     collection = open_collection([folder])
     flags = () if settings.encoder or all_fieldnotes(collection, collection.ids()) else (FOREIGN,)
@@ -49,4 +56,8 @@ def index_folder(folder: Path, out: Path, settings: Settings, kind: str, tiles: 
         regions = tile_regions(collection, settings, out, lambda: encoder)
         with keeping(kept), progress("encoding parts of images") as report:
             regions.encode(indexed, report)
-    return Indexed(build, flags)
+    with progress("reading metadata") as report:
+        gathered = gather(collection, metadata, out, report)
+    for line in gathered.notes:
+        note(line)
+    return Indexed(build, flags, gathered.records)

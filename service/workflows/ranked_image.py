@@ -26,7 +26,8 @@ class RankedImage:
     with a probability of 90 %, where it was estimated. `answers` maps each question to the probability of the answer
     that a match must give, None where there is no answer. `why` says what moved the image, by questions and their
     probabilities; `reason` is the LMM's own words where it was asked for them, and else `why`. `kept` says whether it
-    reaches the threshold of a promised precision, None where none was asked for.
+    reaches the threshold of a promised precision, None where none was asked for. `metadata` has the image's cells by
+    column, which no model saw; `alike` the ranked near duplicates and pictures of its burst, itself among them.
     """
 
     image_id: str
@@ -42,6 +43,8 @@ class RankedImage:
     answers: Mapping[str, float | None]
     path: Path | None
     kept: bool | None
+    metadata: Mapping[str, str]
+    alike: tuple[str, ...]
     _images: ImageSource = field(repr=False)
 
     def load(self) -> PILImage.Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from fieldscope.agent.trace_view import RELATIVE, verdicts_by_image, weakest
 from fieldscope.agent.trace_why import why
 from fieldscope.core.errors import ImageError
 from fieldscope.core.spreadsheet import cell
+from fieldscope.service.metadata.records import Records
 from fieldscope.service.workflows.notebook import cut, table
 from fieldscope.service.workflows.ranked_image import IMAGE_COLUMNS, RankedImage, image_row
 from fieldscope.service.workflows.skipped import skipped_data
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     *("rank", "image", "path", "p_match", "p_yes", "answer", "prior", "prior_rank", "score", "query"),
-    *("weakest", "p_expected", "unknown", "rank_low", "rank_high", "reason", "nothing_matches"),
+    *("weakest", "p_expected", "unknown", "rank_low", "rank_high", "reason", "nothing_matches", "why"),
 )
 
 
@@ -52,6 +53,7 @@ class Ranking(Sequence[RankedImage]):
     `skipped` says why images that were given are not in it (image -> reason), `flags` what makes it worth less.
     `models` has the names of the CLIP and the LMM that ranked, None where there was none. `promise` is the precision
     that was asked for, None where none was. `made_with` is what decided the ranking besides query and images.
+    `records` has the images' metadata, which no model saw.
     """
 
     result: RerankResult
@@ -60,6 +62,7 @@ class Ranking(Sequence[RankedImage]):
     models: Mapping[str, str | None] = field(default_factory=dict)
     promise: Promise | None = field(default=None, repr=False)
     made_with: MadeWith | None = field(default=None, repr=False)
+    records: Records = field(default_factory=Records, repr=False)
 
     @property
     def query(self) -> str:
@@ -152,17 +155,24 @@ class Ranking(Sequence[RankedImage]):
             },
         }
 
-    def csv(self) -> str:
-        """All images as CSV, in `COLUMNS`, and `kept` with a promise. `nothing_matches` is about the query and alike in
-        all rows. Texts that a spreadsheet would take for formulas begin with an apostrophe; numbers stay numbers."""
+    def csv(self, ids: Collection[str] | None = None, marks: Mapping[str, str] | None = None) -> str:
+        """The images (all, where None) as CSV, in `COLUMNS`, `kept` with a promise, people's `mark` where there are
+        `marks` by image id, and every column of the metadata. `nothing_matches`
+        is about the query and alike in all rows. Texts that a spreadsheet would take for formulas begin with an
+        apostrophe; numbers stay numbers."""
         text = io.StringIO()
         writer = csv.writer(text)
-        columns = COLUMNS if self.kept is None else (*COLUMNS, "kept")
-        writer.writerow(columns)
+        columns = (*COLUMNS, *(("kept",) if self.kept is not None else ()), *(("mark",) if marks else ()))
+        own = self.records.columns
+        writer.writerow([*columns, *(cell(metadata_column(column)) for column in own)])
         for ranked in self.result.ranking:
+            if ids is not None and ranked.image_id not in ids:
+                continue
             of_query = {"query": self.result.query_text, "nothing_matches": self.nothing is not None}
+            of_query |= {"why": why(self.result, ranked.image_id).sentence, "mark": (marks or {}).get(ranked.image_id)}
             entry = self._entry(ranked) | of_query
-            writer.writerow([cell(entry[column]) for column in columns])
+            cells = self.records.of(ranked.image_id)
+            writer.writerow([*(cell(entry[column]) for column in columns), *(cell(cells.get(name)) for name in own)])
         return text.getvalue()
 
     def path(self, image_id: str) -> Path | None:
@@ -172,6 +182,16 @@ class Ranking(Sequence[RankedImage]):
             return find(image_id) if find is not None else None
         except ImageError:
             return None
+
+    def alike(self, image_id: str) -> tuple[str, ...]:
+        """The ranked images that show the same as this one, best first, itself among them: near duplicates and
+        bursts."""
+        group = self.records.group(image_id)
+        return tuple(sorted((each for each in group if each in self._ranks), key=self._ranks.__getitem__))
+
+    def firsts(self) -> Sequence[RankedCandidate]:
+        """The best of each group of images that show the same, in the order of the ranking."""
+        return [ranked for ranked in self.result.ranking if self.alike(ranked.image_id)[0] == ranked.image_id]
 
     def unknown(self, image_id: str) -> int:
         """How many of the image's verdicts are unknown."""
@@ -205,6 +225,8 @@ class Ranking(Sequence[RankedImage]):
             answers={self.question(v): v.p_expected for v in self._verdicts_on(ranked.image_id).values()},
             path=self.path(ranked.image_id),
             kept=self._keeps(ranked.image_id),
+            metadata=self.records.of(ranked.image_id),
+            alike=self.alike(ranked.image_id),
             _images=self.images,
         )
 
@@ -230,6 +252,8 @@ class Ranking(Sequence[RankedImage]):
             "verdicts": {name: _fields(v) for name, v in self._verdicts_on(ranked.image_id).items()},
             "reason": self._reasons.get(ranked.image_id),
             **({} if self.kept is None else {"kept": self._keeps(ranked.image_id)}),
+            **({"metadata": dict(self.records.of(ranked.image_id))} if self.records else {}),
+            **({"alike": list(self.alike(ranked.image_id))} if self.records.groups else {}),
         }
 
     def _keeps(self, image_id: str) -> bool | None:
@@ -238,6 +262,10 @@ class Ranking(Sequence[RankedImage]):
     def _verdicts_on(self, image_id: str) -> Mapping[str, Verdict]:
         """What the model said of the image, by predicate."""
         return self._verdicts.get(image_id, {})
+
+    @cached_property
+    def _ranks(self) -> dict[str, int]:
+        return {ranked.image_id: ranked.rank for ranked in self.result.ranking}
 
     @cached_property
     def _verdicts(self) -> dict[str, dict[str, Verdict]]:
@@ -250,6 +278,11 @@ class Ranking(Sequence[RankedImage]):
     @cached_property
     def _reasons(self) -> dict[str, str]:
         return {reason.image_id: reason.text for reason in self.result.reasons if reason.text}
+
+
+def metadata_column(name: str) -> str:
+    """The heading of a column of the metadata, which never is one of the ranking's own."""
+    return f"metadata {name}" if name in (*COLUMNS, "kept", "mark") else name
 
 
 def answer_of(verdict: Verdict | None) -> str:

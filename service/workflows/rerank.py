@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError, LMMError
+from fieldscope.service.metadata.store import read_records
 from fieldscope.service.wiring.bundled import FOREIGN, unknown_words
 from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import note, warn
@@ -21,6 +22,7 @@ from fieldscope.service.wiring.scorers import uses_scorer
 from fieldscope.service.workflows.candidates import Chosen, judge, score
 from fieldscope.service.workflows.models import Models
 from fieldscope.service.workflows.ranking import MadeWith, Ranking
+from fieldscope.service.workflows.selecting import select, select_chosen
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.agent.types import Predicate, RerankResult
     from fieldscope.core.types import Candidate, ImageSource, Query
+    from fieldscope.service.metadata.filter import Filter
     from fieldscope.service.workflows.promise import Promise
 
 
@@ -40,9 +43,13 @@ async def rerank_query(
     budget: Budget | None = None,
     promise: Promise | None = None,
     predicates: Sequence[Predicate] = (),
+    metadata: Path | None = None,
+    wanted: Filter | None = None,
 ) -> Ranking:
     """Rank images that the user chose: the CLIP gives each a prior, or a scoring model that no stage of the strategy
     asks, then the strategy ranks them.
+
+    Only images that satisfy `wanted` are ranked, by their rows in the table `metadata` and by EXIF.
 
     A bundled CLIP that does not know the query's words or the images gives no prior where another model looks at them.
     Raises `VocabularyError` for words that a bundled model does not know, `ConfigError` where no image can be read,
@@ -50,6 +57,7 @@ async def rerank_query(
     """
     from fieldscope.agent.resources import Resources
 
+    chosen, records = await asyncio.to_thread(select_chosen, chosen, metadata, wanted)
     if strategy.retrieve.tiles:
         raise ConfigError(
             f"strategy {strategy.name!r} has `retrieve.tiles`, which needs an index with tiles; index the images with "
@@ -82,7 +90,7 @@ async def rerank_query(
         promise=promise,
         predicates=predicates,
     )
-    return replace(ranking, skipped=skipped)
+    return replace(ranking, skipped=skipped, records=records)
 
 
 async def _score(
@@ -97,7 +105,7 @@ async def _score(
             "The bundled CLIP does not know these images, so they are ranked without a first stage. To add one, name "
             "another model with --encoder."
         )
-    scorer = Similarity(await models.load_encoder()) if knows else None
+    scorer = Similarity(await models.load_encoder(images=True)) if knows else None
     if scorer is not None:
         warn_of_unread_instruction([strategy], scorer.encoder)
     candidates, skipped = await asyncio.to_thread(score, chosen, query, scorer, strategy.retrieve.instruction)
@@ -112,8 +120,9 @@ async def rerank_indexed(
     models: Models,
     budget: Budget | None = None,
     promise: Promise | None = None,
+    wanted: Filter | None = None,
 ) -> Ranking:
-    """Rank images of an index, by their ids; their vectors in it give the priors.
+    """Rank images of an index, by their ids, those that satisfy `wanted`; their vectors in it give the priors.
 
     Raises `VocabularyError` for words that a bundled model does not know, `IndexMismatchError` for an index that was
     made with another CLIP, `ConfigError` for ids that are not in it, and what the server's check and the agent raise.
@@ -128,6 +137,9 @@ async def rerank_indexed(
     encoder = await models.load_encoder()
     library = await asyncio.to_thread(open_library, index, encoder)
     names = _ids_in(index, library.ids, ids)
+    records = await asyncio.to_thread(read_records, index)
+    if wanted is not None:
+        names = select(wanted, records, names)
     warn_of_unread_instruction([strategy], encoder)
     wanted = inputs_of(query, instruction=strategy.retrieve.instruction)
     direction = await asyncio.to_thread(encoder.encode_query, wanted)
@@ -142,7 +154,7 @@ async def rerank_indexed(
     flags = await foreign_flags(library.collection, names) if bundled else ()
     resources = Resources(library.collection, flags=flags, regions=models.regions(library.collection, index, encoder))
     fitting = models.checking_pictures(strategy, query, contexts, library.collection, names)
-    return await rank(
+    ranking = await rank(
         query,
         strategy,
         models,
@@ -153,6 +165,7 @@ async def rerank_indexed(
         wrappers=[fitting],
         promise=promise,
     )
+    return replace(ranking, records=records)
 
 
 def require_verdicts(result: RerankResult) -> None:
@@ -197,7 +210,8 @@ async def rank(
     images = with_looks(resources.images)
     pictures = with_examples(images, strategy.prompts)
     async with AsyncExitStack() as stack:
-        opening = models.open_lmms(pictures, strategy, wrappers)
+        timed = budget is not None and budget.deadline is not None  # which is for calls, and not for loading a model
+        opening = models.open_lmms(pictures, strategy, wrappers, load=timed)
         lmms = await stack.enter_async_context(opening) if strategy.prompts else None
         composed = query.reference_image is not None
         scorer: ImageScorer | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.validation import unknown_name
+from fieldscope.service.metadata.filter import Given, read_filter
 from fieldscope.service.wiring.feedback import warn
 from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.queries import make_query
@@ -150,12 +151,18 @@ class AsyncReranker:
         budget: Budget | None = None,
         precision: float | None = None,
         confidence: float = CONFIDENCE,
+        metadata: str | Path | None = None,
+        filter: Given | None = None,
     ) -> Ranking:
         """Rank all of `images` for a query: a folder, paths, Pillow images, the bytes of image files, or a mapping of
         ids to these. With `index`, a folder that `fieldscope index` made, they are ids of images in it.
 
         With a `precision`, the ranking's `kept` has the images above the threshold that promises it with this
         confidence, on average over queries like those of `precision_from`.
+
+        `metadata` is a table that is joined to the images by file name, and `filter` a condition on its columns, on
+        EXIF time and place, or several of them (docs/metadata.md): only images that satisfy it are ranked. Metadata
+        never reaches a model.
 
         Images that can't be read are left out and listed in `skipped`. What makes the ranking worth less is in `flags`
         and a `FieldscopeWarning`. Raises `ConfigError` for unusable input, `VocabularyError` for words that a bundled
@@ -164,16 +171,22 @@ class AsyncReranker:
         from fieldscope.service.workflows.given_images import open_given
         from fieldscope.service.workflows.rerank import require_verdicts, rerank_indexed, rerank_query
 
+        wanted = None if filter is None else read_filter(filter)
+        table = None if metadata is None else Path(metadata)
+        if table is not None and index is not None:
+            raise ConfigError("an index has its metadata beside it; give the table to `fieldscope index --metadata`")
         promise = await self._promise(precision, confidence)
         query, models, budget = _as_query(query), self._models, budget or self.budget
         if query.reference_image is not None:
             raise ConfigError("a query with a reference image needs an index; use `search(index, query)`")
         with CallerWarnings():
             if index is not None:
-                ranking = await rerank_indexed(query, Path(index), images, self.strategy, models, budget, promise)
+                ranking = await rerank_indexed(
+                    query, Path(index), images, self.strategy, models, budget, promise, wanted
+                )
             else:
                 chosen = await asyncio.to_thread(open_given, images)
-                ranking = await rerank_query(query, chosen, self.strategy, models, budget, promise)
+                ranking = await rerank_query(query, chosen, self.strategy, models, budget, promise, table, wanted)
             require_verdicts(ranking.result)
         return ranking
 
@@ -186,21 +199,33 @@ class AsyncReranker:
         budget: Budget | None = None,
         precision: float | None = None,
         confidence: float = CONFIDENCE,
+        metadata: str | Path | None = None,
+        filter: Given | None = None,
     ) -> Ranking:
         """Find images in a folder that `fieldscope index` made, at first `top_k` (by default as many as the strategy
         says), and rank them. A `Query` may have a reference image, by its id in the index, or a dialogue. `precision`
-        and `confidence` are as in `rerank`.
+        and `confidence` are as in `rerank`, and so is `filter`, over the metadata beside the index; a table `metadata`
+        replaces it.
 
         Raises what `rerank` raises, and `IndexMismatchError` for an index of another encoder.
         """
         from fieldscope.service.workflows.rerank import require_verdicts
         from fieldscope.service.workflows.search import search_index
 
+        wanted = None if filter is None else read_filter(filter)
         promise = await self._promise(precision, confidence)
         query, models, budget = _as_query(query), self._models, budget or self.budget
         with CallerWarnings():
             ranking = await search_index(
-                query, Path(index), self.strategy, models, top_k=top_k, budget=budget, promise=promise
+                query,
+                Path(index),
+                self.strategy,
+                models,
+                top_k=top_k,
+                budget=budget,
+                promise=promise,
+                metadata=None if metadata is None else Path(metadata),
+                wanted=wanted,
             )
             require_verdicts(ranking.result)
         return ranking

@@ -15,6 +15,7 @@ from fieldscope.service.wiring.instructions import warn_of_unread_instruction
 from fieldscope.service.workflows.models import Models
 from fieldscope.service.workflows.ranking import Ranking
 from fieldscope.service.workflows.rerank import foreign_flags, rank
+from fieldscope.service.workflows.selecting import select
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from fieldscope.agent.types import Predicate
     from fieldscope.core.types import ImageSource, Query
     from fieldscope.retrieval.library import Library
+    from fieldscope.service.metadata.filter import Filter
+    from fieldscope.service.metadata.records import Records
     from fieldscope.service.workflows.promise import Promise
 
 
@@ -36,14 +39,18 @@ async def search_index(
     needs_images: bool = True,
     promise: Promise | None = None,
     predicates: Sequence[Predicate] = (),
+    metadata: Path | None = None,
+    wanted: Filter | None = None,
 ) -> Ranking:
     """Find images in an index, and rank them as the strategy says; `clip` leaves them as they are found.
 
     With a reference image, by its id or file, the query says in what the wanted images differ from it. `top_k` images
     are found at first; None leaves that to the strategy. `needs_images` says that the images are used afterwards, too.
+    Only images that satisfy `wanted` are searched; `metadata` is a table that is joined to the images, and kept beside
+    the index.
     Raises `VocabularyError` for words that a bundled model does not know, `IndexMismatchError` for an index that was
-    made with another CLIP, `ConfigError` where it finds nothing or the images are gone that are needed, and what the
-    server's check and the agent raise.
+    made with another CLIP, `ConfigError` where it finds nothing, the images are gone that are needed, or the filter
+    does not fit the metadata, and what the server's check and the agent raise.
     """
     from fieldscope.agent.resources import Resources
     from fieldscope.core.types import Search
@@ -54,6 +61,9 @@ async def search_index(
     models.require_words(strategy, query, searching=True)
     contexts = await models.require_context(strategy, query)
     library = await asyncio.to_thread(open_library, index, await models.load_encoder())
+    records = await asyncio.to_thread(_records, library, index, metadata)
+    if wanted is not None:
+        library = library.filtered(select(wanted, records, library.ids))
     images = _images(library, needed=bool(strategy.prompts) or needs_images)
     fitting = models.checking_pictures(strategy, query, contexts, images, library.ids)
     if query.reference_image is not None:
@@ -96,7 +106,19 @@ async def search_index(
     if bundled and not flags:  # other descriptions and later rounds find other images
         late = await foreign_flags(images, [ranked.image_id for ranked in result.ranking])
         result = result.model_copy(update={"flags": (*late, *result.flags)})
-    return replace(ranking, result=result, skipped=read_skipped(index))
+    return replace(ranking, result=result, skipped=read_skipped(index), records=records)
+
+
+def _records(library: Library, index: Path, metadata: Path | None) -> Records:
+    """The metadata beside the index, joined again where a table is given."""
+    from fieldscope.service.metadata.store import gather, read_records
+
+    if metadata is None:
+        return read_records(index)
+    gathered = gather(library.collection, metadata, index)
+    for line in gathered.notes:
+        note(line)
+    return gathered.records
 
 
 def _images(library: Library, *, needed: bool) -> ImageSource:

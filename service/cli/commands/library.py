@@ -12,6 +12,7 @@ from fieldscope.service.cli.options import (
     file_option,
     folder_option,
     json_option,
+    metadata_option,
     model_options,
 )
 from fieldscope.service.wiring.settings import Settings
@@ -22,26 +23,34 @@ from fieldscope.service.workflows.skipped import skipped_data, skipped_lines
 @click.argument("folder", type=click.Path(path_type=Path))
 @folder_option("The folder for the index.", "-o", "--out", required=True)
 @click.option("--index-type", "kind", default="faiss", show_default=True, metavar="NAME", help="A registered index.")
+@metadata_option
 @click.option("--tiles", is_flag=True, help="Encode parts of the images, too, for closer looks at them.")
 @json_option
 @encoder_options
-def index(folder: Path, out: Path, kind: str, tiles: bool, as_json: bool, settings: Settings) -> None:
+def index(
+    folder: Path, out: Path, kind: str, metadata: Path | None, tiles: bool, as_json: bool, settings: Settings
+) -> None:
     """Make a folder of images searchable.
 
     An encoder reads the images in FOLDER, or in Parquet files there, into the index. Encoded images are kept: after an
     interruption, rerun the command to continue; later it adds new images. An image is recognised by its content,
     whatever its file is called. Other files, and images that can't be read, are listed with the reason, here and in
-    skipped.json in the index.
+    skipped.json in the index. Time and place from EXIF, and the rows of --metadata, are kept beside the index for
+    `fieldscope search --filter`; a later run without --metadata reads the same table again.
     """
     from fieldscope.service.workflows.index import index_folder
 
-    indexed = index_folder(folder, out, settings, kind, tiles)
+    indexed = index_folder(folder, out, settings, kind, tiles, metadata)
     build, flags = indexed.build, list(indexed.flags)
     if as_json:
         counts = {"indexed": build.indexed, "encoded": build.encoded}
-        show_json({"index": str(out), **counts, "skipped": skipped_data(build.skipped), "flags": flags})
+        columns = {"metadata": list(indexed.records.columns)} if indexed.records else {}
+        skipped = skipped_data(build.skipped)
+        show_json({"index": str(out), **counts, **columns, "skipped": skipped, "flags": flags})
         return
     show(f"{build.indexed:,} images are searchable in {out}; {build.encoded:,} of them were encoded just now.")
+    if indexed.records:
+        show(f"Columns of metadata: {', '.join(indexed.records.columns)}.")
     show(*skipped_lines(build.skipped))
 
 

@@ -13,8 +13,10 @@ from fieldscope.service.cli.options import (
     budget_options,
     count_option,
     dry_run_options,
+    filter_option,
     json_option,
     kept_option,
+    metadata_option,
     model_options,
     predicates_option,
     promise_options,
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     metavar="FOLDER|FILES ...",
     help="A folder of images, image files, or Parquet files.",
 )
+@metadata_option
+@filter_option
 @count_option("--top-k", metavar="K", help_text="Show only the best K. All images are ranked.")
 @scorer_option
 @strategy_option
@@ -53,6 +57,8 @@ if TYPE_CHECKING:
 def rerank(
     text: str,
     paths: tuple[Path, ...],
+    metadata: Path | None,
+    conditions: tuple[str, ...],
     top_k: int | None,
     name: str,
     predicates_file: Path | None,
@@ -71,10 +77,11 @@ def rerank(
 
     A CLIP scores every image first, or a scoring model that no stage of the strategy asks (--scorer); then the LMM
     looks at each of them. Images that can't be read are listed with the reason. If a budget runs out, the images are
-    ranked by the answers so far.
+    ranked by the answers so far. --filter chooses images by --metadata, or by time and place from EXIF.
     """
     from fieldscope.service.cli.tables.nothing import nothing_lines
     from fieldscope.service.cli.tables.ranking import kept_lines, ranking_table
+    from fieldscope.service.metadata.filter import read_filter
     from fieldscope.service.wiring.predicates import read_predicates
     from fieldscope.service.wiring.prompts import prompts_for
     from fieldscope.service.wiring.queries import make_query
@@ -84,13 +91,16 @@ def rerank(
     from fieldscope.service.workflows.models import Models
     from fieldscope.service.workflows.promise import open_promise
     from fieldscope.service.workflows.rerank import require_verdicts, rerank_query
+    from fieldscope.service.workflows.selecting import select_chosen
 
     require_new_folder(out)
     (strategy,) = load_strategies([name], prompts_for(settings))
     query, models = make_query(text), Models(settings)
     models.require_words(strategy, query)
+    wanted = read_filter(conditions) if conditions else None
     chosen = open_chosen(paths)
     if dry_run:
+        chosen, _ = select_chosen(chosen, metadata, wanted)
         from fieldscope.service.cli.tables.dry_run import show_outlooks
         from fieldscope.service.workflows.dry_run import Task, outlooks
 
@@ -100,9 +110,10 @@ def rerank(
     promise = open_promise(precision, confidence, precision_from, strategy)
     bundled, promised = models.bundled_lmm(strategy), promise is not None
     predicates = read_predicates(predicates_file, strategy, bundled=bundled, promised=promised)
-    work = rerank_query(query, chosen, strategy, models, budget, promise, predicates)
+    work = rerank_query(query, chosen, strategy, models, budget, promise, predicates, metadata, wanted)
     ranking = interruptible(work, ANSWERS_KEPT)
     request = {"query": query.text, "strategy": strategy.name, "images": [str(path) for path in paths]}
+    request |= {"filter": list(conditions)} if conditions else {}
     keep_rankings([ranking], out, query.text, str(paths[0].resolve()) if len(paths) == 1 else None, request)
     if as_json:
         show_json(ranking.payload(top_k))

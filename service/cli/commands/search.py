@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fieldscope.service.cli.console import show, show_json
+from fieldscope.service.cli.export_options import export_options
 from fieldscope.service.cli.options import (
     budget_options,
     count_option,
     file_option,
+    filter_option,
     folder_option,
     json_option,
     kept_option,
+    metadata_option,
     model_options,
+    opened_option,
     predicates_option,
     promise_options,
     scorer_option,
@@ -27,6 +31,7 @@ from fieldscope.service.wiring.settings import DEFAULT_STRATEGY, Settings
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.types import Predicate
+    from fieldscope.service.cli.export_options import Outputs
     from fieldscope.service.workflows.ranking import Ranking
 
 SHOWN = 20
@@ -55,12 +60,15 @@ _FIRST_STAGE = "clip"
     metavar="TEXT",
     help="What a match is, for an encoder that reads an instruction.  [default: as the strategy says]",
 )
+@filter_option
+@metadata_option
 @count_option(
     "-k",
     "--top-k",
     metavar="K",
     help_text=f"How many images to find.  [default: {SHOWN}; with --rerank as the strategy says, {SHOWN} shown]",
 )
+@opened_option
 @click.option("--rerank", "reranking", is_flag=True, help="Let the LMM look at the images that were found.")
 @click.option("--strategy", "name", metavar="NAME|FILE", help=f"How to rerank.  [default: {DEFAULT_STRATEGY}]")
 @file_option("--csv", "csv_file", help_text="Also write the ranking as CSV.")
@@ -74,6 +82,7 @@ _FIRST_STAGE = "clip"
 )
 @predicates_option
 @kept_option
+@export_options
 @promise_options
 @budget_options
 @json_option
@@ -85,7 +94,10 @@ def search(
     reference: str | None,
     dialogue_file: Path | None,
     instruction: str | None,
+    conditions: tuple[str, ...],
+    metadata: Path | None,
     top_k: int | None,
+    opened: bool,
     reranking: bool,
     name: str | None,
     csv_file: Path | None,
@@ -93,6 +105,7 @@ def search(
     min_p: float | None,
     predicates_file: Path | None,
     out: Path | None,
+    outputs: Outputs,
     precision: float | None,
     confidence: float | None,
     precision_from: Path | None,
@@ -103,7 +116,8 @@ def search(
     """Search an index by text, by an image and a change to it, or by a dialogue, and rerank what was found.
 
     With --rerank the LMM looks at the images that the encoder found. A strategy that writes descriptions of the query
-    searches by them, too, and searches again if it finds too little.
+    searches by them, too, and searches again if it finds too little. --filter chooses by the metadata that `fieldscope
+    index` kept beside the index; --metadata replaces its table.
     """
     if name is not None and not reranking:
         raise click.UsageError("--strategy needs --rerank; add it")
@@ -120,6 +134,7 @@ def search(
     if reference is not None and dialogue_file is not None:
         raise click.UsageError("--reference and --dialogue make two kinds of query; use one of them")
     from fieldscope.service.cli.files import write_text
+    from fieldscope.service.metadata.filter import read_filter
     from fieldscope.service.wiring.predicates import read_predicates
     from fieldscope.service.wiring.prompts import prompts_for
     from fieldscope.service.wiring.queries import make_query
@@ -139,7 +154,7 @@ def search(
     predicates = read_predicates(predicates_file, strategy, bundled=bundled, promised=promised)
     wanted = top_k if reranking else top_k or SHOWN
     query = make_query(text, dialogue_file).model_copy(update={"reference_image": reference})
-    needed = reranking or copy_to is not None
+    needed = reranking or copy_to is not None or outputs.needs_images
     work = search_index(
         query,
         folder,
@@ -150,6 +165,8 @@ def search(
         needs_images=needed,
         promise=promise,
         predicates=predicates,
+        metadata=metadata,
+        wanted=read_filter(conditions) if conditions else None,
     )
     ranking = interruptible(work, ANSWERS_KEPT)
     request = {"query": query.text, "collection": str(folder.resolve()), "strategy": strategy.name}
@@ -157,6 +174,7 @@ def search(
     request |= {"dialogue": [turn.model_dump() for turn in query.dialogue]} if query.dialogue else {}
     request |= {"top_k": top_k} if top_k is not None else {}
     request |= {"predicates": [_asked(each) for each in predicates]} if predicates else {}
+    request |= {"filter": list(conditions)} if conditions else {}
     request |= {"instruction": instruction} if instruction is not None else {}
     keep_rankings([ranking], out, query.text, str(folder.resolve()), request)
     if as_json:
@@ -164,13 +182,17 @@ def search(
         reference_image = ranking.result.reference_image
         show_json({"query": query.text, "reference": reference_image, "dialogue": rounds} | ranking.payload())
     else:
-        _show(ranking, top_k or SHOWN, folder)
+        _show(ranking, top_k or SHOWN, folder, opened)
     if csv_file is not None:
         write_text(csv_file, ranking.csv())
         note(f"The ranking is in {csv_file}.")
     if copy_to is not None:
         threshold = promise.cutoff.threshold if promise else CONFIRMED if strategy.prompts else None
         _copy(ranking, copy_to, threshold if min_p is None else min_p)
+    if outputs.any:
+        from fieldscope.service.exports.finds import finds_of
+
+        outputs.write(finds_of(ranking))
     require_verdicts(ranking.result)
 
 
@@ -179,12 +201,12 @@ def _asked(predicate: Predicate) -> dict[str, Any]:
     return predicate.model_dump(mode="json", include={"question", "expected", "weight"})
 
 
-def _show(ranking: Ranking, shown: int, folder: Path) -> None:
+def _show(ranking: Ranking, shown: int, folder: Path, opened: bool) -> None:
     from fieldscope.service.cli.tables.nothing import nothing_lines
     from fieldscope.service.cli.tables.ranking import kept_lines, ranking_table
 
-    show(ranking_table(ranking, shown))
-    if (more := len(ranking.result.ranking) - shown) > 0:
+    show(ranking_table(ranking, shown, opened=opened))
+    if (more := len(ranking.result.ranking if opened else ranking.firsts()) - shown) > 0:
         show(f"{more} more were found; --json, --csv and -k show them.")
     if ranking.skipped:
         show(f"{len(ranking.skipped):,} files are not in this index; {folder / 'skipped.json'} says why.")

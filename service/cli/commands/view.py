@@ -23,7 +23,13 @@ PORT = 8600
 @click.command()
 @click.argument("runs", metavar="[RUNS_FOLDER]", default="runs", type=click.Path(path_type=Path))
 @folder_option("Write the pages into FOLDER instead of serving them. Open FOLDER/index.html.", "--export", "out")
-@click.option("--originals", is_flag=True, help="With --export: also write the full-size images.")
+@click.option(
+    "--image-pages",
+    is_flag=True,
+    help="With --export: also write a page for each image of each query, both orders of each comparison, and larger "
+    "thumbnails; ten times the size.",
+)
+@click.option("--originals", is_flag=True, help="With --export: also write the full-size images, and --image-pages.")
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
@@ -37,7 +43,7 @@ PORT = 8600
     show_default=True,
     help="The port; 0 picks a free one.",
 )
-def view(runs: Path, out: Path | None, originals: bool, images: Path | None, port: int) -> None:
+def view(runs: Path, out: Path | None, image_pages: bool, originals: bool, images: Path | None, port: int) -> None:
     """Show every verdict of your runs, and where strategies disagree, in a browser.
 
     RUNS_FOLDER [default: runs] is searched for runs of `fieldscope eval`, some folders deep. No model and no network
@@ -45,6 +51,8 @@ def view(runs: Path, out: Path | None, originals: bool, images: Path | None, por
     """
     if originals and out is None:
         raise click.UsageError("--originals needs --export; leave it out, since served pages have the originals")
+    if image_pages and out is None:
+        raise click.UsageError("--image-pages needs --export; leave it out, since served pages have all images")
     from fieldscope.service.viewer.runs.run_list import RunList
     from fieldscope.service.wiring.settings import Settings
 
@@ -52,7 +60,7 @@ def view(runs: Path, out: Path | None, originals: bool, images: Path | None, por
         raise ConfigError(f"{str(images)!r} does not exist; give the folder of the images, or their Parquet file")
     run_list = RunList(runs, images, Settings().store_path)
     if out is not None:
-        _export(run_list, out, originals)
+        _export(run_list, out, image_pages or originals, originals)
     else:
         _serve(run_list, port)
 
@@ -72,12 +80,12 @@ def _read(run_list: RunList) -> None:
         note(f"There is no run in {run_list.root} yet. Make one with `fieldscope eval`.")
 
 
-def _export(run_list: RunList, out: Path, originals: bool) -> None:
+def _export(run_list: RunList, out: Path, image_pages: bool, originals: bool) -> None:
     from fieldscope.service.viewer.export import export
     from fieldscope.service.viewer.site import Site
 
     _read(run_list)
-    done = export(Site(run_list, live=False), out, originals=originals)
+    done = export(Site(run_list, live=False), out, originals=originals, light=not image_pages)
     show(f"{done.pages:,} pages and {done.pictures:,} images are in {out}; open {out / 'index.html'}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fieldscope.agent.trace_view import RELATIVE
+from fieldscope.agent.trace_view import RELATIVE, named_document
 from fieldscope.service.cli.console import plain
 from fieldscope.service.cli.tables.table import new_table
 from fieldscope.service.workflows.ranking import answer_of
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from fieldscope.service.workflows.ranking import Ranking
 
 
-def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
-    """The `top` images, best first; all where None."""
+def ranking_table(ranking: Ranking, top: int | None = None, *, opened: bool = False) -> Table:
+    """The `top` images, best first; all where None. Near duplicates and bursts are one line, that of the best, unless
+    they are `opened`."""
     result = ranking.result
     judged = bool(result.predicates or result.comparisons)
     several = len(result.predicates) > 1
@@ -29,19 +30,26 @@ def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
     if ranking.kept is not None:
         table.add_column("kept")
     table.add_column("image", overflow="fold")
+    firsts = result.ranking if opened else ranking.firsts()
+    grouped = len(firsts) < len(result.ranking)
+    if grouped:
+        table.add_column("alike", justify="right")
     if several:
         table.add_column("unknown", justify="right")
         table.add_column("weakest", overflow="fold")
     elif result.predicates:
         table.add_column("answer", overflow="fold")
-    for ranked in result.ranking[:top]:
+    for ranked in firsts[:top]:
         cells: list[str | Text] = [str(ranked.rank), f"{ranked.prior:.3f}"]
         if judged:
             p_match = "-" if ranked.p_match is None else f"{ranked.p_match:.3f}"
             cells[1:1] = [moved_by(ranked.prior_rank - ranked.rank), p_match]
         if ranking.kept is not None:
             cells.append("yes" if ranked.image_id in ranking.kept.images else plain("no", "dim"))
-        cells.append(plain(ranked.image_id))
+        cells.append(plain(named_document(ranked)))
+        if grouped:
+            more = len(ranking.alike(ranked.image_id)) - 1
+            cells.append(f"+{more}" if more else "")
         if several:
             unknown = ranking.unknown(ranked.image_id)
             cells.append(plain(str(unknown), "yellow" if unknown else "dim"))

@@ -73,6 +73,10 @@ class Agents:
         self._regions = regions
         self._kept: ByteLru[Agent] = ByteLru(_KEPT)
 
+    def forget(self) -> None:
+        """Drop the agents that are kept: a collection that they search was replaced."""
+        self._kept = ByteLru(_KEPT)
+
     def strategy(self, name: str | None) -> Strategy:
         """By its name, never by a path; None is the default. Raises `ApiError`."""
         if name is None:
@@ -93,22 +97,25 @@ class Agents:
         encoder: str | None,
         retriever: tuple[str, Retriever] | None = None,
         scorer: CandidateScorer | None = None,
+        *,
+        keep: bool = True,
     ) -> Agent:
         """The agent for a strategy whose priors come from the encoder of this fingerprint (None: there are no priors),
         with reasons for the best `explain` images. `retriever` is a collection's name and its first stage, `scorer` is
-        what the strategy's stage `score` asks."""
+        what the strategy's stage `score` asks. An agent that is not to `keep` is made for this call."""
         explained = explaining(strategy, explain, self._explain)
         model = self._lmms.identity(explained.roles())
         instruction = strategy.retrieve.instruction
         place, scored_by = retriever and retriever[0], scorer.fingerprint if scorer is not None else None
         key = (model_text(model), strategy.name, instruction, explain, encoder, place, scored_by)
-        agent = self._kept.get(key)
+        agent = self._kept.get(key) if keep else None
         if agent is None:
             calibration = find_calibration(model, explained, encoder, scored_by)
             search = retriever[1] if retriever else None
             resources = Resources(self._images, self._lmms, search, self._max_concurrency, calibration, scorer=scorer)
             agent = Agent(replace(resources, regions=self._regions), explained)
-            self._kept.put(key, agent, 1)
+            if keep:
+                self._kept.put(key, agent, 1)
         return agent
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.types import Predicate, RerankResult
     from fieldscope.core.types import ImageSource, Turn
+    from fieldscope.service.metadata.filter import Filter
     from fieldscope.service.server.api.servedrun import Setting
     from fieldscope.service.workflows.promise import KeptImages
 
@@ -51,7 +52,7 @@ class Options:
     `strategy` is a shipped or configured strategy's name, None for the service's default; `budget` what the call may
     spend; `explain` how many of the best images get a reason; `instruction` says what a match is, to an encoder that
     reads one, in place of the strategy's own; `wanted` is the precision to promise; `predicates` are asked in place of
-    those that the model would derive.
+    those that the model would derive. Only images whose metadata satisfies `filter` are searched or ranked.
     """
 
     strategy: str | None = None
@@ -60,6 +61,7 @@ class Options:
     instruction: str | None = None
     wanted: Wanted = field(default_factory=Wanted)
     predicates: tuple[Predicate, ...] = ()
+    filter: Filter | None = None
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,16 @@ class Inputs:
 
 @dataclass(frozen=True)
 class RerankCall(Inputs):
-    """Documents to rank for a query; those that can't be judged come last. `top_n` bounds the reply (None: all)."""
+    """Documents to rank for a query; those that can't be judged come last. `top_n` bounds the reply (None: all).
+    `places` has the place in the request of each document that a filter left (None: of all, in their order)."""
 
     top_n: int | None = None
     options: Options = field(default_factory=Options)
+    places: tuple[int, ...] | None = None
+
+    def place(self, index: int) -> int:
+        """The place in the request of a document of the call."""
+        return index if self.places is None else self.places[index]
 
 
 @dataclass(frozen=True, kw_only=True)

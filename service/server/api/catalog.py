@@ -21,6 +21,7 @@ from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import without_folders
 from fieldscope.core.types import Query as AgentQuery
 from fieldscope.eval.tuning.estimate import estimate
+from fieldscope.service.metadata.filter import filterable
 from fieldscope.service.server.api.collections import ServedCollection
 from fieldscope.service.server.api.dependencies import EngineOf
 from fieldscope.service.server.api.errors import RESPONSES, ApiError, responses
@@ -48,6 +49,7 @@ class CollectionView(BaseModel):
     searchable: bool
     captions: bool
     sample: list[str]
+    filters: list[str] = Field(description="The names that a `filter` may have: columns of metadata, `date` ...")
     flags: list[str] = Field(description="Warnings that every result over them carries.")
 
 
@@ -236,6 +238,7 @@ def _collection_view(served: ServedCollection) -> CollectionView:
         searchable=served.library is not None,
         captions=served.library is not None and served.library.captions is not None,
         sample=list(ids[:: max(len(ids) // _SAMPLE, 1)][:_SAMPLE]),
+        filters=filterable(served.records),
         flags=list(served.flags),
     )
 

@@ -34,6 +34,7 @@ from fieldscope.service.server.api.calls import (
 from fieldscope.service.server.api.collections import ServedCollection, find_image
 from fieldscope.service.server.api.deadline import PunctualLMM, until
 from fieldscope.service.server.api.errors import ApiError
+from fieldscope.service.server.api.filters import filtered
 from fieldscope.service.server.api.models import Models
 from fieldscope.service.server.api.observer import Observer
 from fieldscope.service.server.api.outcome import (
@@ -46,6 +47,7 @@ from fieldscope.service.server.api.outcome import (
 from fieldscope.service.server.api.pictures import PictureStore
 from fieldscope.service.server.api.promises import promised, require_setting
 from fieldscope.service.server.api.questions import require_asked
+from fieldscope.service.server.api.refreshing import Refreshing
 from fieldscope.service.server.api.servedrun import Setting
 from fieldscope.service.server.api.texts import Judged, judge_texts
 from fieldscope.service.server.api.traces import TraceStore
@@ -77,8 +79,8 @@ class Engine:
     """Models, collections, strategies and stores that calls share. Serves one event loop.
 
     `admission` limits the calls at work; `traces` and `pictures` are kept on disk; `observers` see what happens.
-    `stopping` is set once the service shuts down, and `on_stop` are called then. Promised precisions come from the
-    `labelled` run.
+    `reopen` opens a collection again by its name, for a refresh. `stopping` is set once the service shuts down, and
+    `on_stop` are called then. Promised precisions come from the `labelled` run.
     """
 
     def __init__(
@@ -94,10 +96,13 @@ class Engine:
         labelled: LabelledRun | None = None,
         looked_at: ImageSource | None = None,
         regions: RegionProposer | None = None,
+        reopen: Callable[[str], ServedCollection] | None = None,
     ) -> None:
         self.settings = settings
         self.limits = settings.limits
-        self.collections = collections
+        self.collections = dict(collections)
+        self.refreshing = Refreshing(reopen or self.collections.__getitem__, self.replace, settings.collections.get)
+        self.refreshing.remember_indexes(list(self.collections))
         self.models = models
         self.images = images
         self.pictures = pictures
@@ -138,6 +143,14 @@ class Engine:
         if name not in self.collections:
             raise ApiError(404, "unknown_collection", unknown_name("collection", name[:_SHOWN], self.collections))
         return self.collections[name]
+
+    def replace(self, collection: ServedCollection) -> None:
+        """Put a collection that was opened again in the place of the old one; calls at work end with the old one."""
+        self.collections[collection.name] = collection
+        self.images.replace(collection.reference(""), collection.images)
+        self._agents.forget()
+        if self._vectors is not None:
+            self._vectors.forget()
 
     def searchable(self, name: str | None) -> ServedCollection:
         """A collection with an index, by its name; None is the only one. Raises `ApiError`."""
@@ -327,7 +340,8 @@ class Engine:
     async def _search(
         self, call: SearchCall, strategy: Strategy, promise: Promise | None, watch: Watch | None, ends: float
     ) -> Reranked:
-        collection = self.searchable(call.collection)
+        wanted = call.options.filter
+        collection = await asyncio.to_thread(filtered, self.searchable(call.collection), wanted)
         assert self._vectors is not None
         query = Query(
             id=uuid4().hex, text=_one_line(call.query), reference_image=call.query_image, dialogue=call.dialogue
@@ -340,7 +354,8 @@ class Engine:
         scorer = await self.models.scorer_of(strategy)
         scoring = ImageScorer(scorer, self.images) if scorer is not None else None
         place = (collection.name, retriever)
-        agent = self._agents.agent(strategy, call.options.explain, origin, place, scoring)
+        # The index of a filtered collection goes with its call.
+        agent = self._agents.agent(strategy, call.options.explain, origin, place, scoring, keep=wanted is None)
         require_setting(promise, self._setting(agent, origin), scoring.fingerprint if scoring else None)
         account = Account(_within(call.options.budget, ends))
         predicates = call.options.predicates

@@ -61,7 +61,7 @@ async def answer_kept(engine: Engine, body: Mapping[str, Any], watch: Watch) -> 
         folder.keep([reranked.result], setting.strategy, setting.calibration, provenance, engine.images.locator())
 
     await asyncio.to_thread(keep)
-    return reranked.result.query_id, reply_of(stored, call, reranked).model_dump(mode="json")
+    return reranked.result.query_id, reply_of(engine, stored, call, reranked).model_dump(mode="json")
 
 
 def find_search(engine: Engine, search_id: str) -> SearchFolder:

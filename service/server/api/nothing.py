@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, Field
@@ -52,10 +52,10 @@ class NearestDocument(_Near):
     index: int = Field(ge=0, description="The document's place in the request, from 0.")
 
     @classmethod
-    def of(cls, near: NearImage, documents: Sequence[Document]) -> Self:
-        """The first of `documents` that is this image."""
+    def of(cls, near: NearImage, documents: Sequence[Document], place: Callable[[int], int]) -> Self:
+        """The first of `documents` that is this image; `place` says where it is in the request."""
         images = [each.image_id if isinstance(each, ImageDocument) else None for each in documents]
-        return cls(**near.model_dump(include={"holds", "fails", "open"}), index=images.index(near.image))
+        return cls(**near.model_dump(include={"holds", "fails", "open"}), index=place(images.index(near.image)))
 
 
 class _Nothing(BaseModel):
@@ -87,11 +87,11 @@ class NothingRelevant(_Nothing):
     nearest: list[NearestDocument]
 
     @classmethod
-    def of(cls, result: RerankResult, documents: Sequence[Document]) -> Self | None:
+    def of(cls, result: RerankResult, documents: Sequence[Document], place: Callable[[int], int]) -> Self | None:
         """None where the result does not have the decision."""
         if (said := nothing(result)) is None:
             return None
-        return cls(**_numbers(said), nearest=[NearestDocument.of(near, documents) for near in said.nearest])
+        return cls(**_numbers(said), nearest=[NearestDocument.of(near, documents, place) for near in said.nearest])
 
 
 def _numbers(said: Nothing) -> dict[str, object]:

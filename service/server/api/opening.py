@@ -15,7 +15,7 @@ from fieldscope.core.private import close_to_others, private_folder
 from fieldscope.retrieval.images import ImageLimits
 from fieldscope.retrieval.manifest import writing
 from fieldscope.service.server.api.agents import load_strategies
-from fieldscope.service.server.api.collections import ServedCollection, flagged, open_collections
+from fieldscope.service.server.api.collections import ServedCollection, flagged, open_collections, open_served
 from fieldscope.service.server.api.deadline import PunctualLMM
 from fieldscope.service.server.api.engine import Engine
 from fieldscope.service.server.api.models import BUNDLED, Models
@@ -50,6 +50,11 @@ class Prepared:
     encoder: Encoder | None
     collections: Mapping[str, ServedCollection]
     own: frozenset[str]
+
+    def reopen(self, name: str, settings: ServerSettings) -> ServedCollection:
+        """One of the collections as its folder is now. Raises `ConfigError`."""
+        collection = open_served(name, settings, self.encoder)
+        return flagged(collection) if self.own else collection
 
 
 def prepare(settings: ServerSettings, encoder: Encoder | None = None) -> Prepared:
@@ -148,10 +153,12 @@ async def open_engine(
             labelled,
             looked_at,
             regions,
+            partial(prepared.reopen, settings=settings),
         )
         try:
             yield engine
         finally:
             engine.stop(0.0)
+            await engine.refreshing.close()
             await drain(cached, min(settings.grace, _LAST_ANSWERS))
             await asyncio.to_thread(traces.close)

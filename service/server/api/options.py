@@ -10,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from fieldscope.agent.budget import Budget
 from fieldscope.service.server.api.calls import Options
+from fieldscope.service.server.api.filters import GivenFilter, wanted_filter
 from fieldscope.service.server.api.promises import CONFIDENT, PRECISION, Wanted
 from fieldscope.service.server.api.questions import GivenPredicates, fixed_predicates
 
@@ -74,6 +75,7 @@ class OptionFields(BaseModel):
     predicates: GivenPredicates | None = Field(
         default=None, description="Asked in place of those that the model would derive from the query."
     )
+    filter: GivenFilter | None = None
     precision: float | None = PRECISION
     confidence: float = CONFIDENT
 
@@ -103,6 +105,7 @@ def options(fields: OptionFields, headers: OptionHeaders) -> Options:
         instruction=fields.instruction,
         predicates=fixed_predicates(fields.predicates),
         wanted=Wanted(fields.precision, fields.confidence),
+        filter=wanted_filter(fields.filter),
     )
 
 

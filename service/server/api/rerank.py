@@ -16,6 +16,7 @@ from fieldscope.service.server.api.dependencies import EngineOf
 from fieldscope.service.server.api.documents import Content, DocumentObject, Given, listed, pieces, read_inputs
 from fieldscope.service.server.api.engine import Engine, Watch
 from fieldscope.service.server.api.errors import WORK_RESPONSES
+from fieldscope.service.server.api.filters import metadata_of, satisfying
 from fieldscope.service.server.api.nothing import NothingRelevant
 from fieldscope.service.server.api.options import Headers, OptionFields, OptionHeaders, Whole, options
 from fieldscope.service.server.api.promises import CUTOFF, KEPT, CutoffReply
@@ -78,6 +79,9 @@ class Result(BaseModel):
     p_match: float | None = Field(default=None, description="P(match), if the strategy claims a probability.")
     reason: str | None = Field(default=None, description="Why the image matches or not, in the LMM's words.")
     kept: bool | None = KEPT
+    metadata: dict[str, str] | None = Field(
+        default=None, description="The cells of a collection's image by column. No model saw them."
+    )
 
 
 class ApiVersion(BaseModel):
@@ -130,8 +134,11 @@ async def prepare(engine: Engine, fields: RerankFields, headers: OptionHeaders) 
     chosen = options(fields, headers)
     if chosen.strategy is None and fields.model in {strategy.name for strategy in engine.strategies()}:
         chosen = replace(chosen, strategy=fields.model)
+    places = satisfying(inputs.documents, chosen.filter, engine.collections)
+    left = inputs.documents if places is None else tuple(inputs.documents[place] for place in places)
     return RerankCall(
-        **vars(inputs),
+        **vars(inputs) | {"documents": left},
+        places=places,
         top_n=(fields.top_k if fields.top_n is None else fields.top_n) or None,
         options=chosen,
     )
@@ -151,17 +158,18 @@ async def answer(
     reranked = await engine.rerank(call, watch)
     result = reranked.result
     response.headers[TRACE_ID] = result.query_id
-    usage, nothing = TokenUsage.of(result), NothingRelevant.of(result, call.documents)
+    usage, nothing = TokenUsage.of(result), NothingRelevant.of(result, call.documents, call.place)
     return RerankReply(
         id=result.query_id,
         model=reranked.model,
         strategy=result.strategy,
         results=[
             _result(
-                scored,
-                _returned(documents[scored.index], fields.return_documents, texts=version == "1"),
+                replace(scored, index=call.place(scored.index)),
+                _returned(documents[call.place(scored.index)], fields.return_documents, texts=version == "1"),
                 explained=call.options.explain > 0,
                 kept=_kept(reranked.kept, call.documents[scored.index]),
+                metadata=metadata_of(engine.collections, call.documents[scored.index]),
             )
             for scored in reranked.order
         ],
@@ -192,7 +200,13 @@ def _kept(kept: KeptImages | None, document: Document) -> bool | None:
     return document.image_id in kept.images if kept is not None and isinstance(document, ImageDocument) else None
 
 
-def _result(scored: Scored, document: ReturnedDocument | None, explained: bool, kept: bool | None) -> Result:
+def _result(
+    scored: Scored,
+    document: ReturnedDocument | None,
+    explained: bool,
+    kept: bool | None,
+    metadata: dict[str, str] | None,
+) -> Result:
     return Result(
         index=scored.index,
         relevance_score=scored.relevance_score,
@@ -201,6 +215,7 @@ def _result(scored: Scored, document: ReturnedDocument | None, explained: bool, 
         p_match=scored.p_match if explained else None,
         reason=scored.reason if explained else None,
         kept=kept,
+        metadata=metadata,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Response
@@ -19,6 +20,7 @@ from fieldscope.service.server.api.documents import DocumentObject, read_inputs
 from fieldscope.service.server.api.engine import Engine, Watch
 from fieldscope.service.server.api.errors import WORK_RESPONSES, ApiError
 from fieldscope.service.server.api.events import MEDIA_TYPE, SCHEMA, Event, Feed, event, event_data, failure, stream
+from fieldscope.service.server.api.filters import GivenFilter, metadata_of, require_satisfied, wanted_filter
 from fieldscope.service.server.api.nothing import NothingFound
 from fieldscope.service.server.api.options import INSTRUCTION, BudgetFields, Whole
 from fieldscope.service.server.api.pictures import reference as image_reference
@@ -67,6 +69,7 @@ class SearchBody(BaseModel):
     top_n: Whole = Field(default=DEFAULT_TOP_N, ge=1, description="How many images to return.")
     strategy: str | None = Field(default=None, description="One of `/v1/strategies`.")
     instruction: str | None = INSTRUCTION
+    filter: GivenFilter | None = None
     budget: BudgetFields | None = None
     explain: Whole = Field(default=0, ge=0, le=100, description="How many of the best images get a reason.")
     precision: float | None = PRECISION
@@ -112,6 +115,14 @@ class RankedImage(BaseModel):
     reason: str | None = None
     verdicts: list[Answer] | None = None
     kept: bool | None = KEPT
+    alike: list[str] | None = Field(
+        default=None,
+        description="The ids of all ranked near duplicates and pictures of its burst, if there are others.",
+    )
+    metadata: dict[str, str] | None = Field(
+        default=None,
+        description="The cells of the image by column, from a table and EXIF. No model saw them.",
+    )
 
 
 class SearchUsage(TokenUsage):
@@ -147,7 +158,10 @@ async def prepare(engine: Engine, body: SearchBody) -> SearchCall:
     """The call for a body. Raises `ApiError`."""
     unlisted_flags(body.model_extra or {})
     engine.strategy(body.strategy)
+    await engine.refreshing.follow_index(engine.searchable(body.collection).name)
     served = engine.searchable(body.collection)
+    wanted = wanted_filter(body.filter)
+    await asyncio.to_thread(require_satisfied, served, wanted)
     reference = body.reference
     if reference in served.ids:
         reference = served.reference(reference)
@@ -171,22 +185,25 @@ async def prepare(engine: Engine, body: SearchBody) -> SearchCall:
             body.instruction,
             Wanted(body.precision, body.confidence),
             fixed_predicates(body.predicates if isinstance(body.predicates, list) else None),
+            wanted,
         ),
     )
 
 
 async def answer(engine: Engine, body: SearchBody, call: SearchCall, watch: Watch | None = None) -> SearchReply:
     """Search, and reply."""
-    return reply_of(body, call, await engine.search(call, watch))
+    return reply_of(engine, body, call, await engine.search(call, watch))
 
 
-def reply_of(body: SearchBody, call: SearchCall, reranked: Reranked) -> SearchReply:
+def reply_of(engine: Engine, body: SearchBody, call: SearchCall, reranked: Reranked) -> SearchReply:
     """The reply to a body, from its ranking."""
     result = reranked.result
     reasons = {reason.image_id: reason.text for reason in result.reasons if reason.text}
     verdicts = verdicts_by_image(result) if body.predicates else {}
     judged = judged_images(result)
     prefix = image_reference(call.collection, "")
+    ranked_ids = [ranked.image_id.removeprefix(prefix) for ranked in result.ranking]
+    alike = {prefix + image_id: ids for image_id, ids in engine.collection(call.collection).alike(ranked_ids).items()}
     results = [
         RankedImage(
             **ranked.model_dump(include={"rank", "score", "p_match", "prior", "prior_rank", "rank_low", "rank_high"}),
@@ -201,6 +218,8 @@ def reply_of(body: SearchBody, call: SearchCall, reranked: Reranked) -> SearchRe
             if body.predicates
             else None,
             kept=ranked.image_id in reranked.kept.images if reranked.kept is not None else None,
+            metadata=metadata_of(engine.collections, ranked.image_id),
+            alike=alike.get(ranked.image_id),
         )
         for ranked in result.ranking[: body.top_n]
     ]

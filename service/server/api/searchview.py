@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,9 @@ VIEWED = "/searches"
 """Where the application mounts the viewer of kept searches."""
 
 Box = tuple[float, float, float, float]
+
+Cells = Callable[[str], dict[str, str] | None]
+"""What is known of an image by column; None where nothing is."""
 
 
 class LookView(BaseModel):
@@ -66,6 +69,7 @@ class ImageRow(BaseModel):
     parts: list[PartView]
     looks: list[LookView]
     mark: Mark | None
+    metadata: dict[str, str] | None = Field(description="Its cells by column, from a table and EXIF.")
     thumbnail: str | None
     picture: str | None
     page: str
@@ -134,7 +138,9 @@ def summary(folder: SearchFolder, job: JobState | None) -> SearchSummary:
     )
 
 
-def view(folder: SearchFolder, job: JobState | None, query_id: str | None, problem: str | None) -> SearchView:
+def view(
+    folder: SearchFolder, job: JobState | None, query_id: str | None, problem: str | None, cells: Cells
+) -> SearchView:
     """A search with the ranking of a query (None: its first). Raises `ConfigError`, and `KeyError` for a query that it
     has not."""
     told = summary(folder, job).model_dump()
@@ -153,7 +159,7 @@ def view(folder: SearchFolder, job: JobState | None, query_id: str | None, probl
         reference=result.reference_image,
         dialogue=list(result.dialogue),
         predicates=list(result.predicates),
-        results=rows(run, result, Marks(folder.path).of(chosen)),
+        results=rows(run, result, Marks(folder.path).of(chosen), cells),
         nothing=NothingFound.of(result, _prefix(result)),
         relative=result.relative,
         ended=result.ended,
@@ -175,8 +181,8 @@ def open_search(folder: SearchFolder, store: Path | None = None) -> Run:
     return run
 
 
-def rows(run: Run, result: RerankResult, marks: Mapping[str, Mark]) -> list[ImageRow]:
-    """The images of a ranking, best first."""
+def rows(run: Run, result: RerankResult, marks: Mapping[str, Mark], cells: Cells) -> list[ImageRow]:
+    """The images of a ranking, best first, with the `cells` of their metadata."""
     reasons = {reason.image_id: reason.text for reason in result.reasons if reason.text}
     verdicts, judged = verdicts_by_image(result), judged_images(result)
     looks: dict[str, list[Verdict]] = {}
@@ -197,6 +203,7 @@ def rows(run: Run, result: RerankResult, marks: Mapping[str, Mark]) -> list[Imag
             ],
             looks=[_look(verdict) for verdict in looks.get(ranked.image_id, ())],
             mark=marks.get(ranked.image_id),
+            metadata=cells(ranked.image_id),
             thumbnail=_address(addresses.thumbnail, pictures, ranked.image_id),
             picture=_address(addresses.picture, pictures, ranked.image_id),
             page=f"{VIEWED}/{addresses.image_page(run.key, result.query_id, ranked.image_id)}",

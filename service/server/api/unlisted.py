@@ -8,7 +8,7 @@ from fieldscope.service.server.api.errors import ApiError
 
 _NAMED = 5
 _SHOWN = 64  # characters of a field's name
-_FILTERS = frozenset({"filter", "filters", "where"})
+_FILTERS = frozenset({"filters", "where"})
 
 
 def unlisted_flags(names: Collection[str]) -> list[str]:
@@ -18,7 +18,7 @@ def unlisted_flags(names: Collection[str]) -> list[str]:
         raise ApiError(
             422,
             "no_filter",
-            f"{filters[0]!r} can't be used: images have no metadata here. Leave it out, and filter the results",
+            f"{filters[0]!r} is no field of a request; send the conditions as 'filter'",
         )
     if not names:
         return []

@@ -35,6 +35,11 @@ class ResidentImages(UnionCollection, HashSource):
         super().__init__(parts | {UPLOADED: store})
         self._learnt: set[str] = set()
 
+    def replace(self, prefix: str, images: Collection) -> None:
+        """Put other images in the place of the collection with this prefix."""
+        self.parts[prefix] = images
+        self._learnt = {image_id for image_id in self._learnt if not image_id.startswith(prefix)}
+
     async def learn(self, image_ids: Iterable[str]) -> None:
         """Compute the missing hashes of these images. Raises `ImageError` for one that can't be read."""
         if missing := [image_id for image_id in image_ids if image_id not in self._learnt]:
@@ -57,6 +62,10 @@ class Vectoriser:
         self._collections = collections
         self._kept: ByteLru[Vectors] = ByteLru(_KEPT_BYTES)
         self._queries = QueryVectors(encoder)
+
+    def forget(self) -> None:
+        """Drop the vectors that are kept: images of a collection may have changed."""
+        self._kept = ByteLru(_KEPT_BYTES)
 
     async def priors(self, query: Query, image_ids: Sequence[str], instruction: str | None = None) -> list[float]:
         """The similarity of each image to the query's vector. Raises `ImageError`."""

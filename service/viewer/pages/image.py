@@ -65,7 +65,7 @@ def page(run: Run, query_id: str, image_id: str) -> Page:
             (f"{query_id}: {_short(result.query_text)}", query_page(run.key, query_id)),
         ],
         styles=["call.css", "image.css"],
-        scripts=["call.js"],
+        scripts=["call.js", "image.js"],
         context={
             "run": run,
             "result": result,
@@ -84,6 +84,7 @@ def page(run: Run, query_id: str, image_id: str) -> Page:
             "previous": result.ranking[place - 1] if place else None,
             "next": result.ranking[place + 1] if place + 1 < len(result.ranking) else None,
             "prompts": used_prompts(run),
+            "metadata": run.records.of(image_id),
             "pictures": run.pictures,
             "no_pictures": run.no_pictures,
         },

@@ -40,6 +40,8 @@ from fieldscope.eval.runs.runfolder import SERVED
 from fieldscope.eval.runs.searches import SEARCH
 from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.opening import open_collection, reopen_collection
+from fieldscope.service.metadata.records import Records
+from fieldscope.service.metadata.store import read_records
 from fieldscope.service.viewer.runs.digest import QueryDigest, digests
 
 NEWER = "was written by another version of Fieldscope and can't be read; open it with that version"
@@ -80,6 +82,14 @@ class Run:
     def is_search(self) -> bool:
         """Whether it is what people searched for, and not a benchmark: it has no judgments to be scored against."""
         return self.manifest is not None and self.configuration.benchmark.name in (SEARCH, SERVED)
+
+    @property
+    def took(self) -> float | None:
+        """The seconds from the evaluation's begin to its end, without earlier parts of one that was resumed; None until
+        the run is finished."""
+        cost = (self.metrics or {}).get("cost")
+        seconds = cost.get("seconds") if isinstance(cost, dict) else None
+        return float(seconds) if isinstance(seconds, int | float) else None
 
     @property
     def reported(self) -> Reported:
@@ -143,6 +153,14 @@ class Run:
             return self.strategy_line.strategy() if self.strategy_line else None
         except ConfigError:
             return None
+
+    @cached_property
+    def records(self) -> Records:
+        """The metadata of the run's images, where its folder has some."""
+        try:
+            return read_records(self.folder)
+        except ConfigError:
+            return Records()
 
     @cached_property
     def collection(self) -> Collection | str:

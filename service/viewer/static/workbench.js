@@ -23,6 +23,7 @@
       explain: asks ? REASONS : 0,
       ...(form.top_k.value ? { top_k: Number(form.top_k.value) } : {}),
       ...(form.reference.value.trim() ? { reference: form.reference.value.trim() } : {}),
+      ...(conditions().length ? { filter: conditions() } : {}),
       ...(dialogue().length ? { dialogue: dialogue() } : {}),
       ...(form.budget.value ? { budget: { max_calls: Number(form.budget.value) } } : {}),
       ...(form.precision.value ? { precision: Number(form.precision.value), confidence: Number(form.confidence.value) } : {}),
@@ -38,6 +39,8 @@
       return { question: question.trim(), answer: answer.join("|").trim() };
     });
   }
+
+  const conditions = () => form.filter.value.split("\n").map((line) => line.trim()).filter(Boolean);
 
   let pricing = 0;
   function price() {
@@ -64,6 +67,7 @@
     for (const name of ["collection", "strategy", "top_k", "reference"]) if (wanted[name] !== undefined) form[name].value = wanted[name];
     form.budget.value = wanted.budget?.max_calls ?? "";
     form.dialogue.value = (wanted.dialogue ?? []).map((round) => `${round.question} | ${round.answer}`).join("\n");
+    form.filter.value = Array.isArray(wanted.filter) ? wanted.filter.join("\n") : (wanted.filter ?? "");
     questions.set(Array.isArray(wanted.predicates) ? wanted.predicates : []);
     price();
   }

@@ -28,6 +28,7 @@ Workbench.results = (() => {
       find("#changes").replaceChildren();
     }
     options();
+    find("[data-finds]").href = `v1/searches/${view.id}/finds.csv?query_id=${encodeURIComponent(view.query_id)}`;
     find("#found").hidden = false;
     draw();
   }

@@ -68,6 +68,34 @@ def test_an_export_is_whole(few: Made, tmp_path: Path) -> None:
     assert "<form method" not in page
 
 
+def test_a_light_export_has_no_image_pages_and_no_dead_link(few: Made, tmp_path: Path) -> None:
+    whole, light = tmp_path / "whole", tmp_path / "light"
+    export(Site(few.shelf(), live=False), whole)
+    done = export(Site(few.shelf(), live=False), light, light=True)
+    pages = [name for name in files(light) if name.endswith(".html")]
+    assert len(pages) == done.pages
+    assert {name.rpartition("/images/")[0] for name in files(whole) if "/images/" in name}
+    assert not [name for name in pages if "/images/" in name]
+    assert [name for name in pages if name.startswith("compare/")]
+    assert dead_links(light) == []
+    size = {folder: sum((folder / name).stat().st_size for name in files(folder)) for folder in (whole, light)}
+    assert size[light] < size[whole] / 3
+    query = next(name for name in pages if "/queries/" in name and name.startswith("runs/"))
+    assert 'href="../../../../index.html"' in (light / query).read_text()
+    assert "?view=matrix#ranking" in (light / query).read_text()
+
+
+@pytest.mark.slow
+def test_a_light_export_of_20_queries_and_4_strategies_is_under_15_mb(tmp_path: Path) -> None:
+    made = shelves.big(tmp_path / "made", queries=20, runs=4)
+    for number, path in enumerate(sorted(made.images.glob("*.png"))):  # of noise, which compresses worst
+        PILImage.effect_noise((160, 160), 20 + number % 60).convert("RGB").save(path)
+    out = tmp_path / "out"
+    export(Site(made.shelf(), live=False), out, light=True)
+    assert sum((out / name).stat().st_size for name in files(out)) < 15_000_000
+    assert dead_links(out) == []
+
+
 def test_hostile_ids_become_files_that_are_linked(hostile_shelf: Made, tmp_path: Path) -> None:
     out = tmp_path / "out"
     export(Site(hostile_shelf.shelf(), live=False), out)

@@ -1,0 +1,1 @@
+"""What was found, in the formats of other programs: tables, files, Darwin Core, COCO Camera Traps, a page."""
