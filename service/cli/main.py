@@ -38,6 +38,7 @@ from fieldscope.service.cli.commands.submission import submission
 from fieldscope.service.cli.commands.trace import trace
 from fieldscope.service.cli.commands.version import version
 from fieldscope.service.cli.commands.view import view
+from fieldscope.service.cli.commands.workbench import workbench
 from fieldscope.service.cli.console import Terminal, complain
 from fieldscope.service.wiring.feedback import Interrupted, listening, spelled
 from fieldscope.service.wiring.interruption import INTERRUPTED
@@ -100,8 +101,8 @@ def cli() -> None:
 
 COMMANDS = (
     demo, evaluate, view, compare, export, submission, leaderboard, calibrate, measure, rerank, index, caption,
-    search, predicates, label, marks, trace, lmm, serve, mcp, config, keys, doctor, cache, rescore, published, prompts,
-    strategies, version,
+    search, predicates, label, marks, trace, lmm, workbench, serve, mcp, config, keys, doctor, cache, rescore,
+    published, prompts, strategies, version,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)
