@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import batched
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from PIL import Image as PILImage
@@ -24,6 +23,8 @@ prepare_torchvision()
 
 import open_clip  # noqa: E402 - torchvision underneath must be prepared first
 import torch  # noqa: E402
+
+T = TypeVar("T")
 
 _LOCAL = "local-dir:"
 _HUB = "hf-hub:"
@@ -147,11 +148,14 @@ class ClipEncoder:
 
     def text_features(self, texts: Sequence[str]) -> Vectors:
         """What the text tower makes of texts, not normalised, shape (len(texts), dim)."""
-        return _stacked(self._text_features(each) for each in batched(texts, self._batch_size))
+        return _stacked([self._text_features(each) for each in self._batches(texts)])
 
     def image_features(self, images: Sequence[PILImage.Image]) -> Vectors:
         """What the image tower makes of images, not normalised, shape (len(images), dim)."""
-        return _stacked(self._image_features(each) for each in batched(images, self._batch_size))
+        return _stacked([self._image_features(each) for each in self._batches(images)])
+
+    def _batches(self, inputs: Sequence[T]) -> Iterator[Sequence[T]]:
+        return (inputs[start : start + self._batch_size] for start in range(0, len(inputs), self._batch_size))
 
     def _text_features(self, texts: Sequence[str]) -> torch.Tensor:
         tokens = self._tokenize(list(texts))
@@ -198,7 +202,7 @@ def _lacks_quick_gelu(model_name: str, pretrained: str | None, config: Mapping[s
     return bool(trained.get("quick_gelu")) and not config.get("quick_gelu")
 
 
-def _stacked(batches: Iterable[torch.Tensor]) -> Vectors:
+def _stacked(batches: Sequence[torch.Tensor]) -> Vectors:
     stacked: Vectors = torch.cat([features.float() for features in batches]).cpu().numpy()
     return stacked
 
