@@ -60,6 +60,7 @@ class Predicate(_Record):
     """A yes/no question with the answer that a match must give (ImageScope's atomic proposition, arXiv 2503.10166).
 
     `kind` is `query` for the whole query at once, else the attribute asked about; `words` are the query's own words.
+    `weight` multiplies what its answer says of a match; a person may have set it.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Predicate(_Record):
     expected: Literal["yes", "no"] = "yes"
     kind: str = "query"
     words: str = ""
+    weight: float = Field(default=1.0, ge=0, le=10, exclude_if=lambda weight: weight == 1.0)
 
 
 class Asked(_Record):

@@ -129,6 +129,17 @@ def read_index(folder: Path, encoder: Encoder, *, mapped: bool = False) -> tuple
             manifest = latest
 
 
+def vectors_in(folder: Path, ids: Sequence[str]) -> Vectors | None:
+    """The vectors under these ids, shape (len(ids), dim), without the encoder that made them; None where one of them is
+    not in the index. Raises `IndexMismatchError` where the files are missing or damaged."""
+    manifest = read_manifest(folder)
+    rows = {image_id: row for row, image_id in enumerate(manifest.ids)}
+    if not all(image_id in rows for image_id in ids):
+        return None
+    stored = _read_vectors(folder / manifest.vectors_name, manifest, manifest.dim)
+    return np.asarray(stored[[rows[image_id] for image_id in ids]])
+
+
 def _read_vectors(path: Path, manifest: Manifest, dim: int, mapped: bool) -> Vectors:
     try:
         if _sha256(path) != manifest.vectors_sha256:

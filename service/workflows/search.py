@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from fieldscope.service.workflows.selecting import select
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
     from fieldscope.agent.strategies.strategy import Strategy
+    from fieldscope.agent.types import Predicate
     from fieldscope.core.types import ImageSource, Query
     from fieldscope.retrieval.library import Library
     from fieldscope.service.metadata.filter import Filter
@@ -36,6 +38,7 @@ async def search_index(
     budget: Budget | None = None,
     needs_images: bool = True,
     promise: Promise | None = None,
+    predicates: Sequence[Predicate] = (),
     metadata: Path | None = None,
     wanted: Filter | None = None,
 ) -> Ranking:
@@ -91,7 +94,16 @@ async def search_index(
     resources = Resources(images, retriever=retriever, flags=flags, regions=regions)
     origin = library.encoder.fingerprint
     ranking = await rank(
-        query, strategy, models, resources, origin, top_k=top_k, budget=budget, wrappers=[fitting], promise=promise
+        query,
+        strategy,
+        models,
+        resources,
+        origin,
+        top_k=top_k,
+        budget=budget,
+        wrappers=[fitting],
+        promise=promise,
+        predicates=predicates,
     )
     result = ranking.result
     if bundled and not flags:  # other descriptions and later rounds find other images

@@ -36,6 +36,8 @@ from fieldscope.eval.runs.read import (
     read_manifest,
     readable_hashes,
 )
+from fieldscope.eval.runs.runfolder import SERVED
+from fieldscope.eval.runs.searches import SEARCH
 from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.opening import open_collection, reopen_collection
 from fieldscope.service.metadata.records import Records
@@ -75,6 +77,11 @@ class Run:
     def finished(self) -> bool:
         """Whether all queries are ranked and scored."""
         return self.metrics is not None
+
+    @property
+    def is_search(self) -> bool:
+        """Whether it is what people searched for, and not a benchmark: it has no judgments to be scored against."""
+        return self.manifest is not None and self.configuration.benchmark.name in (SEARCH, SERVED)
 
     @property
     def took(self) -> float | None:
