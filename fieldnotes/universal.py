@@ -63,7 +63,10 @@ class UniversalSplit:
     @property
     def scenes(self) -> dict[str, Scene]:
         """Every scene that is drawn, of documents and queries, by the key of the scene."""
-        drawn = (each.picture for each in (*self.documents.values(), *self.queries))
+        drawn = [
+            *(document.picture for document in self.documents.values()),
+            *(query.picture for query in self.queries),
+        ]
         return {scene.key(): scene for scene in drawn if scene is not None}
 
 
@@ -124,7 +127,7 @@ def _described(
             scenes = [matching_scene(spec, rng) for _ in range(rng.randint(1, 3))]
             scenes += list(near_misses(spec, rng))[:_LIKES]
             yield _Draft(
-                Words(rng).spec(spec), None, lambda document, spec=spec: spec.matches(document.about),
+                Words(rng).spec(spec), None, _tells_of(spec),
                 [as_document(scene) for scene in scenes],
             )  # fmt: skip
 
@@ -161,7 +164,7 @@ def _changed(rng: random.Random, number: int) -> Iterator[_Draft]:
         scenes += [replace(reference, seed=new_seed(rng)), *list(near_misses(spec, rng))[:_LIKES]]
         made += 1
         yield _Draft(
-            change_words(said, rng), reference, lambda document, spec=spec: spec.matches(document.about),
+            change_words(said, rng), reference, _tells_of(spec),
             [_picture(scene) for scene in scenes],
         )  # fmt: skip
 
@@ -187,7 +190,7 @@ def _questioned(
             made += 1
             yield _Draft(
                 ask(fact, Words(rng), {})[0], scene,
-                lambda document, fact=fact, name=group.species: document.text == statement(name, fact),
+                _says(statement(group.species, fact)),
                 [as_document(matching_scene(_stated(group.species, each), rng), text)
                  for text, each in statements.items()],
             )  # fmt: skip
@@ -215,6 +218,14 @@ def _other_value(fact: Fact, species: str, rng: random.Random) -> Fact | None:
     spec = describe(replace(scene, groups=(replace(scene.groups[0], species=species),)))
     found = next((each for each in spec.facts() if each.kind == fact.kind), None)
     return found if found is not None and found.value != fact.value else None
+
+
+def _tells_of(spec: Spec) -> Callable[[UniversalDocument], bool]:
+    return lambda document: spec.matches(document.about)
+
+
+def _says(text: str) -> Callable[[UniversalDocument], bool]:
+    return lambda document: document.text == text
 
 
 def _same_content(scene: Scene) -> Callable[[UniversalDocument], bool]:
