@@ -127,9 +127,11 @@ def _described(
             scenes = [matching_scene(spec, rng) for _ in range(rng.randint(1, 3))]
             scenes += list(near_misses(spec, rng))[:_LIKES]
             yield _Draft(
-                Words(rng).spec(spec), None, _tells_of(spec),
+                Words(rng).spec(spec),
+                None,
+                _tells_of(spec),
                 [as_document(scene) for scene in scenes],
-            )  # fmt: skip
+            )
 
     return drafts
 
@@ -164,9 +166,11 @@ def _changed(rng: random.Random, number: int) -> Iterator[_Draft]:
         scenes += [replace(reference, seed=new_seed(rng)), *list(near_misses(spec, rng))[:_LIKES]]
         made += 1
         yield _Draft(
-            change_words(said, rng), reference, _tells_of(spec),
+            change_words(said, rng),
+            reference,
+            _tells_of(spec),
             [_picture(scene) for scene in scenes],
-        )  # fmt: skip
+        )
 
 
 def _questioned(
@@ -189,11 +193,14 @@ def _questioned(
             statements = {statement(group.species, each): each for each in (fact, *others)}
             made += 1
             yield _Draft(
-                ask(fact, Words(rng), {})[0], scene,
+                ask(fact, Words(rng), {})[0],
+                scene,
                 _says(statement(group.species, fact)),
-                [as_document(matching_scene(_stated(group.species, each), rng), text)
-                 for text, each in statements.items()],
-            )  # fmt: skip
+                [
+                    as_document(matching_scene(_stated(group.species, each), rng), text)
+                    for text, each in statements.items()
+                ],
+            )
 
     return drafts
 
