@@ -162,7 +162,8 @@ class Library:
 
     def _image_vector(self, image_id: str) -> Vectors:
         if self.beside is not None and image_id not in self._held:
-            return self.encoder.encode_images([self.beside.load(image_id)])[0]
+            own: Vectors = self.encoder.encode_images([self.beside.load(image_id)])[0]
+            return own
         vector: Vectors = self.index.vectors_of([image_id])[0]
         return vector
 
