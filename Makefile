@@ -24,8 +24,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests start many processes. Each would compile all sources again where this is set, as in many container images.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test check messages test-slow test-ui test-adaptors test-clients test-studio test-vllm \
-	test-nightly test-all lock train clean
+.PHONY: help setup environments demo test check messages test-slow test-ui test-adaptors test-clients test-studio test-vllm \
+	test-nightly test-all bench lock train clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,6 +44,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup ## the main job on the bundled benchmark: rerank, and print the improvement
 	$(BIN)/fieldscope demo
 
+environments: setup $(ADAPTORS_VENV)/.ready $(CLIENTS_VENV)/.ready $(STUDIO_VENV)/.ready $(VLLM_VENV)/.ready ## of all suites
+
 # One thread a worker: two test processes with two threads each are slower on two cores. What lies in the folders left
 # out would be collected, with all that it imports, by every worker.
 test: setup ## every test that needs no server
@@ -55,7 +57,7 @@ check: setup ## ruff, mypy --strict, the rules for imports, clocks in tests, wor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(LINK_TREE)
-	$(BIN)/mypy -p fieldscope -p checks
+	$(BIN)/mypy -p fieldscope -p checks -p benchmarks
 	$(BIN)/python checks/imports.py
 	$(BIN)/python checks/run_manifests.py
 	$(BIN)/python -m checks.clocks
@@ -106,6 +108,9 @@ test-nightly: setup $(CLIENTS_VENV)/.ready $(VLLM_VENV)/.ready ## whole evaluati
 		$(foreach folder,slow ui adaptors clients studio vllm,--ignore tests/$(folder))
 	$(CLIENTS_VENV)/bin/python -m pytest -m nightly tests/clients
 	$(BIN)/python -m pytest -m nightly tests/vllm
+
+bench: setup ## ratios of speed, memory and calls, measured on this machine: docs/benchmarks.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.all
 
 test-all: check test test-slow test-ui test-adaptors test-clients test-studio test-vllm test-nightly ## all of these
 

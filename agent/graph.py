@@ -27,7 +27,7 @@ from fieldscope.agent.nodes.assess import assess
 from fieldscope.agent.nodes.check import check
 from fieldscope.agent.nodes.compare import compare
 from fieldscope.agent.nodes.compare import failed as compare_failed
-from fieldscope.agent.nodes.decompose import decompose
+from fieldscope.agent.nodes.decompose import decompose, fixed_predicates
 from fieldscope.agent.nodes.explain import explain
 from fieldscope.agent.nodes.inspect import inspect
 from fieldscope.agent.nodes.pair import pair
@@ -40,9 +40,10 @@ from fieldscope.agent.nodes.verify import failed as verify_failed
 from fieldscope.agent.nodes.verify import verify
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import CompareTask, Next, RerankInput, RerankOutput, RerankState, VerifyTask
+from fieldscope.agent.strategies.predicates import given_for
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Predicate, RerankResult, TraceEvent
-from fieldscope.core.errors import FieldscopeError
+from fieldscope.agent.types import Call, Predicate, RerankResult, TraceEvent
+from fieldscope.core.errors import ConfigError, FieldscopeError
 from fieldscope.core.types import Candidate, Query
 
 if TYPE_CHECKING:
@@ -172,6 +173,26 @@ class Agent:
         self.account = account
         self.graph = build_graph(strategy)
 
+    async def derive(
+        self, query: Query, budget: Budget | None = None
+    ) -> tuple[tuple[Predicate, ...], tuple[Call, ...]]:
+        """The predicates that the model derives from a query, before any image is asked about, and the calls that it
+        took. A ranking of the same query finds these calls in the response cache. Raises `ConfigError` for a strategy
+        without the stage decompose."""
+        if self.strategy.decompose is None:
+            raise ConfigError(
+                f"strategy {self.strategy.name!r} asks no predicates. Choose one with the stage `decompose`, such as "
+                "agent."
+            )
+        account = Account(budget, self.account)
+        lmms = self.resources.lmms.wrapped(lambda lmm: BudgetedLMM(lmm, account, self.resources.seed))
+        context = Context(self.resources, self.strategy, lmms, account)
+        state = RerankState(query=query)
+        for node in (synthesize, decompose):
+            update = await node(state, context)
+            state = state.model_copy(update={**update, "calls": (*state.calls, *update.get("calls", ()))})
+        return state.predicates, state.calls
+
     async def rerank(
         self,
         query: Query,
@@ -194,7 +215,8 @@ class Agent:
         lmms = resources.lmms.wrapped(lambda lmm: BudgetedLMM(lmm, account, resources.seed))
         context = Context(resources, self.strategy, lmms, account)
         given = None if candidates is None else tuple(candidates)
-        start = RerankInput(query=query, given=given, top_k=top_k, fixed=tuple(predicates), started=time.monotonic())
+        fixed = tuple(predicates) or fixed_predicates(given_for(self.strategy.predicates, query.id, query.text))
+        start = RerankInput(query=query, given=given, top_k=top_k, fixed=fixed, started=time.monotonic())
         config: RunnableConfig = {"max_concurrency": resources.max_concurrency, "recursion_limit": 1000}
         if watch is None:
             output = await self.graph.ainvoke(start, config, context=context)

@@ -2,28 +2,35 @@
 
 Models that can ground name boxes in one of the formats of Qwen-VL (https://github.com/QwenLM/Qwen3-VL): JSON with
 `"bbox_2d": [left, top, right, bottom]`, or `<|box_start|>(left,top),(right,bottom)<|box_end|>`, in older models
-`<box>...</box>`. Qwen3-VL and Qwen2-VL count from 0 to 1000 along each side, Qwen2.5-VL in pixels of the picture that
-it saw. What a model names is never trusted: only four plain numbers are read, clipped to the picture, and boxes that
-are empty, inverted or minute are left out.
+`<box>...</box>`. Qwen3-VL and Qwen2-VL count from 0 to 1000 along each side, and so does this. Qwen2.5-VL counts pixels
+of the picture as its server scaled it, which nobody else knows. What a model names is never trusted: only four plain
+numbers are read, clipped to the picture, and boxes that are empty, inverted or minute are left out.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from fieldscope.agent.call import messages
-from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
+from fieldscope.agent.call import ask, image_parts, messages, one_line
+from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
+from fieldscope.agent.strategies.inspection import Grounding
+from fieldscope.agent.types import Call
+from fieldscope.core.errors import ImageError
 from fieldscope.core.looks import Region
-from fieldscope.prompts.prompt import Prompt
+from fieldscope.core.types import ImageSource
+
+MOST = 5
+"""Boxes of an image that are used."""
 
 MARGIN = 0.25
 """How much of a box's width and height is added on each side: a box ends at the subject, and a look wants to show what
 it is doing and where."""
 
-_RELATIVE = (1000, 1000)
+_WHOLE = 1000  # the length of a side
 _LONGEST = 20_000  # characters of an answer that are read
+_KEPT = 500  # characters of an answer that the trace shows
 _MOST_READ = 200  # boxes
 _ALIKE = 0.8  # two boxes that share more of the smaller one are one
 
@@ -33,24 +40,41 @@ _CORNERS = rf"\({_NUMBER},{_NUMBER}\)\s{{0,9}},\s{{0,9}}\({_NUMBER},{_NUMBER}\)\
 _MARKED_BOX = re.compile(rf"<\|box_start\|>\s{{0,9}}{_CORNERS}<\|box_end\|>|<box>\s{{0,9}}{_CORNERS}</box>")
 
 
-def ground_request(
-    image: ImagePart, description: str, prompt: Prompt, max_tokens: int, extra_body: dict[str, Any]
-) -> LMMRequest:
-    """Where in the image is what the description says? `prompt` takes the variable `query`."""
-    text = TextPart(text=prompt.render(query=description))
-    return LMMRequest(messages=messages(prompt, image, text), max_tokens=max_tokens, extra_body=extra_body)
+async def ground(
+    lmm: LMM, images: ImageSource, image_ids: Sequence[str], description: str, settings: Grounding, at_once: int
+) -> tuple[dict[str, tuple[Region, ...]], tuple[Call, ...]]:
+    """The regions that the model names in each image for what the description says, and the calls. An image of which it
+    names none, or that can't be read, is left out."""
+    slots = asyncio.Semaphore(at_once)
+
+    async def asked(image_id: str) -> tuple[tuple[Region, ...], Call]:
+        async with slots:
+            try:
+                (image,) = await image_parts(images, [image_id])
+            except ImageError as error:
+                return (), Call(stage="ground", text=image_id, state="unknown", error=one_line(error))
+            answer = await ask(lmm, ground_request(image, description, settings))
+        said = answer.response.text if answer.response else ""
+        return named_regions(said, MOST), Call(stage="ground", text=f"{image_id}: {said}"[:_KEPT], **answer.asked)
+
+    named = await asyncio.gather(*map(asked, image_ids))
+    regions = {image_id: own for image_id, (own, _) in zip(image_ids, named, strict=True) if own}
+    return regions, tuple(call for _, call in named)
 
 
-def named_regions(answer: str, most: int, seen: tuple[int, int] | None = None) -> tuple[Region, ...]:
+def ground_request(image: ImagePart, description: str, settings: Grounding) -> LMMRequest:
+    """Where in the image is what the description says?"""
+    text = TextPart(text=settings.prompt.render(query=description))
+    shown = messages(settings.prompt, image, text)
+    return LMMRequest(messages=shown, max_tokens=settings.max_tokens, extra_body=settings.extra_body)
+
+
+def named_regions(answer: str, most: int) -> tuple[Region, ...]:
     """The regions that an answer names, in its order and with a `MARGIN` around each, at most `most`; none where it
-    names none.
-
-    `seen` is the size in pixels of the picture that the model saw, for a model that answers in pixels; None is for one
-    that counts from 0 to 1000. Boxes between marks are always counted so.
-    """
+    names none. Numbers count from 0 to 1000 along each side."""
     chosen: list[Region] = []
-    for box, size in _boxes(answer[:_LONGEST], seen or _RELATIVE):
-        region = _clipped(box, size)
+    for box in _boxes(answer[:_LONGEST]):
+        region = _clipped(box)
         if region is not None and all(region.shared(other) <= _ALIKE for other in chosen):
             chosen.append(region)
         if len(chosen) == most:
@@ -58,17 +82,15 @@ def named_regions(answer: str, most: int, seen: tuple[int, int] | None = None) -
     return tuple(chosen)
 
 
-def _boxes(answer: str, size: tuple[int, int]) -> Iterator[tuple[list[float], tuple[int, int]]]:
-    """The numbers of each box, in the order of the answer, and what they are counted in."""
-    found = [(match, size) for match in _JSON_BOX.finditer(answer)]
-    found += [(match, _RELATIVE) for match in _MARKED_BOX.finditer(answer)]
-    for match, counted in sorted(found, key=lambda each: each[0].start())[:_MOST_READ]:
-        yield [float(number) for number in match.groups() if number is not None], counted
+def _boxes(answer: str) -> Iterator[list[float]]:
+    """The numbers of each box, in the order of the answer."""
+    found = [*_JSON_BOX.finditer(answer), *_MARKED_BOX.finditer(answer)]
+    for match in sorted(found, key=lambda each: each.start())[:_MOST_READ]:
+        yield [float(number) for number in match.groups() if number is not None]
 
 
-def _clipped(box: list[float], size: tuple[int, int]) -> Region | None:
-    left, top, right, bottom = (value / size[at % 2] for at, value in enumerate(box))
-    named = Region.clipped(left, top, right, bottom)
+def _clipped(box: list[float]) -> Region | None:
+    named = Region.clipped(*(value / _WHOLE for value in box))
     if named is None:
         return None
     across, down = named.width * MARGIN, named.height * MARGIN

@@ -29,7 +29,7 @@ class ImageScorer:
     ) -> Sequence[ImageScore]:
         """The scorer reads the reference image of a composed query, too, and of a dialogue what was answered."""
         try:
-            inputs = await asyncio.to_thread(self._inputs, query, question, instruction)
+            inputs = await asyncio.to_thread(self._inputs, query, question, instruction or query.instruction)
         except ImageError as error:
             unread = one_line(error)
             return [ImageScore(image_id=image_id, state="unknown", error=unread) for image_id in image_ids]

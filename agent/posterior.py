@@ -61,7 +61,8 @@ class Belief:
     scorer as they count for an image about which nothing was asked (None: as for all others). `cut_short` says that a
     budget ended the questions, `relative` that priors or scores were standardised over the candidates. `standing` (n,)
     is the prior's, unweighted, `looks` are the closer looks that were taken, by candidate, and `composed` says that the
-    query has a reference image.
+    query has a reference image. `weights` (k,) are those that a person gave predicates (None: all count once): a part
+    of weight w counts like w parts with that answer, and the log-odds of the whole are multiplied by it.
     """
 
     candidates: tuple[Candidate, ...]
@@ -80,6 +81,7 @@ class Belief:
     standing: Floats | None = None
     composed: bool = False
     looks: Mapping[int, TakenLooks] = field(default_factory=dict)
+    weights: Floats | None = None
 
     @cached_property
     def log_odds(self) -> Floats:
@@ -197,15 +199,24 @@ class Belief:
     def _terms(self, holds: Floats) -> Floats:
         """(k, 3) from (k,) probabilities: what each predicate adds to the log-probability that all parts hold, to the
         log-odds of the whole, and to the number of parts that fail."""
+        holds = self._weighed(holds)
         own = (~self.whole, self.whole, ~self.whole)
         values = (log_of(holds), log_odds_of(holds), 1.0 - holds)
         return np.stack([np.where(mine, value, 0.0) for mine, value in zip(own, values, strict=True)], axis=-1)
 
     def _answers(self, holds: Floats) -> Answers:
         """What (n, k) probabilities that the predicates hold come to."""
+        holds = self._weighed(holds)
         parts = holds[:, ~self.whole]
         together = self._all_parts(log_of(parts).sum(axis=1))
         return Answers(together, log_odds_of(holds[:, self.whole]).sum(axis=1), (1.0 - parts).sum(axis=1))
+
+    def _weighed(self, holds: Floats) -> Floats:
+        """(..., k) probabilities as they count with the weights of the predicates."""
+        if self.weights is None:
+            return holds
+        of_whole = 1.0 / (1.0 + np.exp(-self.weights * log_odds_of(holds)))
+        return np.asarray(np.where(self.whole, of_whole, holds**self.weights))
 
     def _all_parts(self, log_p: Floats) -> Floats:
         """(n,) log-odds, given log-probabilities; 0 where the query has no parts."""
@@ -215,9 +226,9 @@ class Belief:
         """(len(rows),) log-odds of a match of images at which closer looks were taken."""
         as_is = weighted(self._answers(self.holds), self.calibration)[rows]
         standing = np.zeros(len(rows)) if self.standing is None else self.standing[rows]
-        taken = [self.looks[row] for row in rows]
+        taken = [TakenLooks(self.looks[row].looks, self._weighed(self.looks[row].holds)) for row in rows]
         log_odds = log_odds_of_looked_at(as_is, taken, standing, self.whole, self.calibration)
-        failing = (1.0 - self.holds_together[rows][:, ~self.whole]).sum(axis=1)
+        failing = (1.0 - self._weighed(self.holds_together[rows])[:, ~self.whole]).sum(axis=1)
         scorer = 0.0 if self.scorer is None else self.scorer[rows]
         return np.asarray(log_odds + scorer - self.calibration.part_cost * failing)
 
@@ -275,7 +286,13 @@ def believe(state: RerankState, resources: Resources, strategy: Strategy) -> Bel
         standing=priors,
         composed=state.query.reference_image is not None,
         looks={rows[i]: taken for i, taken in taken_looks(state.verdicts, predicates).items() if i in rows},
+        weights=_weights(predicates),
     )
+
+
+def _weights(predicates: Sequence[Predicate]) -> Floats | None:
+    weights = np.array([predicate.weight for predicate in predicates], dtype=np.float64)
+    return weights if (weights != 1.0).any() else None
 
 
 def _absolute(candidates: Sequence[Candidate], calibration: Calibration) -> tuple[float, ...] | None:

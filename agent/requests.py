@@ -87,14 +87,14 @@ THOUGHT_AT = 0.7
 2203.11171)."""
 
 
-def question(predicate: Predicate, image: ImagePart, settings: Verify, sample: int = 0) -> LMMRequest:
-    """The request for one question about one image: image first, so that a server caches it for the next question.
-    `sample` numbers the answers where several are drawn."""
+def question(predicate: Predicate, images: Sequence[ImagePart], settings: Verify, sample: int = 0) -> LMMRequest:
+    """The request for one question about one image, or whatever `images` show: images first, so that a server caches
+    them for the next question. `sample` numbers the answers where several are drawn."""
     whole = settings.whole_query if predicate.kind == "query" else None
     prompt = whole or settings.prompt
     text = predicate.question if whole else prompt.render(question=predicate.question)
     return LMMRequest(
-        messages=messages(prompt, image, TextPart(text=text)),
+        messages=messages(prompt, *images, TextPart(text=text)),
         max_tokens=settings.answer_tokens,
         temperature=SAMPLED_AT if settings.mode == "samples" else 0.0,
         sample=sample,
@@ -105,7 +105,9 @@ def question(predicate: Predicate, image: ImagePart, settings: Verify, sample: i
     )
 
 
-def reasoned_question(predicate: Predicate, image: ImagePart, settings: Verify, sample: int = 0) -> LMMRequest:
+def reasoned_question(
+    predicate: Predicate, images: Sequence[ImagePart], settings: Verify, sample: int = 0
+) -> LMMRequest:
     """The same, but the model says what it sees before it answers. Raises `ConfigError` where the settings let it
     think about no such question."""
     reason = settings.reason
@@ -116,7 +118,7 @@ def reasoned_question(predicate: Predicate, image: ImagePart, settings: Verify, 
     words = {"query": predicate.words or predicate.question} if whole else {"question": predicate.question}
     text = prompt.render(**words)
     return LMMRequest(
-        messages=messages(prompt, image, TextPart(text=text)),
+        messages=messages(prompt, *images, TextPart(text=text)),
         max_tokens=reason.max_tokens,
         temperature=THOUGHT_AT if reason.thoughts > 1 else 0.0,
         sample=sample,

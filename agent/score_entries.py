@@ -21,7 +21,7 @@ PREFIX = "scorer:"
 """What the name of a scorer begins with in the response cache, where LMMs stand beside it."""
 
 Part = Mapping[str, str]
-"""A document in a cache key: `{"image": the SHA-256 of its pixels}` or `{"text": ...}`."""
+"""A document in a cache key: `{"image": the SHA-256 of its pixels}`, `{"text": ...}`, or both."""
 
 
 def shown_name(scorer_fingerprint: str) -> str:

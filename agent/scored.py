@@ -26,9 +26,10 @@ from fieldscope.agent.score_entries import (
 )
 from fieldscope.cache.store import AnyStore
 from fieldscope.cache.writer import GroupWriter, as_async
+from fieldscope.core.documents import has_image, text_of
 from fieldscope.core.errors import CacheError, CacheMissError, ImageError, LMMError, LMMResponseError, one_line
 from fieldscope.core.types import ImageSource, RemembersHashes
-from fieldscope.retrieval.encoder import QueryInputs
+from fieldscope.retrieval.encoder import DocumentInputs, QueryInputs
 from fieldscope.retrieval.scorer import Document, ExplainingScorer, NegotiatingScorer, PairScore, Scorer
 
 _AT_ONCE = 32  # documents in memory, and at most as many scores that an interrupted run loses
@@ -91,22 +92,26 @@ class CachedScorer:
         return {image_id: pair.value for image_id, pair in (await self.judge(inputs, ids)).items()}
 
     async def judge(self, inputs: QueryInputs, ids: Sequence[str]) -> dict[str, PairScore]:
-        """What the scorer says of each image, by its id, in the order given.
+        """What the scorer says of each document, which is an image in most collections, by its id, in the order given.
 
         An image that can't be read, and all that were not asked about when the server failed, have no score and the
         error. Raises `CacheMissError` in a replay for a pair that was never scored, `CacheError` for a store that
         fails, and `ConfigError` for a kind of query that the scorer does not take.
         """
-        hashes = await asyncio.to_thread(self._hashes, list(dict.fromkeys(ids)))
-        readable = {name: sha for name, sha in hashes.items() if not isinstance(sha, ImageError)}
+        parts = await asyncio.to_thread(self._parts, list(dict.fromkeys(ids)))
+        readable = {name: part for name, part in parts.items() if not isinstance(part, ImageError)}
 
         def load(name: str) -> Document:
-            return load_pixels(self._images, ImagePart(image_id=name, sha256=readable[name]))
+            part = readable[name]
+            if "image" not in part:
+                return part["text"]
+            image = load_pixels(self._images, ImagePart(image_id=name, sha256=part["image"]))
+            return DocumentInputs(part["text"], image) if "text" in part else image
 
-        pairs = await self._judge(inputs, {name: {"image": sha} for name, sha in readable.items()}, load)
+        pairs = await self._judge(inputs, readable, load)
         return {
-            name: PairScore(None, one_line(sha)) if isinstance(sha, ImageError) else pairs[name]
-            for name, sha in hashes.items()
+            name: PairScore(None, one_line(part)) if isinstance(part, ImageError) else pairs[name]
+            for name, part in parts.items()
         }
 
     async def judge_texts(self, inputs: QueryInputs, texts: Mapping[str, str]) -> dict[str, PairScore]:
@@ -228,15 +233,20 @@ class CachedScorer:
                 raise
             return None
 
-    def _hashes(self, ids: Sequence[str]) -> dict[str, str | ImageError]:
-        hashes: dict[str, str | ImageError] = {}
+    def _parts(self, ids: Sequence[str]) -> dict[str, Part | ImageError]:
+        parts: dict[str, Part | ImageError] = {}
         for name in ids:
+            text = text_of(self._images, name)
+            words = {"text": text} if text else {}
+            if not has_image(self._images, name):
+                parts[name] = {"text": text}
+                continue
             known = self._images.known_hash(name) if isinstance(self._images, RemembersHashes) else None
             try:
-                hashes[name] = known or self._images.pixel_hash(name)
+                parts[name] = {"image": known or self._images.pixel_hash(name), **words}
             except ImageError as error:
-                hashes[name] = error
-        return hashes
+                parts[name] = error
+        return parts
 
     async def _identify(self) -> None:
         scorer = self._scorer

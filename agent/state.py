@@ -21,6 +21,7 @@ from fieldscope.agent.types import (
     TraceEvent,
     Verdict,
 )
+from fieldscope.core.documents import Modality
 from fieldscope.core.looks import Look
 from fieldscope.core.types import Candidate, Query
 
@@ -86,9 +87,12 @@ class RerankState(RerankInput):
 class VerifyTask(_Begun):
     """Questions about one image: all that a verify task can see. The first leads, so that a server that caches
     prefixes reads the image once; the others follow together. A `joint` task asks all of them in one call. `query` is
-    what is asked for, for prompts that also name it, and `look` how the image is shown (None: as it is)."""
+    what is asked for, for prompts that also name it, and `look` how the image is shown (None: as it is). `kind` is what
+    the query is made of, and `reference` its own image: for prompts that depend on what the candidate is."""
 
     query: str = ""
+    kind: Modality = "text"
+    reference: str | None = None
     predicates: tuple[Predicate, ...]
     image_id: str
     joint: bool = False

@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict
 from fieldscope.agent.types import Asked, Comparison, Draw, RankedCandidate, RerankResult, Verdict
 from fieldscope.agent.usage import Usage
 from fieldscope.agent.verdicts import latest
-from fieldscope.core.errors import ConfigError
+from fieldscope.core.errors import ConfigError, one_line
 from fieldscope.core.validation import unknown_name
+
+_SHOWN_WORDS = 60  # characters of a document
 
 RELATIVE = "P(match) is relative to this list of images; it can't be compared with that of another list."
 """What is said beside P(match) where a result is `relative`."""
@@ -51,6 +53,11 @@ class StageCost(View):
     stage: str
     usage: Usage
     moved: Mapping[str, int] | None = None
+
+
+def named_document(ranked: RankedCandidate) -> str:
+    """A candidate's id and, of a document with words, how these begin."""
+    return f"{ranked.image_id}: {one_line(ranked.text, _SHOWN_WORDS)}" if ranked.text else ranked.image_id
 
 
 def ranked_image(result: RerankResult, image_id: str) -> RankedCandidate:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fieldscope.core.documents import Modality
 from fieldscope.core.looks import Look, look_id
 from fieldscope.core.types import Candidate, Turn
 
@@ -59,6 +60,7 @@ class Predicate(_Record):
     """A yes/no question with the answer that a match must give (ImageScope's atomic proposition, arXiv 2503.10166).
 
     `kind` is `query` for the whole query at once, else the attribute asked about; `words` are the query's own words.
+    `weight` multiplies what its answer says of a match; a person may have set it.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Predicate(_Record):
     expected: Literal["yes", "no"] = "yes"
     kind: str = "query"
     words: str = ""
+    weight: float = Field(default=1.0, ge=0, le=10, exclude_if=lambda weight: weight == 1.0)
 
 
 class Asked(_Record):
@@ -161,12 +164,15 @@ class ProposedLooks(_Record):
 
     @property
     def seems_small(self) -> bool:
-        """Whether what is looked for seems small in the picture: its best region is more similar than the whole."""
+        """Whether what is looked for seems small in the picture: its best region is more similar than the whole, or the
+        model named a box in it."""
         return self.may_be_small and self.similarity is not None
 
     @property
     def may_be_small(self) -> bool:
         """The same, or it is not known how similar the whole picture is. False where no region was proposed."""
+        if any(look.proposed_by == "model" for look in self.looks):
+            return True
         best = max((look.similarity for look in self.looks if look.similarity is not None), default=None)
         return best is not None and (self.similarity is None or best > self.similarity)
 
@@ -199,8 +205,8 @@ class Reason(Asked):
 
 
 class Call(Asked):
-    """A question about no candidate in particular: `stage` is synthesize, caption, decompose, check, refine,
-    joint, or document: a text that was to be ranked."""
+    """A question that is no predicate's: `stage` is synthesize, caption, decompose, check, refine, joint, ground, or
+    document: a text that was to be ranked."""
 
     stage: str
     text: str = ""
@@ -215,7 +221,8 @@ class RankedCandidate(_Record):
     holds the rank with a probability of 90 %, where it was estimated. `contributions` are log-odds that sum to the
     score: of the `prior`, of the `scorer`, of each predicate by its id, of what closer `looks` changed, of the
     `comparisons`, of the `parts` that hold where nothing matches, and the `base` that all images share (all that were
-    asked about, and all others, where a calibration says what prior and scorer alone are worth).
+    asked about, and all others, where a calibration says what prior and scorer alone are worth). In a collection of
+    documents `modality` says what the document is made of, and `text` are its words.
     """
 
     image_id: str
@@ -228,6 +235,8 @@ class RankedCandidate(_Record):
     rank_low: Count | None = None
     rank_high: Count | None = None
     contributions: Mapping[str, float] = Field(default_factory=dict)
+    modality: Modality = Field(default="image", exclude_if=lambda modality: modality == "image")
+    text: str = Field(default="", exclude_if=lambda text: not text)
 
     @property
     def candidate(self) -> Candidate:

@@ -63,7 +63,8 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "sentence_transformers": ("retrieval/sentence_models.py",),  # an extra
     "transformers": (*_ENCODERS, *_LOCAL_MODEL, "fieldnotes/vocabulary.py", _TRAINING),
     "pillow_heif": ("retrieval/formats.py",),  # an extra
-    "faiss": ("retrieval/faiss_index.py",),
+    "faiss": ("retrieval/faiss_index.py", "retrieval/inverted_lists.py"),
+    "lancedb": ("retrieval/lance_index.py",),  # an extra
     "openai": ("agent/lmm/connection.py",),
     "datasets": ("eval/benchmarks/inquire_hub.py",),
     "ray": (),

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 from PIL import Image as PILImage
 from pydantic import BaseModel, ConfigDict, Field
 
+from fieldscope.core.documents import Modality, modality
 from fieldscope.core.looks import Region
 
 
@@ -24,8 +25,10 @@ class Turn(BaseModel):
 class Query(BaseModel):
     """What is looked for, and nothing else: no metadata, no labels, so that no answer key can reach a prompt.
 
-    `reference_image` is the id of an image in the collection (composed retrieval: image plus change);
-    `dialogue` are the rounds so far (chat retrieval). A plain text query has neither.
+    `reference_image` is the id of an image, in the collection or beside it (composed retrieval: image plus change; a
+    query that is only an image has no text); `dialogue` are the rounds so far (chat retrieval). A plain text query has
+    neither. `instruction` says what a match is to an encoder or a scorer that reads one, and `wanted` which kind of
+    document is looked for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +37,13 @@ class Query(BaseModel):
     text: str
     reference_image: str | None = None
     dialogue: tuple[Turn, ...] = ()
+    instruction: str | None = Field(default=None, exclude_if=lambda instruction: instruction is None)
+    wanted: Modality | None = Field(default=None, exclude_if=lambda wanted: wanted is None)
+
+    @property
+    def modality(self) -> Modality:
+        """What the query is made of."""
+        return modality(self.reference_image is not None, bool(self.text.strip()) or bool(self.dialogue))
 
 
 Prior = Literal["fused", "query"]
@@ -80,7 +90,8 @@ class Scale(BaseModel):
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image to rerank: its id and its first-stage score (the prior; any scale, greater is better).
+    """A document to rerank, which is an image in most collections: its id and its first-stage score (the prior; any
+    scale, greater is better).
 
     `standing` is the prior against a fixed sample of the collection under the same query, in its standard deviations
     above its mean; None where the prior came without a collection.

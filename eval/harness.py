@@ -174,7 +174,7 @@ async def _run(
             async with writing:
                 hashes = await asyncio.to_thread(_hashes, result, query, images)
                 if live:
-                    watch.add(result, hashes)
+                    watch.add(result, hashes.keys() | _texts(result))
                 before = folder.results.get(query.id)
                 if before is None or _failed_calls(result) < _failed_calls(before):
                     await asyncio.to_thread(folder.commit, result, hashes)
@@ -245,6 +245,11 @@ def _hashes(result: RerankResult, query: Query, images: ImageSource) -> dict[str
         with suppress(ImageError):
             hashes[image_id] = images.pixel_hash(image_id)
     return hashes
+
+
+def _texts(result: RerankResult) -> set[str]:
+    """The documents without a picture, which can be read without one."""
+    return {ranked.image_id for ranked in result.ranking if ranked.modality == "text"}
 
 
 def _repeated(kept: RerankResult, again: RerankResult) -> Usage:

@@ -20,7 +20,8 @@ class Protocol(BaseModel):
 
     `groups` are the groups of a query by which the data set reports its results, of the kind `group_kind`. With
     `by_group` a mean is that of the groups' means, each counted alike (FashionIQ). `averages` are metrics that are the
-    mean of others.
+    mean of others. `families` name several groups, of which each has a mean of its own: that of its groups' means.
+    `cutoffs` are, by query, the depth at which M-BEIR's recall looks for any relevant document.
 
     `dialogues` are the query ids of each dialogue in the order of its rounds, where the queries themselves do not say.
     A hit before `first_round` does not count (ImageScope counts from 1). `metrics` are means that are computed and
@@ -37,6 +38,8 @@ class Protocol(BaseModel):
     group_kind: str = ""
     by_group: bool = False
     averages: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    families: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    cutoffs: Mapping[str, int] = Field(default_factory=dict)
     dialogues: tuple[tuple[str, ...], ...] = ()
     first_round: int = Field(default=0, ge=0)
     metrics: tuple[str, ...] = ()

@@ -106,7 +106,20 @@ VISDIAL = Reported(
 )
 """Recall is that of each round alone, so that every query has one; hits are a dialogue's."""
 
-_ALL = (GENERAL, INQUIRE_RERANK, INQUIRE_FULLRANK, RECALLS, FASHIONIQ, CIRR, CIRCO, VISDIAL)
+TASK_HITS = "hits@5/10"
+"""Whether any positive is among the best 5, or among the best 10 of the fashion sets: M-BEIR's recall."""
+
+MODALITY_ACCURACY = "MA@1"
+"""The share of queries whose best document is of the kind that is wanted."""
+
+MBEIR = Reported(
+    "mbeir",
+    overview=(TASK_HITS, MODALITY_ACCURACY, "MRR"),
+    means=(TASK_HITS, MODALITY_ACCURACY, "hits@1", "hits@5", "hits@10", "hits@20", "hits@50"),
+    compared=(TASK_HITS, MODALITY_ACCURACY, "hits@1", "hits@5", "hits@10"),
+)
+
+_ALL = (GENERAL, INQUIRE_RERANK, INQUIRE_FULLRANK, RECALLS, FASHIONIQ, CIRR, CIRCO, VISDIAL, MBEIR)
 REPORTED = {each.name: each for each in _ALL}
 """By the names that `metrics.json` has."""
 

@@ -22,6 +22,8 @@ from fieldscope.fieldnotes.dialogue import load_dialogue
 from fieldscope.fieldnotes.queries import SIZES, Split, load_split
 from fieldscope.fieldnotes.render import render
 from fieldscope.fieldnotes.scene import Scene
+from fieldscope.fieldnotes.universal import SIZES as UNIVERSAL_SIZES
+from fieldscope.fieldnotes.universal import load_universal_pictures
 from fieldscope.fieldnotes.unmatched import SIZES as UNMATCHED_SIZES
 from fieldscope.fieldnotes.unmatched import load_unmatched
 from fieldscope.fieldnotes.wild.queries import SIZES as WILD_SIZES
@@ -135,11 +137,15 @@ def ensure_pictures(
 
 def read_split(split: str, task: str = "") -> Split:
     """Queries, scenes and relevant images of a split: of text queries, or of another task ("composed", "dialogue",
-    "unmatched", "wild").
+    "unmatched", "wild"); of "universal" the scenes alone.
 
     Raises `BenchmarkError` for an unknown split.
     """
-    others: Mapping[str, Collection[str]] = {"unmatched": UNMATCHED_SIZES, "wild": WILD_SIZES}
+    others: Mapping[str, Collection[str]] = {
+        "universal": UNIVERSAL_SIZES,
+        "unmatched": UNMATCHED_SIZES,
+        "wild": WILD_SIZES,
+    }
     splits = others.get(task, SIZES)
     if split not in splits:
         raise BenchmarkError(f"FieldNotes has no split {split!r}. Use one of {', '.join(splits)}")
@@ -153,6 +159,7 @@ def _load(name: str) -> Split:
         "": load_split,
         "composed": load_composed,
         "dialogue": load_dialogue,
+        "universal": load_universal_pictures,
         "unmatched": load_unmatched,
         "wild": load_wild,
     }

@@ -28,7 +28,9 @@ class Prompt(BaseModel):
     log-probabilities, `synthesis`, `predicates`, `answers` and `probability` as JSON of that shape, `text` as it is.
     `system` is a message that goes before it, the same for every query: how to go about the task. `answer_after` is how
     the line with the answer begins, where the model is to say something before it. `forms` word what goes into it
-    (`fieldscope.prompts.forms`), and `examples` are shown before the question."""
+    (`fieldscope.prompts.forms`), and `examples` are shown before the question. `shows` are the pictures before it, in
+    their order, of a prompt about a query and a document: the query's and the candidate's, as far as they have one;
+    None is the candidate's alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,6 +42,7 @@ class Prompt(BaseModel):
     answer_after: str | None = Field(default=None, min_length=1)
     forms: Mapping[str, str] | None = None
     examples: tuple[Example, ...] | None = None
+    shows: tuple[Literal["query", "candidate"], ...] | None = None
     description: str = ""
     source: str = ""
     _given: Mapping[str, str] = PrivateAttr(default_factory=dict)
@@ -59,6 +62,8 @@ class Prompt(BaseModel):
         example's picture counts by its pixels."""
         named = {"variables", "answer", "template", "system", "answer_after", "forms"}
         decisive = self.model_dump(mode="json", include=named)
+        if self.shows is not None:
+            decisive["shows"] = [*self.shows, "question"]
         if self.examples:
             decisive["examples"] = [
                 {"images": [image.sha256 for image in example.images], "text": example.text, "answer": example.answer}

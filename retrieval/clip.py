@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from PIL import Image as PILImage
@@ -23,6 +23,8 @@ prepare_torchvision()
 
 import open_clip  # noqa: E402 - torchvision underneath must be prepared first
 import torch  # noqa: E402
+
+T = TypeVar("T")
 
 _LOCAL = "local-dir:"
 _HUB = "hf-hub:"
@@ -131,10 +133,7 @@ class ClipEncoder:
         alone would misread."""
         if inputs.image is not None:
             raise picture_refused("CLIP")
-        tokens = self._tokenize([inputs.text])
-        with torch.inference_mode(), self._autocast():
-            features = self._model.encode_text(tokens.to(self._device))
-        vector: Vectors = _normalised(features)[0]
+        vector: Vectors = _normalised(self._text_features([inputs.text]))[0]
         return vector
 
     def encode_images(self, images: Sequence[PILImage.Image], progress: Report | None = None) -> Vectors:
@@ -142,12 +141,33 @@ class ClipEncoder:
         batches = [np.empty((0, self._dim), dtype=np.float32)]
         for start in range(0, len(images), self._batch_size):
             batch = images[start : start + self._batch_size]
-            pixels = torch.stack([self._preprocess(image) for image in batch])
-            with torch.inference_mode(), self._autocast():
-                batches.append(_normalised(self._model.encode_image(pixels.to(self._device))))
+            batches.append(_normalised(self._image_features(batch)))
             if progress is not None:
                 progress(start + len(batch), len(images))
         return np.concatenate(batches)
+
+    def text_features(self, texts: Sequence[str]) -> Vectors:
+        """What the text tower makes of texts, not normalised, shape (len(texts), dim)."""
+        return _stacked([self._text_features(each) for each in self._batches(texts)])
+
+    def image_features(self, images: Sequence[PILImage.Image]) -> Vectors:
+        """What the image tower makes of images, not normalised, shape (len(images), dim)."""
+        return _stacked([self._image_features(each) for each in self._batches(images)])
+
+    def _batches(self, inputs: Sequence[T]) -> Iterator[Sequence[T]]:
+        return (inputs[start : start + self._batch_size] for start in range(0, len(inputs), self._batch_size))
+
+    def _text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        tokens = self._tokenize(list(texts))
+        with torch.inference_mode(), self._autocast():
+            features: torch.Tensor = self._model.encode_text(tokens.to(self._device))
+        return features
+
+    def _image_features(self, images: Sequence[PILImage.Image]) -> torch.Tensor:
+        pixels = torch.stack([self._preprocess(image) for image in images])
+        with torch.inference_mode(), self._autocast():
+            features: torch.Tensor = self._model.encode_image(pixels.to(self._device))
+        return features
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast("cuda", dtype=torch.float16) if self._device.type == "cuda" else nullcontext()
@@ -180,6 +200,11 @@ def _lacks_quick_gelu(model_name: str, pretrained: str | None, config: Mapping[s
     """Whether open_clip would build these weights with GELU though its own table says that they take QuickGELU."""
     trained = open_clip.get_pretrained_cfg(model_name, pretrained) if pretrained else {}
     return bool(trained.get("quick_gelu")) and not config.get("quick_gelu")
+
+
+def _stacked(batches: Sequence[torch.Tensor]) -> Vectors:
+    stacked: Vectors = torch.cat([features.float() for features in batches]).cpu().numpy()
+    return stacked
 
 
 def _normalised(features: torch.Tensor) -> Vectors:

@@ -21,7 +21,7 @@ from fieldscope.retrieval.listing import is_hidden, walk, why_skipped
 from fieldscope.retrieval.lru import ByteLru
 from fieldscope.retrieval.picture_parts import open_regions, picture_size
 
-_DECODED_BYTES = 128_000_000
+_DECODED_BYTES = 96_000_000
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any, Self
 
 from fieldscope.core.errors import ConfigError, first_line
-from fieldscope.retrieval.encoder import Encoder, QueryInputs
+from fieldscope.retrieval.encoder import DocumentInputs, Encoder, QueryInputs
 from fieldscope.retrieval.model_folder import (
     architectures,
     folder_fingerprint,
@@ -17,7 +17,7 @@ from fieldscope.retrieval.model_folder import (
     local_folder,
     model_type,
 )
-from fieldscope.retrieval.scorer import Document, PairScore
+from fieldscope.retrieval.scorer import Document, PairScore, pictures_of
 from fieldscope.retrieval.sentence_models import (
     as_input,
     load_model,
@@ -87,23 +87,31 @@ class CrossEncoderScorer:
         """A logit for each document, or why there is none."""
         self._check(inputs, documents)
         query = self._content(inputs.text, inputs.image)
-        pairs = [
-            (query, self._content(document, None) if isinstance(document, str) else self._content("", document))
-            for document in documents
-        ]
+        pairs = [(query, self._document(document)) for document in documents]
         logits: list[float | str] = []
         for start in range(0, len(pairs), self._batch_size):
             logits += self._judge(pairs[start : start + self._batch_size], inputs.instruction)
         return logits
 
     def _check(self, inputs: QueryInputs, documents: Sequence[Document]) -> None:
-        pictures = inputs.image is not None or any(not isinstance(document, str) for document in documents)
-        if pictures and not takes_pictures(self._model):
+        if (inputs.image is not None or pictures_of(documents)) and not takes_pictures(self._model):
             raise ConfigError(f"{self._name} reads texts only; name a scorer that takes pictures")
         if inputs.image is not None and inputs.text and not takes_both(self._model):
             raise ConfigError(f"{self._name} takes a picture or a text as the query, not both; name another scorer")
         if inputs.instruction is not None and not self._instructed:
             raise ConfigError(f"{self._name} takes no instruction; leave it out, or name another scorer")
+
+    def _document(self, document: Document) -> Any:
+        """Raises `ConfigError` for a picture with a text where the model can't take both together."""
+        if isinstance(document, str):
+            return self._content(document, None)
+        if not isinstance(document, DocumentInputs):
+            return self._content("", document)
+        if not (takes_both(self._model) and reads_parts(self._model)):
+            raise ConfigError(
+                f"{self._name} takes a picture or a text as a document, not both; name another scorer with --scorer"
+            )
+        return as_input(document.text, document.image)
 
     def _content(self, text: str, image: Any) -> Any:
         """A text or picture as the model takes it: a named part where it reads messages made of parts, else bare."""

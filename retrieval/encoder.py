@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
+from fieldscope.core.documents import Modality
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.registry import Registry
 from fieldscope.core.types import Query
@@ -21,12 +22,26 @@ QueryPart = Literal["text", "image", "instruction"]
 
 @dataclass(frozen=True)
 class QueryInputs:
-    """A query as a model takes it: its words, its reference image's pixels (RGB), and an instruction that says what a
-    match is."""
+    """A query as a model takes it: its words, its reference image's pixels (RGB), an instruction that says what a
+    match is, and the kind of document that is wanted."""
 
     text: str = ""
     image: PILImage.Image | None = None
     instruction: str | None = None
+    wanted: Modality | None = None
+
+
+@dataclass(frozen=True)
+class DocumentInputs:
+    """A document as a model takes it: its words (empty for a picture alone) and its picture (RGB)."""
+
+    text: str = ""
+    image: PILImage.Image | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes of memory it takes, roughly."""
+        return len(self.text) + (3 * self.image.width * self.image.height if self.image is not None else 0)
 
 
 class Encoder(Protocol):
@@ -55,6 +70,35 @@ class Encoder(Protocol):
     def encode_images(self, images: Sequence[PILImage.Image]) -> Vectors:
         """L2-normalised vectors, shape (len(images), dim), in the order given."""
         ...
+
+
+@runtime_checkable
+class DocumentEncoder(Protocol):
+    """An encoder that reads documents of any kind by itself."""
+
+    def encode_documents(self, documents: Sequence[DocumentInputs]) -> Vectors:
+        """L2-normalised vectors, shape (len(documents), dim), in the order given: of pictures, of texts, and of
+        pictures with texts."""
+        ...
+
+
+def encode_documents(encoder: Encoder, documents: Sequence[DocumentInputs]) -> Vectors:
+    """L2-normalised vectors of documents, shape (len(documents), dim), in the order given.
+
+    Where the encoder does not read them by itself, a text is encoded as a query without an instruction is, and a
+    picture with a text has the normalised sum of both vectors, as a query has.
+    """
+    if isinstance(encoder, DocumentEncoder):
+        return encoder.encode_documents(documents)
+    vectors = np.zeros((len(documents), encoder.dim), dtype=np.float32)
+    pictured = [row for row, document in enumerate(documents) if document.image is not None]
+    if pictured:
+        vectors[pictured] = encoder.encode_images([image for each in documents if (image := each.image) is not None])
+    for row, document in enumerate(documents):
+        if document.text:
+            vectors[row] += encoder.encode_query(QueryInputs(document.text))
+            vectors[row] /= np.linalg.norm(vectors[row])
+    return vectors
 
 
 ENCODERS: Registry[Callable[[str], Encoder]] = Registry("encoder", "fieldscope.encoders")
@@ -102,5 +146,5 @@ def query_text(query: Query) -> str:
 
 
 def inputs_of(query: Query, image: PILImage.Image | None = None, instruction: str | None = None) -> QueryInputs:
-    """A query's words with its reference image's pixels, where the encoder uses them."""
-    return QueryInputs(query_text(query), image, instruction)
+    """A query's words with its reference image's pixels, where the encoder uses them, and what it says is wanted."""
+    return QueryInputs(query_text(query), image, instruction, query.wanted)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fieldscope.core.errors import IndexMismatchError
 from fieldscope.retrieval.encoder import Vectors
-from fieldscope.retrieval.index import FlatIndex, check_queries, check_vectors
+from fieldscope.retrieval.index import Allowed, FlatIndex, check_allowed, check_queries, check_vectors
 
 
 class FaissIndex(FlatIndex):
@@ -47,12 +47,15 @@ class FaissIndex(FlatIndex):
     def _row(self, row: int) -> Vectors:
         return np.asarray(self._index.reconstruct(row), dtype=np.float32)
 
-    def search(self, vectors: Vectors, k: int) -> tuple[Vectors, list[list[str]]]:
+    def search(self, vectors: Vectors, k: int, allowed: Allowed | None = None) -> tuple[Vectors, list[list[str]]]:
         check_queries(vectors, self._index.d)
-        k = min(k, len(self.ids))
+        check_allowed(allowed, len(self.ids))
+        k = min(k, len(self.ids) if allowed is None else int(allowed.sum()))
         if k < 1:
             return np.empty((len(vectors), 0), dtype=np.float32), [[] for _ in vectors]
-        scores, found = self._index.search(np.ascontiguousarray(vectors, dtype=np.float32), k)
+        bits = None if allowed is None else np.packbits(allowed, bitorder="little")
+        chosen = None if bits is None else faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+        scores, found = self._index.search(np.ascontiguousarray(vectors, dtype=np.float32), k, params=chosen)
         order = np.lexsort((found, -scores), axis=1)  # FAISS leaves the order of equal scores open
         scores, found = np.take_along_axis(scores, order, axis=1), np.take_along_axis(found, order, axis=1)
         return scores, [[self.ids[i] for i in row] for row in found]

@@ -5,23 +5,34 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fieldscope.core.errors import ConfigError, IndexMismatchError
 from fieldscope.core.registry import Registry
 from fieldscope.retrieval.encoder import Vectors
 
+DEFAULT_INDEX = "faiss"
+MAPPED_INDEX = "mapped"
+"""The index whose vectors stay in their file (`fieldscope.retrieval.mapped_index`)."""
+
+Allowed = NDArray[np.bool_]
+"""Which vectors may be found, shape (len(index),), in the order of the index's ids."""
+
 
 class Index(Protocol):
     """Finds the nearest vectors. Any other knowledge, such as where it is saved, is an index's own."""
 
-    def search(self, vectors: Vectors, k: int) -> tuple[Vectors, list[list[str]]]:
+    def search(self, vectors: Vectors, k: int, allowed: Allowed | None = None) -> tuple[Vectors, list[list[str]]]:
         """The `k` (or all, where there are fewer) greatest inner products for each query vector.
 
-        `vectors` has shape (n, dim). Gives scores of shape (n, min(k, len(index))), greatest first, and the ids beside
-        them; of equal scores the earlier vector comes first. Raises `IndexMismatchError` for another length of vector.
+        `vectors` has shape (n, dim). Gives scores of shape (n, min(k, vectors that may be found)), greatest first, and
+        the ids beside them; of equal scores the earlier vector comes first. With `allowed` only these vectors are
+        searched, so that a filter costs no place among the `k`. It is passed only where there is a filter. Raises
+        `IndexMismatchError` for another length of vector, or of `allowed`.
         """
         ...
 
@@ -36,6 +47,15 @@ class Index(Protocol):
 
 INDEXES: Registry[Callable[[Sequence[str], Vectors], Index]] = Registry("index", "fieldscope.indexes")
 """Each makes an index of ids and their vectors, shape (len(ids), dim)."""
+
+
+@runtime_checkable
+class StoredIndex(Protocol):
+    """A kind of index that keeps vectors in files of its own beside a library's, and changes only what changed."""
+
+    def kept(self, folder: Path, ids: Sequence[str], vectors: Vectors) -> Index:
+        """The index in a library's folder, with these ids and vectors, shape (len(ids), dim)."""
+        ...
 
 
 class FlatIndex(ABC):
@@ -86,11 +106,13 @@ class ExactIndex(FlatIndex):
         vector: Vectors = self._vectors[row]
         return vector
 
-    def search(self, vectors: Vectors, k: int) -> tuple[Vectors, list[list[str]]]:
+    def search(self, vectors: Vectors, k: int, allowed: Allowed | None = None) -> tuple[Vectors, list[list[str]]]:
         check_queries(vectors, self._vectors.shape[1])
-        scores = vectors @ self._vectors.T
+        check_allowed(allowed, len(self))
+        rows = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
+        scores = vectors @ (self._vectors if allowed is None else self._vectors[rows]).T
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, best, axis=1), [[self.ids[i] for i in row] for row in best]
+        return np.take_along_axis(scores, best, axis=1), [[self.ids[i] for i in row] for row in rows[best]]
 
 
 def check_vectors(ids: Sequence[str], vectors: Vectors) -> None:
@@ -114,4 +136,13 @@ def check_queries(vectors: Vectors, dim: int) -> None:
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise IndexMismatchError(
             f"query vectors of shape {vectors.shape} do not fit an index of length {dim}; use the index's own encoder"
+        )
+
+
+def check_allowed(allowed: Allowed | None, count: int) -> None:
+    """Raises `IndexMismatchError` for a filter that does not say of each of `count` vectors whether it may be found."""
+    if allowed is not None and (allowed.shape != (count,) or allowed.dtype != np.bool_):
+        raise IndexMismatchError(
+            f"a filter of {allowed.dtype} and shape {allowed.shape} does not fit an index of {count} vectors; give a"
+            " boolean for each of them"
         )

@@ -16,13 +16,13 @@ from PIL import Image as PILImage
 
 from fieldscope.core.errors import ConfigError, ImageError, IndexMismatchError, LMMRequestError
 from fieldscope.core.files import replace_file
-from fieldscope.core.types import Candidate, Query, Scale, Search
+from fieldscope.core.types import Candidate, ImageSource, Query, Scale, Search
 from fieldscope.retrieval.background import sampled, scale_of
-from fieldscope.retrieval.batches import read_batches
+from fieldscope.retrieval.batches import read_documents
 from fieldscope.retrieval.captions import Captions, read_captions
 from fieldscope.retrieval.collection import Collection
-from fieldscope.retrieval.encoder import Encoder, Vectors
-from fieldscope.retrieval.index import INDEXES, Index
+from fieldscope.retrieval.encoder import DocumentInputs, Encoder, Vectors, encode_documents
+from fieldscope.retrieval.index import DEFAULT_INDEX, INDEXES, MAPPED_INDEX, Index, StoredIndex
 from fieldscope.retrieval.manifest import (
     claimed,
     is_of_wrong_build,
@@ -39,7 +39,6 @@ from fieldscope.retrieval.shards import Encoded, Shards
 from fieldscope.retrieval.tile_vectors import TileVectors
 
 _SKIPPED = "skipped.json"
-DEFAULT_INDEX = "faiss"
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,9 @@ class Library:
 
     `ids` are all images in the index, and `index_kind` is the registered name of indexes like it. With
     `keeps_reference` a query's reference image is found like any other, as some benchmarks have it. `folder` is where
-    the index lies, if it was read from one. `whole` is the library that this one was `filtered` from.
+    the index lies, if it was read from one. `beside` has the pictures of queries that are not in the collection; they
+    are encoded when a query needs them. `whole` is the library that this one was `filtered` from. `sample` are the
+    images that stand for the collection, where they are known: in a large one it takes seconds to find them.
     """
 
     index: Index
@@ -68,7 +69,9 @@ class Library:
     index_kind: str = DEFAULT_INDEX
     keeps_reference: bool = False
     folder: Path | None = None
+    beside: ImageSource | None = None
     whole: Library | None = None
+    sample: Sequence[str] | None = None
     _blended: dict[float, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
     _blending: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
@@ -79,15 +82,15 @@ class Library:
 
     @cached_property
     def _sample(self) -> Sequence[str]:
-        return sampled(self.ids)
+        return sampled(self.ids) if self.sample is None else self.sample
 
     @cached_property
     def _queries(self) -> QueryVectors:
         return QueryVectors(self.encoder)
 
     def query_vector(self, query: Query, instruction: str | None = None) -> Vectors:
-        """A query's own vector, shape (dim,), without descriptions. Raises `ConfigError` where the index does not hold
-        its reference image."""
+        """A query's own vector, shape (dim,), without descriptions. Raises `ConfigError` where its reference image is
+        neither in the index nor `beside` it."""
         return self._queries.of(query, self._image_vector, self._load, instruction)
 
     def within(self, ids: Sequence[str], *, keeps_reference: bool = False) -> Library:
@@ -97,7 +100,7 @@ class Library:
         if own == list(self.ids):
             return replace(self, keeps_reference=keeps_reference)
         index = INDEXES.load(self.index_kind)(own, self.index.vectors_of(own))
-        return replace(self, index=index, ids=own, keeps_reference=keeps_reference)
+        return replace(self, index=index, ids=own, keeps_reference=keeps_reference, sample=None)
 
     def filtered(self, ids: Sequence[str]) -> Library:
         """A library in which only these images are found. How far they stand out is measured against this library's
@@ -114,7 +117,8 @@ class Library:
         vector, shape (dim,), where the caller has it; without, a reference image that the index does not hold raises
         `ConfigError`.
         """
-        query, descriptions, instruction = search.query, search.descriptions, search.instruction
+        query, descriptions = search.query, search.descriptions
+        instruction = search.instruction or query.instruction
         own = self.query_vector(query, instruction) if vector is None else vector
         texts = (Query(id=query.id, text=description) for description in descriptions)
         wanted = [own, *(self._queries.of_text(text, instruction) for text in texts)]
@@ -167,11 +171,19 @@ class Library:
             yield from zip(ids[0], scores[0].tolist(), strict=True)
 
     def _image_vector(self, image_id: str) -> Vectors:
+        if self.beside is not None and image_id not in self._held:
+            return self.encoder.encode_images([self.beside.load(image_id)])[0]
         vector: Vectors = (self.whole or self).index.vectors_of([image_id])[0]
         return vector
 
     def _load(self, image_id: str) -> PILImage.Image:
+        if self.beside is not None and image_id not in self._held:
+            return self.beside.load(image_id)
         return self.collection.load(image_id)  # opened only where an image is needed
+
+    @cached_property
+    def _held(self) -> frozenset[str]:
+        return frozenset((self.whole or self).ids)
 
     def _weighted(self, caption_weight: float) -> Index:
         """The index in which inner products are weighted similarities to image and caption; made once per weight."""
@@ -189,12 +201,14 @@ def open_library(folder: Path, encoder: Encoder) -> Library:
 
     Raises `IndexMismatchError` where it is none, damaged, or another encoder's.
     """
-    manifest, vectors = read_index(folder, encoder)
+    kind = str(read_manifest(folder).attributes.get("index", DEFAULT_INDEX))
+    manifest, vectors = read_index(folder, encoder, mapped=kind == MAPPED_INDEX)
     locator = manifest.attributes.get("collection")
     if not isinstance(locator, dict):
         raise IndexMismatchError(f"{str(folder)!r} does not say which images it holds; make it with `fieldscope index`")
-    kind = str(manifest.attributes.get("index", DEFAULT_INDEX))
-    index = INDEXES.load(kind)(manifest.ids, vectors)
+    make = INDEXES.load(kind)
+    kept = make.kept(folder, manifest.ids, vectors) if isinstance(make, StoredIndex) else None
+    index = make(manifest.ids, vectors) if kept is None else kept
     return Library(index, encoder, locator, read_captions(folder, encoder), manifest.ids, kind, folder=folder)
 
 
@@ -264,7 +278,7 @@ def _build(
             fresh[image_id] = stamp
     report(len(done) + len(skipped), len(ids))
     encoded = 0
-    for batch in read_batches(collection, list(fresh), batch_size, skipped):
+    for batch in read_documents(collection, list(fresh), batch_size, skipped):
         made = _encode(encoder, batch, skipped)
         entries = [Encoded(image_id, fresh[image_id], vector) for image_id, vector in made.items()]
         if entries:
@@ -292,27 +306,27 @@ def _build(
 
 
 def _encode(
-    encoder: Encoder, batch: Sequence[tuple[str, PILImage.Image]], skipped: MutableMapping[str, str]
+    encoder: Encoder, batch: Sequence[tuple[str, DocumentInputs]], skipped: MutableMapping[str, str]
 ) -> dict[str, Vectors]:
-    """The vector of each image by its id. An image that a server refuses, because it is too narrow for the model for
+    """The vector of each document by its id. One that a server refuses, because it is too narrow for the model for
     example, goes to `skipped` with the server's words. Raises the refusal of a batch of which nothing is left, and one
     of the key."""
-    ids, images = [image_id for image_id, _ in batch], [image for _, image in batch]
+    ids, documents = [document_id for document_id, _ in batch], [document for _, document in batch]
     try:
-        return dict(zip(ids, encoder.encode_images(images), strict=True))
+        return dict(zip(ids, encode_documents(encoder, documents), strict=True))
     except LMMRequestError as error:
         refusal = error
     from fieldscope.core.server_failure import KEY_REFUSED
     from fieldscope.retrieval.server import status_of
 
     vectors: dict[str, Vectors] = {}
-    for image_id, image in batch:
+    for document_id, document in batch:
         try:
-            vectors[image_id] = encoder.encode_images([image])[0]
+            vectors[document_id] = encode_documents(encoder, [document])[0]
         except LMMRequestError as error:
             if status_of(error) in KEY_REFUSED:
                 raise
-            skipped[image_id] = str(error)
+            skipped[document_id] = str(error)
     if not vectors and len(batch) > 1:
         raise refusal
     return vectors

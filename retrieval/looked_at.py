@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from PIL import Image as PILImage
 from PIL import ImageFilter, ImageOps
 
+from fieldscope.core.documents import has_image, text_of
 from fieldscope.core.fingerprint import fingerprint_pixels
 from fieldscope.core.looks import Look, Region, read_look
 from fieldscope.core.types import HashSource, ImageSource, RegionSource, RemembersHashes
@@ -19,7 +20,7 @@ LOOK_PIXELS = 4_000_000
 
 WHOLE = Region(left=0, top=0, right=1, bottom=1)
 
-_KEPT_BYTES = 96_000_000
+_KEPT_BYTES = 64_000_000
 
 
 class LookedAt:
@@ -46,6 +47,14 @@ class LookedAt:
                 shown = self._shown.get(image_id) or show(self.images, *seen)
                 self._shown.put(image_id, shown, 3 * shown.width * shown.height)
         return shown
+
+    def text_of(self, document_id: str) -> str:
+        """The words of a document; none of a look at its picture."""
+        return "" if read_look(document_id) else text_of(self.images, document_id)
+
+    def has_image(self, document_id: str) -> bool:
+        """Whether a document has a picture."""
+        return read_look(document_id) is not None or has_image(self.images, document_id)
 
     def known_hash(self, image_id: str) -> str | None:
         """The hash where it is known without reading an image, else None."""

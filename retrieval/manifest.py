@@ -29,6 +29,7 @@ from fieldscope.core.reading import file_bytes
 from fieldscope.retrieval.encoder import CorrectedEncoder, Encoder, Vectors
 
 FORMAT = 1
+_ROWS = 65_536  # vectors that are looked at together
 _LOG = logging.getLogger(__name__)
 _HALF_WRITTEN = re.compile(r"\.(vectors|manifest|skipped)(-[^.]+)?\.(npy|json)(\.[\d-]+\.part)?")
 _REBUILD = "build it again with `fieldscope index`"
@@ -109,8 +110,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise IndexMismatchError(f"{str(path)!r} is damaged; {_REBUILD}") from error
 
 
-def read_index(folder: Path, encoder: Encoder) -> tuple[Manifest, Vectors]:
-    """The index in `folder`, checked against its checksums and against the encoder that shall search it.
+def read_index(folder: Path, encoder: Encoder, *, mapped: bool = False) -> tuple[Manifest, Vectors]:
+    """The index in `folder`, checked against its checksums and against the encoder that shall search it. With `mapped`
+    its vectors stay in their file, of which memory holds what is read.
 
     Where another process replaces it meanwhile, the new one. Raises `IndexMismatchError` where the vectors are another
     encoder's, or the files are missing or damaged.
@@ -119,7 +121,7 @@ def read_index(folder: Path, encoder: Encoder) -> tuple[Manifest, Vectors]:
     while True:
         require_encoder(folder, manifest, encoder)
         try:
-            return manifest, _read_vectors(folder / manifest.vectors_name, manifest, encoder.dim)
+            return manifest, _read_vectors(folder / manifest.vectors_name, manifest, encoder.dim, mapped)
         except IndexMismatchError:
             latest = read_manifest(folder)
             if latest.vectors_sha256 == manifest.vectors_sha256:
@@ -127,7 +129,18 @@ def read_index(folder: Path, encoder: Encoder) -> tuple[Manifest, Vectors]:
             manifest = latest
 
 
-def _read_vectors(path: Path, manifest: Manifest, dim: int) -> Vectors:
+def vectors_in(folder: Path, ids: Sequence[str]) -> Vectors | None:
+    """The vectors under these ids, shape (len(ids), dim), without the encoder that made them; None where one of them is
+    not in the index. Raises `IndexMismatchError` where the files are missing or damaged."""
+    manifest = read_manifest(folder)
+    rows = {image_id: row for row, image_id in enumerate(manifest.ids)}
+    if not all(image_id in rows for image_id in ids):
+        return None
+    stored = _read_vectors(folder / manifest.vectors_name, manifest, manifest.dim)
+    return np.asarray(stored[[rows[image_id] for image_id in ids]])
+
+
+def _read_vectors(path: Path, manifest: Manifest, dim: int, mapped: bool) -> Vectors:
     try:
         if _sha256(path) != manifest.vectors_sha256:
             raise IndexMismatchError(f"{str(path)!r} is damaged (its checksum does not match); {_REBUILD}")
@@ -141,8 +154,9 @@ def _read_vectors(path: Path, manifest: Manifest, dim: int) -> Vectors:
             f"{str(path)!r} holds {stored.dtype} of shape {stored.shape}, not {len(manifest.ids)} vectors of length"
             f" {dim}; {_REBUILD}"
         )
-    vectors: Vectors = np.array(stored)
-    if not np.isfinite(vectors).all() or len(set(manifest.ids)) < len(manifest.ids):
+    vectors: Vectors = stored if mapped else np.array(stored)
+    finite = all(np.isfinite(vectors[start : start + _ROWS]).all() for start in range(0, len(vectors), _ROWS))
+    if not finite or len(set(manifest.ids)) < len(manifest.ids):
         raise IndexMismatchError(f"{str(path)!r} holds numbers that are not finite, or an id twice; {_REBUILD}")
     return vectors
 

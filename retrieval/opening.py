@@ -8,13 +8,18 @@ from typing import Any
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.retrieval.collection import Collection, FilesCollection, FolderCollection
+from fieldscope.retrieval.document_lines import SUFFIX
+from fieldscope.retrieval.documents import open_documents, reopen_documents
 from fieldscope.retrieval.formats import readable_formats
 from fieldscope.retrieval.images import DEFAULT_LIMITS, ImageLimits
 
 
 def open_collection(paths: Sequence[Path], limits: ImageLimits = DEFAULT_LIMITS) -> Collection:
-    """The collection that a user means by these paths: one folder (of images, or of Parquet files), Parquet files, or
-    image files. Raises `ConfigError` where a path is missing, kinds are mixed, or there is no image."""
+    """The collection that a user means by these paths: one folder (of images, or of Parquet files), Parquet files,
+    image files, or one file of documents (`fieldscope.retrieval.document_lines`).
+
+    Raises `ConfigError` where a path is missing, kinds are mixed, or there is no image.
+    """
     missing = [path for path in paths if not path.exists()]
     if missing or not paths:
         what = f"{str(missing[0])!r} does not exist" if missing else "no images were given"
@@ -26,6 +31,8 @@ def open_collection(paths: Sequence[Path], limits: ImageLimits = DEFAULT_LIMITS)
         collection = FolderCollection(paths[0], limits)
         tables = [] if len(collection) else sorted(paths[0].rglob("*.parquet"))
     else:
+        if len(paths) == 1 and paths[0].suffix == SUFFIX:
+            return open_documents(paths[0], limits)
         collection = FilesCollection({path.as_posix(): path for path in paths}, limits)
         tables = [path for path in paths if path.suffix == ".parquet"]
         if 0 < len(tables) < len(paths):
@@ -61,6 +68,8 @@ def reopen_collection(locator: Mapping[str, Any], limits: ImageLimits = DEFAULT_
             from fieldscope.retrieval.parquet import ParquetCollection
 
             return ParquetCollection([Path(path) for path in paths], image_column, id_column, limits=limits)
+        case {"kind": "documents", "root": str()}:
+            return reopen_documents(locator, limits)
         case {"kind": "union", "parts": dict(parts)} if all(
             isinstance(part, dict) and part.get("kind") != "union" for part in parts.values()
         ):

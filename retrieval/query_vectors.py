@@ -36,7 +36,7 @@ class QueryVectors:
 
         `vector_of` gives an image's vector by its id, and `load` its pixels; what they raise is passed on.
         """
-        reference = query.reference_image
+        reference, instruction = query.reference_image, instruction or query.instruction
         if reference is None:
             return self.of_text(query, instruction)
         if "image" in self._encoder.uses:
@@ -50,8 +50,8 @@ class QueryVectors:
 
     def of_text(self, query: Query, instruction: str | None = None) -> Vectors:
         """The vector of a query's words alone."""
-        instruction = self._read(instruction)
-        key = (query.text, query.dialogue, instruction)
+        instruction = self._read(instruction or query.instruction)
+        key = (query.text, query.dialogue, instruction, query.wanted)
         vector = self._texts.get(key)
         if vector is None:
             vector = self._encoder.encode_query(inputs_of(query, instruction=instruction))
@@ -60,7 +60,8 @@ class QueryVectors:
 
     def remembers(self, query: Query, instruction: str | None = None) -> bool:
         """Whether the vector of a query's words is there already."""
-        return self._texts.get((query.text, query.dialogue, self._read(instruction))) is not None
+        instruction = self._read(instruction or query.instruction)
+        return self._texts.get((query.text, query.dialogue, instruction, query.wanted)) is not None
 
     def _read(self, instruction: str | None) -> str | None:
         """The instruction where the encoder reads one. It is not asked about one that is not there."""

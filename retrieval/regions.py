@@ -74,6 +74,11 @@ class RegionProposer(Protocol):
         """
         ...
 
+    def gain(self, image_id: str, region: Region) -> float:
+        """How many times the pixels of a region the model sees when it is shown the region and not the whole image; 0
+        for an image that can't be read."""
+        ...
+
 
 class TileRegions:
     """Proposes tiles: squares of three sizes that overlap, by their vectors under the first stage's encoder.
@@ -127,6 +132,12 @@ class TileRegions:
             found = zip(regions, similarities.tolist(), paying, strict=True)
             proposals[image_id] = _best([Proposal(region, value) for region, value, pays in found if pays], most)
         return proposals
+
+    def gain(self, image_id: str, region: Region) -> float:
+        try:
+            return gain(region, stored_size(self._images, image_id), self._reads)
+        except ImageError:
+            return 0.0
 
     def encode(self, image_ids: Sequence[str], progress: Report) -> None:
         """Make and keep the vectors of these images' tiles, those that are not kept yet; an image that can't be read

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
-from fieldscope.core.errors import ConfigError, LMMResponseError, one_line
-from fieldscope.retrieval.encoder import QueryInputs
-from fieldscope.retrieval.scorer import Document, PairScore
+from PIL import Image as PILImage
 
-Encode = Callable[[Document], str]
+from fieldscope.core.errors import ConfigError, LMMResponseError, one_line
+from fieldscope.retrieval.encoder import DocumentInputs, QueryInputs
+from fieldscope.retrieval.scorer import Document, PairScore, pictures_of
+
+Encode = Callable[[PILImage.Image | str], str]
 """A picture as a data URL; a text as it is."""
 
 Shape = Literal["parts", "parts-object", "jina", "jina-base64", "texts"]
@@ -67,8 +69,8 @@ class Form:
         """A request. Raises `ConfigError` for what this form can't say."""
         query = self._query(inputs, encode)
         written: Any = [self._document(document, encode) for document in documents]
-        if self.shape == "parts-object" and any(not isinstance(document, str) for document in documents):
-            written = {"content": [_part(document, encode) for document in documents]}
+        if self.shape == "parts-object" and pictures_of(documents):
+            written = {"content": [_part(_one_part(document), encode) for document in documents]}
         names = ("query", "documents") if self.endpoint == "rerank" else ("text_1", "text_2")
         body = {"model": model, names[0]: query, names[1]: written}
         if inputs.instruction:
@@ -90,6 +92,10 @@ class Form:
         return self._document(inputs.image, encode)
 
     def _document(self, document: Document, encode: Encode) -> Any:
+        if isinstance(document, DocumentInputs):
+            if self.shape != "parts":
+                raise _one_at_a_time()
+            return {"content": [_part(part, encode) for part in (document.image, document.text) if part]}
         if isinstance(document, str):
             return {"text": document} if self.shape in ("jina", "jina-base64") else document
         match self.shape:
@@ -173,7 +179,20 @@ def _pair(scores: Sequence[float | None], tokens: int) -> PairScore:
     return PairScore(scores[0], tokens=tokens)
 
 
-def _part(document: Document, encode: Encode) -> dict[str, Any]:
+def _one_part(document: Document) -> PILImage.Image | str:
+    """Raises `ConfigError` for a picture with a text."""
+    if isinstance(document, DocumentInputs):
+        raise _one_at_a_time()
+    return document
+
+
+def _one_at_a_time() -> ConfigError:
+    return ConfigError(
+        "the scorer takes a picture or a text as a document, and not both; serve a model that takes both with vLLM"
+    )
+
+
+def _part(document: PILImage.Image | str, encode: Encode) -> dict[str, Any]:
     if isinstance(document, str):
         return {"type": "text", "text": document}
     return {"type": "image_url", "image_url": {"url": encode(document)}}

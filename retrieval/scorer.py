@@ -8,17 +8,22 @@ from typing import Protocol, runtime_checkable
 
 from PIL import Image as PILImage
 
-from fieldscope.core.errors import ConfigError
 from fieldscope.core.registry import Registry
 from fieldscope.core.types import ImageSource
 from fieldscope.retrieval.batches import read_batches
-from fieldscope.retrieval.encoder import Encoder, QueryInputs, Vectors
+from fieldscope.retrieval.encoder import DocumentInputs, Encoder, QueryInputs, Vectors, encode_documents
 from fieldscope.retrieval.progress import Report
 
 _AT_ONCE = 8  # images in memory
 
-Document = PILImage.Image | str
-"""A candidate as a scorer reads it: an RGB picture, or a text."""
+Document = PILImage.Image | str | DocumentInputs
+"""A candidate as a scorer reads it: an RGB picture, a text, or a picture with a text."""
+
+
+def pictures_of(documents: Sequence[Document]) -> list[PILImage.Image]:
+    """The pictures of documents, of those that have one."""
+    shown = (each.image if isinstance(each, DocumentInputs) else each for each in documents)
+    return [each for each in shown if each is not None and not isinstance(each, str)]
 
 
 class Scorer(Protocol):
@@ -117,13 +122,17 @@ class Similarity:
         return self.encoder.fingerprint
 
     def score(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
-        images = [document for document in documents if not isinstance(document, str)]
-        if len(images) < len(documents):
-            raise ConfigError("the scorer `similarity` takes images only; name another scorer for texts")
+        each = [_inputs(document) for document in documents]
         last = self._last  # other threads score other queries
         if last is None or last[0] is not inputs:
             last = self._last = (inputs, self.encoder.encode_query(inputs))
-        return [float(similarity) for similarity in self.encoder.encode_images(images) @ last[1]]
+        return [float(similarity) for similarity in encode_documents(self.encoder, each) @ last[1]]
+
+
+def _inputs(document: Document) -> DocumentInputs:
+    if isinstance(document, DocumentInputs):
+        return document
+    return DocumentInputs(document) if isinstance(document, str) else DocumentInputs(image=document)
 
 
 def score_images(

@@ -6,12 +6,18 @@ import threading
 from collections.abc import Callable, Sequence
 
 from fieldscope.core.fingerprint import fingerprint_pixels
-from fieldscope.retrieval.encoder import QueryInputs
+from fieldscope.retrieval.encoder import DocumentInputs, QueryInputs
 from fieldscope.retrieval.scorer import Document, PairScore
 
 Score = Callable[[QueryInputs, str], float | Exception | None]
 """The score of a query and a document, which comes as the SHA-256 of a picture's pixels or as its text; None for a
 document that can't be judged. An exception is raised, as a server's failure would be."""
+
+
+def _name(document: Document) -> str:
+    if isinstance(document, DocumentInputs):
+        return f"{fingerprint_pixels(document.image) if document.image else ''} {document.text}".strip()
+    return document if isinstance(document, str) else fingerprint_pixels(document)
 
 
 class ScriptedScorer:
@@ -31,7 +37,7 @@ class ScriptedScorer:
     def ask(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[PairScore]:
         pairs = []
         for document in documents:
-            name = document if isinstance(document, str) else fingerprint_pixels(document)
+            name = _name(document)
             with self._lock:
                 self.requests += 1
                 self.asked.append((inputs, name))

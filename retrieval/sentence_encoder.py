@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from fieldscope.core.errors import ConfigError
-from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors, picture_refused
+from fieldscope.retrieval.encoder import DocumentInputs, QueryInputs, QueryPart, Vectors, picture_refused
 from fieldscope.retrieval.model_folder import folder_fingerprint, model_type
 from fieldscope.retrieval.sentence_models import (
     as_input,
@@ -87,6 +87,21 @@ class SentenceEncoder:
         if not images:
             return np.empty((0, self._dim), dtype=np.float32)
         return self._encode([as_input("", image) for image in images], "document")
+
+    def encode_documents(self, documents: Sequence[DocumentInputs]) -> Vectors:
+        """L2-normalised vectors, shape (len(documents), dim), of pictures, texts and both, in the order given. Raises
+        `ConfigError` for a picture with a text where the model can't take both together."""
+        if "image" not in self.uses and any(each.image is not None and each.text for each in documents):
+            raise ConfigError(
+                f"a document has a picture and a text, and {self._name} does not take both together; name an encoder "
+                "that does"
+            )
+        vectors = np.empty((len(documents), self._dim), dtype=np.float32)
+        kinds = [(each.image is not None, bool(each.text)) for each in documents]
+        for kind in dict.fromkeys(kinds):  # a batch holds documents of one kind
+            rows = [row for row, own in enumerate(kinds) if own == kind]
+            vectors[rows] = self._encode([as_input(documents[r].text, documents[r].image) for r in rows], "document")
+        return vectors
 
     def _prompt(self, instruction: str | None) -> str | None:
         """The prompt in place of the model's own for queries; None where that stays."""

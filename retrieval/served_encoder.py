@@ -25,7 +25,7 @@ from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.image_encoding import ImageEncoding
 from fieldscope.core.server_facts import WEIGHTS
 from fieldscope.retrieval.embedding_forms import FORMS, Form, Recipe, read_vector, recipe_of
-from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors
+from fieldscope.retrieval.encoder import DocumentInputs, QueryInputs, QueryPart, Vectors
 from fieldscope.retrieval.progress import Report
 from fieldscope.retrieval.server import ModelServer, split_model, status_of
 
@@ -119,6 +119,21 @@ class ServedEncoder:
         if progress is not None:
             progress(len(images), len(images))
         return np.stack(vectors)
+
+    def encode_documents(self, documents: Sequence[DocumentInputs]) -> Vectors:
+        """L2-normalised vectors, shape (len(documents), dim), of pictures, texts and both, in the order given, without
+        an instruction. Raises `ConfigError` as `encode_images` does, and where the model does not take a picture
+        together with words."""
+        if not documents:
+            return np.empty((0, self.dim), dtype=np.float32)
+        if any(each.image is not None for each in documents):
+            self._require_sight()
+        if any(each.image is not None and each.text for each in documents) and "image" not in self.uses:
+            raise ConfigError(
+                f"a document has a picture and a text, and {self._named} does not take both together; name an embedder "
+                "that does with --encoder"
+            )
+        return np.stack(self._server.each(lambda each: self._embed(each.text, each.image), documents))
 
     def close(self) -> None:
         """Close the connections."""

@@ -140,7 +140,7 @@ class ServedScorer:
             self.requests += 1
         return self.server.post(form.path, body, trial)
 
-    def _encode(self, document: Document) -> str:
+    def _encode(self, document: PILImage.Image | str) -> str:
         """A picture as a data URL, encoded once however many requests show it."""
         if isinstance(document, str):
             return document

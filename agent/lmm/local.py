@@ -11,8 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers  # its names are imported when they are first used, and need torchvision prepared by then
+from numpy.typing import NDArray
 
 from fieldscope.agent.lmm.backends import LMMOptions
 from fieldscope.agent.lmm.base import AnswerToken, LMMRequest, LMMResponse, TokenLogprob, Tokens
@@ -95,6 +97,24 @@ class LocalLMM:
         """Answer one request. Raises `ImageError` for an unreadable image, `LMMRequestError` for messages that the
         chat template refuses, `LMMResponseError` where the model fails."""
         return await self._batcher.submit(request)
+
+    def last_states(self, requests: Sequence[LMMRequest]) -> NDArray[np.float32]:
+        """The last layer's state of each prompt's last token, from which the answer would follow, shape
+        (len(requests), width). It runs in the caller's thread, one request after the other. Raises `ImageError` and
+        `LMMRequestError`."""
+        states = []
+        for request in requests:
+            inputs = self._inputs.of([self._chats.render(request)])
+            with torch.inference_mode():
+                output = self._model(
+                    **inputs,
+                    **self._inputs.positions(inputs["attention_mask"]),
+                    logits_to_keep=1,
+                    use_cache=False,
+                    output_hidden_states=True,
+                )
+            states.append(output.hidden_states[-1][0, -1].float().cpu().numpy())
+        return np.stack(states)
 
     async def aclose(self) -> None:
         await self._batcher.aclose()

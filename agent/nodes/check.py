@@ -35,7 +35,7 @@ async def check(state: RerankState, context: Context) -> Next:
         (image,) = await image_parts(context.resources.images, [state.query.reference_image])
     except ImageError as error:
         return Next("plan", {"trace": (state.event("checked", {"round": state.round, "error": one_line(error)}),)})
-    verdicts = await asyncio.gather(*(judge(lmm, predicate, image, settings) for predicate in parts))
+    verdicts = await asyncio.gather(*(judge(lmm, predicate, [image], settings) for predicate in parts))
     calls = tuple(
         _call(predicate, asked)
         for predicate, verdict in zip(parts, verdicts, strict=True)

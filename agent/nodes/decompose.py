@@ -14,6 +14,7 @@ from fieldscope.agent.query_text import asked_text, last_asked, own_words
 from fieldscope.agent.requests import predicates_request
 from fieldscope.agent.schemas import PredicatesAnswer
 from fieldscope.agent.state import RerankState
+from fieldscope.agent.strategies.predicates import GivenPredicate
 from fieldscope.agent.strategies.query_stages import Decompose
 from fieldscope.agent.types import Instruction, Predicate, Synthesis
 from fieldscope.core.errors import ConfigError
@@ -60,6 +61,14 @@ def predicate(question: str, expected: Literal["yes", "no"] = "yes", kind: str =
     """A predicate whose id is its question's and its expected answer's own, in every round and run."""
     digest = sha256(f"{_normalised(question)} {expected}".encode()).hexdigest()
     return Predicate(id=f"p-{digest[:8]}", question=question, expected=expected, kind=kind, words=words)
+
+
+def fixed_predicates(given: Iterable[GivenPredicate]) -> tuple[Predicate, ...]:
+    """A person's own questions as predicates. The weight is no part of the id, so that it changes no question."""
+    return tuple(
+        predicate(each.question.strip(), each.expected, "other").model_copy(update={"weight": each.weight})
+        for each in given
+    )
 
 
 def _from_model(said: PredicatesAnswer, state: RerankState, synthesis: Synthesis) -> list[Predicate]:

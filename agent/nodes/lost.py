@@ -20,6 +20,9 @@ def lost_stages(state: RerankState) -> Iterator[str]:
         yield lost_flag("decompose", why, "each instruction is asked as it stands")
     if why := _failure(joint):
         yield lost_flag("joint", why, "the questions are asked one by one")
+    grounded = [call for call in state.calls if call.stage == "ground"]
+    if why := _failure(grounded):
+        yield lost_flag("ground", why, "regions were chosen by the first stage's encoder alone")
     of_query = [score for score in state.scores if score.predicate is None]
     if why := _failure(of_query):
         yield lost_flag("score", why, "the first stage's scores stand in for the scorer's")

@@ -214,6 +214,8 @@ def _task(
 ) -> VerifyTask:
     return VerifyTask(
         query=asked_text(state.query, state.synthesis),
+        kind=state.query.modality,
+        reference=state.query.reference_image,
         predicates=predicates,
         image_id=image_id,
         joint=joint,

@@ -22,6 +22,8 @@ from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Asked, NothingMatches, RankedCandidate, RerankResult, Verdict, unknown_flag
 from fieldscope.agent.verdicts import latest
+from fieldscope.core.documents import modality_of, text_of
+from fieldscope.core.types import ImageSource
 
 DRAWS = 400
 """Rankings drawn from the posterior for the rank intervals."""
@@ -55,7 +57,7 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         reference_image=state.query.reference_image,
         dialogue=state.query.dialogue,
         strategy=strategy.name,
-        ranking=outcome.ranking,
+        ranking=_with_documents(outcome.ranking, resources.images),
         synthesis=state.synthesis,
         predicates=state.predicates,
         verdicts=verdicts,
@@ -79,6 +81,16 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
     event = state.event("ranked", ranked | ({"nothing": outcome.nothing is not None} if outcome.decided else {}))
     flagged = result.model_copy(update={"trace": (*state.trace, event), "flags": flags})
     return {"result": flagged, "trace": (event,)}
+
+
+def _with_documents(ranking: tuple[RankedCandidate, ...], images: ImageSource) -> tuple[RankedCandidate, ...]:
+    """The ranking with what each document is made of, where documents are more than pictures."""
+    return tuple(
+        ranked
+        if (kind := modality_of(images, ranked.image_id)) == "image"
+        else ranked.model_copy(update={"modality": kind, "text": text_of(images, ranked.image_id)})
+        for ranked in ranking
+    )
 
 
 @dataclass(frozen=True)

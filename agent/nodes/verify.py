@@ -9,6 +9,7 @@ from typing import Any
 
 from fieldscope.agent.call import ask, image_parts, one_line
 from fieldscope.agent.context import Context
+from fieldscope.agent.documents import TEXT_UNASKED, ShownDocument, about_document, shown_document
 from fieldscope.agent.json_answer import ask_structured
 from fieldscope.agent.lmm.base import LMM, ImagePart
 from fieldscope.agent.lmm.joint_answer import read_answers
@@ -22,25 +23,26 @@ from fieldscope.core.errors import ImageError
 from fieldscope.core.looks import look_id
 
 
-async def judge(lmm: LMM, predicate: Predicate, image: ImagePart, settings: Verify) -> Verdict:
+async def judge(lmm: LMM, predicate: Predicate, images: Sequence[ImagePart], settings: Verify) -> Verdict:
     """Ask as often as the settings say, let the model think first where they say so, and read P(yes). A call that fails
-    and an answer that can't be read are unknown."""
+    and an answer that can't be read are unknown. The verdict is on the last of the `images` that are shown."""
+    shown = images[-1].image_id if images else ""
     mode, reason = settings.mode, settings.reason
 
     async def plain(sample: int) -> Draw:
-        answer = await ask(lmm, question(predicate, image, settings, sample))
+        answer = await ask(lmm, question(predicate, images, settings, sample))
         return read_draw(answer, mode, sample=sample)
 
     async def thoughtful(sample: int) -> Draw:
-        request = reasoned_question(predicate, image, settings, sample)
+        request = reasoned_question(predicate, images, settings, sample)
         return read_draw(await ask(lmm, request), mode, sample=sample, reasoned=True, answer_after=request.answer_after)
 
     draws = await _each(plain, settings.plain_calls(predicate.kind))
     if reason and (thoughts := settings.thoughts(predicate.kind)):
-        first = verdict_of(draws, predicate, image.image_id, mode).p_yes if draws else None
+        first = verdict_of(draws, predicate, shown, mode).p_yes if draws else None
         if reason.is_uncertain(first):
             draws += await _each(thoughtful, thoughts)
-    return verdict_of(draws, predicate, image.image_id, mode)
+    return verdict_of(draws, predicate, shown, mode)
 
 
 async def _each(draw: Callable[[int], Awaitable[Draw]], number: int) -> list[Draw]:
@@ -80,16 +82,40 @@ async def verify(task: VerifyTask, context: Context) -> dict[str, Any]:
     """One task of a wave: the verdicts on one image, and its event."""
     settings, lmm = context.asking(context.strategy.verify)
     settings = settings.about(task.query)
+    images = context.resources.images
     try:
-        (image,) = await image_parts(context.resources.images, [shown_id(task)])
+        document = await shown_document(images, shown_id(task))
+        if settings.documents is not None and all(predicate.kind == "query" for predicate in task.predicates):
+            reference = await image_parts(images, [task.reference] if task.reference else [])
+            return await _verify_document(task, document, next(iter(reference), None), lmm, settings)
     except ImageError as error:
         return failed(task, one_line(error))
+    if (image := document.image) is None:
+        return failed(task, TEXT_UNASKED)
     if task.joint and settings.joint:
         verdicts, calls = await judge_jointly(lmm, task.predicates, image, settings.joint)
         return {**_update(task, verdicts), "calls": calls}
     lead, *rest = task.predicates
-    verdicts = [await judge(lmm, lead, image, settings)]
-    verdicts += await asyncio.gather(*(judge(lmm, predicate, image, settings) for predicate in rest))
+    verdicts = [await judge(lmm, lead, [image], settings)]
+    verdicts += await asyncio.gather(*(judge(lmm, predicate, [image], settings) for predicate in rest))
+    return _update(task, verdicts)
+
+
+async def _verify_document(
+    task: VerifyTask, document: ShownDocument, reference: ImagePart | None, lmm: LMM, settings: Verify
+) -> dict[str, Any]:
+    """The whole query about a document, by the prompt for what both are: the strategy's own where there is none, and
+    the document has a picture to ask about."""
+    verdicts = []
+    for predicate in task.predicates:
+        asked = about_document(predicate, task.kind, document, reference, settings)
+        if asked is not None:
+            own, images, worded = asked
+            verdicts.append(await judge(lmm, own, images, worded))
+        elif document.image is not None:
+            verdicts.append(await judge(lmm, predicate, [document.image], settings))
+        else:
+            return failed(task, TEXT_UNASKED)
     return _update(task, verdicts)
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from fieldscope.agent.roles import ROLES, Role
 from fieldscope.agent.strategies.inspection import Inspect
 from fieldscope.agent.strategies.ordering import Compare, Explain, Fusion
+from fieldscope.agent.strategies.predicates import ByQuery
 from fieldscope.agent.strategies.query_stages import Decompose, Refine, Retrieve, Synthesize
 from fieldscope.agent.strategies.scoring import Score
 from fieldscope.agent.strategies.stage import AskingStage, PromptSource, PromptUse, Settings, Stage
@@ -29,7 +30,8 @@ STAGES = ("synthesize", "score", "decompose", "check", "verify", "inspect", "ref
 
 class Strategy(Settings):
     """A named, declarative choice of stages, prompts, model settings and fusion. `source` is the paper it follows.
-    `prompt_set` names the set that words its prompts; it is chosen where the strategy is loaded, not in its file."""
+    `prompt_set` names the set that words its prompts; it is chosen where the strategy is loaded, not in its file.
+    `predicates` are asked for queries, by their ids or texts, in place of those that the stage decompose derives."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~=,-]{0,159}$")
     description: str = ""
@@ -45,6 +47,7 @@ class Strategy(Settings):
     refine: Refine | None = None
     compare: Compare | None = None
     explain: Explain | None = None
+    predicates: ByQuery | None = None
     fusion: Fusion
 
     @model_validator(mode="after")
@@ -75,6 +78,8 @@ class Strategy(Settings):
             raise ValueError("compare.mode 'walk' needs the fusion method 'agreement'; set fusion.method")
         if self.compare is not None and self.compare.mode != "walk" and self.fusion.method != "posterior":
             raise ValueError("comparisons need the fusion method 'posterior'; set fusion.method")
+        if self.predicates is not None and self.decompose is None:
+            raise ValueError("`predicates` are asked in place of those of stage `decompose`; add it to the strategy")
         for use in self._prompt_uses():
             use.prompt.check_variables(use.variables, use.optional)
             if use.prompt.answer != use.answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -25,6 +25,22 @@ from fieldscope.agent.strategies.stage import (
 from fieldscope.prompts.prompt import Prompt
 
 _FRAME, _ANSWER = 8, 4  # tokens of a joint answer: what stands around the answers, and each of them
+
+Pair = Literal[
+    "text -> image",
+    "text -> text",
+    "text -> image,text",
+    "image -> text",
+    "image -> image",
+    "image -> image,text",
+    "image,text -> text",
+    "image,text -> image",
+    "image,text -> image,text",
+]
+"""What a query is, and what a candidate: the eight types of M-BEIR's tasks, and the one that it has no task of."""
+
+DOCUMENT = frozenset({"query", "text"})
+"""What a prompt about a query and a document may say: the words of either."""
 
 Mode = Literal["logprobs", "samples", "stated"]
 """How a probability is read: from log-probabilities, as the share of plain answers, or as the model states it."""
@@ -112,6 +128,10 @@ class Verify(AskingStage):
     short answers, drawn at random; where the prompts' `answer` is `probability` the model states it. Both need no
     log-probabilities.
 
+    `documents` are the prompts about the whole query by what query and candidate are, where they are not the `prompt`:
+    they may say the candidate's `text`, too, and which pictures they show. Without one for a text, texts can't be
+    judged.
+
     `top_k` is the window: only that many, best prior first, are asked about (None: all). With `stop_below` questions
     are asked in waves of `wave`, those first that are expected to change an image's P(match) most, until no question
     is expected to change it by that much; without, all are asked. `max_tokens`, `top_logprobs`, `answer_after` and
@@ -122,6 +142,7 @@ class Verify(AskingStage):
 
     prompt: PromptRef
     whole: PromptRef | None = None
+    documents: Mapping[Pair, PromptRef] | None = None
     top_k: int | None = Field(default=None, ge=1)
     stop_below: float | None = Field(default=None, gt=0.0, lt=1.0)
     wave: int = Field(default=64, ge=1)
@@ -170,7 +191,7 @@ class Verify(AskingStage):
         return "question" in self.prompt.variables
 
     def roles_by_call(self) -> dict[str, Role]:
-        return dict.fromkeys(("verify", "joint", "reason", "inspect"), self.asks)
+        return dict.fromkeys(("verify", "joint", "reason", "inspect", "ground"), self.asks)
 
     @property
     def answer_tokens(self) -> int:
@@ -192,6 +213,8 @@ class Verify(AskingStage):
         yield PromptUse(self.prompt, frozenset({"question" if self.by_predicates else "query"}), answer, QUERY)
         if self.whole is not None:
             yield PromptUse(self.whole, frozenset({"query"}), answer)
+        for prompt in (self.documents or {}).values():
+            yield PromptUse(prompt, frozenset(), answer, DOCUMENT)
         if self.reason is not None and self.reason.prompt is not None:
             yield PromptUse(self.reason.prompt, frozenset({"question"}), "yes_no", QUERY)
         if self.reason is not None and self.reason.whole is not None:
@@ -227,7 +250,8 @@ class Verify(AskingStage):
         plain = sum(asked * self.plain_calls(kind) for kind, asked in questions.items())
         answer = self.answer_tokens
         if plain:
-            yield Calls("verify", self.prompt, images * plain, images=1, answer=answer, longest=answer)
+            shown = max([1, *(len(prompt.shows or ()) for prompt in (self.documents or {}).values())])
+            yield Calls("verify", self.prompt, images * plain, images=shown, answer=answer, longest=answer)
         for kind, asked in questions.items():
             if self.reason and (prompt := self.reason.prompt_for(kind)):
                 longest, thoughts = self.reason.max_tokens, self.reason.thoughts
@@ -244,6 +268,11 @@ class Verify(AskingStage):
             raise ValueError(
                 "`joint` asks all predicates of an image at once, but this prompt takes 'query'; use a prompt that "
                 "takes 'question', or leave `joint` out"
+            )
+        if self.documents is not None and (self.by_predicates or self.reason is not None):
+            raise ValueError(
+                "`documents` are prompts about the whole query, without `reason`; leave them out, or use a `prompt` "
+                "that takes 'query', without `reason`"
             )
         if self.mode == "stated" and (self.samples or self.reason):
             raise ValueError(

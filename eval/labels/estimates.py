@@ -4,11 +4,12 @@ The random draws, up to the first one without a label, are a simple random sampl
 has an exact interval (Clopper and Pearson 1934): it holds the true share with at least the stated probability, whatever
 that share is. Drawing without replacement makes it hold more often, not less.
 
-The *next* draws prefer uncertain images, so they are left out of that interval. Together with the random ones they give
-a weighted estimate: each draw by itself says how many match, as P(match) has it, corrected by the error of P(match) on
-the drawn image over the probability of drawing it (Horvitz and Thompson 1952; one draw after the other, Des Raj 1956).
-Each is right on average, however wrong P(match) is, and so is their mean. The errors of the draws are uncorrelated,
-which gives its standard error.
+The *next* draws prefer uncertain images, so they are left out of that interval. All draws together have one of their
+own, which uses their probabilities and holds whenever one stops (`eval/labels/anytime.py`). They also give a weighted
+estimate: each draw by itself says how many match, as P(match) has it, corrected by the error of P(match) on the drawn
+image over the probability of drawing it (Horvitz and Thompson 1952; one draw after the other, Des Raj 1956). Each is
+right on average, however wrong P(match) is, and so is their mean. The errors of the draws are uncorrelated, which gives
+its standard error.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from math import ceil, floor, sqrt
 
+from fieldscope.eval.labels.anytime import anytime_interval
 from fieldscope.eval.labels.file import SIDES, LabelFile, LabelLine, ListedImage, Side
 
 _ROUNDING = 1e-9
@@ -48,9 +50,10 @@ class WeightedShare:
 
 @dataclass(frozen=True)
 class SideReport:
-    """One side of the line with `images` images. `exact` is None without labels of random draws, `weighted` is None
-    unless some of the *next* were labelled. `left_out` labels were of the user's own choice, and `early` labels came
-    after a draw that has none yet: they count in neither."""
+    """One side of the line with `images` images. `exact` is None without labels of random draws; `weighted` and
+    `anytime`, the interval of the share of matches from all draws by their probabilities (`eval/labels/anytime.py`),
+    are None unless some of the *next* were labelled. `left_out` labels were of the user's own choice, and `early`
+    labels came after a draw that has none yet: they count in neither."""
 
     side: Side
     images: int
@@ -58,6 +61,7 @@ class SideReport:
     weighted: WeightedShare | None
     left_out: int
     early: int
+    anytime: tuple[float, float] | None = None
 
     def matches(self, share: float) -> float:
         """A share as a number of images."""
@@ -100,7 +104,14 @@ def _side_report(file: LabelFile, side: Side, confidence: float) -> SideReport:
         weighted=_weighted(usable, images) if len(usable) > len(random) else None,
         left_out=sum(line.how == "own" and line.label is not None and line.image in names for line in file.lines),
         early=sum(line.label is not None for line in drawn) - len(usable),
+        anytime=_anytime(usable, len(images), confidence) if len(usable) > len(random) else None,
     )
+
+
+def _anytime(drawn: Sequence[LabelLine], images: int, confidence: float) -> tuple[float, float]:
+    lows = [float(line.label == "yes") for line in drawn]
+    highs = [float(line.label != "no") for line in drawn]
+    return anytime_interval(lows, highs, [line.probability or 1.0 for line in drawn], images, confidence)
 
 
 def _exact(sample: Sequence[LabelLine], images: int, confidence: float) -> ExactShare:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from fieldscope.agent.types import RerankResult
+from fieldscope.core.documents import Modality
 from fieldscope.core.types import Query
 from fieldscope.eval.measures import metrics
 from fieldscope.eval.measures.named import cut_off, is_metric
+from fieldscope.eval.reported import TASK_HITS
 from fieldscope.eval.types import Benchmark
 
 BRI = "BRI"
@@ -36,6 +39,8 @@ def protocol_values(benchmark: Benchmark, orders: Orders, names: Sequence[str]) 
             found[name] = np.array([_credit(benchmark, query_id, order[:depth]) for query_id, order in orders.items()])
         elif name == BRI:
             found[name] = _best_rank_integrals(benchmark, orders)
+        elif name == TASK_HITS:
+            found[name] = np.array([_hit(benchmark, query_id, order) for query_id, order in orders.items()])
     return found
 
 
@@ -52,6 +57,26 @@ def small_orders(benchmark: Benchmark, orders: Orders) -> dict[str, list[str]]:
             ranked += [image for image in benchmark.beyond(queries[query_id]) if image in rest]
         found[query_id] = ranked
     return found
+
+
+def _hit(benchmark: Benchmark, query_id: str, order: Sequence[str]) -> float:
+    """Whether any relevant document is found by the query's own depth; NaN for a query without one."""
+    relevant = {document for document, judged in benchmark.judgments(query_id).items() if judged}
+    depth = benchmark.protocol.cutoffs.get(query_id)
+    return float(not relevant.isdisjoint(order[:depth])) if relevant and depth else math.nan
+
+
+def modality_accuracies(benchmark: Benchmark, results: Iterable[RerankResult]) -> metrics.Values:
+    """Whether the best document of each ranking is of the kind that its query wants; NaN for a query that wants no
+    kind, and 0 for an empty ranking."""
+    wanted = {query.id: query.wanted for query in benchmark.queries}
+    return np.array([_modality_accuracy(wanted.get(result.query_id), result) for result in results])
+
+
+def _modality_accuracy(wanted: Modality | None, result: RerankResult) -> float:
+    if wanted is None:
+        return math.nan
+    return float(bool(result.ranking) and result.ranking[0].modality == wanted)
 
 
 def _credit(benchmark: Benchmark, query_id: str, order: Sequence[str]) -> float:

@@ -17,9 +17,9 @@ from fieldscope.eval.measures import metrics
 from fieldscope.eval.measures import official as official_metrics
 from fieldscope.eval.measures.named import canonical, cut_off, is_metric, metric
 from fieldscope.eval.measures.nothing import nothing_values
-from fieldscope.eval.measures.protocols import BRI, protocol_values
+from fieldscope.eval.measures.protocols import BRI, modality_accuracies, protocol_values
 from fieldscope.eval.protocol import PLAIN, Protocol
-from fieldscope.eval.reported import RIGHTLY, WRONGLY, mean_name
+from fieldscope.eval.reported import MODALITY_ACCURACY, RIGHTLY, WRONGLY, mean_name
 from fieldscope.eval.types import Benchmark, Means, QueryMeta
 
 OfficialScores = Mapping[str, Mapping[str, float]]
@@ -117,7 +117,13 @@ class Scores:
             kinds.append("scientific_name")
         kinds += dict.fromkeys(kind for meta in self.meta for kind in meta.conditions or {})
         found = {kind: found for kind in kinds if (found := self._by(kind))}
-        return found | ({self.protocol.group_kind: own} if (own := self._by_own_group()) else {})
+        own = self._by_own_group()
+        families = {
+            family: {metric: _mean_of([of[metric] for of in members]) for metric in members[0]}
+            for family, names in self.protocol.families.items()
+            if (members := [own[name] for name in names if name in own])
+        }
+        return found | ({self.protocol.group_kind: own} if own else {}) | ({"average": families} if families else {})
 
     def by_round(self) -> dict[int, Means]:
         """The means after each number of rounds, in order; nothing where the benchmark has no dialogues.
@@ -205,6 +211,8 @@ def score(benchmark: Benchmark, results: Mapping[str, RerankResult], official: O
     if official is not None:
         values |= _official_values(results, final, positives, official)
     values |= protocol_values(benchmark, orders, names)
+    if MODALITY_ACCURACY in names:
+        values[MODALITY_ACCURACY] = modality_accuracies(benchmark, results.values())
     for name, parts in benchmark.protocol.averages.items():
         values[name] = np.mean([values[part] for part in parts], axis=0)
     values[FIRST_STAGE_RECALL] = metrics.recall(_padded(prior), positives, k=100)

@@ -17,9 +17,10 @@ from fieldscope.agent.json_answer import unreadable_answer
 from fieldscope.agent.lmm.cached import require_unaltered
 from fieldscope.agent.roles import ROLES, ModelIdentity, Role, joined, model_text, read_identity
 from fieldscope.agent.score_entries import stored_fault
-from fieldscope.agent.types import Asked, Call, Comparison, ImageScore, Reason, RerankResult, Verdict
+from fieldscope.agent.types import Asked, Call, Comparison, ImageScore, RankedCandidate, Reason, RerankResult, Verdict
 from fieldscope.cache.archive import Archive, ArchiveHeader, write_archive
 from fieldscope.cache.store import CacheStore, Entry
+from fieldscope.core.documents import Modality
 from fieldscope.core.errors import CacheError, ConfigError
 from fieldscope.eval.runs.inputs import BenchmarkLine, Inputs, Line, QueryLine, StrategyLine, read_inputs
 from fieldscope.eval.runs.read import read_hashes, read_manifest, read_results, run_folders
@@ -39,12 +40,15 @@ class RunLine(Line):
 
 
 class ImageLine(Line):
-    """An image that the model was asked about: the hash of its pixels, or where it could not be read, why."""
+    """An image that the model was asked about: the hash of its pixels, or where it could not be read, why. Of other
+    documents that were ranked `modality` says what they are made of, and `text` are their words."""
 
     kind: Literal["image"] = "image"
     image_id: str
     sha256: Key | None = None
     error: str | None = None
+    modality: Modality = Field(default="image", exclude_if=lambda modality: modality == "image")
+    text: str | None = None
 
 
 class SearchLine(Line):
@@ -68,14 +72,19 @@ class ScoresLine(Line):
     scores: tuple[ImageScore, ...]
 
 
+_BoxWithNumber = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+
+
 class RegionsLine(Line):
     """Regions that were proposed for closer looks: what was asked of the proposer
     (`fieldscope.agent.nodes.inspect.proposals_key`), and the boxes (left, top, right, bottom, as shares of the
-    picture) with their similarities, by image. An image that is not there has none."""
+    picture) with their similarities, by image. An image that is not there has none. `named` are boxes that the
+    model named itself, each with how many times the pixels it sees of it in a closer look."""
 
     kind: Literal["regions"] = "regions"
     key: Key
-    regions: dict[str, tuple[tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat], ...]]
+    regions: dict[str, tuple[_BoxWithNumber, ...]]
+    named: dict[str, tuple[_BoxWithNumber, ...]] = Field(default_factory=dict, exclude_if=lambda named: not named)
 
 
 class ResponseLine(Line):
@@ -267,6 +276,7 @@ def _unscored(run: _Run) -> list[QueryLine]:
 def _images(runs: Sequence[_Run]) -> Iterator[ImageLine]:
     hashes: dict[str, str] = {}
     errors: dict[str, str] = {}
+    documents: dict[str, RankedCandidate] = {}
     for run in runs:
         for image_id, sha256 in run.hashes.items():
             if hashes.setdefault(image_id, sha256) != sha256:
@@ -274,11 +284,20 @@ def _images(runs: Sequence[_Run]) -> Iterator[ImageLine]:
                     f"image {image_id} is not the same in {run.folder} as in other runs. Export them separately."
                 )
         for result in run.results.values():
+            documents |= {ranked.image_id: ranked for ranked in result.ranking if ranked.modality != "image"}
             for image_id, question in _shown(result):
-                if question.state == "unknown" and image_id not in run.hashes:
+                pictured = image_id not in documents or documents[image_id].modality != "text"
+                if question.state == "unknown" and image_id not in run.hashes and pictured:
                     errors.setdefault(image_id, question.error or "it could not be read")
-    for image_id in sorted(hashes | errors):
-        yield ImageLine(image_id=image_id, sha256=hashes.get(image_id), error=errors.get(image_id))
+    for image_id in sorted({*hashes, *errors, *documents}):
+        document = documents.get(image_id)
+        yield ImageLine(
+            image_id=image_id,
+            sha256=hashes.get(image_id),
+            error=errors.get(image_id),
+            modality=document.modality if document else "image",
+            text=document.text if document else None,
+        )
 
 
 def _shown(result: RerankResult) -> Iterator[tuple[str, Asked]]:
@@ -332,14 +351,16 @@ def _scores(runs: Sequence[_Run]) -> Iterator[ScoresLine]:
 
 def _regions(runs: Sequence[_Run]) -> Iterator[RegionsLine]:
     """What was proposed of images, by what was asked of the proposer."""
-    proposed: dict[str, dict[str, Any]] = {}
+    proposed: dict[str, dict[str, dict[str, Any]]] = {}
     for run in runs:
         for result in run.results.values():
             for event in result.trace:
                 if event.kind == "inspected":
-                    proposed.setdefault(event.data["proposals"], {}).update(event.data["regions"])
-    for key, regions in proposed.items():
-        yield RegionsLine(key=key, regions=regions)
+                    of_key = proposed.setdefault(event.data["proposals"], {"regions": {}, "named": {}})
+                    of_key["regions"].update(event.data["regions"])
+                    of_key["named"].update(event.data.get("named", {}))
+    for key, of_key in proposed.items():
+        yield RegionsLine(key=key, regions=of_key["regions"], named=of_key["named"])
 
 
 def _calls(runs: Sequence[_Run], store: CacheStore) -> Iterator[ResponseLine | FailureLine]:

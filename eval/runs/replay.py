@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import starmap
 from typing import Any
 
 from PIL import Image as PILImage
@@ -45,16 +46,32 @@ is reported in full."""
 
 
 class RecordedImages(HashSource):
-    """An `ImageSource` of hashes alone."""
+    """An `ImageSource` of hashes alone, and of the words of documents that have any."""
 
-    def __init__(self, hashes: Mapping[str, str], errors: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        hashes: Mapping[str, str],
+        errors: Mapping[str, str] | None = None,
+        texts: Mapping[str, str] | None = None,
+        without_image: Container[str] = (),
+    ) -> None:
         self._hashes = hashes
         self._errors = errors or {}
+        self._texts = texts or {}
+        self._without_image = without_image
 
     def load(self, image_id: str) -> PILImage.Image:
         raise BrokenImageError(
             f"image {image_id!r}: a recording keeps hashes and no pixels. Open the benchmark itself."
         )
+
+    def text_of(self, document_id: str) -> str:
+        """As it was shown."""
+        return self._texts.get(document_id, "")
+
+    def has_image(self, document_id: str) -> bool:
+        """Whether the document had a picture."""
+        return document_id not in self._without_image
 
     def pixel_hash(self, image_id: str) -> str:
         """As it was recorded; raises `BrokenImageError` for an image that could not be read then either."""
@@ -139,10 +156,13 @@ class RecordedScores:
 
 
 class RecordedRegions:
-    """A `RegionProposer` that proposes what was recorded, by the hash of what was asked."""
+    """A `RegionProposer` that proposes what was recorded, by the hash of what was asked, and knows the gain of each box
+    that the model named."""
 
-    def __init__(self, regions: Mapping[str, Mapping[str, tuple[Proposal, ...]]]) -> None:
-        self._regions = regions
+    def __init__(
+        self, regions: Mapping[str, Mapping[str, tuple[Proposal, ...]]], gains: Mapping[tuple[str, Region], float]
+    ) -> None:
+        self._regions, self._gains = regions, gains
 
     def propose(
         self, texts: Sequence[str], image_ids: Sequence[str], most: int, least_gain: float = LEAST_GAIN
@@ -154,6 +174,12 @@ class RecordedRegions:
                 f"replay: no regions of images were proposed for {'; '.join(texts)!r}. Record it with models."
             )
         return {image_id: recorded[image_id] for image_id in image_ids if image_id in recorded}
+
+    def gain(self, image_id: str, region: Region) -> float:
+        """Raises `CacheMissError` for a box that the model never named."""
+        if (image_id, region) not in self._gains:
+            raise CacheMissError(f"replay: this box of image {image_id!r} was never named. Record it with models.")
+        return self._gains[image_id, region]
 
 
 @dataclass(frozen=True)
@@ -234,9 +260,12 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
     queries: list[QueryLine] = []
     hashes: dict[str, str] = {}
     errors: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    without_image: set[str] = set()
     searches: dict[str, dict[int, tuple[Candidate, ...]]] = {}
     scores: dict[str, dict[str, ImageScore]] = {}
     regions: dict[str, dict[str, tuple[Proposal, ...]]] = {}
+    gains: dict[tuple[str, Region], float] = {}
     responses: dict[str, str] = {}
     failures: dict[str, str] = {}
     for line in lines:
@@ -249,9 +278,13 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
             case FailureLine(response=str(response)):
                 responses[line.key] = response
             case ImageLine():
-                if line.sha256 is not None:
+                if line.text is not None:
+                    texts[line.image_id] = line.text
+                if line.modality == "text":
+                    without_image.add(line.image_id)
+                elif line.sha256 is not None:
                     hashes[line.image_id] = line.sha256
-                else:
+                elif line.error is not None or line.modality == "image":
                     errors[line.image_id] = line.error or "it could not be read"
             case SearchLine():
                 standings = line.standings or [None] * len(line.found)
@@ -260,7 +293,9 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
             case ScoresLine():
                 scores.setdefault(line.key, {}).update({score.image_id: score for score in line.scores})
             case RegionsLine():
-                regions.setdefault(line.key, {}).update(_proposals(line))
+                own = {i: tuple(starmap(Proposal, found)) for i, found in _boxes(line.regions)}
+                regions.setdefault(line.key, {}).update(own)
+                gains.update({(i, region): gain for i, found in _boxes(line.named) for region, gain in found})
             case QueryLine():
                 queries.append(line)
             case RunLine():
@@ -270,7 +305,7 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
     if benchmark is None or not runs:
         raise CacheError("the recording has no benchmark or no runs. Export it again.")
     prior = str(runs[0].configuration.get("prior", ""))
-    made = make_benchmark(benchmark, queries, RecordedImages(hashes, errors), prior)
+    made = make_benchmark(benchmark, queries, RecordedImages(hashes, errors, texts, without_image), prior)
     models: dict[Role, str] = {}
     for run in runs:
         models = models_by_role(run.configuration, run.strategy) | models
@@ -282,18 +317,19 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
         lmm=_recorded_lmms(models, responses, failures) if models else None,
         searches=None if benchmark.rerank else RecordedSearches(searches),
         scorer=None if scorer is None else RecordedScores(str(scorer), scores),
-        regions=RecordedRegions(regions) if regions else None,
+        regions=RecordedRegions(regions, gains) if regions else None,
     )
 
 
-def _proposals(line: RegionsLine) -> Iterator[tuple[str, tuple[Proposal, ...]]]:
-    """Raises `CacheError` for a box that is no region of a picture."""
-    for image_id, boxes in line.regions.items():
+def _boxes(recorded: Mapping[str, Sequence[Sequence[float]]]) -> Iterator[tuple[str, list[tuple[Region, float]]]]:
+    """The boxes of each image, each with the number that was recorded of it. Raises `CacheError` for a box that is no
+    region of a picture."""
+    for image_id, boxes in recorded.items():
         try:
-            regions = [(Region(left=a, top=b, right=c, bottom=d), similarity) for a, b, c, d, similarity in boxes]
+            regions = [(Region(left=a, top=b, right=c, bottom=d), number) for a, b, c, d, number in boxes]
         except ValidationError as error:
             raise CacheError(f"a region of image {image_id!r} was altered. Export the recording again.") from error
-        yield image_id, tuple(Proposal(region, similarity) for region, similarity in regions)
+        yield image_id, regions
 
 
 def _recorded_lmms(models: Mapping[Role, str], responses: Mapping[str, str], failures: Mapping[str, str]) -> LMMs:

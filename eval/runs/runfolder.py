@@ -50,6 +50,9 @@ _LIBRARIES = (
     "pyarrow", "pydantic",
 )  # fmt: skip
 
+SERVED = "served"
+"""The name of the benchmark that results of served calls are a run of."""
+
 
 class Fingerprinted(Protocol):
     """What a manifest records of a prompt."""
@@ -232,17 +235,19 @@ def describe_served_run(
     calibration: Calibration | None,
     provenance: Mapping[str, Any],
     locator: Mapping[str, Any] | None,
+    benchmark: BenchmarkLine | None = None,
 ) -> None:
     """Describe a folder of served results, unless it is described: the strategy, what it ran with, and where the images
     are (`Collection.locator`).
 
-    `provenance` has the model (`lmm`) and the first stage (`encoder`). No two such folders are runs of one task, so
-    each is a benchmark of its own, and its split is the folder above. Raises `ConfigError` where the disk refuses.
+    `provenance` has the model (`lmm`) and the first stage (`encoder`). Without a `benchmark` no two such folders are
+    runs of one task, so each is a benchmark of its own, and its split is the folder above. Raises `ConfigError` where
+    the disk refuses.
     """
     if is_run(folder):
         return
     manifest = Manifest(began=_now(), configuration={})
-    benchmark = BenchmarkLine(name="served", split=folder.parent.name, rerank=True, fingerprint=manifest.run)
+    benchmark = benchmark or BenchmarkLine(name=SERVED, split=folder.parent.name, rerank=True, fingerprint=manifest.run)
     configuration = {
         **provenance,
         **({"calibration": fingerprint(calibration.model_dump(mode="json"))} if calibration else {}),

@@ -182,8 +182,9 @@ def _member(base: str, name: str, chosen: Mapping[str, Any], path: Path, prompts
 
 
 def _located(value: Any, path: Path) -> Any:
-    """A prompt's file, which counts from the grid's folder; every other value as it is."""
-    return str((path.parent / value).resolve()) if isinstance(value, str) and value.endswith(".md") else value
+    """The file of a prompt or of predicates, which counts from the grid's folder; every other value as it is."""
+    is_file = isinstance(value, str) and value.endswith((".md", ".yaml", ".yml", ".json"))
+    return str((path.parent / value).resolve()) if is_file else value
 
 
 def _seeded(strategy: Strategy, seed: int) -> dict[str, int]:

@@ -23,8 +23,10 @@ from fieldscope.service.cli.commands.label import label
 from fieldscope.service.cli.commands.leaderboard import leaderboard
 from fieldscope.service.cli.commands.library import caption, index
 from fieldscope.service.cli.commands.lmm import lmm
+from fieldscope.service.cli.commands.marks import marks
 from fieldscope.service.cli.commands.mcp import mcp
 from fieldscope.service.cli.commands.measure import measure
+from fieldscope.service.cli.commands.predicates import predicates
 from fieldscope.service.cli.commands.prompts import prompts
 from fieldscope.service.cli.commands.published import published
 from fieldscope.service.cli.commands.rerank import rerank
@@ -36,6 +38,7 @@ from fieldscope.service.cli.commands.submission import submission
 from fieldscope.service.cli.commands.trace import trace
 from fieldscope.service.cli.commands.version import version
 from fieldscope.service.cli.commands.view import view
+from fieldscope.service.cli.commands.workbench import workbench
 from fieldscope.service.cli.console import Terminal, complain
 from fieldscope.service.wiring.feedback import Interrupted, listening, spelled
 from fieldscope.service.wiring.interruption import INTERRUPTED
@@ -98,8 +101,8 @@ def cli() -> None:
 
 COMMANDS = (
     demo, evaluate, view, compare, export, submission, leaderboard, calibrate, measure, rerank, index, caption,
-    search, label, trace, lmm, serve, mcp, config, keys, doctor, cache, rescore, published, prompts, strategies,
-    version,
+    search, predicates, label, marks, trace, lmm, workbench, serve, mcp, config, keys, doctor, cache, rescore,
+    published, prompts, strategies, version,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

@@ -59,6 +59,20 @@ def file_option(*names: str, help_text: str, **options: Any) -> Option:
     return click.option(*names, type=FILE, metavar="FILE", help=help_text, **options)
 
 
+kept_option = folder_option(
+    "Keep the ranking in FOLDER, which the viewer opens.  [default: a new folder below the data folder of `fieldscope "
+    "serve`, which lists it]"
+)
+
+
+predicates_option = file_option(
+    "--predicates",
+    "predicates_file",
+    help_text="Questions in YAML or JSON, asked of each image in place of the model's own (`fieldscope predicates` "
+    "prints those).",
+)
+
+
 def count_option(*names: str, help_text: str, metavar: str = "N", **options: Any) -> Option:
     """An option that takes a whole number from 1 on."""
     return click.option(*names, type=COUNT, metavar=metavar, help=help_text, **options)

@@ -35,7 +35,7 @@ def _several(*names: str, metavar: str, help_text: str, **options: Any) -> Calla
     return click.option(*names, multiple=True, metavar=metavar, help=f"May be repeated. {help_text}", **options)
 
 
-_ENGINE = (
+_COLLECTIONS = (
     _several(
         "--collection",
         "collections",
@@ -47,6 +47,9 @@ _ENGINE = (
         metavar="NAME=FILE",
         help_text="A table about a collection's images: CSV, JSON lines or Darwin Core, joined by file name.",
     ),
+)
+_ENGINE = (
+    *_COLLECTIONS,
     *lmm_flags("lmm", defaults=False).values(),
     prompts_option,
     click.option(
@@ -85,6 +88,16 @@ _ALL = (
 def server_options(command: Function) -> Function:
     """Every flag of the service; the command gets `sourced`, the settings with their origins."""
     return _with_settings(command, CONFIG, *_ALL)
+
+
+def workbench_options(command: Function) -> Function:
+    """The service's flags without its collections; the command gets `table`, a file of metadata, and `sourced`."""
+    table = file_option(
+        "--metadata",
+        "table",
+        help_text="A table about the images: CSV, JSON lines or Darwin Core, joined by file name.",
+    )
+    return _with_settings(command, CONFIG, table, *(option for option in _ALL if option not in _COLLECTIONS))
 
 
 def engine_options(command: Function) -> Function:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from fieldscope.agent.call import image_parts
+from fieldscope.agent.grounding import ground
 from fieldscope.agent.json_answer import Structured, ask_structured
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse
 from fieldscope.agent.nodes.compare import judge_order
@@ -19,6 +20,7 @@ from fieldscope.agent.nodes.verify import judge, judge_jointly
 from fieldscope.agent.requests import predicates_request, refinement_request, synthesis_request, turn_request
 from fieldscope.agent.roles import Role
 from fieldscope.agent.schemas import PredicatesAnswer, SynthesisAnswer
+from fieldscope.agent.strategies.inspection import Grounding
 from fieldscope.agent.strategies.ordering import Compare, Explain
 from fieldscope.agent.strategies.query_stages import Decompose, Synthesize
 from fieldscope.agent.strategies.strategy import Strategy
@@ -119,6 +121,8 @@ class _Trials:
             yield Trial("decompose", decompose.prompt, roles["decompose"], self._predicates(decompose))
         if verify := strategy.verify:
             yield from self._verification(verify, roles)
+        if (inspect := strategy.inspect) and inspect.ground:
+            yield Trial("inspect.ground", inspect.ground.prompt, roles["ground"], self._boxes(inspect.ground))
         if compare := strategy.compare:
             for place, prompt, reference in (
                 ("compare", compare.prompt, False), ("compare.reference", compare.reference, True)
@@ -196,10 +200,20 @@ class _Trials:
 
     def _verdict(self, predicate: Predicate, settings: Verify) -> Callable[[LMM], Awaitable[str]]:
         async def ask(lmm: LMM) -> str:
-            verdict = await judge(lmm, predicate, await self._image(), settings)
+            verdict = await judge(lmm, predicate, [await self._image()], settings)
             return _probability(verdict, verdict.p_yes)
 
         return ask
+
+    def _boxes(self, settings: Grounding) -> Callable[[LMM], Awaitable[str]]:
+        async def locate(lmm: LMM) -> str:
+            image = await self._image()
+            named, (call,) = await ground(lmm, self._images, [image.image_id], self._description, settings, at_once=1)
+            regions = named.get(image.image_id, ())
+            boxes = (f"({r.left:.2f}, {r.top:.2f}) to ({r.right:.2f}, {r.bottom:.2f})" for r in regions)
+            return f"{_text(call)} -> {'; '.join(boxes) or 'no box that can be read'}"
+
+        return locate
 
     def _comparison(self, settings: Compare, with_reference: bool) -> Callable[[LMM], Awaitable[str]]:
         number = {"pair": 2, "set": settings.set_size, "walk": 1}[settings.mode]

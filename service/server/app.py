@@ -14,10 +14,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.private import writing_privately
-from fieldscope.service.server.api import catalog, health, jobs, metrics, modellist, refresh, rerank, search
+from fieldscope.service.server.api import (
+    catalog,
+    health,
+    jobs,
+    metrics,
+    modellist,
+    predicates,
+    refresh,
+    rerank,
+    search,
+    searches,
+    searchview,
+)
 from fieldscope.service.server.api.access import Access, Hangup
 from fieldscope.service.server.api.errors import NOT_FOUND, add_handlers, error_response
 from fieldscope.service.server.api.guard import API, Guard
+from fieldscope.service.server.api.kept import searches_of
 from fieldscope.service.server.api.keys import KeyFile
 from fieldscope.service.server.api.opening import Prepared, open_engine
 from fieldscope.service.server.api.telemetry import Telemetry, Traced, open_telemetry
@@ -37,6 +50,7 @@ Clients of Jina's, Cohere's and vLLM's rerankers need only this base URL. In eve
 TAGS = [
     {"name": "rerank", "description": "Rerank documents. Works with the clients of Jina, Cohere and vLLM."},
     {"name": "search", "description": "Retrieve from a registered collection, and rerank."},
+    {"name": "searches", "description": "Searches that are kept, and marks on what they found."},
     {"name": "jobs", "description": "Many calls in the background, with progress as server-sent events."},
     {"name": "catalog", "description": "Collections, strategies, runs and traces."},
     {"name": "health", "description": "Liveness, readiness and metrics."},
@@ -45,8 +59,8 @@ _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_c
 """FastAPI's own telemetry would send what clients wrote."""
 
 _ROUTERS = (
-    *(rerank.router, search.router, jobs.router, catalog.router, refresh.router, modellist.router),
-    *(health.router, metrics.router),
+    *(rerank.router, search.router, searches.router, predicates.router, jobs.router, catalog.router),
+    *(refresh.router, modellist.router, health.router, metrics.router),
 )
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key that `fieldscope keys add` made."},
@@ -134,19 +148,22 @@ def _fallback(viewer: ASGIApp) -> ASGIApp:
 
 
 def _viewer(settings: ServerSettings) -> FastAPI:
-    """The viewer over the runs folder, and below `/served` over what was served."""
+    """The viewer over the runs folder, below `/searches` over kept searches, and below `/served` over what was
+    served."""
     from fieldscope.service.viewer.runs.run_list import RunList
     from fieldscope.service.viewer.server import viewer_router
     from fieldscope.service.viewer.site import Site
 
     store = settings.models.store_path
-    traces = settings.data_folder / "traces"
-    for folder in (settings.runs_folder, traces):
+    traces, kept = settings.data_folder / "traces", searches_of(settings)
+    for folder in (settings.runs_folder, traces, kept.root):
         folder.mkdir(parents=True, exist_ok=True)
     viewer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=_NO_TELEMETRY)
     add_handlers(viewer)
     viewer.include_router(viewer_router(Site(RunList(traces, store=store), live=True)), prefix=catalog.SERVED)
-    viewer.include_router(viewer_router(Site(RunList(settings.runs_folder, store=store), live=True, try_it=True)))
+    viewer.include_router(viewer_router(Site(RunList(kept.root, store=store), live=True)), prefix=searchview.VIEWED)
+    runs = Site(RunList(settings.runs_folder, store=store), live=True, try_it=True, searches=kept)
+    viewer.include_router(viewer_router(runs))
     return viewer
 
 

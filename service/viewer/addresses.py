@@ -11,7 +11,7 @@ from hashlib import sha256
 from urllib.parse import quote, unquote
 
 INDEX = "index.html"
-TRY = "try.html"
+SEARCH = "search.html"
 
 _LONGEST = 160  # a file's name has at most 255 bytes, and its suffix and partial files need some
 _SEPARATOR = "+"
@@ -30,6 +30,11 @@ def unslug(name: str, ids: Iterable[str]) -> str | None:
         return next((each for each in ids if slug(each) == name), None)
     text = unquote(name.replace("~", "%"))
     return text if slug(text) == name else None
+
+
+def search(search_id: str) -> str:
+    """A kept search on the page that searches."""
+    return f"{SEARCH}?search={search_id}"
 
 
 def run_page(run: str) -> str:
@@ -60,6 +65,11 @@ def query_page(run: str, query_id: str) -> str:
 def image_page(run: str, query_id: str, image_id: str) -> str:
     """An image in a query's ranking."""
     return f"runs/{run}/queries/{slug(query_id)}/images/{slug(image_id)}.html"
+
+
+def above_page(run: str, query_id: str, image_id: str, other: str) -> str:
+    """What separates an image from another of the same ranking."""
+    return f"runs/{run}/queries/{slug(query_id)}/images/{slug(image_id)}/above/{slug(other)}.html"
 
 
 def compare_page(runs: Sequence[str]) -> str:

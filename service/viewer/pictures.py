@@ -15,6 +15,7 @@ from typing import Literal
 from PIL import Image as PILImage
 from PIL import ImageDraw
 
+from fieldscope.core.documents import has_image, text_of
 from fieldscope.core.errors import ConfigError, ImageError
 from fieldscope.core.files import replace_file
 from fieldscope.core.looks import read_look
@@ -24,6 +25,7 @@ from fieldscope.retrieval.looked_at import LOOK_PIXELS, load_reduced, show
 from fieldscope.retrieval.opening import reopen_collection
 from fieldscope.service.viewer.addresses import unslug
 from fieldscope.service.viewer.runs.run_list import RunList
+from fieldscope.service.viewer.text_card import text_card
 
 Size = Literal["thumbnails", "pictures"]
 
@@ -93,8 +95,8 @@ class Pictures:
 
 
 def shown(size: Size, collection: str, images: Collection, image_id: str) -> bytes:
-    """An image of the collection with the key `collection`, or what a look at one shows, in this size at most, as WebP;
-    made once and kept. Raises `ImageError`."""
+    """An image of the collection with the key `collection`, what a look at one shows, or a text as a card, in this size
+    at most, as WebP; made once and kept. Raises `ImageError`."""
     stamp = images.stamp(_stored(images, image_id))
     name = sha256(f"{image_id}\0{stamp}".encode("utf-8", "surrogatepass")).hexdigest()[:40]
     path = cache_folder() / "viewer" / size / collection / f"{name}.webp"
@@ -105,7 +107,10 @@ def shown(size: Size, collection: str, images: Collection, image_id: str) -> byt
     with _decoding:
         seen = read_look(image_id)
         looked = seen is not None and _stored(images, image_id) != image_id
-        image = show(images, *seen) if looked and seen else load_reduced(images, image_id, LOOK_PIXELS)
+        if not has_image(images, image_id):
+            image = text_card(text_of(images, image_id))
+        else:
+            image = show(images, *seen) if looked and seen else load_reduced(images, image_id, LOOK_PIXELS)
         made = _shrunk(image, size)
     _keep(path, made)
     return made

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from functools import partial
 
 from fieldscope.core.paths import without_folders
+from fieldscope.eval.runs.searches import Searches
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.addresses import INDEX, unslug
 from fieldscope.service.viewer.comparison.comparable import comparable
 from fieldscope.service.viewer.page import NoPage, Page
+from fieldscope.service.viewer.pages import above, compare, compare_query, image, prompts, query, run, runs, workbench
 from fieldscope.service.viewer.pages import annotations as marks
-from fieldscope.service.viewer.pages import compare, compare_query, image, prompts, query, run, runs, try_it
 from fieldscope.service.viewer.rendering import environment
 from fieldscope.service.viewer.runs.annotations import with_marks
 from fieldscope.service.viewer.runs.run import Run
@@ -19,22 +20,32 @@ from fieldscope.service.viewer.runs.run_list import RunList
 
 
 class Site:
-    """All pages of a list of runs. `live` says that a server is behind them, which takes annotations; `light` pages
-    leave out what makes them large: the rank flow, and the pictures of the matrix."""
+    """All pages of a list of runs. `live` says that a server is behind them, which takes annotations; `try_it` that it
+    searches, and `searches` are those that it keeps; `light` pages leave out what makes them large: the rank flow, and
+    the pictures of the matrix."""
 
-    def __init__(self, run_list: RunList, *, live: bool, try_it: bool = False, light: bool = False) -> None:
+    def __init__(
+        self,
+        run_list: RunList,
+        *,
+        live: bool,
+        try_it: bool = False,
+        searches: Searches | None = None,
+        light: bool = False,
+    ) -> None:
         self.run_list = run_list
         self.live = live
         self.try_it = try_it
+        self.searches = searches
         self.light = light
 
     def page(self, address: str) -> Page:
         """The page at an address below the root. Raises `NoPage`."""
         match address.split("/"):
             case [""] | ["index.html"]:
-                return runs.page(self.run_list)
-            case ["try.html"] if self.try_it:
-                return try_it.page()
+                return runs.page(self.run_list, self.searches)
+            case ["search.html"] | ["try.html"] if self.try_it:  # the name of earlier versions
+                return workbench.page()
             case ["runs", key, "index.html"]:
                 return run.page(self.run(key), self.run_list)
             case ["runs", key, "prompts.html"]:
@@ -49,6 +60,11 @@ class Site:
                 query_id = self.query(found, name)
                 image_id = self.image(found, query_id, file.removesuffix(".html"))
                 return with_marks(image.page(found, query_id, image_id), found, query_id, image_id)
+            case ["runs", key, "queries", name, "images", upper, "above", file] if self.live and file.endswith(".html"):
+                found = self.run(key)
+                query_id = self.query(found, name)
+                one, other = (self.image(found, query_id, slug) for slug in (upper, file.removesuffix(".html")))
+                return above.page(found, query_id, one, other)
             case ["compare", names, "index.html"]:
                 return compare.page(self.compared(names))
             case ["compare", names, "queries", file] if file.endswith(".html"):

@@ -24,6 +24,7 @@ NAMES = (
     "fieldnotes-rerank",
     "fieldnotes-composed",
     "fieldnotes-dialogue",
+    "fieldnotes-universal",
     "fieldnotes-unmatched",
     "fieldnotes-wild",
     "fieldnotes-wild-fullrank",

@@ -59,10 +59,15 @@ def open_encoder(argument: str = "") -> Encoder:
 
 
 def open_lmm(argument: str, options: LMMOptions) -> LMM:
-    """The LMM back end "bundled"; it ignores its argument."""
-    from fieldscope.agent.lmm.local import LocalLMM
+    """The LMM back end "bundled"; it ignores its argument. The model is loaded when it is first asked."""
+    from fieldscope.agent.lmm.deferred import DeferredLMM
 
-    return LocalLMM.from_path(bundled_folder("lmm"), options.images, dtype=BUNDLED_DTYPE)
+    def load() -> LMM:
+        from fieldscope.agent.lmm.local import LocalLMM
+
+        return LocalLMM.from_path(bundled_folder("lmm"), options.images, dtype=BUNDLED_DTYPE)
+
+    return DeferredLMM(bundled_identity(), load)
 
 
 def unknown_words(texts: Iterable[str], kind: Kind) -> list[str]:

@@ -22,7 +22,7 @@ from fieldscope.service.wiring.settings import BUNDLED, Settings
 if TYPE_CHECKING:
     from fieldscope.agent.resources import Retriever
     from fieldscope.eval.datasets.dataset import Dataset
-    from fieldscope.retrieval.collection import FilesCollection
+    from fieldscope.retrieval.collection import Collection
     from fieldscope.retrieval.encoder import Encoder
     from fieldscope.retrieval.library import Library
 
@@ -106,6 +106,13 @@ def open_visdial(request: BenchmarkRequest) -> Workload:
     return _opened(request, load_visdial)
 
 
+def open_mbeir(request: BenchmarkRequest) -> Workload:
+    """The benchmark "mbeir"."""
+    from fieldscope.eval.datasets.mbeir import load_mbeir
+
+    return _opened(request, load_mbeir)
+
+
 def open_folder(request: BenchmarkRequest) -> Workload:
     """The benchmark "folder": a data set of one's own."""
     from fieldscope.eval.datasets.folder import load_folder
@@ -120,9 +127,14 @@ def _opened(request: BenchmarkRequest, load: Load) -> Workload:
     dataset = load(Path(request.argument), request.split, request.choices)
     for oddity in dataset.benchmark.oddities:
         warn(oddity)
-    if not request.search:
+    return searched(dataset, request.settings, search=request.search)
+
+
+def searched(dataset: Dataset, settings: Settings, *, search: bool = True) -> Workload:
+    """A data set with what searches each of its queries in its own gallery."""
+    if not search:
         return Workload(dataset.benchmark, found=dataset.images.ids())
-    whole = _library(dataset, request.settings)
+    whole = _library(dataset, settings)
     keeps = dataset.benchmark.protocol.keeps_reference
     distinct = {ids: whole.within(ids, keeps_reference=keeps) for ids in dict.fromkeys(dataset.galleries.values())}
     galleries = {name: distinct[ids] for name, ids in dataset.galleries.items()}
@@ -140,18 +152,27 @@ def _library(dataset: Dataset, settings: Settings) -> Library:
 
     if settings.encoder is None:
         _require_words(dataset.benchmark.queries)
-    encoder, images, name = load_encoder(settings), dataset.images, dataset.benchmark.name
+    encoder, name = load_encoder(settings), dataset.benchmark.name
+    images = dataset.indexed if dataset.indexed is not None else dataset.images
+    beside = dataset.images if dataset.indexed is not None else None
     of = fingerprint({"images": images.locator()})
     folder = cache_folder() / "datasets" / f"{name}-{of[:16]}-{encoder.fingerprint[:16]}"
     with suppress(IndexMismatchError):  # not there yet, or damaged
         if _is_current(folder, images):
-            return open_library(folder, encoder)
+            return replace(open_library(folder, encoder), beside=beside)
     with keeping("the images so far are kept"), progress(f"encoding the images of {name}") as report:
-        build_index(images, encoder, folder, encoder_name=settings.encoder or BUNDLED, progress=report)
-    return open_library(folder, encoder)
+        build_index(
+            images,
+            encoder,
+            folder,
+            encoder_name=settings.encoder or BUNDLED,
+            index_kind=dataset.index_kind,
+            progress=report,
+        )
+    return replace(open_library(folder, encoder), beside=beside)
 
 
-def _is_current(folder: Path, images: FilesCollection) -> bool:
+def _is_current(folder: Path, images: Collection) -> bool:
     """Whether an index holds the pictures as they are now, but for those that it says it left out. Raises
     `IndexMismatchError` where there is none."""
     from fieldscope.retrieval.library import read_skipped

@@ -45,9 +45,14 @@ def open_fieldnotes(
 
 def pictures(split: str) -> FilesCollection:
     """A split's pictures, rendered on first use. That forks, so it comes before models are loaded."""
+    return drawn_pictures(split)
+
+
+def drawn_pictures(split: str, task: str = "") -> FilesCollection:
+    """The same of a task's split."""
     from fieldscope.fieldnotes.collection import read_split
 
-    return _pictures(read_split(split))
+    return _pictures(read_split(split, task))
 
 
 def retrieval_benchmark(split: str, settings: Settings, task: str = "") -> tuple[Benchmark, Library]:

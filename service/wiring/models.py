@@ -151,11 +151,14 @@ async def cached_lmm(
     lmm: LMM | None = None,
     wrappers: Iterable[Callable[[LMM], LMM]] = (),
     may_be_away: bool = False,
+    load: bool = True,
 ) -> CachedLMM:
     """The LMM of these settings, or `lmm` in its place, over the store; calls that the store does not answer go through
     `wrappers`. A server that `may_be_away` is asked about its model with the first call where it does not answer now.
+    Without `load` a model that is known by its files is loaded with the first such call.
     """
     from fieldscope.agent.lmm.cached import Adapts, CachedLMM
+    from fieldscope.agent.lmm.deferred import DeferredLMM
 
     replays = settings.cache_mode == "replay"
     model = lmm or (await _remembered(settings, store, images) if replays else _lmm(settings, images))
@@ -164,6 +167,8 @@ async def cached_lmm(
         with suppress(*(LMMError, TimeoutError) if may_be_away else ()):
             async with asyncio.timeout(_PATIENCE if may_be_away else None):
                 await identify()
+    if load and isinstance(model, DeferredLMM):
+        await model.loaded()
     stands = model.stands if isinstance(model, Adapts) else None
     for wrap in wrappers:
         model = wrap(model)
@@ -174,7 +179,11 @@ async def cached_lmm(
 async def open_bare_lmm(settings: Settings, images: ImageSource) -> AsyncIterator[LMM]:
     """The LMM without the response cache, so that every call reaches it, and with one more attempt at most, so that
     its failures show. Closed in the end. Raises `ConfigError`."""
+    from fieldscope.agent.lmm.deferred import DeferredLMM
+
     lmm = _lmm(settings, images, attempts=2)
+    if isinstance(lmm, DeferredLMM):
+        lmm = await lmm.loaded()
     try:
         yield lmm
     finally:

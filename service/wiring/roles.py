@@ -46,10 +46,12 @@ async def open_lmms(
     lmms: LMM | LMMs | None = None,
     wrappers: Iterable[Callable[[LMM], LMM]] = (),
     may_be_away: bool = False,
+    load: bool = True,
 ) -> AsyncIterator[LMMs]:
     """The LMM of each of these roles over one response cache, closed in the end. Roles with the same settings share an
     LMM. `lmms` stand in for those that the settings name: one for all roles that the settings do not name, or those of
-    single roles. Otherwise as `open_lmm`."""
+    single roles. Without `load` a model is loaded with the first call that the cache does not answer. Otherwise as
+    `open_lmm`."""
     from fieldscope.agent.roles import LMMs
 
     given = LMMs.of(lmms)
@@ -61,7 +63,7 @@ async def open_lmms(
             lmm = given.own.get(role) or (None if role in settings.roles else given.shared)
             key = chosen if lmm is None else id(lmm)
             if key not in models:
-                models[key] = await cached_lmm(chosen, store, images, lmm, wrappers, may_be_away)
+                models[key] = await cached_lmm(chosen, store, images, lmm, wrappers, may_be_away, load)
                 opened[models[key]] = chosen
             own[role] = models[key]
         yield LMMs(next(iter(models.values()))) if len(models) == 1 else LMMs(None, own)

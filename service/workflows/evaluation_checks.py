@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from fieldscope.core.types import Query
 
 
+_LOOKED_AT = 10_000  # documents, to find out of which kinds there are some
+
+
 def composed(queries: Iterable[Query]) -> bool:
     """Whether any query has a reference image."""
     return any(query.reference_image is not None for query in queries)
@@ -40,14 +43,37 @@ def flags_of(
             f"{benchmark.name} has embeddings but no images for a model to look at; put them beside its tables, as "
             "image_path names them, into images or inat24, or evaluate --strategy clip alone"
         )
+    worded = document_flags(workload, strategies)
     if workload.recording is not None:
         return (FOREIGN,) if asks and any(FOREIGN in run.flags for run in workload.recording.runs) else ()
     roles = {role for strategy in strategies for role in strategy.roles(composed(queries))}
     if workload.own or not settings.bundled(roles):
-        return ()
+        return worded
     require_known_words((query.text for query in queries), "lmm")
     given = {image_id: None for query in queries for image_id in benchmark.candidate_ids(query.id)}
-    return () if all_fieldnotes(benchmark.images, given or workload.found) else (FOREIGN,)
+    return worded if all_fieldnotes(benchmark.images, given or workload.found) else (*worded, FOREIGN)
+
+
+def document_flags(workload: Workload, strategies: Sequence[Strategy]) -> tuple[str, ...]:
+    """A warning where strategies that ask about pictures alone rank pictures with texts. Raises `ConfigError` where
+    there are texts without a picture, which they can't judge. Of a large collection the first documents are looked at.
+    """
+    from fieldscope.core.documents import DocumentSource, modality_of
+
+    images = workload.benchmark.images
+    blind = [each.name for each in strategies if each.prompts and (each.verify is None or not each.verify.documents)]
+    if not blind or workload.recording is not None or not isinstance(images, DocumentSource):
+        return ()
+    kinds = {modality_of(images, document) for document in workload.found[:_LOOKED_AT]}
+    named = ", ".join(blind)
+    if "text" in kinds:
+        raise ConfigError(
+            f"{workload.benchmark.name} has texts, and {named} {'asks' if len(blind) == 1 else 'ask'} about pictures; "
+            "use true-false-documents, true-false-fused, or another strategy with `verify.documents`"
+        )
+    return (f"{named}: judged by their pictures, and not by their words, are the pictures with texts",) * (
+        "image,text" in kinds
+    )
 
 
 def heed_instructions(workload: Workload, strategies: Sequence[Strategy]) -> None:

@@ -73,6 +73,12 @@ def report_lines(labels: LabelFile, confidence: float) -> Iterator[str]:
             + "; ".join(filter(None, (_weighted_share(above), _weighted_count(below))))
             + "."
         )
+    held = [f"{name} {low:.3f} and {high:.3f}" for name, (low, high) in _anytimes(above, below)]
+    if held:
+        yield (
+            "All draws by their probabilities, whenever one stops: the share of matches "
+            f"{', and '.join(held)}, with a confidence of {confidence:g} for each."
+        )
     if early := above.early + below.early:
         waiting = labels.unlabelled[0].image
         yield (
@@ -81,6 +87,12 @@ def report_lines(labels: LabelFile, confidence: float) -> Iterator[str]:
         )
     if left_out := above.left_out + below.left_out:
         yield f"{left_out} labels are left out, because their images were not drawn at random."
+
+
+def _anytimes(above: SideReport, below: SideReport) -> Iterator[tuple[str, tuple[float, float]]]:
+    for name, side in (("above the line lies between", above), ("below it between", below)):
+        if side.anytime is not None:
+            yield name, side.anytime
 
 
 def _shares(side: SideReport, confidence: float) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldscope.core.errors import ConfigError
+from fieldscope.service.wiring.kept_encoders import kept_encoder
 from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.queries import require_query_words
 from fieldscope.service.wiring.regions import tile_regions
@@ -80,9 +81,12 @@ class Models:
         not use."""
         require_scorer([strategy], self.scorer is not None or self.settings.scorer is not None)
 
-    async def load_encoder(self) -> Encoder:
-        """The CLIP. Raises `ConfigError` where it can't be loaded."""
-        return await asyncio.to_thread(load_encoder, self.settings) if self.encoder is None else self.encoder
+    async def load_encoder(self, images: bool = False) -> Encoder:
+        """The encoder, with its earlier vectors of queries, and of `images` where these are wanted. Raises
+        `ConfigError` where it can't be loaded."""
+        if self.encoder is not None:
+            return self.encoder
+        return await asyncio.to_thread(kept_encoder, self.settings, images=images)
 
     def regions(self, images: ImageSource, index: Path | None = None, encoder: Encoder | None = None) -> RegionProposer:
         """What proposes closer looks at these images, by the encoder that the `index` of them was made with."""
@@ -98,17 +102,23 @@ class Models:
 
     @asynccontextmanager
     async def open_lmms(
-        self, images: ImageSource, strategy: Strategy, wrappers: Iterable[Callable[[LMM], LMM]] = ()
+        self,
+        images: ImageSource,
+        strategy: Strategy,
+        wrappers: Iterable[Callable[[LMM], LMM]] = (),
+        load: bool = False,
     ) -> AsyncIterator[LMMs]:
         """The LMM of each role that the strategy asks, over these images and the response cache; calls that the cache
-        does not answer go through `wrappers`. Raises what `wiring.roles.open_lmms` does."""
+        does not answer go through `wrappers`, and load the model unless `load` asks for it now. Raises what
+        `wiring.roles.open_lmms` does."""
         from fieldscope.agent.roles import LMMs
 
         def opened(lmm: GivenLMM | None) -> LMM | None:
             return lmm(images) if callable(lmm) else lmm
 
         own = {role: lmm for role, given in self.roles.items() if (lmm := opened(given)) is not None}
-        async with open_lmms(self.settings, images, strategy.roles(), LMMs(opened(self.lmm), own), wrappers) as lmms:
+        given, roles = LMMs(opened(self.lmm), own), strategy.roles()
+        async with open_lmms(self.settings, images, roles, given, wrappers, load=load) as lmms:
             yield lmms
 
     async def contexts(self, strategy: Strategy) -> Mapping[Role, int]:
@@ -182,26 +192,31 @@ class KeptModels(Models):
         self._contexts: Mapping[Role, int] | None = None
         self._closed = False
 
-    async def load_encoder(self) -> Encoder:
+    async def load_encoder(self, images: bool = False) -> Encoder:
         self._require_open()
         async with self._loading:
             if self._loaded_encoder is None:
-                self._loaded_encoder = await super().load_encoder()
+                given = self.encoder
+                self._loaded_encoder = given or await asyncio.to_thread(load_encoder, self.settings)
             return self._loaded_encoder
 
     @asynccontextmanager
     async def open_lmms(
-        self, images: ImageSource, strategy: Strategy, wrappers: Iterable[Callable[[LMM], LMM]] = ()
+        self,
+        images: ImageSource,
+        strategy: Strategy,
+        wrappers: Iterable[Callable[[LMM], LMM]] = (),
+        load: bool = False,
     ) -> AsyncIterator[LMMs]:
-        """The LMMs as one call sees them, over that call's images. The strategy is the same in each call. The wrappers
-        are those of the first call."""
+        """The LMMs as one call sees them, over that call's images, loaded with the first call. The strategy is the same
+        in each call. The wrappers are those of the first call."""
         from fieldscope.agent.roles import ROLES, LMMs
 
         self._require_open()
         with self._shared.serving(images) as prefix:
             async with self._loading:
                 if self._loaded_lmms is None:
-                    opening = super().open_lmms(self._shared, strategy, wrappers)
+                    opening = super().open_lmms(self._shared, strategy, wrappers, load=True)
                     self._loaded_lmms = await self._opened.enter_async_context(opening)
             loaded, called = self._loaded_lmms, self._loaded_lmms.wrapped(lambda lmm: CallLMM(lmm, prefix))
             # An LMM that the caller made has images of its own, and knows them by their ids.

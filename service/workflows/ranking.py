@@ -21,6 +21,9 @@ from fieldscope.service.workflows.ranked_image import IMAGE_COLUMNS, RankedImage
 from fieldscope.service.workflows.skipped import skipped_data
 
 if TYPE_CHECKING:
+    from fieldscope.agent.calibration import Calibration
+    from fieldscope.agent.roles import ModelIdentity
+    from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.agent.types import RankedCandidate, RerankResult, Verdict
     from fieldscope.core.types import ImageSource
     from fieldscope.service.workflows.promise import KeptImages, Promise
@@ -31,6 +34,17 @@ COLUMNS = (
 )
 
 
+@dataclass(frozen=True)
+class MadeWith:
+    """A strategy, the identity of the LMM (or that of each role), the fingerprint of the first stage's encoder, and the
+    calibration; None where there was none."""
+
+    strategy: Strategy
+    lmm: ModelIdentity | None = None
+    encoder: str | None = None
+    calibration: Calibration | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Ranking(Sequence[RankedImage]):
     """Images from best to worst; a sequence, and a table with thumbnails in a notebook.
@@ -38,7 +52,8 @@ class Ranking(Sequence[RankedImage]):
     `result` has everything that led to the ranking: predicates, verdicts, comparisons, reasons, calls and events.
     `skipped` says why images that were given are not in it (image -> reason), `flags` what makes it worth less.
     `models` has the names of the CLIP and the LMM that ranked, None where there was none. `promise` is the precision
-    that was asked for, None where none was. `records` has the images' metadata, which no model saw.
+    that was asked for, None where none was. `made_with` is what decided the ranking besides query and images.
+    `records` has the images' metadata, which no model saw.
     """
 
     result: RerankResult
@@ -46,6 +61,7 @@ class Ranking(Sequence[RankedImage]):
     skipped: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, str | None] = field(default_factory=dict)
     promise: Promise | None = field(default=None, repr=False)
+    made_with: MadeWith | None = field(default=None, repr=False)
     records: Records = field(default_factory=Records, repr=False)
 
     @property

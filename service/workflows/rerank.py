@@ -16,11 +16,12 @@ from fieldscope.service.wiring.calibrations import find_calibration
 from fieldscope.service.wiring.feedback import note, warn
 from fieldscope.service.wiring.instructions import warn_of_unread_instruction
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
+from fieldscope.service.wiring.predicates import given_flags
 from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.scorers import uses_scorer
 from fieldscope.service.workflows.candidates import Chosen, judge, score
 from fieldscope.service.workflows.models import Models
-from fieldscope.service.workflows.ranking import Ranking
+from fieldscope.service.workflows.ranking import MadeWith, Ranking
 from fieldscope.service.workflows.selecting import select, select_chosen
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.lmm.base import LMM
     from fieldscope.agent.resources import Resources
     from fieldscope.agent.strategies.strategy import Strategy
-    from fieldscope.agent.types import RerankResult
+    from fieldscope.agent.types import Predicate, RerankResult
     from fieldscope.core.types import Candidate, ImageSource, Query
     from fieldscope.service.metadata.filter import Filter
     from fieldscope.service.workflows.promise import Promise
@@ -41,6 +42,7 @@ async def rerank_query(
     models: Models,
     budget: Budget | None = None,
     promise: Promise | None = None,
+    predicates: Sequence[Predicate] = (),
     metadata: Path | None = None,
     wanted: Filter | None = None,
 ) -> Ranking:
@@ -86,6 +88,7 @@ async def rerank_query(
         budget=budget,
         wrappers=[fitting],
         promise=promise,
+        predicates=predicates,
     )
     return replace(ranking, skipped=skipped, records=records)
 
@@ -102,7 +105,7 @@ async def _score(
             "The bundled CLIP does not know these images, so they are ranked without a first stage. To add one, name "
             "another model with --encoder."
         )
-    scorer = Similarity(await models.load_encoder()) if knows else None
+    scorer = Similarity(await models.load_encoder(images=True)) if knows else None
     if scorer is not None:
         warn_of_unread_instruction([strategy], scorer.encoder)
     candidates, skipped = await asyncio.to_thread(score, chosen, query, scorer, strategy.retrieve.instruction)
@@ -194,10 +197,12 @@ async def rank(
     budget: Budget | None = None,
     wrappers: Iterable[Callable[[LMM], LMM]] = (),
     promise: Promise | None = None,
+    predicates: Sequence[Predicate] = (),
 ) -> Ranking:
     """Rank the candidates, or what the resources' retriever finds, with the LMM and what was fitted to it; warn of
-    what comes to light. `origin` is the fingerprint of what gives the priors, None where there are none. Raises
-    `ConfigError`, before anything is asked, where a promise is not for this setting."""
+    what comes to light. `origin` is the fingerprint of what gives the priors, None where there are none; `predicates`
+    are asked in place of those that the model would derive. Raises `ConfigError`, before anything is asked, where a
+    promise is not for this setting."""
     from fieldscope.agent.graph import Agent
     from fieldscope.agent.image_scorer import ImageScorer
     from fieldscope.retrieval.looked_at import with_looks
@@ -205,7 +210,8 @@ async def rank(
     images = with_looks(resources.images)
     pictures = with_examples(images, strategy.prompts)
     async with AsyncExitStack() as stack:
-        opening = models.open_lmms(pictures, strategy, wrappers)
+        timed = budget is not None and budget.deadline is not None  # which is for calls, and not for loading a model
+        opening = models.open_lmms(pictures, strategy, wrappers, load=timed)
         lmms = await stack.enter_async_context(opening) if strategy.prompts else None
         composed = query.reference_image is not None
         scorer: ImageScorer | None = None
@@ -225,7 +231,8 @@ async def rank(
             calibration=calibration,
             scorer=scorer,
         )
-        result = await Agent(asked, strategy).rerank(query, candidates, top_k, budget)
+        result = await Agent(asked, strategy).rerank(query, candidates, top_k, budget, predicates=predicates)
+    result = result.model_copy(update={"flags": (*result.flags, *given_flags(result, calibration is not None))})
     for flag in result.flags:
         if flag not in resources.flags:
             warn(flag)
@@ -235,7 +242,8 @@ async def rank(
             "then."
         )
     names = models.names(lmms, strategy, prior=origin is not None)
-    return Ranking(result, resources.images, models=names, promise=promise)
+    made_with = MadeWith(strategy, model, origin, calibration)
+    return Ranking(result, resources.images, models=names, promise=promise, made_with=made_with)
 
 
 async def foreign_flags(images: ImageSource, ids: Iterable[str]) -> tuple[str, ...]:

@@ -53,6 +53,9 @@ class Reddest:
             proposals[image_id] = tuple(Proposal(region, share) for region, share in best)
         return proposals
 
+    def gain(self, image_id: str, region: Region) -> float:
+        return 1 / region.area
+
 
 def red(image: PILImage.Image) -> float:
     """The share of an image that is red."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from fieldscope.agent.strategies.strategy import list_strategies, load_strategy
 from fieldscope.cache.store import MemoryStore
 from fieldscope.core.types import Candidate, Query
 from fieldscope.retrieval.collection import FolderCollection
+from fieldscope.retrieval.documents import open_documents
 from fieldscope.retrieval.encoder import QueryInputs
 from fieldscope.retrieval.scorer import Document
 
@@ -42,9 +44,11 @@ class Remembering:
 
     def __init__(self) -> None:
         self.asked: list[QueryInputs] = []
+        self.documents: list[Document] = []
 
     def score(self, inputs: QueryInputs, documents: Sequence[Document]) -> list[float | None]:
         self.asked.append(inputs)
+        self.documents += documents
         return [0.5] * len(documents)
 
 
@@ -89,8 +93,43 @@ def test_a_question_is_the_prompt_with_the_querys_text_and_nothing_else(tmp_path
     assert request.extra_body == {}
 
 
+@pytest.mark.parametrize("reference", [None, "picture"])
+@pytest.mark.parametrize("strategy", ["true-false-documents", "true-false-fused", "true-false-reference"])
+def test_of_a_document_nothing_but_its_picture_and_its_words_is_in_a_request(
+    strategy: str, reference: str | None, tmp_path: Path
+) -> None:
+    name = f"{SECRETS['file']}.png"
+    PILImage.new("RGB", (8, 8), "red").save(tmp_path / name)
+    hidden = {"src_content": SECRETS["species"], "category": SECRETS["category"], "location": SECRETS["location"]}
+    lines = [
+        {"did": SECRETS["query_id"], "txt": None, "img_path": name, **hidden},
+        {"did": f"{SECRETS['query_id']}-2", "txt": "Words of a document.", "img_path": None, **hidden},
+        {"did": f"{SECRETS['query_id']}-3", "txt": "Words of a document.", "img_path": name, **hidden},
+        {"did": "picture", "txt": None, "img_path": name, **hidden},
+    ]
+    (tmp_path / "pool.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    images = open_documents(tmp_path / "pool.jsonl")
+    lmm, scorer = ScriptedLMM(lambda _: 0.5), Remembering()
+    scoring = ImageScorer(CachedScorer(scorer, MemoryStore(), images), images)
+    query = Query(id=SECRETS["query_id"], text=TEXT, reference_image=reference)
+    candidates = [Candidate(str(line["did"]), 0.5) for line in lines[:3]]
+    agent = Agent(Resources(images=images, lmm=lmm), load_strategy(strategy, prompts="instruct"))
+    asyncio.run(agent.rerank(query, candidates))
+    assert len(lmm.requests) == 3
+    hidden_ids = {"messages": {"__all__": {"content": {"__all__": {"image_id"}}}}}
+    sent = str([request.model_dump(exclude=hidden_ids) for request in lmm.requests])
+    assert "Words of a document." in sent
+    assert [secret for secret in SECRETS.values() if secret in sent] == []
+    asyncio.run(
+        Agent(Resources(images=images, scorer=scoring), load_strategy("cross-encoder")).rerank(query, candidates)
+    )
+    documents = [document for document in scorer.documents if not isinstance(document, PILImage.Image)]
+    words = [document if isinstance(document, str) else document.text for document in documents]
+    assert words == ["Words of a document.", "Words of a document."]
+
+
 def test_a_query_can_hold_no_metadata() -> None:
-    assert set(Query.model_fields) == {"id", "text", "reference_image", "dialogue"}
+    assert set(Query.model_fields) == {"id", "text", "reference_image", "dialogue", "instruction", "wanted"}
     with pytest.raises(ValueError, match="extra"):
         Query.model_validate({"id": "q", "text": "a crab", "species": SECRETS["species"]})
 

@@ -165,12 +165,24 @@ def test_why_an_image_sank(run: Run, out: Path) -> None:
     lines = text.splitlines()
     assert lines[0] == 'ranked 3 (prior 1): sunk by "is the crab red?" (P(yes) 0.02)'
     (bar,) = [line for line in lines if line.strip().startswith("-4.00")]
-    assert bar.count("█") == 16
+    assert bar.count("█") == 12
+    assert "is the crab red?" in bar and max(map(len, lines)) <= 80
     assert "3 of 4; the prior had it at 1 (↓2)" in text
     assert "just above, at rank 2" in text
     assert "    -5.90  p1 is the crab red?" in text
     assert told(run, out / "agent", "q7", "--image", "blue.png") == text
     assert "unknown: timed out" in told(run, out / "agent", "q7", "--why", "net.png")
+
+
+def test_what_separates_any_two_images(run: Run, out: Path) -> None:
+    text = told(run, out / "agent", "q7", "--why", "blue.png", "--above", "fine.png")
+    assert text.splitlines()[0].startswith("fine.png (rank 1) stands above blue.png (rank 3) by ")
+    assert "which sum to the difference of the scores" in text
+    assert max(map(len, text.splitlines())) <= 80
+    found = json.loads(told(run, out / "agent", "q7", "--why", "fine.png", "--above", "blue.png", "--json"))
+    assert (found["upper"]["image_id"], found["lower"]["image_id"]) == ("fine.png", "blue.png")
+    alone = run("trace", out / "agent", "q7", "--above", "fine.png")
+    assert alone.exit_code == 2 and "name the other one with --why IMAGE" in alone.stderr
 
 
 def test_long_ids_of_predicates_get_short_names() -> None:

@@ -15,8 +15,10 @@ from fieldscope.service.cli.options import (
     dry_run_options,
     filter_option,
     json_option,
+    kept_option,
     metadata_option,
     model_options,
+    predicates_option,
     promise_options,
     scorer_option,
     strategy_option,
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 @count_option("--top-k", metavar="K", help_text="Show only the best K. All images are ranked.")
 @scorer_option
 @strategy_option
+@predicates_option
+@kept_option
 @promise_options
 @budget_options
 @dry_run_options
@@ -57,6 +61,8 @@ def rerank(
     conditions: tuple[str, ...],
     top_k: int | None,
     name: str,
+    predicates_file: Path | None,
+    out: Path | None,
     precision: float | None,
     confidence: float | None,
     precision_from: Path | None,
@@ -76,15 +82,18 @@ def rerank(
     from fieldscope.service.cli.tables.nothing import nothing_lines
     from fieldscope.service.cli.tables.ranking import kept_lines, ranking_table
     from fieldscope.service.metadata.filter import read_filter
+    from fieldscope.service.wiring.predicates import read_predicates
     from fieldscope.service.wiring.prompts import prompts_for
     from fieldscope.service.wiring.queries import make_query
     from fieldscope.service.workflows.candidates import open_chosen
     from fieldscope.service.workflows.evaluate import load_strategies
+    from fieldscope.service.workflows.keeping import keep_rankings, require_new_folder
     from fieldscope.service.workflows.models import Models
     from fieldscope.service.workflows.promise import open_promise
     from fieldscope.service.workflows.rerank import require_verdicts, rerank_query
     from fieldscope.service.workflows.selecting import select_chosen
 
+    require_new_folder(out)
     (strategy,) = load_strategies([name], prompts_for(settings))
     query, models = make_query(text), Models(settings)
     models.require_words(strategy, query)
@@ -99,8 +108,13 @@ def rerank(
         show_outlooks(outlooks(task, [strategy], settings, price_file, budget, probe=probe), as_json)
         return
     promise = open_promise(precision, confidence, precision_from, strategy)
-    work = rerank_query(query, chosen, strategy, models, budget, promise, metadata, wanted)
+    bundled, promised = models.bundled_lmm(strategy), promise is not None
+    predicates = read_predicates(predicates_file, strategy, bundled=bundled, promised=promised)
+    work = rerank_query(query, chosen, strategy, models, budget, promise, predicates, metadata, wanted)
     ranking = interruptible(work, ANSWERS_KEPT)
+    request = {"query": query.text, "strategy": strategy.name, "images": [str(path) for path in paths]}
+    request |= {"filter": list(conditions)} if conditions else {}
+    keep_rankings([ranking], out, query.text, str(paths[0].resolve()) if len(paths) == 1 else None, request)
     if as_json:
         show_json(ranking.payload(top_k))
     else:

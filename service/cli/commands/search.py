@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,9 +16,11 @@ from fieldscope.service.cli.options import (
     filter_option,
     folder_option,
     json_option,
+    kept_option,
     metadata_option,
     model_options,
     opened_option,
+    predicates_option,
     promise_options,
     scorer_option,
 )
@@ -28,6 +30,7 @@ from fieldscope.service.wiring.settings import DEFAULT_STRATEGY, Settings
 
 if TYPE_CHECKING:
     from fieldscope.agent.budget import Budget
+    from fieldscope.agent.types import Predicate
     from fieldscope.service.cli.export_options import Outputs
     from fieldscope.service.workflows.ranking import Ranking
 
@@ -77,6 +80,8 @@ _FIRST_STAGE = "clip"
     help="Copy only images with a match probability of at least P, and none where no image seems to match; 0 copies "
     f"all.  [default: {CONFIRMED} with --rerank]",
 )
+@predicates_option
+@kept_option
 @export_options
 @promise_options
 @budget_options
@@ -98,6 +103,8 @@ def search(
     csv_file: Path | None,
     copy_to: Path | None,
     min_p: float | None,
+    predicates_file: Path | None,
+    out: Path | None,
     outputs: Outputs,
     precision: float | None,
     confidence: float | None,
@@ -120,23 +127,31 @@ def search(
         raise click.UsageError("--precision needs --rerank; add it")
     if precision is not None and min_p is not None:
         raise click.UsageError("--precision and --min-p are two thresholds; use one of them")
+    if predicates_file is not None and not reranking:
+        raise click.UsageError("--predicates needs --rerank; add it")
     if settings.scorer is not None and not reranking:
         raise click.UsageError("--scorer needs --rerank and a strategy that uses it, such as cross-encoder; add both")
     if reference is not None and dialogue_file is not None:
         raise click.UsageError("--reference and --dialogue make two kinds of query; use one of them")
     from fieldscope.service.cli.files import write_text
     from fieldscope.service.metadata.filter import read_filter
+    from fieldscope.service.wiring.predicates import read_predicates
     from fieldscope.service.wiring.prompts import prompts_for
     from fieldscope.service.wiring.queries import make_query
     from fieldscope.service.workflows.evaluate import load_strategies
+    from fieldscope.service.workflows.keeping import keep_rankings, require_new_folder
     from fieldscope.service.workflows.models import Models
     from fieldscope.service.workflows.promise import open_promise
     from fieldscope.service.workflows.rerank import require_verdicts
     from fieldscope.service.workflows.search import search_index
 
+    require_new_folder(out)
     (strategy,) = load_strategies([(name or DEFAULT_STRATEGY) if reranking else _FIRST_STAGE], prompts_for(settings))
     strategy = strategy.instructed(instruction)
     promise = open_promise(precision, confidence, precision_from, strategy)
+    models = Models(settings)
+    bundled, promised = models.bundled_lmm(strategy), promise is not None
+    predicates = read_predicates(predicates_file, strategy, bundled=bundled, promised=promised)
     wanted = top_k if reranking else top_k or SHOWN
     query = make_query(text, dialogue_file).model_copy(update={"reference_image": reference})
     needed = reranking or copy_to is not None or outputs.needs_images
@@ -144,15 +159,24 @@ def search(
         query,
         folder,
         strategy,
-        Models(settings),
+        models,
         top_k=wanted,
         budget=budget,
         needs_images=needed,
         promise=promise,
+        predicates=predicates,
         metadata=metadata,
         wanted=read_filter(conditions) if conditions else None,
     )
     ranking = interruptible(work, ANSWERS_KEPT)
+    request = {"query": query.text, "collection": str(folder.resolve()), "strategy": strategy.name}
+    request |= {"reference": ranking.result.reference_image} if reference is not None else {}
+    request |= {"dialogue": [turn.model_dump() for turn in query.dialogue]} if query.dialogue else {}
+    request |= {"top_k": top_k} if top_k is not None else {}
+    request |= {"predicates": [_asked(each) for each in predicates]} if predicates else {}
+    request |= {"filter": list(conditions)} if conditions else {}
+    request |= {"instruction": instruction} if instruction is not None else {}
+    keep_rankings([ranking], out, query.text, str(folder.resolve()), request)
     if as_json:
         rounds = [turn.model_dump() for turn in query.dialogue]
         reference_image = ranking.result.reference_image
@@ -170,6 +194,11 @@ def search(
 
         outputs.write(finds_of(ranking))
     require_verdicts(ranking.result)
+
+
+def _asked(predicate: Predicate) -> dict[str, Any]:
+    """A predicate as a request names it."""
+    return predicate.model_dump(mode="json", include={"question", "expected", "weight"})
 
 
 def _show(ranking: Ranking, shown: int, folder: Path, opened: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fieldscope.agent.trace_view import RELATIVE
+from fieldscope.agent.trace_view import RELATIVE, named_document
 from fieldscope.service.cli.console import plain
 from fieldscope.service.cli.tables.table import new_table
 from fieldscope.service.workflows.ranking import answer_of
@@ -46,7 +46,7 @@ def ranking_table(ranking: Ranking, top: int | None = None, *, opened: bool = Fa
             cells[1:1] = [moved_by(ranked.prior_rank - ranked.rank), p_match]
         if ranking.kept is not None:
             cells.append("yes" if ranked.image_id in ranking.kept.images else plain("no", "dim"))
-        cells.append(plain(ranked.image_id))
+        cells.append(plain(named_document(ranked)))
         if grouped:
             more = len(ranking.alike(ranked.image_id)) - 1
             cells.append(f"+{more}" if more else "")

@@ -21,6 +21,7 @@ from fieldscope.agent.trace_view import (
     error_counts,
     first_shown_wins,
     matchups,
+    named_document,
     stage_costs,
     verdicts_by_image,
 )
@@ -214,7 +215,7 @@ def _verdicts(result: RerankResult, limit: int | None) -> Iterator[RenderableTyp
             cells = (verdict_cell(verdicts.get(predicate)) for predicate in some)
             known = (str(r.rank), moved_by(r.prior_rank - r.rank), number(r.p_match), interval, number(r.prior, 3))
             score = [number(scored.get(r.image_id), 3)] if result.scores else []
-            table.add_row(*known, *score, *cells, plain(r.image_id))
+            table.add_row(*known, *score, *cells, plain(named_document(r)))
         yield table
     yield from _more(len(result.ranking) - len(shown), "images")
     yield from (line("unknown", f"{count} × {error}", "yellow") for error, count in error_counts(result).items())

@@ -17,7 +17,7 @@ from fieldscope.service.cli.tables.trace import columns, comparisons_table, reas
 from fieldscope.service.cli.tables.trace_parts import heading, line, number
 from fieldscope.service.workflows.ranking import answer_of
 
-_BAR = 16  # characters of the longest bar
+_BAR = 12  # characters of the longest bar
 _PARTS_SHOWN = 3  # parts that are shown of a neighbour
 
 
@@ -45,7 +45,6 @@ def _everything(result: RerankResult, explanation: Why) -> Iterator[RenderableTy
             else "what was asked, with the log-odds of P(expected)"
         )
         yield _bars(explanation.parts, short)
-        yield from _calls(explanation.parts, short)
     yield from looks_at(explanation)
     if explanation.matchups:
         yield heading("compared with others")
@@ -53,6 +52,7 @@ def _everything(result: RerankResult, explanation: Why) -> Iterator[RenderableTy
     for where, neighbour in (("above", explanation.above), ("below", explanation.below)):
         if neighbour is not None:
             yield from _next_to(where, neighbour, explanation, short)
+    yield from _calls(explanation.parts, short)
 
 
 def _bars(parts: tuple[Part, ...], short: Mapping[str, str]) -> RenderableType:
@@ -60,39 +60,44 @@ def _bars(parts: tuple[Part, ...], short: Mapping[str, str]) -> RenderableType:
     table = new_table(edge=False)
     table.add_column("log-odds", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    table.add_column("of")
-    table.add_column("question", overflow="fold")
-    table.add_column("expected")
-    for name in ("answer", "P(expected)"):
-        table.add_column(name, justify="right", overflow="fold")
-    table.add_column("the query's words", overflow="fold")
+    table.add_column("of", no_wrap=True)
+    table.add_column("question, answer and the query's words", overflow="fold")
+    table.add_column("P(expected)", justify="right", no_wrap=True)
     for part in parts:
         share = part.log_odds or 0.0
         bar = Text("█" * round(_BAR * (abs(share) / longest)), style="green" if share > 0 else "red")
         value = "-" if part.log_odds is None else f"{part.log_odds:+.2f}"
-        cells = [short.get(part.source, part.source)]
-        if predicate := part.predicate:
-            p_expected = number(part.verdict.p_expected if part.verdict else None)
-            cells += [predicate.question, predicate.expected, answer_of(part.verdict), p_expected, predicate.words]
-        table.add_row(value, bar, *map(plain, cells))
+        p_expected = number(part.verdict.p_expected if part.verdict else None) if part.predicate else ""
+        table.add_row(value, bar, plain(short.get(part.source, part.source)), _question(part), plain(p_expected))
     return table
+
+
+def _question(part: Part) -> Text:
+    """A part's question and, below it, what was said to it and whose words it is about."""
+    if part.predicate is None:
+        return plain("")
+    said = f"{answer_of(part.verdict)}, expected {part.predicate.expected}"
+    words = f'; of "{part.predicate.words}"' if part.predicate.words else ""
+    return Text("\n").join((plain(part.predicate.question), plain(said + words, "dim")))
 
 
 def _calls(parts: tuple[Part, ...], short: Mapping[str, str]) -> Iterator[RenderableType]:
     """Where each answer lies in the response cache, and what it took."""
-    for part in parts:
+    asked = [part for part in parts if part.verdict is not None and part.verdict.state != "not_asked"]
+    if asked:
+        yield heading("its calls")
+    for part in asked:
         verdict = part.verdict
-        if verdict is None or verdict.state == "not_asked":
-            continue
+        assert verdict is not None
         took = "from the cache" if verdict.cached else f"{verdict.latency:.3f} s"
         yield line(
             short.get(part.source, part.source),
             f"{verdict.prompt_tokens} tokens read, {verdict.completion_tokens} written, {took}",
         )
         yield from verdict_lines(verdict)
-        for place, asked in enumerate(verdict.draws or (verdict,), start=1):
-            which = f" {place}" if verdict.draws else ""
-            yield line("", f"request{which} {asked.request_key or 'none'}", "dim")
+        for place, each in enumerate(verdict.draws or (verdict,), start=1):
+            if each.request_key:
+                yield line("", f"request{f' {place}' if verdict.draws else ''} {each.request_key}", "dim")
 
 
 def _next_to(where: str, neighbour: Neighbour, explanation: Why, short: Mapping[str, str]) -> Iterator[RenderableType]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.types import Predicate, RerankResult
     from fieldscope.core.types import ImageSource, Turn
     from fieldscope.service.metadata.filter import Filter
+    from fieldscope.service.server.api.servedrun import Setting
     from fieldscope.service.workflows.promise import KeptImages
 
 
@@ -124,9 +125,10 @@ class Scored:
 class Reranked:
     """Everything that led to a ranking, and the name of the model that judged it. The result's `query_id` is the
     trace's id. `order` has a rerank's documents, best first, at most `top_n` of them. `kept` is what a promised
-    precision keeps."""
+    precision keeps, `setting` everything besides the call that decided the ranking."""
 
     result: RerankResult
     model: str
     order: tuple[Scored, ...] = ()
     kept: KeptImages | None = None
+    setting: Setting | None = None

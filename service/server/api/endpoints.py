@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import Response
 
-from fieldscope.service.server.api import rerank, search
+from fieldscope.service.server.api import kept, rerank, search
 from fieldscope.service.server.api.engine import Engine, Watch
 from fieldscope.service.server.api.options import OptionHeaders
 
@@ -19,6 +19,8 @@ async def answer_call(engine: Engine, url: str, body: Mapping[str, Any], watch: 
         search_body = search.SearchBody.model_validate(body)
         searched = await search.answer(engine, search_body, await search.prepare(engine, search_body), watch)
         trace_id, reply = searched.trace_id, searched.model_dump(mode="json")
+    elif url == kept.URL:
+        trace_id, reply = await kept.answer_kept(engine, body, watch)
     else:
         fields, version = rerank.RerankFields.model_validate(body), "2" if url == "/v2/rerank" else "1"
         ranked = await rerank.answer(engine, fields, OptionHeaders(), Response(), version, watch)

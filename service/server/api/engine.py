@@ -46,13 +46,14 @@ from fieldscope.service.server.api.outcome import (
 )
 from fieldscope.service.server.api.pictures import PictureStore
 from fieldscope.service.server.api.promises import promised, require_setting
-from fieldscope.service.server.api.questions import GIVEN, require_asked
+from fieldscope.service.server.api.questions import require_asked
 from fieldscope.service.server.api.refreshing import Refreshing
 from fieldscope.service.server.api.servedrun import Setting
 from fieldscope.service.server.api.texts import Judged, judge_texts
 from fieldscope.service.server.api.traces import TraceStore
 from fieldscope.service.server.api.vectors import ResidentImages, ServedRetriever, Vectoriser
 from fieldscope.service.server.settings import ServerSettings
+from fieldscope.service.wiring.predicates import given_flags
 from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.settings import DEFAULT_STRATEGY
 
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from fieldscope.agent.scored import CachedScorer
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.core.types import ImageSource
+    from fieldscope.retrieval.encoder import Vectors
     from fieldscope.retrieval.regions import RegionProposer
     from fieldscope.service.workflows.promise import KeptImages, LabelledRun, Promise
 
@@ -172,6 +174,10 @@ class Engine:
             )
         return place[0].reference(place[1])
 
+    def known_vectors(self, image_ids: Sequence[str]) -> Vectors | None:
+        """The vectors of images in the order of their ids, shape (n, dim); None where one is in no index."""
+        return self._vectors.known(image_ids) if self._vectors is not None else None
+
     async def rerank(self, call: RerankCall, watch: Watch | None = None) -> Reranked:
         """Rank a call's documents, in its turn. Raises `ApiError`, `ImageError` for an image that can't be read and
         `VocabularyError` for words that the bundled models do not know."""
@@ -186,6 +192,33 @@ class Engine:
         promise = promised(self._labelled, call.options.wanted, strategy)
         with self._observed(strategy):
             return await self._admitted(lambda ends: self._search(call, strategy, promise, watch, ends))
+
+    async def derive(self, call: SearchCall) -> tuple[Predicate, ...]:
+        """The predicates that the model derives from a search's query, before any image is asked about. Raises as
+        `search` does, and `ApiError` where the strategy asks none."""
+        strategy = self.chosen(call.options)
+        if strategy.decompose is None:
+            raise ApiError(
+                422,
+                "no_predicates",
+                f"strategy {strategy.name!r} asks no predicates; choose one with stage `decompose`, such as 'agent'",
+            )
+        with self._observed(strategy):
+            return await self._admitted(lambda ends: self._derive(call, strategy, ends))
+
+    async def _derive(self, call: SearchCall, strategy: Strategy, ends: float) -> tuple[Predicate, ...]:
+        text = _one_line(call.query)
+        query = Query(id=uuid4().hex, text=text, reference_image=call.query_image, dialogue=call.dialogue)
+        self.models.require_search_words(query, strategy)
+        await self.images.learn([call.query_image] if call.query_image else [])
+        encoder, scorer = self.models.encoder, await self.models.scorer_of(strategy)
+        scoring = ImageScorer(scorer, self.images) if scorer is not None else None
+        agent = self._agents.agent(strategy, 0, encoder.fingerprint if encoder is not None else None, scorer=scoring)
+        account = Account(_within(call.options.budget, ends))
+        predicates, calls = await _on_account(agent, account).derive(query)
+        if calls and all(each.state == "unknown" for each in calls):
+            raise ApiError(503, "lmm_failed", f"the LMM derived no predicates: {calls[-1].error}. Try again", 1.0)
+        return predicates
 
     async def ready(self) -> dict[str, str]:
         """Each part of the service with "ok", or with a sentence that says what is missing."""
@@ -264,7 +297,7 @@ class Engine:
         flags = (
             *unjudged_flags(call.documents),
             *self.models.flags(strategy, encoder, foreign),
-            *_given_flags(call.options.predicates, agent),
+            *given_flags(ranked, agent.resources.calibration is not None),
         )
         result = completed(ranked, flags, captioned, judged)
         self._notify(result)
@@ -331,7 +364,8 @@ class Engine:
         require_knowledge(result, Judged(), prior=True, late=time.monotonic() >= ends)
         ids = [ranked.image_id for ranked in result.ranking]
         foreign = await asyncio.to_thread(self.models.foreign, self.images, ids)
-        flags = (*self.models.flags(strategy, self.models.encoder, foreign), *_given_flags(predicates, agent))
+        calibrated = agent.resources.calibration is not None
+        flags = (*self.models.flags(strategy, self.models.encoder, foreign), *given_flags(result, calibrated))
         result = completed(result, flags, (), Judged())
         kept = promise.keep(result) if promise else None
         return self._kept(result, self._setting(agent, origin), self.models.name(strategy), kept=kept)
@@ -401,7 +435,7 @@ class Engine:
     ) -> Reranked:
         """The reply to a call, whose trace will be written to the disk."""
         self.traces.keep(result, setting)
-        return Reranked(result, model, tuple(order), kept)
+        return Reranked(result, model, tuple(order), kept, setting)
 
 
 def _on_account(agent: Agent, account: Account) -> Agent:
@@ -409,10 +443,6 @@ def _on_account(agent: Agent, account: Account) -> Agent:
     own = copy.copy(agent)
     own.account = account
     return own
-
-
-def _given_flags(predicates: Sequence[Predicate], agent: Agent) -> tuple[str, ...]:
-    return (GIVEN,) if predicates and agent.resources.calibration is not None else ()
 
 
 def _within(budget: Budget | None, ends: float) -> Budget:

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from fieldscope.agent.strategies.strategy import Strategy
     from fieldscope.retrieval.encoder import Encoder
 
-_PRIVATE = ("pictures", "traces", "indexes", "runs", "jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm", "jobs.lock")
+_PRIVATE = (
+    *("pictures", "traces", "searches", "indexes", "runs"),
+    *("jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm", "jobs.lock"),
+)
 """The service's files in its data folder."""
 
 _LAST_ANSWERS = 5.0

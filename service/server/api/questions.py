@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from fieldscope.agent.nodes.decompose import predicate
+from fieldscope.agent.nodes import decompose
+from fieldscope.agent.strategies import predicates as given
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Predicate
 from fieldscope.service.server.api.errors import ApiError
 
-GIVEN = "the predicates were given; P(match) was calibrated with those that the model derives"
-"""The warning of a calibrated ranking with predicates of the user's own."""
+
+class GivenPredicate(given.GivenPredicate):
+    """A yes/no question, the answer that a match must give, and how much that answer counts (1: as one that the model
+    derived, 0: not at all)."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-class GivenPredicate(BaseModel):
-    """A yes/no question, and the answer that a match must give."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    question: str = Field(pattern=r"\S", max_length=500, examples=["is the crab red?"])
-    expected: Literal["yes", "no"] = "yes"
-
-
-GivenPredicates = Annotated[list[GivenPredicate], Field(min_length=1, max_length=32, fail_fast=True)]
+GivenPredicates = Annotated[list[GivenPredicate], Field(min_length=1, max_length=given.MOST_PREDICATES, fail_fast=True)]
 
 
 def fixed_predicates(given: Sequence[GivenPredicate] | None) -> tuple[Predicate, ...]:
     """The agent's records of them."""
-    return tuple(predicate(each.question.strip(), each.expected, "other") for each in given or ())
+    return decompose.fixed_predicates(given or ())
 
 
 def require_asked(predicates: Sequence[Predicate], strategy: Strategy, promised: bool) -> None:

@@ -14,7 +14,7 @@ from fieldscope.agent.types import Predicate
 from fieldscope.core.types import Turn
 from fieldscope.service.server.api.access import TRACE_ID
 from fieldscope.service.server.api.bodies import require_bounded
-from fieldscope.service.server.api.calls import HowJudged, Options, SearchCall
+from fieldscope.service.server.api.calls import HowJudged, Options, Reranked, SearchCall
 from fieldscope.service.server.api.dependencies import EngineOf
 from fieldscope.service.server.api.documents import DocumentObject, read_inputs
 from fieldscope.service.server.api.engine import Engine, Watch
@@ -192,7 +192,11 @@ async def prepare(engine: Engine, body: SearchBody) -> SearchCall:
 
 async def answer(engine: Engine, body: SearchBody, call: SearchCall, watch: Watch | None = None) -> SearchReply:
     """Search, and reply."""
-    reranked = await engine.search(call, watch)
+    return reply_of(engine, body, call, await engine.search(call, watch))
+
+
+def reply_of(engine: Engine, body: SearchBody, call: SearchCall, reranked: Reranked) -> SearchReply:
+    """The reply to a body, from its ranking."""
     result = reranked.result
     reasons = {reason.image_id: reason.text for reason in result.reasons if reason.text}
     verdicts = verdicts_by_image(result) if body.predicates else {}

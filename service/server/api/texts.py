@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fieldscope.agent.call import Answer, ask, messages, one_line
+from fieldscope.agent.call import Answer, ask, one_line
+from fieldscope.agent.documents import asked_words, document_request
 from fieldscope.agent.fusion import sigmoid, standardise
-from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, TextPart
+from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest
 from fieldscope.agent.types import ImageScore, Predicate, Verdict
 from fieldscope.agent.verdicts import read_draw, verdict_of
 from fieldscope.core.errors import ContextLengthError
@@ -118,10 +119,7 @@ async def judge_texts(
 def question(query: str, text: str, prompts: PromptSet, image: ImagePart | None = None) -> LMMRequest:
     """The request about one text."""
     if image is not None and not query.strip():
-        prompt = prompts.load("match_yes_no")
-        text_of_question = prompt.render(query=text)
+        prompt, words = prompts.load("match_yes_no"), {"query": text}
     else:
-        prompt = prompts.load("match_text")
-        text_of_question = prompt.render(text=text, query=query)
-    shown = (image,) if image is not None else ()
-    return LMMRequest(messages=messages(prompt, *shown, TextPart(text=text_of_question)), max_tokens=1, top_logprobs=20)
+        prompt, words = prompts.load("match_text"), {"query": query, "text": text}
+    return document_request(prompt, asked_words(prompt, **words), (image,) if image is not None else ())

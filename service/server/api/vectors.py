@@ -106,6 +106,10 @@ class Vectoriser:
         vector: Vectors = self._vectors([image_id])[0]
         return vector
 
+    def known(self, image_ids: Sequence[str]) -> Vectors | None:
+        """The images' vectors, shape (n, dim), where none must be computed; else None."""
+        return self._known(image_ids)
+
     def query(self, query: Query, instruction: str | None = None) -> Vectors:
         """A query's vector, shape (dim,), unit length. Raises `ImageError`."""
         return self._queries.of(query, self.vector, self._images.load, instruction)

@@ -91,7 +91,7 @@ def _tasks(first: Side, others: Iterable[Side]) -> Iterator[str]:
 
 def _unfinished(found: Sequence[Side]) -> Iterator[str]:
     for side in found:
-        if not side.run.finished:
+        if not side.run.finished and not side.run.is_search:
             ranked = len(side.run.digests)
             queries = plural(ranked, "query is", "queries are")
             yield f"{side.name} is not finished: {queries} ranked so far"

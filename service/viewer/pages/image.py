@@ -65,7 +65,7 @@ def page(run: Run, query_id: str, image_id: str) -> Page:
             (f"{query_id}: {_short(result.query_text)}", query_page(run.key, query_id)),
         ],
         styles=["call.css", "image.css"],
-        scripts=["call.js"],
+        scripts=["call.js", "image.js"],
         context={
             "run": run,
             "result": result,

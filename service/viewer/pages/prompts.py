@@ -30,6 +30,7 @@ _SELDOM = {
     "verify.joint.prompt": b'"joint":true',
     "verify.reason.prompt": b'"reasoned":true',
     "verify.reason.whole": b'"reasoned":true',
+    "inspect.ground.prompt": b'"stage":"ground"',
     "compare.prompt": b'"comparisons":[{',
     "compare.reference": b'"comparisons":[{',
     "explain.prompt": b'"reasons":[{',

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fieldscope.eval.measures.run_comparison import front
 from fieldscope.eval.reported import Reported, mean_name, shared
 from fieldscope.eval.runs.read import names_of
+from fieldscope.eval.runs.searches import Searches
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts.scatter import Scatter, scatter
 from fieldscope.service.viewer.comparison.comparable import comparable
@@ -17,6 +18,7 @@ from fieldscope.service.viewer.runs.run import Run
 from fieldscope.service.viewer.runs.run_list import RunList
 
 _WORTH_A_CHART = 3  # runs
+_SEARCHES = 20  # of the newest
 _SHOWN_TOGETHER = 24  # runs whose names still fit into a chart
 
 
@@ -47,9 +49,11 @@ class Task:
     queries: int
 
 
-def page(run_list: RunList) -> Page:
-    """The page of all runs below the folder; runs that can't be shown say why."""
+def page(run_list: RunList, searches: Searches | None = None) -> Page:
+    """The page of all runs below the folder, with the newest of the service's kept `searches`; runs that can't be shown
+    say why."""
     runs = run_list.runs()
+    kept = searches.all() if searches is not None else []
     tasks: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if run.manifest is not None:
@@ -62,6 +66,9 @@ def page(run_list: RunList) -> Page:
         context={
             "folder": run_list.root.resolve().name,
             "found": len(runs),
+            "serves": searches is not None,
+            "searches": [(folder.id, folder.record, folder.finished) for folder in kept[:_SEARCHES]],
+            "more_searches": max(len(kept) - _SEARCHES, 0),
             "tasks": [_task(name, split, several) for (name, split), several in sorted(tasks.items())],
             "unreadable": [run for run in runs if run.manifest is None],
         },

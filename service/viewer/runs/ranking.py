@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fieldscope.agent.trace_view import verdicts_by_image
-from fieldscope.agent.types import Predicate, RankedCandidate, RerankResult, Verdict
+from fieldscope.agent.types import Predicate, RankedCandidate, Reason, RerankResult, Verdict
 from fieldscope.service.viewer.runs.rounds import Round
 
 
@@ -22,16 +22,21 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Shown:
-    """An image of the ranking. `match` says that it is judged a match, `doubted` that its reason contradicts its
+    """An image of the ranking. `match` says that it is judged a match, `reason` what the model said about it after the
     verdict. `unknown` and `not_asked` count questions without an answer."""
 
     ranked: RankedCandidate
     address: str
     match: bool
-    doubted: bool
+    reason: Reason | None
     unknown: int
     not_asked: int
     cells: tuple[Cell, ...]
+
+    @property
+    def doubted(self) -> bool:
+        """Whether its reason contradicts its verdict."""
+        return self.reason is not None and self.reason.agrees is False
 
     @property
     def moved(self) -> int:
@@ -54,7 +59,7 @@ class Answers:
 def images(result: RerankResult, relevant: frozenset[str] | None, address: Callable[[str], str]) -> list[Shown]:
     """Every image of the ranking, best first. `address` leads to an image's page."""
     verdicts = verdicts_by_image(result)
-    doubted = {reason.image_id for reason in result.reasons if reason.agrees is False}
+    reasons = {reason.image_id: reason for reason in result.reasons}
     found = []
     for ranked in result.ranking:
         its = verdicts.get(ranked.image_id, {})
@@ -64,7 +69,7 @@ def images(result: RerankResult, relevant: frozenset[str] | None, address: Calla
                 ranked=ranked,
                 address=address(ranked.image_id),
                 match=ranked.image_id in (relevant or ()),
-                doubted=ranked.image_id in doubted,
+                reason=reasons.get(ranked.image_id),
                 unknown=states["unknown"],
                 not_asked=states["not_asked"],
                 cells=tuple(_cell(its.get(predicate.id)) for predicate in result.predicates),

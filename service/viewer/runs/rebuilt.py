@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
+from fieldscope.agent.documents import ShownDocument, about_document
+from fieldscope.agent.grounding import ground_request
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest
 from fieldscope.agent.nodes.pair import compared_text
 from fieldscope.agent.query_text import asked_text, description, last_asked
@@ -89,11 +91,22 @@ class _Rebuilder:
         predicate, settings = asked_predicates(self._result).get(predicate_id), self._strategy.verify
         if not (predicate and settings):
             return
-        image, settings = self._image(image_id), settings.about(self._asked_text)
+        images, settings = (self._image(image_id),), settings.about(self._asked_text)
+        if settings.documents is not None and (document := self._document(image_id)):
+            asked = about_document(predicate, self._query.modality, document, self._reference(), settings)
+            predicate, images, settings = asked or (predicate, images, settings)
         for sample in range(settings.plain_calls(predicate.kind)):
-            yield question(predicate, image, settings, sample)
+            yield question(predicate, images, settings, sample)
         for sample in range(settings.thoughts(predicate.kind)):
-            yield reasoned_question(predicate, image, settings, sample)
+            yield reasoned_question(predicate, images, settings, sample)
+
+    def _document(self, document_id: str) -> ShownDocument | None:
+        """A ranked document as it was shown."""
+        for ranked in self._result.ranking:
+            if ranked.image_id == document_id:
+                image = None if ranked.modality == "text" else self._image(document_id)
+                return ShownDocument(document_id, image, ranked.text)
+        return None
 
     def _joint(self, verdict: Verdict) -> Iterator[LMMRequest]:
         settings = self._strategy.verify and self._strategy.verify.about(self._asked_text).joint
@@ -136,6 +149,10 @@ class _Rebuilder:
                     yield refinement_request(self._query, self._caption(), earlier, wanting, synthesize)
             case "decompose" if decompose and self._result.synthesis:
                 yield predicates_request(self._result.synthesis.instructions, decompose.about(self._decomposed))
+            case "ground" if self._strategy.inspect and (settings := self._strategy.inspect.ground):
+                image_id = next((i for i in self._hashes if call.text.startswith(f"{i}: ")), None)
+                if image_id is not None:
+                    yield ground_request(self._image(image_id), self._asked_text, settings)
             case "check" if reference:
                 for predicate in asked_predicates(self._result).values():
                     if call.text.startswith(predicate.question):

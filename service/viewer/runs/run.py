@@ -36,6 +36,8 @@ from fieldscope.eval.runs.read import (
     read_manifest,
     readable_hashes,
 )
+from fieldscope.eval.runs.runfolder import SERVED
+from fieldscope.eval.runs.searches import SEARCH
 from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.opening import open_collection, reopen_collection
 from fieldscope.service.metadata.records import Records
@@ -75,6 +77,19 @@ class Run:
     def finished(self) -> bool:
         """Whether all queries are ranked and scored."""
         return self.metrics is not None
+
+    @property
+    def is_search(self) -> bool:
+        """Whether it is what people searched for, and not a benchmark: it has no judgments to be scored against."""
+        return self.manifest is not None and self.configuration.benchmark.name in (SEARCH, SERVED)
+
+    @property
+    def took(self) -> float | None:
+        """The seconds from the evaluation's begin to its end, without earlier parts of one that was resumed; None until
+        the run is finished."""
+        cost = (self.metrics or {}).get("cost")
+        seconds = cost.get("seconds") if isinstance(cost, dict) else None
+        return float(seconds) if isinstance(seconds, int | float) else None
 
     @property
     def reported(self) -> Reported:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.runs.read import FILES, is_run
+from fieldscope.eval.runs.searches import NAME as SEARCH_FILE
+from fieldscope.eval.runs.searches import SearchFolder
 from fieldscope.service.viewer.addresses import slug
 from fieldscope.service.viewer.runs.run import Run, open_run
 
@@ -49,7 +51,7 @@ class RunList:
         now = stamp(folder)
         known = self._open.get(key)
         if known is None or known[0] != now:
-            known = (now, open_run(key, self._name(folder), folder, self.images, self.store))
+            known = (now, open_run(key, _shown_name(folder) or self._name(folder), folder, self.images, self.store))
             self._open[key] = known
         self._open.move_to_end(key)
         while len(self._open) > _OPEN:
@@ -68,11 +70,19 @@ class RunList:
                     yield from self._below(folder / entry.name, depth + 1)
 
 
+def _shown_name(folder: Path) -> str | None:
+    """The name that a person gave a kept search; None for other runs."""
+    try:
+        return SearchFolder(folder).record.name if (folder / SEARCH_FILE).is_file() else None
+    except ConfigError:
+        return None
+
+
 def stamp(folder: Path) -> tuple[object, ...]:
     """A value that changes with a run's files. Editing or copying can set a file's time of modification, but not the
     time of its last change (`st_ctime`)."""
     stamps: list[object] = []
-    for name in FILES:
+    for name in (*FILES, SEARCH_FILE):
         try:
             status = (folder / name).stat()
             stamps.append((status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))

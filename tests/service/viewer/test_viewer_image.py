@@ -17,14 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldscope.agent.strategies.strategy import load_strategy
+from fieldscope.agent.trace_above import above
 from fieldscope.agent.trace_why import why
 from fieldscope.agent.types import Asked, Predicate, RankedCandidate, Reason, RerankResult, Verdict
 from fieldscope.cache.sqlite import SqliteStore
+from fieldscope.core.errors import ConfigError
 from fieldscope.service.metadata.records import Records
 from fieldscope.service.metadata.store import write_records
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.charts.contributions import WIDTH, contributions
-from fieldscope.service.viewer.formats import chance
+from fieldscope.service.viewer.formats import chance, odds
+from fieldscope.service.viewer.page import NoPage
 from fieldscope.service.viewer.pages import image
 from fieldscope.service.viewer.runs.exchange import exchanges
 from fieldscope.service.viewer.runs.rebuilt import rebuilt
@@ -106,6 +109,29 @@ def test_every_verdict_is_told_with_its_call(small_shelf: Made) -> None:
                 assert entry is not None
                 for alternative in json.loads(entry.response)["answer_logprobs"]:
                     assert f"{alternative['logprob']:.3f}".replace("-", "−") in said
+
+
+def test_any_two_images_have_a_page_that_says_what_separates_them(small_shelf: Made) -> None:
+    run = open_run(small_shelf, "agent")
+    query_id = next(iter(run.digests))
+    first, *_, last = run.result(query_id).ranking
+    site = Site(RunList(small_shelf.root, store=small_shelf.store), live=True)
+    address = addresses.above_page(run.key, query_id, last.image_id, first.image_id)
+    chosen = site.render(site.page(addresses.image_page(run.key, query_id, last.image_id)))
+    assert addresses.slug(first.image_id) + ".html" in chosen and "What separates them?" in chosen
+    page = site.render(site.page(address))
+    said = words(page)
+    found = above(run.result(query_id), first.image_id, last.image_id)
+    assert found.sentence in said
+    for each in found.contrasts:
+        assert each.ahead is None or odds(each.ahead) in said
+    with pytest.raises(ConfigError, match="can't stand above itself"):
+        site.page(addresses.above_page(run.key, query_id, first.image_id, first.image_id))
+    with pytest.raises(NoPage):
+        site.page(addresses.above_page(run.key, query_id, first.image_id, "../../etc/passwd"))
+    copy = Site(RunList(small_shelf.root, store=small_shelf.store), live=False)
+    with pytest.raises(NoPage):
+        copy.page(address)
 
 
 def test_the_steps_lead_along_the_ranking(small_shelf: Made) -> None:

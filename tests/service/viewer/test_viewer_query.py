@@ -129,6 +129,7 @@ def test_the_grid_shows_every_image_in_the_order_of_the_ranking(small: shelves.M
     run, result, page = look(small, "agent")
     (grid,) = page.find("ol", id="grid")
     tiles = grid.find("li", class_="tile")
+    assert any(reason.text for reason in result.reasons)
     assert [tile.find("b")[0].words for tile in tiles] == [str(ranked.rank) for ranked in result.ranking]
     relevant = run.relevant(result.query_id)
     assert relevant
@@ -137,6 +138,8 @@ def test_the_grid_shows_every_image_in_the_order_of_the_ranking(small: shelves.M
         assert ("=" if not rose else f"▲{rose}" if rose > 0 else f"▼{-rose}") in tile.words
         assert bool(tile.find(class_="truth")) == (ranked.image_id in relevant)
         assert ranked.image_id in tile.words
+        said = [reason.text for reason in result.reasons if reason.image_id == ranked.image_id]
+        assert [line.words for line in tile.find(class_="reason")] == [" ".join(text.split()) for text in said if text]
         assert tile.find("img")[0].attributes["src"].endswith(".webp")
 
 

@@ -201,6 +201,8 @@ def test_the_first_page_says_of_every_run_what_its_files_say(small_shelf: Made) 
             assert re.search(r"\d+\.\d–\d+\.\d$", cell)
         assert row[10] == f"{told['cost']['calls']:,}"
         assert row[11] == f"{told['cost']['prompt_tokens'] + told['cost']['completion_tokens']:,}"
+        assert row[12].startswith(words.duration(told["cost"]["seconds"]))
+        assert ("answers" in row[12]) == (told["cost"]["calls"] > 0)
         assert row[13] == "0"
         assert addresses.run_page(name) in page.links()
     assert "facts test" in page.text

@@ -85,7 +85,7 @@ def test_the_first_pages_of_a_warm_site_compile_nothing(small: Made, monkeypatch
     site = Site(small.shelf(), live=True, try_it=True)
     site.warm()
     monkeypatch.setattr(Environment, "compile", None)
-    for address in ("index.html", "try.html", "runs/agent/index.html", "compare/clip+agent/index.html"):
+    for address in ("index.html", "search.html", "runs/agent/index.html", "compare/clip+agent/index.html"):
         assert "<h1" in site.render(site.page(address))
 
 

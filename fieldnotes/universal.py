@@ -1,0 +1,359 @@
+"""FieldNotes-Universal: the eight types of M-BEIR's tasks (arXiv 2311.17136) over pictures, captions, and both.
+
+Queries and candidates are texts, pictures, or both; each task has a pool of its own, and all pools together are the
+union, in which a query has to find what it wants among documents of every kind. In each pool matches stand among near
+misses, which differ from them in one fact.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from fieldscope.core.documents import Modality
+from fieldscope.core.errors import BenchmarkError
+from fieldscope.fieldnotes.facts import Fact, Part, Spec, describe
+from fieldscope.fieldnotes.grammar import CANON, Words
+from fieldscope.fieldnotes.queries import SUPERCATEGORIES, Split, draw_spec, matching_scene, near_misses
+from fieldscope.fieldnotes.sampling import mutate, new_seed, random_scene
+from fieldscope.fieldnotes.scene import Scene
+from fieldscope.fieldnotes.text_tasks import ask, change_words, changes
+
+SIZES = {"validation": 12, "test": 25}
+"""Queries of each task per split."""
+
+ASKED = ("colour", "count", "behaviour", "context", "habitat", "weather")
+"""The kinds of fact that a question about a picture is about."""
+
+_FACTS = (5, 9)  # of a picture that a change starts from
+_LIKES = 3
+
+
+@dataclass(frozen=True)
+class UniversalTask:
+    """One of the eight tasks: its name, the number of its data set in ids, what its queries and candidates are, and its
+    instructions. Name and number are those of a task of M-BEIR of the same type."""
+
+    name: str
+    dataset: int
+    query: Modality
+    candidate: Modality
+    instructions: tuple[str, ...]
+
+
+TASKS = (
+    UniversalTask(
+        "mscoco_task0",
+        9,
+        "text",
+        "image",
+        (
+            "Find a picture that matches this caption.",
+            "Which picture shows what is described?",
+            "Search for an image of this scene.",
+            "Show me the picture that the words are about.",
+        ),
+    ),
+    UniversalTask(
+        "webqa_task1",
+        2,
+        "text",
+        "text",
+        (
+            "Find a description that this query is true of.",
+            "Which text describes what is looked for?",
+            "Search for a passage about this scene.",
+            "Find the field note that has all of this in it.",
+        ),
+    ),
+    UniversalTask(
+        "edis_task2",
+        3,
+        "text",
+        "image,text",
+        (
+            "Find a picture with a description that matches this query.",
+            "Which illustrated field note is about this?",
+            "Search for an image and its text that show this scene.",
+            "Find the captioned picture that has all of this in it.",
+        ),
+    ),
+    UniversalTask(
+        "mscoco_task3",
+        9,
+        "image",
+        "text",
+        (
+            "Find a caption of this picture.",
+            "Which text describes the image?",
+            "Search for the words that say what is shown.",
+            "Describe this picture with a text that is already there.",
+        ),
+    ),
+    UniversalTask(
+        "nights_task4",
+        4,
+        "image",
+        "image",
+        (
+            "Find a picture of the same scene.",
+            "Which image shows the same animals in the same place?",
+            "Search for a picture like this one.",
+            "Show me another picture of what is shown here.",
+        ),
+    ),
+    UniversalTask(
+        "infoseek_task6",
+        6,
+        "image,text",
+        "text",
+        (
+            "Find a text that answers the question about this picture.",
+            "Which statement is the answer for this image?",
+            "Search for a sentence that answers what is asked.",
+            "Answer the question about the picture with a text.",
+        ),
+    ),
+    UniversalTask(
+        "cirr_task7",
+        8,
+        "image,text",
+        "image",
+        (
+            "Find this picture with the change that the text says.",
+            "Which image is like this one, but changed as asked?",
+            "Search for a picture that differs from this one as described.",
+            "Show me the scene after the change.",
+        ),
+    ),
+    UniversalTask(
+        "infoseek_task8",
+        6,
+        "image,text",
+        "image,text",
+        (
+            "Find a picture with a text that answers the question about this picture.",
+            "Which illustrated statement is the answer for this image?",
+            "Search for an image and a sentence that answer what is asked.",
+            "Answer the question about the picture with a captioned picture.",
+        ),
+    ),
+)
+"""The eight types, in the papers' order."""
+
+
+@dataclass(frozen=True)
+class UniversalDocument:
+    """A candidate: a scene that is drawn, words, or both. `about` is the scene that it tells of."""
+
+    about: Scene
+    picture: Scene | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class UniversalQuery:
+    """A query of a task: its words, the scene that its own picture shows, and the ids of the matches in its pool."""
+
+    id: str
+    task: UniversalTask
+    text: str
+    picture: Scene | None
+    relevant: frozenset[str]
+
+
+@dataclass(frozen=True)
+class UniversalSplit:
+    """Documents by id, the pool of each task by its name, and the queries."""
+
+    name: str
+    documents: Mapping[str, UniversalDocument]
+    pools: Mapping[str, tuple[str, ...]]
+    queries: tuple[UniversalQuery, ...]
+
+    @property
+    def scenes(self) -> dict[str, Scene]:
+        """Every scene that is drawn, of documents and queries, by the key of the scene."""
+        drawn = (each.picture for each in (*self.documents.values(), *self.queries))
+        return {scene.key(): scene for scene in drawn if scene is not None}
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A query before its pool has ids: `matches` says which documents are relevant."""
+
+    text: str
+    picture: Scene | None
+    matches: Callable[[UniversalDocument], bool]
+    documents: Sequence[UniversalDocument]
+
+
+@cache
+def load_universal(split: str) -> UniversalSplit:
+    """A split, made from its name: always the same. Raises `BenchmarkError` for an unknown one."""
+    if split not in SIZES:
+        raise BenchmarkError(f"FieldNotes-Universal has no split {split!r}. Use one of {', '.join(SIZES)}")
+    rng = random.Random(f"fieldnotes-universal-{split}-1")
+    numbers = dict.fromkeys((task.dataset for task in TASKS), 0)
+    documents: dict[str, UniversalDocument] = {}
+    pools: dict[str, tuple[str, ...]] = {}
+    queries: list[UniversalQuery] = []
+    asked = dict(numbers)
+    for task in TASKS:
+        drafts = list(_DRAFTS[task.name](rng, SIZES[split]))
+        pool = list({(each.picture, each.text): each for draft in drafts for each in draft.documents}.values())
+        rng.shuffle(pool)
+        ids = []
+        for document in pool:
+            numbers[task.dataset] += 1
+            ids.append(f"{task.dataset}:{numbers[task.dataset]}")
+            documents[ids[-1]] = document
+        pools[task.name] = tuple(ids)
+        for draft in drafts:
+            asked[task.dataset] += 1
+            relevant = frozenset(did for did in ids if draft.matches(documents[did]))
+            queries.append(
+                UniversalQuery(f"{task.dataset}:{asked[task.dataset]}", task, draft.text, draft.picture, relevant)
+            )
+    return UniversalSplit(f"universal-{split}", documents, pools, tuple(queries))
+
+
+def load_universal_pictures(split: str) -> Split:
+    """The scenes that a split draws, numbered from 1."""
+    scenes = load_universal(split).scenes.values()
+    return Split(f"universal-{split}", {str(n): scene for n, scene in enumerate(scenes, start=1)}, (), {})
+
+
+def _described(
+    as_document: Callable[[Scene], UniversalDocument],
+) -> Callable[[random.Random, int], Iterator[_Draft]]:
+    """Texts that ask for a scene, among documents about matching scenes and near misses."""
+
+    def drafts(rng: random.Random, number: int) -> Iterator[_Draft]:
+        for at in range(number):
+            spec = draw_spec(rng, SUPERCATEGORIES[at % 4], novel=at % 2 == 0)
+            scenes = [matching_scene(spec, rng) for _ in range(rng.randint(1, 3))]
+            scenes += list(near_misses(spec, rng))[:_LIKES]
+            yield _Draft(
+                Words(rng).spec(spec), None, lambda document, spec=spec: spec.matches(document.about),
+                [as_document(scene) for scene in scenes],
+            )  # fmt: skip
+
+    return drafts
+
+
+def _captioned(rng: random.Random, number: int) -> Iterator[_Draft]:
+    """Pictures, and the captions of them and of scenes that differ in one fact."""
+    for _ in range(number):
+        scene = random_scene(rng)
+        likes = (scene, *(mutate(scene, rng) for _ in range(_LIKES)))
+        yield _Draft("", scene, _same_content(scene), [_text(each) for each in likes])
+
+
+def _same_scene(rng: random.Random, number: int) -> Iterator[_Draft]:
+    """Pictures, and others of the same scene and of scenes that differ in one fact."""
+    for _ in range(number):
+        scene = random_scene(rng)
+        again = [replace(scene, seed=new_seed(rng)) for _ in range(rng.randint(1, 2))]
+        likes = [mutate(scene, rng) for _ in range(_LIKES)]
+        yield _Draft("", scene, _same_content(scene), [_picture(each) for each in (*again, *likes)])
+
+
+def _changed(rng: random.Random, number: int) -> Iterator[_Draft]:
+    """Pictures with a change in words, among pictures of what was not changed and of near misses."""
+    made = 0
+    while made < number:
+        reference = random_scene(rng, 0.6)
+        seen = describe(reference)
+        if not _FACTS[0] <= len(seen.facts()) <= _FACTS[1]:
+            continue
+        spec, _, _, said = rng.choice(changes(seen, rng))
+        scenes = [matching_scene(spec, rng) for _ in range(rng.randint(1, 3))]
+        scenes += [replace(reference, seed=new_seed(rng)), *list(near_misses(spec, rng))[:_LIKES]]
+        made += 1
+        yield _Draft(
+            change_words(said, rng), reference, lambda document, spec=spec: spec.matches(document.about),
+            [_picture(scene) for scene in scenes],
+        )  # fmt: skip
+
+
+def _questioned(
+    as_document: Callable[[Scene, str], UniversalDocument],
+) -> Callable[[random.Random, int], Iterator[_Draft]]:
+    """Pictures with a question about one fact, and statements that answer it rightly and wrongly."""
+
+    def drafts(rng: random.Random, number: int) -> Iterator[_Draft]:
+        made = 0
+        while made < number:
+            scene = random_scene(rng)
+            group = rng.choice(scene.groups)
+            facts = [
+                fact for fact in describe(scene).facts() if fact.kind in ASKED and fact.species in ("", group.species)
+            ]
+            if not facts:
+                continue
+            fact = rng.choice(facts)
+            others = [each for _ in range(_LIKES) if (each := _other_value(fact, group.species, rng)) is not None]
+            statements = {statement(group.species, each): each for each in (fact, *others)}
+            made += 1
+            yield _Draft(
+                ask(fact, Words(rng), {})[0], scene,
+                lambda document, fact=fact, name=group.species: document.text == statement(name, fact),
+                [as_document(matching_scene(_stated(group.species, each), rng), text)
+                 for text, each in statements.items()],
+            )  # fmt: skip
+
+    return drafts
+
+
+def statement(species: str, fact: Fact) -> str:
+    """A fact about an animal as a phrase: "a red crab", "a crab in the snow"."""
+    return CANON.spec(_stated(species, fact))
+
+
+def _stated(species: str, fact: Fact) -> Spec:
+    fields = {"colour": "colour", "behaviour": "pose", "context": "item"}
+    if fact.kind == "count":
+        return Spec(Part(species, count=int(fact.value)))
+    if fact.kind in fields:
+        return Spec(Part(species, **{fields[fact.kind]: fact.value}))  # type: ignore[arg-type]
+    return Spec(Part(species), **{fact.kind: fact.value})  # type: ignore[arg-type]
+
+
+def _other_value(fact: Fact, species: str, rng: random.Random) -> Fact | None:
+    """The same kind of fact as another scene has it; None where a scene has none."""
+    scene = random_scene(rng)
+    spec = describe(replace(scene, groups=(replace(scene.groups[0], species=species),)))
+    found = next((each for each in spec.facts() if each.kind == fact.kind), None)
+    return found if found is not None and found.value != fact.value else None
+
+
+def _same_content(scene: Scene) -> Callable[[UniversalDocument], bool]:
+    spec = describe(scene)
+    return lambda document: describe(document.about) == spec or document.about.content() == scene.content()
+
+
+def _picture(scene: Scene) -> UniversalDocument:
+    return UniversalDocument(scene, picture=scene)
+
+
+def _text(scene: Scene) -> UniversalDocument:
+    return UniversalDocument(scene, text=CANON.spec(describe(scene)))
+
+
+def _both(scene: Scene) -> UniversalDocument:
+    return UniversalDocument(scene, picture=scene, text=CANON.spec(describe(scene)))
+
+
+_DRAFTS: Mapping[str, Callable[[random.Random, int], Iterable[_Draft]]] = {
+    "mscoco_task0": _described(_picture),
+    "webqa_task1": _described(_text),
+    "edis_task2": _described(_both),
+    "mscoco_task3": _captioned,
+    "nights_task4": _same_scene,
+    "infoseek_task6": _questioned(lambda scene, text: UniversalDocument(scene, text=text)),
+    "cirr_task7": _changed,
+    "infoseek_task8": _questioned(lambda scene, text: UniversalDocument(scene, picture=scene, text=text)),
+}
