@@ -28,7 +28,9 @@ Workbench.results = (() => {
       find("#changes").replaceChildren();
     }
     options();
-    find("[data-finds]").href = `v1/searches/${view.id}/finds.csv?query_id=${encodeURIComponent(view.query_id)}`;
+    for (const link of document.querySelectorAll("[data-finds]")) {
+      link.href = `v1/searches/${view.id}/${link.dataset.finds}?query_id=${encodeURIComponent(view.query_id)}`;
+    }
     find("#found").hidden = false;
     draw();
   }
