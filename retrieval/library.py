@@ -172,8 +172,9 @@ class Library:
 
     def _image_vector(self, image_id: str) -> Vectors:
         if self.beside is not None and image_id not in self._held:
-            return self.encoder.encode_images([self.beside.load(image_id)])[0]
-        vector: Vectors = (self.whole or self).index.vectors_of([image_id])[0]
+            vector: Vectors = self.encoder.encode_images([self.beside.load(image_id)])[0]
+        else:
+            vector = (self.whole or self).index.vectors_of([image_id])[0]
         return vector
 
     def _load(self, image_id: str) -> PILImage.Image:
