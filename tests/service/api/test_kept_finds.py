@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from fieldscope.service.exports.kept import open_finds
+from fieldscope.service.metadata.records import Records
+from fieldscope.service.metadata.store import write_records
 from tests.service.api.facts import COLLECTION, Service, open_service
 
 PREFIX = f"fieldscope://{COLLECTION}/"
@@ -71,3 +73,15 @@ async def test_what_cannot_be_downloaded_says_why(service: Service) -> None:
     assert refused.status_code == 409 and "none of 1 marked images is accepted" in refused.json()["message"]
     assert (await service.client.get(f"{at}/finds.csv", params={"query_id": "other"})).status_code == 404
     assert (await service.client.get("/v1/searches/other/finds.csv")).status_code == 404
+
+
+async def test_images_that_show_the_same_are_named_with_each_other(service: Service, tmp_path: Path) -> None:
+    view = await kept(service)
+    assert all(row["alike"] == [] for row in view["results"])
+    first, second, third = (row["image"] for row in view["results"][:3])
+    groups = ((third, first, "not ranked"),)
+    write_records(tmp_path / "data" / "searches" / view["id"], Records(groups=groups))
+    rows = (await service.client.get(f"/v1/searches/{view['id']}")).json()["results"]
+    alike = {row["image"]: row["alike"] for row in rows}
+    assert alike[first] == alike[third] == [first, third]
+    assert alike[second] == []
