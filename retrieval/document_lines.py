@@ -125,9 +125,7 @@ class DocumentLines(Mapping[str, Document]):
             what = f"missing key {field!r}" if first["type"] == "missing" else f"{field}: {first['msg']}"
             raise self._error(f"{where}: {' '.join(what.removeprefix(': ').split())}. Correct the file.") from cause
         if not document.image and not (document.text or "").strip():
-            raise self._error(
-                f"{where}: {names.text}: it has neither a text nor a picture. Correct the file."
-            )
+            raise self._error(f"{where}: {names.text}: it has neither a text nor a picture. Correct the file.")
         if document.modality is not None and document.modality != document.parts:
             raise self._error(
                 f"{where}: modality: it says {document.modality!r}, and the document is {document.parts!r}. Correct "

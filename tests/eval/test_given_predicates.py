@@ -96,7 +96,7 @@ def test_a_file_has_questions_or_mappings(tmp_path: Path) -> None:
     assert read_given(file) == (CRAB,)
     for text in ("", "- {question: ' '}", "is there crab?", "- {question: x?, expected: maybe}", "[", "- {weight: 2}"):
         file.write_text(text)
-        with pytest.raises(StrategyError, match="predicates.yaml"):
+        with pytest.raises(StrategyError, match=r"predicates\.yaml"):
             read_given(file)
 
 

@@ -331,7 +331,10 @@ def _own_ranking(engine: Engine, result: RerankResult) -> Ranking:
         for name in ("ranking", "verdicts", "reasons", "scores")
     }
     shown = tuple(each.model_copy(update={"shown": tuple(map(shown_name, each.shown))}) for each in result.comparisons)
-    renamed = result.model_copy(update=own | {"comparisons": shown})
+    nothing = result.nothing
+    if nothing is not None:
+        nothing = nothing.model_copy(update={"nearest": tuple(map(shown_name, nothing.nearest))})
+    renamed = result.model_copy(update=own | {"comparisons": shown, "nothing": nothing})
     return Ranking(renamed, place[0].images, records=place[0].records)
 
 
