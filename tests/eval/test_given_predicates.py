@@ -90,7 +90,7 @@ def test_weights_decide_between_images_that_show_half_each() -> None:
 
 def test_a_file_has_questions_or_mappings(tmp_path: Path) -> None:
     file = tmp_path / "predicates.yaml"
-    file.write_text("- is there crab?\n- {question: is there net?, expected: no, weight: 2}\n")
+    file.write_text("- is there crab?\n- question: is there net?\n  expected: no\n  weight: 2\n")
     assert read_given(file) == (CRAB, GivenPredicate(question="is there net?", expected="no", weight=2.0))
     file.write_text('{"predicates": ["is there crab?"]}')
     assert read_given(file) == (CRAB,)
@@ -128,7 +128,7 @@ async def test_a_strategy_asks_the_predicates_of_its_queries(tmp_path: Path) -> 
 
 
 def test_a_grid_varies_predicates_and_names_their_files(tmp_path: Path) -> None:
-    (tmp_path / "ours.yaml").write_text("q1: [is there net?]\n")
+    (tmp_path / "ours.yaml").write_text("q1: ['is there net?']\n")
     grid = tmp_path / "grid.yaml"
     grid.write_text("base: predicates\npredicates: [null, ours.yaml]\n")
     plain, ours = load_grid(grid)
