@@ -25,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup environments demo test check messages test-slow test-ui test-adaptors test-clients test-studio test-vllm \
-	test-nightly test-all lock train clean
+	test-nightly test-all bench lock train clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -108,6 +108,9 @@ test-nightly: setup $(CLIENTS_VENV)/.ready $(VLLM_VENV)/.ready ## whole evaluati
 		$(foreach folder,slow ui adaptors clients studio vllm,--ignore tests/$(folder))
 	$(CLIENTS_VENV)/bin/python -m pytest -m nightly tests/clients
 	$(BIN)/python -m pytest -m nightly tests/vllm
+
+bench: setup ## ratios of speed, memory and calls, measured on this machine: docs/benchmarks.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.all
 
 test-all: check test test-slow test-ui test-adaptors test-clients test-studio test-vllm test-nightly ## all of these
 

@@ -64,6 +64,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "transformers": (*_ENCODERS, *_LOCAL_MODEL, "fieldnotes/vocabulary.py", _TRAINING),
     "pillow_heif": ("retrieval/formats.py",),  # an extra
     "faiss": ("retrieval/faiss_index.py", "retrieval/inverted_lists.py"),
+    "lancedb": ("retrieval/lance_index.py",),  # an extra
     "openai": ("agent/lmm/connection.py",),
     "datasets": ("eval/benchmarks/inquire_hub.py",),
     "ray": (),

@@ -10,6 +10,10 @@ Modality = Literal["text", "image", "image,text"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
+QUERY_PICTURE = "query:"
+"""What the id of a query's own picture begins with, where that lies beside the collection."""
+
+
 @runtime_checkable
 class DocumentSource(Protocol):
     """An `ImageSource` whose ids are documents of any kind. `load` and `pixel_hash` raise `ImageError` for a document

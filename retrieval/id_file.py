@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fieldscope.core.errors import IndexMismatchError
 from fieldscope.core.files import replacing
+from fieldscope.core.text_rows import TextRows, text_hash
 
 _TEXTS, _ENDS, _HASHES, _ROWS = "ids.txt", "ids-ends.npy", "ids-hashes.npy", "ids-rows.npy"
 FILES = (_TEXTS, _ENDS, _HASHES, _ROWS)
@@ -28,14 +27,15 @@ class IdFile(Sequence[str]):
     def __init__(self, folder: Path) -> None:
         try:
             self._texts = np.memmap(folder / _TEXTS, dtype=np.uint8, mode="r")
-            self._ends, self._hashes, self._rows = (
+            self._ends, hashes, rows = (
                 np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (_ENDS, _HASHES, _ROWS)
             )
         except (OSError, ValueError, EOFError) as error:
             raise IndexMismatchError(f"the ids in {str(folder)!r} can't be read; build the index again") from error
         count = len(self._ends)
-        if len(self._hashes) != count or len(self._rows) != count or not count or self._ends[-1] != len(self._texts):
+        if len(hashes) != count or len(rows) != count or not count or self._ends[-1] != len(self._texts):
             raise IndexMismatchError(f"the ids in {str(folder)!r} are damaged; build the index again")
+        self._places = TextRows(hashes, rows)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -61,13 +61,7 @@ class IdFile(Sequence[str]):
 
     def row(self, image_id: str) -> int | None:
         """Where an id stands; None where it is none of these."""
-        wanted = _hash(image_id.encode("utf-8", "surrogatepass"))
-        at = int(np.searchsorted(self._hashes, wanted))
-        while at < len(self) and self._hashes[at] == wanted:
-            if self._text(int(self._rows[at])) == image_id:
-                return int(self._rows[at])
-            at += 1
-        return None
+        return self._places.find(image_id, self)
 
     def _text(self, row: int) -> str:
         start = int(self._ends[row - 1]) if row else 0
@@ -85,24 +79,12 @@ def write_ids(folder: Path, ids: Iterable[str]) -> IdFile:
             stream.write(text)
             end += len(text)
             ends.append(end)
-            hashes.append(int(_hash(text)))
-    known: NDArray[np.uint64] = np.frombuffer(hashes, np.uint64)
-    rows = np.argsort(known, kind="stable").astype(np.int64)
-    for name, values in ((_ENDS, np.frombuffer(ends, np.int64)), (_HASHES, known[rows]), (_ROWS, rows)):
+            hashes.append(text_hash(image_id))
+    places = TextRows.of_hashes(np.frombuffer(hashes, np.uint64))
+    for name, values in ((_ENDS, np.frombuffer(ends, np.int64)), (_HASHES, places.hashes), (_ROWS, places.rows)):
         with replacing(folder / name) as partial, partial.open("wb") as stream:
             np.save(stream, values, allow_pickle=False)
     written = IdFile(folder)
-    _require_distinct(written, known[rows], rows)
+    if (twice := places.repeated(written)) is not None:
+        raise IndexMismatchError(f"the id {twice!r} comes twice; give every image its own")
     return written
-
-
-def _require_distinct(ids: IdFile, hashes: NDArray[np.uint64], rows: NDArray[np.int64]) -> None:
-    """Equal ids have equal hashes, which are neighbours here; only those are compared as texts."""
-    for at in np.flatnonzero(hashes[1:] == hashes[:-1]):
-        first, second = (ids[int(row)] for row in rows[at : at + 2])
-        if first == second:
-            raise IndexMismatchError(f"the id {first!r} comes twice; give every image its own")
-
-
-def _hash(text: bytes) -> np.uint64:
-    return np.uint64(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little"))

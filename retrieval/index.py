@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,15 @@ class Index(Protocol):
 
 INDEXES: Registry[Callable[[Sequence[str], Vectors], Index]] = Registry("index", "fieldscope.indexes")
 """Each makes an index of ids and their vectors, shape (len(ids), dim)."""
+
+
+@runtime_checkable
+class StoredIndex(Protocol):
+    """A kind of index that keeps vectors in files of its own beside a library's, and changes only what changed."""
+
+    def kept(self, folder: Path, ids: Sequence[str], vectors: Vectors) -> Index:
+        """The index in a library's folder, with these ids and vectors, shape (len(ids), dim)."""
+        ...
 
 
 class FlatIndex(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,8 @@ from fieldscope.core.errors import ConfigError
 
 MEMORY = 3_000_000_000
 """Bytes that an index may take, unless a user says otherwise."""
+
+_VARIABLE = "FIELDSCOPE_INDEX_MEMORY"
 
 _CODES = (64, 32, 16)
 """Bytes of a product code, best first. Longer ones gain little: the best candidates are scored again exactly."""
@@ -32,6 +35,19 @@ class IndexPlan:
     code_bytes: int = 0
 
 
+def index_memory() -> int:
+    """The bytes that an index may take: FIELDSCOPE_INDEX_MEMORY gigabytes, 3 where that is not set. Raises
+    `ConfigError` where it is no such number."""
+    text = os.environ.get(_VARIABLE, "")
+    try:
+        memory = float(text) * 1e9 if text else MEMORY
+    except ValueError:
+        memory = 0.0
+    if not 0 < memory < math.inf:
+        raise ConfigError(f"{_VARIABLE} is {text!r}; set it to a number of gigabytes, such as 3")
+    return int(memory)
+
+
 def plan_index(count: int, dim: int, memory: int = MEMORY) -> IndexPlan:
     """The most exact index of `count` vectors of length `dim` that fits into `memory` bytes. Raises `ConfigError` where
     none does."""
@@ -46,7 +62,7 @@ def plan_index(count: int, dim: int, memory: int = MEMORY) -> IndexPlan:
     least = _SHARE * (count * (_CODES[-1] + _BESIDE) + centres)
     raise ConfigError(
         f"an index of {count:,} vectors of length {dim} takes {least / 1e9:.1f} GB at least, and may take"
-        f" {memory / 1e9:.1f} GB; allow it more memory"
+        f" {memory / 1e9:.1f} GB; allow it more with {_VARIABLE}"
     )
 
 

@@ -22,7 +22,7 @@ from fieldscope.retrieval.batches import read_documents
 from fieldscope.retrieval.captions import Captions, read_captions
 from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.encoder import DocumentInputs, Encoder, Vectors, encode_documents
-from fieldscope.retrieval.index import DEFAULT_INDEX, INDEXES, MAPPED_INDEX, Index
+from fieldscope.retrieval.index import DEFAULT_INDEX, INDEXES, MAPPED_INDEX, Index, StoredIndex
 from fieldscope.retrieval.manifest import (
     claimed,
     is_of_wrong_build,
@@ -57,8 +57,8 @@ class Library:
     `ids` are all images in the index, and `index_kind` is the registered name of indexes like it. With
     `keeps_reference` a query's reference image is found like any other, as some benchmarks have it. `folder` is where
     the index lies, if it was read from one. `beside` has the pictures of queries that are not in the collection; they
-    are encoded when a query needs them. `whole` is the library that
-    this one was `filtered` from.
+    are encoded when a query needs them. `whole` is the library that this one was `filtered` from. `sample` are the
+    images that stand for the collection, where they are known: in a large one it takes seconds to find them.
     """
 
     index: Index
@@ -71,6 +71,7 @@ class Library:
     folder: Path | None = None
     beside: ImageSource | None = None
     whole: Library | None = None
+    sample: Sequence[str] | None = None
     _blended: dict[float, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
     _blending: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
@@ -81,7 +82,7 @@ class Library:
 
     @cached_property
     def _sample(self) -> Sequence[str]:
-        return sampled(self.ids)
+        return sampled(self.ids) if self.sample is None else self.sample
 
     @cached_property
     def _queries(self) -> QueryVectors:
@@ -99,7 +100,7 @@ class Library:
         if own == list(self.ids):
             return replace(self, keeps_reference=keeps_reference)
         index = INDEXES.load(self.index_kind)(own, self.index.vectors_of(own))
-        return replace(self, index=index, ids=own, keeps_reference=keeps_reference)
+        return replace(self, index=index, ids=own, keeps_reference=keeps_reference, sample=None)
 
     def filtered(self, ids: Sequence[str]) -> Library:
         """A library in which only these images are found. How far they stand out is measured against this library's
@@ -171,8 +172,9 @@ class Library:
 
     def _image_vector(self, image_id: str) -> Vectors:
         if self.beside is not None and image_id not in self._held:
-            return self.encoder.encode_images([self.beside.load(image_id)])[0]
-        vector: Vectors = (self.whole or self).index.vectors_of([image_id])[0]
+            vector: Vectors = self.encoder.encode_images([self.beside.load(image_id)])[0]
+        else:
+            vector = (self.whole or self).index.vectors_of([image_id])[0]
         return vector
 
     def _load(self, image_id: str) -> PILImage.Image:
@@ -205,7 +207,9 @@ def open_library(folder: Path, encoder: Encoder) -> Library:
     locator = manifest.attributes.get("collection")
     if not isinstance(locator, dict):
         raise IndexMismatchError(f"{str(folder)!r} does not say which images it holds; make it with `fieldscope index`")
-    index = INDEXES.load(kind)(manifest.ids, vectors)
+    make = INDEXES.load(kind)
+    kept = make.kept(folder, manifest.ids, vectors) if isinstance(make, StoredIndex) else None
+    index = make(manifest.ids, vectors) if kept is None else kept
     return Library(index, encoder, locator, read_captions(folder, encoder), manifest.ids, kind, folder=folder)
 
 

@@ -136,7 +136,7 @@ def vectors_in(folder: Path, ids: Sequence[str]) -> Vectors | None:
     rows = {image_id: row for row, image_id in enumerate(manifest.ids)}
     if not all(image_id in rows for image_id in ids):
         return None
-    stored = _read_vectors(folder / manifest.vectors_name, manifest, manifest.dim)
+    stored = _read_vectors(folder / manifest.vectors_name, manifest, manifest.dim, mapped=True)
     return np.asarray(stored[[rows[image_id] for image_id in ids]])
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fieldscope.core.documents import has_image, text_of
 from fieldscope.core.errors import BrokenImageError
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
 
     from fieldscope.core.looks import Region
     from fieldscope.retrieval.collection import Collection
+
+
+@runtime_checkable
+class _HasPaths(Protocol):
+    """A collection whose images are files."""
+
+    def path(self, image_id: str) -> Path: ...
 
 
 class UnionCollection:
@@ -49,6 +57,13 @@ class UnionCollection:
     def load_regions(self, image_id: str, regions: Sequence[Region], max_pixels: int) -> list[PILImage.Image]:
         part, inner = self._find(image_id)
         return cut(part, inner, regions, max_pixels)
+
+    def path(self, image_id: str) -> Path:
+        """The file of an image. Raises `ImageError` for one that has none of its own."""
+        part, inner = self._find(image_id)
+        if not isinstance(part, _HasPaths):
+            raise BrokenImageError(f"{image_id!r} has no file of its own; read its pixels instead")
+        return part.path(inner)
 
     def text_of(self, document_id: str) -> str:
         part, inner = self._find(document_id)

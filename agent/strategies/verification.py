@@ -250,7 +250,8 @@ class Verify(AskingStage):
         plain = sum(asked * self.plain_calls(kind) for kind, asked in questions.items())
         answer = self.answer_tokens
         if plain:
-            yield Calls("verify", self.prompt, images * plain, images=1, answer=answer, longest=answer)
+            shown = max([1, *(len(prompt.shows or ()) for prompt in (self.documents or {}).values())])
+            yield Calls("verify", self.prompt, images * plain, images=shown, answer=answer, longest=answer)
         for kind, asked in questions.items():
             if self.reason and (prompt := self.reason.prompt_for(kind)):
                 longest, thoughts = self.reason.max_tokens, self.reason.thoughts

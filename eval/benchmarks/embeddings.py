@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fieldscope.core.errors import BenchmarkError, IndexMismatchError
+from fieldscope.core.text_rows import ArrowTexts
 from fieldscope.eval.benchmarks.embedding_folders import layout_of
 from fieldscope.eval.benchmarks.tables import header, read_rows
 from fieldscope.retrieval.encoder import Encoder, Vectors
@@ -53,6 +54,11 @@ class Embeddings:
         """Length of a vector."""
         return int(self.arrays[0].shape[1])
 
+    def files(self) -> list[tuple[str, int, int]]:
+        """Name, size and time of writing (ns) of each file of vectors: what changes when they do."""
+        paths = [Path(str(array.filename)) for array in self.arrays if isinstance(array, np.memmap)]
+        return [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
+
     def require(self, encoder: Encoder, name: str) -> None:
         """Raise `IndexMismatchError` where queries encoded by this encoder, `name` to people, can't be compared with
         these vectors. Of NumPy files only the length can tell."""
@@ -64,13 +70,17 @@ class Embeddings:
                 f"{encoder.dim}. Name the model that made them with --encoder."
             )
 
-    def blocks(self) -> Iterator[Vectors]:
-        """The vectors as float32, some at a time, in order. Those that are not of length 1 are scaled to it.
+    def blocks(self, first: int = 0) -> Iterator[Vectors]:
+        """The vectors from the row `first` on as float32, some at a time, in order. Those that are not of length 1 are
+        scaled to it.
 
         Raises `BenchmarkError` for numbers that are not finite.
         """
+        before = 0
         for array in self.arrays:
-            for start in range(0, len(array), _BLOCK):
+            skipped = min(max(first - before, 0), len(array))
+            before += len(array)
+            for start in range(skipped, len(array), _BLOCK):
                 block = np.array(array[start : start + _BLOCK], dtype=np.float32)
                 lengths = np.linalg.norm(block, axis=1, keepdims=True)
                 if not np.isfinite(lengths).all():
@@ -113,7 +123,8 @@ def open_embeddings(folder: Path) -> Embeddings:
                     "Fetch them again."
                 )
     shared = [name for name in parts[0] if all(name in part for part in parts)]
-    return _checked(Embeddings(folder, {n: [v for part in parts for v in part[n]] for n in shared}, mapped))
+    joined = {n: ArrowTexts(pa.chunked_array([piece for part in parts for piece in part[n].chunks])) for n in shared}
+    return _checked(Embeddings(folder, joined, mapped))
 
 
 def _checked(embeddings: Embeddings) -> Embeddings:
@@ -134,7 +145,7 @@ def _checked(embeddings: Embeddings) -> Embeddings:
     return embeddings
 
 
-def _rows_of(columns: Mapping[str, Sequence[str]]) -> int:
+def _rows_of(columns: Mapping[str, Sequence[str] | pa.ChunkedArray]) -> int:
     return len(next(iter(columns.values()), ()))
 
 
@@ -174,13 +185,13 @@ def _named(folder: Path) -> dict[str, Sequence[str]]:
     return {"": [row[0] for row in rows]}
 
 
-def _parquet(path: Path) -> dict[str, Sequence[str]]:
+def _parquet(path: Path) -> dict[str, pa.ChunkedArray]:
     try:
         with pq.ParquetFile(path) as file:
             columns = {name: header([name])[0] for name in file.schema_arrow.names}
             known = [name for name, plain in columns.items() if plain in (*ID_COLUMNS, *PATH_COLUMNS)]
             table = file.read(columns=known)
-            return {columns[name]: table.column(name).cast(pa.string()).to_pylist() for name in known}
+            return {columns[name]: table.column(name).cast(pa.large_string()) for name in known}
     except (OSError, pa.ArrowException) as error:
         raise BenchmarkError(f"{str(path)!r} can't be read as Parquet. Fetch it again.") from error
 

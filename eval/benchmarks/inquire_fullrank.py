@@ -7,12 +7,13 @@ are part of a published path and so of the answer key: where paths name the imag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from fieldscope.core.errors import BenchmarkError
+from fieldscope.core.text_rows import MappedTexts, PairedTexts, TextRows
 from fieldscope.eval.benchmarks.embedding_folders import find_embeddings
 from fieldscope.eval.benchmarks.embeddings import ID_COLUMNS, PATH_COLUMNS, Embeddings, open_embeddings
 from fieldscope.eval.benchmarks.inquire_images import PROBED, INatImages, image_root, places_of
@@ -68,12 +69,11 @@ def load_inquire_fullrank(
     tables = read_tables(path, split)
     places = places_of(tables.folder)
     vectors = open_embeddings(find_embeddings(places, encoder, embeddings))
-    ids, paths, by_path = _named(vectors, tables.relevant)
+    ids, paths, by_path, rows = _named(vectors, tables.relevant)
     qrels = {
         query.id: {_called(positive, by_path): 1 for positive in tables.positives.get(query.id, ())}
         for query in tables.queries
     }
-    known = frozenset(ids)
     relevant = (positive.path for positive in tables.relevant)
     images = INatImages(image_root(places, [*islice(relevant, PROBED), *islice(paths.values(), PROBED)]), paths)
     benchmark = Benchmark(
@@ -86,7 +86,7 @@ def load_inquire_fullrank(
         oddities=tables.oddities,
         reported=INQUIRE_FULLRANK,
     )
-    missing = sum(image not in known for judged in qrels.values() for image in judged)
+    missing = sum(rows.find(image, ids) is None for judged in qrels.values() for image in judged)
     return Fullrank(benchmark, vectors, ids, missing, images.root is not None)
 
 
@@ -100,8 +100,11 @@ def _called(positive: Positive, by_path: bool) -> str:
     return stem(positive.path) if by_path else positive.image_id
 
 
-def _named(embeddings: Embeddings, every: Sequence[Positive]) -> tuple[Sequence[str], dict[str, str], bool]:
-    """The embedded images' ids in order, the path of each (where it is known), and whether ids come from paths.
+def _named(
+    embeddings: Embeddings, every: Sequence[Positive]
+) -> tuple[Sequence[str], Mapping[str, str], bool, TextRows]:
+    """The embedded images' ids in order, the path of each (where it is known), whether ids come from paths, and where
+    each id stands.
 
     The first column that names relevant images decides: ids as the annotations have them, else paths.
     """
@@ -111,8 +114,7 @@ def _named(embeddings: Embeddings, every: Sequence[Positive]) -> tuple[Sequence[
         (
             files
             for column in (*PATH_COLUMNS, "")
-            if column in columns
-            and not annotated_paths.isdisjoint(files := [spelled(path or "") for path in columns[column]])
+            if column in columns and not annotated_paths.isdisjoint(files := MappedTexts(spelled, columns[column]))
         ),
         None,
     )
@@ -122,10 +124,11 @@ def _named(embeddings: Embeddings, every: Sequence[Positive]) -> tuple[Sequence[
             f"none of the {len(annotated_ids):,} relevant images is among the {len(embeddings):,} in "
             f"{str(embeddings.folder)!r}. Name its images by image_id or image_path as {ANNOTATIONS} does"
         )
-    chosen = ids if ids is not None else [stem(path) for path in paths or ()]
-    if len(set(chosen)) < len(chosen):
+    chosen = ids if ids is not None else MappedTexts(stem, paths or ())
+    rows = TextRows.of(chosen)
+    if rows.repeated(chosen) is not None:
         raise BenchmarkError(
             f"{str(embeddings.folder)!r} names two images alike. Give each an image_id of its own in ids.csv."
         )
-    known = dict(zip(chosen, paths, strict=True)) if paths else {positive.image_id: positive.path for positive in every}
-    return chosen, known, ids is None
+    known = PairedTexts(chosen, paths, rows) if paths else {positive.image_id: positive.path for positive in every}
+    return chosen, known, ids is None, rows

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fieldscope.core.documents import QUERY_PICTURE
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.types import Query
 from fieldscope.eval.benchmarks.splits import canonical
@@ -36,9 +37,6 @@ CHOICES = {
     "pool": ("local", UNION),
     "instruction": ("1", "2", "3", "4", NO_INSTRUCTION),
 }
-
-QUERY_PICTURE = "query:"
-"""What the id of a query's own picture begins with. No document has such an id."""
 
 _ROOTS = ("M-BEIR", "mbeir", "m-beir")
 

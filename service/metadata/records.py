@@ -69,10 +69,10 @@ class Records:
     def time(self, image_id: str) -> Span | None:
         """When the image was taken: by the table, or else by the camera."""
         cells = self.of(image_id)
-        for column in self._times:
+        for column in self._named(_TIMES):
             if (span := read_span(cells.get(column, ""))) is not None:
                 return self._with_time_of_day(cells, span)
-        return self._of_parts(cells)
+        return self._of_parts(cells) or read_span(cells.get(EXIF_TIME, ""))
 
     def place(self, image_id: str) -> tuple[float, float] | None:
         """Latitude and longitude in decimal degrees: by the table, or else by the camera. None where they are missing
@@ -95,15 +95,15 @@ class Records:
         """The columns with names of taxa."""
         return [column for column in self.columns if _plain(column) in _TAXA]
 
-    @property
+    @cached_property
     def has_times(self) -> bool:
-        """Whether there is a column with dates."""
-        return bool(self._times) or "year" in self._by_plain
+        """Whether it is known of any image when it was taken."""
+        return any(self.time(image_id) is not None for image_id in self.images)
 
-    @property
+    @cached_property
     def has_places(self) -> bool:
-        """Whether there are columns with coordinates."""
-        return bool(self._places)
+        """Whether it is known of any image where it was taken."""
+        return any(self.place(image_id) is not None for image_id in self.images)
 
     @cached_property
     def _group_of(self) -> dict[str, tuple[str, ...]]:
@@ -115,10 +115,6 @@ class Records:
 
     def _named(self, names: Sequence[str]) -> list[str]:
         return [self._by_plain[name] for name in names if name in self._by_plain]
-
-    @cached_property
-    def _times(self) -> list[str]:
-        return [*self._named(_TIMES), *([EXIF_TIME] if EXIF_TIME in self.columns else [])]
 
     @cached_property
     def _places(self) -> list[tuple[str, str]]:

@@ -77,9 +77,8 @@ def gather(
     """The records of a collection's images: the rows of `table`, and time and place from EXIF.
 
     With the `folder` of an index near duplicates and bursts are grouped, too, and all is kept there, so that only
-    changed images are read again. Without a table, the one
-    that was given before is read again; where it is gone, its rows stay. Raises `ConfigError` for a table that can't
-    be read, or that names none of the images.
+    changed images are read again. Without a table, the one that was given before is read again; where it is gone, its
+    rows stay. Raises `ConfigError` as `require_rows` does.
     """
     earlier = _read(folder) if folder is not None else _Stored()
     pictures = _read_pictures(collection, earlier.pictures, report or (lambda *_: None), hashed=folder is not None)
@@ -103,6 +102,12 @@ def gather(
         with writing(folder):
             replace_file(folder / NAME, stored.model_dump_json())
     return Gathered(stored.records(), notes)
+
+
+def require_rows(collection: Collection, table: Path) -> None:
+    """Raise `ConfigError`, before anything that takes long, for a table that can't be read, or that names none of the
+    images."""
+    join(read_table(table), collection.ids(), _root(collection))
 
 
 def read_records(folder: Path) -> Records:

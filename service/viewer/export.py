@@ -9,7 +9,7 @@ import os
 import posixpath
 import re
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ _FEW = 300  # pages for which it does not pay to start processes
 _MOST_WORKERS = 8
 _DECODERS = 2  # threads
 _LINK = re.compile(r' href="([^"?#:]+\.html)(?:[?#][^"]*)?"')
-_LIGHT_SIDE, _LIGHT_QUALITY = 128, 50  # pixels, and WebP's quality
+_LIGHT_SIDE, _LIGHT_QUALITY = 112, 45  # pixels, and WebP's quality
 _PICTURE = re.compile(r'"(?:\.\./)*((thumbnails|pictures)/([0-9a-z]+)/([\w.~-]+)\.webp)"')
 
 
@@ -69,8 +69,8 @@ def export(site: Site, folder: Path, *, originals: bool = False, light: bool = F
     """Write every page of the site with its styles, scripts and images into `folder`. Large images are exported as
     thumbnails unless `originals` is set.
 
-    A `light` export has no page for each image of a query, each two runs are compared in one order, and thumbnails are
-    smaller: a tenth of the size.
+    A `light` export takes a tenth of the size: it has no page for each image of a query, compares each two runs in one
+    order, and query by query only all runs together; its pages are those of a light site, its thumbnails smaller.
 
     Each file is written completely or not at all. A repeated call continues where an earlier one stopped; after a
     change of the runs or the viewer, it writes everything again. Obsolete pages are not deleted. Raises `ConfigError`,
@@ -79,7 +79,7 @@ def export(site: Site, folder: Path, *, originals: bool = False, light: bool = F
     _claim(folder, _identity(site, originals, light))
     for path in sorted((_HERE / "static").iterdir()):
         replace_file(folder / addresses.static(path.name), path.read_bytes())
-    pages = list(_light(_addresses(site)) if light else _addresses(site))
+    pages = _light(list(_addresses(site))) if light else list(_addresses(site))
     linked = frozenset(pages) if light else None
     found: set[str] = set()
     of = (site.run_list.root, site.run_list.images, site.run_list.store, folder)
@@ -112,19 +112,22 @@ def _claim(folder: Path, identity: str) -> None:
         ) from error
 
 
-def _light(pages: Iterable[str]) -> Iterator[str]:
-    """The pages without those of images, and of comparisons that differ in the order of the runs the first."""
-    written: set[tuple[str, ...]] = set()
+def _light(pages: Sequence[str]) -> list[str]:
+    """The pages of a light export."""
+    compared = {address: frozenset(addresses.compared(address.split("/")[1])) for address in pages if "/" in address}
+    comparisons = {runs for address, runs in compared.items() if address.startswith("compare/")}
+    kept: dict[tuple[object, ...], str] = {}
     for address in pages:
         match address.split("/"):
             case ["runs", _, "queries", _, "images", _]:
                 continue
-            case ["compare", names, *below]:
-                place = (*sorted(addresses.compared(names)), *below)
-                if place in written:
-                    continue
-                written.add(place)
-        yield address
+            case ["compare", _, "queries", _] if any(compared[address] < others for others in comparisons):
+                continue
+            case ["compare", _, *below]:
+                kept.setdefault((compared[address], *below), address)
+            case _:
+                kept[address,] = address
+    return list(kept.values())
 
 
 def _identity(site: Site, originals: bool, light: bool) -> str:
@@ -175,13 +178,13 @@ def _leave_interrupts() -> None:
 
 
 @lru_cache(maxsize=1)
-def _site(root: Path, images: Path | None, store: Path | None) -> Site:
-    return Site(RunList(root, images, store), live=False)
+def _site(root: Path, images: Path | None, store: Path | None, light: bool) -> Site:
+    return Site(RunList(root, images, store), live=False, light=light)
 
 
 def _write_pages(chunk: _Pages) -> set[str]:
     """Write the missing pages, and return the addresses of the images that all of them show."""
-    site = _site(chunk.root, chunk.images, chunk.store)
+    site = _site(chunk.root, chunk.images, chunk.store, chunk.linked is not None)
     found: set[str] = set()
     for address in chunk.addresses:
         path = chunk.folder / address

@@ -21,15 +21,23 @@ from fieldscope.service.viewer.runs.run_list import RunList
 
 class Site:
     """All pages of a list of runs. `live` says that a server is behind them, which takes annotations; `try_it` that it
-    searches, and `searches` are those that it keeps."""
+    searches, and `searches` are those that it keeps; `light` pages leave out what makes them large: the rank flow, and
+    the pictures of the matrix."""
 
     def __init__(
-        self, run_list: RunList, *, live: bool, try_it: bool = False, searches: Searches | None = None
+        self,
+        run_list: RunList,
+        *,
+        live: bool,
+        try_it: bool = False,
+        searches: Searches | None = None,
+        light: bool = False,
     ) -> None:
         self.run_list = run_list
         self.live = live
         self.try_it = try_it
         self.searches = searches
+        self.light = light
 
     def page(self, address: str) -> Page:
         """The page at an address below the root. Raises `NoPage`."""
@@ -129,7 +137,8 @@ class Site:
         """A page as HTML. Whatever it shows is escaped."""
         link = partial(addresses.relative, page=page.address)
         template = environment().get_template(page.template)
-        return template.render(page=page, link=link, to=addresses, live=self.live, try_it=self.try_it, **page.context)
+        kind = {"live": self.live, "try_it": self.try_it, "light": self.light}
+        return template.render(page=page, link=link, to=addresses, **kind, **page.context)
 
     def missing(self, address: str, sentence: str, status: int = 404) -> Page:
         """The page that says why another page is missing."""

@@ -8,9 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.paths import cache_folder
+from fieldscope.retrieval.encoder import inputs_of
 from fieldscope.service.wiring.benchmarks import BenchmarkRequest, Workload
 from fieldscope.service.wiring.bundled import require_known_words
 from fieldscope.service.wiring.feedback import note, progress, warn
@@ -20,7 +23,9 @@ from fieldscope.service.wiring.settings import BUNDLED, Settings
 if TYPE_CHECKING:
     from fieldscope.eval.benchmarks.inquire_fullrank import Fullrank
     from fieldscope.eval.types import Benchmark
-    from fieldscope.retrieval.encoder import Vectors
+    from fieldscope.retrieval.encoder import Encoder, Vectors
+    from fieldscope.retrieval.index_plan import IndexPlan
+    from fieldscope.retrieval.large_manifest import LargeManifest
     from fieldscope.retrieval.library import Library
 
 _SHOWN = 5  # oddities of a benchmark's files
@@ -111,18 +116,23 @@ def _encoding_queries(settings: Settings, folder: Path) -> Settings:
 
 
 def _searchable(fullrank: Fullrank, settings: Settings) -> tuple[Library, str]:
-    """The embeddings in FAISS, searched with the user's CLIP, and the fingerprint of both.
+    """The embeddings in FAISS, searched with the user's CLIP, and the fingerprint of both. Embeddings that take more
+    memory than an index may are searched through a large index, which is built in the cache folder once.
 
     Raises `IndexMismatchError` where the CLIP is not the one that made them, `VocabularyError` where the bundled CLIP
     does not know the queries' words.
     """
     from fieldscope.retrieval.faiss_index import FaissIndex
+    from fieldscope.retrieval.index_plan import index_memory, plan_index
     from fieldscope.retrieval.library import Library
 
     if settings.encoder is None:
         require_known_words((query.text for query in fullrank.benchmark.queries), "clip")
     encoder, embeddings = load_encoder(settings), fullrank.embeddings
     embeddings.require(encoder, settings.encoder or "bundled")
+    plan = plan_index(len(embeddings), embeddings.dim, index_memory())
+    if plan.kind != "flat":
+        return _large(fullrank, encoder, settings, plan)
     digest = hashlib.sha256("\n".join(fullrank.ids).encode())
     with progress("reading the embeddings") as report:
 
@@ -137,4 +147,41 @@ def _searchable(fullrank: Fullrank, settings: Settings) -> tuple[Library, str]:
         index = FaissIndex.of_blocks(fullrank.ids, blocks(), embeddings.dim)
     return Library(index, encoder, {}, ids=fullrank.ids), fingerprint(
         {"clip": encoder.fingerprint, "embeddings": digest.hexdigest()}
+    )
+
+
+def _large(fullrank: Fullrank, encoder: Encoder, settings: Settings, plan: IndexPlan) -> tuple[Library, str]:
+    """The embeddings through a large index. It is known by its files, whose contents are read once, while it is
+    built."""
+    from fieldscope.retrieval.index_plan import index_memory
+    from fieldscope.retrieval.large_build import Owner, VectorSource, build_large
+    from fieldscope.retrieval.large_index import LargeIndex
+    from fieldscope.retrieval.library import Library
+
+    embeddings = fullrank.embeddings
+    source = fingerprint({"files": embeddings.files(), "ids": [len(fullrank.ids), fullrank.ids[0], fullrank.ids[-1]]})
+    folder = cache_folder() / "large-indexes" / source[:16]
+    queries = np.stack([encoder.encode_query(inputs_of(query)) for query in fullrank.benchmark.queries])
+    with progress("building the index") as report:
+        built = build_large(
+            folder,
+            VectorSource(fullrank.ids, embeddings.dim, source, embeddings.blocks, queries),
+            plan,
+            Owner(encoder.fingerprint, settings.encoder or BUNDLED),
+            memory=index_memory(),
+            progress=report,
+        )
+    note(recall_text(folder, built))
+    index = LargeIndex(folder)
+    library = Library(index, encoder, {}, ids=index.ids, sample=built.sample)
+    return library, fingerprint({"clip": encoder.fingerprint, "embeddings": source, "index": built.recall.model_dump()})
+
+
+def recall_text(folder: Path, built: LargeManifest) -> str:
+    """What a large index is, in a sentence, with its measured recall."""
+    measured = built.recall
+    return (
+        f"{built.count:,} vectors are searched through codes of {built.code_bytes} bytes in {folder}. Of the exact "
+        f"{measured.k} nearest a search finds {measured.recall:.1%} (measured with {measured.queries} queries; "
+        f"{measured.without_rescoring:.1%} without exact re-scoring)."
     )

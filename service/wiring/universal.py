@@ -26,12 +26,12 @@ def open_universal(request: BenchmarkRequest) -> Workload:
 
 def universal_dataset(split: str, given: Mapping[str, str]) -> Dataset:
     """A split of the set, its pictures rendered on first use. Raises `BenchmarkError` for an unknown split."""
-    from fieldscope.core.documents import normalised_text
+    from fieldscope.core.documents import QUERY_PICTURE, normalised_text
     from fieldscope.core.types import Query
     from fieldscope.eval.benchmarks.splits import canonical
     from fieldscope.eval.datasets.choices import chosen
     from fieldscope.eval.datasets.dataset import Dataset
-    from fieldscope.eval.datasets.mbeir import CHOICES, NO_INSTRUCTION, QUERY_PICTURE, UNION, universal_protocol
+    from fieldscope.eval.datasets.mbeir import CHOICES, NO_INSTRUCTION, UNION, universal_protocol
     from fieldscope.eval.datasets.mbeir_tasks import TASKS
     from fieldscope.eval.reported import MBEIR
     from fieldscope.eval.types import Benchmark, QueryMeta

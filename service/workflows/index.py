@@ -40,9 +40,11 @@ def index_folder(
     """
     from fieldscope.retrieval.library import build_index
     from fieldscope.retrieval.opening import open_collection
-    from fieldscope.service.metadata.store import gather
+    from fieldscope.service.metadata.store import gather, require_rows
 
     collection = open_collection([folder])
+    if metadata is not None:
+        require_rows(collection, metadata)
     flags = () if settings.encoder or all_fieldnotes(collection, collection.ids()) else (FOREIGN,)
     for flag in flags:
         warn(flag)

@@ -141,8 +141,8 @@ async def rerank_indexed(
     if wanted is not None:
         names = select(wanted, records, names)
     warn_of_unread_instruction([strategy], encoder)
-    wanted = inputs_of(query, instruction=strategy.retrieve.instruction)
-    direction = await asyncio.to_thread(encoder.encode_query, wanted)
+    inputs = inputs_of(query, instruction=strategy.retrieve.instruction)
+    direction = await asyncio.to_thread(encoder.encode_query, inputs)
     tiles = strategy.retrieve.tiles
     priors = library.similarities(names, direction, tiles=tiles)
     usual = library.background(direction, tiles=tiles)

@@ -186,7 +186,9 @@ class AsyncReranker:
                 )
             else:
                 chosen = await asyncio.to_thread(open_given, images)
-                ranking = await rerank_query(query, chosen, self.strategy, models, budget, promise, table, wanted)
+                ranking = await rerank_query(
+                    query, chosen, self.strategy, models, budget, promise, metadata=table, wanted=wanted
+                )
             require_verdicts(ranking.result)
         return ranking
 

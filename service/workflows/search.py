@@ -84,7 +84,8 @@ async def search_index(
 ) -> Ranking:
     """Find images in an index, and rank them as the strategy says; `clip` leaves them as they are found.
 
-    With a reference image, by its id or file, the query says in what the wanted images differ from it. `top_k` images
+    With a reference image, by its id or file, the query says in what the wanted images differ from it; a file that is
+    not in the index is an image beside it. `top_k` images
     are found at first; None leaves that to the strategy. `needs_images` says that the images are used afterwards, too.
     Only images that satisfy `wanted` are searched; `metadata` is a table that is joined to the images, and kept beside
     the index.
@@ -107,7 +108,9 @@ async def search_index(
     images = _images(library, needed=bool(strategy.prompts) or needs_images)
     fitting = models.checking_pictures(strategy, query, contexts, images, library.ids)
     if query.reference_image is not None:
-        query = query.model_copy(update={"reference_image": _id_of(query.reference_image, library, images)})
+        reference = _id_of(query.reference_image, library, images)
+        library, images, reference = _with_picture(reference, library, images)
+        query = query.model_copy(update={"reference_image": reference})
     top_k = top_k or strategy.retrieve.top_k
     warn_of_unread_instruction([strategy], library.encoder)
     retriever = RememberedSearch(library)
@@ -172,6 +175,20 @@ def _images(library: Library, *, needed: bool) -> ImageSource:
             raise
         note(f"The images are not where they were: {error}")
         return FilesCollection({})
+
+
+def _with_picture(reference: str, library: Library, images: ImageSource) -> tuple[Library, ImageSource, str]:
+    """The index and its images with a picture of the query's beside them, if it is a file that is not among them, and
+    the picture's id."""
+    from fieldscope.core.documents import QUERY_PICTURE
+    from fieldscope.retrieval.collection import Collection, FilesCollection
+    from fieldscope.retrieval.union import UnionCollection
+
+    if reference in library.ids or not Path(reference).is_file() or not isinstance(images, Collection):
+        return library, images, reference
+    file = Path(os.path.realpath(reference))
+    beside = UnionCollection({"": images, QUERY_PICTURE: FilesCollection({file.as_posix(): file})})
+    return replace(library, beside=beside), beside, f"{QUERY_PICTURE}{file.as_posix()}"
 
 
 def _id_of(reference: str, library: Library, images: ImageSource) -> str:

@@ -4,7 +4,7 @@
 #
 # PYTHON is that of BASE, the environment that `make setup` made. Its packages are seen and not installed again, so
 # that torch is not downloaded twice. The lock is what these add to it, and is installed without its dependencies:
-# llama-index-core, mcp, mteb (`pip install --dry-run --report`, in BASE).
+# lancedb, llama-index-core, mcp, mteb (`pip install --dry-run --report`, in BASE).
 set -eu
 
 python=$1

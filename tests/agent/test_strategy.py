@@ -24,7 +24,8 @@ def written(folder: Path, text: str) -> Path:
 def test_every_shipped_strategy_loads_under_its_file_name() -> None:
     assert set(list_strategies()) == {
         "agent", "agent-closer", "cascade", "clip", "cross-encoder", "imagescope", "imagescope-published", "joint",
-        "pairwise", "predicates", "reasoned", "setwise", "true-false", "yes-no", "yes-no-fused",
+        "pairwise", "predicates", "reasoned", "setwise", "true-false",
+        "true-false-documents", "true-false-fused", "true-false-reference", "yes-no", "yes-no-fused",
     }  # fmt: skip
     for name in list_strategies():
         strategy = load_strategy(name, prompts="fieldnotes")

@@ -114,7 +114,7 @@ def test_all_questions_about_one_image_begin_alike_so_that_a_server_reads_it_onc
     about_one = [
         prompt
         for prompt in prompts
-        if prompt.answer in ("yes_no", "answers", "probability") or prompt.name == "explain"
+        if (prompt.answer in ("yes_no", "answers", "probability") or prompt.name == "explain") and prompt.shows is None
     ]
     apart = ("match_text", "imagescope_ask", "imagescope_evaluate", "imagescope_evaluate_reference")
     systems = {prompt.system for prompt in about_one if prompt.name not in apart}

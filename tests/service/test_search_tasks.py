@@ -159,10 +159,20 @@ def test_a_reference_image_by_its_file(
     assert (said["reference"], images_of(said)) == (files[0].as_posix(), [files[1].as_posix()])
 
 
-def test_a_reference_image_must_be_in_the_index(
+def test_a_reference_image_may_be_a_file_beside_the_index(
     run: Run, world: World, index: Path, encoder: Encoder, rendered: Path, tmp_path: Path
 ) -> None:
-    for reference in ("lion.png", "../000005.png", str(world.pictures / "000005.png"), str(rendered)):
+    own = tmp_path / "own.png"
+    own.write_bytes((rendered / "000005.png").read_bytes())
+    said = told(run, index, "--reference", own, "--query", "fog")
+    assert said["reference"] == f"query:{own.as_posix()}"
+    assert "000005.png" in images_of(said)  # which is left out where it is itself the reference
+
+
+def test_a_reference_image_must_be_there(
+    run: Run, world: World, index: Path, encoder: Encoder, rendered: Path, tmp_path: Path
+) -> None:
+    for reference in ("lion.png", "../000005.png", str(rendered)):
         result = run("search", "--index", index, "--reference", reference, "--query", "fog")
         assert result.exit_code == 1
         assert "is none of the 12 in the index; index it first" in result.stderr

@@ -47,7 +47,9 @@ DEFAULT_STRATEGIES = ("clip", "yes-no", "yes-no-fused")
 )
 @click.option("--member", "members", multiple=True, metavar="NAME ...", help="Evaluate only these members of the grid.")
 @click.option("--split", metavar="NAME", help="test, validation, ...  [default: test; of a grid: validation]")
-@folder_option("The folder of a data set's files: flickr30k, coco, fashioniq, cirr, circo, visdial, folder.", "--data")
+@folder_option(
+    "The folder of a data set's files: flickr30k, coco, fashioniq, cirr, circo, visdial, mbeir, folder.", "--data"
+)
 @choices_option
 @click.option(
     "--metric",
@@ -108,15 +110,16 @@ def evaluate(
 ) -> None:
     """Evaluate strategies on a benchmark, with INQUIRE's metrics.
 
-    BENCHMARK is one of: fieldnotes (retrieval from the whole collection); fieldnotes-rerank (the encoder's own top 100
-    for each query); fieldnotes-composed (a reference image and a change to it); fieldnotes-dialogue (rounds of question
-    and answer, each ranked); fieldnotes-unmatched (queries that no image matches); fieldnotes-wild (small, dark and
-    half hidden animals in large frames, each query's top 100) and fieldnotes-wild-fullrank (the same, from the whole
-    collection); flickr30k, coco, fashioniq, cirr, circo or visdial with the folder of its files (--data), scored as it
-    was published unless --set says otherwise; folder, for queries, images and judgments of your own; a Parquet file or
-    folder in INQUIRE-Rerank's format (its candidates keep the files' scores unless --encoder names another first
-    stage); a folder of INQUIRE-Fullrank's tables with its embeddings (name the model that made them with --encoder); or
-    evendrow/INQUIRE-Rerank, which is downloaded once from the Hugging Face hub.
+    BENCHMARK is one of: fieldnotes (retrieval from the whole collection); fieldnotes-rerank (the encoder's own top
+    100 for each query); fieldnotes-composed (a reference image and a change to it); fieldnotes-universal (texts,
+    pictures and both, under eight types of task); fieldnotes-dialogue (rounds of question and answer, each ranked);
+    fieldnotes-unmatched (queries that no image matches); fieldnotes-wild (small, dark and half hidden animals in
+    large frames, each query's top 100) and fieldnotes-wild-fullrank (the same, from the whole collection);
+    flickr30k, coco, fashioniq, cirr, circo, visdial or mbeir with the folder of its files (--data), scored as it
+    was published unless --set says otherwise; folder, for queries, images and judgments of your own; a Parquet file
+    or folder in INQUIRE-Rerank's format (its candidates keep the files' scores unless --encoder names another first
+    stage); a folder of INQUIRE-Fullrank's tables with its embeddings (name the model that made them with
+    --encoder); or evendrow/INQUIRE-Rerank, which is downloaded once from the Hugging Face hub.
 
     A grid runs on a validation split and is shown best first. On the test split only a single --member is allowed: the
     one that was chosen.

@@ -30,9 +30,10 @@ from fieldscope.service.workflows.skipped import skipped_data, skipped_lines
 def index(
     folder: Path, out: Path, kind: str, metadata: Path | None, tiles: bool, as_json: bool, settings: Settings
 ) -> None:
-    """Make a folder of images searchable.
+    """Make a folder of images searchable, or a file of documents.
 
-    An encoder reads the images in FOLDER, or in Parquet files there, into the index. Encoded images are kept: after an
+    An encoder reads the images in FOLDER, or in Parquet files there, into the index; or the documents in a file of JSON
+    lines (FILE.jsonl), which are pictures, texts, and pictures with texts. Encoded images are kept: after an
     interruption, rerun the command to continue; later it adds new images. An image is recognised by its content,
     whatever its file is called. Other files, and images that can't be read, are listed with the reason, here and in
     skipped.json in the index. Time and place from EXIF, and the rows of --metadata, are kept beside the index for

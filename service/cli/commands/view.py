@@ -26,8 +26,8 @@ PORT = 8600
 @click.option(
     "--image-pages",
     is_flag=True,
-    help="With --export: also write a page for each image of each query, both orders of each comparison, and larger "
-    "thumbnails; ten times the size.",
+    help="With --export: also write a page for each image of each query, every comparison query by query, rank flows, "
+    "and larger thumbnails; ten times the size.",
 )
 @click.option("--originals", is_flag=True, help="With --export: also write the full-size images, and --image-pages.")
 @click.option(

@@ -224,7 +224,7 @@ def nothing_table(summaries: Sequence[RunSummary]) -> Table:
 
 def own_group_tables(summaries: Sequence[RunSummary]) -> list[Table]:
     """The runs by the groups in which a data set reports its results, such as CIRCO's semantic aspects, a table for
-    each of its two main metrics, in percent."""
+    each of its two main metrics, in percent, with the differences in points to the first run."""
     first = summaries[0]
     kinds = [kind for kind in first.breakdowns if kind not in _KINDS]
     found = []
@@ -232,8 +232,8 @@ def own_group_tables(summaries: Sequence[RunSummary]) -> list[Table]:
         names = [summary.strategy for summary in summaries]
         table = new_table(kind, *names, title=f"{metric} by {kind}, percent")
         for group in first.breakdowns[kind]:
-            own = (summary.breakdowns.get(kind, {}).get(group, {}).get(metric) for summary in summaries)
-            table.add_row(plain(group), *(_cell(value, None) for value in own))
+            base, *others = (summary.breakdowns.get(kind, {}).get(group, {}).get(metric) for summary in summaries)
+            table.add_row(plain(group), _cell(base, None), *(_cell(value, base) for value in others))
         found.append(table)
     return found
 

@@ -42,7 +42,7 @@ class ServedCollection:
 
     @cached_property
     def ids(self) -> frozenset[str]:
-        """Every image's id, as of the start of the service."""
+        """Every image's id, as of when the collection was opened."""
         return frozenset(self.images.ids())
 
     def reference(self, image_id: str) -> str:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from fieldscope.core.errors import FieldscopeError
+from fieldscope.core.errors import ConfigError, FieldscopeError
 from fieldscope.core.paths import without_folders
 from fieldscope.retrieval.manifest import is_index
 from fieldscope.service.metadata.store import NAME as METADATA
@@ -53,6 +53,7 @@ class Refreshing:
         self._last: dict[str, Refresh] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._seen: dict[str, _Stamp] = {}
+        self._closing = False
 
     def last(self, name: str) -> Refresh:
         """The collection's last refresh."""
@@ -90,11 +91,12 @@ class Refreshing:
         self._seen = {name: _stamp(folder) for name, folder in folders.items() if is_index(folder)}
 
     async def close(self) -> None:
-        """Wait for the refreshes at work: what they encoded is kept, and they can't be stopped half way."""
+        """End the refreshes at work; what they encoded so far is kept."""
+        self._closing = True
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _work(self, name: str, refresh: Refresh) -> None:
-        notes = _Notes(refresh)
+        notes = _Notes(refresh, lambda: self._closing)
 
         def reopened() -> ServedCollection:
             with listening(notes):
@@ -117,9 +119,10 @@ class Refreshing:
 class _Notes(Silent):
     """What is said while a collection is opened, for its refresh."""
 
-    def __init__(self, refresh: Refresh) -> None:
+    def __init__(self, refresh: Refresh, closing: Callable[[], bool]) -> None:
         self.lines: list[str] = []
         self._refresh = refresh
+        self._closing = closing
 
     def warn(self, message: str) -> None:
         self.lines.append(message)
@@ -134,6 +137,8 @@ class _Notes(Silent):
     def _progress(self) -> Iterator[Report]:
         def report(done: int, total: int) -> None:
             self._refresh.done, self._refresh.total = done, total
+            if self._closing():
+                raise ConfigError("the service is shutting down; refresh the collection after its restart")
 
         yield report
 

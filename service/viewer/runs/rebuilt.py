@@ -91,7 +91,8 @@ class _Rebuilder:
         predicate, settings = asked_predicates(self._result).get(predicate_id), self._strategy.verify
         if not (predicate and settings):
             return
-        images, settings = (self._image(image_id),), settings.about(self._asked_text)
+        settings = settings.about(self._asked_text)
+        images: tuple[ImagePart, ...] = (self._image(image_id),)
         if settings.documents is not None and (document := self._document(image_id)):
             asked = about_document(predicate, self._query.modality, document, self._reference(), settings)
             predicate, images, settings = asked or (predicate, images, settings)

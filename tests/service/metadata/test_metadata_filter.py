@@ -202,3 +202,22 @@ def test_dates_in_several_columns_and_decimal_commas_are_read() -> None:
     assert read_filter("box = 7,46,8,47").select(records, ["1.jpg"])
     parts = Records(("year", "month", "day"), {"1.jpg": {"year": "2023", "month": "5", "day": "4"}})
     assert read_filter("date = 2023-05-04").select(parts, ["1.jpg"])
+
+
+def test_a_date_of_the_table_counts_more_than_the_cameras() -> None:
+    records = Records(
+        ("year", "month", "exif_time"),
+        {
+            "table.jpg": {"year": "2021", "month": "7", "exif_time": "2023-05-14T06:30:00"},
+            "camera.jpg": {"exif_time": "2023-05-14T06:30:00"},
+        },
+    )
+    assert read_filter("date = 2021-07").select(records, ["table.jpg", "camera.jpg"]) == ["table.jpg"]
+    assert read_filter("date = 2023").select(records, ["table.jpg", "camera.jpg"]) == ["camera.jpg"]
+
+
+def test_dates_that_cannot_be_told_apart_are_texts() -> None:
+    records = Records(("date",), {"1.jpg": {"date": "5/6/2023"}})
+    assert read_filter("date = 5/6/2023").select(records, ["1.jpg"]) == ["1.jpg"]
+    with pytest.raises(ConfigError, match="use = or ~"):
+        read_filter("date >= 2023-05").select(records, ["1.jpg"])
