@@ -57,7 +57,7 @@ async def test_changing_one_predicate_asks_only_that_one(tmp_path: Path) -> None
     assert [each.question for each in changed.predicates if each.kind != "query"] == ["is there crab?", "is there net?"]
     asked.clear()
     heavier = fixed_predicates([CRAB, NET.model_copy(update={"weight": 3.0})])
-    assert heavier[1].id == changed.predicates[1].id
+    assert heavier[1].id in {each.id for each in changed.predicates}
     await agent.rerank(QUERY, candidates, predicates=heavier)
     assert asked == [], "a weight changes no question"
 

@@ -96,7 +96,7 @@ def test_the_story_from_a_question_to_a_table_of_finds(visitor: Visitor, root: s
     expect(page.locator('#grid [data-mark="accepted"]')).to_have_count(3, timeout=SOON)
     page.get_by_role("button", name="Re-rank by marks").click()
     expect(page.locator("#changes")).to_contain_text("3 accepted and 1 rejected", timeout=SOON)
-    page.get_by_label("Mark", exact=True).select_option("accepted")
+    page.locator("#tools [name=mark]").select_option("accepted")
     assert len(tiles(page)) == 3
     visitor.shot("search-page", full=True)
     with page.expect_download() as taken:
