@@ -42,7 +42,15 @@ from fieldscope.service.server.api.kept import (
     stored_body,
 )
 from fieldscope.service.server.api.search import prepare
-from fieldscope.service.server.api.searchview import SearchSummary, SearchView, open_search, shown_name, summary, view
+from fieldscope.service.server.api.searchview import (
+    SearchSummary,
+    SearchView,
+    open_search,
+    shared_prefix,
+    shown_name,
+    summary,
+    view,
+)
 from fieldscope.service.workflows.label import report_data, report_lines
 from fieldscope.service.workflows.marks import index_vectors
 from fieldscope.service.workflows.ranking import Ranking
@@ -281,7 +289,7 @@ def refit_search(search_id: SearchId, engine: EngineOf, query_id: QueryId = None
         images=[
             RefittedImage(image=image, p_match=p, moved=refitted.moved[image]) for image, p in refitted.p_match.items()
         ],
-        changes=list(refitted.changes),
+        changes=[sentence.replace(shared_prefix(result), "") for sentence in refitted.changes],
     )
 
 
