@@ -16,7 +16,8 @@ the population is 0.9 or more; a draw that refuses recalls nothing. Three popula
 - `boundary`: the share of misread queries is such that no threshold from 0.9 on keeps the promise, but barely so, and
   whole queries are wrong. This is where a test errs most.
 
-Then images of simulated lists are drawn and labelled as `fieldscope label` does it. Exits with 1 unless the promise is
+Then images of simulated lists are drawn and labelled as `fieldscope label` does it, and as the review queue of the
+workbench does. Exits with 1 unless the promise is
 broken in at most 5 % of the draws of each population, and intervals miss the truth in at most 5 %, each plus two
 standard errors; the recall from 160 measured queries is at least 60 % of the oracle cut's; and 28 queries, which carry
 no such promise, are always refused.
@@ -36,7 +37,7 @@ import numpy as np
 
 from checks.population import MEASURED, Disturbance, Floats, fit_logistic, log_odds, read_measured, sigmoid, simulate
 from fieldscope.core.errors import ConfigError
-from fieldscope.eval.labels.draws import draw_random
+from fieldscope.eval.labels.draws import draw_next, draw_random
 from fieldscope.eval.labels.estimates import report
 from fieldscope.eval.labels.file import SIDES, LabelFile, ListedImage, RankedList
 from fieldscope.eval.tuning.cutoff import GRID, LabelledQuery, LabelledSplit, passing_thresholds
@@ -47,6 +48,10 @@ SIZES = (28, 40, 80, 160)
 TOO_FEW = 28
 LEAST_RECALL = 0.6
 LABELS, JOINED = 40, 20
+FOLLOWING = 20
+"""Random draws of the review queue, and as many uncertain ones after them."""
+
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,31 @@ def coverage(queries: Sequence[LabelledQuery], draws: int, seed: int) -> dict[st
     return {side: count / draws for side, count in held.items()}
 
 
+def queue_coverage(queries: Sequence[LabelledQuery], draws: int, seed: int) -> dict[str, float]:
+    """How often the intervals from draws of the review queue hold the truth: a random sample and then uncertain images,
+    all by their probabilities, with P(match) made wrong where it is sure, and marks that end after a random number of
+    draws."""
+    rng = np.random.default_rng([seed, FOLLOWING])
+    held = dict.fromkeys(SIDES, 0)
+    for number in range(draws):
+        joined = [queries[place] for place in rng.integers(len(queries), size=JOINED)]
+        p_match = sigmoid(2.0 * log_odds(np.concatenate([query.p_match for query in joined])))
+        matches = np.concatenate([query.matches for query in joined])
+        images = tuple(ListedImage(image=str(place), p_match=float(p)) for place, p in enumerate(p_match))
+        file = LabelFile(RankedList(query="simulated", line=0.5, seed=number, images=images))
+        file = draw_next(draw_random(file, FOLLOWING), FOLLOWING)
+        marked = set(list(file.lines)[: int(rng.integers(FOLLOWING + 2, 2 * FOLLOWING + 1))])
+        lines = tuple(
+            line.model_copy(update={"label": "yes" if matches[int(line.image)] else "no"}) if line in marked else line
+            for line in file.lines
+        )
+        for side in report(LabelFile(file.ranked, lines), CONFIDENCE):
+            truth = float(np.mean([matches[int(listed.image)] for listed in file.ranked.side(side.side)]))
+            low, high = side.anytime or (0.0, 1.0)
+            held[side.side] += low - ROUNDING <= truth <= high + ROUNDING
+    return {side: count / draws for side, count in held.items()}
+
+
 def failures(outcomes: Sequence[Outcome], covered: dict[str, float], draws: int) -> list[str]:
     """What is out of bounds, a sentence each."""
     error = 2.0 * _standard_error(CONFIDENCE, draws)
@@ -231,7 +261,11 @@ def main() -> int:
     covered = coverage(queries, options.draws, options.seed)
     print(f"intervals of {LABELS} labels at {CONFIDENCE:.0%} hold the truth:")
     print(f"  precision above the line {covered['above']:.1%}, matches below it {covered['below']:.1%}")
-    wrong = failures(outcomes, covered, options.draws)
+    queued = queue_coverage(queries, options.draws, options.seed)
+    print(f"intervals of the review queue at {CONFIDENCE:.0%} hold the truth:")
+    print(f"  precision above the line {queued['above']:.1%}, share of matches below it {queued['below']:.1%}")
+    named = {f"of the queue {side}": share for side, share in queued.items()}
+    wrong = failures(outcomes, covered | named, options.draws)
     print("\n".join(wrong) or "all within their bounds")
     return 1 if wrong else 0
 

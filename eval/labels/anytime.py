@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_BETS = np.geomspace(0.005, 0.95, 24)
+_BETS = np.geomspace(0.01, 0.95, 16)
 """Shares of the greatest stake that can't lose all; the wealth is the mean over them."""
 
-_SHARES = 2001  # candidate shares, evenly spaced
+_SHARES = 1001  # candidate shares, evenly spaced
 
 
 def anytime_interval(

@@ -103,7 +103,7 @@ class SearchFolder:
             replace_file(self.path / RESULTS, lines, durable=True)
         except OSError as error:
             raise ConfigError(f"can't write {self.path / RESULTS}: {error.strerror}. Free some disk space.") from error
-        task = {"collection": self.record.collection, "queries": sorted(result.query_id for result in named)}
+        task = {"collection": self.record.collection, "queries": {each.query_id: each.query_text for each in named}}
         benchmark = BenchmarkLine(name=SEARCH, split="", rerank=True, fingerprint=fingerprint(task))
         describe_served_run(self.path, strategy, calibration, provenance, locator, benchmark)
 

@@ -42,6 +42,33 @@ def make_query(text: str, dialogue: Path | None = None) -> Query:
     return read.model_copy(update={"dialogue": tuple(rounds)})
 
 
+def read_queries(file: Path) -> list[Query]:
+    """The queries in a file, a line each: a text, or a JSON object with a `text` and perhaps an `id`. Without ids of
+    their own they are called q1, q2 and so on. Raises `ConfigError`, which names the line."""
+    from fieldscope.core.types import Query
+    from fieldscope.core.validation import read_document
+
+    queries: dict[str, Query] = {}
+    for number, line in enumerate(read_document(file, ConfigError).splitlines(), start=1):
+        if not line.strip():
+            continue
+        own: dict[str, Any] = {"text": line}
+        if line.lstrip().startswith("{"):
+            try:
+                own = json.loads(line)
+            except ValueError as error:
+                raise ConfigError(f"{file}, line {number}: it is no JSON ({error}). Correct it.") from error
+        name, text = own.get("id", f"q{len(queries) + 1}"), own.get("text")
+        if not isinstance(name, str) or not name or not isinstance(text, str) or own.keys() - {"id", "text"}:
+            raise ConfigError(f"{file}, line {number}: a query has a `text` and perhaps an `id`. Correct it.")
+        if name in queries:
+            raise ConfigError(f"{file}, line {number}: the id {name!r} occurs twice. Give each query its own.")
+        queries[name] = Query(id=name, text=_words(text, f"{file}, line {number}"))
+    if not queries:
+        raise ConfigError(f"{file} has no query. Write one a line.")
+    return list(queries.values())
+
+
 def _words(text: str, what: str) -> str:
     text = " ".join(text.split())
     if not text or not all(character.isprintable() for character in text):

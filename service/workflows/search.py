@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.feedback import note
 from fieldscope.service.wiring.instructions import warn_of_unread_instruction
-from fieldscope.service.workflows.models import Models
+from fieldscope.service.workflows.models import KeptModels, Models
 from fieldscope.service.workflows.ranking import Ranking
 from fieldscope.service.workflows.rerank import foreign_flags, rank
 from fieldscope.service.workflows.selecting import select
@@ -25,7 +25,47 @@ if TYPE_CHECKING:
     from fieldscope.retrieval.library import Library
     from fieldscope.service.metadata.filter import Filter
     from fieldscope.service.metadata.records import Records
+    from fieldscope.service.wiring.settings import Settings
     from fieldscope.service.workflows.promise import Promise
+
+
+async def search_each(
+    queries: Sequence[Query],
+    index: Path,
+    strategy: Strategy,
+    settings: Settings,
+    *,
+    top_k: int | None = None,
+    budget: Budget | None = None,
+    needs_images: bool = True,
+    promise: Promise | None = None,
+    predicates: Sequence[Predicate] = (),
+    metadata: Path | None = None,
+    wanted: Filter | None = None,
+) -> list[Ranking]:
+    """Search an index for each query in turn, with models that are loaded once. Raises as `search_index` does, which
+    has the options."""
+    models = KeptModels(settings) if len(queries) > 1 else Models(settings)
+    try:
+        return [
+            await search_index(
+                query,
+                index,
+                strategy,
+                models,
+                top_k=top_k,
+                budget=budget,
+                needs_images=needs_images,
+                promise=promise,
+                predicates=predicates,
+                metadata=metadata,
+                wanted=wanted,
+            )
+            for query in queries
+        ]
+    finally:
+        if isinstance(models, KeptModels):
+            await models.aclose()
 
 
 async def search_index(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,12 @@ _FIRST_STAGE = "clip"
 
 @click.command()
 @click.option("--index", "folder", required=True, type=click.Path(path_type=Path), metavar="DIR")
-@click.option("--query", "text", required=True, metavar="TEXT", help="What the images should show.")
+@click.option("--query", "text", metavar="TEXT", help="What the images should show.")
+@file_option(
+    "--queries",
+    "queries_file",
+    help_text="Queries, a line each: a text, or a JSON object with `id` and `text`. They are kept as one search.",
+)
 @click.option(
     "--reference",
     metavar="IMAGE",
@@ -90,7 +96,8 @@ _FIRST_STAGE = "clip"
 @model_options
 def search(
     folder: Path,
-    text: str,
+    text: str | None,
+    queries_file: Path | None,
     reference: str | None,
     dialogue_file: Path | None,
     instruction: str | None,
@@ -119,6 +126,10 @@ def search(
     searches by them, too, and searches again if it finds too little. --filter chooses by the metadata that `fieldscope
     index` kept beside the index; --metadata replaces its table.
     """
+    if (text is None) == (queries_file is None):
+        raise click.UsageError("give one of --query and --queries")
+    if queries_file is not None and (reference or dialogue_file or csv_file or copy_to or outputs.any):
+        raise click.UsageError("--queries goes without --reference, --dialogue and the options that write files")
     if name is not None and not reranking:
         raise click.UsageError("--strategy needs --rerank; add it")
     if min_p is not None and not (reranking and copy_to):
@@ -137,13 +148,13 @@ def search(
     from fieldscope.service.metadata.filter import read_filter
     from fieldscope.service.wiring.predicates import read_predicates
     from fieldscope.service.wiring.prompts import prompts_for
-    from fieldscope.service.wiring.queries import make_query
+    from fieldscope.service.wiring.queries import make_query, read_queries
     from fieldscope.service.workflows.evaluate import load_strategies
     from fieldscope.service.workflows.keeping import keep_rankings, require_new_folder
     from fieldscope.service.workflows.models import Models
     from fieldscope.service.workflows.promise import open_promise
     from fieldscope.service.workflows.rerank import require_verdicts
-    from fieldscope.service.workflows.search import search_index
+    from fieldscope.service.workflows.search import search_each
 
     require_new_folder(out)
     (strategy,) = load_strategies([(name or DEFAULT_STRATEGY) if reranking else _FIRST_STAGE], prompts_for(settings))
@@ -153,13 +164,17 @@ def search(
     bundled, promised = models.bundled_lmm(strategy), promise is not None
     predicates = read_predicates(predicates_file, strategy, bundled=bundled, promised=promised)
     wanted = top_k if reranking else top_k or SHOWN
-    query = make_query(text, dialogue_file).model_copy(update={"reference_image": reference})
+    if queries_file is not None:
+        queries = read_queries(queries_file)
+    else:
+        queries = [make_query(text or "", dialogue_file).model_copy(update={"reference_image": reference})]
+    query = queries[0]
     needed = reranking or copy_to is not None or outputs.needs_images
-    work = search_index(
-        query,
+    work = search_each(
+        queries,
         folder,
         strategy,
-        models,
+        settings,
         top_k=wanted,
         budget=budget,
         needs_images=needed,
@@ -168,7 +183,8 @@ def search(
         metadata=metadata,
         wanted=read_filter(conditions) if conditions else None,
     )
-    ranking = interruptible(work, ANSWERS_KEPT)
+    rankings = interruptible(work, ANSWERS_KEPT)
+    ranking = rankings[0]
     request = {"query": query.text, "collection": str(folder.resolve()), "strategy": strategy.name}
     request |= {"reference": ranking.result.reference_image} if reference is not None else {}
     request |= {"dialogue": [turn.model_dump() for turn in query.dialogue]} if query.dialogue else {}
@@ -176,7 +192,11 @@ def search(
     request |= {"predicates": [_asked(each) for each in predicates]} if predicates else {}
     request |= {"filter": list(conditions)} if conditions else {}
     request |= {"instruction": instruction} if instruction is not None else {}
-    keep_rankings([ranking], out, query.text, str(folder.resolve()), request)
+    shown_as = query.text if len(queries) == 1 else f"{len(queries)} queries of {queries_file}"
+    keep_rankings(rankings, out, shown_as, str(folder.resolve()), request)
+    if queries_file is not None:
+        _show_all(rankings, top_k or SHOWN, folder, opened, as_json)
+        return
     if as_json:
         rounds = [turn.model_dump() for turn in query.dialogue]
         reference_image = ranking.result.reference_image
@@ -199,6 +219,19 @@ def search(
 def _asked(predicate: Predicate) -> dict[str, Any]:
     """A predicate as a request names it."""
     return predicate.model_dump(mode="json", include={"question", "expected", "weight"})
+
+
+def _show_all(rankings: Sequence[Ranking], shown: int, folder: Path, opened: bool, as_json: bool) -> None:
+    from fieldscope.service.workflows.rerank import require_verdicts
+
+    if as_json:
+        show_json({"queries": [{"id": each.result.query_id} | each.payload() for each in rankings]})
+    else:
+        for each in rankings:
+            show("", f"{each.query} ({each.result.query_id})")
+            _show(each, shown, folder, opened)
+    for each in rankings:
+        require_verdicts(each.result)
 
 
 def _show(ranking: Ranking, shown: int, folder: Path, opened: bool) -> None:

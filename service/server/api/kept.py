@@ -26,7 +26,6 @@ class KeptSearchBody(SearchBody):
     name: str | None = Field(
         default=None, min_length=1, max_length=LONGEST_NAME, pattern=r"\S", description="Default: the query."
     )
-    from_search: str | None = Field(default=None, max_length=128, description="The search that this one repeats.")
 
 
 class _StoredBody(KeptSearchBody):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi import Path as PathParameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.types import Query as SearchQuery
@@ -39,7 +39,14 @@ from fieldscope.service.server.api.kept import (
     stored_body,
 )
 from fieldscope.service.server.api.search import prepare
-from fieldscope.service.server.api.searchview import SearchSummary, SearchView, open_search, summary, view
+from fieldscope.service.server.api.searchview import (
+    SearchSummary,
+    SearchView,
+    open_search,
+    shared_prefix,
+    summary,
+    view,
+)
 from fieldscope.service.workflows.label import report_data, report_lines
 from fieldscope.service.workflows.marks import index_vectors
 
@@ -147,7 +154,7 @@ SearchId = Annotated[str, PathParameter(max_length=128)]
 QueryId = Annotated[str | None, Query(max_length=500, description="One of its queries. Default: the first.")]
 
 router = APIRouter(prefix=URL, tags=["searches"])
-_ONE = RESPONSES | responses(404)
+_ONE = RESPONSES | responses(404, 409)
 _BOUNDED = [Depends(require_bounded)]
 
 
@@ -221,7 +228,11 @@ def rename_search(search_id: SearchId, body: Renaming, engine: EngineOf, jobs: J
 async def repeat_search(search_id: SearchId, engine: EngineOf, jobs: JobsOf, response: Response) -> SearchSummary:
     """The same request as a new search. What was asked before is answered by the response cache."""
     record = find_search(engine, search_id).record
-    body = KeptSearchBody.model_validate(record.request | {"name": record.name})
+    try:
+        body = KeptSearchBody.model_validate(record.request | {"name": record.name})
+    except ValidationError as error:
+        sentence = "this search does not say how to repeat it; search again with the same words"
+        raise ApiError(409, "not_repeatable", sentence) from error
     return await _submit(engine, jobs, body, response)
 
 
@@ -272,7 +283,7 @@ def refit_search(search_id: SearchId, engine: EngineOf, query_id: QueryId = None
         images=[
             RefittedImage(image=image, p_match=p, moved=refitted.moved[image]) for image, p in refitted.p_match.items()
         ],
-        changes=list(refitted.changes),
+        changes=[sentence.replace(shared_prefix(result), "") for sentence in refitted.changes],
     )
 
 

@@ -166,7 +166,7 @@ def view(
         dialogue=list(result.dialogue),
         predicates=list(result.predicates),
         results=rows(run, result, Marks(folder.path).of(chosen), cells),
-        nothing=NothingFound.of(result, _prefix(result)),
+        nothing=NothingFound.of(result, shared_prefix(result)),
         relative=result.relative,
         ended=result.ended,
         flags=list(result.flags),
@@ -227,7 +227,7 @@ def shown_name(image_id: str) -> str:
     return without_folders(image_id)
 
 
-def _prefix(result: RerankResult) -> str:
+def shared_prefix(result: RerankResult) -> str:
     """What all ids of a ranking begin with."""
     first = result.ranking[0].image_id if result.ranking else ""
     return "/".join(first.split("/", 3)[:3]) + "/" if first.lower().startswith(SCHEME) else ""

@@ -172,6 +172,7 @@
       problem(view.problem ?? `This search was ${view.state} and has no ranking. Repeat it.`);
       return undefined;
     }
+    find("#stages details").open = false;
     Workbench.results.open(view);
     status(`The ranking is complete: ${counted(view.results.length, "image", "images")}.`);
     return view;

@@ -188,14 +188,14 @@ Workbench.results = (() => {
   async function mark(kind) {
     const images = selected.size ? [...selected] : current === null ? [] : [current];
     if (!images.length) return;
-    const single = !selected.size;
+    // The next image is current at once, so that keys may be pressed faster than the service replies.
+    if (selected.size) selected = new Set();
+    else step(1);
     await trying(async () => {
       const marks = Object.fromEntries(images.map((image) => [image, kind]));
       const saved = await json(`v1/searches/${view.id}/marks`, "POST", { marks, query_id: view.query_id, by: tools.by.value.trim() });
-      for (const each of view.results) each.mark = saved.marks[each.image] ?? null;
-      selected = new Set();
+      for (const image of images) row(image).mark = saved.marks[image] ?? null;
       status(`${counted(images.length, "image is", "images are")} ${kind ?? "unmarked"}.`);
-      if (single) step(1);
       draw();
     });
   }

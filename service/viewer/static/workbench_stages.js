@@ -32,6 +32,7 @@ Workbench.stages = (() => {
       shown.hidden = !["retrieve", "rank", ...(strategy?.stages ?? [])].includes(shown.dataset.stage);
     }
     find("#stages").hidden = false;
+    find("#stages details").open = true;
   }
 
   /* A thumbnail of an image of a registered collection, which a trace names as fieldscope://COLLECTION/ID. */

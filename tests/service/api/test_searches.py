@@ -130,3 +130,51 @@ async def test_marks_are_on_the_disk_before_the_reply(service: Service, tmp_path
     foreign = await service.client.post(address, json={"marks": {"fieldscope://facts/none.png": "accepted"}})
     assert foreign.status_code == 422 and foreign.json()["error"]["code"] == "unknown_image"
     assert (await service.client.post(address, json={"marks": {ids[0]: "maybe"}})).status_code == 422
+
+
+async def test_marks_rank_the_other_images_and_label_the_queue(service: Service) -> None:
+    view = await kept(service)
+    address, ids = f"/v1/searches/{view['id']}", [row["image"] for row in view["results"]]
+    assert (await service.client.get(f"{address}/refit")).json()["error"]["code"] == "no_marks"
+    marks = {ids[0]: "accepted", ids[-1]: "rejected"}
+    await service.client.post(f"{address}/marks", json={"marks": marks})
+    refitted = (await service.client.get(f"{address}/refit")).json()
+    assert {each["image"] for each in refitted["images"]} == set(ids[1:-1])
+    assert "1 accepted and 1 rejected" in refitted["changes"][0]
+    assert any("like the accepted ones" in sentence for sentence in refitted["changes"])
+
+    drawn = (await service.client.post(f"{address}/queue", json={"images": 6})).json()
+    assert drawn["drawn"] == 6 and {each["how"] for each in drawn["waiting"]} <= {"random", "next"}
+    assert all(0 < each["probability"] <= 1 and each["image"] not in marks for each in drawn["waiting"])
+    again = (await service.client.post(f"{address}/queue", json={"images": 0})).json()
+    assert again == drawn
+    marks = {each["image"]: "rejected" for each in drawn["waiting"]}
+    await service.client.post(f"{address}/marks", json={"marks": marks})
+    done = (await service.client.post(f"{address}/queue", json={"images": 0})).json()
+    assert done["waiting"] == [] and done["report"][0].startswith("Above the line")
+
+
+async def test_what_a_search_would_ask_is_known_before_it_starts(tmp_path: Path) -> None:
+    lmm = GatedLMM(oracle_of(painted(tmp_path / "pictures")), free=0)
+    async with open_service(tmp_path, lmm) as service:
+        cost = (await service.client.post("/v1/searches/estimate", json=CRAB)).json()
+        assert cost["candidates"] == 12 and cost["calls"] >= 12
+        bounded = {**CRAB, "budget": {"max_calls": 5}}
+        assert (await service.client.post("/v1/searches/estimate", json=bounded)).json()["calls"] == 5
+        assert lmm.asked == []
+        derived = (await service.client.post("/v1/predicates", json=CRAB)).json()
+        assert {each["question"] for each in derived["predicates"]} == {"is there crab?", "is there net?"}
+        assert len(lmm.asked) == 2, "no image was asked about"
+        refused = await service.client.post("/v1/predicates", json={**CRAB, "strategy": "yes-no"})
+        assert refused.json()["error"]["code"] == "no_predicates"
+
+
+async def test_the_accepted_images_go_out_as_a_table(service: Service) -> None:
+    view = await kept(service, name="crabs")
+    best = [row["image"] for row in view["results"][:2]]
+    address = f"/v1/searches/{view['id']}"
+    await service.client.post(f"{address}/marks", json={"marks": dict.fromkeys(best, "accepted")})
+    table = await service.client.get(f"{address}/finds.csv")
+    assert table.headers["content-type"].startswith("text/csv") and view["id"] in table.headers["content-disposition"]
+    lines = table.text.strip().splitlines()
+    assert len(lines) == 3 and all(image.rpartition("/")[2] in table.text for image in best)
