@@ -10,12 +10,13 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _VERB = re.compile(
-    r"(add|allow|ask|build|change|check|choose|close|compare|convert|copy|correct|create|define|delete|describe|download|"
-    r"drop|enable|enlarge|evaluate|export|fetch|fill|find|finish|fit|fix|free|generate|give|go|import|include|increase|"
-    r"index|install|keep|leave|let|list|load|lower|make|move|name|omit|open|pass|pick|pip|point|press|put|raise|rank|read|"
-    r"rebuild|reconnect|record|reduce|reinstall|reload|remove|rename|repair|repeat|replace|rerun|resize|restart|restore|"
-    r"retry|return|review|run|save|say|score|see|select|send|serve|set|shorten|show|shrink|spell|split|start|stop|store|"
-    r"submit|supply|switch|take|train|try|turn|type|uninstall|unset|update|upgrade|upload|use|vary|verify|wait|write)"
+    r"(accept|add|allow|ask|build|change|check|choose|close|compare|convert|copy|correct|create|define|delete|"
+    r"describe|download|drop|enable|encode|enlarge|evaluate|export|fetch|fill|find|finish|fit|fix|free|generate|give|"
+    r"go|import|include|increase|index|install|keep|leave|let|list|load|lower|make|mark|move|name|omit|open|pass|"
+    r"pick|pip|point|press|put|raise|rank|read|rebuild|reconnect|record|reduce|refresh|reinstall|reload|remove|"
+    r"rename|repair|repeat|replace|rerun|resize|restart|restore|retry|return|review|run|save|say|score|see|"
+    r"select|send|serve|set|shorten|show|shrink|spell|split|start|stop|store|submit|supply|switch|take|train|try|"
+    r"turn|type|uninstall|unset|update|upgrade|upload|use|vary|verify|wait|write)"
     r"\s(?!asks\b)",
     re.IGNORECASE,
 )

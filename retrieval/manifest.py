@@ -29,6 +29,7 @@ from fieldscope.core.reading import file_bytes
 from fieldscope.retrieval.encoder import CorrectedEncoder, Encoder, Vectors
 
 FORMAT = 1
+MANIFEST = "manifest.json"
 _ROWS = 65_536  # vectors that are looked at together
 _LOG = logging.getLogger(__name__)
 _HALF_WRITTEN = re.compile(r"\.(vectors|manifest|skipped)(-[^.]+)?\.(npy|json)(\.[\d-]+\.part)?")
@@ -79,7 +80,7 @@ def write_index(
         with replacing(folder / manifest.vectors_name) as partial, partial.open("wb") as stream:
             np.save(stream, vectors, allow_pickle=False)
         body = manifest.model_dump(mode="json")
-        replace_file(folder / "manifest.json", json.dumps({"format": FORMAT, "checksum": fingerprint(body), **body}))
+        replace_file(folder / MANIFEST, json.dumps({"format": FORMAT, "checksum": fingerprint(body), **body}))
         for old in folder.glob("vectors-*.npy"):
             if old.name != manifest.vectors_name:
                 old.unlink()
@@ -87,12 +88,12 @@ def write_index(
 
 def is_index(folder: Path) -> bool:
     """Whether a folder holds an index."""
-    return (folder / "manifest.json").is_file()
+    return (folder / MANIFEST).is_file()
 
 
 def read_manifest(folder: Path) -> Manifest:
     """What the index in `folder` says of itself. Raises `IndexMismatchError` where there is none, or a damaged one."""
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     try:
         body = json.loads(file_bytes(path))
         if body.pop("format") != FORMAT:

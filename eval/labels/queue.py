@@ -67,7 +67,7 @@ def waiting(file: LabelFile) -> list[LabelLine]:
 def _listed(result: RerankResult, line: float) -> RankedList:
     if not result.ranking or any(ranked.p_match is None for ranked in result.ranking):
         raise ConfigError(
-            f"strategy {result.strategy!r} claims no P(match), so nothing says which images are uncertain. Search with "
+            f"strategy {result.strategy!r} claims no P(match), so nothing says which images are uncertain. Choose "
             "one that does, such as agent."
         )
     images = tuple(

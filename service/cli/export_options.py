@@ -55,7 +55,9 @@ class Outputs:
             links = link_all(finds.files(), self.link_to)
             note(f"{len(links)} links to images are in {self.link_to}.")
             if missing := len(finds.images) - len(links):
-                warn(f"{missing} of {len(finds.images)} images have no file of their own, or it is gone.")
+                warn(
+                    f"{missing} of {len(finds.images)} images have no link: there is no file of theirs, or it is gone."
+                )
         if self.darwin_core is not None:
             write_text(self.darwin_core, darwin_core(finds))
             note(f"The Darwin Core table is in {self.darwin_core}.")

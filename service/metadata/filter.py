@@ -74,7 +74,9 @@ def read_filter(given: object) -> Filter:
     elif isinstance(given, Sequence) and all(isinstance(text, str) for text in given):
         conditions = [_of_text(text) for text in given]
     else:
-        raise ConfigError(f"a filter is a text, a list of texts, or an object of columns and values, such as {EXAMPLE}")
+        raise ConfigError(
+            f"this is no filter; give a text, a list of texts, or an object of columns and values, such as {EXAMPLE}"
+        )
     if not conditions:
         raise ConfigError(f"the filter has no condition; write one such as {EXAMPLE}, or leave the filter out")
     if len(conditions) > _MOST:
@@ -102,7 +104,9 @@ def _of_mapping(column: object, wanted: object) -> list[Condition]:
     if isinstance(wanted, Mapping):
         if unknown := next((sign for sign in wanted if sign not in _OPERATORS), None):
             known = ", ".join(_OPERATORS)
-            raise ConfigError(f"the filter on {column!r} has {str(unknown)[:80]!r}, which is no sign of: {known}")
+            raise ConfigError(
+                f"the filter on {column!r} has {str(unknown)[:80]!r}, which is no sign; use one of {known}"
+            )
         if not wanted:
             raise ConfigError(f"the filter on {column!r} is empty; give a value, or leave the column out")
         return [_condition(column, sign, _texts(column, value)) for sign, value in wanted.items()]
@@ -112,7 +116,7 @@ def _of_mapping(column: object, wanted: object) -> list[Condition]:
 def _texts(column: str, value: object) -> list[str]:
     values = value if isinstance(value, list | tuple) else [value]
     if any(not isinstance(one, str | int | float) for one in values):
-        raise ConfigError(f"the filter on {column!r} wants texts or numbers; write them as in {EXAMPLE}")
+        raise ConfigError(f"the filter on {column!r} needs texts or numbers; write them as in {EXAMPLE}")
     texts = [str(one).lower() if isinstance(one, bool) else str(one) for one in values]
     return [",".join(texts)] if column.casefold() == BOX else texts
 
@@ -193,7 +197,9 @@ def _number_matcher(condition: Condition, records: Records) -> Test:
     numbers = [records.number(value) for value in condition.values]
     if None in numbers:
         wrong = condition.values[numbers.index(None)]
-        raise ConfigError(f"column {condition.column!r} has numbers, and the filter compares it with {wrong[:80]!r}")
+        raise ConfigError(
+            f"column {condition.column!r} has numbers, and the filter compares it with {wrong[:80]!r}; give a number"
+        )
     wanted = [number for number in numbers if number is not None]
 
     def matches(value: str) -> bool:

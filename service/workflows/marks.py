@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fieldscope.retrieval.collection import Collection
     from fieldscope.retrieval.encoder import Vectors
 
-MODEL, UNNAMED = "model", "nobody named"
+MODEL, UNNAMED = "model", "no one named"
 """Who said so, where it is no person, and where a person gave no name."""
 
 
@@ -142,7 +142,7 @@ def write_dataset(folder: Path, out: Path) -> int:
     try:
         images = reopen_collection(load_json((folder / COLLECTION).read_bytes()))
     except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{folder} does not say where its images are. Search them again.") from error
+        raise ConfigError(f"{folder} does not say where its images are. Repeat the search.") from error
     named: dict[str, str] = {}
     for marked in queries:
         for ranked in marked.result.ranking:
@@ -187,7 +187,9 @@ def _file(images: Collection, image_id: str) -> Path:
             return _file(part, image_id.removeprefix(prefix))
     find = getattr(images, "path", None)
     if find is None:
-        raise ConfigError("these images have no files of their own, so no data set can be made of them")
+        raise ConfigError(
+            "these images have no files of their own, so no data set can be made of them; mark a search of a folder"
+        )
     path: Path = find(image_id)
     return path
 

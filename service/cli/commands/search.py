@@ -127,9 +127,11 @@ def search(
     index` kept beside the index; --metadata replaces its table.
     """
     if (text is None) == (queries_file is None):
-        raise click.UsageError("give one of --query and --queries")
+        raise click.UsageError("there is no query, or there are two; give one of --query and --queries")
     if queries_file is not None and (reference or dialogue_file or csv_file or copy_to or outputs.any):
-        raise click.UsageError("--queries goes without --reference, --dialogue and the options that write files")
+        raise click.UsageError(
+            "--queries can't go with --reference, --dialogue and the options that write files; leave one of them out"
+        )
     if name is not None and not reranking:
         raise click.UsageError("--strategy needs --rerank; add it")
     if min_p is not None and not (reranking and copy_to):
@@ -185,7 +187,7 @@ def search(
     )
     rankings = interruptible(work, ANSWERS_KEPT)
     ranking = rankings[0]
-    request = {"query": query.text, "collection": str(folder.resolve()), "strategy": strategy.name}
+    request: dict[str, Any] = {"query": query.text, "collection": str(folder.resolve()), "strategy": strategy.name}
     request |= {"reference": ranking.result.reference_image} if reference is not None else {}
     request |= {"dialogue": [turn.model_dump() for turn in query.dialogue]} if query.dialogue else {}
     request |= {"top_k": top_k} if top_k is not None else {}

@@ -77,7 +77,9 @@ def satisfying(
     except ConfigError as error:
         raise _refused(error) from error
     if not chosen:
-        raise ApiError(422, "bad_filter", f"none of {len(documents)} documents satisfies the filter ({wanted})")
+        raise ApiError(
+            422, "bad_filter", f"none of {len(documents)} documents satisfies the filter ({wanted}); change a condition"
+        )
     return tuple(sorted(chosen))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fieldscope.core.errors import ConfigError, FieldscopeError
 from fieldscope.core.paths import without_folders
-from fieldscope.retrieval.manifest import is_index
+from fieldscope.retrieval.manifest import MANIFEST, is_index
 from fieldscope.service.metadata.store import NAME as METADATA
 from fieldscope.service.server.api.collections import ServedCollection
 from fieldscope.service.server.api.errors import LOG, ApiError
@@ -62,7 +62,11 @@ class Refreshing:
     def start(self, name: str) -> Refresh:
         """Begin a refresh, unless one is at work. Raises `ApiError` (409) for FieldNotes, which never changes."""
         if self._folder(name) is None:
-            raise ApiError(409, "fixed_collection", f"collection {name!r} never changes; there is nothing to refresh")
+            raise ApiError(
+                409,
+                "fixed_collection",
+                f"collection {name!r} never changes; add a folder of your own with --collection",
+            )
         if name not in self._tasks:
             self._last[name] = Refresh("working")
             self._tasks[name] = asyncio.create_task(self._work(name, self._last[name]))
@@ -146,7 +150,7 @@ class _Notes(Silent):
 def _stamp(folder: Path) -> _Stamp:
     """Changes when the index in a folder does, or its metadata."""
     stamps = []
-    for name in ("manifest.json", METADATA):
+    for name in (MANIFEST, METADATA):
         try:
             status = (folder / name).stat()
         except OSError:

@@ -26,8 +26,8 @@ from fieldscope.service.server.api.endpoints import check
 from fieldscope.service.server.api.engine import Engine
 from fieldscope.service.server.api.errors import RESPONSES, WORK_RESPONSES, ApiError, responses
 from fieldscope.service.server.api.filters import metadata_of
-from fieldscope.service.server.api.jobs import JobsOf, JobState
-from fieldscope.service.server.api.jobstore import NewCall
+from fieldscope.service.server.api.jobs import JobsOf
+from fieldscope.service.server.api.jobstore import JobState, NewCall
 from fieldscope.service.server.api.jobwork import Jobs
 from fieldscope.service.server.api.kept import (
     URL,
@@ -213,7 +213,11 @@ def get_search(search_id: SearchId, engine: EngineOf, jobs: JobsOf, query_id: Qu
     except ConfigError as error:
         raise readable(error) from error
     except KeyError as error:
-        raise ApiError(404, "unknown_query", f"search {search_id} has no query {str(query_id)[:64]!r}") from error
+        raise ApiError(
+            404,
+            "unknown_query",
+            f"search {search_id} has no query {str(query_id)[:64]!r}; leave query_id out for its first",
+        ) from error
 
 
 @router.patch("/{search_id}", responses=_ONE, dependencies=_BOUNDED, summary="Rename a search")
@@ -231,7 +235,7 @@ async def repeat_search(search_id: SearchId, engine: EngineOf, jobs: JobsOf, res
     try:
         body = KeptSearchBody.model_validate(record.request | {"name": record.name})
     except ValidationError as error:
-        sentence = "this search does not say how to repeat it; search again with the same words"
+        sentence = "this search does not say how to repeat it; start a new one with the same words"
         raise ApiError(409, "not_repeatable", sentence) from error
     return await _submit(engine, jobs, body, response)
 
