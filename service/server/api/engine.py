@@ -217,7 +217,7 @@ class Engine:
         account = Account(_within(call.options.budget, ends))
         predicates, calls = await _on_account(agent, account).derive(query)
         if calls and all(each.state == "unknown" for each in calls):
-            raise ApiError(503, "lmm_failed", f"the LMM derived no predicates: {calls[-1].error}. Try again", 1.0)
+            raise ApiError(503, "lmm_failed", f"the LMM derived no predicates: {calls[-1].error}. Try again", 1)
         return predicates
 
     async def ready(self) -> dict[str, str]:

@@ -29,8 +29,8 @@ from fieldscope.service.server.api.endpoints import check
 from fieldscope.service.server.api.engine import Engine
 from fieldscope.service.server.api.errors import RESPONSES, WORK_RESPONSES, ApiError, responses
 from fieldscope.service.server.api.filters import metadata_of
-from fieldscope.service.server.api.jobs import JobsOf, JobState
-from fieldscope.service.server.api.jobstore import NewCall
+from fieldscope.service.server.api.jobs import JobsOf
+from fieldscope.service.server.api.jobstore import JobState, NewCall
 from fieldscope.service.server.api.jobwork import Jobs
 from fieldscope.service.server.api.kept import (
     URL,

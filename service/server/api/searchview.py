@@ -15,7 +15,7 @@ from fieldscope.core.types import Turn
 from fieldscope.eval.runs.marks import MARKS, Mark, Marks
 from fieldscope.eval.runs.searches import SearchFolder
 from fieldscope.service.server.api.calls import HowJudged
-from fieldscope.service.server.api.jobs import JobState
+from fieldscope.service.server.api.jobstore import JobState
 from fieldscope.service.server.api.kept import SearchState
 from fieldscope.service.server.api.nothing import NothingFound
 from fieldscope.service.server.api.pictures import SCHEME
