@@ -135,4 +135,4 @@ lock: ## write requirements.lock from pyproject.toml
 clean: ## remove the environments and the files of tools (runs and the user's caches stay)
 	rm -rf $(VENV) $(ADAPTORS_VENV) $(CLIENTS_VENV) $(STUDIO_VENV) $(VLLM_VENV)
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
-	find $(FOLDERS) fieldscope checks tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(FOLDERS) fieldscope benchmarks checks tests -name __pycache__ -type d -prune -exec rm -rf {} +

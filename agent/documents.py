@@ -13,6 +13,7 @@ from fieldscope.core.documents import Modality, has_image, modality, text_of
 from fieldscope.core.types import ImageSource
 from fieldscope.prompts.prompt import Prompt
 
+PAIR_UNASKED = "the strategy has no prompt for {pair}; add one to its `verify.documents`"
 TEXT_UNASKED = (
     "the document is a text, and the strategy asks about pictures; use a strategy with `verify.documents`, such as "
     "true-false-fused"
@@ -49,9 +50,13 @@ def about_document(
     predicate: Predicate, query: Modality, document: ShownDocument, reference: ImagePart | None, settings: Verify
 ) -> tuple[Predicate, tuple[ImagePart, ...], Verify] | None:
     """The question about a whole query as it is put about this document, the pictures that are shown with it, in their
-    order, and the settings with its prompt. None where the strategy has no prompt for such a query and document."""
-    prompt = (settings.documents or {}).get(pair_of(query, document.modality))
+    order, and the settings with its prompt: for a text about a picture the strategy's own where it names no other. None
+    where it has no prompt for such a query and document."""
+    pair = pair_of(query, document.modality)
+    prompt = (settings.documents or {}).get(pair)
     if prompt is None:
+        if pair == "text -> image" and document.image is not None:
+            return predicate, (document.image,), settings
         return None
     words = asked_words(prompt, predicate.words, document.text)
     own = predicate.model_copy(update={"question": words})

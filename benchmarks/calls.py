@@ -31,7 +31,7 @@ def measure(benchmark: str, out: Path, options: list[str]) -> dict[str, Any]:
     strategies = ["--strategy", "agent", "--strategy", str(_EXHAUSTIVE)]
     runs = _asked("eval", benchmark, *strategies, "--out", str(out), *options)["runs"]
     calls = {run["strategy"]: run["cost"]["calls"] for run in runs}
-    results = read_results(out / "exhaustive")
+    results = list(read_results(out / "exhaustive").values())
     pairs = HEAD * (HEAD - 1)
     left_out = sum(pairs for result in results if not result.comparisons)
     test = _asked("measure", "significance", str(out / "exhaustive"), str(out / "agent"))["tests"][0]

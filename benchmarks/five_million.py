@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 
 from benchmarks.measuring import arguments, memory, report, seconds
 from benchmarks.power_law import PowerLaw
+from fieldscope.core.text_rows import MappedTexts
 from fieldscope.retrieval.half_vectors import merged
 from fieldscope.retrieval.index_plan import IndexPlan, plan_index
 from fieldscope.retrieval.large_build import Owner, VectorSource, build_large, recall
@@ -68,7 +70,7 @@ def _measure(folder: Path, data: PowerLaw, budget: int) -> dict[str, Any]:
     plan = plan_index(data.count, data.dim, budget)
     if plan.kind != "pq":  # a small collection would get an exact index; this one is about codes
         plan = IndexPlan("pq", 0, plan_index(data.count, data.dim, data.count * data.dim // 4).lists, 64)
-    ids = _Numbered(data.count)
+    ids = MappedTexts(_named, range(data.count))
     source = VectorSource(ids, data.dim, f"power law {data}", data.blocks)
     before = _peak()
     started = time.perf_counter()
@@ -93,19 +95,9 @@ def _measure(folder: Path, data: PowerLaw, budget: int) -> dict[str, Any]:
     }
 
 
-class _Numbered:
-    """Ids that are made when they are read."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, row: int) -> str:
-        if row >= self._count:
-            raise IndexError(row)
-        return f"train/{row % 10_000:05}/{row:012x}.jpg"
+def _named(row: int) -> str:
+    """An id that is made when it is read."""
+    return f"train/{row % 10_000:05}/{row:012x}.jpg"
 
 
 class _Shown:
@@ -127,7 +119,7 @@ def _search(folder: Path, data: PowerLaw) -> dict[str, Any]:
     started = time.perf_counter()
     index = LargeIndex(folder)
     opened = time.perf_counter() - started
-    cold = [seconds(lambda at=at: index.nearest(queries[at : at + 1], K)) for at in range(10)]
+    cold = [seconds(partial(index.nearest, queries[at : at + 1], K)) for at in range(10)]
     warm = seconds(lambda: [index.nearest(queries[at : at + 1], K) for at in range(10)], 5) / 10
     index.nearest(queries, K)
     batch = seconds(lambda: index.nearest(queries, K), 3)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +107,10 @@ def main() -> None:
     report("replay", compared, rates, chosen.json)
 
 
-def _timed(work: Callable[[], Awaitable[list[RunSummary]]]) -> tuple[RunSummary, float]:
+def _timed(work: Callable[[], Coroutine[Any, Any, list[RunSummary]]]) -> tuple[RunSummary, float]:
     with seldom_collecting():
         began = time.process_time()
-        (summary,) = asyncio.run(work())  # type: ignore[arg-type]
+        (summary,) = asyncio.run(work())
         return summary, time.process_time() - began
 
 

@@ -155,7 +155,7 @@ def read_split(split: str, task: str = "") -> Split:
 def _load(name: str) -> Split:
     """The split of this name; those of other tasks have the task before it, as in "composed-test"."""
     task, _, split = name.rpartition("-")
-    loaders = {
+    loaders: Mapping[str, Callable[[str], Split]] = {
         "": load_split,
         "composed": load_composed,
         "dialogue": load_dialogue,

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from fieldscope.core.documents import Modality
 from fieldscope.core.errors import BenchmarkError
 from fieldscope.fieldnotes.facts import Fact, Part, Spec, describe
 from fieldscope.fieldnotes.grammar import CANON, Words
@@ -20,6 +19,7 @@ from fieldscope.fieldnotes.queries import SUPERCATEGORIES, Split, draw_spec, mat
 from fieldscope.fieldnotes.sampling import mutate, new_seed, random_scene
 from fieldscope.fieldnotes.scene import Scene
 from fieldscope.fieldnotes.text_tasks import ask, change_words, changes
+from fieldscope.fieldnotes.universal_tasks import TASKS, UniversalTask
 
 SIZES = {"validation": 12, "test": 25}
 """Queries of each task per split."""
@@ -29,119 +29,6 @@ ASKED = ("colour", "count", "behaviour", "context", "habitat", "weather")
 
 _FACTS = (5, 9)  # of a picture that a change starts from
 _LIKES = 3
-
-
-@dataclass(frozen=True)
-class UniversalTask:
-    """One of the eight tasks: its name, the number of its data set in ids, what its queries and candidates are, and its
-    instructions. Name and number are those of a task of M-BEIR of the same type."""
-
-    name: str
-    dataset: int
-    query: Modality
-    candidate: Modality
-    instructions: tuple[str, ...]
-
-
-TASKS = (
-    UniversalTask(
-        "mscoco_task0",
-        9,
-        "text",
-        "image",
-        (
-            "Find a picture that matches this caption.",
-            "Which picture shows what is described?",
-            "Search for an image of this scene.",
-            "Show me the picture that the words are about.",
-        ),
-    ),
-    UniversalTask(
-        "webqa_task1",
-        2,
-        "text",
-        "text",
-        (
-            "Find a description that this query is true of.",
-            "Which text describes what is looked for?",
-            "Search for a passage about this scene.",
-            "Find the field note that has all of this in it.",
-        ),
-    ),
-    UniversalTask(
-        "edis_task2",
-        3,
-        "text",
-        "image,text",
-        (
-            "Find a picture with a description that matches this query.",
-            "Which illustrated field note is about this?",
-            "Search for an image and its text that show this scene.",
-            "Find the captioned picture that has all of this in it.",
-        ),
-    ),
-    UniversalTask(
-        "mscoco_task3",
-        9,
-        "image",
-        "text",
-        (
-            "Find a caption of this picture.",
-            "Which text describes the image?",
-            "Search for the words that say what is shown.",
-            "Describe this picture with a text that is already there.",
-        ),
-    ),
-    UniversalTask(
-        "nights_task4",
-        4,
-        "image",
-        "image",
-        (
-            "Find a picture of the same scene.",
-            "Which image shows the same animals in the same place?",
-            "Search for a picture like this one.",
-            "Show me another picture of what is shown here.",
-        ),
-    ),
-    UniversalTask(
-        "infoseek_task6",
-        6,
-        "image,text",
-        "text",
-        (
-            "Find a text that answers the question about this picture.",
-            "Which statement is the answer for this image?",
-            "Search for a sentence that answers what is asked.",
-            "Answer the question about the picture with a text.",
-        ),
-    ),
-    UniversalTask(
-        "cirr_task7",
-        8,
-        "image,text",
-        "image",
-        (
-            "Find this picture with the change that the text says.",
-            "Which image is like this one, but changed as asked?",
-            "Search for a picture that differs from this one as described.",
-            "Show me the scene after the change.",
-        ),
-    ),
-    UniversalTask(
-        "infoseek_task8",
-        6,
-        "image,text",
-        "image,text",
-        (
-            "Find a picture with a text that answers the question about this picture.",
-            "Which illustrated statement is the answer for this image?",
-            "Search for an image and a sentence that answer what is asked.",
-            "Answer the question about the picture with a captioned picture.",
-        ),
-    ),
-)
-"""The eight types, in the papers' order."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +63,10 @@ class UniversalSplit:
     @property
     def scenes(self) -> dict[str, Scene]:
         """Every scene that is drawn, of documents and queries, by the key of the scene."""
-        drawn = (each.picture for each in (*self.documents.values(), *self.queries))
+        drawn = [
+            *(document.picture for document in self.documents.values()),
+            *(query.picture for query in self.queries),
+        ]
         return {scene.key(): scene for scene in drawn if scene is not None}
 
 
@@ -237,9 +127,11 @@ def _described(
             scenes = [matching_scene(spec, rng) for _ in range(rng.randint(1, 3))]
             scenes += list(near_misses(spec, rng))[:_LIKES]
             yield _Draft(
-                Words(rng).spec(spec), None, lambda document, spec=spec: spec.matches(document.about),
+                Words(rng).spec(spec),
+                None,
+                _tells_of(spec),
                 [as_document(scene) for scene in scenes],
-            )  # fmt: skip
+            )
 
     return drafts
 
@@ -274,9 +166,11 @@ def _changed(rng: random.Random, number: int) -> Iterator[_Draft]:
         scenes += [replace(reference, seed=new_seed(rng)), *list(near_misses(spec, rng))[:_LIKES]]
         made += 1
         yield _Draft(
-            change_words(said, rng), reference, lambda document, spec=spec: spec.matches(document.about),
+            change_words(said, rng),
+            reference,
+            _tells_of(spec),
             [_picture(scene) for scene in scenes],
-        )  # fmt: skip
+        )
 
 
 def _questioned(
@@ -299,11 +193,14 @@ def _questioned(
             statements = {statement(group.species, each): each for each in (fact, *others)}
             made += 1
             yield _Draft(
-                ask(fact, Words(rng), {})[0], scene,
-                lambda document, fact=fact, name=group.species: document.text == statement(name, fact),
-                [as_document(matching_scene(_stated(group.species, each), rng), text)
-                 for text, each in statements.items()],
-            )  # fmt: skip
+                ask(fact, Words(rng), {})[0],
+                scene,
+                _says(statement(group.species, fact)),
+                [
+                    as_document(matching_scene(_stated(group.species, each), rng), text)
+                    for text, each in statements.items()
+                ],
+            )
 
     return drafts
 
@@ -328,6 +225,14 @@ def _other_value(fact: Fact, species: str, rng: random.Random) -> Fact | None:
     spec = describe(replace(scene, groups=(replace(scene.groups[0], species=species),)))
     found = next((each for each in spec.facts() if each.kind == fact.kind), None)
     return found if found is not None and found.value != fact.value else None
+
+
+def _tells_of(spec: Spec) -> Callable[[UniversalDocument], bool]:
+    return lambda document: spec.matches(document.about)
+
+
+def _says(text: str) -> Callable[[UniversalDocument], bool]:
+    return lambda document: document.text == text
 
 
 def _same_content(scene: Scene) -> Callable[[UniversalDocument], bool]:

@@ -15,7 +15,7 @@ from typing import Annotated, BinaryIO, NamedTuple
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from fieldscope.core.documents import Modality, modality
-from fieldscope.core.errors import ConfigError
+from fieldscope.core.errors import ConfigError, FieldscopeError
 
 SUFFIX = ".jsonl"
 
@@ -57,7 +57,7 @@ class DocumentLines(Mapping[str, Document]):
     Every line is checked first. Raises `error` with one line that names the file, the line and the field.
     """
 
-    def __init__(self, *paths: Path, error: type[ConfigError] = ConfigError) -> None:
+    def __init__(self, *paths: Path, error: type[FieldscopeError] = ConfigError) -> None:
         self.paths = paths
         self._error = error
         self._ids: dict[Path, tuple[str, ...]] = {}

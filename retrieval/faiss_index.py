@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Self
+from typing import Any, Self
 
 import faiss
 import numpy as np
@@ -53,9 +53,15 @@ class FaissIndex(FlatIndex):
         k = min(k, len(self.ids) if allowed is None else int(allowed.sum()))
         if k < 1:
             return np.empty((len(vectors), 0), dtype=np.float32), [[] for _ in vectors]
-        bits = None if allowed is None else np.packbits(allowed, bitorder="little")
-        chosen = None if bits is None else faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+        settings: Any = faiss.SearchParameters
+        chosen = None if allowed is None else settings(sel=selector(allowed))
         scores, found = self._index.search(np.ascontiguousarray(vectors, dtype=np.float32), k, params=chosen)
         order = np.lexsort((found, -scores), axis=1)  # FAISS leaves the order of equal scores open
         scores, found = np.take_along_axis(scores, order, axis=1), np.take_along_axis(found, order, axis=1)
         return scores, [[self.ids[i] for i in row] for row in found]
+
+
+def selector(allowed: Allowed) -> Any:
+    """FAISS's own form of which vectors may be found."""
+    make: Any = faiss.IDSelectorBitmap  # its declared types are those of C++
+    return make(np.packbits(allowed, bitorder="little"))

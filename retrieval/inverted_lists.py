@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import faiss
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from fieldscope.core.errors import IndexMismatchError
 from fieldscope.core.files import replacing
 from fieldscope.retrieval.encoder import Vectors
+from fieldscope.retrieval.faiss_index import selector
 from fieldscope.retrieval.half_vectors import Rows
 from fieldscope.retrieval.index import Allowed
 
@@ -133,6 +134,7 @@ class InvertedLists:
         centres = faiss.IndexFlatIP(quantiser.width)
         centres.add(quantiser.centres)
         shape = (centres, quantiser.width, len(quantiser.centres))
+        self._index: Any
         if quantiser.codec == "pq":
             self._index = faiss.IndexIVFPQ(*shape, quantiser.code_bytes, 8, faiss.METRIC_INNER_PRODUCT)
             faiss.copy_array_to_vector(quantiser.numbers, self._index.pq.centroids)
@@ -161,10 +163,9 @@ class InvertedLists:
         """The rows of about the `k` nearest of the vectors in the `probes` nearest lists, shape (n, k), best first; -1
         behind them where these lists hold fewer."""
         projected = np.ascontiguousarray(queries @ self._quantiser.projection.T)
-        bits = None if allowed is None else np.packbits(allowed, bitorder="little")
-        chosen = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
-        settings = faiss.SearchParametersIVF(nprobe=min(probes, self.count), **chosen)
-        rows: Rows = self._index.search(projected, k, params=settings)[1]
+        chosen = {} if allowed is None else {"sel": selector(allowed)}
+        settings: Any = faiss.SearchParametersIVF
+        rows: Rows = self._index.search(projected, k, params=settings(nprobe=min(probes, self.count), **chosen))[1]
         return rows
 
 

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self, cast, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 from PIL import Image as PILImage
@@ -37,11 +37,12 @@ class EncoderFacts:
         """Facts as `text` has them; None where they can't be read."""
         try:
             known: Any = json.loads(text or "")
-            facts = cls(**known | {"uses": tuple(known["uses"])})
+            facts: Any = cls(**known | {"uses": tuple(known["uses"])})
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
         sound = isinstance(facts.fingerprint, str) and isinstance(facts.dim, int) and facts.dim > 0
-        return facts if sound and set(facts.uses) <= set(get_args(QueryPart)) else None
+        read: Self | None = facts if sound and set(facts.uses) <= set(get_args(QueryPart)) else None
+        return read
 
     @property
     def text(self) -> str:
@@ -130,7 +131,7 @@ class KeptEncoder:
                 if EncoderFacts.of(loaded) != self._facts:
                     raise ConfigError(
                         f"the encoder changed: its fingerprint was {self.fingerprint[:12]} and is now "
-                        f"{cast(str, loaded.fingerprint)[:12]}. Remove {str(self._file.path)!r} and rerun this command"
+                        f"{loaded.fingerprint[:12]}. Remove {str(self._file.path)!r} and rerun this command"
                     )
                 self._loaded = loaded
             return self._loaded

@@ -199,7 +199,7 @@ def _measured(folder: Path, manifest: LargeManifest, vectors: HalfVectors, given
         _LOG.info("%d lists and %d candidates: recall %.4f", probes, wanted, reached)
         if reached >= RECALL:
             break
-    fewer = found[:, : wanted // 2]
+    fewer = found[:, : max(wanted // 2, k)]
     if (enough := recall(index.rescored(queries, fewer, k)[1], exact)) >= RECALL:
         wanted, reached = fewer.shape[1], enough
     bare = recall(found[:, :k], exact)

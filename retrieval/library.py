@@ -145,12 +145,12 @@ class Library:
     ) -> Vectors:
         """How similar images are to a query's vector, shape (len(ids),): with `tiles` each is as similar as the most
         similar of it and its tiles. Raises `ConfigError` where the index has no tiles."""
-        similar: Vectors = self._weighted(caption_weight).vectors_of(ids) @ direction
-        if not tiles:
-            return similar
-        stored = TileVectors(self.folder, self.encoder.fingerprint) if self.folder else None
-        if stored is None or not stored.any():
+        stored = TileVectors(self.folder, self.encoder.fingerprint) if self.folder and tiles else None
+        if tiles and (stored is None or not stored.any()):
             raise ConfigError("the index has no tiles, and the strategy asks for them; add them with `index --tiles`")
+        similar: Vectors = self._weighted(caption_weight).vectors_of(ids) @ direction
+        if stored is None:
+            return similar
         best: Vectors = np.maximum(similar, stored.best(ids, direction))
         return best
 
@@ -207,9 +207,9 @@ def open_library(folder: Path, encoder: Encoder) -> Library:
     locator = manifest.attributes.get("collection")
     if not isinstance(locator, dict):
         raise IndexMismatchError(f"{str(folder)!r} does not say which images it holds; make it with `fieldscope index`")
-    make = INDEXES.load(kind)
-    kept = make.kept(folder, manifest.ids, vectors) if isinstance(make, StoredIndex) else None
-    index = make(manifest.ids, vectors) if kept is None else kept
+    make: Any = INDEXES.load(kind)
+    made = make.kept(folder, manifest.ids, vectors) if isinstance(make, StoredIndex) else make(manifest.ids, vectors)
+    index: Index = made
     return Library(index, encoder, locator, read_captions(folder, encoder), manifest.ids, kind, folder=folder)
 
 

@@ -59,10 +59,11 @@ def test_every_library_that_is_imported_is_required() -> None:
     required = {
         canonicalize_name(requirement.name)
         for requirement in requirements(
-            *("encoders", "inquire", "langchain", "llama-index", "mcp", "mteb", "otel", "studio")
+            *("encoders", "inquire", "lancedb", "langchain", "llama-index", "mcp", "mteb", "otel", "studio")
         )
     }
-    distributions = {"llama_index": ["llama-index-core"], "mcp": ["mcp"], "mteb": ["mteb"], **packages_distributions()}
+    extras = {"lancedb": ["lancedb"], "llama_index": ["llama-index-core"], "mcp": ["mcp"], "mteb": ["mteb"]}
+    distributions = {**extras, **packages_distributions()}
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*.py"):
             for found in imports_of(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()):

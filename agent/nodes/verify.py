@@ -9,7 +9,14 @@ from typing import Any
 
 from fieldscope.agent.call import ask, image_parts, one_line
 from fieldscope.agent.context import Context
-from fieldscope.agent.documents import TEXT_UNASKED, ShownDocument, about_document, shown_document
+from fieldscope.agent.documents import (
+    PAIR_UNASKED,
+    TEXT_UNASKED,
+    ShownDocument,
+    about_document,
+    pair_of,
+    shown_document,
+)
 from fieldscope.agent.json_answer import ask_structured
 from fieldscope.agent.lmm.base import LMM, ImagePart
 from fieldscope.agent.lmm.joint_answer import read_answers
@@ -104,18 +111,14 @@ async def verify(task: VerifyTask, context: Context) -> dict[str, Any]:
 async def _verify_document(
     task: VerifyTask, document: ShownDocument, reference: ImagePart | None, lmm: LMM, settings: Verify
 ) -> dict[str, Any]:
-    """The whole query about a document, by the prompt for what both are: the strategy's own where there is none, and
-    the document has a picture to ask about."""
+    """The whole query about a document, by the prompt for what both are; unknown where the strategy has none."""
     verdicts = []
     for predicate in task.predicates:
         asked = about_document(predicate, task.kind, document, reference, settings)
-        if asked is not None:
-            own, images, worded = asked
-            verdicts.append(await judge(lmm, own, images, worded))
-        elif document.image is not None:
-            verdicts.append(await judge(lmm, predicate, [document.image], settings))
-        else:
-            return failed(task, TEXT_UNASKED)
+        if asked is None:
+            return failed(task, PAIR_UNASKED.format(pair=pair_of(task.kind, document.modality)))
+        own, images, worded = asked
+        verdicts.append(await judge(lmm, own, images, worded))
     return _update(task, verdicts)
 
 

@@ -128,9 +128,9 @@ class Verify(AskingStage):
     short answers, drawn at random; where the prompts' `answer` is `probability` the model states it. Both need no
     log-probabilities.
 
-    `documents` are the prompts about the whole query by what query and candidate are, where they are not the `prompt`:
-    they may say the candidate's `text`, too, and which pictures they show. Without one for a text, texts can't be
-    judged.
+    `documents` are the prompts about the whole query by what query and candidate are: they may say the candidate's
+    `text`, too, and which pictures they show. A text about a picture has the `prompt` where it has none here; other
+    pairs without one can't be judged.
 
     `top_k` is the window: only that many, best prior first, are asked about (None: all). With `stop_below` questions
     are asked in waves of `wave`, those first that are expected to change an image's P(match) most, until no question

@@ -75,12 +75,13 @@ def load_mbeir(root: Path, split: str | None, given: Mapping[str, str]) -> Datas
         _query(query, part.task, instructions.get(part.task.name)) for part in parts for query in part.queries.values()
     )
     task_of = {qid: part.task for part in parts for qid in part.queries}
+    images = UnionCollection({"": documents, QUERY_PICTURE: pictures})
     benchmark = Benchmark(
         name=NAME,
         split=canonical(wanted),
         queries=queries,
         qrels={qid: dict(judged) for part in parts for qid, judged in part.qrels.items()},
-        images=UnionCollection({"": documents, QUERY_PICTURE: pictures}),
+        images=images,
         meta={qid: QueryMeta(conditions={"type": task.type_name}) for qid, task in task_of.items()},
         oddities=(*absent, *oddities),
         reported=MBEIR,
@@ -89,7 +90,7 @@ def load_mbeir(root: Path, split: str | None, given: Mapping[str, str]) -> Datas
     galleries = {name: ids_of[name] for name in pools} if choices["pool"] != UNION else {UNION: tuple(lines)}
     gallery_of = {qid: task.name if choices["pool"] != UNION else UNION for qid, task in task_of.items()}
     kind = MAPPED_INDEX if choices["pool"] == UNION else DEFAULT_INDEX
-    return Dataset(benchmark, benchmark.images, galleries, gallery_of, documents, kind)  # type: ignore[arg-type]
+    return Dataset(benchmark, images, galleries, gallery_of, documents, kind)
 
 
 def universal_protocol(task_of: Mapping[str, MbeirTask], choices: Mapping[str, str]) -> Protocol:

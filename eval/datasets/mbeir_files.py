@@ -101,8 +101,12 @@ def read_qrels(path: Path, task: MbeirTask, queries: Mapping[str, MbeirQuery]) -
     for number, (line,) in read_rows(path, delimiter=None):
         values = line.split()
         if len(values) != len(_Judgment.model_fields):
-            raise _wrong(path, number, "task_id", f"{len(values)} columns; M-BEIR's judgments have five, of which the "
-                         "last is the number of the task")  # fmt: skip
+            raise _wrong(
+                path,
+                number,
+                "task_id",
+                f"{len(values)} columns; M-BEIR's judgments have five, of which the last is the number of the task",
+            )
         try:
             judgment = _Judgment.model_validate(dict(zip(_Judgment.model_fields, values, strict=True)))
         except ValidationError as error:

@@ -118,7 +118,7 @@ class Scores:
         kinds += dict.fromkeys(kind for meta in self.meta for kind in meta.conditions or {})
         found = {kind: found for kind in kinds if (found := self._by(kind))}
         own = self._by_own_group()
-        families = {
+        families: dict[str, Means] = {
             family: {metric: _mean_of([of[metric] for of in members]) for metric in members[0]}
             for family, names in self.protocol.families.items()
             if (members := [own[name] for name in names if name in own])

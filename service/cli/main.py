@@ -18,6 +18,7 @@ from fieldscope.service.cli.commands.demo import demo
 from fieldscope.service.cli.commands.doctor import doctor
 from fieldscope.service.cli.commands.evaluate import evaluate
 from fieldscope.service.cli.commands.export import export
+from fieldscope.service.cli.commands.finds import finds
 from fieldscope.service.cli.commands.keys import keys
 from fieldscope.service.cli.commands.label import label
 from fieldscope.service.cli.commands.leaderboard import leaderboard
@@ -101,7 +102,7 @@ def cli() -> None:
 
 COMMANDS = (
     demo, evaluate, view, compare, export, submission, leaderboard, calibrate, measure, rerank, index, caption,
-    search, predicates, label, marks, trace, lmm, workbench, serve, mcp, config, keys, doctor, cache, rescore,
+    search, predicates, label, marks, finds, trace, lmm, workbench, serve, mcp, config, keys, doctor, cache, rescore,
     published, prompts, strategies, version,
 )  # fmt: skip
 for command in COMMANDS:

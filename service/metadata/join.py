@@ -36,6 +36,7 @@ class FileNames:
     def __init__(self, ids: Sequence[str], root: str = "") -> None:
         self.ids = ids
         self._parts: dict[str, tuple[str, ...]] = {}
+        self._whole = {_parts(image_id): image_id for image_id in ids}
         self._by_name: dict[str, list[str]] = defaultdict(list)
         for image_id in ids:
             path = PurePosixPath(root, image_id)
@@ -44,8 +45,12 @@ class FileNames:
                 self._by_name[name].append(image_id)
 
     def find(self, written: str) -> list[str]:
-        """The images that a file name can mean: none, one, or several that it does not tell apart."""
-        matches = self._by_name.get(_parts(written)[-1], []) if _parts(written) else []
+        """The images that a file name can mean: the one with this id, else those whose paths end alike: none, one, or
+        several that it does not tell apart."""
+        parts = _parts(written)
+        if parts in self._whole:
+            return [self._whole[parts]]
+        matches = self._by_name.get(parts[-1], []) if parts else []
         alike = {image_id: self.alike(written, image_id) for image_id in matches}
         return [image_id for image_id, parts in alike.items() if parts == max(alike.values())]
 

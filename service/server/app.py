@@ -16,6 +16,7 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.core.private import writing_privately
 from fieldscope.service.server.api import (
     catalog,
+    finds,
     health,
     jobs,
     metrics,
@@ -59,7 +60,7 @@ _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_c
 """FastAPI's own telemetry would send what clients wrote."""
 
 _ROUTERS = (
-    *(rerank.router, search.router, searches.router, predicates.router, jobs.router, catalog.router),
+    *(rerank.router, search.router, searches.router, finds.router, predicates.router, jobs.router, catalog.router),
     *(refresh.router, modellist.router, health.router, metrics.router),
 )
 _SECURITY = {

@@ -135,6 +135,8 @@ def searched(dataset: Dataset, settings: Settings, *, search: bool = True) -> Wo
     if not search:
         return Workload(dataset.benchmark, found=dataset.images.ids())
     whole = _library(dataset, settings)
+    if any(query.instruction for query in dataset.benchmark.queries) and "instruction" not in whole.encoder.uses:
+        note("The encoder reads no instruction, so it searches by the queries without the tasks' instructions.")
     keeps = dataset.benchmark.protocol.keeps_reference
     distinct = {ids: whole.within(ids, keeps_reference=keeps) for ids in dict.fromkeys(dataset.galleries.values())}
     galleries = {name: distinct[ids] for name, ids in dataset.galleries.items()}

@@ -35,8 +35,8 @@ def universal_dataset(split: str, given: Mapping[str, str]) -> Dataset:
     from fieldscope.eval.datasets.mbeir_tasks import TASKS
     from fieldscope.eval.reported import MBEIR
     from fieldscope.eval.types import Benchmark, QueryMeta
-    from fieldscope.fieldnotes.universal import TASKS as OWN
     from fieldscope.fieldnotes.universal import load_universal
+    from fieldscope.fieldnotes.universal_tasks import TASKS as OWN
     from fieldscope.retrieval.collection import FilesCollection
     from fieldscope.retrieval.document_lines import Document
     from fieldscope.retrieval.documents import DocumentsCollection
@@ -98,8 +98,8 @@ def write_universal(split: str, folder: Path) -> None:
     from fieldscope.eval.datasets.dataset import file_split
     from fieldscope.eval.datasets.mbeir_tasks import TASKS
     from fieldscope.eval.datasets.mbeir_writer import WrittenDocument, WrittenQuery, WrittenTask, write_mbeir
-    from fieldscope.fieldnotes.universal import TASKS as OWN
     from fieldscope.fieldnotes.universal import load_universal
+    from fieldscope.fieldnotes.universal_tasks import TASKS as OWN
 
     data = load_universal(canonical(split))
     files = _files(canonical(split), data)

@@ -31,6 +31,7 @@ def keep_rankings(
     """
     from fieldscope.core.private import close_to_others
     from fieldscope.eval.runs.searches import LONGEST_NAME, SearchFolder, SearchRecord, default_searches
+    from fieldscope.service.metadata.store import write_records
 
     record = SearchRecord(name=name[:LONGEST_NAME], collection=collection, request=dict(request))
     made_with = rankings[0].made_with
@@ -50,6 +51,9 @@ def keep_rankings(
             {"lmm": made_with.lmm, "encoder": made_with.encoder},
             locator() if locator is not None else None,
         )
+        if any(ranking.records for ranking in rankings):
+            ids = {ranked.image_id: ranked.image_id for ranking in rankings for ranked in ranking.result.ranking}
+            write_records(folder.path, rankings[0].records.renamed(ids))
     except ConfigError as error:
         if out is not None:
             raise

@@ -197,7 +197,8 @@ class KeptModels(Models):
         async with self._loading:
             if self._loaded_encoder is None:
                 given = self.encoder
-                self._loaded_encoder = given or await asyncio.to_thread(load_encoder, self.settings)
+                loaded = await asyncio.to_thread(load_encoder, self.settings) if given is None else given
+                self._loaded_encoder = loaded
             return self._loaded_encoder
 
     @asynccontextmanager

@@ -115,7 +115,7 @@ class OracleScorer:
         return [self._score(inputs, document) for document in documents]
 
     def _score(self, inputs: QueryInputs, document: Document) -> float | None:
-        assert not isinstance(document, str)
+        assert isinstance(document, PILImage.Image)
         if (sha256 := fingerprint_pixels(document)) in self._refuses:
             return None
         shown = self._shows[sha256]

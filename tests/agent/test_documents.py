@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-from fieldscope.agent.documents import TEXT_UNASKED
+from fieldscope.agent.documents import PAIR_UNASKED, TEXT_UNASKED
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.image_scorer import ImageScorer
 from fieldscope.agent.lmm.base import LMMRequest
@@ -81,6 +81,16 @@ def test_each_type_shows_what_the_papers_table_shows(
     assert {words for words in (ASKED, WORDS) if words in request.text} == said
     assert result.verdicts[0].image_id == candidate
     assert result.verdicts[0].p_yes == pytest.approx(0.9)
+
+
+def test_a_pair_without_a_prompt_is_unknown(documents: DocumentsCollection) -> None:
+    query = Query(id="q", text="", reference_image="query")
+    settings = {"verify.documents": {"text -> text": "true_false_text"}}
+    lmm = ScriptedLMM(lambda _: 0.9)
+    agent = Agent(Resources(images=documents, lmm=lmm), load_strategy("true-false-fused", settings))
+    result = asyncio.run(agent.rerank(query, [Candidate("picture", 0.5)]))
+    assert lmm.requests == []
+    assert result.verdicts[0].error == PAIR_UNASKED.format(pair="image -> image")
 
 
 def test_a_change_may_be_judged_beside_the_querys_own_picture(documents: DocumentsCollection) -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image as PILImage
 
 from fieldscope.core.errors import BrokenImageError, ImageError, ImageTooLargeError
-from fieldscope.retrieval.images import FORMATS, ImageLimits, open_image
+from fieldscope.retrieval.formats import FORMATS
+from fieldscope.retrieval.images import ImageLimits, open_image
 
 
 def encoded(image: PILImage.Image, kind: str = "PNG", **options: Any) -> bytes:

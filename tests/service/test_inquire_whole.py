@@ -24,6 +24,8 @@ from fieldscope.core.errors import BenchmarkError
 from fieldscope.eval.benchmarks.inquire_hub import fetch_inquire_rerank
 from fieldscope.fieldnotes.rerank import SCHEMA
 from fieldscope.fieldnotes.scene import SPECIES
+from fieldscope.retrieval import index_plan
+from fieldscope.retrieval.index_plan import IndexPlan
 from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.settings import Settings
 from tests.service.conftest import CRABS, FOX, OWL, SCENES, Run, World
@@ -104,6 +106,20 @@ def test_the_same_in_every_layout(run: Run, published: Path, data: Path, world: 
     indexed = run("index", data / "inat24", "-o", data / "inquire" / "embeddings")
     assert indexed.exit_code == 0, indexed.output
     assert payload(run("eval", data, *asked, "--out", "c"))["runs"][0]["metrics"] == first
+
+
+def test_embeddings_beyond_the_memory_are_searched_through_a_large_index(
+    run: Run, published: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("--strategy", "clip", "--json")
+    first = payload(run("eval", published, *asked, "--out", "a"))["runs"][0]["metrics"]
+    monkeypatch.setattr(index_plan, "plan_index", lambda *_: IndexPlan("sq", 0, lists=2))
+    for out in ("b", "c"):
+        result = run("eval", published, *asked, "--out", out)
+        assert payload(result)["runs"][0]["metrics"] == first
+        assert "Of the exact 12 nearest a search finds 100.0% (measured with 3 queries" in result.stderr
+    (folder,) = (world.cache / "large-indexes").iterdir()
+    assert (folder / "vectors.f16").stat().st_size == 2 * 12 * load_encoder(Settings()).dim
 
 
 def test_the_other_split(run: Run, published: Path, world: World) -> None:

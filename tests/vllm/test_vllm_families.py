@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image as PILImage
 
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
@@ -18,6 +19,7 @@ from fieldscope.agent.strategies.strategy import list_strategies, load_strategy
 from fieldscope.core.errors import FieldscopeError
 from fieldscope.core.types import Candidate, ImageSource, Query
 from fieldscope.eval.types import Benchmark
+from fieldscope.retrieval.documents import open_documents
 from fieldscope.service.cli.main import cli
 from tests.vllm.server import Server, serving
 from tests.vllm.tiny_checkpoints import make
@@ -88,3 +90,30 @@ def test_the_doctor_examines_it(family_server: Server, tmp_path: Path) -> None:
     )
     found = {finding["name"]: finding["state"] for finding in json.loads(result.stdout)["findings"]}
     assert found["server"] == found["log-probabilities"] == "ok", result.output
+
+
+@pytest.mark.parametrize("name", ["true-false-documents", "true-false-reference"])
+def test_every_kind_of_query_and_document_gets_its_answers(family_server: Server, tmp_path: Path, name: str) -> None:
+    for picture, colour in (("query", "blue"), ("picture", "red"), ("both", "green")):
+        PILImage.new("RGB", (64, 64), colour).save(tmp_path / f"{picture}.png")
+    lines = [
+        {"id": "query", "image": "query.png"},
+        {"id": "picture", "image": "picture.png"},
+        {"id": "text", "text": "A red square."},
+        {"id": "both", "image": "both.png", "text": "A green square."},
+    ]
+    (tmp_path / "documents.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    documents = open_documents(tmp_path / "documents.jsonl")
+
+    async def run() -> Watched:
+        lmm = Watched(family_server, documents)
+        agent = Agent(Resources(images=documents, lmm=lmm), STRATEGIES[name])
+        for number, (text, reference) in enumerate((("what is red?", None), ("", "query"), ("in red", "query"))):
+            candidates = [Candidate(document, 0.5) for document in ("picture", "text", "both")]
+            await agent.rerank(Query(id=str(number), text=text, reference_image=reference), candidates)
+        await lmm.aclose()
+        return lmm
+
+    lmm = asyncio.run(run())
+    assert lmm.errors == []
+    assert lmm.answers == 9

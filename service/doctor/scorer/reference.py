@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fieldscope.retrieval.encoder import QueryInputs
+from fieldscope.retrieval.scorer import pictures_of
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.scorer.asker import REFUSALS
 from fieldscope.service.doctor.scorer.grid import Grid
@@ -16,7 +17,7 @@ _MEANING = "queries with a reference image can't be scored by this model; use it
 def check_reference(subject: Subject) -> Finding:
     """Take each image for a query without words; the image itself is the document that matches."""
     documents = subject.documents("images")
-    queries = [QueryInputs(image=image) for image in documents if not isinstance(image, str)]
+    queries = [QueryInputs(image=image) for image in pictures_of(documents)]
     try:
         grid = Grid.of([subject.asker.alone(query, documents) for query in queries])
     except REFUSALS as error:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from fieldscope.core.image_encoding import ImageEncoding
-from fieldscope.retrieval.scorer import Document
+from fieldscope.retrieval.scorer import Document, pictures_of
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.scorer.advice import VISION
 from fieldscope.service.doctor.scorer.asker import REFUSALS
@@ -29,7 +29,7 @@ def check_sight(subject: Subject) -> Finding:
     """Compare the scores of images with those of the same images with a change that can't be seen but makes another
     file and, where they are not understood, with those of their data URLs as texts."""
     grid = subject.grids["images"]
-    images = [image for image in subject.documents("images") if not isinstance(image, str)]
+    images = pictures_of(subject.documents("images"))
     understood = grid.correct >= GOOD and not grid.flat
     alike = None if understood or "texts" not in subject.grids else _alike(subject, images)
     changes = [_scores(subject, [_changed(image, seed) for image in images]) for seed in range(_CHANGES)]

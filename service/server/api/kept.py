@@ -10,6 +10,7 @@ from pydantic import Field
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.runs.searches import LONGEST_NAME, Searches, SearchFolder
+from fieldscope.service.metadata.store import write_records
 from fieldscope.service.server.api.engine import Engine, Watch
 from fieldscope.service.server.api.errors import ApiError
 from fieldscope.service.server.api.search import SearchBody, prepare, reply_of
@@ -58,6 +59,11 @@ async def answer_kept(engine: Engine, body: Mapping[str, Any], watch: Watch) -> 
         _ = find_search(engine, stored.search)
         provenance = {"lmm": setting.lmm, "encoder": setting.encoder}
         folder.keep([reranked.result], setting.strategy, setting.calibration, provenance, engine.images.locator())
+        served = engine.collection(call.collection)
+        ids = {ranked.image_id for ranked in reranked.result.ranking}
+        inner = {image_id: image_id.removeprefix(served.reference("")) for image_id in ids}
+        if records := served.records.renamed(inner):
+            write_records(folder.path, records)
 
     await asyncio.to_thread(keep)
     return reranked.result.query_id, reply_of(engine, stored, call, reranked).model_dump(mode="json")

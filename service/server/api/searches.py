@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,9 +20,7 @@ from fieldscope.eval.labels.relearn import relearn
 from fieldscope.eval.runs.marks import Mark, Marks
 from fieldscope.eval.runs.searches import LONGEST_NAME, SearchFolder, SearchRecord
 from fieldscope.eval.tuning.estimate import estimate
-from fieldscope.service.exports.finds import finds_of
 from fieldscope.service.server.api.bodies import require_bounded
-from fieldscope.service.server.api.collections import find_image
 from fieldscope.service.server.api.dependencies import EngineOf
 from fieldscope.service.server.api.endpoints import check
 from fieldscope.service.server.api.engine import Engine
@@ -47,16 +44,13 @@ from fieldscope.service.server.api.searchview import (
     SearchView,
     open_search,
     shared_prefix,
-    shown_name,
     summary,
     view,
 )
 from fieldscope.service.workflows.label import report_data, report_lines
 from fieldscope.service.workflows.marks import index_vectors
-from fieldscope.service.workflows.ranking import Ranking
 
 if TYPE_CHECKING:
-    from fieldscope.agent.types import RerankResult
     from fieldscope.retrieval.encoder import Vectors
 
 _LONGEST_PERSON = 100
@@ -312,46 +306,6 @@ def draw_queue(search_id: SearchId, body: QueueBody, engine: EngineOf) -> QueueV
         report=list(report_lines(file, body.confidence)),
         estimates=report_data(file, body.confidence),
     )
-
-
-@router.get(
-    "/{search_id}/finds.csv",
-    response_class=Response,
-    responses={**_ONE, 200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
-    summary="The accepted images as CSV",
-)
-def get_finds(search_id: SearchId, engine: EngineOf, query_id: QueryId = None) -> Response:
-    """With marks, reasons and every column of the metadata; all images where none is marked."""
-    folder = find_search(engine, search_id)
-    chosen = _query_of(folder, query_id)
-    result = open_search(folder).result(chosen)
-    try:
-        finds = finds_of(_own_ranking(engine, result), _own_marks(Marks(folder.path).of(chosen)))
-    except ConfigError as error:
-        raise ApiError(409, "no_finds", str(error)) from error
-    named = {"Content-Disposition": f'attachment; filename="{folder.id}.csv"'}
-    return Response(finds.csv(), media_type="text/csv", headers=named)
-
-
-def _own_ranking(engine: Engine, result: RerankResult) -> Ranking:
-    """The ranking under its collection's own ids, with its metadata."""
-    place = find_image(engine.collections, result.ranking[0].image_id) if result.ranking else None
-    if place is None:
-        return Ranking(result, engine.images)
-    own = {
-        name: tuple(each.model_copy(update={"image_id": shown_name(each.image_id)}) for each in getattr(result, name))
-        for name in ("ranking", "verdicts", "reasons", "scores")
-    }
-    shown = tuple(each.model_copy(update={"shown": tuple(map(shown_name, each.shown))}) for each in result.comparisons)
-    nothing = result.nothing
-    if nothing is not None:
-        nothing = nothing.model_copy(update={"nearest": tuple(map(shown_name, nothing.nearest))})
-    renamed = result.model_copy(update=own | {"comparisons": shown, "nothing": nothing})
-    return Ranking(renamed, place[0].images, records=place[0].records)
-
-
-def _own_marks(marks: Mapping[str, Mark]) -> dict[str, str]:
-    return {shown_name(image): mark for image, mark in marks.items()}
 
 
 def _vectors_of(engine: Engine, folder: SearchFolder, ids: list[str]) -> Vectors | None:

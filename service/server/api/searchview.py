@@ -14,6 +14,7 @@ from fieldscope.core.paths import without_folders
 from fieldscope.core.types import Turn
 from fieldscope.eval.runs.marks import MARKS, Mark, Marks
 from fieldscope.eval.runs.searches import SearchFolder
+from fieldscope.retrieval.union import UnionCollection
 from fieldscope.service.server.api.calls import HowJudged
 from fieldscope.service.server.api.jobstore import JobState
 from fieldscope.service.server.api.kept import SearchState
@@ -22,6 +23,7 @@ from fieldscope.service.server.api.pictures import SCHEME
 from fieldscope.service.server.api.search import SearchUsage
 from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.runs.run import Run, open_run
+from fieldscope.service.workflows.ranking import Ranking
 
 VIEWED = "/searches"
 """Where the application mounts the viewer of kept searches."""
@@ -70,6 +72,10 @@ class ImageRow(BaseModel):
     looks: list[LookView]
     mark: Mark | None
     metadata: dict[str, str] | None = Field(description="Its cells by column, from a table and EXIF.")
+    alike: list[str] = Field(
+        description="The ranked near duplicates and pictures of its burst, best first, itself among them; empty if it "
+        "is alone."
+    )
     thumbnail: str | None
     picture: str | None
     page: str
@@ -190,6 +196,7 @@ def rows(run: Run, result: RerankResult, marks: Mapping[str, Mark], cells: Cells
         if verdict.look is not None:
             looks.setdefault(verdict.image_id, []).append(verdict)
     pictures = run.pictures
+    alike = Ranking(result, UnionCollection({}), records=run.records).alike
     return [
         ImageRow(
             **ranked.model_dump(include={"rank", "score", "p_match", "prior", "prior_rank", "rank_low", "rank_high"}),
@@ -204,6 +211,7 @@ def rows(run: Run, result: RerankResult, marks: Mapping[str, Mark], cells: Cells
             looks=[_look(verdict) for verdict in looks.get(ranked.image_id, ())],
             mark=marks.get(ranked.image_id),
             metadata=cells(ranked.image_id),
+            alike=list(group) if len(group := alike(ranked.image_id)) > 1 else [],
             thumbnail=_address(addresses.thumbnail, pictures, ranked.image_id),
             picture=_address(addresses.picture, pictures, ranked.image_id),
             page=f"{VIEWED}/{addresses.image_page(run.key, result.query_id, ranked.image_id)}",

@@ -28,7 +28,9 @@ Workbench.results = (() => {
       find("#changes").replaceChildren();
     }
     options();
-    find("[data-finds]").href = `v1/searches/${view.id}/finds.csv?query_id=${encodeURIComponent(view.query_id)}`;
+    for (const link of document.querySelectorAll("[data-finds]")) {
+      link.href = `v1/searches/${view.id}/${link.dataset.finds}?query_id=${encodeURIComponent(view.query_id)}`;
+    }
     find("#found").hidden = false;
     draw();
   }
@@ -50,6 +52,7 @@ Workbench.results = (() => {
     tools.part.value = [...tools.part.options].some((each) => each.value === kept) ? kept : "";
     const columns = [...new Set(view.results.flatMap((each) => Object.keys(each.metadata ?? {})))];
     find("[data-columns]").hidden = !columns.length;
+    find("[data-alike]").hidden = !view.results.some((each) => each.alike.length);
     const column = tools.column.value;
     tools.column.replaceChildren(...columns.map((name) => make("option", { value: name }, name)));
     if (columns.includes(column)) tools.column.value = column;
@@ -89,6 +92,7 @@ Workbench.results = (() => {
     shown = view.results.filter(passes);
     if (queue) shown.sort((a, b) => queue.images.indexOf(a.image) - queue.images.indexOf(b.image));
     else shown.sort(orders[tools.sort.value] ?? orders.rank);
+    if (!queue && !tools.alike.checked) shown = bestOfGroups(shown);
     if (!shown.some((each) => each.image === current)) current = shown[0]?.image ?? null;
     const cut = Number(tools.cut.value) / 100;
     const ordered = !queue && ["rank", "marks"].includes(tools.sort.value);
@@ -109,6 +113,17 @@ Workbench.results = (() => {
     point(false);
   }
 
+  /* Of images that show the same, only the first in this order. */
+  function bestOfGroups(rows) {
+    const seen = new Set();
+    return rows.filter((each) => {
+      const group = each.alike[0] ?? each.image;
+      if (seen.has(group)) return false;
+      seen.add(group);
+      return true;
+    });
+  }
+
   function tile(each) {
     const blind = queue?.blind;
     const moved = refit?.get(each.image)?.moved;
@@ -125,6 +140,7 @@ Workbench.results = (() => {
         moved && !blind ? make("span", { class: moved > 0 ? "better" : "worse" }, `${moved > 0 ? "▲" : "▼"} ${Math.abs(moved)}`) : null,
       ),
       words(each.name, "span", { class: "small soft name" }),
+      each.alike.length && !tools.alike.checked ? make("span", { class: "chip small" }, `+${each.alike.length - 1} alike`) : null,
       each.mark ? make("span", { class: "chip small" }, MARKS[each.mark]) : null,
     );
   }

@@ -75,7 +75,7 @@ async def test_other_fields_are_named_and_filters_refused(service: Service) -> N
     found = await service.client.post("/v1/search", json=body)
     assert found.json()["flags"][0] == "unknown fields were not used: 'rank_fields'"
     refused = await service.client.post("/v1/rerank", json={"query": "a", "documents": ["b"], "filter": {"a": 1}})
-    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "no_filter")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "no_metadata")
 
 
 async def test_each_result_says_how_it_was_judged(service: Service) -> None:

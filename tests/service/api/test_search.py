@@ -126,7 +126,7 @@ async def test_what_fails_in_a_stream_is_its_last_event(service: Service) -> Non
         ({"query": "crab", "reference": f"{PREFIX}99.png"}, 404, "unknown_image"),
         ({"query": "crab", "reference": "data:image/png;base64,iVBORw0KGgo="}, 422, "unreadable_image"),
         ({"query": "  "}, 422, "invalid_request"),
-        ({"query": "crab", "filter": {"taxon": "crab"}}, 422, "no_filter"),
+        ({"query": "crab", "filter": {"taxon": "crab"}}, 422, "bad_filter"),
         ({"query": "crab", "reference": "03.png", "dialogue": [{"question": "a", "answer": "b"}]}, 422, None),
         ({"query": "crab " * 10_000}, 422, "text_too_long"),
         ({"query": "crab", "dialogue": [{"question": "a", "answer": "b " * 20_000}]}, 422, "text_too_long"),

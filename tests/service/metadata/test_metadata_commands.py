@@ -55,12 +55,11 @@ def test_a_filter_chooses_before_the_search(run: Run, indexed: Path) -> None:
     assert len(names(search(run, indexed))) == 12
 
 
-def test_a_filter_leaves_priors_and_p_match_as_they_are(run: Run, indexed: Path) -> None:
+def test_a_filter_leaves_priors_as_they_are(run: Run, indexed: Path) -> None:
     line = ("--rerank", *ONE_QUESTION, "-k", "12")
     everything = {entry["image"]: entry for entry in search(run, indexed, *line)["ranking"]}  # type: ignore[attr-defined]
     for entry in search(run, indexed, *line, "--filter", "station = A")["ranking"]:  # type: ignore[attr-defined]
         assert entry["prior"] == pytest.approx(everything[entry["image"]]["prior"], abs=1e-6)
-        assert entry["p_match"] == pytest.approx(everything[entry["image"]]["p_match"], abs=1e-6)
         assert entry["metadata"]["station"] == "A"
 
 
@@ -129,7 +128,7 @@ def test_python_filters_as_the_command_line_does(field: Path, indexed: Path, tmp
     assert again[0].metadata == {"file": "000002.png", "station": "A", "count": "2", "eventDate": "2023-02-14"}
 
 
-@pytest.mark.parametrize("strategy", ["yes-no-fused", "agent", "pairwise"])
+@pytest.mark.parametrize("strategy", ["yes-no-fused", "agent", "predicates"])
 def test_metadata_reaches_no_prompt(run: Run, world: World, tmp_path: Path, strategy: str) -> None:
     """The answer is planted in every column, in the picture's own EXIF, and in the filter."""
     folder = tmp_path / "field"

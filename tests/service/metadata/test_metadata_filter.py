@@ -177,6 +177,10 @@ def test_folders_tell_files_of_one_name_apart() -> None:
     assert not unsure.images and sorted(unsure.ambiguous) == ["north/1.jpg", "south/1.jpg", "west/1.jpg"]
 
 
+def test_a_name_that_is_an_image_s_id_means_that_image() -> None:
+    assert join(table({"file": "1.jpg", "station": "A1"}), ["1.jpg", "below/1.jpg"]).images.keys() == {"1.jpg"}
+
+
 def test_several_rows_of_an_image_are_one_with_all_values() -> None:
     rows = [{"file": "1.jpg", "name": name, "station": "A1"} for name in ("Meles meles", "Canis lupus")]
     assert join(table(*rows), ["1.jpg"]).images["1.jpg"] == {

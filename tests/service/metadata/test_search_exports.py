@@ -172,3 +172,16 @@ def test_the_command_line_writes_all_of_them(run: Run, world: World, tmp_path: P
     links = sorted((out / "links").iterdir())
     assert [link.name for link in links] == sorted(names) and all(link.is_symlink() for link in links)
     assert (out / "page" / "index.html").is_file()
+
+
+def test_finds_of_a_kept_search_are_the_accepted(run: Run, world: World, tmp_path: Path) -> None:
+    assert run("index", world.pictures, "-o", tmp_path / "index").exit_code == 0
+    kept = tmp_path / "search"
+    told = json.loads(run("search", "--index", tmp_path / "index", "--query", FOX, "--json", "--out", kept).stdout)
+    best, other = (entry["image"] for entry in told["ranking"][:2])
+    assert len(rows_of(run("finds", kept).stdout)) == len(told["ranking"])
+    assert run("marks", kept, "--accept", best, "--reject", other).exit_code == 0
+    written = run("finds", kept, "--csv", tmp_path / "finds.csv", "--copy-to", tmp_path / "copies")
+    assert written.exit_code == 0, written.stderr
+    assert [row["image"] for row in rows_of((tmp_path / "finds.csv").read_text("utf-8"))] == [best]
+    assert [path.name for path in (tmp_path / "copies").iterdir()] == [best]
