@@ -23,8 +23,8 @@ def require_new_folder(out: Path | None) -> None:
 def keep_rankings(
     rankings: Sequence[Ranking], out: Path | None, name: str, collection: str | None, request: Mapping[str, Any]
 ) -> Path | None:
-    """Keep the rankings of one strategy as one search, in `out` or in a new folder of the user's data folder, and say
-    where. `request` repeats it (`SearchRecord`).
+    """Keep the rankings of one strategy as one search, in `out`, or silently in a new folder of the user's data folder,
+    which the search page lists. `request` repeats it (`SearchRecord`).
 
     Raises `ConfigError` where `out` can't be written. Where the data folder can't, that is a warning: the ranking is
     there all the same, and the result is None.
@@ -64,5 +64,6 @@ def keep_rankings(
         return None
     if out is None:
         close_to_others(folder.path)
-    note(f"Kept in {folder.path}.")
+    else:
+        note(f"Kept in {folder.path}.")
     return folder.path

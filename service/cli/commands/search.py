@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,6 +193,9 @@ def search(
     request |= {"dialogue": [turn.model_dump() for turn in query.dialogue]} if query.dialogue else {}
     request |= {"top_k": top_k} if top_k is not None else {}
     request |= {"predicates": [_asked(each) for each in predicates]} if predicates else {}
+    limits = {name: limit for name, limit in asdict(budget).items() if limit is not None}
+    request |= {"budget": limits} if limits else {}
+    request |= {"precision": precision, "confidence": confidence} if precision is not None else {}
     request |= {"filter": list(conditions)} if conditions else {}
     request |= {"instruction": instruction} if instruction is not None else {}
     shown_as = query.text if len(queries) == 1 else f"{len(queries)} queries of {queries_file}"
