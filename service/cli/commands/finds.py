@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fieldscope.service.cli.console import show
 from fieldscope.service.cli.export_options import export_options
 from fieldscope.service.cli.options import PATH, file_option, folder_option
 
@@ -45,4 +44,4 @@ def finds(
             warn(f"{missing} images have no file of their own, or it is gone. They were not copied.")
     outputs.write(found)
     if csv_file is None and copy_to is None and not outputs.any:
-        show(found.csv().rstrip())
+        click.echo(found.csv(), nl=False)
