@@ -42,7 +42,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "service/wiring": _WIRING,
     "service/workflows": _WORKFLOWS,
     "service/viewer": _WORKFLOWS,
-    "service/doctor": _WORKFLOWS,
+    "service/doctor": _WIRING | {"service/wiring"},
     "service/exports": _EXPORTS,
     "service/server": _SERVER,
     "service/adaptors": _SERVER | {"service/server"},

@@ -250,7 +250,7 @@ class Verify(AskingStage):
         plain = sum(asked * self.plain_calls(kind) for kind, asked in questions.items())
         answer = self.answer_tokens
         if plain:
-            shown = max([1, *(len(prompt.shows or ()) for prompt in (self.documents or {}).values())])
+            shown = max([1, *(_pictures(prompt, scope.composed) for prompt in (self.documents or {}).values())])
             yield Calls("verify", self.prompt, images * plain, images=shown, answer=answer, longest=answer)
         for kind, asked in questions.items():
             if self.reason and (prompt := self.reason.prompt_for(kind)):
@@ -288,3 +288,8 @@ class Verify(AskingStage):
         if self.reason is not None and self.joint is not None:
             raise ValueError("`reason` and `joint` exclude each other; leave one of them out")
         return self
+
+
+def _pictures(prompt: Prompt, composed: bool) -> int:
+    """How many pictures a prompt about a query and a document shows; a query has one only where it is composed."""
+    return sum(composed or place != "query" for place in prompt.shows or ())

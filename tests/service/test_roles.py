@@ -286,7 +286,7 @@ def test_the_doctor_examines_each_model_and_shows_a_reasoner_no_image(run: Run, 
 def test_the_viewer_says_which_model_did_what(run: Run, red: Path, big: Server, small: Server, tmp_path: Path) -> None:
     models = ("--lmm", f"{big.url}#big", "--lmm", f"verifier={small.url}#small")
     assert run("eval", red, "--strategy", "agent", "--out", tmp_path / "runs", *models).exit_code == 0
-    exported = run("view", tmp_path / "runs", "--export", tmp_path / "site")
+    exported = run("view", tmp_path / "runs", "--export", tmp_path / "site", "--image-pages")
     assert exported.exit_code == 0, exported.output
     pages = {path: path.read_text() for path in (tmp_path / "site").rglob("*.html")}
     whole = next(text for text in pages.values() if "Cost by role" in text)

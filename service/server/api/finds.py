@@ -16,8 +16,8 @@ from fastapi import Path as PathParameter
 
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.errors import ConfigError
+from fieldscope.core.types import ImageSource
 from fieldscope.eval.runs.marks import Marks
-from fieldscope.retrieval.union import UnionCollection
 from fieldscope.service.exports.coco import coco_camera_traps
 from fieldscope.service.exports.darwin_core import darwin_core
 from fieldscope.service.exports.finds import Finds, finds_of
@@ -93,7 +93,14 @@ def _own_ranking(engine: Engine, result: RerankResult) -> Ranking:
     renamed = result.model_copy(update=own | {"comparisons": shown})
     if place is None:
         return Ranking(renamed, engine.images)
-    return Ranking(renamed, UnionCollection({"": place[0].images}), records=place[0].records)
+    return Ranking(renamed, _WithoutPlaces(place[0].images), records=place[0].records)
+
+
+class _WithoutPlaces:
+    """The pictures of a collection, without the paths of their files."""
+
+    def __init__(self, images: ImageSource) -> None:
+        self.load, self.pixel_hash = images.load, images.pixel_hash
 
 
 def _zipped(finds: Finds) -> bytes:

@@ -79,7 +79,7 @@ def test_the_images_that_satisfy_a_filter(given: object, satisfying: list[str]) 
         ([5], "this is no filter"),
         ("station =", "no value"),
         ("count >= 1|2", "several values"),
-        ({"count": None}, "wants texts or numbers"),
+        ({"count": None}, "needs texts or numbers"),
         ({"count": []}, "no value"),
         ({"count": {}}, "is empty"),
         ({"count": {"gt": 1}}, "'gt'"),

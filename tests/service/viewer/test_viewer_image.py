@@ -213,7 +213,7 @@ def test_what_is_hostile_is_words(hostile_shelf: Made) -> None:
     for ranked in run.result(query_id).ranking:
         page = shown(hostile_shelf, "predicates", query_id, ranked.image_id, hostile_shelf.store)
         assert {attrs.get("src", "").rpartition("/")[2] for tag, attrs in elements(page) if tag == "script"} <= {
-            "viewer.js", "call.js", "annotate.js",
+            "viewer.js", "call.js", "annotate.js", "image.js",
         }  # fmt: skip
         assert not [
             attrs for _, attrs in elements(page) if any(name.startswith("on") or name == "style" for name in attrs)
