@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar, overload
@@ -54,15 +55,15 @@ class TextRows:
         return None
 
 
-class MappedTexts(Sequence[str], Generic[From]):
-    """Each of `texts` through a function, when it is read."""
+class LazyTexts(Sequence[str]):
+    """A sequence that makes each text when it is read."""
 
-    def __init__(self, change: Callable[[From], str], texts: Sequence[From]) -> None:
-        self._change = change
-        self._texts = texts
+    @abstractmethod
+    def _text(self, row: int) -> str:
+        """The text of a row from 0 on."""
 
-    def __len__(self) -> int:
-        return len(self._texts)
+    def _texts_of(self, rows: slice) -> list[str]:
+        return [self._text(row) for row in range(*rows.indices(len(self)))]
 
     @overload
     def __getitem__(self, row: int) -> str: ...
@@ -72,8 +73,27 @@ class MappedTexts(Sequence[str], Generic[From]):
 
     def __getitem__(self, row: int | slice) -> str | list[str]:
         if isinstance(row, slice):
-            return [self._change(text) for text in self._texts[row]]
+            return self._texts_of(row)
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        return self._text(row % len(self))
+
+
+class MappedTexts(LazyTexts, Generic[From]):
+    """Each of `texts` through a function, when it is read."""
+
+    def __init__(self, change: Callable[[From], str], texts: Sequence[From]) -> None:
+        self._change = change
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def _text(self, row: int) -> str:
         return self._change(self._texts[row])
+
+    def _texts_of(self, rows: slice) -> list[str]:
+        return [self._change(text) for text in self._texts[rows]]
 
     def __iter__(self) -> Iterator[str]:
         return map(self._change, self._texts)
@@ -100,7 +120,7 @@ class PairedTexts(Mapping[str, str]):
         return iter(self._keys)
 
 
-class ArrowTexts(Sequence[str]):
+class ArrowTexts(LazyTexts):
     """A column of texts of an Arrow table, or of several such columns behind each other; "" for what is missing."""
 
     def __init__(self, column: Any) -> None:
@@ -110,18 +130,11 @@ class ArrowTexts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._column)
 
-    @overload
-    def __getitem__(self, row: int) -> str: ...
+    def _text(self, row: int) -> str:
+        return self._column[row].as_py() or ""
 
-    @overload
-    def __getitem__(self, row: slice) -> list[str]: ...
-
-    def __getitem__(self, row: int | slice) -> str | list[str]:
-        if isinstance(row, slice):
-            return [text or "" for text in self._column[row].to_pylist()]
-        if not -len(self) <= row < len(self):
-            raise IndexError(row)
-        return self._column[row % len(self)].as_py() or ""
+    def _texts_of(self, rows: slice) -> list[str]:
+        return [text or "" for text in self._column[rows].to_pylist()]
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), _READ):

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
 from fieldscope.core.errors import IndexMismatchError
 from fieldscope.core.files import replacing
-from fieldscope.core.text_rows import TextRows, text_hash
+from fieldscope.core.text_rows import LazyTexts, TextRows, text_hash
 
 _TEXTS, _ENDS, _HASHES, _ROWS = "ids.txt", "ids-ends.npy", "ids-hashes.npy", "ids-rows.npy"
 FILES = (_TEXTS, _ENDS, _HASHES, _ROWS)
 """The UTF-8 of all ids behind each other, where each ends, their sorted hashes, and the row of each hash."""
 
 
-class IdFile(Sequence[str]):
+class IdFile(LazyTexts):
     """The ids in a folder, in their order, memory-mapped: by their row, and the row of an id by its hash.
 
     Raises `IndexMismatchError` where the files are missing or do not fit together.
@@ -39,19 +38,6 @@ class IdFile(Sequence[str]):
 
     def __len__(self) -> int:
         return len(self._ends)
-
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-
-    @overload
-    def __getitem__(self, row: slice) -> list[str]: ...
-
-    def __getitem__(self, row: int | slice) -> str | list[str]:
-        if isinstance(row, slice):
-            return [self._text(at) for at in range(*row.indices(len(self)))]
-        if not -len(self) <= row < len(self):
-            raise IndexError(row)
-        return self._text(row % len(self))
 
     def __iter__(self) -> Iterator[str]:
         return map(self._text, range(len(self)))
