@@ -36,6 +36,7 @@ from fieldscope.core.fingerprint import fingerprint_pixels
 from fieldscope.fieldnotes.render import render
 from fieldscope.fieldnotes.sampling import random_scene
 from fieldscope.fieldnotes.vocabulary import MODELS
+from fieldscope.service.wiring.bundled import BUNDLED_DTYPE
 
 QUESTIONS = (
     "is there a crab? answer yes or no.",
@@ -45,6 +46,7 @@ QUESTIONS = (
     "is the scene in a meadow? answer yes or no.",
     "is there a yellow duck? answer yes or no.",
 )
+BUNDLED = MODELS / "lmm"
 SIX = len(QUESTIONS)
 MOST_DIFFERENCE = 0.01
 
@@ -135,15 +137,16 @@ def _ratio(these: Sequence[float], those: Sequence[float]) -> float:
 
 async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=MODELS / "lmm")
+    parser.add_argument("--checkpoint", type=Path, default=BUNDLED)
     parser.add_argument("--device", help="torch's name of a device; an accelerator by default, where there is one")
-    parser.add_argument("--dtype", help="of the weights, such as bfloat16")
+    parser.add_argument("--dtype", help="of the weights, such as bfloat16; of the bundled LMM float32 by default")
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--side", type=int, help="pixels of a picture's side; 112 by default")
     options = parser.parse_args()
     scenes = Scenes(options.side)
-    model, processor, identity = load_checkpoint(options.checkpoint, options.device, options.dtype)
+    dtype = options.dtype or (BUNDLED_DTYPE if options.checkpoint == BUNDLED else None)
+    model, processor, identity = load_checkpoint(options.checkpoint, options.device, dtype)
     lmm = LocalLMM(model, processor, scenes, identity=identity)
     print(f"{options.rounds} rounds of {options.images} images, {torch.get_num_threads()} threads, {model.device}")
     difference = await measure(PlainLoop(model, processor), lmm, scenes, options.images, options.rounds)
