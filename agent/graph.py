@@ -82,7 +82,7 @@ def build_graph(strategy: Strategy) -> Graph:
     again = ("synthesize",) if strategy.refine else ()
     after_verify = "pair" if strategy.compare else "rank"
     if strategy.check:
-        _add(graph, "check", check, choice=(*again, "plan"))
+        _add(graph, "check", check, choice=(*again, "plan", "assess"))
         path.append("check")
     if strategy.verify:
         scoring = ("score_predicates",) if strategy.score and strategy.score.predicates else ()

@@ -59,8 +59,8 @@ class RerankState(RerankInput):
 
     `wave` counts the waves of questions and of comparisons; `round` the rounds of refinement, and `fault` is what
     was wrong when the last of them began. `widened` is the window once a round has widened it. `misread` says that part
-    of the synthesis is untrue of the reference image. `ended` is the stage in which the budget ran out. `looks` are the
-    closer looks that were proposed, once for an image.
+    of the synthesis is untrue of the reference image, `unread` that it lacks the change. `ended` is the stage in which
+    the budget ran out. `looks` are the closer looks that were proposed, once for an image.
     """
 
     synthesis: Synthesis | None = None
@@ -73,6 +73,7 @@ class RerankState(RerankInput):
     fault: str = ""
     widened: int | None = None
     misread: bool = False
+    unread: bool = False
     ended: str | None = None
     verdicts: Annotated[tuple[Verdict, ...], operator.add] = ()
     comparisons: Annotated[tuple[Comparison, ...], operator.add] = ()

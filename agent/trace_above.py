@@ -7,7 +7,14 @@ from fieldscope.agent.trace_why import Part, why
 from fieldscope.agent.types import Predicate, RankedCandidate, RerankResult, Verdict
 from fieldscope.core.errors import ConfigError
 
-_NAMES = {"prior": "the prior", "scorer": "the scorer", "looks": "closer looks", "comparisons": "comparisons"}
+_NAMES = {
+    "prior": "the prior",
+    "scorer": "the scorer",
+    "looks": "closer looks",
+    "comparisons": "comparisons",
+    "parts": "how many parts hold",
+    "first_stage": "the order of the first stage",
+}
 
 
 class Contrast(View):

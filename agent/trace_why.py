@@ -9,7 +9,7 @@ from fieldscope.agent.trace_view import Matchup, View, matchups, ranked_image, v
 from fieldscope.agent.types import Predicate, RankedCandidate, Reason, RerankResult, Verdict
 from fieldscope.core.looks import Look
 
-_NOT_THE_IMAGES_OWN = ("base", "prior", "scorer", "parts")
+_NOT_THE_IMAGES_OWN = ("base", "prior", "scorer", "parts", "first_stage")
 
 
 class Part(View):

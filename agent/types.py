@@ -212,6 +212,10 @@ class Call(Asked):
     text: str = ""
 
 
+ORDER_ONLY = ("comparisons", "parts", "first_stage")
+"""The contributions to a score that change the order and not P(match)."""
+
+
 class RankedCandidate(_Record):
     """An image at its rank (1 is best), with the score that put it there and what the score is made of.
 
@@ -220,9 +224,10 @@ class RankedCandidate(_Record):
     collection's background, None where there was none, and `prior_rank` its rank before. `rank_low` to `rank_high`
     holds the rank with a probability of 90 %, where it was estimated. `contributions` are log-odds that sum to the
     score: of the `prior`, of the `scorer`, of each predicate by its id, of what closer `looks` changed, of the
-    `comparisons`, of the `parts` that hold where nothing matches, and the `base` that all images share (all that were
-    asked about, and all others, where a calibration says what prior and scorer alone are worth). In a collection of
-    documents `modality` says what the document is made of, and `text` are its words.
+    `comparisons`, of the `parts` that hold or (beside a reference image) of the `first_stage`'s order where no image is
+    confirmed, and the `base` that all images share (all that were asked about, and all others, where a calibration says
+    what prior and scorer alone are worth). In a collection of documents `modality` says what the document is made of,
+    and `text` are its words.
     """
 
     image_id: str

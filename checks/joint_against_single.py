@@ -65,7 +65,8 @@ def main() -> int:
     chosen = parser.parse_args()
     settings = Settings(cache_file=chosen.cache_file)
     strategies = load_strategies((chosen.single, chosen.joint), prompts_for(settings))
-    plan = EvaluationPlan(chosen.benchmark, chosen.split, limit=chosen.limit, out=chosen.out)
+    out = chosen.out / f"{Path(chosen.benchmark).name}-{chosen.split}"
+    plan = EvaluationPlan(chosen.benchmark, chosen.split, limit=chosen.limit, out=out)
     runs = evaluate_benchmark(plan, strategies, settings).runs
     prices = {run.strategy: price(run) for run in runs}
     print(f"{chosen.benchmark}, {chosen.split}, {runs[0].queries} queries; questions about images only")

@@ -2,7 +2,8 @@
 
 A composed request is read from a caption of its reference image, and what the caption gets wrong would be asked of
 every candidate. But to judge is easier than to describe: so each predicate is first asked about the reference image
-itself. One that comes from the reference must hold there; the change must not.
+itself. One that comes from the reference must hold there; the change must not. Where the reference shows all of it even
+after another thought, the change was not read: answers would favour images like the reference, and none are asked for.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from fieldscope.core.types import Query
 
 
 async def check(state: RerankState, context: Context) -> Next:
-    """Leave out what the reference image contradicts, and think again where it shows everything already. Other requests
-    pass; where nothing can be asked about the reference image, everything stays."""
+    """Leave out what the reference image contradicts, and think again where it shows everything already; where no round
+    is left for that, ask nothing of the candidates. Other requests pass; where nothing can be asked about the reference
+    image, everything stays."""
     strategy = context.strategy
     settings, lmm = context.asking(strategy.verify)
     lmm = context.model(strategy.check.asks) if strategy.check else lmm
@@ -45,6 +47,7 @@ async def check(state: RerankState, context: Context) -> Next:
     untrue = [p for p in parts if holds.get(p.id, 1.0) < 0.5 and not _of_the_change(p, state.query)]
     unchanged = len(holds) == len(parts) > 0 and min(holds.values()) >= 0.5
     again = unchanged and state.round < (strategy.refine.rounds if strategy.refine else 0)
+    unread = unchanged and not again and not state.fixed
     said = {
         "round": state.round,
         "holds": {name: round(p, 4) for name, p in holds.items()},
@@ -56,12 +59,13 @@ async def check(state: RerankState, context: Context) -> Next:
     update: dict[str, Any] = {
         "predicates": tuple(p for p in state.predicates if p not in untrue),
         "misread": state.misread or bool(untrue),
+        "unread": unread,
         "calls": calls,
         "trace": (state.event("checked", said),),
     }
     if again:
         update |= {"round": state.round + 1, "fault": fault_text("unchanged", strategy)}
-    return Next("synthesize" if again else "plan", update)
+    return Next("synthesize" if again else "assess" if unread else "plan", update)
 
 
 def _of_the_change(predicate: Predicate, query: Query) -> bool:

@@ -7,6 +7,12 @@ from collections.abc import Iterator, Sequence
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.types import Asked, Reason, lost_flag
 
+UNREAD = (
+    "the change was not read: the reference image shows all that was asked for already, so the order rests on the "
+    "first stage; word the change in another way"
+)
+"""The warning of a composed request of which the model understood no change."""
+
 
 def lost_stages(state: RerankState) -> Iterator[str]:
     """A warning for each stage that was asked and got no answer that it could use. Where a budget ended a stage, the
@@ -20,6 +26,8 @@ def lost_stages(state: RerankState) -> Iterator[str]:
         yield lost_flag("decompose", why, "each instruction is asked as it stands")
     if why := _failure(joint):
         yield lost_flag("joint", why, "the questions are asked one by one")
+    if state.unread:
+        yield UNREAD
     grounded = [call for call in state.calls if call.stage == "ground"]
     if why := _failure(grounded):
         yield lost_flag("ground", why, "regions were chosen by the first stage's encoder alone")

@@ -141,15 +141,17 @@ def _by_agreement(state: RerankState, resources: Resources, strategy: Strategy) 
 
 def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) -> _Outcome:
     """By falling log-odds: those after the verdicts, and for the head those after the comparisons. Where none is
-    confirmed, by how many parts hold, then by prior."""
+    confirmed, by how many parts hold, then by prior; beside a reference image by prior alone, since a reference that
+    was described wrongly has its true matches refuted, and the first stage saw the image itself."""
     belief, head, compared = compared_head(state, resources, strategy)
     mean, spread = belief.log_odds.copy(), np.diag(np.full(len(belief.candidates), belief.calibration.spread**2))
     nothing = nothing_matches(belief)
-    by_parts = none_is_confirmed(belief) and belief.calibration.edition == 2
-    if compared is not None and not by_parts:
+    unconfirmed = none_is_confirmed(belief) and belief.calibration.edition == 2
+    if compared is not None and not unconfirmed:
         mean[head] = compared.mean
         spread[np.ix_(head, head)] = compared.covariance
-    order = [int(i) for i in np.argsort(-(belief.parts_held if by_parts else mean), kind="stable")]
+    held = np.zeros_like(mean) if belief.composed else belief.parts_held  # candidates are in the order of their prior
+    order = [int(i) for i in np.argsort(-(held if unconfirmed else mean), kind="stable")]
     low, high = _intervals(mean, spread, order)
     scores = strictly_decreasing([float(mean[i]) for i in order])
     ranked = _ranked(state, [belief.candidates[i].image_id for i in order], scores)
@@ -161,7 +163,7 @@ def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) 
                 "rank_high": int(high[i]),
                 "contributions": belief.contributions(i)
                 | _unless_zero("comparisons", float(mean[i] - belief.log_odds[i]))
-                | _unless_zero("parts", candidate.score - float(mean[i])),
+                | _unless_zero("first_stage" if belief.composed else "parts", candidate.score - float(mean[i])),
             }
         )
         for candidate, i in zip(ranked, order, strict=True)

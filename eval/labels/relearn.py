@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fieldscope.agent.match_odds import Floats, log_odds_of
 from fieldscope.agent.trace_view import verdicts_by_image
-from fieldscope.agent.types import RerankResult
+from fieldscope.agent.types import ORDER_ONLY, RerankResult
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.runs.marks import Mark, judgments_of
 
@@ -109,9 +109,7 @@ def _log_odds(result: RerankResult) -> Floats:
     if any(ranked.p_match is None for ranked in result.ranking):
         return _standardised(np.array([ranked.score for ranked in result.ranking]))
     p_match = np.array([ranked.p_match for ranked in result.ranking], dtype=np.float64)
-    besides = [
-        sum(ranked.contributions.get(name, 0.0) for name in ("comparisons", "parts")) for ranked in result.ranking
-    ]
+    besides = [sum(ranked.contributions.get(name, 0.0) for name in ORDER_ONLY) for ranked in result.ranking]
     return np.asarray(log_odds_of(np.clip(p_match, _CERTAIN, 1.0 - _CERTAIN)) + np.array(besides))
 
 

@@ -14,7 +14,7 @@ from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.trace_view import verdicts_by_image
-from fieldscope.agent.types import RankedCandidate, RerankResult
+from fieldscope.agent.types import ORDER_ONLY, RankedCandidate, RerankResult
 from fieldscope.core.types import Query
 from fieldscope.eval.measures.reliability import Reliability, claims, reliability, tempered
 from fieldscope.eval.measures.truth import RELEVANCE, AnswerKey
@@ -118,7 +118,7 @@ def _of_matches(results: Mapping[str, RerankResult], key: AnswerKey, calibrated:
 
 def _before_comparisons(shown: RankedCandidate) -> float:
     shares = shown.contributions
-    return sigmoid(sum(shares.values()) - shares.get("comparisons", 0.0) - shares.get("parts", 0.0))
+    return sigmoid(sum(shares.values()) - sum(shares.get(name, 0.0) for name in ORDER_ONLY))
 
 
 def _counts_comparisons(shown: RankedCandidate) -> bool:

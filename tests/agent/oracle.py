@@ -220,8 +220,9 @@ def _patterns() -> dict[tuple[str, str], re.Pattern[str]]:
     return {key: patterns[key] for key in sorted(patterns, key=lambda key: -own_words[key])}
 
 
-def _synthesis(shown: Sequence[Collection[str]], request: str) -> str:
-    wants = wanted(", ".join("".join(said) for said in _SAID.findall(request)))
+def read_as(said: str) -> str:
+    """The answer of a model that thinks out a request for what was `said`."""
+    wants = wanted(said)
     words = {fact: fact if there else f"no {fact}" for fact, there in wants.items()}
     everything = ", ".join(words.values())
     instructions = [
@@ -230,6 +231,10 @@ def _synthesis(shown: Sequence[Collection[str]], request: str) -> str:
     ]
     descriptions = dict.fromkeys(("core", "detailed", "comprehensive"), everything)
     return json.dumps({"thought": "as it says.", **descriptions, "instructions": instructions})
+
+
+def _synthesis(shown: Sequence[Collection[str]], request: str) -> str:
+    return read_as(", ".join("".join(said) for said in _SAID.findall(request)))
 
 
 def _predicates(shown: Sequence[Collection[str]], instructions: str) -> str:

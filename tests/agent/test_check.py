@@ -14,6 +14,7 @@ from fieldscope.agent.graph import Agent
 from fieldscope.agent.lmm.base import LMM, LMMRequest, TextPart
 from fieldscope.agent.lmm.scripted import Answer, ScriptedLMM
 from fieldscope.agent.nodes.check import check
+from fieldscope.agent.nodes.lost import UNREAD
 from fieldscope.agent.nodes.plan import plan
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.state import Next, RerankState, VerifyTask
@@ -22,7 +23,7 @@ from fieldscope.agent.types import Predicate
 from fieldscope.core.errors import LMMServerError
 from fieldscope.core.types import Candidate, Query
 from fieldscope.retrieval.collection import FolderCollection
-from tests.agent.oracle import FACTS, Oracle, facts_of, paint
+from tests.agent.oracle import FACTS, Oracle, facts_of, paint, read_as
 
 QUERY = Query(id="q", text="now on snow", reference_image="03.png")
 CRABS = Predicate(id="s", question="is there a crab?", kind="subject", words="crabs")
@@ -88,9 +89,33 @@ async def test_a_request_that_changes_nothing_is_thought_over_once(pictures: Fol
     command = await checked(pictures, ScriptedLMM(lambda _: 0.9))
     assert command.node == "synthesize"
     assert command.update["fault"] == "the change is missing." and command.update["round"] == 1
-    assert (await checked(pictures, ScriptedLMM(lambda _: 0.9), round=1)).node == "plan"
     once = await checked(pictures, ScriptedLMM(lambda _: 0.9), load_strategy("predicates", prompts="fieldnotes"))
-    assert once.node == "plan" and told(once)["unchanged"] and "round" not in once.update
+    assert told(once)["unchanged"] and "round" not in once.update
+
+
+async def test_where_the_change_stays_unread_nothing_is_asked_of_the_candidates(pictures: FolderCollection) -> None:
+    again = await checked(pictures, ScriptedLMM(lambda _: 0.9), round=1)
+    assert again.node == "assess" and again.update["unread"]
+    own = await checked(pictures, ScriptedLMM(lambda _: 0.9), round=1, fixed=(CRABS,))
+    assert own.node == "plan" and not own.update["unread"]  # a person's predicates are asked as they are
+
+    class Deaf(Oracle):
+        """Reads nothing but the reference."""
+
+        def __init__(self) -> None:
+            super().__init__({pictures.pixel_hash(i): facts_of(i) for i in pictures.ids()})
+            for prompt in ("synthesize", "synthesize_again"):
+                self._answers[prompt] = lambda shown, **_: read_as(FACTS[0])
+
+    shown = ({FACTS[0]}, {FACTS[2]}, {FACTS[0], FACTS[1]})
+    reference, match, like = (next(i for i in pictures.ids() if facts_of(i) == facts) for facts in shown)
+    query = Query(id="q", text=FACTS[2], reference_image=reference)
+    found = await Agent(Resources(images=pictures, lmm=Deaf()), AGENT).rerank(
+        query, [Candidate(match, 0.9), Candidate(like, 0.1)]
+    )
+    assert [candidate.image_id for candidate in found.ranking] == [match, like]
+    assert UNREAD in found.flags and found.nothing is None
+    assert {verdict.state for verdict in found.verdicts} == {"not_asked"}
 
 
 async def test_other_requests_pass_unasked(pictures: FolderCollection) -> None:

@@ -382,5 +382,5 @@ def test_pixels_and_clients_stay_out_of_the_state() -> None:
         "query", "given", "fixed", "top_k", "started", "synthesis", "caption", "candidates", "predicates", "wave",
         "round", "fault", "widened", "misread", "verdicts", "comparisons", "reasons", "calls", "trace", "result",
         "image_id", "joint", "description", "orders", "ended", "scores", "first_stage", "looks", "look", "kind",
-        "reference",
+        "reference", "unread",
     }  # fmt: skip

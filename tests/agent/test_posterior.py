@@ -251,7 +251,22 @@ def test_where_nothing_is_confirmed_more_parts_come_before_a_better_prior() -> N
     belief = believe(now, Resources(NoImages(), calibration=fitted), STRATEGY)
     assert [ranked.p_match for ranked in result.ranking] == pytest.approx([belief.p_match[n] for n in (1, 2, 0)])
     assert all(sum(r.contributions.values()) == pytest.approx(r.score) for r in result.ranking)
+
+
+def test_beside_a_reference_the_prior_ranks_where_nothing_is_confirmed() -> None:
+    """A reference that was described wrongly refutes its matches. P(match) stays what it was."""
+    verdicts = [
+        *(said("i0", name, 0.01) for name in "ab"),
+        said("i1", "a", 0.9), said("i1", "b", 0.4),
+        said("i2", "a", 0.001), said("i2", "b", 0.6),
+    ]  # fmt: skip
+    kept = Calibration(prior_weight=0.5, bias=-2.0, composed_nothing_below=0.0)
+    now = state(*verdicts)
     composed = now.model_copy(update={"query": now.query.model_copy(update={"reference_image": "r"})})
-    kept = fitted.model_copy(update={"composed_nothing_below": 0.0})
     shown: RerankResult = rank(composed, Context(Resources(NoImages(), calibration=kept), STRATEGY))["result"]
-    assert shown.nothing is None and shown.ranking == result.ranking, "whether that is said is another decision"
+    assert shown.nothing is None, "whether that is said is another decision"
+    assert [ranked.image_id for ranked in shown.ranking] == ["i0", "i1", "i2"]
+    belief = believe(composed, Resources(NoImages(), calibration=kept), STRATEGY)
+    assert [ranked.p_match for ranked in shown.ranking] == pytest.approx(belief.p_match)
+    assert all(sum(r.contributions.values()) == pytest.approx(r.score) for r in shown.ranking)
+    assert any("first_stage" in r.contributions for r in shown.ranking)

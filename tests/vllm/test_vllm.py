@@ -58,7 +58,7 @@ async def served(server: Server, images: FolderCollection) -> AsyncIterator[Open
 
 @pytest.fixture
 async def local(checkpoint: Path, images: FolderCollection) -> AsyncIterator[LocalLMM]:
-    lmm = LocalLMM.from_path(checkpoint, images, device="cpu")
+    lmm = LocalLMM.from_path(checkpoint, images, device="cpu", dtype="float32")
     yield lmm
     await lmm.aclose()
 
@@ -104,7 +104,7 @@ async def test_an_evaluation_gives_the_same_scores(server: Server, checkpoint: P
     scores = {}
     for name, lmm in (
         ("served", OpenAILMM(server.url, server.model, benchmark.images, image_format="png")),
-        ("local", LocalLMM.from_path(checkpoint, benchmark.images, device="cpu")),
+        ("local", LocalLMM.from_path(checkpoint, benchmark.images, device="cpu", dtype="float32")),
     ):
         reranker = Agent(Resources(images=benchmark.images, lmm=lmm), strategy)
         try:

@@ -70,7 +70,7 @@ def served(server: Server, rerank_test: Benchmark, cases: list[Case], store: Sql
 @pytest.fixture(scope="module")
 def in_process(checkpoint: Path, rerank_test: Benchmark, cases: list[Case]) -> Results:
     async def run() -> Results:
-        lmm = LocalLMM.from_path(checkpoint, rerank_test.images, device="cpu")
+        lmm = LocalLMM.from_path(checkpoint, rerank_test.images, device="cpu", dtype="float32")
         return await rerank_all(lmm, rerank_test.images, cases)
 
     return asyncio.run(run())

@@ -83,12 +83,12 @@ async def test_scores_are_transformers_own_alone_and_in_a_batch(family, checkpoi
     assert sum(file.stat().st_size for file in checkpoint.iterdir()) < 5e6
     shown = [(f"p{n}",) for n in range(len(SIZES))] + [("p0", "p1"), ("p1", "p2"), ("p3", "p0")]
     requests = [ask(pictures, text, *names, system="You look at photographs.") for names in shown for text in QUESTIONS]
-    lmm = LocalLMM.from_path(checkpoint, pictures, device="cpu")
+    lmm = LocalLMM.from_path(checkpoint, pictures, device="cpu", dtype="float32")
     assert reads_prefixes_once(lmm._model) == (family in ONCE)
     together = await asyncio.gather(*(lmm.generate(request) for request in requests))
     expected = [by_hand(lmm, pictures, request) for request in requests]
     await lmm.aclose()
-    again = LocalLMM.from_path(checkpoint, pictures, device="cpu")
+    again = LocalLMM.from_path(checkpoint, pictures, device="cpu", dtype="float32")
     alone = [await again.generate(request) for request in requests]
     await again.aclose()
     for one, other, probabilities in zip(alone, together, expected, strict=True):
@@ -103,7 +103,7 @@ async def test_scores_are_transformers_own_alone_and_in_a_batch(family, checkpoi
 
 async def test_a_longer_answer_is_the_same_alone_and_in_a_batch(checkpoint, pictures) -> None:
     requests = [ask(pictures, "Describe it.", f"p{n}", max_tokens=5, top_logprobs=5) for n in range(len(SIZES))]
-    lmm = LocalLMM.from_path(checkpoint, pictures, device="cpu")
+    lmm = LocalLMM.from_path(checkpoint, pictures, device="cpu", dtype="float32")
     together = await asyncio.gather(*(lmm.generate(request) for request in requests))
     alone = [await lmm.generate(request) for request in requests]
     await lmm.aclose()
@@ -111,7 +111,7 @@ async def test_a_longer_answer_is_the_same_alone_and_in_a_batch(checkpoint, pict
 
 
 async def test_it_reranks(checkpoint, pictures) -> None:
-    lmm = LocalLMM.from_path(checkpoint, pictures, device="cpu")
+    lmm = LocalLMM.from_path(checkpoint, pictures, device="cpu", dtype="float32")
     agent = Agent(Resources(images=pictures, lmm=lmm), load_strategy("yes-no"))
     result = await agent.rerank(
         Query(id="q", text="two red crabs on a beach"), [Candidate(image_id, 0.5) for image_id in pictures.pictures]

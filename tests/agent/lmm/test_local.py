@@ -16,7 +16,7 @@ from fieldscope.core.errors import BrokenImageError, ConfigError, LMMRequestErro
 
 @pytest.fixture
 async def lmm(tiny_llava, pictures) -> AsyncIterator[LocalLMM]:
-    made = LocalLMM.from_path(tiny_llava, pictures, device="cpu")
+    made = LocalLMM.from_path(tiny_llava, pictures, device="cpu", dtype="float32")
     yield made
     await made.aclose()
 
@@ -61,7 +61,7 @@ def by_hand(folder: Path, text: str, pictures, *image_ids: str) -> torch.Tensor:
 async def test_one_token_is_what_transformers_says(request, checkpoint, pictures, ask, images) -> None:
     folder = request.getfixturevalue(checkpoint)
     expected = by_hand(folder, "is it red ?", pictures, *images)
-    lmm = LocalLMM.from_path(folder, pictures, device="cpu")
+    lmm = LocalLMM.from_path(folder, pictures, device="cpu", dtype="float32")
     response = await lmm.generate(ask("is it red ?", *images, top_logprobs=20))
     best = expected.topk(20)
     assert [lp.logprob for lp in response.answer_logprobs] == pytest.approx(best.values.tolist(), abs=1e-4)
@@ -108,7 +108,7 @@ async def test_a_picture_shown_often_goes_through_the_vision_tower_once(
     questions.append(ask("is a crab ?", "p1", top_logprobs=20, max_tokens=max_tokens))
     alone = [await lmm.generate(request) for request in questions]
     pictures.loads.clear()
-    fresh = LocalLMM.from_path(tiny_llava, pictures, device="cpu")
+    fresh = LocalLMM.from_path(tiny_llava, pictures, device="cpu", dtype="float32")
     seen: list[int] = []
     tower = fresh._model.model.vision_tower
     tower.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
@@ -133,7 +133,7 @@ async def test_the_last_layer_works_only_where_an_answer_is_read(lmm, ask) -> No
 
 
 async def test_batches_are_no_larger_than_allowed(tiny_llava, pictures, ask) -> None:
-    lmm = LocalLMM.from_path(tiny_llava, pictures, device="cpu", max_batch=2)
+    lmm = LocalLMM.from_path(tiny_llava, pictures, device="cpu", dtype="float32", max_batch=2)
     sizes = batches_of(lmm)
     await asyncio.gather(*(lmm.generate(ask("is it red ?", f"p{n}")) for n in range(5)))
     assert sizes == [2, 2, 1]
@@ -306,21 +306,28 @@ async def test_identity_is_the_files_and_the_data_type(tiny_llava, pictures, tmp
     copy = Path(shutil.copytree(tiny_llava, tmp_path / "elsewhere"))
     (copy / "README.md").write_text("a model card changes no answer")
     one, two, half = (
-        LocalLMM.from_path(*args)
-        for args in ((tiny_llava, pictures), (copy, pictures), (copy, pictures, None, "bfloat16"))
+        LocalLMM.from_path(folder, pictures, dtype=dtype)
+        for folder, dtype in ((tiny_llava, "float32"), (copy, "float32"), (copy, "bfloat16"))
     )
     assert one.identity == two.identity and one.identity.startswith("local:") and one.identity.endswith(":float32")
     assert half.identity == one.identity.replace("float32", "bfloat16")
     config = json.loads((copy / "processor_config.json").read_text())
     (copy / "processor_config.json").write_text(json.dumps(config, indent=3))
-    assert LocalLMM.from_path(copy, pictures).identity != one.identity
+    assert LocalLMM.from_path(copy, pictures, dtype="float32").identity != one.identity
 
 
-def test_half_precision_weights_are_computed_in_float32_on_the_cpu(tiny_llava, pictures, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "abilities, dtype",
+    [({}, torch.float32), ({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16)],
+)
+def test_half_precision_weights_are_computed_in_what_the_cpu_is_fast_at(
+    abilities, dtype, tiny_llava, pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities)
     copy = Path(shutil.copytree(tiny_llava, tmp_path / "half"))
     weights = {name: tensor.half() for name, tensor in load_file(copy / "model.safetensors").items()}
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    assert LocalLMM.from_path(copy, pictures, device="cpu")._model.dtype == torch.float32
+    assert LocalLMM.from_path(copy, pictures, device="cpu")._model.dtype == dtype
 
 
 async def test_weights_under_the_published_names_are_found(tiny_llava, pictures, ask, tmp_path: Path) -> None:
@@ -332,7 +339,7 @@ async def test_weights_under_the_published_names_are_found(tiny_llava, pictures,
     }
     assert any("vision_model" in name for name in weights)
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    one, other = (LocalLMM.from_path(folder, pictures, device="cpu") for folder in (tiny_llava, copy))
+    one, other = (LocalLMM.from_path(folder, pictures, device="cpu", dtype="float32") for folder in (tiny_llava, copy))
     request = ask("is it red ?", "p0", top_logprobs=20)
     assert_same(await one.generate(request), await other.generate(request))
     assert one.identity != other.identity

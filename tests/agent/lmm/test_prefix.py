@@ -34,10 +34,10 @@ def test_the_prefix_that_was_used_longest_ago_goes_first() -> None:
 
 @pytest.mark.parametrize("shown", [["p0"], ["p1", "p2"]])
 async def test_an_answer_is_the_same_however_the_pictures_came_to_be_kept(tiny_llava, pictures, ask, shown) -> None:
-    fresh = LocalLMM.from_path(tiny_llava, pictures, device="cpu")
+    fresh = LocalLMM.from_path(tiny_llava, pictures, device="cpu", dtype="float32")
     first = await fresh.generate(ask("is a crab red ?", *shown, top_logprobs=20))
     await fresh.aclose()
-    warm = LocalLMM.from_path(tiny_llava, pictures, device="cpu")
+    warm = LocalLMM.from_path(tiny_llava, pictures, device="cpu", dtype="float32")
     others = [ask("is it blue ?", *shown), ask("is it red ?", "p3"), ask("red ?", *reversed(shown))]
     await asyncio.gather(*(warm.generate(request) for request in others))
     later = await warm.generate(ask("is a crab red ?", *shown, top_logprobs=20))
