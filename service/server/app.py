@@ -107,9 +107,8 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
+        routes=[route for router in _ROUTERS for route in router.routes],  # included, each would be analysed again
     )
-    for router in _ROUTERS:
-        app.include_router(router)
     add_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # as FastAPI's documentation has it
     app.add_middleware(Hangup)
@@ -152,19 +151,21 @@ def _viewer(settings: ServerSettings) -> FastAPI:
     """The viewer over the runs folder, below `/searches` over kept searches, and below `/served` over what was
     served."""
     from fieldscope.service.viewer.runs.run_list import RunList
-    from fieldscope.service.viewer.server import viewer_router
+    from fieldscope.service.viewer.server import viewer_routes
     from fieldscope.service.viewer.site import Site
 
     store = settings.models.store_path
     traces, kept = settings.data_folder / "traces", searches_of(settings)
     for folder in (settings.runs_folder, traces, kept.root):
         folder.mkdir(parents=True, exist_ok=True)
-    viewer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=_NO_TELEMETRY)
-    add_handlers(viewer)
-    viewer.include_router(viewer_router(Site(RunList(traces, store=store), live=True)), prefix=catalog.SERVED)
-    viewer.include_router(viewer_router(Site(RunList(kept.root, store=store), live=True)), prefix=searchview.VIEWED)
     runs = Site(RunList(settings.runs_folder, store=store), live=True, try_it=True, searches=kept)
-    viewer.include_router(viewer_router(runs))
+    routes = [
+        *viewer_routes(Site(RunList(traces, store=store), live=True), catalog.SERVED),
+        *viewer_routes(Site(RunList(kept.root, store=store), live=True), searchview.VIEWED),
+        *viewer_routes(runs),
+    ]
+    viewer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=_NO_TELEMETRY, routes=routes)
+    add_handlers(viewer)
     return viewer
 
 
