@@ -125,20 +125,28 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def bundled_clip() -> Encoder:
-    """The bundled CLIP, loaded once for all tests, of which each picture goes through the image tower once."""
+    """The bundled CLIP, loaded once for all tests, through which each picture and each text goes once."""
     import torch
 
     from fieldscope.retrieval.clip import ClipEncoder
 
+    seen: dict[str, torch.Tensor] = {}
+
+    def remembered(
+        keys: Sequence[str], inputs: Sequence[Any], compute: Callable[[list[Any]], torch.Tensor]
+    ) -> torch.Tensor:
+        new = {key: each for key, each in zip(keys, inputs, strict=True) if key not in seen}
+        if new:
+            seen.update(zip(new, compute(list(new.values())), strict=True))
+        return torch.stack([seen[key] for key in keys])
+
     class Remembering(ClipEncoder):
         def _image_features(self, images: Sequence[PILImage.Image]) -> torch.Tensor:
-            keys = [fingerprint_pixels(image) for image in images]
-            new = {key: image for key, image in zip(keys, images, strict=True) if key not in seen}
-            if new:
-                seen.update(zip(new, super()._image_features(list(new.values())), strict=True))
-            return torch.stack([seen[key] for key in keys])
+            return remembered([fingerprint_pixels(image) for image in images], images, super()._image_features)
 
-    seen: dict[str, torch.Tensor] = {}
+        def _text_features(self, texts: Sequence[str]) -> torch.Tensor:
+            return remembered([f"text: {text}" for text in texts], texts, super()._text_features)
+
     return Remembering.load(str(CLIP))
 
 
