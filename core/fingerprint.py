@@ -27,8 +27,9 @@ def fingerprint_pixels(image: PILImage.Image) -> str:
     """SHA-256 of an image's decoded RGB pixels and size, so that it survives another encoding of the same picture."""
     digest = hashlib.sha256(f"{image.width}x{image.height}:".encode())
     for top in range(0, image.height, _ROWS):  # a large picture is never copied as a whole
-        rows = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
-        digest.update(rows.convert("RGB").tobytes())
+        bottom = min(top + _ROWS, image.height)
+        rows = image if bottom - top == image.height else image.crop((0, top, image.width, bottom))
+        digest.update((rows if rows.mode == "RGB" else rows.convert("RGB")).tobytes())
     return digest.hexdigest()
 
 

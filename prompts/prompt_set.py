@@ -55,7 +55,7 @@ class PromptSet:
             fits = own.forms is None and own.answer == based.answer
             return own.model_copy(update={"forms": based.forms}) if fits else own
         if self._has(name):
-            return read_prompt(path, path.name if self.base is None else None)
+            return _read_shipped(path) if self.base is None else read_prompt(path)
         raise PromptError(
             f"{unknown_name('prompt', name, self.names)}; or give a file that ends in .md (prompt set {self.name})"
         )
@@ -65,6 +65,13 @@ class PromptSet:
         return Path(name).name == name and (self.folder / f"{name}.md").is_file()
 
 
+@cache
+def _read_shipped(path: Path) -> Prompt:
+    """A shipped prompt, which many strategies share."""
+    return read_prompt(path, path.name)
+
+
+@cache
 def list_sets() -> tuple[str, ...]:
     """The names of the shipped sets, sorted."""
     return tuple(sorted(path.parent.name for path in _SHIPPED.glob("*/match_yes_no.md")))

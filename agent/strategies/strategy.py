@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from fieldscope.core.errors import StrategyError
 from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.validation import parse_yaml, read_document, unknown_name, validated
 from fieldscope.prompts.prompt import Prompt
-from fieldscope.prompts.prompt_set import INSTRUCT, PromptSet, open_prompt_set
+from fieldscope.prompts.prompt_set import INSTRUCT, PromptSet, list_sets, open_prompt_set, shipped_set
 
 _SHIPPED = Path(__file__).parent
 _OF_A_REFERENCE = {"caption", "check"}  # calls about a reference image
@@ -196,7 +197,15 @@ def load_strategy(
     name = str(name_or_path)
     if name not in list_strategies():
         raise StrategyError(f"{unknown_name('strategy', name, list_strategies())}; or give a file that ends in .yaml")
+    if not settings and chosen.name in list_sets() and chosen == shipped_set(chosen.name):
+        return _shipped(name, chosen.name)
     return _parse(_SHIPPED / f"{name}.yaml", f"{name}.yaml", settings or {}, chosen)
+
+
+@cache
+def _shipped(name: str, prompts: str) -> Strategy:
+    """A shipped strategy in the words of a shipped set; neither changes while a program runs."""
+    return _parse(_SHIPPED / f"{name}.yaml", f"{name}.yaml", {}, shipped_set(prompts))
 
 
 def list_strategies() -> tuple[str, ...]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
+from functools import cache, partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -96,7 +98,9 @@ def create_app(
             ):
                 app.state.engine, app.state.jobs = engine, working
                 recorder.follow(engine.admission, working.store)
-                app.router.default = _fallback(_viewer(settings))
+                for folder in (settings.runs_folder, *_kept_folders(settings)):
+                    folder.mkdir(parents=True, exist_ok=True)
+                app.router.default = _fallback(cache(partial(_viewer, settings)))
                 yield
 
     app = FastAPI(
@@ -107,9 +111,8 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
+        routes=[route for router in _ROUTERS for route in router.routes],  # included, each would be analysed again
     )
-    for router in _ROUTERS:
-        app.include_router(router)
     add_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # as FastAPI's documentation has it
     app.add_middleware(Hangup)
@@ -138,33 +141,39 @@ def require_keys(settings: ServerSettings) -> KeyFile:
     return keys
 
 
-def _fallback(viewer: ASGIApp) -> ASGIApp:
-    """Addresses without an endpoint: the viewer's pages, except below the API's paths."""
+def _fallback(viewer: Callable[[], ASGIApp]) -> ASGIApp:
+    """Addresses without an endpoint: the viewer's pages, except below the API's paths. The viewer is made for the
+    first page that somebody opens."""
 
     async def reply(scope: Scope, receive: Receive, send: Send) -> None:
         is_page = scope["type"] == "http" and not f"{scope['path']}/".startswith(API)
-        await (viewer if is_page else error_response(404, "not_found", NOT_FOUND))(scope, receive, send)
+        await (viewer() if is_page else error_response(404, "not_found", NOT_FOUND))(scope, receive, send)
 
     return reply
+
+
+def _kept_folders(settings: ServerSettings) -> tuple[Path, Path]:
+    """Where the traces of calls and the kept searches are, as runs that the viewer shows."""
+    return settings.data_folder / "traces", searches_of(settings).root
 
 
 def _viewer(settings: ServerSettings) -> FastAPI:
     """The viewer over the runs folder, below `/searches` over kept searches, and below `/served` over what was
     served."""
     from fieldscope.service.viewer.runs.run_list import RunList
-    from fieldscope.service.viewer.server import viewer_router
+    from fieldscope.service.viewer.server import viewer_routes
     from fieldscope.service.viewer.site import Site
 
-    store = settings.models.store_path
-    traces, kept = settings.data_folder / "traces", searches_of(settings)
-    for folder in (settings.runs_folder, traces, kept.root):
-        folder.mkdir(parents=True, exist_ok=True)
-    viewer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=_NO_TELEMETRY)
-    add_handlers(viewer)
-    viewer.include_router(viewer_router(Site(RunList(traces, store=store), live=True)), prefix=catalog.SERVED)
-    viewer.include_router(viewer_router(Site(RunList(kept.root, store=store), live=True)), prefix=searchview.VIEWED)
+    store, kept = settings.models.store_path, searches_of(settings)
+    traces, searched = _kept_folders(settings)
     runs = Site(RunList(settings.runs_folder, store=store), live=True, try_it=True, searches=kept)
-    viewer.include_router(viewer_router(runs))
+    routes = [
+        *viewer_routes(Site(RunList(traces, store=store), live=True), catalog.SERVED),
+        *viewer_routes(Site(RunList(searched, store=store), live=True), searchview.VIEWED),
+        *viewer_routes(runs),
+    ]
+    viewer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=_NO_TELEMETRY, routes=routes)
+    add_handlers(viewer)
     return viewer
 
 

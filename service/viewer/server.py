@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.routing import BaseRoute
 
 from fieldscope.core.errors import FieldscopeError
 from fieldscope.service.viewer.addresses import INDEX
@@ -42,8 +43,7 @@ _READ = ["GET", "HEAD"]
 
 def create_viewer(site: Site) -> FastAPI:
     """The viewer as an application. It answers to loopback host names only, which prevents DNS rebinding."""
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.include_router(viewer_router(site))
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, routes=viewer_routes(site))
     app.add_middleware(LoopbackOnly)
 
     def failed(request: Request, error: Exception) -> Response:
@@ -55,9 +55,9 @@ def create_viewer(site: Site) -> FastAPI:
     return app
 
 
-def viewer_router(site: Site) -> APIRouter:
-    """The site's routes. The last one matches every address, so add other routes before this router."""
-    router = APIRouter(include_in_schema=False)
+def viewer_routes(site: Site, prefix: str = "") -> list[BaseRoute]:
+    """The site's routes. The last one matches every address below the prefix, so put other routes before these."""
+    router = APIRouter(prefix=prefix, include_in_schema=False)
     pictures = Pictures(site.run_list)
     reading = threading.Lock()  # what a run list has open is shared
 
@@ -136,7 +136,7 @@ def viewer_router(site: Site) -> APIRouter:
     def page(address: str) -> Response:
         return answer(found(f"{address}{INDEX}" if address.endswith("/") else address))
 
-    return router
+    return router.routes
 
 
 class LoopbackOnly:

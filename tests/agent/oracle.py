@@ -6,12 +6,14 @@ is one picture for every set of facts, so what a query should find is known.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import random
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from PIL import Image as PILImage
@@ -139,8 +141,24 @@ class Case:
 def paint(folder: Path) -> FolderCollection:
     """`00.png` to `31.png`, one picture for every set of facts, each of a colour of its own."""
     for n in range(2 ** len(FACTS)):
-        PILImage.new("RGB", (8, 8), (8 * n, 100, 200)).save(folder / f"{n:02}.png")
+        image_id = f"{n:02}.png"
+        (folder / image_id).write_bytes(_painted(image_id).png)
     return FolderCollection(folder)
+
+
+@dataclass(frozen=True)
+class _Painted:
+    """A picture as a file, and the hash of its pixels."""
+
+    png: bytes
+    sha256: str
+
+
+@cache
+def _painted(image_id: str) -> _Painted:
+    picture, file = PILImage.new("RGB", (8, 8), (8 * int(image_id.removesuffix(".png")), 100, 200)), io.BytesIO()
+    picture.save(file, "PNG")
+    return _Painted(file.getvalue(), fingerprint_pixels(picture))
 
 
 def facts_of(image_id: str) -> frozenset[str]:
@@ -151,13 +169,13 @@ def facts_of(image_id: str) -> frozenset[str]:
 
 def oracle_of(images: FolderCollection) -> Oracle:
     """An oracle of painted pictures."""
-    return Oracle({images.pixel_hash(image_id): facts_of(image_id) for image_id in images.ids()})
+    return Oracle({_painted(image_id).sha256: facts_of(image_id) for image_id in images.ids()})
 
 
 def oracle_scorer(images: FolderCollection, refuses: Collection[str] = ()) -> OracleScorer:
     """A scoring model of painted pictures, without a score for those that `refuses` names."""
-    shows = {images.pixel_hash(image_id): facts_of(image_id) for image_id in images.ids()}
-    return OracleScorer(shows, {images.pixel_hash(image_id) for image_id in refuses})
+    shows = {_painted(image_id).sha256: facts_of(image_id) for image_id in images.ids()}
+    return OracleScorer(shows, {_painted(image_id).sha256 for image_id in refuses})
 
 
 def scorer_of(images: FolderCollection) -> ImageScorer:
@@ -207,6 +225,7 @@ def _some(rng: random.Random, count: int) -> str:
     return ", ".join([first, *(fact if rng.random() < 0.5 else f"no {fact}" for fact in others)])
 
 
+@cache
 def _patterns() -> dict[tuple[str, str], re.Pattern[str]]:
     """Set and prompt -> what its rendered text looks like, those with most words of their own first: some end alike."""
     patterns = {}

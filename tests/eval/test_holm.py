@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -18,11 +17,10 @@ p_values = st.lists(st.floats(0, 1), min_size=1, max_size=40)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_statsmodels() -> Iterator[None]:
-    """`multipletests` collects garbage on every call, which takes long where many libraries are loaded."""
+def quick_statsmodels() -> None:
+    """`multipletests` collects garbage on every call, which takes long where many libraries are loaded. What is frozen
+    stays so: the libraries are, for all tests."""
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @given(p_values | st.lists(st.sampled_from([0.0, 0.01, 0.02, 0.02, 1.0]), min_size=1, max_size=12))

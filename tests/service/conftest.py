@@ -11,7 +11,7 @@ import io
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -38,6 +38,7 @@ import fieldscope.service.workflows.models
 from fieldscope.agent.lmm.base import LMM, LMMRequest
 from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.lmm.server_profile import forget_profiles
+from fieldscope.core.fingerprint import fingerprint_pixels
 from fieldscope.core.types import ImageSource
 from fieldscope.fieldnotes.collection import split_checksum
 from fieldscope.fieldnotes.facts import Part, Spec
@@ -124,10 +125,29 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def bundled_clip() -> Encoder:
-    """The bundled CLIP, loaded once for all tests."""
+    """The bundled CLIP, loaded once for all tests, through which each picture and each text goes once."""
+    import torch
+
     from fieldscope.retrieval.clip import ClipEncoder
 
-    return ClipEncoder.load(str(CLIP))
+    seen: dict[str, torch.Tensor] = {}
+
+    def remembered(
+        keys: Sequence[str], inputs: Sequence[Any], compute: Callable[[list[Any]], torch.Tensor]
+    ) -> torch.Tensor:
+        new = {key: each for key, each in zip(keys, inputs, strict=True) if key not in seen}
+        if new:
+            seen.update(zip(new, compute(list(new.values())), strict=True))
+        return torch.stack([seen[key] for key in keys])
+
+    class Remembering(ClipEncoder):
+        def _image_features(self, images: Sequence[PILImage.Image]) -> torch.Tensor:
+            return remembered([fingerprint_pixels(image) for image in images], images, super()._image_features)
+
+        def _text_features(self, texts: Sequence[str]) -> torch.Tensor:
+            return remembered([f"text: {text}" for text in texts], texts, super()._text_features)
+
+    return Remembering.load(str(CLIP))
 
 
 def open_clip(argument: str = "") -> Encoder:
@@ -145,8 +165,17 @@ class World:
     asked: list[LMMRequest] = field(default_factory=list)
 
 
+@pytest.fixture(scope="session")
+def pixel_hashes(rendered: Path) -> dict[str, str]:
+    """The hash of each picture's pixels, by its id in FieldNotes."""
+    pictures = FolderCollection(rendered)
+    return {str(int(Path(name).stem)): pictures.pixel_hash(name) for name in pictures.ids()}
+
+
 @pytest.fixture
-def world(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(
+    rendered: Path, pixel_hashes: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
     """A cache folder with FieldNotes in it, the real bundled CLIP, a truthful LMM, and an empty working folder.
 
     The LMM can't think: a request without an image gets an answer that nobody can read.
@@ -154,10 +183,8 @@ def world(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     cache = tmp_path / "cache"
     shutil.copytree(rendered, cache / "fieldnotes" / "test")
     monkeypatch.setenv("FIELDSCOPE_CACHE", str(cache))
-    pictures = FolderCollection(rendered)
-    hashes = {str(int(Path(name).stem)): pictures.pixel_hash(name) for name in pictures.ids()}
     monkeypatch.setattr(fieldscope.fieldnotes.collection, "load_split", lambda name: SPLIT)
-    checksum = split_checksum(hashes)
+    checksum = split_checksum(pixel_hashes)
     monkeypatch.setattr(fieldscope.fieldnotes.collection, "published_checksums", lambda: {"test": checksum})
     (cache / "fieldnotes" / "test" / "verified.sha256").write_text(checksum, encoding="utf-8")
 
@@ -170,7 +197,7 @@ def world(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     fieldscope.fieldnotes.vocabulary.known_words.cache_clear()
 
     made = World(cache / "fieldnotes" / "test", cache)
-    truth = {hashes[image_id]: {text for text, ids in RELEVANT.items() if image_id in ids} for image_id in SCENES}
+    truth = {pixel_hashes[image_id]: {text for text, ids in RELEVANT.items() if image_id in ids} for image_id in SCENES}
 
     def truthful(images: ImageSource) -> LMM:
         def answer(request: LMMRequest) -> float | str:

@@ -288,6 +288,7 @@ def test_files_of_another_shape(run: Run, tmp_path: Path, world: World) -> None:
     assert "lacks image" in result.stderr
 
 
+@pytest.mark.slow  # two processes
 def test_a_stopped_evaluation_goes_on(foreign: Path, server: Server, tmp_path: Path) -> None:
     in_the_middle, interrupted = threading.Event(), threading.Event()
 

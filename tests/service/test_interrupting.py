@@ -151,6 +151,7 @@ def test_a_second_ctrl_c_ends_it_now(begin: Begin, stalling: Stalling, photos: P
     assert process.wait(PATIENCE) == 130
 
 
+@pytest.mark.slow  # two processes
 def test_an_answer_that_comes_within_the_grace_is_kept(begin: Begin, stalling: Stalling, photos: Path) -> None:
     process = begin(10 * PATIENCE, *rerank(stalling, photos))
     assert interrupted(process, stalling)

@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 
 import pytest
 from click.testing import CliRunner
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 from uvicorn import Config, Server
 
 import fieldscope.eval.runs.ledger
@@ -46,6 +46,8 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync",
 )  # fmt: skip
+
+PATIENCE = 30_000  # milliseconds: the tests may share their cores with another suite
 
 Made = TypeVar("Made")
 Scheme = Literal["light", "dark"]
@@ -145,6 +147,7 @@ def browser() -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:
         pytest.fail("no chromium on this machine: apt-get install chromium", pytrace=False)
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         yield started

@@ -12,16 +12,13 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-import fieldscope.fieldnotes.vocabulary
 from fieldscope.agent.lmm.base import LMM
-from fieldscope.retrieval.clip import ClipEncoder
 from fieldscope.retrieval.encoder import Encoder
 from fieldscope.service.server.api.engine import Engine
 from fieldscope.service.server.api.opening import prepare
 from fieldscope.service.server.app import create_app
 from fieldscope.service.server.settings import ServerSettings
-
-CLIP = fieldscope.fieldnotes.vocabulary.MODELS / "clip"
+from tests.service.conftest import bundled_clip
 
 
 @dataclass(frozen=True)
@@ -45,8 +42,8 @@ Opened = Callable[..., AbstractAsyncContextManager[Service]]
 
 @pytest.fixture(scope="session")
 def clip() -> Encoder:
-    """The bundled CLIP, loaded once for all tests."""
-    return ClipEncoder.load(str(CLIP))
+    """The bundled CLIP."""
+    return bundled_clip()
 
 
 @pytest.fixture

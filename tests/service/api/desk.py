@@ -86,9 +86,8 @@ class Desk:
         """The routers over this engine."""
         from fieldscope.service.server.api import rerank
 
-        app = FastAPI()
+        app = FastAPI(routes=rerank.router.routes)
         app.state.engine = self
-        app.include_router(rerank.router)
         add_handlers(app)
         yield app
 

@@ -110,10 +110,9 @@ def settings_of(folder: Path, **more: Any) -> ServerSettings:
 async def open_service(folder: Path, lmm: LMM | None = None, **more: Any) -> AsyncIterator[Service]:
     """The endpoints over everything that lies in `folder`; opened again it goes on where it ended."""
     images = painted(folder / "pictures")
-    app = FastAPI()
+    parts = (search, searches, predicates, jobs, catalog, modellist, rerank, finds, refresh)
+    app = FastAPI(routes=[route for part in parts for route in part.router.routes])
     add_handlers(app)
-    for part in (search, searches, predicates, jobs, catalog, modellist, rerank, finds, refresh):
-        app.include_router(part.router)
     settings = settings_of(folder, **more)
     async with (
         open_engine(settings, lmm or oracle_of(images), FactsEncoder()) as engine,

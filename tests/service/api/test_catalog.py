@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from fastapi.routing import APIRoute
 from PIL import Image as PILImage
 
 from fieldscope.agent.strategies.strategy import list_strategies
@@ -105,6 +106,14 @@ async def test_a_trace_leads_to_its_page(service: Service) -> None:
     for path in ("", "/page"):
         missing = await service.client.get(f"/v1/traces/nothing{path}")
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "unknown_trace")
+
+
+def test_endpoints_are_analysed_once_however_many_applications_there_are(tmp_path: Path) -> None:
+    one, other = (create_app(settings_of(tmp_path), encoder=FactsEncoder()) for _ in range(2))
+    there = {id(route) for route in other.routes}
+    shared = {route.path for route in one.routes if isinstance(route, APIRoute) and id(route) in there}
+    assert {"/v1/rerank", "/v1/search", "/v1/jobs/{job_id}"} <= shared
+    assert {route.path for route in one.routes if isinstance(route, APIRoute)} == shared
 
 
 def test_every_endpoint_is_described(tmp_path: Path) -> None:

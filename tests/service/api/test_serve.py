@@ -109,6 +109,7 @@ def test_it_serves_and_ends_what_is_in_flight_when_it_is_told_to_stop(started: S
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow  # two services
 def test_a_job_that_is_at_work_is_handed_back_to_the_next_start(started: Started, server: Server) -> None:
     at_work, gate, answer = threading.Event(), threading.Event(), server.answer
 
