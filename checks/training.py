@@ -22,7 +22,7 @@ from fieldscope.core.files import replace_file
 from fieldscope.eval.datasets.mbeir import UNION
 from fieldscope.eval.datasets.mbeir_training import TRAINING_POOL, scored_set
 from fieldscope.retrieval.training.ranking import Figures, measure
-from fieldscope.retrieval.training.stages import Plan, Stage
+from fieldscope.retrieval.training.trainer import Plan, Stage
 from fieldscope.service.cli.console import Terminal
 from fieldscope.service.wiring.feedback import listening
 from fieldscope.service.wiring.universal import universal_dataset, write_universal

@@ -46,7 +46,7 @@ def draw_batch(sources: Sequence[Source], size: int, seed: tuple[int, ...], step
     positives = []
     for number, source in enumerate(sources):
         share = size // len(sources) + (number < size % len(sources))
-        for query in _next_queries(source.training, share, (*seed, number), step):
+        for query in next_queries(source.training, share, (*seed, number), step):
             positive = (source.training.name, query.positives[rng.integers(len(query.positives))])
             chosen.setdefault(positive)
             drawn.append((source.training, query))
@@ -73,7 +73,8 @@ def draw_batch(sources: Sequence[Source], size: int, seed: tuple[int, ...], step
     )
 
 
-def _next_queries(training: TrainingSet, number: int, seed: tuple[int, ...], step: int) -> list[TrainingQuery]:
+def next_queries(training: TrainingSet, number: int, seed: tuple[int, ...], step: int) -> list[TrainingQuery]:
+    """The queries of a step, so many; each round goes through all in another order."""
     total = len(training.queries)
     rounds = {}
     queries = []

@@ -41,14 +41,17 @@ class ClipLearner:
         words = [" ".join(part for part in (each.instruction, each.text) if part) for each in readings]
         worded = [row for row, each in enumerate(readings) if words[row] or each.picture is None]
         shown = [row for row, each in enumerate(readings) if each.picture is not None]
-        sums = torch.zeros(len(readings), self._config.projection_dim)
+        found: list[tuple[list[int], torch.Tensor]] = []
         if worded:
             inputs = text_inputs(self._processor, self._config, [words[row] for row in worded])
-            sums = sums.index_add(0, torch.tensor(worded), self._model.get_text_features(**inputs).pooler_output)
+            found.append((worded, self._model.get_text_features(**inputs).pooler_output))
         if shown:
             images = [self._pictures[str(readings[row].picture)]() for row in shown]
             inputs = self._processor(images=images, return_tensors="pt")
-            sums = sums.index_add(0, torch.tensor(shown), self._model.get_image_features(**inputs).pooler_output)
+            found.append((shown, self._model.get_image_features(**inputs).pooler_output))
+        sums = torch.zeros(len(readings), found[0][1].shape[1])
+        for rows, features in found:
+            sums = sums.index_add(0, torch.tensor(rows), features)
         return torch.nn.functional.normalize(sums, dim=-1)
 
     def write(self, folder: Path) -> None:

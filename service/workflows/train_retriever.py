@@ -14,7 +14,7 @@ from fieldscope.service.wiring.feedback import keeping, progress
 if TYPE_CHECKING:
     from fieldscope.retrieval.training.learner import Learner, Load
     from fieldscope.retrieval.training.queries import TrainingSet
-    from fieldscope.retrieval.training.stages import Plan, Stage
+    from fieldscope.retrieval.training.trainer import Plan, Stage
 
 START = "start"
 

@@ -1,7 +1,8 @@
-"""`fieldscope train-retriever`: a retriever fine-tuned on one's own queries."""
+"""`fieldscope train-retriever` and `fieldscope distill`: a retriever fine-tuned on one's own queries, or on a run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from fieldscope.service.cli.console import show, show_json
 from fieldscope.service.cli.options import FOLDER, count_option, folder_option, json_option
 
 if TYPE_CHECKING:
-    from fieldscope.retrieval.training.stages import Stage
+    from fieldscope.retrieval.training.trainer import Stage
 
 _RATE = click.FloatRange(min=0, min_open=True)
 
@@ -62,17 +63,44 @@ def train_retriever(
     the second stage learns from the start again. Each stage is measured on the validation queries in DATA, if there are
     any. After an interruption, rerun the command to continue: the weights are the same.
     """
-    from fieldscope.retrieval.training.stages import Plan
+    from fieldscope.retrieval.training.trainer import Plan
     from fieldscope.service.workflows import train_retriever as workflow
 
-    stages = []
     training = workflow.train_retriever(data, out, Plan(**plan), start=start, clip=clip, texts=texts, lora=lora)
+    _show(training, out, as_json)
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+@folder_option("The model that learns, as with train-retriever.", "--from", "start", required=True)
+@folder_option("The folder for the model.", "-o", "--out", required=True)
+@folder_option("Measure on the validation queries in this folder of M-BEIR's shape.", "--data")
+@count_option("--steps", default=100, show_default=True, help_text="Steps.")
+@count_option("--batch", default=16, show_default=True, help_text="Queries in a step, each with all of its candidates.")
+@click.option("--rate", type=_RATE, default=2e-4, show_default=True, metavar="R", help="The greatest learning rate.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="What decides all draws.")
+@json_option
+def distill(run: Path, start: Path, out: Path, data: Path | None, as_json: bool, **plan: Any) -> None:
+    """Teach a retriever what the agent found out.
+
+    RUN is the folder of a run of `fieldscope eval` whose strategy claims P(match). The model learns to rank the
+    candidates of each query as P(match) does. After an interruption, rerun the command to continue.
+    """
+    from fieldscope.retrieval.training.trainer import Plan
+    from fieldscope.service.workflows import distill as workflow
+
+    _show(workflow.distill(run, start, out, Plan(**plan), data), out, as_json)
+
+
+def _show(training: Iterable[Stage], out: Path, as_json: bool) -> None:
+    """Print each stage when it ends, or all of them as JSON at the end."""
+    stages = []
     for stage in training:
-        stages.append(stage)
+        stages.append(asdict(stage))
         if not as_json:
             show(*_lines(stage))
     if as_json:
-        show_json({"out": str(out), "stages": [asdict(stage) for stage in stages]})
+        show_json({"out": str(out), "stages": stages})
 
 
 def _lines(stage: Stage) -> list[str]:
