@@ -112,14 +112,16 @@ def _candidate(folder: Path, task: MbeirTask, document: WrittenDocument) -> dict
 
 
 def _copied(folder: Path, picture: Path | None) -> str | None:
-    """The path of a picture below the folder, where it is copied."""
+    """The path of a picture below the folder, where it is copied: by its own folder's name, since splits number their
+    pictures alike."""
     if picture is None:
         return None
-    place = folder / PICTURES / picture.name
+    name = f"{PICTURES}/{picture.parent.name}/{picture.name}"
+    place = folder / name
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(picture, place)
-    return f"{PICTURES}/{picture.name}"
+    return name
 
 
 def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:

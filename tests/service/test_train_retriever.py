@@ -31,7 +31,6 @@ from tests.retrieval.conftest import write_clip
 from tests.retrieval.tiny_models import make_clip
 from tests.training_files import write_training_files
 
-
 NAMES = ("a red crab", "a blue fish", "the rain")
 
 
@@ -124,5 +123,5 @@ def test_a_retriever_learns_what_a_run_says(data: Path, tmp_path: Path) -> None:
     encoder = load_encoder(f"path:{found['stages'][-1]['folder']}")
     documents = encode_documents(encoder, [DocumentInputs(pool[each].text or "") for each in pool])
     assert np.argmax(documents @ encoder.encode_query(QueryInputs(query.text))) == 2
-    empty = CliRunner().invoke(cli, ["distill", str(tmp_path), "--from", str(out / "start"), "-o", str(tmp_path / "x")])
+    empty = CliRunner().invoke(cli, ["distill", str(data), "--from", str(out / "start"), "-o", str(tmp_path / "x")])
     assert empty.exit_code == 1 and "holds no run" in empty.stderr
