@@ -157,7 +157,7 @@ class ClipEncoder:
     @property
     def patch_width(self) -> int:
         """Width of a patch's features (`patch_features`)."""
-        return self.patch_features([PILImage.new("RGB", (16, 16))])[1].shape[2]
+        return int(self.patch_features([PILImage.new("RGB", (16, 16))])[1].shape[2])
 
     def patch_features(self, images: Sequence[PILImage.Image]) -> tuple[Vectors, Vectors]:
         """What the image tower makes of images: of each as a whole, not normalised, shape (len(images), dim), and of

@@ -71,7 +71,7 @@ def scored_set(dataset: Dataset, name: str) -> TrainingSet:
     queries = tuple(
         TrainingQuery(
             query.id,
-            *protocol.groups[query.id],
+            protocol.groups[query.id][0],
             query.text,
             query.reference_image,
             query.wanted or "image",
