@@ -88,6 +88,11 @@ def main(folder: Path, seeds: int, steps: int, text_steps: int, batch: int, spli
         accuracy = interval([each.modality_accuracy for each in figures])
         texts = interval([each.recall_by_task[TEXT_TASK] for each in figures])
         click.echo(f"{name:8} {recall:>14} {accuracy:>14} {texts:>14}  {', '.join(negatives.get(name, ()))}")
+    for name, figures in stages.items():
+        by_task = {
+            task: interval([each.recall_by_task[task] for each in figures]) for task in figures[0].recall_by_task
+        }
+        click.echo(f"{name:8} {', '.join(f'{task} {shown}' for task, shown in by_task.items())}")
     kept = {name: [vars(each) for each in figures] for name, figures in stages.items()}
     replace_file(folder / "figures.json", json.dumps(kept, indent=2) + "\n")
 
