@@ -88,16 +88,18 @@ def measured(model: Path, out: Path) -> Path:
 @click.option("--queries", default=15, show_default=True, type=click.IntRange(min=1), help="Of each task.")
 @click.option("--pool", default=60, show_default=True, type=click.IntRange(min=1), help="Other documents of each task.")
 @click.option("--steps", default=60, show_default=True, type=click.IntRange(min=1))
-def main(folder: Path, start: Path, queries: int, pool: int, steps: int) -> None:
+@click.option("--rate", default=5e-5, show_default=True, type=click.FloatRange(min=0, min_open=True))
+def main(folder: Path, start: Path, queries: int, pool: int, steps: int, rate: float) -> None:
     """Ask the agent, teach the retriever, and compare."""
-    out = folder / f"distillation-{queries}-{pool}-{steps}"
+    out = folder / f"distillation-{queries}-{pool}"
+    taught = out / f"student-{steps}-{rate}"
     with listening(Terminal()):
         write_asked(folder / "data", out / "asked", queries, pool)
         plan = EvaluationPlan(f"mbeir:{out / 'asked'}", "validation", out=out / "teacher", choices={"pool": POOLS[0]})
         evaluate_benchmark(plan, [load_strategy(TEACHER)], Settings(encoder=f"path:{start}"))
-        stages = distill(out / "teacher" / TEACHER, start, out / "student", Plan(steps=steps, batch=16, rate=2e-4))
+        stages = distill(out / "teacher" / TEACHER, start, taught, Plan(steps=steps, batch=16, rate=rate))
         student = Path([stage.folder for stage in stages][-1])
-        before, after = measured(start, out / "before"), measured(student, out / "after")
+        before, after = measured(start, out / "before"), measured(student, taught / "after")
     for metric in METRICS:
         found = compare(read_metric(before, metric), read_metric(after, metric))
         click.echo(
