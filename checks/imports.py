@@ -53,15 +53,17 @@ LAYERS: dict[str, frozenset[str]] = {
 _TRAINING = "fieldnotes/training/*.py"
 _LOCAL_MODEL = ("agent/lmm/checkpoint.py", "agent/lmm/local.py", "agent/lmm/shared_prefix.py")
 _ENCODERS = ("retrieval/sentence_models.py", "retrieval/transformers_clip.py")
+_UNIVERSAL = ("retrieval/universal_model.py", "retrieval/universal_encoder.py", "retrieval/training/*.py")
 _TENSORS = ("agent/lmm/model_inputs.py", "agent/lmm/prefix.py")
 
 # A slow or confined library -> the files (patterns) that may import it.
 HEAVY: dict[str, tuple[str, ...]] = {
-    "torch": ("core/compat.py", "retrieval/clip.py", *_ENCODERS, *_LOCAL_MODEL, *_TENSORS, _TRAINING),
+    "torch": ("core/compat.py", "retrieval/clip.py", *_ENCODERS, *_UNIVERSAL, *_LOCAL_MODEL, *_TENSORS, _TRAINING),
     "torchvision": (),
     "open_clip": ("retrieval/clip.py", _TRAINING),
     "sentence_transformers": ("retrieval/sentence_models.py",),  # an extra
     "transformers": (*_ENCODERS, *_LOCAL_MODEL, "fieldnotes/vocabulary.py", _TRAINING),
+    "peft": ("retrieval/training/clip_learner.py",),  # an extra
     "pillow_heif": ("retrieval/formats.py",),  # an extra
     "faiss": ("retrieval/faiss_index.py", "retrieval/inverted_lists.py"),
     "lancedb": ("retrieval/lance_index.py",),  # an extra

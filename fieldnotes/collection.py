@@ -22,8 +22,8 @@ from fieldscope.fieldnotes.dialogue import load_dialogue
 from fieldscope.fieldnotes.queries import SIZES, Split, load_split
 from fieldscope.fieldnotes.render import render
 from fieldscope.fieldnotes.scene import Scene
+from fieldscope.fieldnotes.universal import MADE, load_universal_pictures
 from fieldscope.fieldnotes.universal import SIZES as UNIVERSAL_SIZES
-from fieldscope.fieldnotes.universal import load_universal_pictures
 from fieldscope.fieldnotes.unmatched import SIZES as UNMATCHED_SIZES
 from fieldscope.fieldnotes.unmatched import load_unmatched
 from fieldscope.fieldnotes.wild.queries import SIZES as WILD_SIZES
@@ -142,7 +142,7 @@ def read_split(split: str, task: str = "") -> Split:
     Raises `BenchmarkError` for an unknown split.
     """
     others: Mapping[str, Collection[str]] = {
-        "universal": UNIVERSAL_SIZES,
+        "universal": [*UNIVERSAL_SIZES, *MADE],
         "unmatched": UNMATCHED_SIZES,
         "wild": WILD_SIZES,
     }

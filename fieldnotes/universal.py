@@ -8,81 +8,28 @@ misses, which differ from them in one fact.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cache
 
 from fieldscope.core.errors import BenchmarkError
-from fieldscope.fieldnotes.facts import Fact, Part, Spec, describe
-from fieldscope.fieldnotes.grammar import CANON, Words
-from fieldscope.fieldnotes.queries import SUPERCATEGORIES, Split, draw_spec, matching_scene, near_misses
-from fieldscope.fieldnotes.sampling import mutate, new_seed, random_scene
+from fieldscope.fieldnotes.queries import Split
 from fieldscope.fieldnotes.scene import Scene
-from fieldscope.fieldnotes.text_tasks import ask, change_words, changes
-from fieldscope.fieldnotes.universal_tasks import TASKS, UniversalTask
+from fieldscope.fieldnotes.universal_drafts import DRAFTS
+from fieldscope.fieldnotes.universal_records import UniversalDocument, UniversalQuery, UniversalSplit
+from fieldscope.fieldnotes.universal_tasks import TASKS
+from fieldscope.fieldnotes.universal_training import make_texts, make_training, plain
 
 SIZES = {"validation": 12, "test": 25}
-"""Queries of each task per split."""
+"""Queries of each task per split that is scored."""
 
-ASKED = ("colour", "count", "behaviour", "context", "habitat", "weather")
-"""The kinds of fact that a question about a picture is about."""
-
-_FACTS = (5, 9)  # of a picture that a change starts from
-_LIKES = 3
-
-
-@dataclass(frozen=True)
-class UniversalDocument:
-    """A candidate: a scene that is drawn, words, or both. `about` is the scene that it tells of."""
-
-    about: Scene
-    picture: Scene | None = None
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class UniversalQuery:
-    """A query of a task: its words, the scene that its own picture shows, and the ids of the matches in its pool."""
-
-    id: str
-    task: UniversalTask
-    text: str
-    picture: Scene | None
-    relevant: frozenset[str]
-
-
-@dataclass(frozen=True)
-class UniversalSplit:
-    """Documents by id, the pool of each task by its name, and the queries."""
-
-    name: str
-    documents: Mapping[str, UniversalDocument]
-    pools: Mapping[str, tuple[str, ...]]
-    queries: tuple[UniversalQuery, ...]
-
-    @property
-    def scenes(self) -> dict[str, Scene]:
-        """Every scene that is drawn, of documents and queries, by the key of the scene."""
-        drawn = [
-            *(document.picture for document in self.documents.values()),
-            *(query.picture for query in self.queries),
-        ]
-        return {scene.key(): scene for scene in drawn if scene is not None}
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """A query before its pool has ids: `matches` says which documents are relevant."""
-
-    text: str
-    picture: Scene | None
-    matches: Callable[[UniversalDocument], bool]
-    documents: Sequence[UniversalDocument]
+MADE = {"training": make_training, "texts": make_texts}
+"""The splits to train on, over documents of any kind and over texts alone. Their pool is one for all tasks."""
 
 
 @cache
 def load_universal(split: str) -> UniversalSplit:
     """A split, made from its name: always the same. Raises `BenchmarkError` for an unknown one."""
+    if split in MADE:
+        return MADE[split](_scored_scenes())
     if split not in SIZES:
         raise BenchmarkError(f"FieldNotes-Universal has no split {split!r}. Use one of {', '.join(SIZES)}")
     rng = random.Random(f"fieldnotes-universal-{split}-1")
@@ -92,7 +39,7 @@ def load_universal(split: str) -> UniversalSplit:
     queries: list[UniversalQuery] = []
     asked = dict(numbers)
     for task in TASKS:
-        drafts = list(_DRAFTS[task.name](rng, SIZES[split]))
+        drafts = list(DRAFTS[task.name](rng, SIZES[split]))
         pool = list({(each.picture, each.text): each for draft in drafts for each in draft.documents}.values())
         rng.shuffle(pool)
         ids = []
@@ -116,149 +63,8 @@ def load_universal_pictures(split: str) -> Split:
     return Split(f"universal-{split}", {str(n): scene for n, scene in enumerate(scenes, start=1)}, (), {})
 
 
-def _described(
-    as_document: Callable[[Scene], UniversalDocument],
-) -> Callable[[random.Random, int], Iterator[_Draft]]:
-    """Texts that ask for a scene, among documents about matching scenes and near misses."""
-
-    def drafts(rng: random.Random, number: int) -> Iterator[_Draft]:
-        for at in range(number):
-            spec = draw_spec(rng, SUPERCATEGORIES[at % 4], novel=at % 2 == 0)
-            scenes = [matching_scene(spec, rng) for _ in range(rng.randint(1, 3))]
-            scenes += list(near_misses(spec, rng))[:_LIKES]
-            yield _Draft(
-                Words(rng).spec(spec),
-                None,
-                _tells_of(spec),
-                [as_document(scene) for scene in scenes],
-            )
-
-    return drafts
-
-
-def _captioned(rng: random.Random, number: int) -> Iterator[_Draft]:
-    """Pictures, and the captions of them and of scenes that differ in one fact."""
-    for _ in range(number):
-        scene = random_scene(rng)
-        likes = (scene, *(mutate(scene, rng) for _ in range(_LIKES)))
-        yield _Draft("", scene, _same_content(scene), [_text(each) for each in likes])
-
-
-def _same_scene(rng: random.Random, number: int) -> Iterator[_Draft]:
-    """Pictures, and others of the same scene and of scenes that differ in one fact."""
-    for _ in range(number):
-        scene = random_scene(rng)
-        again = [replace(scene, seed=new_seed(rng)) for _ in range(rng.randint(1, 2))]
-        likes = [mutate(scene, rng) for _ in range(_LIKES)]
-        yield _Draft("", scene, _same_content(scene), [_picture(each) for each in (*again, *likes)])
-
-
-def _changed(rng: random.Random, number: int) -> Iterator[_Draft]:
-    """Pictures with a change in words, among pictures of what was not changed and of near misses."""
-    made = 0
-    while made < number:
-        reference = random_scene(rng, 0.6)
-        seen = describe(reference)
-        if not _FACTS[0] <= len(seen.facts()) <= _FACTS[1]:
-            continue
-        spec, _, _, said = rng.choice(changes(seen, rng))
-        scenes = [matching_scene(spec, rng) for _ in range(rng.randint(1, 3))]
-        scenes += [replace(reference, seed=new_seed(rng)), *list(near_misses(spec, rng))[:_LIKES]]
-        made += 1
-        yield _Draft(
-            change_words(said, rng),
-            reference,
-            _tells_of(spec),
-            [_picture(scene) for scene in scenes],
-        )
-
-
-def _questioned(
-    as_document: Callable[[Scene, str], UniversalDocument],
-) -> Callable[[random.Random, int], Iterator[_Draft]]:
-    """Pictures with a question about one fact, and statements that answer it rightly and wrongly."""
-
-    def drafts(rng: random.Random, number: int) -> Iterator[_Draft]:
-        made = 0
-        while made < number:
-            scene = random_scene(rng)
-            group = rng.choice(scene.groups)
-            facts = [
-                fact for fact in describe(scene).facts() if fact.kind in ASKED and fact.species in ("", group.species)
-            ]
-            if not facts:
-                continue
-            fact = rng.choice(facts)
-            others = [each for _ in range(_LIKES) if (each := _other_value(fact, group.species, rng)) is not None]
-            statements = {statement(group.species, each): each for each in (fact, *others)}
-            made += 1
-            yield _Draft(
-                ask(fact, Words(rng), {})[0],
-                scene,
-                _says(statement(group.species, fact)),
-                [
-                    as_document(matching_scene(_stated(group.species, each), rng), text)
-                    for text, each in statements.items()
-                ],
-            )
-
-    return drafts
-
-
-def statement(species: str, fact: Fact) -> str:
-    """A fact about an animal as a phrase: "a red crab", "a crab in the snow"."""
-    return CANON.spec(_stated(species, fact))
-
-
-def _stated(species: str, fact: Fact) -> Spec:
-    fields = {"colour": "colour", "behaviour": "pose", "context": "item"}
-    if fact.kind == "count":
-        return Spec(Part(species, count=int(fact.value)))
-    if fact.kind in fields:
-        return Spec(Part(species, **{fields[fact.kind]: fact.value}))  # type: ignore[arg-type]
-    return Spec(Part(species), **{fact.kind: fact.value})  # type: ignore[arg-type]
-
-
-def _other_value(fact: Fact, species: str, rng: random.Random) -> Fact | None:
-    """The same kind of fact as another scene has it; None where a scene has none."""
-    scene = random_scene(rng)
-    spec = describe(replace(scene, groups=(replace(scene.groups[0], species=species),)))
-    found = next((each for each in spec.facts() if each.kind == fact.kind), None)
-    return found if found is not None and found.value != fact.value else None
-
-
-def _tells_of(spec: Spec) -> Callable[[UniversalDocument], bool]:
-    return lambda document: spec.matches(document.about)
-
-
-def _says(text: str) -> Callable[[UniversalDocument], bool]:
-    return lambda document: document.text == text
-
-
-def _same_content(scene: Scene) -> Callable[[UniversalDocument], bool]:
-    spec = describe(scene)
-    return lambda document: describe(document.about) == spec or document.about.content() == scene.content()
-
-
-def _picture(scene: Scene) -> UniversalDocument:
-    return UniversalDocument(scene, picture=scene)
-
-
-def _text(scene: Scene) -> UniversalDocument:
-    return UniversalDocument(scene, text=CANON.spec(describe(scene)))
-
-
-def _both(scene: Scene) -> UniversalDocument:
-    return UniversalDocument(scene, picture=scene, text=CANON.spec(describe(scene)))
-
-
-_DRAFTS: Mapping[str, Callable[[random.Random, int], Iterable[_Draft]]] = {
-    "mscoco_task0": _described(_picture),
-    "webqa_task1": _described(_text),
-    "edis_task2": _described(_both),
-    "mscoco_task3": _captioned,
-    "nights_task4": _same_scene,
-    "infoseek_task6": _questioned(lambda scene, text: UniversalDocument(scene, text=text)),
-    "cirr_task7": _changed,
-    "infoseek_task8": _questioned(lambda scene, text: UniversalDocument(scene, picture=scene, text=text)),
-}
+def _scored_scenes() -> frozenset[Scene]:
+    """The scenes of all splits that are scored: of documents, and of queries' pictures."""
+    splits = [load_universal(split) for split in SIZES]
+    told = (document.about for split in splits for document in split.documents.values())
+    return frozenset(map(plain, (*told, *(scene for split in splits for scene in split.scenes.values()))))

@@ -154,6 +154,28 @@ class ClipEncoder:
         """What the image tower makes of images, not normalised, shape (len(images), dim)."""
         return _stacked([self._image_features(each) for each in self._batches(images)])
 
+    @property
+    def patch_width(self) -> int:
+        """Width of a patch's features (`patch_features`)."""
+        return int(self.patch_features([PILImage.new("RGB", (16, 16))])[1].shape[2])
+
+    def patch_features(self, images: Sequence[PILImage.Image]) -> tuple[Vectors, Vectors]:
+        """What the image tower makes of images: of each as a whole, not normalised, shape (len(images), dim), and of
+        its patches, shape (len(images), patches, width). Raises `ConfigError` where the tower has no patches."""
+        wholes, patches = [], []
+        for batch in self._batches(images):
+            pixels = torch.stack([self._preprocess(image) for image in batch])
+            with torch.inference_mode(), self._autocast():
+                found = self._model.visual.forward_intermediates(
+                    pixels.to(self._device), indices=1, normalize_intermediates=True, output_fmt="NLC"
+                )
+            [parts] = found["image_intermediates"]
+            if parts.ndim != 3:
+                raise ConfigError("this CLIP's image tower has no patches; give one with a vision transformer")
+            wholes.append(found["image_features"])
+            patches.append(parts)
+        return _stacked(wholes), _stacked(patches)
+
     def _batches(self, inputs: Sequence[T]) -> Iterator[Sequence[T]]:
         return (inputs[start : start + self._batch_size] for start in range(0, len(inputs), self._batch_size))
 

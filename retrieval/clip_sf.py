@@ -7,21 +7,37 @@ picture is its words.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image as PILImage
 
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.fingerprint import fingerprint
-from fieldscope.retrieval.clip import ClipEncoder
 from fieldscope.retrieval.encoder import DocumentInputs, QueryInputs, QueryPart, Vectors
+from fieldscope.retrieval.model_folder import kind_of
+
+
+class Towers(Protocol):
+    """A CLIP whose towers give features that are not normalised, shape (n, dim)."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def text_features(self, texts: Sequence[str]) -> Vectors: ...
+
+    def image_features(self, images: Sequence[PILImage.Image]) -> Vectors: ...
 
 
 class ClipSf:
     """A CLIP as an `Encoder` and `DocumentEncoder` of texts, pictures and both. Features are summed as the towers give
     them, and the sum is L2-normalised, so that inner products are cosine similarities."""
 
-    def __init__(self, clip: ClipEncoder) -> None:
+    def __init__(self, clip: Towers) -> None:
         self._clip = clip
 
     @property
@@ -61,7 +77,15 @@ class ClipSf:
 
 
 def open_clip_sf(argument: str) -> ClipSf:
-    """The encoder "clip-sf": `argument` names a CLIP as open_clip does, or its folder. Raises `ConfigError`."""
+    """The encoder "clip-sf": `argument` names a CLIP as open_clip does, or the folder of one of open_clip or
+    transformers. Raises `ConfigError`."""
     if not argument:
         raise ConfigError("clip-sf needs a CLIP; name one, as in clip-sf:ViT-L-14:openai or clip-sf:FOLDER")
+    folder = Path(argument).expanduser()
+    if folder.is_dir() and kind_of(folder) == "clip":
+        from fieldscope.retrieval.transformers_clip import TransformersClip
+
+        return ClipSf(TransformersClip.load(folder))
+    from fieldscope.retrieval.clip import ClipEncoder
+
     return ClipSf(ClipEncoder.load(argument))

@@ -22,6 +22,10 @@ def open_model(argument: str) -> Encoder:
 
 def _load(folder: Path) -> Encoder:
     match kind_of(folder):
+        case "universal":
+            from fieldscope.retrieval.universal_encoder import UniversalEncoder
+
+            return UniversalEncoder.load(folder)
         case "sentence-transformers":
             from fieldscope.retrieval.sentence_encoder import SentenceEncoder
 
@@ -36,6 +40,6 @@ def _load(folder: Path) -> Encoder:
             return ClipEncoder.load(f"local-dir:{folder}")
     found = f" (its config.json names {', '.join(architectures(folder))})" if architectures(folder) else ""
     raise ConfigError(
-        f"{folder} holds no encoder that is known here{found}; give a folder with sentence-transformers' "
-        "modules.json, the config.json of a CLIP or SigLIP, or open_clip_config.json"
+        f"{folder} holds no encoder that is known here{found}; give a folder with sentence-transformers' modules.json, "
+        "the config.json of a CLIP or SigLIP, open_clip_config.json, or what train-retriever wrote"
     )

@@ -11,7 +11,10 @@ from fieldscope.core.fingerprint import fingerprint
 from fieldscope.core.hub import download_model
 from fieldscope.core.reading import file_bytes, load_json
 
-Kind = Literal["sentence-transformers", "clip", "open_clip"]
+Kind = Literal["universal", "sentence-transformers", "clip", "open_clip"]
+
+UNIVERSAL = "universal.json"
+"""The file by which a folder is known that `fieldscope train-retriever` wrote."""
 
 _MODULES = "modules.json"
 _CONFIG = "config.json"
@@ -41,6 +44,8 @@ def hub_or_local_folder(argument: str) -> Path:
 
 def kind_of(folder: Path) -> Kind | None:
     """How the model in a folder encodes pictures and texts, by the files that lie there; None for another model."""
+    if (folder / UNIVERSAL).is_file():
+        return "universal"
     if (folder / _MODULES).is_file():
         return "sentence-transformers"
     if _CLIP_CLASSES.intersection(architectures(folder)):

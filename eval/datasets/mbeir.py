@@ -38,7 +38,7 @@ CHOICES = {
     "instruction": ("1", "2", "3", "4", NO_INSTRUCTION),
 }
 
-_ROOTS = ("M-BEIR", "mbeir", "m-beir")
+ROOTS = ("M-BEIR", "mbeir", "m-beir")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def load_mbeir(root: Path, split: str | None, given: Mapping[str, str]) -> Datas
     wanted = file_split(split, "test")
     if wanted not in ("test", "val"):
         raise BenchmarkError(f"mbeir has no split {wanted!r} to be scored on. Use test or validation.")
-    folder = base_folder(root, _ROOTS, ("query",))
+    folder = base_folder(root, ROOTS, ("query",))
     parts, absent = _parts(folder, wanted, choices["task"])
     instructions = _instructions(folder, parts, choices["instruction"])
     pools = {part.task.name: _pool_file(folder, part.task, wanted, choices["pool"]) for part in parts}

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fieldscope.core.documents import Modality
 from fieldscope.core.files import replace_file
 from fieldscope.eval.datasets.mbeir_files import INSTRUCTIONS, PROMPTS
 from fieldscope.eval.datasets.mbeir_tasks import MbeirTask
+from fieldscope.eval.datasets.mbeir_training import TRAINING_POOL, TRAINING_QUERIES
 
 PICTURES = "mbeir_images"
 
@@ -65,6 +67,26 @@ def write_mbeir(folder: Path, split: str, tasks: Sequence[WrittenTask]) -> None:
     _write(folder / INSTRUCTIONS, listed)
 
 
+def write_mbeir_training(folder: Path, tasks: Sequence[WrittenTask], modality: Mapping[str, Modality]) -> None:
+    """Write tasks below `folder` as what M-BEIR trains on: queries by data set, one pool, and instructions. The tasks'
+    pools are parts of one, in which a document of any task has this modality."""
+    pool: dict[str, dict[str, Any]] = {}
+    listed = ["\t".join(("query_modality", "cand_modality", "dataset_name", "dataset_id", *PROMPTS))]
+    for dataset in dict.fromkeys(written.task.dataset for written in tasks):
+        of_dataset = [written for written in tasks if written.task.dataset == dataset]
+        lines = [line for written in of_dataset for line in _queries(folder, written)]
+        _write_lines(folder / TRAINING_QUERIES.replace("*", dataset), lines)
+        for written in of_dataset:
+            for each in written.pool:
+                pool[each.id] = _candidate(folder, written.task, each) | {"modality": modality[each.id]}
+            task = written.task
+            listed.append(
+                "\t".join((task.query, task.candidate, task.dataset, str(task.dataset_id), *written.instructions))
+            )
+    _write_lines(folder / TRAINING_POOL, pool.values())
+    _write(folder / INSTRUCTIONS, listed)
+
+
 def _queries(folder: Path, written: WrittenTask) -> Iterable[Mapping[str, Any]]:
     for query in written.queries:
         yield {
@@ -90,14 +112,16 @@ def _candidate(folder: Path, task: MbeirTask, document: WrittenDocument) -> dict
 
 
 def _copied(folder: Path, picture: Path | None) -> str | None:
-    """The path of a picture below the folder, where it is copied."""
+    """The path of a picture below the folder, where it is copied: by its own folder's name, since splits number their
+    pictures alike."""
     if picture is None:
         return None
-    place = folder / PICTURES / picture.name
+    name = f"{PICTURES}/{picture.parent.name}/{picture.name}"
+    place = folder / name
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(picture, place)
-    return f"{PICTURES}/{picture.name}"
+    return name
 
 
 def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:

@@ -37,6 +37,7 @@ from fieldscope.service.cli.commands.serve import serve
 from fieldscope.service.cli.commands.strategies import strategies
 from fieldscope.service.cli.commands.submission import submission
 from fieldscope.service.cli.commands.trace import trace
+from fieldscope.service.cli.commands.train import distill, train_retriever
 from fieldscope.service.cli.commands.version import version
 from fieldscope.service.cli.commands.view import view
 from fieldscope.service.cli.commands.workbench import workbench
@@ -102,8 +103,8 @@ def cli() -> None:
 
 COMMANDS = (
     demo, evaluate, view, compare, export, submission, leaderboard, calibrate, measure, rerank, index, caption,
-    search, predicates, label, marks, finds, trace, lmm, workbench, serve, mcp, config, keys, doctor, cache, rescore,
-    published, prompts, strategies, version,
+    search, train_retriever, distill, predicates, label, marks, finds, trace, lmm, workbench, serve, mcp, config, keys,
+    doctor, cache, rescore, published, prompts, strategies, version,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

@@ -13,7 +13,8 @@ from fieldscope.service.wiring.fieldnotes import drawn_pictures
 
 if TYPE_CHECKING:
     from fieldscope.eval.datasets.dataset import Dataset
-    from fieldscope.fieldnotes.universal import UniversalSplit
+    from fieldscope.eval.datasets.mbeir_writer import WrittenTask
+    from fieldscope.fieldnotes.universal_records import UniversalSplit
 
 NAME = "fieldnotes-universal"
 
@@ -93,17 +94,31 @@ def universal_dataset(split: str, given: Mapping[str, str]) -> Dataset:
 
 
 def write_universal(split: str, folder: Path) -> None:
-    """Write a split of the set into M-BEIR's files below `folder`, as its split of the same name."""
+    """Write a split of the set into M-BEIR's files below `folder`, as its split of the same name; those to train on
+    (`MADE`) as training queries over one pool."""
     from fieldscope.eval.benchmarks.splits import canonical
     from fieldscope.eval.datasets.dataset import file_split
+    from fieldscope.eval.datasets.mbeir_writer import write_mbeir, write_mbeir_training
+    from fieldscope.fieldnotes.universal import MADE, load_universal
+
+    name = canonical(split)
+    data = load_universal(name)
+    if name in MADE:
+        kinds = {did: document.modality for did, document in data.documents.items()}
+        write_mbeir_training(folder, _written(data, _files(name, data)), kinds)
+    else:
+        write_mbeir(folder, file_split(split, "test"), _written(data, _files(name, data)))
+
+
+def _written(data: UniversalSplit, files: Mapping[str, Path]) -> list[WrittenTask]:
+    """The tasks of a split that have queries; the first has the pool, where all share one."""
     from fieldscope.eval.datasets.mbeir_tasks import TASKS
-    from fieldscope.eval.datasets.mbeir_writer import WrittenDocument, WrittenQuery, WrittenTask, write_mbeir
-    from fieldscope.fieldnotes.universal import load_universal
+    from fieldscope.eval.datasets.mbeir_writer import WrittenDocument, WrittenQuery, WrittenTask
     from fieldscope.fieldnotes.universal_tasks import TASKS as OWN
 
-    data = load_universal(canonical(split))
-    files = _files(canonical(split), data)
-    tasks = [
+    tasks = [task for task in OWN if any(query.task is task for query in data.queries)]
+    pools = data.pools if "union" not in data.pools else {tasks[0].name: data.pools["union"]}
+    return [
         WrittenTask(
             TASKS[task.name],
             [
@@ -113,17 +128,18 @@ def write_universal(split: str, folder: Path) -> None:
             ],
             [
                 WrittenDocument(did, each.text, files[each.picture.key()] if each.picture else None)
-                for did in data.pools[task.name]
+                for did in pools.get(task.name, ())
                 for each in (data.documents[did],)
             ],
             task.instructions,
         )
-        for task in OWN
+        for task in tasks
     ]
-    write_mbeir(folder, file_split(split, "test"), tasks)
 
 
 def _files(split: str, data: UniversalSplit) -> dict[str, Path]:
     """The file of each drawn scene, by the scene's key."""
+    if not data.scenes:
+        return {}
     pictures = drawn_pictures(split, "universal")
     return dict(zip(data.scenes, pictures.files.values(), strict=True))

@@ -17,7 +17,8 @@ from fieldscope.core.errors import ConfigError
 from fieldscope.eval.datasets.mbeir import load_mbeir
 from fieldscope.eval.datasets.mbeir_tasks import TASKS
 from fieldscope.fieldnotes import universal
-from fieldscope.fieldnotes.universal import UniversalSplit, load_universal
+from fieldscope.fieldnotes.universal import load_universal
+from fieldscope.fieldnotes.universal_records import UniversalSplit
 from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors
 from fieldscope.service.wiring import datasets
 from fieldscope.service.wiring import universal as wiring
