@@ -24,6 +24,7 @@ from fieldscope.service.server.api import (
     predicates,
     refresh,
     rerank,
+    reworded,
     search,
     searches,
     searchview,
@@ -61,7 +62,7 @@ _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_c
 
 _ROUTERS = (
     *(rerank.router, search.router, searches.router, finds.router, predicates.router, jobs.router, catalog.router),
-    *(refresh.router, modellist.router, health.router, metrics.router),
+    *(reworded.router, refresh.router, modellist.router, health.router, metrics.router),
 )
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key that `fieldscope keys add` made."},

@@ -19,7 +19,6 @@ from fieldscope.eval.labels.queue import ReviewQueue, labelled, waiting
 from fieldscope.eval.labels.relearn import relearn
 from fieldscope.eval.runs.marks import Mark, Marks
 from fieldscope.eval.runs.searches import LONGEST_NAME, SearchFolder, SearchRecord
-from fieldscope.eval.tuning.estimate import estimate
 from fieldscope.service.server.api.bodies import require_bounded
 from fieldscope.service.server.api.dependencies import EngineOf
 from fieldscope.service.server.api.endpoints import check
@@ -38,6 +37,7 @@ from fieldscope.service.server.api.kept import (
     searches_of,
     stored_body,
 )
+from fieldscope.service.server.api.price import PriceView
 from fieldscope.service.server.api.search import prepare
 from fieldscope.service.server.api.searchview import (
     SearchSummary,
@@ -47,6 +47,7 @@ from fieldscope.service.server.api.searchview import (
     summary,
     view,
 )
+from fieldscope.service.workflows.dry_run import Task, outlooks
 from fieldscope.service.workflows.label import report_data, report_lines
 from fieldscope.service.workflows.marks import index_vectors
 
@@ -106,14 +107,10 @@ class RefitView(BaseModel):
     changes: list[str]
 
 
-class EstimateView(BaseModel):
-    """What a search would ask of the model; with `at_most` an upper bound. Answers in the cache cost nothing."""
+class EstimateView(PriceView):
+    """What a search would ask of the model about its `candidates`."""
 
     candidates: int
-    calls: int
-    at_most: bool
-    prompt_tokens: int
-    completion_tokens: int
 
 
 class QueueBody(BaseModel):
@@ -193,14 +190,10 @@ async def estimate_search(body: KeptSearchBody, engine: EngineOf) -> EstimateVie
     top_k = min(call.top_k or strategy.retrieve.top_k, images)
     sized = strategy.model_copy(update={"retrieve": strategy.retrieve.model_copy(update={"top_k": top_k})})
     query = SearchQuery(id="query", text=call.query, reference_image=call.query_image, dialogue=call.dialogue)
-    expected = estimate([query], [images], sized, given=False, budget=call.options.budget)
-    return EstimateView(
-        candidates=top_k,
-        calls=expected.calls,
-        at_most=expected.bound,
-        prompt_tokens=expected.prompt_tokens,
-        completion_tokens=expected.completion_tokens,
-    )
+    settings, task = engine.settings, Task((query,), (images,), given=False)
+    price = partial(outlooks, task, [sized], settings.models, settings.prices, call.options.budget, probe=False)
+    (outlook,) = await asyncio.to_thread(price)
+    return EstimateView(**PriceView.of(outlook).model_dump(), candidates=top_k)
 
 
 @router.get("/{search_id}", responses=_ONE, summary="Get a search with its ranking and marks")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fieldscope.core.errors import ConfigError
+from fieldscope.eval.runs.notes import NAME as NOTES
 from fieldscope.eval.runs.read import FILES, is_run
 from fieldscope.eval.runs.searches import NAME as SEARCH_FILE
 from fieldscope.eval.runs.searches import SearchFolder
@@ -82,7 +83,7 @@ def stamp(folder: Path) -> tuple[object, ...]:
     """A value that changes with a run's files. Editing or copying can set a file's time of modification, but not the
     time of its last change (`st_ctime`)."""
     stamps: list[object] = []
-    for name in (*FILES, SEARCH_FILE):
+    for name in (*FILES, SEARCH_FILE, NOTES):
         try:
             status = (folder / name).stat()
             stamps.append((status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))

@@ -53,9 +53,7 @@
       try {
         const cost = await json("v1/searches/estimate", "POST", request());
         if (mine !== pricing) return;
-        const tokens = counted(cost.prompt_tokens + cost.completion_tokens, "token", "tokens");
-        const asks = `${cost.at_most ? "at most" : "about"} ${counted(cost.calls, "question", "questions")} and ${tokens}`;
-        find("[data-price]").textContent = cost.calls ? `It asks ${asks} for ${counted(cost.candidates, "image", "images")}.` : "It asks no model.";
+        find("[data-price]").textContent = cost.calls ? `It asks ${Workbench.price(cost)} for ${counted(cost.candidates, "image", "images")}.` : "It asks no model.";
       } catch (error) {
         if (mine === pricing) find("[data-price]").textContent = error.message;
       }
