@@ -27,6 +27,7 @@ from fieldscope.service.server.api import (
     reworded,
     search,
     searches,
+    searchmarks,
     searchview,
 )
 from fieldscope.service.server.api.access import Access, Hangup
@@ -61,7 +62,16 @@ _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_c
 """FastAPI's own telemetry would send what clients wrote."""
 
 _ROUTERS = (
-    *(rerank.router, search.router, searches.router, finds.router, predicates.router, jobs.router, catalog.router),
+    *(
+        rerank.router,
+        search.router,
+        searches.router,
+        searchmarks.router,
+        finds.router,
+        predicates.router,
+        jobs.router,
+        catalog.router,
+    ),
     *(reworded.router, refresh.router, modellist.router, health.router, metrics.router),
 )
 _SECURITY = {

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from fieldscope.core.errors import ConfigError
 from fieldscope.eval.runs.notes import NAME as NOTES
-from fieldscope.eval.runs.read import FILES, is_run
+from fieldscope.eval.runs.read import FILES, is_run, read_manifest
+from fieldscope.eval.runs.runfolder import SERVED
 from fieldscope.eval.runs.searches import NAME as SEARCH_FILE
 from fieldscope.eval.runs.searches import SearchFolder
 from fieldscope.service.viewer.addresses import slug
@@ -72,11 +76,20 @@ class RunList:
 
 
 def _shown_name(folder: Path) -> str | None:
-    """The name that a person gave a kept search; None for other runs."""
+    """The name that a person gave a kept search, and strategy and day of calls that a service answered; None for other
+    runs."""
     try:
-        return SearchFolder(folder).record.name if (folder / SEARCH_FILE).is_file() else None
-    except ConfigError:
+        if (folder / SEARCH_FILE).is_file():
+            return SearchFolder(folder).record.name
+        setup = read_manifest(folder).setup
+    except (ConfigError, ValidationError):
         return None
+    if setup.benchmark.name != SERVED:
+        return None
+    # A day has several folders of a strategy where its model or its settings changed.
+    alike = sorted(folder.parent.glob(f"{glob.escape(setup.strategy.name)}-*"))
+    number = f" ({alike.index(folder) + 1})" if folder in alike[1:] else ""
+    return f"{setup.strategy.name}, {folder.parent.name}{number}"
 
 
 def stamp(folder: Path) -> tuple[object, ...]:

@@ -20,7 +20,19 @@ from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
 from fieldscope.core.errors import LMMConnectionError
 from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.encoder import QueryInputs, Vectors
-from fieldscope.service.server.api import catalog, finds, jobs, modellist, predicates, refresh, rerank, search, searches
+from fieldscope.service.server.api import (
+    catalog,
+    finds,
+    jobs,
+    modellist,
+    predicates,
+    refresh,
+    rerank,
+    reworded,
+    search,
+    searches,
+    searchmarks,
+)
 from fieldscope.service.server.api.engine import Engine
 from fieldscope.service.server.api.errors import add_handlers
 from fieldscope.service.server.api.jobwork import Jobs
@@ -112,7 +124,7 @@ async def open_service(folder: Path, lmm: LMM | None = None, **more: Any) -> Asy
     images = painted(folder / "pictures")
     app = FastAPI()
     add_handlers(app)
-    for part in (search, searches, predicates, jobs, catalog, modellist, rerank, finds, refresh):
+    for part in (search, searches, searchmarks, reworded, predicates, jobs, catalog, modellist, rerank, finds, refresh):
         app.include_router(part.router)
     settings = settings_of(folder, **more)
     async with (
