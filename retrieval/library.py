@@ -72,7 +72,7 @@ class Library:
     folder: Path | None = None
     beside: ImageSource | None = None
     whole: Library | None = None
-    allowed: Allowed | None = None
+    allowed: Allowed | None = field(default=None, repr=False, compare=False)
     sample: Sequence[str] | None = None
     _blended: dict[float, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
     _blending: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)

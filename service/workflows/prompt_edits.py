@@ -104,8 +104,10 @@ def price_edit(opened: OpenEdit, settings: Settings, prices: Path | None = None)
 
 def edit_caveat(opened: OpenEdit, settings: Settings) -> str | None:
     """A sentence where the run was calibrated and its edited wording is not, so that a difference has two causes."""
+    from fieldscope.agent.roles import read_identity
+
     fitted = opened.inputs.strategy.calibration
-    model = opened.setup.lmm
+    model = read_identity(opened.setup.lmm)
     if fitted is None or find_calibration(model, opened.strategy, opened.setup.encoder, opened.setup.scorer):
         return None
     return (

@@ -101,7 +101,7 @@ class Ranker:
             described, captioned = await self._texts.described(query, settings, account)
         agent = self._agent(strategy, account, encoder, scorer, call.options.explain)
         setting = self._setting(agent, encoder)
-        require_setting(promise, setting, scorer and scorer.fingerprint)
+        require_setting(promise, setting, scorer.fingerprint if scorer is not None else None)
         vectors = self._vectors if encoder is not None else None
         ranked = await self._rank(query, described, pictures, agent, vectors, watch, call.options.predicates)
         if texts and scorer is not None and not strategy.prompts:
@@ -146,7 +146,7 @@ class Ranker:
         # The index of a filtered collection goes with its call.
         agent = self._agent(strategy, account, encoder, scorer, call.options.explain, place, keep=wanted is None)
         setting = self._setting(agent, encoder)
-        require_setting(promise, setting, scorer and scorer.fingerprint)
+        require_setting(promise, setting, scorer.fingerprint if scorer is not None else None)
         predicates = call.options.predicates
         result = await agent.rerank(query, None, call.top_k, watch=watch, predicates=predicates)
         self._notify(result)
@@ -200,14 +200,16 @@ class Ranker:
     ) -> Agent:
         """An agent that spends from one call's account; the graph, which is slow to build, is shared."""
         scoring = ImageScorer(scorer, self._images) if scorer is not None else None
-        shared = self._agents.agent(strategy, explain, encoder and encoder.fingerprint, place, scoring, keep=keep)
+        origin = encoder.fingerprint if encoder is not None else None
+        shared = self._agents.agent(strategy, explain, origin, place, scoring, keep=keep)
         own = copy.copy(shared)
         own.account = account
         return own
 
     def _setting(self, agent: Agent, encoder: Encoder | None) -> Setting:
         lmm = self._models.lmms.identity(agent.strategy.roles())
-        return Setting(agent.strategy, lmm, encoder and encoder.fingerprint, agent.resources.calibration)
+        origin = encoder.fingerprint if encoder is not None else None
+        return Setting(agent.strategy, lmm, origin, agent.resources.calibration)
 
     def _kept(
         self,
