@@ -29,7 +29,9 @@ pytestmark = [pytest.mark.ui, pytest.mark.timeout(1800)]
 SOON = 600_000  # milliseconds; a busy machine asks 400 questions in minutes
 QUERIES = 4
 BEFORE = 'does this image match the description: "{{ query }}"? answer yes or no.'
-AFTER = "is there a {{ query }}? answer yes or no."
+AFTER = "query: {{ query }}. is it night? answer yes or no."
+"""It asks the wrong thing last."""
+
 PRICES = "input_per_million: 2\noutput_per_million: 8\ncurrency: EUR\n"
 
 
@@ -71,13 +73,10 @@ def test_from_two_prompts_to_the_query_that_shows_why(visitor: Visitor, desk: tu
     expect(template).to_have_value(BEFORE)
     run = page.get_by_role("button", name="Run and compare")
     expect(run).to_be_disabled()
-    template.fill("does it match?")
-    expect(page.get_by_role("alert")).to_contain_text("'query'", timeout=SOON)
     template.fill(AFTER)
     expect(page.locator("[data-price]")).to_contain_text(f"B asks about {100 * QUERIES} questions", timeout=SOON)
     expect(page.locator("[data-price]")).to_contain_text("EUR")
-    expect(page.get_by_role("alert")).to_be_hidden()
-    page.get_by_label("Name of B").fill("is-there")
+    page.get_by_label("Name of B").fill("asks-last")
     expect(run).to_be_enabled(timeout=SOON)
     assert Axe().run(page).response["violations"] == []
     visitor.shot("researcher-1-prompts", full=True)
@@ -86,7 +85,7 @@ def test_from_two_prompts_to_the_query_that_shows_why(visitor: Visitor, desk: tu
     # The difference with its interval.
     page.wait_for_url("**/compare/**/index.html", timeout=SOON)
     by_name = {each.name.rpartition("/")[2]: each for each in RunList(folder).runs()}
-    before, after = by_name["yes-no"], by_name["is-there"]
+    before, after = by_name["yes-no"], by_name["asks-last"]
     assert len(after.digests) == QUERIES
     verdict = page.locator(".versus .verdict")
     means = [sum(d.scores["AP@50"] for d in each.digests.values()) / QUERIES for each in (before, after)]
