@@ -71,8 +71,9 @@ def prepare(settings: ServerSettings, encoder: Encoder | None = None) -> Prepare
     prompts = prompts_for(settings.models)
     strategies = load_strategies(settings.strategies, prompts)
     check_wordings(list(strategies.values()), prompts)
-    for model in dict.fromkeys(settings.models.names(ROLES).values()) if settings.prices else ():
-        load_price(settings.prices, model)
+    if settings.prices is not None:
+        for model in dict.fromkeys(settings.models.names(ROLES).values()):
+            load_price(settings.prices, model)
     if not settings.collections:
         pictures("test")  # before models are loaded, because forked processes draw them
     if encoder is None and settings.encoder != NO_ENCODER:
