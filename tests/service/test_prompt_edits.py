@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import fieldscope.fieldnotes.vocabulary
 from fieldscope.core.errors import ConfigError, PromptError, VocabularyError
 from fieldscope.eval.runs.read import read_metrics
 from fieldscope.service.wiring.settings import Settings
@@ -20,6 +21,9 @@ ASKED = Wording("", "is there {{ query }}? answer yes or no.")
 @pytest.fixture
 def made(run: Run, world: World) -> Path:
     """The folder of a run of `yes-no` over four queries."""
+    words = fieldscope.fieldnotes.vocabulary.MODELS / "lmm" / "vocabulary.txt"
+    words.write_text(f"{words.read_text()}\nis there answer yes or no a\n")
+    fieldscope.fieldnotes.vocabulary.known_words.cache_clear()
     done = run("eval", "fieldnotes-rerank", "--strategy", "yes-no", "--out", "runs")
     assert done.exit_code == 0, done.output
     return Path("runs") / "yes-no"
@@ -48,9 +52,9 @@ def test_the_new_run_has_the_same_queries_and_the_new_words(made: Path, world: W
 
 
 def test_what_can_not_be_run_is_refused_in_a_sentence(made: Path, world: World) -> None:
-    def refused(name: str, template: str, **more: str) -> str:
+    def refused(prompt: str, template: str, name: str | None = None) -> str:
         with pytest.raises(ConfigError) as error:
-            open_edit(PromptEdit(made, {name: Wording("", template)}, **more))  # type: ignore[arg-type]
+            open_edit(PromptEdit(made, {prompt: Wording("", template)}, name=name))
         assert "\n" not in str(error.value)
         return str(error.value)
 

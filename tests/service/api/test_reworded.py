@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ WORDS = {"prompts": {PROMPT: {"template": 'does this image show "{{ query }}"? a
 
 
 async def test_a_run_in_other_words_is_priced_and_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = shelves.small(tmp_path / "small", queries=2, strategies=("yes-no",))
+    made = await asyncio.to_thread(shelves.small, tmp_path / "small", 2, ("yes-no",))
     model = ScriptedLMM(lambda request: 0.9 if "snow" in request.text else 0.2, identity="words alone")
     monkeypatch.setattr(fieldscope.service.wiring.models, "bundled_lmm", lambda images: model)
     prices = tmp_path / "prices.yaml"
