@@ -106,7 +106,7 @@ def edit_caveat(opened: OpenEdit, settings: Settings) -> str | None:
     """A sentence where the run was calibrated and its edited wording is not, so that a difference has two causes."""
     from fieldscope.agent.roles import read_identity
 
-    fitted = opened.inputs.strategy.calibration
+    fitted = opened.inputs.strategy.calibration if opened.strategy.fusion.method == "posterior" else None
     model = read_identity(opened.setup.lmm)
     if fitted is None or find_calibration(model, opened.strategy, opened.setup.encoder, opened.setup.scorer):
         return None

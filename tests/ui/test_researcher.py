@@ -46,7 +46,13 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
         wanted = ("eval", "fieldnotes-rerank", "--split", "validation", "--strategy", "yes-no", "--limit", str(QUERIES))
         made = aside(lambda: CliRunner().invoke(cli, [*wanted, "--out", str(runs)]))
         assert made.exit_code == 0, made.output
-        settings = ServerSettings(data=folder / "data", runs=runs, prices=folder / "prices.yaml")
+        settings = ServerSettings(
+            data=folder / "data",
+            runs=runs,
+            prices=folder / "prices.yaml",
+            collections={"pictures": CACHE / "fieldnotes" / "validation"},
+            encoder="none",
+        )
         app = create_app(settings)
         with closing(socket.create_server(("127.0.0.1", 0))) as listener:
             server = Server(Config(app, log_level="warning"))
