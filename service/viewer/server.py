@@ -15,7 +15,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse, RedirectResponse
 
-from fieldscope.core.errors import FieldscopeError
+from fieldscope.core.errors import ConfigError, FieldscopeError
 from fieldscope.eval.runs.notes import write_notes
 from fieldscope.service.viewer.addresses import INDEX, run_page
 from fieldscope.service.viewer.page import NoPage, Page
@@ -147,7 +147,9 @@ def viewer_router(site: Site) -> APIRouter:
     @router.post("/runs/{key}/index.html")
     async def notes(request: Request, key: str) -> Response:
         def write(form: dict[str, str]) -> None:
-            write_notes(site.run(key).folder, form.get("tags", ""), form.get("note", ""))
+            if not form.keys() >= {"tags", "note"}:
+                raise ConfigError("this form has no tags and no note. Go back and reload the page.")
+            write_notes(site.run(key).folder, form["tags"], form["note"])
 
         return await taken(request, run_page(key), write, "notes")
 

@@ -12,9 +12,9 @@ import io
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,11 +89,13 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Survey]:
     for line in process.stdout:
         said.append(line)
         if found := re.search(r"(http://127\.0\.0\.1:\d+/)search\.html", line):
+            # The log goes on, and a full pipe would stop the service.
+            threading.Thread(target=process.stdout.read, daemon=True).start()
             yield Survey(found[1], table, frozenset(matches))
             break
     else:
         pytest.fail("".join(said))
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     assert process.wait(300) == 0
 
 
