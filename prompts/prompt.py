@@ -125,7 +125,7 @@ def parse_prompt(text: str, where: str, folder: Path = Path()) -> Prompt:
     except PromptError as error:
         raise PromptError(f"{where}: {error}") from error
     prompt = validated(Prompt, {**front, "template": parts["template"].strip()}, where, PromptError)
-    _check_template(prompt, where)
+    check_template(prompt, where)
     return prompt
 
 
@@ -149,7 +149,8 @@ def _with_files(front: dict[str, Any], folder: Path) -> dict[str, Any]:
     return front
 
 
-def _check_template(prompt: Prompt, where: str) -> None:
+def check_template(prompt: Prompt, where: str) -> None:
+    """Raise `PromptError` unless the template uses exactly the declared variables; `where` names it in errors."""
     used = set(PLACEHOLDER.findall(prompt.template))
     if undeclared := sorted(used - set(prompt.variables)):
         raise PromptError(

@@ -22,7 +22,7 @@ from fieldscope.retrieval.batches import read_documents
 from fieldscope.retrieval.captions import Captions, read_captions
 from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.encoder import DocumentInputs, Encoder, Vectors, encode_documents
-from fieldscope.retrieval.index import DEFAULT_INDEX, INDEXES, MAPPED_INDEX, Index, StoredIndex
+from fieldscope.retrieval.index import DEFAULT_INDEX, INDEXES, MAPPED_INDEX, Allowed, Index, StoredIndex
 from fieldscope.retrieval.manifest import (
     claimed,
     is_of_wrong_build,
@@ -57,8 +57,9 @@ class Library:
     `ids` are all images in the index, and `index_kind` is the registered name of indexes like it. With
     `keeps_reference` a query's reference image is found like any other, as some benchmarks have it. `folder` is where
     the index lies, if it was read from one. `beside` has the pictures of queries that are not in the collection; they
-    are encoded when a query needs them. `whole` is the library that this one was `filtered` from. `sample` are the
-    images that stand for the collection, where they are known: in a large one it takes seconds to find them.
+    are encoded when a query needs them. `whole` is the library that this one was `filtered` from, and `allowed` says
+    which of the images in its index are found. `sample` are the images that stand for the collection, where they are
+    known: in a large one it takes seconds to find them.
     """
 
     index: Index
@@ -71,6 +72,7 @@ class Library:
     folder: Path | None = None
     beside: ImageSource | None = None
     whole: Library | None = None
+    allowed: Allowed | None = field(default=None, repr=False, compare=False)
     sample: Sequence[str] | None = None
     _blended: dict[float, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
     _blending: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
@@ -100,12 +102,16 @@ class Library:
         if own == list(self.ids):
             return replace(self, keeps_reference=keeps_reference)
         index = INDEXES.load(self.index_kind)(own, self.index.vectors_of(own))
-        return replace(self, index=index, ids=own, keeps_reference=keeps_reference, sample=None)
+        return replace(self, index=index, ids=own, keeps_reference=keeps_reference, allowed=None, sample=None)
 
     def filtered(self, ids: Sequence[str]) -> Library:
         """A library in which only these images are found. How far they stand out is measured against this library's
         background, so that it does not depend on the filter, and any image of it may be a query's reference."""
-        return replace(self.within(ids, keeps_reference=self.keeps_reference), whole=self.whole or self)
+        whole = self.whole or self
+        wanted = set(ids).intersection(self.ids)
+        allowed = np.fromiter((image_id in wanted for image_id in whole.ids), np.bool_, len(whole.ids))
+        own = [image_id for image_id in whole.ids if image_id in wanted]
+        return replace(self, ids=own, whole=whole, allowed=allowed, sample=None)
 
     def search(self, search: Search, vector: Vectors | None = None) -> list[Candidate]:
         """The images nearest to the query (all, where there are fewer than `search.k`), best first; the prior is the
@@ -167,7 +173,8 @@ class Library:
             similar = self.similarities(self.ids, mean[0], caption_weight, tiles=True)
             yield from ((self.ids[at], float(similar[at])) for at in np.argsort(-similar, kind="stable")[:k])
         else:
-            scores, ids = self._weighted(caption_weight).search(mean, k)
+            index = self._weighted(caption_weight)
+            scores, ids = index.search(mean, k) if self.allowed is None else index.search(mean, k, self.allowed)
             yield from zip(ids[0], scores[0].tolist(), strict=True)
 
     def _image_vector(self, image_id: str) -> Vectors:
@@ -190,6 +197,8 @@ class Library:
         """The index in which inner products are weighted similarities to image and caption; made once per weight."""
         if self.captions is None or caption_weight == 0:
             return self.index
+        if self.whole is not None and self.allowed is not None:
+            return self.whole._weighted(caption_weight)
         with self._blending:
             if caption_weight not in self._blended:
                 vectors = self.captions.blend(self.ids, self.index.vectors_of(self.ids), caption_weight)

@@ -15,6 +15,7 @@ CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vo
 _SENT = r"#(?:png|jpeg\d+)(?:<=\d+)?(?:,?<=\d+px)?"
 _TOLD = re.compile(rf"(?P<named>openai:.*{_SENT})#[^#]+", re.DOTALL)
 _NAMED = re.compile(rf"(?P<model>openai:.*){_SENT}", re.DOTALL)
+_SERVED = re.compile(r"openai:(?P<model>.+?)(@.*)?#(png|jpeg\d+)[<=\dpx,]*(#.*)?")
 
 
 def local_identity(folder: Path, dtype: str) -> str:
@@ -45,6 +46,12 @@ def named_identity(identity: str) -> str:
     other identity as it is."""
     match = _TOLD.fullmatch(identity)
     return match["named"] if match else identity
+
+
+def served_name(identity: str) -> str | None:
+    """The name under which a server has the model of this identity; None for a local one."""
+    served = _SERVED.fullmatch(identity)
+    return served["model"] if served else None
 
 
 def sent_otherwise(identity: str) -> str:

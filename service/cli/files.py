@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from fieldscope.core.errors import ConfigError
@@ -25,60 +25,50 @@ def copy_all(files: Iterable[Path], folder: Path) -> list[Path]:
     Nothing is overwritten: a name that is taken gets a number. Raises `ConfigError` where the disk refuses; the files
     copied until then stay.
     """
-    copies = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            copies.append(_copy(file, folder))
-    except OSError as error:
-        raise ConfigError(
-            f"can't copy to {folder} ({error.strerror or error}) after {len(copies)} files; choose another folder, or "
-            "free some disk space"
-        ) from error
-    return copies
+    return _placed(files, folder, _copy, "copy to")
 
 
 def link_all(files: Iterable[Path], folder: Path) -> list[Path]:
     """The same with symbolic links in place of copies."""
-    links = []
+    return _placed(files, folder, lambda file, target: target.symlink_to(file.resolve()), "write links to")
+
+
+def _placed(files: Iterable[Path], folder: Path, place: Callable[[Path, Path], None], what: str) -> list[Path]:
+    """Place each file in `folder` under a name that is free, and return the paths there. `place` raises
+    `FileExistsError` for a name that is taken."""
+    placed: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file in files:
-            links.append(_link(file, folder))
+            placed.append(_under_free_name(file, folder, place))
     except OSError as error:
         raise ConfigError(
-            f"can't write links to {folder} ({error.strerror or error}) after {len(links)} files; choose another folder"
+            f"can't {what} {folder} ({error.strerror or error}) after {len(placed)} files; choose another folder, or "
+            "free some disk space"
         ) from error
-    return links
+    return placed
 
 
-def _link(file: Path, folder: Path) -> Path:
+def _under_free_name(file: Path, folder: Path, place: Callable[[Path, Path], None]) -> Path:
     for name in _names(file):
         try:
-            (folder / name).symlink_to(file.resolve())
+            place(file, folder / name)
         except FileExistsError:
             continue
         return folder / name
     raise ConfigError(f"{folder} has too many files named {file.name}; choose another folder")
 
 
-def _copy(file: Path, folder: Path) -> Path:
+def _copy(file: Path, target: Path) -> None:
     with file.open("rb") as source:
-        for name in _names(file):
-            target = folder / name
-            try:
-                stream = target.open("xb")
-            except FileExistsError:
-                continue
-            try:
-                with stream:
-                    shutil.copyfileobj(source, stream)
-                shutil.copystat(file, target)
-            except OSError:
-                target.unlink()  # half a picture
-                raise
-            return target
-    raise ConfigError(f"{folder} has too many files named {file.name}; choose another folder")
+        stream = target.open("xb")
+        try:
+            with stream:
+                shutil.copyfileobj(source, stream)
+            shutil.copystat(file, target)
+        except OSError:
+            target.unlink()  # half a picture
+            raise
 
 
 def _names(file: Path) -> Iterator[str]:

@@ -75,6 +75,7 @@ _ALL = (
         "A finished run of `fieldscope eval` over labelled queries, for requests with a `precision`.",
         "--precision-from",
     ),
+    file_option("--prices", help_text="What the models' tokens cost (YAML); searches say it before they start."),
     click.option("--grace", type=click.FloatRange(0, 3600), metavar="SECONDS", help="How long a shutdown waits."),
     _several(
         "--limit",

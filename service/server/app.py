@@ -26,8 +26,10 @@ from fieldscope.service.server.api import (
     predicates,
     refresh,
     rerank,
+    reworded,
     search,
     searches,
+    searchmarks,
     searchview,
 )
 from fieldscope.service.server.api.access import Access, Hangup
@@ -62,8 +64,17 @@ _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_c
 """FastAPI's own telemetry would send what clients wrote."""
 
 _ROUTERS = (
-    *(rerank.router, search.router, searches.router, finds.router, predicates.router, jobs.router, catalog.router),
-    *(refresh.router, modellist.router, health.router, metrics.router),
+    *(
+        rerank.router,
+        search.router,
+        searches.router,
+        searchmarks.router,
+        finds.router,
+        predicates.router,
+        jobs.router,
+        catalog.router,
+    ),
+    *(reworded.router, refresh.router, modellist.router, health.router, metrics.router),
 )
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key that `fieldscope keys add` made."},

@@ -83,8 +83,9 @@ class ServerSettings(BaseModel):
     to tables about their images. `strategies` are strategy files, or
     folders of them, beside the shipped ones. Images are fetched from `image_hosts` only. `keys` is the file of API
     keys, `data` the folder of all that the service keeps, `runs` the folder whose runs are shown. `precision_from` is a
-    finished run over labelled queries, from which promised precisions get their threshold. `grace` is how many
-    seconds a shutdown waits for calls in flight.
+    finished run over labelled queries, from which promised precisions get their threshold. `prices` is a file
+    of what the models' tokens cost, which is said before a search starts. `grace` is how many seconds a shutdown waits
+    for calls in flight.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,6 +117,7 @@ class ServerSettings(BaseModel):
     data: Path | None = None
     runs: Path | None = None
     precision_from: Path | None = None
+    prices: Path | None = None
     grace: float = Field(default=30.0, ge=0, le=3600)
     limits: Limits = Limits()
     profile: ServerProfile = ServerProfile()

@@ -77,6 +77,11 @@ def compare_page(runs: Sequence[str]) -> str:
     return f"compare/{_SEPARATOR.join(runs)}/{INDEX}"
 
 
+def edit_prompts_page(runs: Sequence[str]) -> str:
+    """The prompts of two runs, or of one, to be edited side by side."""
+    return f"compare/{_SEPARATOR.join(runs)}/prompts.html"
+
+
 def compare_query_page(runs: Sequence[str], query_id: str) -> str:
     """A query in several runs."""
     return f"compare/{_SEPARATOR.join(runs)}/queries/{slug(query_id)}.html"

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
+from functools import cache
 from typing import Any, Literal
 
 from markupsafe import Markup
 
+from fieldscope.agent.lmm.identity import served_name
 from fieldscope.agent.roles import ModelIdentity, model_text
 from fieldscope.core.paths import without_folders
 from fieldscope.eval.measures.paired import EVEN
 from fieldscope.service.viewer.addresses import slug
+from fieldscope.service.wiring.bundled import bundled_identity
+from fieldscope.service.wiring.settings import BUNDLED
 
 Side = Literal["better", "worse", "even"]
 
@@ -115,6 +120,22 @@ def _cut_short(value: str) -> str:
     return re.sub(r"[0-9a-f]{16,}", lambda found: found[0][:8], value)
 
 
+def readable(value: ModelIdentity | None) -> str | None:
+    """The name of a model, or the names of several with their roles: that under which a server has it, `bundled`, or
+    `local` with the beginning of its weights' hash; None where there is none."""
+    return model_text(value, _named)
+
+
+@cache
+def _named(model: str) -> str:
+    if model.startswith("local:"):
+        with suppress(OSError):
+            if model == bundled_identity():
+                return BUNDLED
+        return f"local {model.split(':')[1][:8]}"
+    return served_name(model) or _cut_short(model)
+
+
 def breakable(text: str) -> Markup:
     """A name that may be broken after what parts it, and nowhere else."""
     return Markup("<wbr>").join(re.split(r"(?<=[/:@#_])", text))
@@ -152,7 +173,7 @@ def plural(number: int, one: str, many: str) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "percent": percent, "signed": signed, "decimal": decimal, "count": count, "moved": moved, "odds": odds,
     "json": as_json, "chance": chance,
-    "identity": identity, "models": model_text, "breakable": breakable, "day": day, "hour": hour,
+    "identity": identity, "readable": readable, "models": model_text, "breakable": breakable, "day": day, "hour": hour,
     "without_folders": without_folders, "duration": duration, "plural": plural, "side": side_of, "kind": kind_name,
     "slug": slug,
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import threading
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.routing import BaseRoute
 
-from fieldscope.core.errors import FieldscopeError
-from fieldscope.service.viewer.addresses import INDEX
+from fieldscope.core.errors import ConfigError, FieldscopeError
+from fieldscope.eval.runs.notes import write_notes
+from fieldscope.service.viewer.addresses import INDEX, run_page
 from fieldscope.service.viewer.page import NoPage, Page
 from fieldscope.service.viewer.pictures import Pictures, Size
 from fieldscope.service.viewer.runs.annotations import as_csv, take
@@ -100,10 +102,9 @@ def viewer_routes(site: Site, prefix: str = "") -> list[BaseRoute]:
         named = {"Content-Disposition": 'attachment; filename="annotations.csv"'}
         return Response(text, headers={**HEADERS, **named}, media_type="text/csv")
 
-    @router.post("/runs/{key}/queries/{query}/images/{file}")
-    async def mark(request: Request, key: str, query: str, file: str) -> Response:
-        address = f"runs/{key}/queries/{query}/images/{file}"
-        if not site.live or not file.endswith(".html"):
+    async def taken(request: Request, address: str, write: Callable[[dict[str, str]], None], back: str) -> Response:
+        """Take a form of the page at an address, and return to the element `back` on it."""
+        if not site.live:
             return answer(site.missing(address, "this page takes no marks. Use fieldscope view.", status=405))
         if not _same_origin(request):
             return answer(
@@ -117,20 +118,40 @@ def viewer_routes(site: Site, prefix: str = "") -> list[BaseRoute]:
         if form is None:
             return answer(site.missing(address, "this form is too large. Shorten the note.", status=413))
 
-        def write() -> None:
+        def locked() -> None:
             with reading:
-                run = site.run(key)
-                query_id = site.query(run, query)
-                take(run, query_id, site.image(run, query_id, file.removesuffix(".html")), form)
+                write(form)
 
         try:
-            await run_in_threadpool(write)
+            await run_in_threadpool(locked)
         except NoPage as error:
             return answer(site.missing(address, str(error)))
         except FieldscopeError as error:
             return answer(site.missing(address, str(error), status=409))
-        back = request.url.path + (f"?{request.url.query}" if request.url.query else "") + "#annotate"
-        return RedirectResponse(back, 303, HEADERS)
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"{request.url.path}{query}#{back}", 303, HEADERS)
+
+    @router.post("/runs/{key}/queries/{query}/images/{file}")
+    async def mark(request: Request, key: str, query: str, file: str) -> Response:
+        address = f"runs/{key}/queries/{query}/images/{file}"
+        if not file.endswith(".html"):
+            return answer(site.missing(address, "this page takes no marks. Use fieldscope view.", status=405))
+
+        def write(form: dict[str, str]) -> None:
+            run = site.run(key)
+            query_id = site.query(run, query)
+            take(run, query_id, site.image(run, query_id, file.removesuffix(".html")), form)
+
+        return await taken(request, address, write, "annotate")
+
+    @router.post("/runs/{key}/index.html")
+    async def notes(request: Request, key: str) -> Response:
+        def write(form: dict[str, str]) -> None:
+            if not form.keys() >= {"tags", "note"}:
+                raise ConfigError("this form has no tags and no note. Go back and reload the page.")
+            write_notes(site.run(key).folder, form["tags"], form["note"])
+
+        return await taken(request, run_page(key), write, "notes")
 
     @router.api_route("/{address:path}", methods=_READ)
     def page(address: str) -> Response:

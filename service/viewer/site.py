@@ -11,7 +11,18 @@ from fieldscope.service.viewer import addresses
 from fieldscope.service.viewer.addresses import INDEX, unslug
 from fieldscope.service.viewer.comparison.comparable import comparable
 from fieldscope.service.viewer.page import NoPage, Page
-from fieldscope.service.viewer.pages import above, compare, compare_query, image, prompts, query, run, runs, workbench
+from fieldscope.service.viewer.pages import (
+    above,
+    compare,
+    compare_query,
+    edit_prompts,
+    image,
+    prompts,
+    query,
+    run,
+    runs,
+    workbench,
+)
 from fieldscope.service.viewer.pages import annotations as marks
 from fieldscope.service.viewer.rendering import environment
 from fieldscope.service.viewer.runs.annotations import with_marks
@@ -67,6 +78,8 @@ class Site:
                 return above.page(found, query_id, one, other)
             case ["compare", names, "index.html"]:
                 return compare.page(self.compared(names))
+            case ["compare", names, "prompts.html"] if self.try_it:
+                return edit_prompts.page([self.run(key) for key in addresses.compared(names)])
             case ["compare", names, "queries", file] if file.endswith(".html"):
                 several = self.compared(names)
                 return compare_query.page(several, self.query(several[0], file.removesuffix(".html")))

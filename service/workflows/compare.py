@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fieldscope.agent.lmm.identity import served_name
 from fieldscope.core.errors import ConfigError
 from fieldscope.service.wiring.feedback import progress
+from fieldscope.service.wiring.settings import BUNDLED
 
 if TYPE_CHECKING:
     from fieldscope.eval.measures.run_comparison import ScoredComparison
     from fieldscope.eval.prices import Price
     from fieldscope.eval.runs.scored import ScoredRun
-
-_SERVED = re.compile(r"openai:(?P<model>.+?)(@.*)?#(png|jpeg\d+)[<=\dpx,]*(#.*)?")
-"""The identity of a served model."""
 
 
 def compare_finished(paths: Sequence[Path], metrics: Sequence[str], price_file: Path | None) -> ScoredComparison:
@@ -79,5 +77,4 @@ def _money(run: ScoredRun, prices: Mapping[str, Price]) -> float:
 
 def model_name(identity: str) -> str:
     """The name by which a price file knows a model: that under which it is served, or `bundled`."""
-    served = _SERVED.fullmatch(identity)
-    return served["model"] if served else "bundled"
+    return served_name(identity) or BUNDLED

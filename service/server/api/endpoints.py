@@ -8,13 +8,15 @@ from typing import Any
 
 from fastapi import Response
 
-from fieldscope.service.server.api import kept, rerank, search
+from fieldscope.service.server.api import kept, rerank, rewording, search
 from fieldscope.service.server.api.engine import Engine, Watch
 from fieldscope.service.server.api.options import OptionHeaders
 
 
 async def answer_call(engine: Engine, url: str, body: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
-    """The reply to a body, as the endpoint at `url` would give it, as JSON; its trace is on the disk then."""
+    """The reply to a body, as the endpoint at `url` would give it, as JSON. A ranking's trace is on the disk then."""
+    if url == rewording.URL:
+        return await rewording.answer_reworded(engine, body, watch)
     if url == "/v1/search":
         search_body = search.SearchBody.model_validate(body)
         searched = await search.answer(engine, search_body, await search.prepare(engine, search_body), watch)

@@ -28,7 +28,7 @@ LMM_ATTEMPTS = 5
 """How often a call is tried while the LMM answers nothing. Then the call has failed, with the server's error."""
 
 _RETRY_AFTER = 60
-_WHERE = ("wave", "round", "image_id", "shown")  # identify an event of a kind, whatever its outcome
+_WHERE = ("wave", "round", "image_id", "shown", "done")  # identify an event of a kind, whatever its outcome
 
 
 class Jobs:

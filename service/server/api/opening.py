@@ -62,6 +62,7 @@ def prepare(settings: ServerSettings, encoder: Encoder | None = None) -> Prepare
 
     Raises `ConfigError`.
     """
+    from fieldscope.eval.prices import load_price
     from fieldscope.service.wiring.fieldnotes import pictures
     from fieldscope.service.wiring.models import load_encoder
     from fieldscope.service.wiring.own_pictures import known_hashes
@@ -70,6 +71,9 @@ def prepare(settings: ServerSettings, encoder: Encoder | None = None) -> Prepare
     prompts = prompts_for(settings.models)
     strategies = load_strategies(settings.strategies, prompts)
     check_wordings(list(strategies.values()), prompts)
+    if settings.prices is not None:
+        for model in dict.fromkeys(settings.models.names(ROLES).values()):
+            load_price(settings.prices, model)
     if not settings.collections:
         pictures("test")  # before models are loaded, because forked processes draw them
     if encoder is None and settings.encoder != NO_ENCODER:

@@ -67,6 +67,17 @@ class Vectoriser:
         """Drop the vectors that are kept: images of a collection may have changed."""
         self._kept = ByteLru(_KEPT_BYTES)
 
+    async def candidates(
+        self, query: Query, image_ids: Sequence[str], instruction: str | None = None
+    ) -> list[Candidate]:
+        """The images with their similarity to the query's vector as the prior. Raises `ImageError`."""
+        priors = await self.priors(query, image_ids, instruction)
+        usual = await self.background(query, image_ids, instruction)
+        return [
+            Candidate(image_id, prior, usual.standing(prior) if usual else None)
+            for image_id, prior in zip(image_ids, priors, strict=True)
+        ]
+
     async def priors(self, query: Query, image_ids: Sequence[str], instruction: str | None = None) -> list[float]:
         """The similarity of each image to the query's vector. Raises `ImageError`."""
         images = self._known(image_ids) if self._query_known(query, instruction) else None

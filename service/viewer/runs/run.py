@@ -22,6 +22,7 @@ from fieldscope.core.reading import load_json
 from fieldscope.eval.protocol import Protocol
 from fieldscope.eval.reported import Reported, reported_as
 from fieldscope.eval.runs.inputs import Inputs, StrategyLine, read_inputs, read_protocol
+from fieldscope.eval.runs.notes import RunNotes, read_notes
 from fieldscope.eval.runs.read import (
     COLLECTION,
     IMAGES,
@@ -153,6 +154,11 @@ class Run:
             return self.strategy_line.strategy() if self.strategy_line else None
         except ConfigError:
             return None
+
+    @cached_property
+    def notes(self) -> RunNotes:
+        """What people wrote about the run."""
+        return read_notes(self.folder)
 
     @cached_property
     def records(self) -> Records:

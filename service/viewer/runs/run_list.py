@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from fieldscope.core.errors import ConfigError
-from fieldscope.eval.runs.read import FILES, is_run
+from fieldscope.eval.runs.notes import NAME as NOTES
+from fieldscope.eval.runs.read import FILES, is_run, read_manifest
+from fieldscope.eval.runs.runfolder import SERVED
 from fieldscope.eval.runs.searches import NAME as SEARCH_FILE
 from fieldscope.eval.runs.searches import SearchFolder
 from fieldscope.service.viewer.addresses import slug
@@ -71,18 +76,27 @@ class RunList:
 
 
 def _shown_name(folder: Path) -> str | None:
-    """The name that a person gave a kept search; None for other runs."""
+    """The name that a person gave a kept search, and strategy and day of calls that a service answered; None for other
+    runs."""
     try:
-        return SearchFolder(folder).record.name if (folder / SEARCH_FILE).is_file() else None
-    except ConfigError:
+        if (folder / SEARCH_FILE).is_file():
+            return SearchFolder(folder).record.name
+        setup = read_manifest(folder).setup
+    except (ConfigError, ValidationError):
         return None
+    if setup.benchmark.name != SERVED:
+        return None
+    # A day has several folders of a strategy where its model or its settings changed.
+    alike = sorted(folder.parent.glob(f"{glob.escape(setup.strategy.name)}-*"))
+    number = f" ({alike.index(folder) + 1})" if folder in alike[1:] else ""
+    return f"{setup.strategy.name}, {folder.parent.name}{number}"
 
 
 def stamp(folder: Path) -> tuple[object, ...]:
     """A value that changes with a run's files. Editing or copying can set a file's time of modification, but not the
     time of its last change (`st_ctime`)."""
     stamps: list[object] = []
-    for name in (*FILES, SEARCH_FILE):
+    for name in (*FILES, SEARCH_FILE, NOTES):
         try:
             status = (folder / name).stat()
             stamps.append((status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))

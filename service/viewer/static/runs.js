@@ -60,3 +60,33 @@
   bar.hidden = boxes.size < 2;
   show();
 })();
+
+/* The filter of the runs, kept as ?q=WORDS: words of a name, strategy, model, tag or note. */
+(() => {
+  const form = document.getElementById("filters");
+  if (!form) return;
+  const rows = [...document.querySelectorAll(".task tbody tr")];
+  const words = new Map(rows.map((row) => [row, [...row.cells].slice(1, 4).map((cell) => cell.textContent).join(" ").toLowerCase()]));
+  const search = form.elements.q;
+
+  function filter() {
+    const wanted = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let left = 0;
+    for (const row of rows) {
+      row.hidden = !wanted.every((word) => words.get(row).includes(word));
+      left += !row.hidden;
+    }
+    for (const task of document.querySelectorAll(".task")) task.hidden = !task.querySelector("tbody tr:not([hidden])");
+    form.querySelector("output").textContent = left < rows.length ? `${left} of ${rows.length} runs` : "";
+  }
+
+  search.value = Fieldscope.state("q") ?? "";
+  search.addEventListener("input", () => {
+    Fieldscope.state("q", search.value);
+    filter();
+  });
+  form.addEventListener("submit", (event) => event.preventDefault());
+  Fieldscope.keys({ "/": ["filter the runs", () => search.focus()] });
+  form.hidden = rows.length < 2;
+  filter();
+})();

@@ -53,9 +53,7 @@
       try {
         const cost = await json("v1/searches/estimate", "POST", request());
         if (mine !== pricing) return;
-        const tokens = counted(cost.prompt_tokens + cost.completion_tokens, "token", "tokens");
-        const asks = `${cost.at_most ? "at most" : "about"} ${counted(cost.calls, "question", "questions")} and ${tokens}`;
-        find("[data-price]").textContent = cost.calls ? `It asks ${asks} for ${counted(cost.candidates, "image", "images")}.` : "It asks no model.";
+        find("[data-price]").textContent = cost.calls ? `It asks ${Workbench.price(cost)} for ${counted(cost.candidates, "image", "images")}.` : "It asks no model.";
       } catch (error) {
         if (mine === pricing) find("[data-price]").textContent = error.message;
       }
@@ -157,8 +155,9 @@
     }
   }
 
-  async function open(id) {
-    const view = await json(`v1/searches/${encodeURIComponent(id)}`);
+  async function open(id, query = null) {
+    const wanted = query === null ? "" : `?query_id=${encodeURIComponent(query)}`;
+    const view = await json(`v1/searches/${encodeURIComponent(id)}${wanted}`);
     opened = view;
     if (["waiting", "running"].includes(view.state)) return follow(view);
     find("#search-title").textContent = view.name;
@@ -173,6 +172,10 @@
       return undefined;
     }
     find("#stages details").open = false;
+    const several = find("[data-queries]");
+    several.hidden = view.queries.length < 2;
+    find("select", several).replaceChildren(...view.queries.map((each) => make("option", { value: each.id }, each.text || each.id)));
+    find("select", several).value = view.query_id;
     Workbench.results.open(view);
     status(`The ranking is complete: ${counted(view.results.length, "image", "images")}.`);
     return view;
@@ -268,6 +271,14 @@
     search();
   });
   find("[data-stop]").addEventListener("click", () => opened?.job && trying(() => json(`v1/jobs/${opened.job}/cancel`, "POST")));
+  find("[data-queries] select").addEventListener("change", (event) => trying(() => open(opened.id, event.target.value)));
+  document.addEventListener("fieldscope-reference", (event) => {
+    form.reference.value = event.detail;
+    form.reference.closest("details").open = true;
+    form.q.focus();
+    price();
+    status("The image is the reference; say what changes, and search.");
+  });
   find("#kept-words").addEventListener("input", () => trying(list));
   find("#key").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -31,6 +31,7 @@ Workbench.large = (() => {
           boxes.length ? looks(boxes, questions) : null,
           row.reason ? words(row.reason, "p", { class: "small" }) : null,
           metadata(row.metadata ?? {}),
+          reference(row),
           make("p", { class: "small" }, make("a", { href: row.page.replace(/^\//, "") }, "Everything about this image")),
         ];
     place.replaceChildren(frame, words(row.name, "h3", { class: "name" }), ...facts.filter(Boolean));
@@ -46,6 +47,12 @@ Workbench.large = (() => {
       list.append(make("li", {}, words(`${asked?.question ?? part.predicate}${expected}`), " ", make("span", { class: "chip" }, holds)));
     }
     return list;
+  }
+
+  function reference(row) {
+    const button = make("button", { type: "button" }, "Use as reference image");
+    button.addEventListener("click", () => document.dispatchEvent(new CustomEvent("fieldscope-reference", { detail: row.image })));
+    return button;
   }
 
   function looks(boxes, questions) {

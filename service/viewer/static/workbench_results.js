@@ -20,7 +20,7 @@ Workbench.results = (() => {
   const p = (each) => refit?.get(each.image)?.p_match ?? each.p_match;
 
   function open(next) {
-    const same = view?.id === next.id;
+    const same = view?.id === next.id && view.query_id === next.query_id;
     view = next;
     if (!same) {
       [selected, refit, queue] = [new Set(), null, null];

@@ -3,6 +3,7 @@
 /* What the scripts of the search page share: elements made from data as text only, and requests to the service.
 
    Workbench.make(tag, attributes, ...children)   an element; children are texts and elements
+   Workbench.price(cost)                          an estimate in words
    Workbench.ask(address, options)                a response, or an error with the service's own sentence
    Workbench.json(address, method, body)          the parsed reply
    Workbench.events(address)                      [kind, data] of each server-sent event
@@ -24,6 +25,14 @@ window.Workbench = (() => {
   const words = (text, tag = "span", attributes = {}) => make(tag, { dir: "auto", ...attributes }, text);
   const counted = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
   const percent = (p) => `${(100 * p).toFixed(p < 0.01 || (p > 0.99 && p < 1) ? 1 : 0)} %`;
+
+  /* What an estimate says, such as "at most 120 questions and 9,000 tokens (0.02 USD)". */
+  function price(cost) {
+    const tokens = counted(cost.prompt_tokens + cost.completion_tokens, "token", "tokens");
+    const money = cost.amount === null ? "" : ` (${cost.amount.toFixed(cost.amount < 0.1 ? 4 : 2)} ${cost.currency})`;
+    return `${cost.at_most ? "at most" : "about"} ${counted(cost.calls, "question", "questions")} and ${tokens}${money}`;
+  }
+
   const key = () => sessionStorage.getItem(KEY);
 
   function useKey(secret) {
@@ -112,5 +121,5 @@ window.Workbench = (() => {
 
   const status = (text) => (find("#status").textContent = text);
 
-  return { find, make, words, counted, percent, useKey, ask, json, picture, events, problem, trying, status };
+  return { find, make, words, counted, percent, price, useKey, ask, json, picture, events, problem, trying, status };
 })();

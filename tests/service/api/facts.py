@@ -20,7 +20,19 @@ from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
 from fieldscope.core.errors import LMMConnectionError
 from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.encoder import QueryInputs, Vectors
-from fieldscope.service.server.api import catalog, finds, jobs, modellist, predicates, refresh, rerank, search, searches
+from fieldscope.service.server.api import (
+    catalog,
+    finds,
+    jobs,
+    modellist,
+    predicates,
+    refresh,
+    rerank,
+    reworded,
+    search,
+    searches,
+    searchmarks,
+)
 from fieldscope.service.server.api.engine import Engine
 from fieldscope.service.server.api.errors import add_handlers
 from fieldscope.service.server.api.jobwork import Jobs
@@ -110,7 +122,7 @@ def settings_of(folder: Path, **more: Any) -> ServerSettings:
 async def open_service(folder: Path, lmm: LMM | None = None, **more: Any) -> AsyncIterator[Service]:
     """The endpoints over everything that lies in `folder`; opened again it goes on where it ended."""
     images = painted(folder / "pictures")
-    parts = (search, searches, predicates, jobs, catalog, modellist, rerank, finds, refresh)
+    parts = (search, searches, searchmarks, reworded, predicates, jobs, catalog, modellist, rerank, finds, refresh)
     app = FastAPI(routes=[route for part in parts for route in part.router.routes])
     add_handlers(app)
     settings = settings_of(folder, **more)

@@ -279,7 +279,9 @@ async def test_forms_that_are_refused(small: Made) -> None:
         assert (await http.post(address, content="&".join("a=1" for _ in range(99)), headers=OWN)).status_code == 409
         assert (await http.post(address, content=b"x" * 200_000, headers=OWN)).status_code == 413
         assert (await http.post("/runs/agent/queries/none/images/x.html", headers=OWN)).status_code == 404
-        assert (await http.post("/runs/agent/index.html", headers=OWN)).status_code == 405
+        assert (await http.post("/runs/agent/index.html", headers=OWN)).status_code == 409
+        assert (await http.post("/runs/agent/index.html", data={"tags": "x", "note": ""})).status_code == 403
+        assert (await http.post("/runs/agent/prompts.html", headers=OWN)).status_code == 405
     async with client(small.shelf(), live=False) as http:
         assert (await http.post(address, data={"mark": "right"}, headers=OWN)).status_code == 405
     assert not (small.run("agent") / NAME).exists()
