@@ -21,13 +21,14 @@ class Context:
     """One query's resources and strategy, with its models and its account.
 
     `lmm` is one model for all roles or that of each, and answers only within the budget of `account`; it is None where
-    there is no model.
+    there is no model. Where all answers are `stored`, the tasks of a wave are one step of the graph.
     """
 
     resources: Resources
     strategy: Strategy
     lmm: LMM | LMMs | None = None
     account: Account = field(default_factory=Account)
+    stored: bool = False
 
     def asking(self, settings: StageT | None) -> tuple[StageT, LMM]:
         """A stage's settings and the model of its role. Raises `ConfigError` where either is missing."""

@@ -30,6 +30,9 @@ from fieldscope.eval.runs.runfolder import FingerprintedStrategy, RunFolder, str
 from fieldscope.eval.types import Benchmark, RunSummary
 from fieldscope.retrieval.collection import Collection, FilesCollection
 
+QUERIES_AT_ONCE = 4
+"""Queries that a process ranks at the same time."""
+
 LARGE = 10_000
 """A list of more image files than this is cut to those that a run shows, once it is finished."""
 
@@ -60,7 +63,7 @@ async def evaluate(
     provenance: Mapping[str, Any] | None = None,
     lmms: Mapping[str, ModelIdentity | None] | None = None,
     limit: int | None = None,
-    query_concurrency: int = 4,
+    query_concurrency: int = QUERIES_AT_ONCE,
     budget: Budget | None = None,
     calibrations: Mapping[str, str] | None = None,
     scorers: Mapping[str, str] | None = None,
@@ -172,7 +175,7 @@ async def _run(
         for query in pending:
             result = await reranker.rerank(query, benchmark.candidates(query.id), budget=budget)
             async with writing:
-                hashes = await asyncio.to_thread(_hashes, result, query, images)
+                hashes = await asyncio.to_thread(hashes_of, result, query, images)
                 if live:
                     watch.add(result, hashes.keys() | _texts(result))
                 before = folder.results.get(query.id)
@@ -234,7 +237,7 @@ def _models_by_call(reranker: Reranker, lmm: ModelIdentity | None) -> dict[str, 
     return {call: roles[lmm[role]] for call, role in reranker.strategy.roles_by_call.items() if role in lmm}
 
 
-def _hashes(result: RerankResult, query: Query, images: ImageSource) -> dict[str, str]:
+def hashes_of(result: RerankResult, query: Query, images: ImageSource) -> dict[str, str]:
     """Pixel hashes of the images that the model was asked about, without those that can't be read."""
     questions = (*result.verdicts, *result.comparisons, *result.reasons, *result.scores)
     shown = {image_id for question in questions if question.state != "not_asked" for image_id in images_of(question)}

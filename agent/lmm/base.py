@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -78,12 +78,20 @@ class LMMRequest(_Record):
 
     def key(self, model_identity: str) -> str:
         """The request's cache key under one model. Image ids are left out: the pixels' hash is the image."""
-        body = self.model_dump(mode="json")
-        body = {name: value for name, value in body.items() if name not in _ADDED or value != _ADDED[name]}
-        for message in body["messages"]:
-            for part in message["content"]:
-                part.pop("image_id", None)
+        body = {name: value for name, value in self.__dict__.items() if name not in _ADDED or value != _ADDED[name]}
+        # As `model_dump` has it, at a fraction of its time: a replay makes a key or two for every answer.
+        body["messages"] = [
+            {"role": message.role, "content": [_identified(part) for part in message.content]}
+            for message in self.messages
+        ]
         return fingerprint({"model": model_identity, "request": body})
+
+
+def _identified(part: TextPart | ImagePart) -> dict[str, str]:
+    """What of a part decides the answer."""
+    if isinstance(part, TextPart):
+        return {"type": part.type, "text": part.text}
+    return {"type": part.type, "sha256": part.sha256}
 
 
 class TokenLogprob(_Record):
@@ -125,6 +133,14 @@ class LMMResponse(_Record):
     latency: float = 0.0
     cached: bool = False
     adapted: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """An `LMM` all of whose answers are at hand, so that no call waits for anything."""
+
+    @property
+    def stored(self) -> Literal[True]: ...
 
 
 class LMM(Protocol):

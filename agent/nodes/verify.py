@@ -141,7 +141,12 @@ def _expected(p: float, predicate: Predicate) -> float:
 
 
 def _update(task: VerifyTask, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    verdicts = [verdict.model_copy(update={"image_id": task.image_id, "look": task.look}) for verdict in verdicts]
+    verdicts = [
+        verdict
+        if (verdict.image_id, verdict.look) == (task.image_id, task.look)
+        else verdict.model_copy(update={"image_id": task.image_id, "look": task.look})
+        for verdict in verdicts
+    ]
     data = {
         "wave": task.wave,
         "image_id": task.image_id,
