@@ -59,11 +59,23 @@ def test_every_library_that_is_imported_is_required() -> None:
     required = {
         canonicalize_name(requirement.name)
         for requirement in requirements(
-            *("encoders", "heic", "inquire", "lancedb", "langchain", "llama-index", "mcp", "mteb", "otel", "studio")
+            *(
+                "encoders",
+                "heic",
+                "inquire",
+                "lancedb",
+                "langchain",
+                "llama-index",
+                "mcp",
+                "mteb",
+                "otel",
+                "ray",
+                "studio",
+            )
         )
     }
     extras = {"lancedb": ["lancedb"], "llama_index": ["llama-index-core"], "mcp": ["mcp"], "mteb": ["mteb"]}
-    extras["pillow_heif"] = ["pillow-heif"]
+    extras |= {"pillow_heif": ["pillow-heif"], "ray": ["ray"]}
     distributions = {**extras, **packages_distributions()}
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*.py"):
