@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from fieldscope.core import errors
 from fieldscope.core.errors import ConfigError, FieldscopeError, one_line
 from fieldscope.retrieval.encoding import BATCH
 
@@ -30,11 +31,13 @@ Block = Sequence[str]
 
 
 class Done(NamedTuple):
-    """What a worker made of an image: its `data`, or None and why there is none."""
+    """What a worker made of an image: its `data`, or None and why there is none. Where an error ended the work on a
+    block, `raised` is its name, and `why` its words: Ray keeps no more of it than that it was an error."""
 
     image_id: str
     data: bytes | None
     why: str = ""
+    raised: str = ""
 
 
 BlockWork = Callable[[Block], Iterable[Done]]
@@ -78,7 +81,11 @@ class Cluster:
         )
         with _errors_of_workers():
             for table in made.iter_batches(batch_size=None, batch_format="pyarrow"):
-                yield [Done(**row) for row in table.to_pylist()]
+                done = [Done(**row) for row in table.to_pylist()]
+                for one in done:
+                    if one.raised:
+                        raise getattr(errors, one.raised)(one.why)
+                yield done
 
     def host(self, make: Callable[..., object], *arguments: object) -> Hosted:
         """An object that lives on a worker."""
@@ -87,7 +94,8 @@ class Cluster:
         host = ray.remote(_Host).options(max_concurrency=_AT_ONCE, **self._needs, **_FOREVER)
         return Hosted(host.remote(make, arguments, _environment()))
 
-    def share(self, make: Callable[..., object], *arguments: object) -> str:
+    @contextmanager
+    def sharing(self, make: Callable[..., object], *arguments: object) -> Iterator[str]:
         """The name under which workers find (`shared`) an object that lives on this machine, in its own process."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -95,16 +103,13 @@ class Cluster:
         name = uuid4().hex
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         host = ray.remote(_Host).options(
-            name=name, num_cpus=0, max_concurrency=_AT_ONCE, scheduling_strategy=here, lifetime="detached", **_FOREVER
+            name=name, num_cpus=0, max_concurrency=_AT_ONCE, scheduling_strategy=here, **_FOREVER
         )
-        host.remote(make, arguments, _environment())
-        return name
-
-    def drop(self, name: str) -> None:
-        """End what was shared under a name."""
-        import ray
-
-        ray.kill(ray.get_actor(name))
+        actor = host.remote(make, arguments, _environment())  # lives as long as this handle
+        try:
+            yield name
+        finally:
+            ray.kill(actor)
 
     @property
     def _needs(self) -> dict[str, int]:
@@ -179,15 +184,20 @@ class _Blocks:
     def __call__(self, block: Any) -> Any:
         import pyarrow
 
+        try:
+            done = list(self._worked(block["image_id"].to_pylist()))
+        except FieldscopeError as error:
+            done = [Done("", None, str(error), type(error).__name__)]
+        text = pyarrow.string()
+        kinds = [("image_id", text), ("data", pyarrow.large_binary()), ("why", text), ("raised", text)]
+        return pyarrow.Table.from_pylist([one._asdict() for one in done], pyarrow.schema(kinds))
+
+    def _worked(self, block: Block) -> Iterable[Done]:
         if self._work is None:  # here, since what a constructor raises starts the worker again
             make, arguments, environment = self._made
             os.environ.update(environment)
             self._work = make(*arguments)
-        done = list(self._work(block["image_id"].to_pylist()))
-        kinds = pyarrow.schema(
-            {"image_id": pyarrow.string(), "data": pyarrow.large_binary(), "why": pyarrow.string()}.items()
-        )
-        return pyarrow.Table.from_pylist([one._asdict() for one in done], kinds)
+        return self._work(block)
 
 
 class _Host:

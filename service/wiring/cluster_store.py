@@ -73,9 +73,6 @@ def open_cluster_store(name: str) -> ClusterStore:
 def on_workers(cluster: Cluster, settings: Settings) -> Iterator[Settings]:
     """The settings for a cluster's workers: over this process's response cache, and all together with as many calls in
     flight as the settings allow."""
-    name = cluster.share(StoreHost, settings)
-    try:
+    with cluster.sharing(StoreHost, settings) as name:
         calls = max(settings.concurrency // cluster.workers, 1)
         yield replace(settings, cache_file=Path(f"ray:{name}"), concurrency=calls)
-    finally:
-        cluster.drop(name)
