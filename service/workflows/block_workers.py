@@ -67,7 +67,7 @@ def encoding_on(
     def encode(ids: Sequence[str], skipped: MutableMapping[str, str]) -> Iterator[Mapping[str, Vectors]]:
         shape = (-1,) if work is EncodingWorker else (-1, encoder.dim)
         for block in cluster.each_block(ids, work, images.locator(), settings, encoder.fingerprint):
-            skipped |= {done.image_id: done.why for done in block if done.data is None}
+            skipped.update({done.image_id: done.why for done in block if done.data is None})
             yield {
                 done.image_id: np.frombuffer(done.data, np.float32).reshape(shape)
                 for done in block
