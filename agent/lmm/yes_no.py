@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from typing import Literal
 
 from fieldscope.agent.lmm.base import TokenLogprob
-from fieldscope.agent.lmm.logprobs import distinct, logprobs_fault
+from fieldscope.agent.lmm.logprobs import distinct, fault_of_distinct
 from fieldscope.agent.lmm.thinking import ends_thinking, marked_line, split_thought
 
 MAX_LOG_ODDS = 12.0
@@ -112,10 +112,11 @@ def p_yes(logprobs: Sequence[TokenLogprob], answer: BinaryAnswer = YES_NO, *, mi
     them, and no more than what they leave of the whole. That bound is taken as its mass, which keeps P cautious.
     Numbers that can't be log-probabilities are no answer, and neither are those that hang on half-words.
     """
-    if fault := logprobs_fault(logprobs):
+    known = distinct(logprobs)
+    if fault := fault_of_distinct(known):
         return YesNo("unknown", reason=fault)
     meaning = _meanings(answer)
-    alternatives = [(lp.token, min(lp.logprob, 0.0), meaning(lp.token)) for lp in distinct(logprobs)]
+    alternatives = [(lp.token, min(lp.logprob, 0.0), meaning(lp.token)) for lp in known]
     positive = log_sum(value for _, value, (side, _) in alternatives if side == "positive")
     negative = log_sum(value for _, value, (side, _) in alternatives if side == "negative")
     mass = min(1.0, math.exp(positive) + math.exp(negative))
@@ -125,8 +126,10 @@ def p_yes(logprobs: Sequence[TokenLogprob], answer: BinaryAnswer = YES_NO, *, mi
     if mass < min_mass or mass == 0.0:
         return YesNo("unknown", mass=mass, reason=too_little(logprobs, words, mass))
 
-    absent = absent_bound([value for _, value, _ in alternatives])
-    log_odds = (positive if positive > -math.inf else absent) - (negative if negative > -math.inf else absent)
+    if -math.inf in (positive, negative):
+        absent = absent_bound([value for _, value, _ in alternatives])
+        positive, negative = max(positive, absent), max(negative, absent)
+    log_odds = positive - negative
     log_odds = max(-MAX_LOG_ODDS, min(MAX_LOG_ODDS, log_odds))
     return YesNo("answered", p_yes=1.0 / (1.0 + math.exp(-log_odds)), log_odds=log_odds, mass=mass)
 

@@ -68,7 +68,8 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         relative=outcome.relative,
         nothing=outcome.nothing,
     )
-    unknown = unknown_flag(result.asked)
+    asked = result.asked
+    unknown = unknown_flag(asked)
     flags = (
         *resources.flags,
         *_consistency_flags(state, resources),
@@ -76,7 +77,7 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         *lost_stages(state),
         *([unknown] if unknown else []),
     )
-    counts = Counter(question.state for question in (*result.asked, *(v for v in verdicts if v.state == "not_asked")))
+    counts = Counter(question.state for question in (*asked, *(v for v in verdicts if v.state == "not_asked")))
     ranked = {name: counts[name] for name in ("answered", "unknown", "not_asked")} | {"ended": result.ended}
     event = state.event("ranked", ranked | ({"nothing": outcome.nothing is not None} if outcome.decided else {}))
     flagged = result.model_copy(update={"trace": (*state.trace, event), "flags": flags})
