@@ -22,7 +22,7 @@ from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Asked, NothingMatches, RankedCandidate, RerankResult, Verdict, unknown_flag
 from fieldscope.agent.verdicts import latest
-from fieldscope.core.documents import modality_of, text_of
+from fieldscope.core.documents import is_document_source, modality_of, text_of
 from fieldscope.core.types import ImageSource
 
 DRAWS = 400
@@ -86,6 +86,8 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
 
 def _with_documents(ranking: tuple[RankedCandidate, ...], images: ImageSource) -> tuple[RankedCandidate, ...]:
     """The ranking with what each document is made of, where documents are more than pictures."""
+    if not is_document_source(images):
+        return ranking
     return tuple(
         ranked
         if (kind := modality_of(images, ranked.image_id)) == "image"

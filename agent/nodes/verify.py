@@ -55,6 +55,8 @@ async def judge(lmm: LMM, predicate: Predicate, images: Sequence[ImagePart], set
 async def _each(draw: Callable[[int], Awaitable[Draw]], number: int) -> list[Draw]:
     """So many draws: the first one leads, so that a server that caches prefixes reads the image once."""
     lead = [await draw(sample) for sample in range(min(number, 1))]
+    if number <= 1:
+        return lead
     return [*lead, *await asyncio.gather(*(draw(sample) for sample in range(1, number)))]
 
 
@@ -104,7 +106,8 @@ async def verify(task: VerifyTask, context: Context) -> dict[str, Any]:
         return {**_update(task, verdicts), "calls": calls}
     lead, *rest = task.predicates
     verdicts = [await judge(lmm, lead, [image], settings)]
-    verdicts += await asyncio.gather(*(judge(lmm, predicate, [image], settings) for predicate in rest))
+    if rest:
+        verdicts += await asyncio.gather(*(judge(lmm, predicate, [image], settings) for predicate in rest))
     return _update(task, verdicts)
 
 
