@@ -11,6 +11,7 @@ from fieldscope.agent.resources import Resources
 from fieldscope.agent.roles import LMMs, Role
 from fieldscope.agent.strategies.stage import AskingStage
 from fieldscope.agent.strategies.strategy import Strategy
+from fieldscope.agent.strategies.verification import Verify
 from fieldscope.core.errors import ConfigError
 
 StageT = TypeVar("StageT", bound=AskingStage)
@@ -29,6 +30,7 @@ class Context:
     lmm: LMM | LMMs | None = None
     account: Account = field(default_factory=Account)
     stored: bool = False
+    _worded: dict[str, Verify] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def asking(self, settings: StageT | None) -> tuple[StageT, LMM]:
         """A stage's settings and the model of its role. Raises `ConfigError` where either is missing."""
@@ -37,6 +39,12 @@ class Context:
                 f"strategy {self.strategy.name!r} does not have this stage; add the stage to the strategy"
             )
         return settings, self.model(settings.asks)
+
+    def worded(self, settings: Verify, query: str) -> Verify:
+        """The strategy's settings for this query; made once, since all tasks of a wave have the same one."""
+        if query not in self._worded:
+            self._worded[query] = settings.about(query)
+        return self._worded[query]
 
     def model(self, role: Role) -> LMM:
         """The model of a role. Raises `ConfigError` where it has none."""

@@ -90,7 +90,7 @@ async def judge_jointly(
 async def verify(task: VerifyTask, context: Context) -> dict[str, Any]:
     """One task of a wave: the verdicts on one image, and its event."""
     settings, lmm = context.asking(context.strategy.verify)
-    settings = settings.about(task.query)
+    settings = context.worded(settings, task.query)
     images = context.resources.images
     try:
         document = await shown_document(images, shown_id(task))

@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import os
 import random
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fieldscope.fieldnotes.render import render
 from fieldscope.fieldnotes.sampling import random_scene
 
-_STORE_BYTES = 100_000_000
+_RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", "--num-cpus", "1")
+_LOCAL = ("--node-ip-address", "127.0.0.1", "--object-store-memory", "100000000")
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Any]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster
+def cluster() -> Iterator[str]:
+    """Its address. The nodes are processes of their own, as on machines of their own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    head = ("--head", "--port", str(port), "--include-dashboard", "false")
+    nodes = [_started(*head), _started("--address", address)]
+    yield address
+    for node in reversed(nodes):
+        node.terminate()
+        node.wait()
 
-    node = {"num_cpus": 1, "object_store_memory": _STORE_BYTES, "node_ip_address": "127.0.0.1"}
-    nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    nodes.add_node(**node)
-    nodes.wait_for_nodes()
-    yield nodes
-    nodes.shutdown()
+
+def _started(*words: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    command = [*_RAY, *_LOCAL, *words]
+    node = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = []
+    for line in node.stdout or ():
+        said.append(line)
+        if "Ray runtime started" in line:
+            return node
+    raise RuntimeError("".join(said))
 
 
 @pytest.fixture(scope="session")

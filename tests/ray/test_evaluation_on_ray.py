@@ -42,7 +42,7 @@ def run(*words: object) -> Result:
 
 
 def test_two_workers_rank_as_one_process_and_ask_nothing_twice(
-    cluster: Any, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: str, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(Server()) as server:
         monkeypatch.setenv("FIELDSCOPE_STORE", str(tmp_path / "one.sqlite"))
@@ -51,7 +51,7 @@ def test_two_workers_rank_as_one_process_and_ask_nothing_twice(
         asked = [json.dumps(body, sort_keys=True) for body in server.bodies if "messages" in body]
         server.bodies.clear()
         monkeypatch.setenv("FIELDSCOPE_STORE", str(tmp_path / "two.sqlite"))
-        spread = (*evaluation, "--ray", cluster.address)
+        spread = (*evaluation, "--ray", cluster)
         run(*spread, "--out", tmp_path / "two")
         asked_by_two = [json.dumps(body, sort_keys=True) for body in server.bodies if "messages" in body]
         assert (tmp_path / "two" / "yes-no" / "run.trec").read_bytes() == (
@@ -64,14 +64,14 @@ def test_two_workers_rank_as_one_process_and_ask_nothing_twice(
 
 
 def test_workers_caption_what_one_process_captions(
-    cluster: Any, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: str, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIELDSCOPE_STORE", str(tmp_path / "store.sqlite"))
     index = tmp_path / "index"
     run("index", mine / "images", "-o", index)
     with serving(Server(answer=lambda body: (200, caption_of(body)))) as server:
         words = ("caption", index, "--lmm", server.url, "--model", "vl")
-        run(*words, "--ray", cluster.address)
+        run(*words, "--ray", cluster)
         made = (index / "captions" / "manifest.json").read_text()
         asked = len(server.bodies)
         run(*words)

@@ -8,7 +8,6 @@ import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,10 +32,10 @@ def tiles_in(folder: Path) -> list[tuple[object, ...]]:
         return database.execute("select * from tiles order by image").fetchall()
 
 
-def test_two_workers_make_the_vectors_of_one_process(cluster: Any, pictures: Path, tmp_path: Path) -> None:
+def test_two_workers_make_the_vectors_of_one_process(cluster: str, pictures: Path, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     said = index(pictures, "-o", here, "--tiles")
-    assert index(pictures, "-o", there, "--tiles", "--ray", cluster.address) == said.replace(str(here), str(there))
+    assert index(pictures, "-o", there, "--tiles", "--ray", cluster) == said.replace(str(here), str(there))
     (one, expected), (other, vectors) = (read_index(folder, open_encoder("")) for folder in (here, there))
     assert one.ids == other.ids
     np.testing.assert_array_equal(vectors, expected)
@@ -57,12 +56,12 @@ class Dying:
         return [Done(image_id, image_id.encode()) for image_id in block]
 
 
-def test_a_worker_that_dies_costs_its_block(cluster: Any, tmp_path: Path) -> None:
+def test_a_worker_that_dies_costs_its_block(cluster: str, tmp_path: Path) -> None:
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers do not have the tests
     log, ids = tmp_path / "log", [str(number) for number in range(320)]
-    with connected(cluster.address) as joined:
+    with connected(cluster) as joined:
         done = [one for block in joined.each_block(ids, Dying, log) for one in block]
     assert sorted(done) == sorted(Done(image_id, image_id.encode()) for image_id in ids)
     begun = log.read_text().split()
