@@ -65,7 +65,7 @@ def _is_seeded(lmm: LMM) -> TypeGuard[Seeded]:
 
 
 @cache
-def _has_seeds(kind: type) -> bool:
+def _has_seeds(kind: type[Any]) -> bool:
     return issubclass(kind, Seeded)
 
 

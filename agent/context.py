@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 from fieldscope.agent.budget import Account
@@ -22,7 +24,7 @@ class Context:
     """One query's resources and strategy, with its models and its account.
 
     `lmm` is one model for all roles or that of each, and answers only within the budget of `account`; it is None where
-    there is no model. Where all answers are `stored`, the tasks of a wave are one step of the graph.
+    there is no model. Where all answers are `stored`, the tasks of a wave are one task of the graph.
     """
 
     resources: Resources
@@ -31,6 +33,11 @@ class Context:
     account: Account = field(default_factory=Account)
     stored: bool = False
     _worded: dict[str, Verify] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def gate(self) -> asyncio.Semaphore:
+        """Lets as many tasks of a wave run at once as the graph does where each is a step of its own."""
+        return asyncio.Semaphore(self.resources.max_concurrency)
 
     def asking(self, settings: StageT | None) -> tuple[StageT, LMM]:
         """A stage's settings and the model of its role. Raises `ConfigError` where either is missing."""

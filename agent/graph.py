@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -63,6 +64,8 @@ Failed = Callable[[Any, str], dict[str, Any]]
 
 Watch = Callable[[TraceEvent], None]
 """Gets each trace event as it happens, on the event loop; an error that it raises ends the query."""
+
+_MOST_TASKS = 1000  # of a wave
 
 NO_RETRY = RetryPolicy(max_attempts=1, retry_on=())
 """The model's client repeats calls where that can help; LangGraph's default would repeat on every unknown error."""
@@ -146,21 +149,32 @@ def _adapted(node: Node) -> Any:
         update = await outcome if isawaitable(outcome) else outcome
         if not isinstance(update, Next):
             return update
-        # A step of the graph for each task costs more than a stored answer.
-        tasks: Sequence[Any] = [update.tasks] if runtime.context.stored and update.tasks else update.tasks
+        tasks = _bundled(update.tasks, runtime.context)
         return Command(update=update.update, goto=[Send(update.node, task) for task in tasks] or update.node)
 
     return run
 
 
+def _bundled(tasks: Sequence[Any], context: Context) -> Sequence[Any]:
+    """The tasks of a wave as tasks of the graph: each by itself, or several as a tuple. One costs the graph more than a
+    stored answer, and all together cost it time that grows with the square of their number."""
+    size = len(tasks) if context.stored else math.ceil(len(tasks) / _MOST_TASKS)
+    return tasks if size <= 1 else [tuple(tasks[first : first + size]) for first in range(0, len(tasks), size)]
+
+
 def _together(node: Node, failed: Failed) -> Any:
-    """A node as LangGraph calls it, with one task of a wave, or with all of them as a tuple."""
+    """A node as LangGraph calls it, with one task of a wave, or with several of them as a tuple."""
     alone = _adapted(node)
 
     async def run(task: Any, runtime: Runtime[Context]) -> Any:
         if not isinstance(task, tuple):
             return await alone(task, runtime)
-        outcomes = await asyncio.gather(*(alone(each, runtime) for each in task), return_exceptions=True)
+
+        async def gated(each: Any) -> Any:
+            async with runtime.context.gate:
+                return await alone(each, runtime)
+
+        outcomes = await asyncio.gather(*(gated(each) for each in task), return_exceptions=True)
         merged: defaultdict[str, list[Any]] = defaultdict(list)
         for each, outcome in zip(task, outcomes, strict=True):
             update = failed(each, _unforeseen(outcome)) if isinstance(outcome, BaseException) else outcome

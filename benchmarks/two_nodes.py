@@ -36,7 +36,7 @@ def measure(pictures: int, folder: Path) -> dict[str, Any]:
     chance = random.Random(0)
     for number in range(pictures):
         render(random_scene(chance)).save(images / f"{number:05}.png")
-    node = {"num_cpus": 1, "object_store_memory": _STORE_BYTES, "node_ip_address": "127.0.0.1"}
+    node = {"num_cpus": 1, "object_store_memory": _STORE_BYTES}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     cluster.add_node(**node)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal, Protocol, TypeGuard, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, get_args, runtime_checkable
 
 Modality = Literal["text", "image", "image,text"]
 """What a query or a document is made of, as M-BEIR spells it: a picture with a text is always `image,text`."""
@@ -35,7 +35,7 @@ def is_document_source(source: object) -> TypeGuard[DocumentSource]:
 
 
 @cache
-def _has_documents(kind: type) -> bool:
+def _has_documents(kind: type[Any]) -> bool:
     return issubclass(kind, DocumentSource)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,35 +17,50 @@ import pytest
 from fieldscope.fieldnotes.render import render
 from fieldscope.fieldnotes.sampling import random_scene
 
+ROOT = Path(__file__).parents[2]
 _RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", "--num-cpus", "1")
-_LOCAL = ("--node-ip-address", "127.0.0.1", "--object-store-memory", "100000000")
+_LOCAL = ("--object-store-memory", "100000000")
+_STARTED, _ADDRESS = "Ray runtime started", re.compile(r"Local node IP: (\S+)")
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """Its address. The nodes are processes of their own, as on machines of their own."""
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind(("", 0))
         port = free.getsockname()[1]
-    address = f"127.0.0.1:{port}"
-    head = ("--head", "--port", str(port), "--include-dashboard", "false")
-    nodes = [_started(*head), _started("--address", address)]
-    yield address
-    for node in reversed(nodes):
-        node.terminate()
-        node.wait()
+    with _node("--head", "--port", str(port), "--include-dashboard", "false") as said:
+        found = _ADDRESS.search(said)
+        assert found is not None, said
+        address = f"{found[1]}:{port}"
+        with _node("--address", address):
+            yield address
 
 
-def _started(*words: str) -> subprocess.Popen[str]:
+@contextmanager
+def _node(*words: str) -> Iterator[str]:
+    """A node while it runs, and what it said when it started."""
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     command = [*_RAY, *_LOCAL, *words]
-    node = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    said = []
-    for line in node.stdout or ():
-        said.append(line)
-        if "Ray runtime started" in line:
-            return node
-    raise RuntimeError("".join(said))
+    said = ""
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as node:
+        for line in node.stdout or ():
+            said += line
+            if _STARTED in line:
+                break
+        assert _STARTED in said, said
+        yield said
+        node.terminate()
+
+
+def on_ray(*words: object) -> str:
+    """What a command prints, run in a process that may reach Ray's nodes: they listen on this machine's own address."""
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fieldscope.service.cli.main import cli
+from tests.ray.conftest import on_ray
 from tests.service.conftest import Server, completion, serving
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -52,14 +53,14 @@ def test_two_workers_rank_as_one_process_and_ask_nothing_twice(
         server.bodies.clear()
         monkeypatch.setenv("FIELDSCOPE_STORE", str(tmp_path / "two.sqlite"))
         spread = (*evaluation, "--ray", cluster)
-        run(*spread, "--out", tmp_path / "two")
+        on_ray("-m", "fieldscope", *spread, "--out", tmp_path / "two")
         asked_by_two = [json.dumps(body, sort_keys=True) for body in server.bodies if "messages" in body]
         assert (tmp_path / "two" / "yes-no" / "run.trec").read_bytes() == (
             tmp_path / "one" / "yes-no" / "run.trec"
         ).read_bytes()
         assert set(asked_by_two) == set(asked)
         server.bodies.clear()
-        run(*spread, "--out", tmp_path / "three")
+        on_ray("-m", "fieldscope", *spread, "--out", tmp_path / "three")
         assert not [body for body in server.bodies if body.get("max_tokens", 1) and "image_url" in json.dumps(body)]
 
 
@@ -71,7 +72,7 @@ def test_workers_caption_what_one_process_captions(
     run("index", mine / "images", "-o", index)
     with serving(Server(answer=lambda body: (200, caption_of(body)))) as server:
         words = ("caption", index, "--lmm", server.url, "--model", "vl")
-        run(*words, "--ray", cluster)
+        on_ray("-m", "fieldscope", *words, "--ray", cluster)
         made = (index / "captions" / "manifest.json").read_text()
         asked = len(server.bodies)
         run(*words)
