@@ -186,7 +186,7 @@ async def _run(
                     watch.add(result, hashes.keys() | _texts(result))
                 before = folder.results.get(query.id)
                 if before is None or _failed_calls(result) < _failed_calls(before):
-                    await aside(folder.commit, result, hashes)
+                    await aside(folder.commit, result, hashes, live)
                 kept = folder.results[query.id]
             spent = Usage.of(result.asked) if kept is result else _repeated(kept, result)
             cost += spent
