@@ -31,7 +31,8 @@ class DocumentSource(Protocol):
 
 def is_document_source(source: object) -> TypeGuard[DocumentSource]:
     """Asked once for a class: `isinstance` of a protocol takes longer than most of what is asked of a source."""
-    return _has_documents(type(source))
+    kind: type[Any] = type(source)
+    return _has_documents(kind)
 
 
 @cache
