@@ -40,7 +40,7 @@ def cluster() -> Iterator[str]:
 @contextmanager
 def _node(*words: str) -> Iterator[str]:
     """A node while it runs, and what it said when it started."""
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
     command = [*_RAY, *_LOCAL, *words]
     said = ""
     with subprocess.Popen(
