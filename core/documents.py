@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, Literal, Protocol, TypeGuard, get_args, runtime_checkable
+from typing import Literal, Protocol, TypeGuard, get_args, runtime_checkable
 
 Modality = Literal["text", "image", "image,text"]
 """What a query or a document is made of, as M-BEIR spells it: a picture with a text is always `image,text`."""
+
+_KINDS: dict[type, bool] = {}  # classes of sources, and whether they are of documents
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
@@ -31,13 +32,10 @@ class DocumentSource(Protocol):
 
 def is_document_source(source: object) -> TypeGuard[DocumentSource]:
     """Asked once for a class: `isinstance` of a protocol takes longer than most of what is asked of a source."""
-    kind: type[Any] = type(source)
-    return _has_documents(kind)
-
-
-@cache
-def _has_documents(kind: type[Any]) -> bool:
-    return issubclass(kind, DocumentSource)
+    kind = type(source)
+    if kind not in _KINDS:
+        _KINDS[kind] = issubclass(kind, DocumentSource)
+    return _KINDS[kind]
 
 
 def modality(pictured: bool, worded: bool) -> Modality:
