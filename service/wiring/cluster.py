@@ -8,8 +8,9 @@ doing is done again.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -168,7 +169,8 @@ def connected(address: str) -> Iterator[Cluster]:
         context = DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         resources = ray.cluster_resources()
-        yield Cluster(int(resources.get("GPU", 0)), int(resources.get("CPU", 1)))
+        with redirect_stdout(sys.stderr):  # Ray writes that a worker died where a command's result belongs
+            yield Cluster(int(resources.get("GPU", 0)), int(resources.get("CPU", 1)))
     finally:
         if not joined:
             ray.shutdown()

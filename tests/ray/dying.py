@@ -29,5 +29,6 @@ class Dying:
 if __name__ == "__main__":
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers do not have the tests
     with connected(sys.argv[1]) as cluster:
-        for done in cluster.each_block([str(number) for number in range(320)], Dying, Path(sys.argv[2])):
-            sys.stdout.writelines(f"{one.data.decode()}\n" for one in done if one.data is not None)
+        images = [str(number) for number in range(320)]
+        done = [one for block in cluster.each_block(images, Dying, Path(sys.argv[2])) for one in block]
+    sys.stdout.writelines(f"{one.data.decode()}\n" for one in done if one.data is not None)
