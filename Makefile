@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ADAPTORS_VENV := .venv-adaptors
 CLIENTS_VENV := .venv-clients
+RAY_VENV := .venv-ray
 STUDIO_VENV := .venv-studio
 VLLM_VENV := .venv-vllm
 FOLDERS := core cache prompts retrieval agent eval fieldnotes service
@@ -24,8 +25,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests start many processes. Each would compile all sources again where this is set, as in many container images.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup environments demo test check messages test-slow test-ui test-adaptors test-clients test-studio test-vllm \
-	test-nightly test-all bench lock train clean
+.PHONY: help setup environments demo test check messages test-slow test-ui test-adaptors test-clients test-ray test-studio \
+	test-vllm test-nightly test-all bench lock train clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,14 +45,14 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup ## the main job on the bundled benchmark: rerank, and print the improvement
 	$(BIN)/fieldscope demo
 
-environments: setup $(ADAPTORS_VENV)/.ready $(CLIENTS_VENV)/.ready $(STUDIO_VENV)/.ready $(VLLM_VENV)/.ready ## of all suites
+environments: setup $(foreach suite,adaptors clients ray studio vllm,.venv-$(suite)/.ready) ## of all suites
 
 # One thread a worker: two test processes with two threads each are slower on two cores. What lies in the folders left
 # out would be collected, with all that it imports, by every worker.
 test: setup ## every test that needs no server
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-		-m "not slow and not ui and not adaptors and not clients and not studio and not vllm" \
-		$(foreach folder,slow ui adaptors clients studio vllm,--ignore tests/$(folder)) -n $(PYTEST_WORKERS) --dist worksteal
+		-m "not slow and not ui and not adaptors and not clients and not ray and not studio and not vllm" \
+		$(foreach folder,slow ui adaptors clients ray studio vllm,--ignore tests/$(folder)) -n $(PYTEST_WORKERS) --dist worksteal
 
 check: setup ## ruff, mypy --strict, the rules for imports, clocks in tests, words and messages
 	$(BIN)/ruff check .
@@ -73,7 +74,7 @@ $(VLLM_VENV)/.ready: tests/vllm/setup.sh tests/vllm/requirements.lock tests/vllm
 
 test-slow: setup ## tests that take minutes; needs Chromium for the HTML report
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not nightly" \
-		$(foreach folder,ui adaptors clients studio vllm,--ignore tests/$(folder)) -n $(PYTEST_WORKERS) --dist worksteal
+		$(foreach folder,ui adaptors clients ray studio vllm,--ignore tests/$(folder)) -n $(PYTEST_WORKERS) --dist worksteal
 
 test-ui: setup ## the viewer in a real browser, live and exported
 	sh tests/ui/setup.sh
@@ -92,6 +93,12 @@ $(CLIENTS_VENV)/.ready: tests/clients/setup.sh tests/clients/requirements.lock
 test-clients: setup $(CLIENTS_VENV)/.ready ## the service, called by other projects' clients
 	$(CLIENTS_VENV)/bin/python -m pytest -m "clients and not nightly" tests/clients
 
+$(RAY_VENV)/.ready: tests/ray/setup.sh tests/ray/requirements.lock $(VENV)/.ready
+	sh tests/ray/setup.sh $(BIN)/python $(RAY_VENV) $(VENV)
+
+test-ray: setup $(RAY_VENV)/.ready ## images and evaluations on two nodes of a Ray cluster
+	OMP_NUM_THREADS=1 $(RAY_VENV)/bin/python -m pytest -m ray tests/ray
+
 $(STUDIO_VENV)/.ready: tests/studio/setup.sh tests/studio/requirements.lock requirements.lock pyproject.toml
 	@$(NEED_PYTHON)
 	sh tests/studio/setup.sh "$(PYTHON)" $(STUDIO_VENV)
@@ -105,14 +112,14 @@ test-vllm: setup $(VLLM_VENV)/.ready ## the bundled model under a real vLLM serv
 test-nightly: setup $(CLIENTS_VENV)/.ready $(VLLM_VENV)/.ready ## whole evaluations, simulations, speed; one test at a time
 	$(BIN)/python -m pytest -m nightly tests/slow tests/fieldnotes tests/service/test_cli.py tests/service/test_dataset_runs.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hypothesis --hypothesis-profile thorough \
-		$(foreach folder,slow ui adaptors clients studio vllm,--ignore tests/$(folder))
+		$(foreach folder,slow ui adaptors clients ray studio vllm,--ignore tests/$(folder))
 	$(CLIENTS_VENV)/bin/python -m pytest -m nightly tests/clients
 	$(BIN)/python -m pytest -m nightly tests/vllm
 
 bench: setup ## ratios of speed, memory and calls, measured on this machine: docs/benchmarks.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.all
 
-test-all: check test test-slow test-ui test-adaptors test-clients test-studio test-vllm test-nightly ## all of these
+test-all: check test test-slow test-ui test-adaptors test-clients test-ray test-studio test-vllm test-nightly ## all of these
 
 # Trains the two models in fieldnotes/models from scratch, in this order: the LMM has the CLIP's vision tower and learns
 # from its mistakes. It takes hours on two idle cores, minutes on a GPU, and continues where it was stopped.
@@ -133,6 +140,6 @@ lock: ## write requirements.lock from pyproject.toml
 	rm -rf build/lock
 
 clean: ## remove the environments and the files of tools (runs and the user's caches stay)
-	rm -rf $(VENV) $(ADAPTORS_VENV) $(CLIENTS_VENV) $(STUDIO_VENV) $(VLLM_VENV)
+	rm -rf $(VENV) $(ADAPTORS_VENV) $(CLIENTS_VENV) $(RAY_VENV) $(STUDIO_VENV) $(VLLM_VENV)
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find $(FOLDERS) fieldscope benchmarks checks tests -name __pycache__ -type d -prune -exec rm -rf {} +

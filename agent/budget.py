@@ -11,12 +11,15 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from fieldscope.agent.lmm.base import LMM, LMMRequest, LMMResponse
 from fieldscope.core.errors import BudgetError
+
+Outcome = TypeVar("Outcome")
 
 Kind = tuple[int, int]
 """Calls of about the same size: how many images a request shows, and how many tokens may be answered."""
@@ -186,15 +189,19 @@ class BudgetedLMM:
         """
         kind = (len(request.images), request.max_tokens)
         tokens = 0
-        async with self._account.until_the_deadline():
-            await self._account.reserve(kind)
+        await self._in_time(self._account.reserve(kind))
         try:
-            async with self._account.until_the_deadline():
-                response = await self._lmm.generate(request)
+            response = await self._in_time(self._lmm.generate(request))
             tokens = response.usage.prompt_tokens + response.usage.completion_tokens
             return response
         finally:
             self._account.charge(kind, tokens)
+
+    async def _in_time(self, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+        if self._account.seconds_left() == math.inf:
+            return await work
+        async with self._account.until_the_deadline():
+            return await work
 
     async def aclose(self) -> None:
         """Does nothing: the model is closed by the code that opened it."""

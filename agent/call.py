@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from functools import cache
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from fieldscope.agent.lmm.base import LMM, ImagePart, LMMRequest, LMMResponse, Message, TextPart
 from fieldscope.agent.types import Asked, State
@@ -56,7 +57,16 @@ class Seeded(Protocol):
 
 def as_sent(lmm: LMM, request: LMMRequest) -> LMMRequest:
     """The request that an LMM sends, whose key finds the answer."""
-    return lmm.seeded(request) if isinstance(lmm, Seeded) else request
+    return lmm.seeded(request) if _is_seeded(lmm) else request
+
+
+def _is_seeded(lmm: LMM) -> TypeGuard[Seeded]:
+    return _has_seeds(type(lmm))
+
+
+@cache
+def _has_seeds(kind: type[Any]) -> bool:
+    return issubclass(kind, Seeded)
 
 
 async def ask(lmm: LMM, request: LMMRequest) -> Answer:

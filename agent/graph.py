@@ -7,8 +7,11 @@ plain functions of state and context; only this module knows LangGraph.
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from inspect import isawaitable
 from itertools import pairwise
@@ -23,6 +26,7 @@ from langgraph.types import Command, RetryPolicy, Send
 from fieldscope.agent.budget import Account, Budget, BudgetedLMM
 from fieldscope.agent.call import one_line
 from fieldscope.agent.context import Context, no_model
+from fieldscope.agent.lmm.base import Stored
 from fieldscope.agent.nodes.assess import assess
 from fieldscope.agent.nodes.check import check
 from fieldscope.agent.nodes.compare import compare
@@ -60,6 +64,8 @@ Failed = Callable[[Any, str], dict[str, Any]]
 
 Watch = Callable[[TraceEvent], None]
 """Gets each trace event as it happens, on the event loop; an error that it raises ends the query."""
+
+_MOST_TASKS = 1000  # of a wave
 
 NO_RETRY = RetryPolicy(max_attempts=1, retry_on=())
 """The model's client repeats calls where that can help; LangGraph's default would repeat on every unknown error."""
@@ -123,11 +129,11 @@ def _add_wave(graph: Builder, name: str, node: Node, task: type, failed: Failed,
     """Add a stage that runs once for each task of a wave, and goes `back` to the stage that sends the next one."""
 
     def unforeseen(task: Any, error: NodeError) -> Command[str]:
-        return Command(update=failed(task, _unforeseen(error)), goto=back)
+        return Command(update=failed(task, _unforeseen(error.error)), goto=back)
 
     graph.add_node(
         name,
-        _adapted(node),
+        _together(node, failed),
         input_schema=task,
         retry_policy=NO_RETRY,
         error_handler=cast(Any, unforeseen),  # LangGraph's type of a handler leaves its NodeError out
@@ -143,20 +149,51 @@ def _adapted(node: Node) -> Any:
         update = await outcome if isawaitable(outcome) else outcome
         if not isinstance(update, Next):
             return update
-        return Command(update=update.update, goto=[Send(update.node, task) for task in update.tasks] or update.node)
+        tasks = _bundled(update.tasks, runtime.context)
+        return Command(update=update.update, goto=[Send(update.node, task) for task in tasks] or update.node)
 
     return run
 
 
-def _unforeseen(error: NodeError) -> str:
+def _bundled(tasks: Sequence[Any], context: Context) -> Sequence[Any]:
+    """The tasks of a wave as tasks of the graph: each by itself, or several as a tuple. One costs the graph more than a
+    stored answer, and all together cost it time that grows with the square of their number."""
+    size = len(tasks) if context.stored else math.ceil(len(tasks) / _MOST_TASKS)
+    return tasks if size <= 1 else [tuple(tasks[first : first + size]) for first in range(0, len(tasks), size)]
+
+
+def _together(node: Node, failed: Failed) -> Any:
+    """A node as LangGraph calls it, with one task of a wave, or with several of them as a tuple."""
+    alone = _adapted(node)
+
+    async def run(task: Any, runtime: Runtime[Context]) -> Any:
+        if not isinstance(task, tuple):
+            return await alone(task, runtime)
+
+        async def gated(each: Any) -> Any:
+            async with runtime.context.gate:
+                return await alone(each, runtime)
+
+        outcomes = await asyncio.gather(*(gated(each) for each in task), return_exceptions=True)
+        merged: defaultdict[str, list[Any]] = defaultdict(list)
+        for each, outcome in zip(task, outcomes, strict=True):
+            update = failed(each, _unforeseen(outcome)) if isinstance(outcome, BaseException) else outcome
+            for name, values in update.items():
+                merged[name].extend(values)
+        return {name: tuple(values) for name, values in merged.items()}
+
+    return run
+
+
+def _unforeseen(error: BaseException) -> str:
     """One line about an unforeseen error of one task: its questions are unknown, and the other tasks continue.
 
     Errors that are raised on purpose (a replay's missing call, words outside a vocabulary) and cancellation do end the
     run. They are raised as copies: LangGraph takes an exception that it has handed over for handled, and would go on.
     """
-    if isinstance(error.error, FieldscopeError | NodeCancelledError) or not isinstance(error.error, Exception):
-        raise copy.copy(error.error) from error.error
-    return f"unforeseen {type(error.error).__name__}: {one_line(error.error)}"
+    if isinstance(error, FieldscopeError | NodeCancelledError) or not isinstance(error, Exception):
+        raise copy.copy(error) from error
+    return f"unforeseen {type(error).__name__}: {one_line(error)}"
 
 
 class Agent:
@@ -213,7 +250,8 @@ class Agent:
         account = Account(budget, self.account)
         resources = self.resources
         lmms = resources.lmms.wrapped(lambda lmm: BudgetedLMM(lmm, account, resources.seed))
-        context = Context(resources, self.strategy, lmms, account)
+        stored = watch is None and all(isinstance(lmm, Stored) for lmm in resources.lmms.distinct())
+        context = Context(resources, self.strategy, lmms, account, stored)
         given = None if candidates is None else tuple(candidates)
         fixed = tuple(predicates) or fixed_predicates(given_for(self.strategy.predicates, query.id, query.text))
         start = RerankInput(query=query, given=given, top_k=top_k, fixed=fixed, started=time.monotonic())

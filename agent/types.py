@@ -306,13 +306,9 @@ class RerankResult(_Record):
     @property
     def asked(self) -> tuple[Asked, ...]:
         """Every question that cost a call to an LMM, whatever became of it."""
-        questions: tuple[Asked, ...] = (
-            *self.calls,
-            *(call for verdict in self.verdicts for call in verdict.calls),
-            *self.comparisons,
-            *self.reasons,
-        )
-        return tuple(question for question in questions if question.state != "not_asked")
+        verified = [call for verdict in self.verdicts for call in verdict.calls]
+        questions: tuple[Asked, ...] = (*self.calls, *verified, *self.comparisons, *self.reasons)
+        return tuple([question for question in questions if question.state != "not_asked"])
 
 
 def unknown_flag(asked: Sequence[Asked]) -> str | None:

@@ -128,6 +128,16 @@ def _most_frequent(answers: Sequence[str]) -> str:
 def _together(draws: Sequence[Draw]) -> dict[str, Any]:
     """The fields of an `Asked` record, and the draws, where there are several or a reasoned one."""
     several = len(draws) > 1 or any(draw.reasoned for draw in draws)
+    if not several and draws[0].state != "not_asked":
+        (draw,) = draws
+        return {
+            "refused": draw.refused,
+            "request_key": draw.request_key,
+            "prompt_tokens": draw.prompt_tokens,
+            "completion_tokens": draw.completion_tokens,
+            "latency": draw.latency,
+            "cached": draw.cached,
+        }
     usage = Usage.of(draws)
     return {
         "refused": any(draw.refused for draw in draws),

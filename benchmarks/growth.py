@@ -56,7 +56,9 @@ def _rank(amounts: dict[str, int]) -> float:
     bench = made_benchmark(amounts["queries"], amounts["images"])
     strategy = load_strategy("predicates", prompts="fieldnotes")
     agent = Agent(Resources(bench.images, ScriptedLMM(answer)), strategy)
-    asked = tuple(Predicate(id=f"p{n}", question=f"is animal {n} there?") for n in range(amounts["predicates"]))
+    asked = tuple(
+        Predicate(id=f"p{n}", question=f"is animal {n} there?", kind="subject") for n in range(amounts["predicates"])
+    )
     given = bench.candidate_sets or {}
 
     async def work() -> None:

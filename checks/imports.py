@@ -69,7 +69,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "lancedb": ("retrieval/lance_index.py",),  # an extra
     "openai": ("agent/lmm/connection.py",),
     "datasets": ("eval/benchmarks/inquire_hub.py",),
-    "ray": (),
+    "ray": ("service/wiring/cluster.py",),  # an extra
     "click": ("service/cli/*.py",),
     "opentelemetry": ("service/server/api/telemetry.py",),  # an extra
     "prometheus_client": ("service/server/api/metrics.py",),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, TypeGuard, get_args, runtime_checkable
 
 Modality = Literal["text", "image", "image,text"]
 """What a query or a document is made of, as M-BEIR spells it: a picture with a text is always `image,text`."""
+
+_KINDS: dict[type, bool] = {}  # classes of sources, and whether they are of documents
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
@@ -28,6 +30,14 @@ class DocumentSource(Protocol):
         ...
 
 
+def is_document_source(source: object) -> TypeGuard[DocumentSource]:
+    """Asked once for a class: `isinstance` of a protocol takes longer than most of what is asked of a source."""
+    kind = type(source)
+    if kind not in _KINDS:
+        _KINDS[kind] = issubclass(kind, DocumentSource)
+    return _KINDS[kind]
+
+
 def modality(pictured: bool, worded: bool) -> Modality:
     """The modality of what has a picture, words, or both; what has neither is an empty text."""
     if not pictured:
@@ -37,12 +47,12 @@ def modality(pictured: bool, worded: bool) -> Modality:
 
 def text_of(source: object, document_id: str) -> str:
     """A document's words; empty for a picture, which is all that most sources have."""
-    return source.text_of(document_id) if isinstance(source, DocumentSource) else ""
+    return source.text_of(document_id) if is_document_source(source) else ""
 
 
 def has_image(source: object, document_id: str) -> bool:
     """Whether a document has a picture, as all have of a source that knows no other documents."""
-    return source.has_image(document_id) if isinstance(source, DocumentSource) else True
+    return source.has_image(document_id) if is_document_source(source) else True
 
 
 def modality_of(source: object, document_id: str) -> Modality:

@@ -38,6 +38,7 @@ def conclude(
     scores = score(benchmark, results, official)
     means, groups, breakdowns = scores.means(), scores.by_supercategory(), scores.breakdowns()
     shown = shown_metrics(benchmark)
+    asked = [result.asked for result in results.values()]
 
     def shortened(of: Means) -> Means:
         return {name: of[name] for name in shown}
@@ -53,10 +54,10 @@ def conclude(
         out=folder.path,
         queries=len(results),
         scored=int((scores.positives > 0).sum()),
-        asked=sum(len(result.asked) for result in results.values()),
+        asked=sum(map(len, asked)),
         unknown=cost.unknown,
         ended=dict(sorted(Counter(result.ended for result in results.values() if result.ended).items())),
-        flags=_common_flags(list(results.values())),
+        flags=_common_flags([set(r.flags) - {unknown_flag(of)} for r, of in zip(results.values(), asked, strict=True)]),
         by_round=scores.by_round(),
         breakdowns={kind: {group: shortened(of) for group, of in own.items()} for kind, own in breakdowns.items()},
         prior=benchmark.prior,
@@ -111,15 +112,14 @@ def prior_entry(summary: RunSummary) -> dict[str, str]:
     return {"prior": summary.prior} if summary.prior else {}
 
 
-def _common_flags(results: Sequence[RerankResult]) -> tuple[str, ...]:
-    """The warnings that hold for every query, and for stages that were lost on some, on how many and one reason. How
-    many answers are unknown is each query's own, even where equal."""
-    flags = [set(result.flags) - {unknown_flag(result.asked)} for result in results]
+def _common_flags(flags: Sequence[set[str]]) -> tuple[str, ...]:
+    """The warnings that hold for every query, and for stages that were lost on some, on how many and one reason, of
+    those of each query: without how many answers are unknown, which is each query's own, even where equal."""
     common = set.intersection(*flags)
     lost: dict[str, list[str]] = {}
     for own in flags:
         for flag in own - common:
             if stage := lost_stage(flag):
                 lost.setdefault(stage, []).append(flag)
-    some = [f"on {len(warnings)} of {len(results)} queries {warnings[0]}" for warnings in lost.values()]
+    some = [f"on {len(warnings)} of {len(flags)} queries {warnings[0]}" for warnings in lost.values()]
     return (*sorted(common), *sorted(some))

@@ -6,11 +6,11 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fieldscope.agent.budget import Account, Budget
 from fieldscope.agent.roles import ModelIdentity, roles_by_model
@@ -29,6 +29,11 @@ from fieldscope.eval.runs.read import COLLECTION
 from fieldscope.eval.runs.runfolder import FingerprintedStrategy, RunFolder, strategy_entry
 from fieldscope.eval.types import Benchmark, RunSummary
 from fieldscope.retrieval.collection import Collection, FilesCollection
+
+T = TypeVar("T")
+
+QUERIES_AT_ONCE = 4
+"""Queries that a process ranks at the same time."""
 
 LARGE = 10_000
 """A list of more image files than this is cut to those that a run shows, once it is finished."""
@@ -60,7 +65,7 @@ async def evaluate(
     provenance: Mapping[str, Any] | None = None,
     lmms: Mapping[str, ModelIdentity | None] | None = None,
     limit: int | None = None,
-    query_concurrency: int = 4,
+    query_concurrency: int = QUERIES_AT_ONCE,
     budget: Budget | None = None,
     calibrations: Mapping[str, str] | None = None,
     scorers: Mapping[str, str] | None = None,
@@ -167,17 +172,21 @@ async def _run(
     watch = ModelWatch(strategy, folder.results.values(), _models_by_call(reranker, lmm))
     writing = asyncio.Lock()
 
+    async def aside(job: Callable[..., T], *arguments: object) -> T:
+        """In a thread, so that calls in flight go on; where none are, a thread would only cost time."""
+        return await asyncio.to_thread(job, *arguments) if live else job(*arguments)
+
     async def work() -> None:
         nonlocal cost
         for query in pending:
             result = await reranker.rerank(query, benchmark.candidates(query.id), budget=budget)
             async with writing:
-                hashes = await asyncio.to_thread(_hashes, result, query, images)
+                hashes = await aside(hashes_of, result, query, images)
                 if live:
                     watch.add(result, hashes.keys() | _texts(result))
                 before = folder.results.get(query.id)
                 if before is None or _failed_calls(result) < _failed_calls(before):
-                    await asyncio.to_thread(folder.commit, result, hashes)
+                    await aside(folder.commit, result, hashes, live)
                 kept = folder.results[query.id]
             spent = Usage.of(result.asked) if kept is result else _repeated(kept, result)
             cost += spent
@@ -234,7 +243,7 @@ def _models_by_call(reranker: Reranker, lmm: ModelIdentity | None) -> dict[str, 
     return {call: roles[lmm[role]] for call, role in reranker.strategy.roles_by_call.items() if role in lmm}
 
 
-def _hashes(result: RerankResult, query: Query, images: ImageSource) -> dict[str, str]:
+def hashes_of(result: RerankResult, query: Query, images: ImageSource) -> dict[str, str]:
     """Pixel hashes of the images that the model was asked about, without those that can't be read."""
     questions = (*result.verdicts, *result.comparisons, *result.reasons, *result.scores)
     shown = {image_id for question in questions if question.state != "not_asked" for image_id in images_of(question)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from PIL import Image as PILImage
 
-from fieldscope.core.errors import ConfigError, ImageError, IndexMismatchError, LMMRequestError
+from fieldscope.core.errors import ConfigError, ImageError, IndexMismatchError
 from fieldscope.core.files import replace_file
 from fieldscope.core.types import Candidate, ImageSource, Query, Scale, Search
 from fieldscope.retrieval.background import sampled, scale_of
-from fieldscope.retrieval.batches import read_documents
 from fieldscope.retrieval.captions import Captions, read_captions
 from fieldscope.retrieval.collection import Collection
-from fieldscope.retrieval.encoder import DocumentInputs, Encoder, Vectors, encode_documents
+from fieldscope.retrieval.encoder import Encoder, Vectors
+from fieldscope.retrieval.encoding import BATCH, Encoding, encoded_batches
 from fieldscope.retrieval.index import DEFAULT_INDEX, INDEXES, MAPPED_INDEX, Allowed, Index, StoredIndex
 from fieldscope.retrieval.manifest import (
     claimed,
@@ -241,8 +241,9 @@ def build_index(
     *,
     encoder_name: str = "",
     index_kind: str = DEFAULT_INDEX,
-    batch_size: int = 64,
+    batch_size: int = BATCH,
     progress: Report | None = None,
+    encoding: Encoding | None = None,
 ) -> BuildReport:
     """Encode a collection into a library in `folder`, and write what is not in it, with the reason, to `skipped.json`
     there: images that can't be read, or that a server refuses, and files that are none.
@@ -250,14 +251,16 @@ def build_index(
     What an earlier build has encoded, finished or killed, is kept as long as the image's stamp is the same; images
     that are gone from the collection leave the index. A build waits for another one in the same folder. An index by
     these weights with the wrong activation is replaced. `encoder_name` is what people call the encoder,
-    `index_kind` the registered index that searches the vectors.
+    `index_kind` the registered index that searches the vectors. `encoding` encodes in place of this process: with this
+    very encoder.
     Raises `IndexMismatchError` where `folder` holds another encoder's index, `ConfigError` where no image can be read.
     """
     INDEXES.load(index_kind)
     # What an earlier Fieldscope can read stays as it wrote it.
     kind = {} if index_kind == DEFAULT_INDEX else {"index": index_kind}
     with claimed(folder):
-        return _build(collection, encoder, folder, encoder_name, kind, batch_size, progress or (lambda *_: None))
+        encoding = encoding or (lambda ids, skipped: encoded_batches(collection, encoder, ids, skipped, batch_size))
+        return _build(collection, encoder, folder, encoder_name, kind, encoding, progress or (lambda *_: None))
 
 
 def _build(
@@ -266,7 +269,7 @@ def _build(
     folder: Path,
     encoder_name: str,
     kind: Mapping[str, str],
-    batch_size: int,
+    encoding: Encoding,
     report: Report,
 ) -> BuildReport:
     shards = Shards(folder, encoder.fingerprint)
@@ -288,8 +291,7 @@ def _build(
             fresh[image_id] = stamp
     report(len(done) + len(skipped), len(ids))
     encoded = 0
-    for batch in read_documents(collection, list(fresh), batch_size, skipped):
-        made = _encode(encoder, batch, skipped)
+    for made in encoding(list(fresh), skipped):
         entries = [Encoded(image_id, fresh[image_id], vector) for image_id, vector in made.items()]
         if entries:
             shards.write(entries)
@@ -313,33 +315,6 @@ def _build(
     )
     shards.clear()
     return BuildReport(len(indexed), encoded, skipped)
-
-
-def _encode(
-    encoder: Encoder, batch: Sequence[tuple[str, DocumentInputs]], skipped: MutableMapping[str, str]
-) -> dict[str, Vectors]:
-    """The vector of each document by its id. One that a server refuses, because it is too narrow for the model for
-    example, goes to `skipped` with the server's words. Raises the refusal of a batch of which nothing is left, and one
-    of the key."""
-    ids, documents = [document_id for document_id, _ in batch], [document for _, document in batch]
-    try:
-        return dict(zip(ids, encode_documents(encoder, documents), strict=True))
-    except LMMRequestError as error:
-        refusal = error
-    from fieldscope.core.server_failure import KEY_REFUSED
-    from fieldscope.retrieval.server import status_of
-
-    vectors: dict[str, Vectors] = {}
-    for document_id, document in batch:
-        try:
-            vectors[document_id] = encode_documents(encoder, [document])[0]
-        except LMMRequestError as error:
-            if status_of(error) in KEY_REFUSED:
-                raise
-            skipped[document_id] = str(error)
-    if not vectors and len(batch) > 1:
-        raise refusal
-    return vectors
 
 
 def _indexed(folder: Path, encoder: Encoder) -> Iterator[Encoded]:

@@ -18,6 +18,7 @@ from fieldscope.core.looks import Region
 from fieldscope.core.types import ImageSource, Query
 from fieldscope.retrieval.collection import Collection
 from fieldscope.retrieval.encoder import Encoder, Vectors
+from fieldscope.retrieval.encoding import Encoding
 from fieldscope.retrieval.looked_at import cut, stored_size
 from fieldscope.retrieval.lru import ByteLru
 from fieldscope.retrieval.progress import Report
@@ -139,15 +140,34 @@ class TileRegions:
         except ImageError:
             return 0.0
 
-    def encode(self, image_ids: Sequence[str], progress: Report) -> None:
+    def encode(self, image_ids: Sequence[str], progress: Report, encoding: Encoding | None = None) -> None:
         """Make and keep the vectors of these images' tiles, those that are not kept yet; an image that can't be read
-        has none. Raises `ConfigError` where they can't be kept, and what the encoder raises."""
+        has none. `encoding` makes those of an image, shape (tiles, dim), in place of this process. Raises `ConfigError`
+        where they can't be kept, and what the encoder raises."""
         if self._stored is not None:
             self._stored.require_writable()
         progress(0, len(image_ids))
+        if encoding is not None and self._stored is not None:
+            self._keep(self._stored, image_ids, progress, encoding)
+            return
         for done, image_id in enumerate(image_ids, start=1):
             with suppress(ImageError):
                 self.vectors(image_id)
+            progress(done, len(image_ids))
+
+    def _keep(self, stored: TileVectors, image_ids: Sequence[str], progress: Report, encoding: Encoding) -> None:
+        known, marks = stored.marks(), {}
+        for image_id in image_ids:
+            with suppress(ImageError):
+                mark = _mark(self._images, image_id)
+                mark_then, layout = known.get(image_id, ("", ""))
+                if mark_then != mark or not layout.endswith(f":{LAYOUT}"):
+                    marks[image_id] = mark
+        done = len(image_ids) - len(marks)
+        for made in encoding(list(marks), {}):
+            for image_id, vectors in made.items():
+                stored.put(image_id, marks[image_id], f"{len(vectors)}:{LAYOUT}", vectors)
+            done += len(made)
             progress(done, len(image_ids))
 
     def vectors(self, image_id: str) -> Vectors:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,11 @@ class TileVectors:
         found = self._rows("select image, vectors from tiles where encoder = ? limit 1", self._encoder)
         return next(found, None) is not None
 
+    def marks(self) -> dict[str, tuple[str, str]]:
+        """The mark and the layout that each image with vectors under this encoder was kept with."""
+        rows = self._rows("select image, mark, layout from tiles where encoder = ?", self._encoder)
+        return {image_id: (str(mark), str(layout)) for image_id, mark, layout in rows}
+
     def best(self, image_ids: Sequence[str], direction: Vectors) -> Vectors:
         """The similarity of each image's nearest tile to a query's vector, shape (dim,); minus infinity where an image
         has none. One image at a time is in memory."""
@@ -93,7 +99,7 @@ class TileVectors:
                 f"{str(self.path)!r} can't be written ({error}); free some disk space, or remove the file"
             ) from error
 
-    def _rows(self, query: str, *values: str) -> Iterator[tuple[str, object]]:
+    def _rows(self, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
         if not self.path.is_file():
             return
         try:

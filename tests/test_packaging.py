@@ -69,13 +69,14 @@ def test_every_library_that_is_imported_is_required() -> None:
                 "mcp",
                 "mteb",
                 "otel",
+                "ray",
                 "studio",
                 "train",
             )
         )
     }
     extras = {"lancedb": ["lancedb"], "llama_index": ["llama-index-core"], "mcp": ["mcp"], "mteb": ["mteb"]}
-    extras |= {"pillow_heif": ["pillow-heif"], "peft": ["peft"]}
+    extras |= {"pillow_heif": ["pillow-heif"], "peft": ["peft"], "ray": ["ray"]}
     distributions = {**extras, **packages_distributions()}
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*.py"):

@@ -50,7 +50,11 @@ def distinct(alternatives: Sequence[TokenLogprob]) -> list[TokenLogprob]:
 def logprobs_fault(alternatives: Sequence[TokenLogprob], asked: int = 1) -> str | None:
     """Why these can't be natural log-probabilities of one token, of the `asked` number of its alternatives, and what to
     change; None where they can."""
-    known = distinct(alternatives)
+    return fault_of_distinct(distinct(alternatives), asked)
+
+
+def fault_of_distinct(known: Sequence[TokenLogprob], asked: int = 1) -> str | None:
+    """`logprobs_fault` of alternatives that are `distinct` already."""
     if not known:
         return f"no log-probability of an answer's token came back; if the model thinks first, {SWITCH_OFF}"
     values = sorted((each.logprob for each in known), reverse=True)

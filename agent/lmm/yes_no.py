@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal
 
 from fieldscope.agent.lmm.base import TokenLogprob
-from fieldscope.agent.lmm.logprobs import distinct, logprobs_fault
+from fieldscope.agent.lmm.logprobs import distinct, fault_of_distinct
 from fieldscope.agent.lmm.thinking import ends_thinking, marked_line, split_thought
 
 MAX_LOG_ODDS = 12.0
@@ -72,6 +72,20 @@ def _begun(answer: BinaryAnswer, token: str) -> Literal["positive", "negative", 
     return "either" if positive and negative else "positive" if positive else "negative"
 
 
+_Meaning = tuple[Literal["positive", "negative", "neither"], Literal["positive", "negative", "either", "neither"]]
+
+
+@cache
+def _meanings(answer: BinaryAnswer) -> Callable[[str], _Meaning]:
+    """Of a token, which side it speaks for and which one it begins; found without hashing the answer's words again."""
+
+    @lru_cache(maxsize=1 << 16)
+    def meaning(token: str) -> _Meaning:
+        return answer.side(token), answer.begun(token)
+
+    return meaning
+
+
 YES_NO = BinaryAnswer(("yes", "true"), ("no", "false"))
 TRUE_FALSE = BinaryAnswer(("true", "yes"), ("false", "no"))
 
@@ -98,33 +112,39 @@ def p_yes(logprobs: Sequence[TokenLogprob], answer: BinaryAnswer = YES_NO, *, mi
     them, and no more than what they leave of the whole. That bound is taken as its mass, which keeps P cautious.
     Numbers that can't be log-probabilities are no answer, and neither are those that hang on half-words.
     """
-    if fault := logprobs_fault(logprobs):
+    known = distinct(logprobs)
+    if fault := fault_of_distinct(known):
         return YesNo("unknown", reason=fault)
-    alternatives = [(lp.token, min(lp.logprob, 0.0)) for lp in distinct(logprobs)]
-    positive = log_sum(value for token, value in alternatives if answer.side(token) == "positive")
-    negative = log_sum(value for token, value in alternatives if answer.side(token) == "negative")
+    meaning = _meanings(answer)
+    alternatives = [(lp.token, min(lp.logprob, 0.0), meaning(lp.token)) for lp in known]
+    positive = log_sum(value for _, value, (side, _) in alternatives if side == "positive")
+    negative = log_sum(value for _, value, (side, _) in alternatives if side == "negative")
     mass = min(1.0, math.exp(positive) + math.exp(negative))
     words = f"{answer.positive[0]}/{answer.negative[0]}"
-    if half := _deciding_half_word(alternatives, answer, math.exp(positive), math.exp(negative), min_mass):
+    if half := _deciding_half_word(alternatives, math.exp(positive), math.exp(negative), min_mass):
         return YesNo("unknown", mass=mass, reason=_in_pieces(half, words))
     if mass < min_mass or mass == 0.0:
         return YesNo("unknown", mass=mass, reason=too_little(logprobs, words, mass))
 
-    absent = absent_bound([value for _, value in alternatives])
-    log_odds = (positive if positive > -math.inf else absent) - (negative if negative > -math.inf else absent)
+    if -math.inf in (positive, negative):
+        absent = absent_bound([value for _, value, _ in alternatives])
+        positive, negative = max(positive, absent), max(negative, absent)
+    log_odds = positive - negative
     log_odds = max(-MAX_LOG_ODDS, min(MAX_LOG_ODDS, log_odds))
     return YesNo("answered", p_yes=1.0 / (1.0 + math.exp(-log_odds)), log_odds=log_odds, mass=mass)
 
 
 def _deciding_half_word(
-    alternatives: Sequence[tuple[str, float]], answer: BinaryAnswer, positive: float, negative: float, min_mass: float
+    alternatives: Sequence[tuple[str, float, _Meaning]], positive: float, negative: float, min_mass: float
 ) -> tuple[str, float] | None:
     """The likeliest half-word, where P of the positive side depends by more than `MAX_DOUBT` on whether half-words
     become the words that they begin, or other ones."""
-    begun = [(token, value, side) for token, value in alternatives if (side := answer.begun(token)) != "neither"]
+    begun = [(token, value, side) for token, value, (_, side) in alternatives if side != "neither"]
+    if not begun:
+        return None
     to_positive = sum(math.exp(value) for _, value, side in begun if side != "negative")
     to_negative = sum(math.exp(value) for _, value, side in begun if side != "positive")
-    if not begun or positive + negative + max(to_positive, to_negative) < min_mass:
+    if positive + negative + max(to_positive, to_negative) < min_mass:
         return None
     most = (positive + to_positive) / (positive + to_positive + negative) if positive + to_positive + negative else 1.0
     least = positive / (positive + negative + to_negative) if positive else 0.0

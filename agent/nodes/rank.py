@@ -22,7 +22,7 @@ from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Asked, NothingMatches, RankedCandidate, RerankResult, Verdict, unknown_flag
 from fieldscope.agent.verdicts import latest
-from fieldscope.core.documents import modality_of, text_of
+from fieldscope.core.documents import is_document_source, modality_of, text_of
 from fieldscope.core.types import ImageSource
 
 DRAWS = 400
@@ -68,7 +68,8 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         relative=outcome.relative,
         nothing=outcome.nothing,
     )
-    unknown = unknown_flag(result.asked)
+    asked = result.asked
+    unknown = unknown_flag(asked)
     flags = (
         *resources.flags,
         *_consistency_flags(state, resources),
@@ -76,7 +77,7 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         *lost_stages(state),
         *([unknown] if unknown else []),
     )
-    counts = Counter(question.state for question in (*result.asked, *(v for v in verdicts if v.state == "not_asked")))
+    counts = Counter(question.state for question in (*asked, *(v for v in verdicts if v.state == "not_asked")))
     ranked = {name: counts[name] for name in ("answered", "unknown", "not_asked")} | {"ended": result.ended}
     event = state.event("ranked", ranked | ({"nothing": outcome.nothing is not None} if outcome.decided else {}))
     flagged = result.model_copy(update={"trace": (*state.trace, event), "flags": flags})
@@ -85,6 +86,8 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
 
 def _with_documents(ranking: tuple[RankedCandidate, ...], images: ImageSource) -> tuple[RankedCandidate, ...]:
     """The ranking with what each document is made of, where documents are more than pictures."""
+    if not is_document_source(images):
+        return ranking
     return tuple(
         ranked
         if (kind := modality_of(images, ranked.image_id)) == "image"

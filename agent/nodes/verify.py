@@ -55,6 +55,8 @@ async def judge(lmm: LMM, predicate: Predicate, images: Sequence[ImagePart], set
 async def _each(draw: Callable[[int], Awaitable[Draw]], number: int) -> list[Draw]:
     """So many draws: the first one leads, so that a server that caches prefixes reads the image once."""
     lead = [await draw(sample) for sample in range(min(number, 1))]
+    if number <= 1:
+        return lead
     return [*lead, *await asyncio.gather(*(draw(sample) for sample in range(1, number)))]
 
 
@@ -88,7 +90,7 @@ async def judge_jointly(
 async def verify(task: VerifyTask, context: Context) -> dict[str, Any]:
     """One task of a wave: the verdicts on one image, and its event."""
     settings, lmm = context.asking(context.strategy.verify)
-    settings = settings.about(task.query)
+    settings = context.worded(settings, task.query)
     images = context.resources.images
     try:
         document = await shown_document(images, shown_id(task))
@@ -104,7 +106,8 @@ async def verify(task: VerifyTask, context: Context) -> dict[str, Any]:
         return {**_update(task, verdicts), "calls": calls}
     lead, *rest = task.predicates
     verdicts = [await judge(lmm, lead, [image], settings)]
-    verdicts += await asyncio.gather(*(judge(lmm, predicate, [image], settings) for predicate in rest))
+    if rest:
+        verdicts += await asyncio.gather(*(judge(lmm, predicate, [image], settings) for predicate in rest))
     return _update(task, verdicts)
 
 
@@ -141,7 +144,12 @@ def _expected(p: float, predicate: Predicate) -> float:
 
 
 def _update(task: VerifyTask, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    verdicts = [verdict.model_copy(update={"image_id": task.image_id, "look": task.look}) for verdict in verdicts]
+    verdicts = [
+        verdict
+        if (verdict.image_id, verdict.look) == (task.image_id, task.look)
+        else verdict.model_copy(update={"image_id": task.image_id, "look": task.look})
+        for verdict in verdicts
+    ]
     data = {
         "wave": task.wave,
         "image_id": task.image_id,

@@ -41,8 +41,9 @@ class JsonLines:
             self._file.truncate(whole)
         return content[:whole].splitlines()
 
-    def append(self, lines: Iterable[str]) -> None:
-        """Write the lines and wait until they are on the disk. Where that fails none of them is there."""
+    def append(self, lines: Iterable[str], durable: bool = True) -> None:
+        """Write the lines and, unless they need not be `durable`, wait until they are on the disk: without that they
+        survive the process, and no loss of power. Where it fails none of them is there."""
         block = "".join(f"{line}\n" for line in lines).encode()
         if not block:
             return
@@ -51,7 +52,8 @@ class JsonLines:
             rest = memoryview(block)
             while rest:
                 rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
+            if durable:
+                os.fsync(self._file.fileno())
         except OSError as error:
             with suppress(OSError):
                 self._file.truncate(whole)

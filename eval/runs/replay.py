@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import starmap
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image as PILImage
 from pydantic import ValidationError
@@ -92,11 +92,18 @@ class RecordedLMM:
     def identity(self) -> str:
         return self._identity
 
+    @property
+    def stored(self) -> Literal[True]:
+        """All answers are at hand."""
+        return True
+
     async def generate(self, request: LMMRequest) -> LMMResponse:
         """Raises `CacheMissError` for a call that was never recorded."""
-        # A resumed run may have begun before the server was asked to identify its model.
-        keys = [request.key(identity) for identity in dict.fromkeys((self._identity, named_identity(self._identity)))]
-        key = next((key for key in keys if key in self._responses or key in self._failures), keys[0])
+        key = request.key(self._identity)
+        if key not in self._responses and key not in self._failures:
+            # A resumed run may have begun before the server was asked to identify its model.
+            earlier = request.key(named_identity(self._identity))
+            key = earlier if earlier in self._responses or earlier in self._failures else key
         response = self._responses.get(key)
         if response is None:
             if key in self._failures:

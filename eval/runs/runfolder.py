@@ -118,8 +118,9 @@ class RunFolder:
         self._manifest = self._manifest.model_copy(update={"scored_on_test": times})
         self._write_manifest()
 
-    def commit(self, result: RerankResult, hashes: Mapping[str, str]) -> None:
-        """Put a finished query on the disk, with the pixel hashes of the images that the model was asked about.
+    def commit(self, result: RerankResult, hashes: Mapping[str, str], durable: bool = True) -> None:
+        """Put a finished query on the disk, with the pixel hashes of the images that the model was asked about; one
+        that costs nothing to make again need not be `durable` (`JsonLines.append`).
 
         Raises `ConfigError` where an image is not the one that the run began with.
         """
@@ -130,8 +131,9 @@ class RunFolder:
                 )
         fresh = {image_id: sha256 for image_id, sha256 in hashes.items() if image_id not in self._hashes}
         # Images first: a query that counts as finished has its hashes on the disk.
-        self._images.append(HashedImage(image_id=i, sha256=sha).model_dump_json() for i, sha in fresh.items())
-        self._results.append([result.model_dump_json()])
+        images = (HashedImage(image_id=i, sha256=sha).model_dump_json() for i, sha in fresh.items())
+        self._images.append(images, durable)
+        self._results.append([result.model_dump_json()], durable)
         self._hashes |= fresh
         self.results[result.query_id] = result
 

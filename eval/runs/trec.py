@@ -27,10 +27,11 @@ def escape(identifier: str) -> str:
 
 def run_lines(run: Run) -> Iterator[str]:
     """`query Q0 image rank score tag` per ranked image, best first."""
+    name = escape(run.name)
     for query_id, ranking in run.rankings.items():
-        scores = _strict([score for _, score in ranking])
+        scores, query = _strict([score for _, score in ranking]), escape(query_id)
         for rank, ((image_id, _), score) in enumerate(zip(ranking, scores, strict=True), start=1):
-            yield f"{escape(query_id)} Q0 {escape(image_id)} {rank} {score:.9g} {escape(run.name)}\n"
+            yield f"{query} Q0 {escape(image_id)} {rank} {score:.9g} {name}\n"
 
 
 def qrels_lines(qrels: Qrels) -> Iterator[str]:
@@ -39,10 +40,13 @@ def qrels_lines(qrels: Qrels) -> Iterator[str]:
         yield from (f"{escape(query_id)} 0 {escape(image)} {judgment}\n" for image, judgment in judged.items())
 
 
-def _strict(scores: list[float]) -> list[np.float32]:
+def _strict(scores: list[float]) -> list[float]:
     """The scores in single precision, each at least one step below the one before."""
+    single = np.clip(np.asarray(scores, dtype=np.float64), -_LARGEST, _LARGEST).astype(np.float32)
+    if (single[1:] < single[:-1]).all():
+        return [float(score) for score in single]
     strict: list[np.float32] = []
-    for score in np.clip(np.asarray(scores, dtype=np.float64), -_LARGEST, _LARGEST).astype(np.float32):
+    for score in single:
         below = np.nextafter(strict[-1], np.float32(-np.inf)) if strict else score
         strict.append(min(score, below))
-    return strict
+    return [float(score) for score in strict]

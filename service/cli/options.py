@@ -177,6 +177,26 @@ filter_option = click.option(
 )
 
 
+def _ray(ctx: click.Context, param: click.Parameter, address: str | None) -> str | None:
+    if address and ":" not in address:
+        raise click.BadParameter(
+            f"{address!r} is no address; write HOST:PORT, or put --ray last to use the cluster on this machine",
+            ctx,
+            param,
+        )
+    return address
+
+
+ray_option = click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="",
+    metavar="[HOST:PORT]",
+    callback=_ray,
+    help="Work on a Ray cluster: the one at this address, else the one that runs on this machine or is started here.",
+)
+
+
 def _choices(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     choices: dict[str, str] = {}
     for text in values:

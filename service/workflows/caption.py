@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,26 +10,21 @@ from typing import TYPE_CHECKING
 from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.service.wiring.benchmarks import BENCHMARKS, open_workload
 from fieldscope.service.wiring.bundled import FOREIGN
+from fieldscope.service.wiring.cluster import connected
+from fieldscope.service.wiring.cluster_store import on_workers
 from fieldscope.service.wiring.datasets import library_of
-from fieldscope.service.wiring.feedback import progress, warn
+from fieldscope.service.wiring.feedback import keeping, progress, warn
 from fieldscope.service.wiring.interruption import interruptible
-from fieldscope.service.wiring.models import load_encoder, open_lmm
+from fieldscope.service.wiring.models import load_encoder
 from fieldscope.service.wiring.own_pictures import all_fieldnotes
-from fieldscope.service.wiring.prompt_pictures import with_examples
 from fieldscope.service.wiring.prompts import prompts_for
 from fieldscope.service.wiring.roles import require_servers
 from fieldscope.service.wiring.settings import Settings
+from fieldscope.service.workflows.captioning import caption_images, captions_on
 
 if TYPE_CHECKING:
-    from fieldscope.agent.lmm.base import LMM
     from fieldscope.agent.roles import Role
-    from fieldscope.core.types import ImageSource
-    from fieldscope.prompts.prompt import Prompt
     from fieldscope.retrieval.library import Library
-    from fieldscope.retrieval.progress import Report
-
-MAX_TOKENS = 512
-"""As a strategy asks about a reference image by default, so that both find one answer in the cache."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +39,12 @@ class Captioned:
     flags: tuple[str, ...]
 
 
-def caption_index(target: str, settings: Settings, prompt: str = "caption", split: str | None = None) -> Captioned:
+def caption_index(
+    target: str, settings: Settings, prompt: str = "caption", split: str | None = None, ray: str | None = None
+) -> Captioned:
     """Write a caption for every image of an index, and keep them with it. Answers of an earlier call are in the cache.
-    `target` is an index's folder or a benchmark, whose `split` is searched; `prompt` asks for a caption.
+    `target` is an index's folder or a benchmark, whose `split` is searched; `prompt` asks for a caption. `ray` is the
+    address of a Ray cluster whose workers ask (`fieldscope.service.wiring.cluster.connected`); None: this process does.
 
     Raises `IndexMismatchError` for an index of another CLIP, `LMMError` where no image gets a caption, and what
     `_library` raises.
@@ -64,10 +61,13 @@ def caption_index(target: str, settings: Settings, prompt: str = "caption", spli
     flags = () if (settings.encoder and settings.lmm_url) or all_fieldnotes(images, ids) else (FOREIGN,)
     for flag in flags:
         warn(flag)
+    kept = "captions so far are in the cache; rerun this command to continue"
     with progress("captioning images") as report:
-        work = _caption_images(images, ids, asked, settings, report)
-        kept = "captions so far are in the cache; rerun this command to continue"
-        captions, failed = interruptible(work, kept)
+        if ray is None:
+            captions, failed = interruptible(caption_images(images, ids, asked, settings, report), kept)
+        else:
+            with keeping(kept), connected(ray) as cluster, on_workers(cluster, settings) as own:
+                captions, failed = captions_on(cluster, images, ids, asked, own, report)
     if not captions:
         first = next(iter(failed.values()))
         raise LMMError(f"none of {len(ids)} images got a caption (the first: {first}); check the model and its server")
@@ -117,43 +117,3 @@ def _library(target: str, settings: Settings, split: str | None) -> tuple[Librar
             "full retrieval"
         )
     return library, library.folder
-
-
-async def _caption_images(
-    images: ImageSource, image_ids: Sequence[str], prompt: Prompt, settings: Settings, report: Report
-) -> tuple[dict[str, str], dict[str, str]]:
-    captions: dict[str, str] = {}
-    failed: dict[str, str] = {}
-    waiting = iter(image_ids)
-
-    async def work(lmm: LMM) -> None:
-        for image_id in waiting:
-            text, error = await _caption(lmm, images, image_id, prompt)
-            if error is None:
-                captions[image_id] = text
-            else:
-                failed[image_id] = error
-            report(len(captions) + len(failed), len(image_ids))
-
-    async with open_lmm(settings, with_examples(images, [prompt])) as lmm, asyncio.TaskGroup() as group:
-        for _ in range(settings.concurrency):
-            group.create_task(work(lmm))
-    return {image_id: captions[image_id] for image_id in image_ids if image_id in captions}, failed
-
-
-async def _caption(lmm: LMM, images: ImageSource, image_id: str, prompt: Prompt) -> tuple[str, str | None]:
-    """The caption on one line, and what went wrong."""
-    from fieldscope.agent.call import ask, image_parts, messages, one_line
-    from fieldscope.agent.lmm.base import LMMRequest, TextPart
-    from fieldscope.core.errors import ImageError
-
-    try:
-        parts = await image_parts(images, [image_id])
-    except ImageError as error:
-        return "", one_line(error)
-    shown = messages(prompt, *parts, TextPart(text=prompt.render()))
-    answer = await ask(lmm, LMMRequest(messages=shown, max_tokens=MAX_TOKENS))
-    if answer.response is None:
-        return "", answer.error or "no reason given"
-    text = " ".join(answer.response.text.split())
-    return text, None if text else "the answer is empty"

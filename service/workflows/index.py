@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from fieldscope.service.wiring.regions import tile_regions
 from fieldscope.service.wiring.settings import Settings
 
 if TYPE_CHECKING:
+    from fieldscope.retrieval.encoding import Encoding
     from fieldscope.retrieval.library import BuildReport
     from fieldscope.service.metadata.records import Records
 
@@ -28,12 +30,19 @@ class Indexed:
 
 
 def index_folder(
-    folder: Path, out: Path, settings: Settings, kind: str, tiles: bool = False, metadata: Path | None = None
+    folder: Path,
+    out: Path,
+    settings: Settings,
+    kind: str,
+    tiles: bool = False,
+    metadata: Path | None = None,
+    ray: str | None = None,
 ) -> Indexed:
     """Encode the images in a folder, or in Parquet files there, into an index in `out`; images that were encoded before
     are kept. `kind` is the name of a registered index. With `tiles` parts of the images are encoded, too, which closer
     looks at images and `retrieve.tiles` would otherwise do when they need them. The images' rows in the table
-    `metadata`, and time and place from their EXIF, are kept beside the index.
+    `metadata`, and time and place from their EXIF, are kept beside the index. `ray` is the address of a Ray cluster
+    whose workers encode (`fieldscope.service.wiring.cluster.connected`); None: this process does.
 
     Raises `ConfigError` where there is no image, or the table names none of them, and `IndexMismatchError` where `out`
     is of another CLIP.
@@ -41,6 +50,8 @@ def index_folder(
     from fieldscope.retrieval.library import build_index
     from fieldscope.retrieval.opening import open_collection
     from fieldscope.service.metadata.store import gather, require_rows
+    from fieldscope.service.wiring.cluster import connected
+    from fieldscope.service.workflows.block_workers import EncodingWorker, TileWorker, encoding_on
 
     collection = open_collection([folder])
     if metadata is not None:
@@ -51,13 +62,26 @@ def index_folder(
     encoder = load_encoder(settings)
     kept = f"the images encoded so far are kept in {out}; rerun this command to continue"
     name = settings.encoder or "bundled"
-    with keeping(kept), progress("encoding images") as report:
-        build = build_index(collection, encoder, out, encoder_name=name, index_kind=kind, progress=report)
-    if tiles:
-        indexed = [image_id for image_id in collection.ids() if image_id not in build.skipped]
-        regions = tile_regions(collection, settings, out, lambda: encoder)
-        with keeping(kept), progress("encoding parts of images") as report:
-            regions.encode(indexed, report)
+    with connected(ray) if ray is not None else nullcontext() as cluster:
+
+        def encoding(work: type[EncodingWorker] | type[TileWorker]) -> Encoding | None:
+            return encoding_on(cluster, work, collection, encoder, settings) if cluster is not None else None
+
+        with keeping(kept), progress("encoding images") as report:
+            build = build_index(
+                collection,
+                encoder,
+                out,
+                encoder_name=name,
+                index_kind=kind,
+                progress=report,
+                encoding=encoding(EncodingWorker),
+            )
+        if tiles:
+            indexed = [image_id for image_id in collection.ids() if image_id not in build.skipped]
+            regions = tile_regions(collection, settings, out, lambda: encoder)
+            with keeping(kept), progress("encoding parts of images") as report:
+                regions.encode(indexed, report, encoding(TileWorker))
     with progress("reading metadata") as report:
         gathered = gather(collection, metadata, out, report)
     for line in gathered.notes:

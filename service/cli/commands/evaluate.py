@@ -18,6 +18,7 @@ from fieldscope.service.cli.options import (
     file_option,
     folder_option,
     json_option,
+    ray_option,
     run_budget_options,
     scorer_option,
 )
@@ -79,6 +80,7 @@ DEFAULT_STRATEGIES = ("clip", "yes-no", "yes-no-fused")
 @replay_option
 @budget_options
 @run_budget_options
+@ray_option
 @dry_run_options
 @json_option
 @scorer_option
@@ -100,6 +102,7 @@ def evaluate(
     replay: str | None,
     budget: Budget,
     run_budget: Budget,
+    ray: str | None,
     dry_run: bool,
     probe: bool,
     price_file: Path | None,
@@ -127,6 +130,8 @@ def evaluate(
     Finished queries in the output folder are kept: after an interruption, rerun the command to continue. If a budget
     runs out, the query is ranked by the answers so far.
 
+    With --ray the workers of a Ray cluster rank the queries; they ask the same servers, and keep answers here.
+
     --replay FILE needs no benchmark, model, server or images: it repeats recorded runs, or runs any strategy whose
     calls are all recorded. It stops at the first call that is not.
     """
@@ -149,6 +154,8 @@ def evaluate(
         raise click.UsageError("--strategy-grid already names the strategies; leave --strategy out")
     if len(prompt_sets) > 1 and (grid or replay):
         raise click.UsageError("--strategy-grid and --replay go with one --prompts; leave the others out")
+    if ray is not None and (grid or replay):
+        raise click.UsageError("--strategy-grid and --replay run in one process; leave --ray out")
     encoders = tuple(dict.fromkeys(encoders))
     if len(encoders) > 1 and (grid or replay):
         raise click.UsageError("--strategy-grid and --replay go with one --encoder; leave the others out")
@@ -163,7 +170,9 @@ def evaluate(
         raise click.UsageError("Missing argument 'BENCHMARK'; give a benchmark, or a recording with --replay FILE")
     split = split or (DEFAULT_SPLIT if grid else None)
     named = f"{benchmark}:{data}" if data is not None else benchmark or ""
-    plan = EvaluationPlan(named, split, Selection(only, without), limit, out, budget, run_budget, choices, metrics)
+    plan = EvaluationPlan(
+        named, split, Selection(only, without), limit, out, budget, run_budget, choices, metrics, ray=ray
+    )
     if recording is not None:
         plan = recorded_plan(plan, recording)
     grid_members = open_grid(grid, members, plan, settings) if grid else ()

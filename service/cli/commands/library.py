@@ -14,6 +14,7 @@ from fieldscope.service.cli.options import (
     json_option,
     metadata_option,
     model_options,
+    ray_option,
 )
 from fieldscope.service.wiring.settings import Settings
 from fieldscope.service.workflows.skipped import skipped_data, skipped_lines
@@ -25,10 +26,18 @@ from fieldscope.service.workflows.skipped import skipped_data, skipped_lines
 @click.option("--index-type", "kind", default="faiss", show_default=True, metavar="NAME", help="A registered index.")
 @metadata_option
 @click.option("--tiles", is_flag=True, help="Encode parts of the images, too, for closer looks at them.")
+@ray_option
 @json_option
 @encoder_options
 def index(
-    folder: Path, out: Path, kind: str, metadata: Path | None, tiles: bool, as_json: bool, settings: Settings
+    folder: Path,
+    out: Path,
+    kind: str,
+    metadata: Path | None,
+    tiles: bool,
+    ray: str | None,
+    as_json: bool,
+    settings: Settings,
 ) -> None:
     """Make a folder of images searchable, or a file of documents.
 
@@ -41,7 +50,7 @@ def index(
     """
     from fieldscope.service.workflows.index import index_folder
 
-    indexed = index_folder(folder, out, settings, kind, tiles, metadata)
+    indexed = index_folder(folder, out, settings, kind, tiles, metadata, ray)
     build, flags = indexed.build, list(indexed.flags)
     if as_json:
         counts = {"indexed": build.indexed, "encoded": build.encoded}
@@ -72,6 +81,7 @@ def index(
     help_text="Take the captions from a JSON file of image names and captions, such as ImageScope's "
     "image_caption.json, instead of asking the LMM.",
 )
+@ray_option
 @json_option
 @model_options
 def caption(
@@ -80,6 +90,7 @@ def caption(
     split: str | None,
     prompt: str,
     file: Path | None,
+    ray: str | None,
     as_json: bool,
     settings: Settings,
 ) -> None:
@@ -95,7 +106,7 @@ def caption(
     if file is not None:
         done = import_captions(target, file, settings, split)
     else:
-        done = caption_index(target, settings, prompt, split)
+        done = caption_index(target, settings, prompt, split, ray)
     folder = done.folder
     if as_json:
         counts = {"captioned": done.captioned, "failed": skipped_data(done.failed)}
