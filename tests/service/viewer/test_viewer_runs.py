@@ -238,7 +238,7 @@ def test_runs_that_are_not_whole_are_listed_with_a_sentence(small: Made) -> None
     assert "begun has no results yet" in page.text
     assert "later was written by another version of Fieldscope" in page.text
     assert "its manifest.json is damaged" in page.text
-    boxes = {attrs["value"] for tag, attrs in page.elements if tag == "input"}
+    boxes = {attrs["value"] for tag, attrs in page.elements if tag == "input" and attrs["type"] == "checkbox"}
     assert boxes == {*shelves.STRATEGIES, "half"}
     assert not [link for link in page.links() if "later" in link or "broken" in link or "begun" in link]
     half = shown(small, addresses.run_page("half"))
