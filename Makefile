@@ -45,7 +45,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup ## the main job on the bundled benchmark: rerank, and print the improvement
 	$(BIN)/fieldscope demo
 
-environments: setup $(foreach suite,adaptors clients ray studio vllm,.venv-$(suite)/.ready) ## of all suites
+environments: setup $(foreach suite,adaptors clients studio vllm,.venv-$(suite)/.ready) ## of the suites of .ci/run
 
 # One thread a worker: two test processes with two threads each are slower on two cores. What lies in the folders left
 # out would be collected, with all that it imports, by every worker.
