@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fieldscope.core.errors import BenchmarkError
 from fieldscope.service.wiring.benchmarks import BenchmarkRequest, Workload
 from fieldscope.service.wiring.datasets import searched
 from fieldscope.service.wiring.fieldnotes import drawn_pictures
@@ -26,7 +27,8 @@ def open_universal(request: BenchmarkRequest) -> Workload:
 
 
 def universal_dataset(split: str, given: Mapping[str, str]) -> Dataset:
-    """A split of the set, its pictures rendered on first use. Raises `BenchmarkError` for an unknown split."""
+    """A split of the set, its pictures rendered on first use. Raises `BenchmarkError` for an unknown split, and where
+    tasks shall have pools of their own in one that has a single pool."""
     from fieldscope.core.documents import QUERY_PICTURE, normalised_text
     from fieldscope.core.types import Query
     from fieldscope.eval.benchmarks.splits import canonical
@@ -47,8 +49,13 @@ def universal_dataset(split: str, given: Mapping[str, str]) -> Dataset:
     known = {**CHOICES, "task": (CHOICES["task"][0], *(task.name for task in OWN))}
     choices = chosen(NAME, given, known)
     data, number = load_universal(canonical(split)), choices["instruction"]
-    files = _files(canonical(split), data)
     wanted = [task for task in OWN if choices["task"] in (known["task"][0], task.name)]
+    if choices["pool"] != UNION and any(task.name not in data.pools for task in wanted):
+        raise BenchmarkError(
+            f"the split {split!r} of {NAME} is for training, and its tasks share one pool; add `--set pool={UNION}`, "
+            "or evaluate the split validation or test"
+        )
+    files = _files(canonical(split), data)
     queries = [query for query in data.queries if query.task in wanted]
     pooled = data.documents if choices["pool"] == UNION else {d for task in wanted for d in data.pools[task.name]}
     folder = next(iter(files.values())).parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image as PILImage
 from checks.universal import POOLS, compared
 from fieldscope.agent.strategies.strategy import load_strategy
 from fieldscope.core.documents import modality_of
-from fieldscope.core.errors import ConfigError
+from fieldscope.core.errors import BenchmarkError, ConfigError
 from fieldscope.eval.datasets.mbeir import load_mbeir
 from fieldscope.eval.datasets.mbeir_tasks import TASKS
 from fieldscope.fieldnotes import universal
@@ -111,6 +112,15 @@ def test_a_strategy_about_pictures_is_refused_where_there_are_texts(small: Unive
     assert document_flags(workload, [load_strategy("clip"), load_strategy("true-false-fused")]) == ()
     with pytest.raises(ConfigError, match="fieldnotes-universal has texts, and yes-no asks about pictures"):
         document_flags(workload, [load_strategy("yes-no")])
+
+
+def test_a_split_to_train_on_has_no_pools_of_tasks(small: UniversalSplit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        universal, "load_universal", lambda split: replace(small, pools={"union": tuple(small.documents)})
+    )
+    with pytest.raises(BenchmarkError, match="its tasks share one pool; add `--set pool=union`"):
+        wiring.universal_dataset("training", {})
+    assert wiring.universal_dataset("training", {"pool": "union"}).benchmark.queries
 
 
 def test_pictures_with_texts_are_judged_by_the_picture_and_a_warning_says_so(small: UniversalSplit) -> None:
