@@ -8,17 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fieldscope.agent.lmm import checkpoint
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
 from fieldscope.agent.lmm.local import LocalLMM
 from fieldscope.agent.lmm.yes_no import p_yes
 from fieldscope.core.errors import BrokenImageError, ConfigError, LMMRequestError, LMMResponseError
-
-
-@pytest.fixture(autouse=True)
-def without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor on which the default is float32, whatever this one is: answers are compared to the fourth decimal."""
-    monkeypatch.setattr(checkpoint, "_fast_at_bfloat16", lambda device: False)
 
 
 @pytest.fixture
