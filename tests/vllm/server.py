@@ -24,7 +24,7 @@ ON_THE_CPU = (
     *("--max-model-len", "1024"),
     "--enforce-eager",
     *("--block-size", "32"),  # attention on the CPU fills blocks of 32; with smaller ones short prompts never share any
-    *("--gpu-memory-utilization", "0.3"),  # of the machine's memory
+    *("--gpu-memory-utilization", "0.15"),  # of the machine's memory: several servers stand beside each other
     "--enable-prompt-tokens-details",
 )
 
