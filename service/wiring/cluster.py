@@ -152,28 +152,28 @@ def connected(address: str) -> Iterator[Cluster]:
     except ImportError as error:
         raise ConfigError("Ray is not installed; install it with `pip install 'fieldscope[ray]'`") from error
     joined = ray.is_initialized()
-    if not joined:
-        try:
-            ray.init(
-                address=address or None,
-                namespace=f"fieldscope-{os.getpid()}",
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(
-                f"there is no Ray cluster at {address or 'this machine'} ({one_line(error)}); start one with "
-                "`ray start --head`, and check the address"
-            ) from error
-    try:
-        context = DataContext.get_current()
-        context.enable_progress_bars = context.print_on_execution_start = False
-        resources = ray.cluster_resources()
-        with redirect_stdout(sys.stderr):  # Ray writes that a worker died where a command's result belongs
-            yield Cluster(int(resources.get("GPU", 0)), int(resources.get("CPU", 1)))
-    finally:
+    with redirect_stdout(sys.stderr):  # Ray writes that a worker died where a command's result belongs
         if not joined:
-            ray.shutdown()
+            try:
+                ray.init(
+                    address=address or None,
+                    namespace=f"fieldscope-{os.getpid()}",
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                )
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise ConfigError(
+                    f"there is no Ray cluster at {address or 'this machine'} ({one_line(error)}); start one with "
+                    "`ray start --head`, and check the address"
+                ) from error
+        try:
+            context = DataContext.get_current()
+            context.enable_progress_bars = context.print_on_execution_start = False
+            resources = ray.cluster_resources()
+            yield Cluster(int(resources.get("GPU", 0)), int(resources.get("CPU", 1)))
+        finally:
+            if not joined:
+                ray.shutdown()
 
 
 class _Blocks:
