@@ -80,8 +80,8 @@ test-ui: setup ## the viewer in a real browser, live and exported
 	sh tests/ui/setup.sh
 	$(BIN)/python -m pytest -m ui tests/ui
 
-$(ADAPTORS_VENV)/.ready: tests/adaptors/setup.sh tests/adaptors/requirements.lock $(VENV)/.ready
-	sh tests/adaptors/setup.sh $(BIN)/python $(ADAPTORS_VENV) $(VENV)
+$(ADAPTORS_VENV)/.ready: tests/beside.sh tests/adaptors/requirements.lock $(VENV)/.ready
+	sh tests/beside.sh $(BIN)/python $(ADAPTORS_VENV) $(VENV) tests/adaptors/requirements.lock
 
 test-adaptors: setup $(ADAPTORS_VENV)/.ready ## LangChain, LlamaIndex, MTEB and an MCP client rank pictures
 	$(ADAPTORS_VENV)/bin/python -m pytest -m adaptors tests/adaptors
@@ -93,8 +93,8 @@ $(CLIENTS_VENV)/.ready: tests/clients/setup.sh tests/clients/requirements.lock
 test-clients: setup $(CLIENTS_VENV)/.ready ## the service, called by other projects' clients
 	$(CLIENTS_VENV)/bin/python -m pytest -m "clients and not nightly" tests/clients
 
-$(RAY_VENV)/.ready: tests/ray/setup.sh tests/ray/requirements.lock $(VENV)/.ready
-	sh tests/ray/setup.sh $(BIN)/python $(RAY_VENV) $(VENV)
+$(RAY_VENV)/.ready: tests/beside.sh tests/ray/requirements.lock $(VENV)/.ready
+	sh tests/beside.sh $(BIN)/python $(RAY_VENV) $(VENV) tests/ray/requirements.lock
 
 test-ray: setup $(RAY_VENV)/.ready ## images and evaluations on two nodes of a Ray cluster
 	OMP_NUM_THREADS=1 $(RAY_VENV)/bin/python -m pytest -m ray tests/ray

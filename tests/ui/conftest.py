@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 
 import pytest
 from click.testing import CliRunner
+from fastapi import FastAPI
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 from uvicorn import Config, Server
 
@@ -103,18 +104,25 @@ class Place:
 
 
 @contextmanager
-def served(shelf: RunList) -> Iterator[Place]:
-    """The shelf behind a server of this process."""
+def running(app: FastAPI) -> Iterator[str]:
+    """The address of an application behind a server of this process."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        server = Server(Config(create_viewer(Site(shelf, live=True)), log_level="warning"))
+        server = Server(Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        yield Place("live", f"http://127.0.0.1:{listener.getsockname()[1]}/", shelf)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
         server.should_exit = True
         thread.join()
+
+
+@contextmanager
+def served(shelf: RunList) -> Iterator[Place]:
+    """The shelf behind a server of this process."""
+    with running(create_viewer(Site(shelf, live=True))) as address:
+        yield Place("live", address, shelf)
 
 
 def exported(shelf: RunList, folder: Path) -> Place:

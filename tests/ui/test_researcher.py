@@ -4,24 +4,19 @@ the browser of `fieldscope serve` with the bundled LMM."""
 from __future__ import annotations
 
 import re
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner
 from playwright.sync_api import expect
-from uvicorn import Config, Server
 
 from fieldscope.service.cli.main import cli
 from fieldscope.service.server.app import create_app
 from fieldscope.service.server.settings import ServerSettings
 from fieldscope.service.viewer.runs.run_list import RunList
-from tests.ui.conftest import CACHE, Arrive, Visitor, aside
+from tests.ui.conftest import CACHE, Arrive, Visitor, aside, running
 from tests.ui.truths import hurt_most, percent
 
 pytestmark = [pytest.mark.ui, pytest.mark.timeout(1800)]
@@ -55,16 +50,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
             encoder="none",
         )
         app = create_app(settings)
-        with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-            server = Server(Config(app, log_level="warning"))
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-            thread.start()
-            while not server.started:
-                assert thread.is_alive()
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/", runs
-            server.should_exit = True
-            thread.join()
+        with running(app) as address:
+            yield address, runs
 
 
 def test_from_two_prompts_to_the_query_that_shows_why(visitor: Visitor, desk: tuple[str, Path]) -> None:

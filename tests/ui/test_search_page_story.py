@@ -5,23 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import re
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
-from uvicorn import Config, Server
 
 from fieldscope.service.server.app import create_app
 from tests.agent.oracle import facts_of, oracle_of
 from tests.service.api.facts import COLLECTION, FactsEncoder, painted, settings_of
-from tests.ui.conftest import Arrive, Visitor
+from tests.ui.conftest import Arrive, Visitor, running
 
 pytestmark = pytest.mark.ui
 
@@ -38,16 +33,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     table.write_text("file,station\n" + "".join(rows))
     settings = settings_of(folder, metadata={COLLECTION: table})
     app = create_app(settings, lmm=oracle_of(images), encoder=FactsEncoder())
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        server = Server(Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join()
+    with running(app) as address:
+        yield address
 
 
 def tiles(page: Page) -> list[str]:
