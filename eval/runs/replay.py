@@ -26,7 +26,8 @@ from fieldscope.core.errors import BrokenImageError, CacheError, CacheMissError,
 from fieldscope.core.looks import Region
 from fieldscope.core.types import Candidate, HashSource, Query, Search
 from fieldscope.eval.runs.inputs import BenchmarkLine, QueryLine, make_benchmark
-from fieldscope.eval.runs.recording import (
+from fieldscope.eval.runs.recording import models_by_role
+from fieldscope.eval.runs.recording_lines import (
     FailureLine,
     ImageLine,
     RecordedLine,
@@ -35,7 +36,6 @@ from fieldscope.eval.runs.recording import (
     RunLine,
     ScoresLine,
     SearchLine,
-    models_by_role,
 )
 from fieldscope.eval.types import Benchmark
 from fieldscope.retrieval.regions import LEAST_GAIN, Proposal

@@ -29,13 +29,10 @@ from fieldscope.core.types import Candidate, Search
 from fieldscope.eval.harness import evaluate
 from fieldscope.eval.runs.inputs import NAME, benchmark_lines, input_lines, make_benchmark, read_inputs, strategy_line
 from fieldscope.eval.runs.read import read_results
-from fieldscope.eval.runs.recording import (
+from fieldscope.eval.runs.recording import read_entries, read_recording, recorded_lines, write_recording
+from fieldscope.eval.runs.recording_lines import (
     FailureLine,
     ResponseLine,
-    read_entries,
-    read_recording,
-    recorded_lines,
-    write_recording,
 )
 from fieldscope.eval.runs.replay import RecordedImages, Recording, make_recording
 from fieldscope.eval.types import Benchmark, QueryMeta, RunSummary

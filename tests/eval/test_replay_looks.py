@@ -17,7 +17,10 @@ from fieldscope.core.types import Candidate
 from fieldscope.eval.harness import evaluate
 from fieldscope.eval.runs.inputs import input_lines
 from fieldscope.eval.runs.read import read_results
-from fieldscope.eval.runs.recording import RegionsLine, recorded_lines
+from fieldscope.eval.runs.recording import recorded_lines
+from fieldscope.eval.runs.recording_lines import (
+    RegionsLine,
+)
 from fieldscope.eval.runs.replay import make_recording
 from fieldscope.eval.types import Benchmark
 from fieldscope.prompts.prompt_set import load_prompt
