@@ -13,6 +13,7 @@ from fieldscope.core.fingerprint import fingerprint_pixels
 from fieldscope.core.looks import Look, Region, read_look
 from fieldscope.core.types import HashSource, ImageSource, RegionSource, RemembersHashes
 from fieldscope.retrieval.lru import ByteLru
+from fieldscope.retrieval.median import median_of_nine
 from fieldscope.retrieval.picture_parts import within
 
 LOOK_PIXELS = 4_000_000
@@ -120,5 +121,9 @@ def cut(images: ImageSource, image_id: str, regions: Sequence[Region], max_pixel
 def enhanced(image: PILImage.Image, cutoff: float | None, median: int) -> PILImage.Image:
     """An RGB picture denoised by the median of `median` x `median` pixels, then with each channel's contrast stretched
     without the `cutoff` percent of darkest and brightest pixels."""
-    denoised = image if median == 1 else image.filter(ImageFilter.MedianFilter(median))
+    denoised = image if median == 1 else _denoised(image, median)
     return denoised if cutoff is None else ImageOps.autocontrast(denoised, cutoff)
+
+
+def _denoised(image: PILImage.Image, median: int) -> PILImage.Image:
+    return median_of_nine(image) if median == 3 else image.filter(ImageFilter.MedianFilter(median))
