@@ -97,10 +97,10 @@ class FirstLook(BaseModel):
 
 
 class LookWeights(BaseModel):
-    """What one set of looks at an image says of a match, after as many looks at `regions`, at the `enhanced` picture
-    and at `enhanced_regions`: `bias` + `prior_weight` × standing + the log-odds of each witness times its weight
-    (`weights`, along `fieldscope.agent.closer_looks.WITNESSES`), tempered by odds of its own for a miss and a false
-    alarm.
+    """What one set of looks at an image says of a match, after as many looks at `regions`, at the region `around`
+    them, at the `enhanced` picture and at `enhanced_regions`: `bias` plus, divided by `temperature`, `prior_weight` ×
+    standing and the log-odds of each witness times its weight (`weights`, along
+    `fieldscope.agent.closer_looks.WITNESSES`), these tempered by odds of its own for a miss and a false alarm.
 
     `moves` is by how much the last of these looks moved the log-odds of a match, by the kind of that look, as a
     standard deviation over images whose match was uncertain; `moves_small` the same over images whose subject seemed
@@ -110,13 +110,15 @@ class LookWeights(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     regions: int = Field(default=0, ge=0)
+    around: int = Field(default=0, ge=0)
     enhanced: int = Field(default=0, ge=0)
     enhanced_regions: int = Field(default=0, ge=0)
     bias: float
+    temperature: float = Field(default=1.0, gt=0)
     prior_weight: float = Field(ge=0)
     miss_odds: float = Field(gt=0)
     false_alarm_odds: float = Field(gt=0)
-    weights: tuple[float, float, float, float, float]
+    weights: tuple[float, float, float, float, float, float]
     moves: Mapping[str, float] = Field(default_factory=dict)
     moves_small: Mapping[str, float] = Field(default_factory=dict)
 
@@ -143,7 +145,8 @@ class Calibration(BaseModel):
       they cost against single questions (None: never measured);
     - `edition`: how answers become probabilities; 1 is that of earlier versions (`agent/earlier.py`);
     - `nothing_below`: where the best P(match) of a query lies below it, nothing is said to match (None: the default of
-      `agent/nothing.py`), and `composed_nothing_below` the same for queries with a reference image (None: no other);
+      `agent/nothing.py`), `composed_nothing_below` the same for queries with a reference image, and
+      `looked_nothing_below` for those at whose images closer looks were taken (None: no other);
     - `looks`: what each set of closer looks at an image is worth (empty: never measured);
     - `pass_rates`: by kind of predicate, the mean P(expected) over candidates;
     - `predicates_per_word`, `tokens`: what a dry run expects, predicates for a word of the query and mean tokens a call
@@ -188,6 +191,7 @@ class Calibration(BaseModel):
     composed_nothing_below: float | None = Field(
         default=None, ge=0, le=1, exclude_if=lambda threshold: threshold is None
     )
+    looked_nothing_below: float | None = Field(default=None, ge=0, le=1, exclude_if=lambda threshold: threshold is None)
     pass_rates: Mapping[str, float] = Field(default_factory=dict)
     predicates_per_word: float = Field(default=0.5, gt=0)
     tokens: Mapping[str, float] = Field(default_factory=dict)

@@ -2,10 +2,11 @@
 
 Several looks at one image are dependent witnesses: what misleads the model in one of them often does in the next, so
 their log-odds are not added up. Each witness is worth the log-odds of its own answers: those about the picture as it
-is, about its regions (the best one, and the mean of all), about the enhanced picture, and about enhanced regions (the
-best one). They are weighted by what a calibration fitted for just these looks (`LookWeights`), and tempered like the
-answers about a single picture. Without a fit all witnesses count alike and are taken to be correlated: their mean, for
-two of them times 1.18, and never the greatest of them, which one misleading region would decide.
+is, about its regions (the best one, and the mean of all), about the region around these, about the enhanced picture,
+and about enhanced regions (the best one). They are weighted by what a calibration fitted for just these looks
+(`LookWeights`), and tempered like the answers about a single picture. Without a fit all witnesses count alike and are
+taken to be correlated: their mean, for two of them times 1.18, and never the greatest of them, which one misleading
+region would decide.
 
 P(match) remains a function of the image's own answers and of its prior's standing.
 """
@@ -35,7 +36,7 @@ from fieldscope.core.looks import Look
 CORRELATION = 0.7
 """How alike the log-odds of two looks at one image are taken to be where nothing was fitted."""
 
-WITNESSES = ("as_is", "best_region", "mean_region", "enhanced", "enhanced_region")
+WITNESSES = ("as_is", "best_region", "mean_region", "around", "enhanced", "enhanced_region")
 """The witnesses that are weighed, as `LookWeights` names them."""
 
 IN_A_REGION = frozenset({"query", "subject", "colour", "behaviour"})
@@ -50,6 +51,7 @@ class LookSet(NamedTuple):
     """How many looks of each kind were taken at an image."""
 
     regions: int = 0
+    around: int = 0
     enhanced: int = 0
     enhanced_regions: int = 0
 
@@ -63,16 +65,18 @@ def kind_of(look: Look) -> str:
     """The kind of a look, as `LookSet` names it."""
     if look.region is None:
         return "enhanced"
+    if look.proposed_by == "around":
+        return "around"
     return "enhanced_regions" if look.enhance else "regions"
 
 
-def answerable(predicates: Iterable[Predicate], look: Look, holds_all: bool = False) -> tuple[Predicate, ...]:
-    """The predicates that can be asked of a look, by their kinds: `holds_all` says that its region holds all subjects.
-    A question about the whole query stands for all others, where there is one."""
+def answerable(predicates: Iterable[Predicate], look: Look) -> tuple[Predicate, ...]:
+    """The predicates that can be asked of a look, by their kinds: the region around all others holds all subjects. A
+    question about the whole query stands for all others, where there is one."""
     if look.region is None:
         fitting = tuple(predicates)
     else:
-        kinds = IN_A_REGION | OF_ALL_SUBJECTS if holds_all else IN_A_REGION
+        kinds = IN_A_REGION | OF_ALL_SUBJECTS if look.proposed_by == "around" else IN_A_REGION
         fitting = tuple(predicate for predicate in predicates if predicate.kind in kinds)
     whole = tuple(predicate for predicate in fitting if predicate.kind == "query")
     return whole or fitting
@@ -114,22 +118,23 @@ def look_set(looks: Iterable[Look]) -> LookSet:
 def features(as_is: float, looks: Sequence[Look], evidence: Sequence[float]) -> list[float]:
     """What each of the `WITNESSES` says, in log-odds, from those of the picture as it is and of each look; 0 where
     there is no such witness."""
-    of_kind: dict[str, list[float]] = {"regions": [], "enhanced": [], "enhanced_regions": []}
+    of_kind: dict[str, list[float]] = {kind: [] for kind in LookSet._fields}
     for look, log_odds in zip(looks, evidence, strict=True):
         of_kind[kind_of(look)].append(log_odds)
-    regions, enhanced, both = of_kind["regions"], of_kind["enhanced"], of_kind["enhanced_regions"]
-    return [
-        as_is,
-        max(regions, default=0.0),
-        sum(regions) / len(regions) if regions else 0.0,
-        max(enhanced, default=0.0),
-        max(both, default=0.0),
-    ]
+    regions = of_kind.pop("regions")
+    mean = sum(regions) / len(regions) if regions else 0.0
+    return [as_is, max(regions, default=0.0), mean, *(max(others, default=0.0) for others in of_kind.values())]
+
+
+def beside_looks(holds: Floats, whole: NDArray[np.bool_]) -> Floats:
+    """(n, k) what counts of the answers about n pictures as they are once looks were taken: what looks are asked, too.
+    Where a question is about the whole query, that is this question, and all others are NaN."""
+    return np.where(whole, holds, np.nan) if whole.any() else holds
 
 
 def evidence_of_looks(holds: Floats, whole: NDArray[np.bool_], weights: Weights) -> Floats:
     """(m,) log-odds that the answers of m looks speak for, from (m, k) probabilities that the predicates hold, NaN
-    where a look was not asked: that says nothing, since the picture as it is has been asked."""
+    where a look was not asked: that says nothing."""
     asked = ~np.isnan(holds)
     filled = np.where(asked, holds, 1.0)
     parts = np.where(asked[:, ~whole].any(axis=1), log_odds_of_all(filled[:, ~whole]), 0.0)
@@ -139,10 +144,10 @@ def evidence_of_looks(holds: Floats, whole: NDArray[np.bool_], weights: Weights)
 
 def log_odds_after_looks(said: Floats, standing: Floats, weights: LookWeights) -> Floats:
     """(n,) log-odds of a match of n images at which alike looks were taken, but for what a scoring model adds and what
-    failing parts cost: from what the witnesses `said` (n, 5), as `features` has them, and the priors' `standing`
+    failing parts cost: from what the witnesses `said` (n, 6), as `features` has them, and the priors' `standing`
     (n,). This is what ranks and what `calibrate` fits."""
     evidence = tempered(said @ np.array(weights.weights), weights.miss_odds, weights.false_alarm_odds)
-    return np.asarray(weights.bias + weights.prior_weight * standing + evidence)
+    return np.asarray(weights.bias + (weights.prior_weight * standing + evidence) / weights.temperature)
 
 
 def log_odds_of_looked_at(
@@ -165,8 +170,12 @@ def log_odds_of_looked_at(
 
 def fitted_weights(looks: LookSet, calibration: Calibration) -> LookWeights | None:
     """What was fitted for just these looks, if anything was."""
-    of_looks = (w for w in calibration.looks if (w.regions, w.enhanced, w.enhanced_regions) == looks)
-    return next(of_looks, None)
+    return next((weights for weights in calibration.looks if set_of(weights) == looks), None)
+
+
+def set_of(weights: LookWeights) -> LookSet:
+    """The looks that these weights are for."""
+    return LookSet(*(getattr(weights, kind) for kind in LookSet._fields))
 
 
 def weights_of(looks: LookSet, calibration: Calibration) -> LookWeights:
@@ -181,9 +190,8 @@ def weights_of(looks: LookSet, calibration: Calibration) -> LookWeights:
         prior_weight=calibration.prior_weight,
         miss_odds=max(calibration.miss_odds, _LEAST_ODDS),
         false_alarm_odds=max(calibration.false_alarm_odds, _LEAST_ODDS),
-        weights=(share, share * bool(looks.regions), 0.0, share * bool(looks.enhanced),
-                 share * bool(looks.enhanced_regions)),
-    )  # fmt: skip
+        weights=(share, share * bool(looks.regions), 0.0, *(share * bool(number) for number in looks[1:])),
+    )
 
 
 _LEAST_ODDS = 1e-9

@@ -5,8 +5,9 @@ by a calibration (`LookWeights.moves`, a standard deviation s). Where P(match) i
 2 P (1 - P) (2 Φ(s / 2) - 1): that of a question that settles the matter, times how much of it a look settles. So it is
 on the scale on which `plan` weighs questions, and the larger of the two is asked.
 
-Without a calibration of looks, a model's "no" to a picture whose subject may be small counts for nothing in this: what
-was fitted to large subjects says that it is sure. P is then what the prior says, where that is more.
+Before the first look at an image, a model's "no" to the picture as it is counts for nothing in this: it may not have
+seen the subject, and was fitted to pictures in which it does. P is then what the prior says, where that is more.
+Without a calibration of looks that goes for pictures whose subject may be small.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from fieldscope.agent.posterior import Belief
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.inspection import Inspect
 from fieldscope.agent.strategies.verification import Verify
-from fieldscope.agent.types import Predicate, ProposedLooks
+from fieldscope.agent.types import Predicate
 from fieldscope.core.looks import Look
 
 MOVES = 1.0
@@ -48,7 +49,7 @@ def uninspected(state: RerankState, belief: Belief, settings: Inspect, window: i
         for i, candidate in enumerate(belief.candidates[:window])
         if candidate.image_id not in known
         and belief.finished[i].any()
-        and (settings.always or _change(_p(belief, i, True), worth) >= settings.stop_below)
+        and (settings.always or _change(_p(belief, i, unseen=True), worth) >= settings.stop_below)
     ]
 
 
@@ -69,13 +70,16 @@ def closer_looks(
             continue
         here = {look: asked.get((proposed.image_id, look.shows), set()) for look in proposed.looks}
         taken = look_set(look for look, of_look in here.items() if of_look)
-        looks = list(_askable(here, proposed, belief, row))
+        looks = list(_askable(here, belief, row))
         if settings.always:
             found += [CloserLook(proposed.image_id, look, predicates, 1.0) for look, predicates in looks]
             continue
-        p = _p(belief, row, proposed.may_be_small and not any(taken))
+        unseen = not any(taken) and (bool(belief.calibration.looks) or proposed.may_be_small)
+        p = _p(belief, row, unseen)
         of_image = []
         for look, predicates in looks:
+            if look.proposed_by == "around" and not belief.calibration.looks and predicates[0].kind == "query":
+                continue  # nothing says what it is worth beside the regions that it holds
             moves = _moves(kind_of(look), taken, proposed.seems_small, belief.calibration)
             calls = sum(verify.most_calls(predicate.kind) for predicate in predicates)
             of_image.append(CloserLook(proposed.image_id, look, predicates, _change(p, moves) / calls))
@@ -86,27 +90,22 @@ def closer_looks(
 
 
 def _askable(
-    asked: Mapping[Look, Collection[str]], proposed: ProposedLooks, belief: Belief, row: int
+    asked: Mapping[Look, Collection[str]], belief: Belief, row: int
 ) -> Iterator[tuple[Look, tuple[Predicate, ...]]]:
     """The looks with what can be asked of each: what the picture as it is was asked before, and the look was not."""
     finished = {predicate.id for k, predicate in enumerate(belief.predicates) if belief.finished[row, k]}
     for look, of_look in asked.items():
-        fitting = answerable(belief.predicates, look, holds_all=_holds_all(look, proposed))
+        fitting = answerable(belief.predicates, look)
         left = tuple(predicate for predicate in fitting if predicate.id not in of_look)
         if left and all(predicate.id in finished for predicate in fitting):
             yield look, left
 
 
-def _holds_all(look: Look, proposed: ProposedLooks) -> bool:
-    """Whether a look shows every region that was proposed, and not just the only one."""
-    own = look.region
-    others = [other.region for other in proposed.looks if other.region is not None and other.region != own]
-    return own is not None and bool(others) and all(own.around(other) == own for other in others)
-
-
 def _kinds(settings: Inspect) -> Iterator[str]:
     if settings.regions:
         yield "regions"
+    if settings.regions > 1:
+        yield "around"
     if settings.enhance:
         yield "enhanced"
     if settings.enhance_regions:
@@ -125,10 +124,11 @@ def _moves(kind: str, taken: LookSet, seems_small: bool, calibration: Calibratio
     return (fitted.moves_small if seems_small else fitted.moves).get(kind, 0.0)
 
 
-def _p(belief: Belief, row: int, may_be_small: bool) -> float:
-    """P(match), as it counts in what a look is expected to change."""
+def _p(belief: Belief, row: int, unseen: bool) -> float:
+    """P(match), as it counts in what a look is expected to change: `unseen` says that the subject may not have been
+    seen so far."""
     p = float(belief.p_match[row])
-    return max(p, float(belief.p_before[row])) if may_be_small and not belief.calibration.looks else p
+    return max(p, float(belief.p_before[row])) if unseen else p
 
 
 def _change(p: float, moves: float) -> float:

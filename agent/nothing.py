@@ -27,16 +27,18 @@ NEAREST = 10
 """How many of the nearest images are kept."""
 
 
-def threshold_of(calibration: Calibration, *, composed: bool) -> float:
-    """Below which best P(match) nothing is said to match, for queries with a reference image or for others."""
-    own = calibration.composed_nothing_below if composed else None
+def threshold_of(calibration: Calibration, *, composed: bool = False, looked: bool = False) -> float:
+    """Below which best P(match) nothing is said to match: for queries with a reference image, for others at whose
+    images closer looks were taken, and for all others."""
+    own = calibration.looked_nothing_below if looked else None
+    own = calibration.composed_nothing_below if composed else own
     return next(value for value in (own, calibration.nothing_below, NOTHING_BELOW) if value is not None)
 
 
 def none_is_confirmed(belief: Belief) -> bool:
     """Whether no image is a match rather than not, by answers that would say of other queries that nothing matches. A
     reference image that was described wrongly makes the decision harder to believe, and not the answers better."""
-    best, usual = belief.p_best, threshold_of(belief.calibration, composed=False)
+    best, usual = belief.p_best, threshold_of(belief.calibration, looked=bool(belief.looks))
     return can_decide(belief) and best is not None and best < min(usual, 0.5)
 
 
@@ -48,7 +50,7 @@ def can_decide(belief: Belief) -> bool:
 def nothing_matches(belief: Belief) -> NothingMatches | None:
     """The decision, before comparisons; None where an image seems to match, where no image was judged, and where a
     budget ended the questions."""
-    threshold = threshold_of(belief.calibration, composed=belief.composed)
+    threshold = threshold_of(belief.calibration, composed=belief.composed, looked=bool(belief.looks))
     best = belief.p_best
     if not can_decide(belief) or best is None or best >= threshold:
         return None

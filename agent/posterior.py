@@ -20,7 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldscope.agent.calibration import UNCALIBRATED, Calibration
-from fieldscope.agent.closer_looks import TakenLooks, log_odds_of_looked_at, taken_looks, together
+from fieldscope.agent.closer_looks import (
+    TakenLooks,
+    beside_looks,
+    evidence_of_looks,
+    log_odds_of_looked_at,
+    taken_looks,
+    together,
+)
 from fieldscope.agent.earlier import UNCONFIRMED, pass_rate
 from fieldscope.agent.fusion import standardise, standings
 from fieldscope.agent.match_odds import (
@@ -31,7 +38,6 @@ from fieldscope.agent.match_odds import (
     log_odds_of,
     log_odds_of_match,
     log_of,
-    weighted,
 )
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scoring import standing
@@ -190,6 +196,14 @@ class Belief:
         """(n,) whether no question about an image is finished."""
         return np.asarray(~self.finished.any(axis=1))
 
+    @cached_property
+    def past_asking(self) -> NDArray[np.bool_]:
+        """(n, k) which answers about pictures as they are would change nothing: once looks were taken, where a question
+        is about the whole query, those about its parts."""
+        looked = np.zeros(len(self.candidates), dtype=np.bool_)
+        looked[list(self.looks)] = bool(self.whole.any())
+        return looked[:, np.newaxis] & ~self.whole
+
     def _seen_first(self, log_odds: Floats) -> Floats:
         """(n,) log-odds, those of the first look for images about which nothing was asked."""
         if self.first_look is None:
@@ -224,12 +238,16 @@ class Belief:
 
     def _after_looks(self, rows: list[int]) -> Floats:
         """(len(rows),) log-odds of a match of images at which closer looks were taken."""
-        as_is = weighted(self._answers(self.holds), self.calibration)[rows]
+        as_is = evidence_of_looks(
+            beside_looks(self._weighed(self.holds[rows]), self.whole), self.whole, self.calibration
+        )
         standing = np.zeros(len(rows)) if self.standing is None else self.standing[rows]
         taken = [TakenLooks(self.looks[row].looks, self._weighed(self.looks[row].holds)) for row in rows]
         log_odds = log_odds_of_looked_at(as_is, taken, standing, self.whole, self.calibration)
-        failing = (1.0 - self._weighed(self.holds_together[rows])[:, ~self.whole]).sum(axis=1)
         scorer = 0.0 if self.scorer is None else self.scorer[rows]
+        if self.whole.any():
+            return np.asarray(log_odds + scorer)
+        failing = (1.0 - self._weighed(self.holds_together[rows])).sum(axis=1)
         return np.asarray(log_odds + scorer - self.calibration.part_cost * failing)
 
     @cached_property

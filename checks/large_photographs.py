@@ -111,7 +111,7 @@ def run(*arguments: object) -> tuple[str, float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--strategy", default="agent-closer")
+    parser.add_argument("--strategy", default="agent")
     parser.add_argument("--others", type=float, default=12.0, metavar="MEGAPIXELS")
     options = parser.parse_args()
     photographs = collection(options.others)

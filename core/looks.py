@@ -99,8 +99,8 @@ class Look(BaseModel):
 
     `enhance` stretches each channel's contrast, without the `cutoff` percent of its darkest and brightest pixels (None:
     it stretches nothing), after it took the median of each `median` x `median` pixels (1: it takes none).
-    `proposed_by` says who chose the region, and `similarity` how similar it is to the texts that it was chosen for;
-    neither changes what is shown.
+    `proposed_by` says who chose the region: one of its `tiles`, the `model`, or `around` for the one that holds all
+    others. `similarity` is how similar it is to the texts that it was chosen for. Neither changes what is shown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -109,7 +109,7 @@ class Look(BaseModel):
     enhance: bool = False
     cutoff: float | None = Field(default=CUTOFF, ge=0, le=40, exclude_if=lambda cutoff: cutoff == CUTOFF)
     median: Literal[1, 3, 5] = Field(default=MEDIAN, exclude_if=lambda median: median == MEDIAN)
-    proposed_by: Literal["tiles", "model"] | None = None
+    proposed_by: Literal["tiles", "model", "around"] | None = None
     similarity: float | None = None
 
     @property

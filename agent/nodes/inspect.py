@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fieldscope.agent.call import spent
-from fieldscope.agent.closer_looks import OF_ALL_SUBJECTS
 from fieldscope.agent.context import Context
 from fieldscope.agent.grounding import ground
 from fieldscope.agent.inspection import uninspected
@@ -34,7 +33,7 @@ async def inspect(state: RerankState, context: Context) -> dict[str, Any]:
     images = uninspected(state, belief, settings, window)
     texts = (asked_text(state.query, state.synthesis),)
     least_gain = 0.0 if belief.calibration.looks or settings.always else LEAST_GAIN
-    regions: Mapping[str, Sequence[Proposal]] = {}
+    tiles: Mapping[str, Sequence[Proposal]] = {}
     named: Mapping[str, Sequence[tuple[Region, float]]] = {}
     calls: tuple[Call, ...] = ()
     if settings.regions and (proposer := resources.regions) is not None:
@@ -42,16 +41,13 @@ async def inspect(state: RerankState, context: Context) -> dict[str, Any]:
             lmm, at_once = context.model(verify.asks), resources.max_concurrency
             said, calls = await ground(lmm, resources.images, images, texts[0], settings.ground, at_once)
             named = await asyncio.to_thread(_with_gains, said, proposer)
-        regions = await asyncio.to_thread(proposer.propose, texts, images, settings.regions, least_gain)
-    holds_all = any(predicate.kind in OF_ALL_SUBJECTS for predicate in state.predicates) and not any(
-        predicate.kind == "query" for predicate in state.predicates
-    )
+        tiles = await asyncio.to_thread(proposer.propose, texts, images, settings.regions, least_gain)
     boxes = {i: [region for region, gain in own if gain >= least_gain] for i, own in named.items()}
     priors = {candidate.image_id: candidate for candidate in state.candidates}
     proposed = tuple(
         ProposedLooks(
             image_id=image_id,
-            looks=tuple(_looks(boxes.get(image_id, ()), regions.get(image_id, ()), settings, holds_all)),
+            looks=tuple(_looks(boxes.get(image_id, ()), tiles.get(image_id, ()), settings)),
             similarity=priors[image_id].prior if priors[image_id].standing is not None else None,
         )
         for image_id in images
@@ -60,7 +56,7 @@ async def inspect(state: RerankState, context: Context) -> dict[str, Any]:
         "wave": state.wave,
         "images": len(images),
         "proposals": proposals_key(texts, settings.regions, least_gain),
-        "regions": {i: [[*_box(each.region), each.similarity] for each in own] for i, own in regions.items() if own},
+        "regions": {i: [[*_box(each.region), each.similarity] for each in own] for i, own in tiles.items() if own},
     }
     if settings.ground is not None:
         data["named"] = {i: [[*_box(region), gain] for region, gain in own] for i, own in named.items()}
@@ -83,11 +79,10 @@ def _with_gains(
     return {i: [(region, proposer.gain(i, region)) for region in own] for i, own in named.items()}
 
 
-def _looks(
-    named: Sequence[Region], proposals: Sequence[Proposal], settings: Inspect, holds_all: bool
-) -> Iterator[Look]:
-    """Each look once: boxes that the model named, then tiles that lie mostly outside of them; where a question is about
-    all subjects, the region that holds all of these among them."""
+def _looks(named: Sequence[Region], proposals: Sequence[Proposal], settings: Inspect) -> Iterator[Look]:
+    """Each look once: boxes that the model named, then tiles that lie mostly outside of them; of several regions also
+    the one that holds them all, since a group of animals fits into none of them. None of an image without any region:
+    it has too few pixels for a closer look."""
     boxes = [Look(region=region, proposed_by="model") for region in named]
     tiles = [
         Look(region=each.region, proposed_by="tiles", similarity=each.similarity)
@@ -95,12 +90,14 @@ def _looks(
         if all(each.region.shared(region) <= MOST_SHARED for region in named)
     ]
     regions = (boxes + tiles)[: settings.regions]
-    if holds_all and len(regions) > 1:
+    if settings.regions and not regions:
+        return
+    yield from regions
+    if len(regions) > 1:
         first, *others = (look.region for look in regions if look.region is not None)
         around = first.around(*others)
         if around not in (first, *others):
-            regions.append(Look(region=around, proposed_by=regions[0].proposed_by))
-    yield from regions
+            yield Look(region=around, proposed_by="around")
     if settings.enhance:
         yield Look(enhance=True)
     if settings.enhance_regions:

@@ -168,7 +168,7 @@ def most_telling(
     p_match = belief.p_told[:window, np.newaxis]
     passes = np.where(belief.whole, p_match, np.maximum(belief.holds[:window], p_match))
     change = 2.0 * p_match * (1.0 - passes)
-    change = np.where(belief.finished[:window], 0.0, change)
+    change = np.where(belief.finished[:window] | belief.past_asking[:window], 0.0, change)
     if change.size == 0:
         return []
     best = change.argmax(axis=1)

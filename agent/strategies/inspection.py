@@ -34,12 +34,12 @@ class Inspect(Stage):
     picture with its contrast stretched and its grain removed.
 
     Each image has up to `regions` regions: with `ground` the boxes that the model names, then those that the first
-    stage's encoder finds nearest to the query. With `enhance` the enhanced picture is a look, too, and with
-    `enhance_regions` so is each region, enhanced. A look is taken where it is expected to change an image's P(match) by
-    `stop_below` or more per call, and by more than another question about the picture as it is. What a look is expected
-    to change is the calibration's; without one a region is looked at only where the model sees it at 1.5 times the
-    pixels or more. With `always` every look at every image of the window is taken, which is what `fieldscope calibrate`
-    fits to.
+    stage's encoder finds nearest to the query. Of two and more the region around them is a look, too. With
+    `enhance` the enhanced picture is one, and with `enhance_regions` so is each region, enhanced. A look is taken
+    where it is expected to change an image's P(match) by `stop_below` or more per call, and by more than another
+    question about the picture as it is. What a look is expected to change is the calibration's; without one a
+    region is looked at only where the model sees it at 1.5 times the pixels or more. With `always` every look at
+    every image of the window is taken, which is what `fieldscope calibrate` fits to.
 
     A region is asked about the whole query, or where no question is about that, about what a region can answer. It is
     asked as `verify` asks.
@@ -57,7 +57,7 @@ class Inspect(Stage):
     @property
     def most_looks(self) -> int:
         """How many looks at an image there may be."""
-        return self.regions * (1 + self.enhance_regions) + self.enhance
+        return self.regions * (1 + self.enhance_regions) + (self.regions > 1) + self.enhance
 
     @property
     def open_ended(self) -> bool:

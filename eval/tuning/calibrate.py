@@ -135,7 +135,8 @@ def calibrate(
 ) -> Calibration:
     """Fit to the results of `verification`, with the comparisons of `draw_groups` in both orders among them, and to
     those of further benchmarks together. Where the key names a scoring model, its scores have a weight beside the
-    prior; where closer looks were taken, these have weights of their own.
+    prior. Images at which closer looks were taken have weights of their own, and their queries a threshold: what
+    pictures are worth as they are is fitted to the others, where there are any.
 
     Raises `ConfigError` for a split that may not decide a setting, and where there is nothing to fit to.
     """
@@ -143,9 +144,12 @@ def calibrate(
     weighs_scores = key.scorer is not None
     benchmark, results = _joined(labelled)
     results, of_predicates = _scored_anew(benchmark, results)
-    scales = find_scales(results, weighs_scores)
+    looked = {query_id for query_id, result in results.items() if any(verdict.look for verdict in result.verdicts)}
+    as_is = {query_id: result for query_id, result in results.items() if query_id not in looked} or results
+    scales = find_scales(as_is, weighs_scores)
     judged = all_judged(benchmark, results, scales)
-    fit = _fit(list(judged.values()))
+    plain = {query_id: judged[query_id] for query_id in as_is}
+    fit = _fit(list(plain.values()))
     joint = _joint(judged, all_judged(benchmark, results, scales, joint=True), fit)
     closer = looked_at(list(judged.values()), list(results.values()), fit)
     looks = fit_looks(closer, fit)
@@ -169,7 +173,10 @@ def calibrate(
         **{name: getattr(fit, name) for name in _WEIGHTS},
         prior_scale=scales.prior,
         scorer_values=scales.scorer,
-        nothing_below=_nothing_below(judged, log_odds_after),
+        nothing_below=_nothing_below(plain, log_odds_after),
+        looked_nothing_below=_nothing_below({name: judged[name] for name in looked}, log_odds_after)
+        if looked
+        else None,
         spread=spread,
         comparison_weight=fit_comparison_weight(compared, spread, position_bias),
         position_bias=position_bias,
@@ -178,7 +185,7 @@ def calibrate(
         **of_predicates,
         **_beside_the_prior(list(judged.values()), fit),
         looks=looks,
-        pass_rates=_pass_rates(finished),
+        pass_rates=_pass_rates(list(as_is.values())),
         predicates_per_word=predicates_per_word(finished),
         tokens=profile(finished),
     )

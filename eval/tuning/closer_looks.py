@@ -15,21 +15,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import expit
 
 from fieldscope.agent.calibration import UNCALIBRATED, LookWeights
 from fieldscope.agent.closer_looks import (
+    WITNESSES,
     LookSet,
     TakenLooks,
+    beside_looks,
     evidence_of_looks,
     features,
     kind_of,
     log_odds_after_looks,
     look_set,
+    set_of,
     taken_looks,
     together,
     weights_of,
 )
-from fieldscope.agent.match_odds import Answers, Floats, log_odds_of_all, weighted
+from fieldscope.agent.match_odds import Floats, tempered
 from fieldscope.agent.types import RerankResult
 from fieldscope.core.looks import Look
 from fieldscope.eval.tuning.fitting import VerdictFit
@@ -42,6 +46,8 @@ _WEIGHT = (0.0, 5.0)
 _ODDS = (1e-6, 0.2)
 _PRIOR_WEIGHT = (0.0, 10.0)
 _BIAS = (-15.0, 15.0)
+_LOG_TEMPERATURE = (-2.0, 2.0)
+_QUERY_SPREAD = 5.0  # by how much the biases of queries may differ, as a standard deviation
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,9 @@ def looked_at(judged: Sequence[Judged], results: Sequence[RerankResult], fit: Ve
         taken = taken_looks(result.verdicts, result.predicates)
         whole = np.array([predicate.kind == "query" for predicate in result.predicates], dtype=np.bool_)
         holds = 1.0 / (1.0 + np.exp(-query.verdicts))
-        as_is = weighted(Answers(log_odds_of_all(holds), query.whole, np.zeros(len(holds))), fit)
+        asked = np.empty((len(holds), len(whole)))
+        asked[:, ~whole], asked[:, whole] = holds, 1.0 / (1.0 + np.exp(-query.whole[:, np.newaxis]))
+        as_is = evidence_of_looks(beside_looks(asked, whole), whole, fit)
         log_odds = query.log_odds(fit)
         priors = {ranked.image_id: ranked for ranked in result.ranking}
         scored = np.zeros(len(query.images)) if query.scored is None else fit.scorer_weight * query.scored
@@ -97,6 +105,7 @@ def looked_at(judged: Sequence[Judged], results: Sequence[RerankResult], fit: Ve
             ranked = priors[image_id]
             best = max((look.similarity for look in own.looks if look.similarity is not None), default=None)
             parts = together(holds[[row]], {0: TakenLooks(own.looks, own.holds[:, ~whole])})
+            failing = 0.0 if whole.any() else float((1.0 - parts).sum())
             rows.append(
                 _Row(
                     at=(number, row),
@@ -105,7 +114,7 @@ def looked_at(judged: Sequence[Judged], results: Sequence[RerankResult], fit: Ve
                     looks=own.looks,
                     evidence=tuple(evidence_of_looks(own.holds, whole, fit).tolist()),
                     standing=float(query.prior[row]),
-                    offset=float(scored[row] - fit.part_cost * (1.0 - parts).sum()),
+                    offset=float(scored[row] - fit.part_cost * failing),
                     seems_small=best is not None and ranked.standing is not None and best > ranked.prior,
                     relevant=query.relevant[row],
                 )
@@ -140,11 +149,11 @@ class _Row(NamedTuple):
 def fit_looks(images: LookedAt, fit: VerdictFit) -> tuple[LookWeights, ...]:
     """The weights of every set of looks of which there are enough images with and without a match; given the `fit` to
     the pictures as they are."""
-    most = [max((look_set(own)[kind] for own in images.looks), default=0) for kind in range(3)]
+    most = [max((look_set(own)[kind] for own in images.looks), default=0) for kind in range(len(LookSet._fields))]
     fitted: dict[LookSet, LookWeights] = {}
     for counts in product(*(range(number + 1) for number in most)):
         looks = LookSet(*counts)
-        rows, said = images.said(looks) if any(looks) else (np.empty(0, dtype=np.int64), np.empty((0, 5)))
+        rows, said = images.said(looks) if any(looks) else (np.empty(0, dtype=np.int64), np.empty((0, len(WITNESSES))))
         if len(rows) >= FEWEST and len(set(images.relevant[rows])) == 2:
             fitted[looks] = _fit(looks, said, images, rows, fit)
     return tuple(_with_moves(looks, weights, fitted, images) for looks, weights in fitted.items())
@@ -156,7 +165,7 @@ def log_odds_after_all_looks(
     """(n,) log-odds of a match of each query's images, after all looks that were taken at each."""
     names = list(judged)
     after = {name: query.log_odds(fit) for name, query in judged.items()}
-    weights = {LookSet(each.regions, each.enhanced, each.enhanced_regions): each for each in fitted}
+    weights = {set_of(each): each for each in fitted}
     taken = [look_set(own) for own in images.looks]
     for looks in weights.keys() & set(taken):
         rows, said = images.said(looks)
@@ -169,33 +178,67 @@ def log_odds_after_all_looks(
 
 
 def _fit(looks: LookSet, said: Floats, images: LookedAt, rows: NDArray[np.int64], fit: VerdictFit) -> LookWeights:
-    """Maximum likelihood, penalised like by a Gaussian prior of deviation 1 around what is used without a fit."""
-    usual = weights_of(looks, UNCALIBRATED.model_copy(update=_of(fit)))
-    sides, standing, offset = 2.0 * images.relevant[rows] - 1.0, images.standing[rows], images.offset[rows]
-    present = (True, looks.regions > 0, looks.regions > 1, looks.enhanced > 0, looks.enhanced_regions > 0)
-    default = np.array(
-        [usual.bias, usual.prior_weight, np.log(usual.miss_odds), np.log(usual.false_alarm_odds), *usual.weights]
-    )
-    odds = (float(np.log(_ODDS[0])), float(np.log(_ODDS[1])))
-    bounds = [_BIAS, _PRIOR_WEIGHT, odds, odds, *(_WEIGHT if there else (0.0, 0.0) for there in present)]
-    default = np.clip(default, *np.array(bounds).T)
+    """Maximum likelihood in two steps, each penalised like by a Gaussian prior around what is used without a fit.
 
-    def at(values: Floats) -> LookWeights:
-        bias, prior_weight, miss_odds, false_alarm_odds, *weights = map(float, values)
-        return LookWeights(
-            **looks._asdict(),
-            bias=bias,
-            prior_weight=prior_weight,
-            miss_odds=float(np.exp(miss_odds)),
-            false_alarm_odds=float(np.exp(false_alarm_odds)),
-            weights=tuple(weights),
-        )
+    What the witnesses count against each other is what ranks a query's images, so it is fitted with a bias for every
+    query: queries differ in which look shows their subjects, and how likely a match is among their images. Bias and
+    temperature of all are fitted after that.
+    """
+    usual = weights_of(looks, UNCALIBRATED.model_copy(update=_of(fit)))
+    standing, offset = images.standing[rows], images.offset[rows]
+    sides = 2.0 * images.relevant[rows] - 1.0
+    names, query = np.unique([images.at[row][0] for row in rows.tolist()], return_inverse=True)
+    present = (True, looks.regions > 0, looks.regions > 1, *(number > 0 for number in looks[1:]))
+    default = np.array([usual.prior_weight, np.log(usual.miss_odds), np.log(usual.false_alarm_odds), *usual.weights])
+    odds = (float(np.log(_ODDS[0])), float(np.log(_ODDS[1])))
+    bounds = [_PRIOR_WEIGHT, odds, odds, *(_WEIGHT if there else (0.0, 0.0) for there in present)]
+    default = np.clip(default, *np.array(bounds).T)
+    k = len(default)
+
+    def loss(values: Floats) -> tuple[float, Floats]:
+        prior_weight, miss, false_alarm, *weights = values[:k].tolist()
+        evidence = said @ np.array(weights)
+        log_odds = values[k:][query] + prior_weight * standing + offset
+        log_odds = log_odds + tempered(evidence, np.exp(miss), np.exp(false_alarm))
+        wrong = -sides * expit(-sides * log_odds)  # of each image, the derivative by its log-odds
+        moved = expit(evidence - miss) - expit(evidence + false_alarm)
+        gradient = np.concatenate([
+            [wrong @ standing],
+            [wrong @ (expit(miss - evidence) - expit(miss))],
+            [-wrong @ (expit(evidence + false_alarm) - expit(false_alarm))],
+            said.T @ (wrong * moved),
+            np.bincount(query, wrong, len(names)),
+        ])  # fmt: skip
+        off = np.concatenate([values[:k] - default, (values[k:] - usual.bias) / _QUERY_SPREAD**2])
+        away = np.concatenate([values[:k] - default, values[k:] - usual.bias])
+        return float(np.logaddexp(0.0, -sides * log_odds).sum() + 0.5 * off @ away), gradient + off
+
+    start = np.concatenate([default, np.full(len(names), usual.bias)])
+    anything = [(None, None)] * len(names)
+    prior_weight, miss, false_alarm, *weights = minimize(
+        loss, start, jac=True, method="L-BFGS-B", bounds=[*bounds, *anything], options={"maxiter": 1000}
+    ).x[:k].tolist()  # fmt: skip
+    ranking = LookWeights(
+        **looks._asdict(),
+        bias=0.0,
+        prior_weight=prior_weight,
+        miss_odds=float(np.exp(miss)),
+        false_alarm_odds=float(np.exp(false_alarm)),
+        weights=tuple(weights),
+    )
+    return _calibrated(ranking, log_odds_after_looks(said, standing, ranking), offset, sides, usual.bias)
+
+
+def _calibrated(ranking: LookWeights, score: Floats, offset: Floats, sides: Floats, bias: float) -> LookWeights:
+    """The weights with the bias and the temperature that make the judgments most likely; `score` (n,) is what they
+    make of n images without."""
 
     def loss(values: Floats) -> float:
-        log_odds = log_odds_after_looks(said, standing, at(values)) + offset
-        return float(np.logaddexp(0.0, -sides * log_odds).sum() + 0.5 * ((values - default) ** 2).sum())
+        log_odds = values[0] + score * np.exp(-values[1]) + offset
+        return float(np.logaddexp(0.0, -sides * log_odds).sum() + 0.5 * ((values - (bias, 0.0)) ** 2).sum())
 
-    return at(minimize(loss, default, method="L-BFGS-B", bounds=bounds).x)
+    found = minimize(loss, (bias, 0.0), method="L-BFGS-B", bounds=[_BIAS, _LOG_TEMPERATURE]).x
+    return ranking.model_copy(update={"bias": float(found[0]), "temperature": float(np.exp(found[1]))})
 
 
 def _of(fit: VerdictFit) -> dict[str, float]:

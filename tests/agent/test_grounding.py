@@ -181,7 +181,7 @@ async def test_a_box_comes_before_the_tiles_and_takes_the_place_of_those_that_it
     agent = Agent(Resources(images, ScriptedLMM(grounding(images)), regions=Reddest(images)), strategy)
     result = await agent.rerank(QUERY, CANDIDATES)
     looks = [verdict.look for verdict in result.verdicts if verdict.image_id == "3.png" and verdict.look is not None]
-    assert [look.proposed_by for look in looks] == ["model", "tiles"]
+    assert [look.proposed_by for look in looks] == ["model", "tiles", "around"]
     assert looks[0].region and looks[1].region and looks[0].region.shared(looks[1].region) == 0
 
 

@@ -115,7 +115,7 @@ async def test_pictures_whose_answer_is_clear_are_left_alone(folder: Path) -> No
 
 async def test_a_calibration_says_which_look_pays(folder: Path) -> None:
     shared = {"bias": 0.0, "prior_weight": 0.5, "miss_odds": 0.001, "false_alarm_odds": 0.03}
-    weights = (0.5, 0.5, 0.0, 0.5, 0.5)
+    weights = (0.5, 0.5, 0.0, 0.0, 0.5, 0.5)
     enhanced = LookWeights(
         enhanced=1, weights=weights, moves={"enhanced": 2.0}, moves_small={"enhanced": 2.0}, **shared
     )
@@ -139,7 +139,7 @@ async def test_with_always_every_look_is_taken_once(folder: Path) -> None:
     bench = Bench(folder, short_sighted)
     result = await bench.ranked(strategy_with(always=True, enhance=True, enhance_regions=True))
     shown = [verdict.shown for verdict in looks_of(result)]
-    assert len(shown) == len(set(shown)) == IMAGES * 5
+    assert len(shown) == len(set(shown)) == IMAGES * 6
 
 
 async def test_failed_looks_are_unknown_and_change_nothing(folder: Path) -> None:
@@ -157,9 +157,12 @@ async def test_failed_looks_are_unknown_and_change_nothing(folder: Path) -> None
     assert [(r.image_id, r.score) for r in result.ranking] == [(r.image_id, r.score) for r in plain.ranking]
 
 
-async def test_without_a_proposer_only_the_enhanced_picture_is_looked_at(folder: Path) -> None:
+async def test_an_image_without_a_region_has_no_look_unless_none_is_asked_for(folder: Path) -> None:
     bench = Bench(folder, short_sighted)
-    agent = Agent(Resources(bench.images, bench.lmm), strategy_with(enhance=True, stop_below=0.0001))
+    without = Resources(bench.images, bench.lmm)
+    agent = Agent(without, strategy_with(enhance=True, stop_below=0.0001))
+    assert looks_of(await agent.rerank(QUERY, CANDIDATES)) == []
+    agent = Agent(without, strategy_with(regions=0, enhance=True, stop_below=0.0001))
     looks = looks_of(await agent.rerank(QUERY, CANDIDATES))
     assert looks and {look.look for look in looks} == {Look(enhance=True)}
 
@@ -187,7 +190,7 @@ def test_what_can_be_asked_of_a_look_depends_on_the_kind_of_predicate() -> None:
     whole = Predicate(id="query", question="is it a red bird?")
     assert answerable((whole, *PARTS), REGION) == (whole,)
     assert answerable(PARTS, REGION) == (SUBJECT,)
-    assert answerable(PARTS, REGION, holds_all=True) == (SUBJECT, COUNT)
+    assert answerable(PARTS, REGION.model_copy(update={"proposed_by": "around"})) == (SUBJECT, COUNT)
     assert answerable(PARTS, ALL) == PARTS
     assert answerable((HABITAT, ABSENCE), REGION) == ()
 

@@ -23,7 +23,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_every_shipped_strategy_loads_under_its_file_name() -> None:
     assert set(list_strategies()) == {
-        "agent", "agent-closer", "cascade", "clip", "cross-encoder", "imagescope", "imagescope-published", "joint",
+        "agent", "cascade", "clip", "cross-encoder", "imagescope", "imagescope-published", "joint",
         "pairwise", "predicates", "reasoned", "setwise", "true-false",
         "true-false-documents", "true-false-fused", "true-false-reference", "yes-no", "yes-no-fused",
     }  # fmt: skip
@@ -41,7 +41,7 @@ def test_clip_asks_nothing_and_the_others_do() -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
-        StrategyError, match=r"'yesno' \(did you mean 'yes-no'\?\); known: agent, agent-closer, cascade"
+        StrategyError, match=r"'yesno' \(did you mean 'yes-no'\?\); known: agent, cascade"
     ):
         load_strategy("yesno", prompts="fieldnotes")
 

@@ -73,6 +73,7 @@ def test_the_shipped_strategies_by_hand() -> None:
     useless = MEASURED.model_copy(update={"comparison_weight": 0.0})
     assert calls(estimate([TEXT], [100], load_strategy("setwise", prompts="fieldnotes"), useless)) == {"compare": 0}
     everything = {"synthesize": 2, "refine": 2, "decompose": 4, "verify": 2 * 100 * 13, "compare": 16, "explain": 3}
+    everything["inspect"] = 2 * 100 * 4
     assert of("agent") == (everything, True)
 
 
@@ -242,7 +243,7 @@ def test_predicates_for_a_word() -> None:
 
 def test_which_strategies_are_only_bounded() -> None:
     bounded = {name for name in list_strategies() if load_strategy(name, prompts="fieldnotes").open_ended}
-    assert bounded == {"agent", "agent-closer", "cascade", "imagescope", "imagescope-published", "joint", "pairwise"}
+    assert bounded == {"agent", "cascade", "imagescope", "imagescope-published", "joint", "pairwise"}
     joint = {"prompt": "ask_joint", "sample": 0.0}
     told = load_strategy("predicates", prompts="fieldnotes").model_dump(mode="json", exclude_none=True)
     told = {key: value for key, value in told.items() if key in ("fusion", "name")}
@@ -307,7 +308,7 @@ async def used(bench: Benchmark, name: str, out: Path, calibration: Sequence[Rer
     return told, summary.cost
 
 
-BOUNDED = ("agent", "agent-closer", "imagescope", "imagescope-published", "joint", "pairwise")
+BOUNDED = ("agent", "imagescope", "imagescope-published", "joint", "pairwise")
 
 
 @pytest.mark.parametrize("name", sorted(set(list_strategies()) - {"cascade", "cross-encoder", *BOUNDED}))

@@ -32,7 +32,7 @@ def large_picture(species: str, colour: str, seed: int) -> PILImage.Image:
 
 def test_a_small_animal_in_a_large_picture_is_found_by_looking_closer(pictures: Path) -> None:
     images = {f"{n}": large_picture(*animal, seed=n) for n, animal in enumerate(ANIMALS)}
-    ranking = fieldscope.rerank("a red fox", images, strategy="agent-closer")
+    ranking = fieldscope.rerank("a red fox", images, strategy="agent")
     assert any(verdict.look is not None for verdict in ranking.result.verdicts)
     assert ranking[0].image_id == "2"
     changed = {ranked.image_id: ranked.contributions.get("looks", 0.0) for ranked in ranking.result.ranking}

@@ -92,6 +92,7 @@ def _folder_name(name: str) -> str:
 
 
 def _table(fit: Calibration) -> Table:
+    from fieldscope.agent.closer_looks import set_of
     from fieldscope.service.cli.tables.table import new_table
 
     rows = {
@@ -108,6 +109,8 @@ def _table(fit: Calibration) -> Table:
     }
     if fit.nothing_below is not None:
         rows["nothing matches where the best P(match) is below"] = f"{fit.nothing_below:.3f}"
+    if fit.looked_nothing_below is not None:
+        rows["the same after closer looks"] = f"{fit.looked_nothing_below:.3g}"
     if fit.composed_nothing_below is not None:
         rows["the same for a query with a reference image"] = f"{fit.composed_nothing_below:.3g}"
     if fit.consistency is not None:
@@ -117,7 +120,7 @@ def _table(fit: Calibration) -> Table:
             "weight of a comparison": f"{fit.comparison_weight:.3f}",
         }
     for looks in fit.looks:
-        taken = {"regions": looks.regions, "enhanced": looks.enhanced, "enhanced regions": looks.enhanced_regions}
+        taken = {kind.replace("_", " "): number for kind, number in set_of(looks)._asdict().items()}
         named = ", ".join(f"{number} {kind}" for kind, number in taken.items() if number)
         moved = max((*looks.moves.values(), *looks.moves_small.values()), default=0.0)
         rows[f"looks: {named}"] = f"the last one moves the log-odds of a match by up to {moved:.2f}"
