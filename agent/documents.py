@@ -50,7 +50,7 @@ def pair_of(query: Modality, document: Modality) -> Pair:
 def unasked(images: ImageSource, query: Modality, documents: Iterable[str], settings: Verify | None) -> dict[str, str]:
     """The documents that are not asked about, with the reason: the strategy has no prompt for what query and document
     are, or only one that the model can't answer."""
-    if settings is None or not is_document_source(images):
+    if settings is None or (settings.documents is None and not is_document_source(images)):
         return {}
     reasons = ((name, _unasked(pair_of(query, modality_of(images, name)), settings)) for name in documents)
     return {name: reason for name, reason in reasons if reason is not None}

@@ -21,6 +21,7 @@ from fieldscope.agent.types import RerankResult, unasked_flag
 from fieldscope.cache.store import MemoryStore
 from fieldscope.core.errors import StrategyError
 from fieldscope.core.types import Candidate, Query
+from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.documents import DocumentsCollection, open_documents
 from fieldscope.retrieval.scripted_scorer import ScriptedScorer
 
@@ -96,7 +97,8 @@ def test_a_pair_without_a_prompt_is_not_asked(
     documents: DocumentsCollection, method: str, waves: dict[str, object]
 ) -> None:
     """It costs nothing and ends nothing; all others are asked about."""
-    settings = {"verify.documents": {"text -> image,text": "true_false_text"}, "fusion.method": method, **waves}
+    fusion = {"method": method, "prior_weight": 2.0}
+    settings = {"verify.documents": {"text -> image,text": "true_false_text"}, "fusion": fusion, **waves}
     lmm = ScriptedLMM(lambda _: 0.9)
     agent = Agent(Resources(images=documents, lmm=lmm), load_strategy("true-false-fused", settings))
     candidates = [Candidate("text", 0.9), Candidate("both", 0.6), Candidate("picture", 0.5)]
@@ -107,6 +109,18 @@ def test_a_pair_without_a_prompt_is_not_asked(
     assert (len(lmm.requests), len(result.asked), result.ended) == (2, 2, None)
     assert unasked_flag(reason) in result.flags
     assert method == "posterior" or [each.image_id for each in result.ranking] == ["text", "both", "picture"]
+
+
+def test_pictures_that_are_no_documents_are_not_asked_about_either(
+    documents: DocumentsCollection, tmp_path: Path
+) -> None:
+    """With a prompt that the model can't answer."""
+    lmm = ScriptedLMM(lambda _: 0.9)
+    strategy = load_strategy("true-false-reference", prompts="fieldnotes")
+    agent = Agent(Resources(images=FolderCollection(tmp_path), lmm=lmm), strategy)
+    query = Query(id="q", text="in red", reference_image="query.png")
+    result = asyncio.run(agent.rerank(query, [Candidate("picture.png", 0.5)]))
+    assert (lmm.requests, [verdict.state for verdict in result.verdicts]) == ([], ["not_asked"])
 
 
 def test_where_no_pair_has_a_prompt_the_priors_order_stands(documents: DocumentsCollection) -> None:
