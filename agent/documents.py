@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fieldscope.agent.call import image_parts, messages
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, TextPart
 from fieldscope.agent.strategies.verification import Pair, Verify
 from fieldscope.agent.types import Predicate
-from fieldscope.core.documents import Modality, has_image, modality, text_of
+from fieldscope.core.documents import Modality, has_image, is_document_source, modality, modality_of, text_of
 from fieldscope.core.types import ImageSource
 from fieldscope.prompts.prompt import Prompt
 
 PAIR_UNASKED = "the strategy has no prompt for {pair}; add one to its `verify.documents`"
+MODEL_UNFIT = "the model can't answer the prompt for {pair} ({prompt}); use another model"
 TEXT_UNASKED = (
     "the document is a text, and the strategy asks about pictures; use a strategy with `verify.documents`, such as "
     "true-false-fused"
@@ -46,18 +47,30 @@ def pair_of(query: Modality, document: Modality) -> Pair:
     return pair
 
 
+def unasked(images: ImageSource, query: Modality, documents: Iterable[str], settings: Verify | None) -> dict[str, str]:
+    """The documents that are not asked about, with the reason: the strategy has no prompt for what query and document
+    are, or only one that the model can't answer."""
+    if settings is None or (settings.documents is None and not is_document_source(images)):
+        return {}
+    reasons = ((name, _unasked(pair_of(query, modality_of(images, name)), settings)) for name in documents)
+    return {name: reason for name, reason in reasons if reason is not None}
+
+
+def _unasked(pair: Pair, settings: Verify) -> str | None:
+    if settings.documents is None:
+        return TEXT_UNASKED if pair.endswith("-> text") else None
+    prompt = settings.prompt_about(pair)
+    if prompt is None:
+        return PAIR_UNASKED.format(pair=pair)
+    return None if prompt.answerable else MODEL_UNFIT.format(pair=pair, prompt=prompt.name)
+
+
 def about_document(
     predicate: Predicate, query: Modality, document: ShownDocument, reference: ImagePart | None, settings: Verify
-) -> tuple[Predicate, tuple[ImagePart, ...], Verify] | None:
+) -> tuple[Predicate, tuple[ImagePart, ...], Verify]:
     """The question about a whole query as it is put about this document, the pictures that are shown with it, in their
-    order, and the settings with its prompt: for a text about a picture the strategy's own where it names no other. None
-    where it has no prompt for such a query and document."""
-    pair = pair_of(query, document.modality)
-    prompt = (settings.documents or {}).get(pair)
-    if prompt is None:
-        if pair == "text -> image" and document.image is not None:
-            return predicate, (document.image,), settings
-        return None
+    order, and the settings with its prompt: the strategy's own where there is no other."""
+    prompt = settings.prompt_about(pair_of(query, document.modality)) or settings.prompt
     words = asked_words(prompt, predicate.words, document.text)
     own = predicate.model_copy(update={"question": words})
     shown = shown_images(prompt, reference, document.image)

@@ -112,7 +112,9 @@ def _scores(candidates: Sequence[Candidate], p_match: Mapping[str, float], fusio
         return dict(p_match)
     weight = fusion.prior_weight or 0.0
     prior = dict(zip((c.image_id for c in candidates), standardise([c.prior for c in candidates]), strict=True))
-    return {image_id: log_odds(p) + weight * prior[image_id] for image_id, p in p_match.items()}
+    error = fusion.error_rate or 0.0
+    counted = {image_id: error + (1.0 - 2.0 * error) * p for image_id, p in p_match.items()}
+    return {image_id: log_odds(p) + weight * prior[image_id] for image_id, p in counted.items()}
 
 
 def _p_match(image_id: str, scores: Mapping[str, float], p_match: Mapping[str, float], fusion: Fusion) -> float | None:

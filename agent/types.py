@@ -13,12 +13,14 @@ from fieldscope.core.looks import Look, look_id
 from fieldscope.core.types import Candidate, Turn
 
 State = Literal["answered", "unknown", "not_asked"]
-"""`unknown`: the call failed or its answer could not be read; `not_asked`: a budget or an early stop came first."""
+"""`unknown`: the call failed or its answer could not be read; `not_asked`: a budget or an early stop came first, or no
+prompt is for such a query and candidate."""
 
 Operation = Literal["addition", "removal", "modification", "comparison", "retention"]
 """ImageScope's types of atomic instruction (arXiv 2503.10166)."""
 
 
+_NOT_ASKED_ABOUT = "candidates that were not asked about keep their first-stage position"
 _LOST = re.compile(r"the stage '(\w+)' was lost \(")
 Count = Annotated[int, Field(le=2**53)]
 """A number of tokens, or a rank; no larger than a float can count."""
@@ -316,6 +318,16 @@ def unknown_flag(asked: Sequence[Asked]) -> str | None:
     unknown = sum(question.state == "unknown" for question in asked)
     total = sum(question.state != "not_asked" for question in asked)
     return f"{unknown} of {total} calls gave no answer" if unknown else None
+
+
+def unasked_flag(why: str) -> str:
+    """The warning of a result that has candidates about which nothing was asked, for a reason that is no budget's."""
+    return f"{_NOT_ASKED_ABOUT}: {why}"
+
+
+def is_unasked_flag(flag: str) -> bool:
+    """Whether a warning is `unasked_flag`'s."""
+    return flag.startswith(_NOT_ASKED_ABOUT)
 
 
 def lost_flag(stage: str, why: str, instead: str) -> str:

@@ -2,8 +2,9 @@
 
 `python -m checks.distillation FOLDER --from MODEL` needs the training files that `checks.training` writes below FOLDER.
 The agent, with the bundled LMM, reranks what the retriever in MODEL finds for some of the training queries; the
-retriever learns from its P(match), and no judgment is read. Both are then measured on the validation queries, which
-neither saw, over the union of all pools, with a paired randomisation test. After an interruption, rerun it to continue.
+retriever learns from its P(match), and no judgment is read but with --replay, which trains on the training queries in
+the same steps. Both are then measured on the validation queries, which neither saw, over the union of all pools, with a
+paired randomisation test. After an interruption, rerun it to continue.
 """
 
 from __future__ import annotations
@@ -89,15 +90,18 @@ def measured(model: Path, out: Path) -> Path:
 @click.option("--pool", default=60, show_default=True, type=click.IntRange(min=1), help="Other documents of each task.")
 @click.option("--steps", default=60, show_default=True, type=click.IntRange(min=1))
 @click.option("--rate", default=5e-5, show_default=True, type=click.FloatRange(min=0, min_open=True))
-def main(folder: Path, start: Path, queries: int, pool: int, steps: int, rate: float) -> None:
+@click.option("--replay", is_flag=True, help="Train on the training queries, too.")
+def main(folder: Path, start: Path, queries: int, pool: int, steps: int, rate: float, replay: bool) -> None:
     """Ask the agent, teach the retriever, and compare."""
     out = folder / f"distillation-{queries}-{pool}"
-    taught = out / f"student-{steps}-{rate}"
+    taught = out / f"student-{steps}-{rate}{'-replay' * replay}"
     with listening(Terminal()):
         write_asked(folder / "data", out / "asked", queries, pool)
         plan = EvaluationPlan(f"mbeir:{out / 'asked'}", "validation", out=out / "teacher", choices={"pool": POOLS[0]})
         evaluate_benchmark(plan, [load_strategy(TEACHER)], Settings(encoder=f"path:{start}"))
-        stages = distill(out / "teacher" / TEACHER, start, taught, Plan(steps=steps, batch=16, rate=rate))
+        learned = Plan(steps=steps, batch=16, rate=rate)
+        replayed = folder / "data" if replay else None
+        stages = distill(out / "teacher" / TEACHER, start, taught, learned, replay=replayed)
         student = Path([stage.folder for stage in stages][-1])
         before, after = measured(start, out / "before"), measured(student, taught / "after")
     for metric in METRICS:

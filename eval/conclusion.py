@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fieldscope.agent.types import RerankResult, lost_stage, unknown_flag
+from fieldscope.agent.types import RerankResult, is_unasked_flag, lost_stage, unknown_flag
 from fieldscope.agent.usage import Usage
 from fieldscope.core.types import Run
 from fieldscope.eval.measures.file_order import file_order
@@ -113,13 +113,14 @@ def prior_entry(summary: RunSummary) -> dict[str, str]:
 
 
 def _common_flags(flags: Sequence[set[str]]) -> tuple[str, ...]:
-    """The warnings that hold for every query, and for stages that were lost on some, on how many and one reason, of
-    those of each query: without how many answers are unknown, which is each query's own, even where equal."""
+    """The warnings that hold for every query, and for stages that were lost and candidates that were not asked about on
+    some, on how many and one reason, of those of each query: without how many answers are unknown, which is each
+    query's own, even where equal."""
     common = set.intersection(*flags)
-    lost: dict[str, list[str]] = {}
+    counted: dict[str, list[str]] = {}
     for own in flags:
         for flag in own - common:
-            if stage := lost_stage(flag):
-                lost.setdefault(stage, []).append(flag)
-    some = [f"on {len(warnings)} of {len(flags)} queries {warnings[0]}" for warnings in lost.values()]
+            if about := flag if is_unasked_flag(flag) else lost_stage(flag):
+                counted.setdefault(about, []).append(flag)
+    some = [f"on {len(warnings)} of {len(flags)} queries {warnings[0]}" for warnings in counted.values()]
     return (*sorted(common), *sorted(some))

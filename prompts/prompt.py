@@ -30,7 +30,8 @@ class Prompt(BaseModel):
     the line with the answer begins, where the model is to say something before it. `forms` word what goes into it
     (`fieldscope.prompts.forms`), and `examples` are shown before the question. `shows` are the pictures before it, in
     their order, of a prompt about a query and a document: the query's and the candidate's, as far as they have one;
-    None is the candidate's alone."""
+    None is the candidate's alone. What is not `answerable` is beyond the model that the set is written for, and is not
+    asked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,6 +44,7 @@ class Prompt(BaseModel):
     forms: Mapping[str, str] | None = None
     examples: tuple[Example, ...] | None = None
     shows: tuple[Literal["query", "candidate"], ...] | None = None
+    answerable: bool = Field(default=True, exclude_if=lambda answerable: answerable)
     description: str = ""
     source: str = ""
     _given: Mapping[str, str] = PrivateAttr(default_factory=dict)
@@ -64,6 +66,8 @@ class Prompt(BaseModel):
         decisive = self.model_dump(mode="json", include=named)
         if self.shows is not None:
             decisive["shows"] = [*self.shows, "question"]
+        if not self.answerable:
+            decisive["asked"] = "never"
         if self.examples:
             decisive["examples"] = [
                 {"images": [image.sha256 for image in example.images], "text": example.text, "answer": example.answer}

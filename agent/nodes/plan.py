@@ -21,6 +21,7 @@ from fieldscope.agent.batched_questions import (
     without_joint,
 )
 from fieldscope.agent.context import Context
+from fieldscope.agent.documents import unasked
 from fieldscope.agent.inspection import CloserLook, closer_looks, uninspected
 from fieldscope.agent.nodes.score import unscored
 from fieldscope.agent.posterior import Belief, believe
@@ -51,7 +52,7 @@ def plan(state: RerankState, context: Context) -> Next:
     tasks = [_task(image_id, asked, state, joint=True) for image_id, asked in wave.joint.items()]
     tasks += [_task(each.image_id, each.predicates, state, look=each.look) for each in wave.single]
     if not tasks:
-        return Next("assess")
+        return Next("assess", {"predicates": state.predicates})
     # A joint question is dearer than a single one, and is sent only where a single one would be.
     left = account.calls_left((1, verify.answer_tokens))
     if left < 1 or any(verdict.state == "not_asked" for verdict in state.verdicts):
@@ -102,13 +103,14 @@ def _next_wave(state: RerankState, context: Context, verify: Verify, window: int
     # Where joint answers are not trusted, their questions are asked as if they had not been.
     alone = without_joint(state)
     belief = believe(state if trusted else alone, context.resources, context.strategy)
+    asking = _without_unasked(belief, state, context, window)
     if verify.stop_below is not None:
         score = context.strategy.score
         first = score.stop_below if score and belief.first_look is not None else None
-        single = most_telling(belief, window, verify.stop_below, verify.wave, first)
+        single = most_telling(asking, window, verify.stop_below, verify.wave, first)
     else:
-        single = _open(belief, window)
-    left_alone = int((~belief.finished[:window]).any(axis=1).sum()) - len(single)
+        single = _open(asking, window)
+    left_alone = int((~asking.finished[:window]).any(axis=1).sum()) - len(single)
     facts: dict[str, float | None] = {"left_alone": left_alone}
     together: Questions = {}
     if joint is not None:
@@ -132,6 +134,18 @@ def _next_wave(state: RerankState, context: Context, verify: Verify, window: int
     most = max(verify.wave, len(closer)) if inspect.always else verify.wave
     single = _largest(single, closer, max(most, len(single)))
     return _Wave({}, single, facts | {"looks": sum(each.look is not None for each in single)})
+
+
+def _without_unasked(belief: Belief, state: RerankState, context: Context, window: int) -> Belief:
+    """The belief with nothing left to ask about candidates that are not asked about, whatever the budget."""
+    untouched = {belief.candidates[i].image_id: i for i in np.flatnonzero(belief.unasked[:window])}
+    images, verify = context.resources.images, context.strategy.verify
+    left_out = [untouched[name] for name in unasked(images, state.query.modality, untouched, verify)]
+    if not left_out:
+        return belief
+    finished = belief.finished.copy()
+    finished[left_out] = True
+    return replace(belief, finished=finished)
 
 
 def _largest(questions: Sequence[Telling], closer: Sequence[CloserLook], most: int) -> list[Telling]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from fieldscope.agent.agreement import agreement, agreement_order
 from fieldscope.agent.context import Context
+from fieldscope.agent.documents import unasked
 from fieldscope.agent.fusion import fuse, strictly_decreasing
 from fieldscope.agent.match_odds import Floats
 from fieldscope.agent.nodes.lost import lost_stages
@@ -20,7 +21,15 @@ from fieldscope.agent.scheduling import compared_head
 from fieldscope.agent.scoring import query_scores
 from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
-from fieldscope.agent.types import Asked, NothingMatches, RankedCandidate, RerankResult, Verdict, unknown_flag
+from fieldscope.agent.types import (
+    Asked,
+    NothingMatches,
+    RankedCandidate,
+    RerankResult,
+    Verdict,
+    unasked_flag,
+    unknown_flag,
+)
 from fieldscope.agent.verdicts import latest
 from fieldscope.core.documents import is_document_source, modality_of, text_of
 from fieldscope.core.types import ImageSource
@@ -46,9 +55,13 @@ UNCALIBRATED_SCORER = (
 
 
 def rank(state: RerankState, context: Context) -> dict[str, Any]:
-    """The result. Questions that were never sent, e.g. about images outside the window, appear as not asked."""
+    """The result. Questions that were never sent, e.g. about images outside the window, appear as not asked, with the
+    reason where there is no prompt for them."""
     resources, strategy = context.resources, context.strategy
-    verdicts = (*state.verdicts, *_not_asked(state))
+    window = state.widened or (strategy.verify.top_k if strategy.verify else None)
+    in_window = [candidate.image_id for candidate in state.candidates[:window]]
+    left_out = unasked(resources.images, state.query.modality, in_window, strategy.verify)
+    verdicts = (*state.verdicts, *_not_asked(state, left_out))
     by_posterior = strategy.fusion.method == "posterior"
     outcome = (_by_posterior if by_posterior else _without_belief)(state, resources, strategy)
     result = RerankResult(
@@ -75,6 +88,7 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         *_consistency_flags(state, resources),
         *_weight_flags(strategy, resources),
         *lost_stages(state),
+        *map(unasked_flag, sorted(set(left_out.values()))),
         *([unknown] if unknown else []),
     )
     counts = Counter(question.state for question in (*asked, *(v for v in verdicts if v.state == "not_asked")))
@@ -235,10 +249,15 @@ def _weight_flags(strategy: Strategy, resources: Resources) -> list[str]:
     return [UNCALIBRATED_SCORER]
 
 
-def _not_asked(state: RerankState) -> list[Verdict]:
+def _not_asked(state: RerankState, left_out: Mapping[str, str]) -> list[Verdict]:
     judged = {(verdict.image_id, verdict.predicate) for verdict in state.verdicts if verdict.look is None}
     return [
-        Verdict(predicate=predicate.id, image_id=candidate.image_id, state="not_asked")
+        Verdict(
+            predicate=predicate.id,
+            image_id=candidate.image_id,
+            state="not_asked",
+            error=left_out.get(candidate.image_id),
+        )
         for candidate in state.candidates
         for predicate in state.predicates
         if (candidate.image_id, predicate.id) not in judged

@@ -9,14 +9,7 @@ from typing import Any
 
 from fieldscope.agent.call import ask, image_parts, one_line
 from fieldscope.agent.context import Context
-from fieldscope.agent.documents import (
-    PAIR_UNASKED,
-    TEXT_UNASKED,
-    ShownDocument,
-    about_document,
-    pair_of,
-    shown_document,
-)
+from fieldscope.agent.documents import ShownDocument, about_document, shown_document
 from fieldscope.agent.json_answer import ask_structured
 from fieldscope.agent.lmm.base import LMM, ImagePart
 from fieldscope.agent.lmm.joint_answer import read_answers
@@ -93,14 +86,13 @@ async def verify(task: VerifyTask, context: Context) -> dict[str, Any]:
     settings = context.worded(settings, task.query)
     images = context.resources.images
     try:
-        document = await shown_document(images, shown_id(task))
         if settings.documents is not None and all(predicate.kind == "query" for predicate in task.predicates):
+            document = await shown_document(images, shown_id(task))
             reference = await image_parts(images, [task.reference] if task.reference else [])
             return await _verify_document(task, document, next(iter(reference), None), lmm, settings)
+        (image,) = await image_parts(images, [shown_id(task)])
     except ImageError as error:
         return failed(task, one_line(error))
-    if (image := document.image) is None:
-        return failed(task, TEXT_UNASKED)
     if task.joint and settings.joint:
         verdicts, calls = await judge_jointly(lmm, task.predicates, image, settings.joint)
         return {**_update(task, verdicts), "calls": calls}
@@ -114,13 +106,10 @@ async def verify(task: VerifyTask, context: Context) -> dict[str, Any]:
 async def _verify_document(
     task: VerifyTask, document: ShownDocument, reference: ImagePart | None, lmm: LMM, settings: Verify
 ) -> dict[str, Any]:
-    """The whole query about a document, by the prompt for what both are; unknown where the strategy has none."""
+    """The whole query about a document, by the prompt for what both are."""
     verdicts = []
     for predicate in task.predicates:
-        asked = about_document(predicate, task.kind, document, reference, settings)
-        if asked is None:
-            return failed(task, PAIR_UNASKED.format(pair=pair_of(task.kind, document.modality)))
-        own, images, worded = asked
+        own, images, worded = about_document(predicate, task.kind, document, reference, settings)
         verdicts.append(await judge(lmm, own, images, worded))
     return _update(task, verdicts)
 

@@ -115,6 +115,8 @@ class Fusion(Settings):
     - `score`: the score of the scoring model; the prior breaks ties and places images without a score.
     - `p_yes`: P(yes).
     - `log_odds`: log-odds of P(yes), plus `prior_weight` times the prior, standardised over the query's candidates.
+      With an `error_rate` e, the share of answers that are wrong however sure the model is of them, P(yes) counts as
+      e + (1 - 2 e) P(yes), so that no answer outranks every gap between priors.
     - `agreement`: how many predicates have the expected answer (ImageScope); the prior breaks ties.
     - `posterior`: the log-odds that every predicate holds, plus the weighted prior, plus the weighted score of a stage
       `score`, plus comparisons; weights and temperatures are the calibration's, `prior_weight` and `scorer_weight`
@@ -124,9 +126,12 @@ class Fusion(Settings):
     method: Literal["prior", "score", "p_yes", "log_odds", "agreement", "posterior"]
     prior_weight: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
     scorer_weight: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    error_rate: float | None = Field(default=None, gt=0.0, lt=0.5)
 
     @model_validator(mode="after")
     def _weight_belongs_to_odds(self) -> Self:
+        if self.error_rate is not None and self.method != "log_odds":
+            raise ValueError("error_rate goes with the method log_odds, and with no other; remove it")
         if (self.prior_weight is not None) != (self.method in ("log_odds", "posterior")):
             raise ValueError(
                 "prior_weight goes with the methods log_odds and posterior, and with no other; set or remove it"

@@ -130,7 +130,7 @@ class Verify(AskingStage):
 
     `documents` are the prompts about the whole query by what query and candidate are: they may say the candidate's
     `text`, too, and which pictures they show. A text about a picture has the `prompt` where it has none here; other
-    pairs without one can't be judged.
+    pairs without one are not asked about, and neither are those whose prompt the model can't answer.
 
     `top_k` is the window: only that many, best prior first, are asked about (None: all). With `stop_below` questions
     are asked in waves of `wave`, those first that are expected to change an image's P(match) most, until no question
@@ -184,6 +184,11 @@ class Verify(AskingStage):
     def most_calls(self, kind: str) -> int:
         """How many calls a question of this kind takes at most."""
         return self.plain_calls(kind) + self.thoughts(kind)
+
+    def prompt_about(self, pair: Pair) -> Prompt | None:
+        """The prompt about a query and a candidate of these kinds; None where there is none."""
+        own = self.prompt if pair == "text -> image" else None
+        return (self.documents or {}).get(pair, own)
 
     @property
     def by_predicates(self) -> bool:

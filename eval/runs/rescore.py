@@ -96,7 +96,7 @@ class Rescorer:
         verdicts = [
             verdict
             for verdict in before.verdicts
-            if (verdict.state != "not_asked" or verdict.error)
+            if (verdict.state != "not_asked" or (verdict.error and before.ended))
             and (verdict.look is None or strategy.inspect is not None)
             and (verdict.predicate in predicates or (strategy.verify is not None and strategy.verify.by_predicates))
         ]

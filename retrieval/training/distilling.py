@@ -1,24 +1,29 @@
-"""Distillation: a retriever learns to rank a run's candidates as the agent's P(match) does."""
+"""Distillation: a retriever learns to rank a run's candidates as the agent's P(match) does.
+
+The agent says nothing about other kinds of documents than it was asked about, so a retriever that learns from it alone
+forgets which kind a query wants. With `replay` each step trains on queries with known positives, too.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from fieldscope.retrieval.training.batches import next_queries
+from fieldscope.retrieval.training.batches import Source, next_queries
 from fieldscope.retrieval.training.learner import Learner
 from fieldscope.retrieval.training.queries import TrainingSet
-from fieldscope.retrieval.training.trainer import Open, Plan, Progress, Stage, Trainer
+from fieldscope.retrieval.training.stages import contrastive_loss, mined_by
+from fieldscope.retrieval.training.trainer import START, Open, Plan, Progress, Stage, Trainer
 
 DISTILLED = "distilled"
 
 _LEAST = 1e-4  # P(match), and what it lacks to 1
-_STAGE = 4
+_STAGE, _REPLAY = 4, 5
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,24 @@ def distil(
     plan: Plan,
     out: Path,
     progress: Progress,
+    replay: TrainingSet | None = None,
 ) -> Iterator[Stage]:
     """Train the model in `start` on what the agent said, for `plan.steps` steps: the start's figures, then the stage.
-    Resumed as other stages are."""
-    sets = {"training": judged.training.fingerprint}
+    The queries of `replay`, with hard negatives that the start mines, are trained on in the same steps. Resumed as
+    other stages are."""
+    sets = {"training": judged.training.fingerprint} | ({"replay": replay.fingerprint} if replay else {})
     trainer = Trainer(open_model, start, validation, plan, out, progress, sets)
     yield trainer.begin()
-    loss_of = partial(distillation_loss, judged=judged, plan=plan)
+    sources = [Source(replay, mined_by(open_model, start, replay, out, START, progress))] if replay else []
+    loss_of = partial(_loss, judged=judged, sources=sources, plan=plan)
     yield trainer.stage(DISTILLED, start, loss_of, plan.steps, plan.rate)
+
+
+def _loss(learner: Learner, step: int, *, judged: Judged, sources: Sequence[Source], plan: Plan) -> torch.Tensor:
+    loss = distillation_loss(learner, step, judged=judged, plan=plan)
+    if sources:
+        loss = loss + contrastive_loss(learner, step, sources=sources, plan=plan, seed=(plan.seed, _REPLAY))
+    return loss
 
 
 def distillation_loss(learner: Learner, step: int, *, judged: Judged, plan: Plan) -> torch.Tensor:

@@ -71,14 +71,21 @@ class Stages:
         return trainer.stage(name, start, loss_of, steps, rate, mined)
 
     def _mined(self, stage: str, training: TrainingSet) -> dict[str, Mined]:
-        """The negatives that a finished stage's model mines in a set, from their file once they are there."""
-        path = self.out / f"negatives-{stage}-{training.name}.jsonl"
-        if not path.is_file():
-            learner = self.open_model(self.out / stage)
-            with self.progress(f"mining with {stage}") as report:
-                mined = mine_all(training, rankings(learner, training, TOP, report))
-            write_mined(path, mined.values())
-        return read_mined(path)
+        """The negatives that a finished stage's model mines in a set."""
+        return mined_by(self.open_model, self.out / stage, training, self.out, stage, self.progress)
+
+
+def mined_by(
+    open_model: Open, model: Path, training: TrainingSet, out: Path, stage: str, progress: Progress
+) -> dict[str, Mined]:
+    """The negatives that a model mines in a set, from their file below `out` once they are there."""
+    path = out / f"negatives-{stage}-{training.name}.jsonl"
+    if not path.is_file():
+        learner = open_model(model)
+        with progress(f"mining with {stage}") as report:
+            mined = mine_all(training, rankings(learner, training, TOP, report))
+        write_mined(path, mined.values())
+    return read_mined(path)
 
 
 def with_wrong_modality(mined: Mined, earlier: Mined) -> Mined:

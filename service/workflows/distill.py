@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from fieldscope.retrieval.training.trainer import Plan, Stage
 
 
-def distill(run: Path, start: Path, out: Path, plan: Plan, validation: Path | None = None) -> Iterator[Stage]:
+def distill(
+    run: Path, start: Path, out: Path, plan: Plan, validation: Path | None = None, replay: Path | None = None
+) -> Iterator[Stage]:
     """Train the model in `start` on the rankings of a run, and write it below `out`; the start's figures on the
-    validation queries below `validation`, then the stage. Raises `ConfigError`."""
-    from fieldscope.eval.datasets.mbeir_training import load_mbeir_validation
+    validation queries below `validation`, then the stage. The training queries below `replay` are trained on, too.
+    Raises `ConfigError` and `BenchmarkError`."""
+    from fieldscope.eval.datasets.mbeir_training import load_mbeir_training, load_mbeir_validation
     from fieldscope.eval.runs.read import run_folders
     from fieldscope.retrieval.training.distilling import distil
 
@@ -28,10 +31,11 @@ def distill(run: Path, start: Path, out: Path, plan: Plan, validation: Path | No
         raise ConfigError(f"{run} holds {len(folders)} runs; name the folder of one")
     judged = read_judged(folders[0])
     held_out = load_mbeir_validation(validation, "validation") if validation is not None else None
-    sets = [judged.training, *([held_out] if held_out is not None else [])]
+    replayed = load_mbeir_training(replay, "replay") if replay is not None else None
+    sets = [each for each in (judged.training, held_out, replayed) if each is not None]
     opened = partial(open_learner, sets=sets)
     with keeping(f"what was trained so far is kept in {out}; rerun this command to continue"):
-        yield from distil(judged, opened, start, held_out, plan, out, progress)
+        yield from distil(judged, opened, start, held_out, plan, out, progress, replayed)
 
 
 def read_judged(folder: Path) -> Judged:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-from fieldscope.agent.documents import PAIR_UNASKED, TEXT_UNASKED
+from fieldscope.agent.documents import MODEL_UNFIT, PAIR_UNASKED, TEXT_UNASKED
 from fieldscope.agent.graph import Agent
 from fieldscope.agent.image_scorer import ImageScorer
 from fieldscope.agent.lmm.base import LMMRequest
@@ -17,15 +17,18 @@ from fieldscope.agent.lmm.scripted import ScriptedLMM
 from fieldscope.agent.resources import Resources
 from fieldscope.agent.scored import CachedScorer
 from fieldscope.agent.strategies.strategy import load_strategy
-from fieldscope.agent.types import RerankResult
+from fieldscope.agent.types import RerankResult, unasked_flag
 from fieldscope.cache.store import MemoryStore
 from fieldscope.core.errors import StrategyError
 from fieldscope.core.types import Candidate, Query
+from fieldscope.retrieval.collection import FolderCollection
 from fieldscope.retrieval.documents import DocumentsCollection, open_documents
 from fieldscope.retrieval.scripted_scorer import ScriptedScorer
 
 ASKED = "Is it red?"
 WORDS = "A red crab."
+BEYOND_THE_BUNDLED_LMM = {(0, "text"), (0, "both"), (2, "picture")}
+"""Numbers of pictures that are shown, and candidates: texts beside no picture, and two pictures."""
 
 
 @pytest.fixture
@@ -76,21 +79,59 @@ def test_each_type_shows_what_the_papers_table_shows(
     said: set[str],
 ) -> None:
     query = Query(id="q", text=text, reference_image=reference)
-    result, (request,) = reranked(documents, "true-false-documents", query, candidate, prompts=prompts)
+    result, requests = reranked(documents, "true-false-documents", query, candidate, prompts=prompts)
+    if prompts == "fieldnotes" and (len(shown), candidate) in BEYOND_THE_BUNDLED_LMM:
+        assert (requests, result.verdicts[0].state) == ([], "not_asked")
+        assert (result.verdicts[0].error or "").startswith(MODEL_UNFIT.partition("{")[0])
+        return
+    (request,) = requests
     assert [image.image_id for image in request.images] == shown
     assert {words for words in (ASKED, WORDS) if words in request.text} == said
     assert result.verdicts[0].image_id == candidate
     assert result.verdicts[0].p_yes == pytest.approx(0.9)
 
 
-def test_a_pair_without_a_prompt_is_unknown(documents: DocumentsCollection) -> None:
+@pytest.mark.parametrize("method", ["log_odds", "posterior"])
+@pytest.mark.parametrize("waves", [{}, {"verify.stop_below": 0.01, "verify.wave": 1}])
+def test_a_pair_without_a_prompt_is_not_asked(
+    documents: DocumentsCollection, method: str, waves: dict[str, object]
+) -> None:
+    """It costs nothing and ends nothing; all others are asked about."""
+    fusion = {"method": method, "prior_weight": 2.0}
+    settings = {"verify.documents": {"text -> image,text": "true_false_text"}, "fusion": fusion, **waves}
+    lmm = ScriptedLMM(lambda _: 0.9)
+    agent = Agent(Resources(images=documents, lmm=lmm), load_strategy("true-false-fused", settings))
+    candidates = [Candidate("text", 0.9), Candidate("both", 0.6), Candidate("picture", 0.5)]
+    result = asyncio.run(agent.rerank(Query(id="q", text=ASKED), candidates))
+    states = {verdict.image_id: (verdict.state, verdict.error) for verdict in result.verdicts}
+    reason = PAIR_UNASKED.format(pair="text -> text")
+    assert states == {"text": ("not_asked", reason), "both": ("answered", None), "picture": ("answered", None)}
+    assert (len(lmm.requests), len(result.asked), result.ended) == (2, 2, None)
+    assert unasked_flag(reason) in result.flags
+    assert method == "posterior" or [each.image_id for each in result.ranking] == ["text", "both", "picture"]
+
+
+def test_pictures_that_are_no_documents_are_not_asked_about_either(
+    documents: DocumentsCollection, tmp_path: Path
+) -> None:
+    """With a prompt that the model can't answer."""
+    lmm = ScriptedLMM(lambda _: 0.9)
+    strategy = load_strategy("true-false-reference", prompts="fieldnotes")
+    agent = Agent(Resources(images=FolderCollection(tmp_path), lmm=lmm), strategy)
+    query = Query(id="q", text="in red", reference_image="query.png")
+    result = asyncio.run(agent.rerank(query, [Candidate("picture.png", 0.5)]))
+    assert (lmm.requests, [verdict.state for verdict in result.verdicts]) == ([], ["not_asked"])
+
+
+def test_where_no_pair_has_a_prompt_the_priors_order_stands(documents: DocumentsCollection) -> None:
     query = Query(id="q", text="", reference_image="query")
     settings = {"verify.documents": {"text -> text": "true_false_text"}}
     lmm = ScriptedLMM(lambda _: 0.9)
     agent = Agent(Resources(images=documents, lmm=lmm), load_strategy("true-false-fused", settings))
-    result = asyncio.run(agent.rerank(query, [Candidate("picture", 0.5)]))
-    assert lmm.requests == []
-    assert result.verdicts[0].error == PAIR_UNASKED.format(pair="image -> image")
+    result = asyncio.run(agent.rerank(query, [Candidate("text", 0.5), Candidate("picture", 0.4)]))
+    assert (lmm.requests, result.asked, result.ended) == ([], (), None)
+    assert [verdict.state for verdict in result.verdicts] == ["not_asked", "not_asked"]
+    assert [each.image_id for each in result.ranking] == ["text", "picture"]
 
 
 def test_a_change_may_be_judged_beside_the_querys_own_picture(documents: DocumentsCollection) -> None:
@@ -108,11 +149,11 @@ def test_a_ranking_says_what_each_document_is(documents: DocumentsCollection) ->
     assert not {"modality", "text"} & picture.model_dump().keys()  # as earlier versions wrote it
 
 
-def test_a_strategy_about_pictures_leaves_a_text_unknown_where_its_prior_put_it(documents: DocumentsCollection) -> None:
+def test_a_strategy_about_pictures_leaves_a_text_where_its_prior_put_it(documents: DocumentsCollection) -> None:
     result, requests = reranked(documents, "yes-no", Query(id="q", text=ASKED), "text", "picture")
     assert [each.image_id for each in result.ranking] == ["text", "picture"]
-    assert {v.image_id: v.state for v in result.verdicts} == {"text": "unknown", "picture": "answered"}
-    assert result.verdicts[0].error == TEXT_UNASKED
+    errors = {verdict.image_id: (verdict.state, verdict.error) for verdict in result.verdicts}
+    assert errors == {"text": ("not_asked", TEXT_UNASKED), "picture": ("answered", None)}
     assert len(requests) == 1
 
 

@@ -87,6 +87,18 @@ def test_log_odds_add_the_standardised_prior() -> None:
     assert ranking["c"].rank == 1
 
 
+def test_no_answer_outranks_every_gap_between_priors_where_some_are_wrong() -> None:
+    candidates = (Candidate("a", 0.3), Candidate("b", 0.2), Candidate("c", 0.1))
+    p_match = {"a": 1e-6, "b": 0.5, "c": 1 - 1e-6}
+    doubting = Fusion(method="log_odds", prior_weight=3.0, error_rate=0.05)
+    scores = {r.image_id: r.score for r in fuse(candidates, p_match, doubting)}
+    z = math.sqrt(1.5)
+    assert scores == pytest.approx({"a": 3 * z - math.log(19), "b": 0.0, "c": math.log(19) - 3 * z}, abs=1e-4)
+    assert [r.image_id for r in fuse(candidates, p_match, doubting)] == ["a", "b", "c"]
+    believing = Fusion(method="log_odds", prior_weight=3.0)
+    assert [r.image_id for r in fuse(candidates, p_match, believing)] == ["c", "b", "a"]
+
+
 def test_the_scale_of_the_prior_does_not_matter() -> None:
     p_match = {"a": 0.2, "b": 0.6, "c": 0.4}
     small = (Candidate("a", 0.3), Candidate("b", 0.2), Candidate("c", 0.1))

@@ -53,6 +53,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         (VALID + "fuse: 1\n", r"unknown key 'fuse' \(did you mean 'fusion'\?\)"),
         (VALID.replace("p_yes", "magic"), "fusion.method: .*'p_yes'"),
         (VALID.replace("p_yes", "prior"), "fusion.method is 'prior' where there is no stage 'verify'"),
+        (VALID + "  error_rate: 0.1\n", "fusion: error_rate goes with the method log_odds"),
         (VALID + "  prior_weight: 1\n", "fusion: prior_weight goes with the methods log_odds and posterior"),
         (VALID.replace("p_yes", "log_odds"), "fusion: prior_weight goes with the methods log_odds and posterior"),
         (VALID.replace("p_yes", "log_odds") + "  prior_weight: -1\n", "fusion.prior_weight: .*greater than"),

@@ -99,8 +99,9 @@ def test_wrong_lines_are_refused_by_file_line_and_field(data: Path) -> None:
         assert complaint in str(refused.value)
 
 
-def test_a_retriever_learns_what_a_run_says(data: Path, tmp_path: Path) -> None:
-    """P(match) puts the last candidate first; after training the model does so, too."""
+@pytest.mark.parametrize("replayed", [False, True])
+def test_a_retriever_learns_what_a_run_says(data: Path, tmp_path: Path, replayed: bool) -> None:
+    """P(match) puts the last candidate first; after training the model does so, too, also beside other queries."""
     out, clip = tmp_path / "out", write_clip(tmp_path / "clip")
     run("train-retriever", data, "-o", out, "--clip", clip, "--steps", 1, "--batch", 4)
     pool = {f"c{n}": Document(id=f"c{n}", text=name) for n, name in enumerate(NAMES)}
@@ -117,9 +118,11 @@ def test_a_retriever_learns_what_a_run_says(data: Path, tmp_path: Path) -> None:
     folder.write(INPUTS, input_lines(benchmark, load_strategy("true-false-fused"), None))
     folder.write(COLLECTION, [json.dumps(images.locator())])
     folder.close()
-    found = run(
-        "distill", folder.path, "--from", out / "start", "-o", tmp_path / "distilled", "--steps", 30, "--rate", 0.003
-    )
+    taught, replay = tmp_path / "distilled", ("--replay", data) if replayed else ()
+    found = run("distill", folder.path, "--from", out / "start", "-o", taught, "--steps", 30, "--rate", 0.003, *replay)
+    mined = taught / "negatives-start-replay.jsonl"
+    assert mined.is_file() == replayed
+    assert not replayed or len(read_mined(mined)) == 24
     encoder = load_encoder(f"path:{found['stages'][-1]['folder']}")
     documents = encode_documents(encoder, [DocumentInputs(pool[each].text or "") for each in pool])
     assert np.argmax(documents @ encoder.encode_query(QueryInputs(query.text))) == 2

@@ -17,6 +17,7 @@ from fieldscope.core.documents import modality_of
 from fieldscope.core.errors import BenchmarkError, ConfigError
 from fieldscope.eval.datasets.mbeir import load_mbeir
 from fieldscope.eval.datasets.mbeir_tasks import TASKS
+from fieldscope.eval.runs.read import read_results
 from fieldscope.fieldnotes import universal
 from fieldscope.fieldnotes.universal import load_universal
 from fieldscope.fieldnotes.universal_records import UniversalSplit
@@ -25,7 +26,9 @@ from fieldscope.service.wiring import datasets
 from fieldscope.service.wiring import universal as wiring
 from fieldscope.service.wiring.benchmarks import open_workload
 from fieldscope.service.wiring.settings import Settings
+from fieldscope.service.workflows.evaluate import EvaluationPlan, evaluate_benchmark
 from fieldscope.service.workflows.evaluation_checks import document_flags
+from fieldscope.service.workflows.rescore import rescore
 
 NUMBER = 2
 
@@ -128,6 +131,24 @@ def test_pictures_with_texts_are_judged_by_the_picture_and_a_warning_says_so(sma
     workload = open_workload("fieldnotes-universal", "validation", Settings(encoder="any"), choices=choices)
     (flag,) = document_flags(workload, [load_strategy("yes-no")])
     assert flag.startswith("yes-no: judged by their pictures")
+
+
+def test_an_evaluation_of_all_types_asks_what_the_bundled_lmm_can_answer(small: UniversalSplit, tmp_path: Path) -> None:
+    """And leaves the rest to the first stage: the run is finished, and ranking it again gives the same."""
+    plan = EvaluationPlan("fieldnotes-universal", "validation", out=tmp_path / "runs")
+    (run,) = evaluate_benchmark(plan, [load_strategy("true-false-fused", prompts="fieldnotes")], Settings()).runs
+    results = read_results(run.out)
+    beyond = {query.id for query in small.queries if TASKS[query.task.name].type in (2, 3, 5)}
+    assert {query_id for query_id, result in results.items() if not result.asked} == beyond
+    assert (run.unknown, run.ended) == (0, {})
+    assert all(ranked.rank == ranked.prior_rank for query_id in beyond for ranked in results[query_id].ranking)
+    counted = [flag for flag in run.flags if flag.startswith(f"on {NUMBER} of {8 * NUMBER} queries candidates that")]
+    assert len(counted) == 3
+    (again,) = rescore(run.out, (), None, False, tmp_path / "again")
+    assert again.flags == run.flags
+    for query_id, result in read_results(again.out).items():
+        before = results[query_id]
+        assert (result.ranking, result.verdicts, result.ended) == (before.ranking, before.verdicts, None)
 
 
 def test_the_set_is_always_the_same() -> None:

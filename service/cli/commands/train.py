@@ -75,12 +75,15 @@ def train_retriever(
 @folder_option("The model that learns, as with train-retriever.", "--from", "start", required=True)
 @folder_option("The folder for the model.", "-o", "--out", required=True)
 @folder_option("Measure on the validation queries in this folder of M-BEIR's shape.", "--data")
+@folder_option("Train on the training queries in this folder, too, so that the model forgets nothing.", "--replay")
 @count_option("--steps", default=100, show_default=True, help_text="Steps.")
 @count_option("--batch", default=16, show_default=True, help_text="Queries in a step, each with all of its candidates.")
 @click.option("--rate", type=_RATE, default=2e-4, show_default=True, metavar="R", help="The greatest learning rate.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="What decides all draws.")
 @json_option
-def distill(run: Path, start: Path, out: Path, data: Path | None, as_json: bool, **plan: Any) -> None:
+def distill(
+    run: Path, start: Path, out: Path, data: Path | None, replay: Path | None, as_json: bool, **plan: Any
+) -> None:
     """Teach a retriever what the agent found out.
 
     RUN is the folder of a run of `fieldscope eval` whose strategy claims P(match). The model learns to rank the
@@ -89,7 +92,7 @@ def distill(run: Path, start: Path, out: Path, data: Path | None, as_json: bool,
     from fieldscope.retrieval.training.trainer import Plan
     from fieldscope.service.workflows import distill as workflow
 
-    _show(workflow.distill(run, start, out, Plan(**plan), data), out, as_json)
+    _show(workflow.distill(run, start, out, Plan(**plan), data, replay), out, as_json)
 
 
 def _show(training: Iterable[Stage], out: Path, as_json: bool) -> None:

@@ -94,8 +94,8 @@ class _Rebuilder:
         settings = settings.about(self._asked_text)
         images: tuple[ImagePart, ...] = (self._image(image_id),)
         if settings.documents is not None and (document := self._document(image_id)):
-            asked = about_document(predicate, self._query.modality, document, self._reference(), settings)
-            predicate, images, settings = asked or (predicate, images, settings)
+            kind, reference = self._query.modality, self._reference()
+            predicate, images, settings = about_document(predicate, kind, document, reference, settings)
         for sample in range(settings.plain_calls(predicate.kind)):
             yield question(predicate, images, settings, sample)
         for sample in range(settings.thoughts(predicate.kind)):
