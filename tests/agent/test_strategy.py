@@ -40,9 +40,7 @@ def test_clip_asks_nothing_and_the_others_do() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(
-        StrategyError, match=r"'yesno' \(did you mean 'yes-no'\?\); known: agent, cascade"
-    ):
+    with pytest.raises(StrategyError, match=r"'yesno' \(did you mean 'yes-no'\?\); known: agent, cascade"):
         load_strategy("yesno", prompts="fieldnotes")
 
 
