@@ -22,7 +22,7 @@ from fieldscope.agent.state import RerankState
 from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.agent.types import Asked, NothingMatches, RankedCandidate, RerankResult, Verdict, unknown_flag
 from fieldscope.agent.verdicts import latest
-from fieldscope.core.documents import is_document_source, modality_of, text_of
+from fieldscope.core.documents import DocumentSource, is_document_source, modality
 from fieldscope.core.types import ImageSource
 
 DRAWS = 400
@@ -88,12 +88,13 @@ def _with_documents(ranking: tuple[RankedCandidate, ...], images: ImageSource) -
     """The ranking with what each document is made of, where documents are more than pictures."""
     if not is_document_source(images):
         return ranking
-    return tuple(
-        ranked
-        if (kind := modality_of(images, ranked.image_id)) == "image"
-        else ranked.model_copy(update={"modality": kind, "text": text_of(images, ranked.image_id)})
-        for ranked in ranking
-    )
+    return tuple(_with_document(ranked, images) for ranked in ranking)
+
+
+def _with_document(ranked: RankedCandidate, documents: DocumentSource) -> RankedCandidate:
+    text = documents.text_of(ranked.image_id)
+    kind = modality(documents.has_image(ranked.image_id), bool(text))
+    return ranked if kind == "image" else ranked.model_copy(update={"modality": kind, "text": text})
 
 
 @dataclass(frozen=True)
