@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
+from operator import is_, not_
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +23,10 @@ Operation = Literal["addition", "removal", "modification", "comparison", "retent
 
 
 _NOT_ASKED_ABOUT = "candidates that were not asked about keep their first-stage position"
+# Called for every value that is written: built-in functions, since functions of Python take several times as long.
+_is_none = partial(is_, None)
+_is_image = "image".__eq__
+
 _LOST = re.compile(r"the stage '(\w+)' was lost \(")
 Count = Annotated[int, Field(le=2**53)]
 """A number of tokens, or a rank; no larger than a float can count."""
@@ -132,7 +138,7 @@ class Verdict(Asked):
     reasoned: bool = False
     thought: str = ""
     draws: tuple[Draw, ...] = ()
-    look: Look | None = Field(default=None, exclude_if=lambda look: look is None)
+    look: Look | None = Field(default=None, exclude_if=_is_none)
 
     @property
     def shown(self) -> str:
@@ -236,14 +242,14 @@ class RankedCandidate(_Record):
     rank: Count = Field(ge=1)
     score: float
     prior: float
-    standing: float | None = Field(default=None, exclude_if=lambda standing: standing is None)
+    standing: float | None = Field(default=None, exclude_if=_is_none)
     prior_rank: Count = Field(ge=1)
     p_match: float | None = None
     rank_low: Count | None = None
     rank_high: Count | None = None
     contributions: Mapping[str, float] = Field(default_factory=dict)
-    modality: Modality = Field(default="image", exclude_if=lambda modality: modality == "image")
-    text: str = Field(default="", exclude_if=lambda text: not text)
+    modality: Modality = Field(default="image", exclude_if=_is_image)
+    text: str = Field(default="", exclude_if=not_)
 
     @property
     def candidate(self) -> Candidate:
@@ -298,11 +304,11 @@ class RerankResult(_Record):
     comparisons: tuple[Comparison, ...] = ()
     reasons: tuple[Reason, ...] = ()
     calls: tuple[Call, ...] = ()
-    scores: tuple[ImageScore, ...] = Field(default=(), exclude_if=lambda scores: not scores)
+    scores: tuple[ImageScore, ...] = Field(default=(), exclude_if=not_)
     trace: tuple[TraceEvent, ...] = ()
     ended: str | None = None
-    relative: bool = Field(default=False, exclude_if=lambda relative: not relative)
-    nothing: NothingMatches | None = Field(default=None, exclude_if=lambda nothing: nothing is None)
+    relative: bool = Field(default=False, exclude_if=not_)
+    nothing: NothingMatches | None = Field(default=None, exclude_if=_is_none)
     flags: tuple[str, ...] = ()
 
     @property
@@ -315,8 +321,8 @@ class RerankResult(_Record):
 
 def unknown_flag(asked: Sequence[Asked]) -> str | None:
     """The warning of a result some of whose questions got no answer; None where all that were asked did."""
-    unknown = sum(question.state == "unknown" for question in asked)
-    total = sum(question.state != "not_asked" for question in asked)
+    states = [question.state for question in asked]
+    unknown, total = states.count("unknown"), len(states) - states.count("not_asked")
     return f"{unknown} of {total} calls gave no answer" if unknown else None
 
 

@@ -27,7 +27,7 @@ from benchmarks.measuring import arguments, memory, report, seconds
 from benchmarks.power_law import PowerLaw
 from fieldscope.core.text_rows import MappedTexts
 from fieldscope.retrieval.half_vectors import merged
-from fieldscope.retrieval.index_plan import IndexPlan, plan_index
+from fieldscope.retrieval.index_plan import IndexPlan, lists_for, plan_index
 from fieldscope.retrieval.large_build import Owner, VectorSource, build_large, recall
 from fieldscope.retrieval.large_index import LargeIndex
 
@@ -69,7 +69,7 @@ def main() -> None:
 def _measure(folder: Path, data: PowerLaw, budget: int) -> dict[str, Any]:
     plan = plan_index(data.count, data.dim, budget)
     if plan.kind != "pq":  # a small collection would get an exact index; this one is about codes
-        plan = IndexPlan("pq", 0, plan_index(data.count, data.dim, data.count * data.dim // 4).lists, 64)
+        plan = IndexPlan("pq", 0, lists_for(data.count), 64)
     ids = MappedTexts(_named, range(data.count))
     source = VectorSource(ids, data.dim, f"power law {data}", data.blocks)
     before = _peak()

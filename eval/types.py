@@ -153,7 +153,7 @@ class Benchmark:
         judged = self.qrels[query_id]
         if self.candidate_sets is None:
             return judged
-        return {image_id: judged.get(image_id, 0) for image_id in self.candidate_ids(query_id)}
+        return {candidate.image_id: judged.get(candidate.image_id, 0) for candidate in self.candidate_sets[query_id]}
 
     @cached_property
     def fingerprint(self) -> str:

@@ -151,6 +151,10 @@ class Library:
     ) -> Vectors:
         """How similar images are to a query's vector, shape (len(ids),): with `tiles` each is as similar as the most
         similar of it and its tiles. Raises `ConfigError` where the index has no tiles."""
+        if tiles and self.folder is None:
+            raise ConfigError(
+                "published embeddings have no tiles, and the strategy asks for them; leave `retrieve.tiles` out of it"
+            )
         stored = TileVectors(self.folder, self.encoder.fingerprint) if self.folder and tiles else None
         if tiles and (stored is None or not stored.any()):
             raise ConfigError("the index has no tiles, and the strategy asks for them; add them with `index --tiles`")

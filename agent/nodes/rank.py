@@ -31,7 +31,7 @@ from fieldscope.agent.types import (
     unknown_flag,
 )
 from fieldscope.agent.verdicts import latest
-from fieldscope.core.documents import is_document_source, modality_of, text_of
+from fieldscope.core.documents import DocumentSource, is_document_source, modality
 from fieldscope.core.types import ImageSource
 
 DRAWS = 400
@@ -102,12 +102,13 @@ def _with_documents(ranking: tuple[RankedCandidate, ...], images: ImageSource) -
     """The ranking with what each document is made of, where documents are more than pictures."""
     if not is_document_source(images):
         return ranking
-    return tuple(
-        ranked
-        if (kind := modality_of(images, ranked.image_id)) == "image"
-        else ranked.model_copy(update={"modality": kind, "text": text_of(images, ranked.image_id)})
-        for ranked in ranking
-    )
+    return tuple(_with_document(ranked, images) for ranked in ranking)
+
+
+def _with_document(ranked: RankedCandidate, documents: DocumentSource) -> RankedCandidate:
+    text = documents.text_of(ranked.image_id)
+    kind = modality(documents.has_image(ranked.image_id), bool(text))
+    return ranked if kind == "image" else ranked.model_copy(update={"modality": kind, "text": text})
 
 
 @dataclass(frozen=True)
@@ -161,15 +162,16 @@ def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) 
     confirmed, by how many parts hold, then by prior; beside a reference image by prior alone, since a reference that
     was described wrongly has its true matches refuted, and the first stage saw the image itself."""
     belief, head, compared = compared_head(state, resources, strategy)
-    mean, spread = belief.log_odds.copy(), np.diag(np.full(len(belief.candidates), belief.calibration.spread**2))
+    mean = belief.log_odds.copy()
     nothing = nothing_matches(belief)
     unconfirmed = none_is_confirmed(belief) and belief.calibration.edition == 2
-    if compared is not None and not unconfirmed:
-        mean[head] = compared.mean
-        spread[np.ix_(head, head)] = compared.covariance
+    if unconfirmed or compared is None:
+        head, covariance = [], np.empty((0, 0))
+    else:
+        mean[head], covariance = compared.mean, compared.covariance
     held = np.zeros_like(mean) if belief.composed else belief.parts_held  # candidates are in the order of their prior
     order = [int(i) for i in np.argsort(-(held if unconfirmed else mean), kind="stable")]
-    low, high = _intervals(mean, spread, order)
+    low, high = _intervals(mean, belief.calibration.spread, head, covariance, order)
     scores = strictly_decreasing([float(mean[i]) for i in order])
     ranked = _ranked(state, [belief.candidates[i].image_id for i in order], scores)
     ranking = tuple(
@@ -211,13 +213,19 @@ def _ranked(state: RerankState, order: Sequence[str], scores: Sequence[float]) -
     )
 
 
-def _intervals(mean: Floats, covariance: Floats, order: Sequence[int]) -> tuple[Floats, Floats]:
-    """(n,) lowest and highest rank of each candidate, with the probability `SHARE`, by drawing; the same every time."""
+def _intervals(
+    mean: Floats, spread: float, head: Sequence[int], covariance: Floats, order: Sequence[int]
+) -> tuple[Floats, Floats]:
+    """(n,) lowest and highest rank of each candidate, with the probability `SHARE`, by drawing; the same every time.
+    The log-odds of the `head` have a `covariance`; those of all others vary by `spread`, each by itself."""
     n = len(mean)
     if n == 0:
         return mean, mean
-    factor = np.linalg.cholesky(covariance + 1e-9 * np.eye(n))
-    draws = mean + np.random.default_rng(0).standard_normal((DRAWS, n)) @ factor.T
+    noise = np.random.default_rng(0).standard_normal((DRAWS, n))
+    rows, within = np.unique(np.asarray(head, dtype=np.intp), return_index=True)
+    together = noise[:, rows] @ np.linalg.cholesky(covariance[np.ix_(within, within)] + 1e-9 * np.eye(len(rows))).T
+    draws = mean + noise * np.sqrt(spread**2 + 1e-9)
+    draws[:, rows] = mean[rows] + together
     ranks = (-draws).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable") + 1
     here = np.empty(n)
     here[list(order)] = np.arange(1, n + 1)

@@ -19,10 +19,10 @@ def file_order(benchmark: Benchmark, query_ids: Iterable[str]) -> dict[str, floa
     values: dict[str, list[float]] = {}
     for query_id in query_ids if benchmark.candidate_sets is not None else ():
         judged = benchmark.judgments(query_id)
-        if any(judged.values()):
+        if positives := sum(judged.values()):
             listed = sorted((benchmark.candidate_sets or {})[query_id], key=lambda candidate: -candidate.prior)
             relevance = np.array([judged[candidate.image_id] for candidate in listed])
-            value = float(metrics.average_precision(relevance, sum(judged.values()), 50))
+            value = float(metrics.average_precision(relevance, positives, 50))
             meta = benchmark.meta.get(query_id)
             for group in filter(None, (WHOLE, meta.supercategory if meta else "")):
                 values.setdefault(group, []).append(value)

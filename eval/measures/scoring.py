@@ -143,10 +143,11 @@ class Scores:
     def per_query(self) -> dict[str, dict[str, float | int | None]]:
         """Query id -> metric -> value, None where a query has no positive. `hits@k` are a dialogue's: they stand with
         its last query, and are None in its others."""
+        values = {name: of.tolist() for name, of in self._reported.items()}
         return {
             query_id: {
                 "positives": int(self.positives[row]),
-                **{name: metrics.mean(values[row : row + 1]) for name, values in self._reported.items()},
+                **{name: None if math.isnan(of[row]) else of[row] for name, of in values.items()},
             }
             for row, query_id in enumerate(self.query_ids)
         }

@@ -205,9 +205,9 @@ def _images(runs: Sequence[_Run]) -> Iterator[ImageLine]:
                 )
         for result in run.results.values():
             documents |= {ranked.image_id: ranked for ranked in result.ranking if ranked.modality != "image"}
-            for image_id, question in _shown(result):
+            for image_id, question in _failed(result):
                 pictured = image_id not in documents or documents[image_id].modality != "text"
-                if question.state == "unknown" and image_id not in run.hashes and pictured:
+                if image_id not in run.hashes and pictured:
                     errors.setdefault(image_id, question.error or "it could not be read")
     for image_id in sorted({*hashes, *errors, *documents}):
         document = documents.get(image_id)
@@ -220,9 +220,11 @@ def _images(runs: Sequence[_Run]) -> Iterator[ImageLine]:
         )
 
 
-def _shown(result: RerankResult) -> Iterator[tuple[str, Asked]]:
-    """Every image that something was asked about, with the question."""
+def _failed(result: RerankResult) -> Iterator[tuple[str, Asked]]:
+    """Every image about which a question failed, with the question."""
     for question in (*result.verdicts, *result.reasons, *result.comparisons):
+        if question.state != "unknown":
+            continue
         if isinstance(question, Verdict):
             yield question.shown, question
         elif isinstance(question, Reason):
@@ -230,7 +232,8 @@ def _shown(result: RerankResult) -> Iterator[tuple[str, Asked]]:
         elif isinstance(question, Comparison):
             yield from ((image_id, question) for image_id in question.shown)
     if result.reference_image is not None:
-        yield from ((result.reference_image, call) for call in result.calls if call.stage == "caption")
+        captions = (call for call in result.calls if call.stage == "caption" and call.state == "unknown")
+        yield from ((result.reference_image, call) for call in captions)
 
 
 def _searches(runs: Sequence[_Run]) -> Iterator[SearchLine]:

@@ -5,6 +5,7 @@ The questions stay those of the run. A strategy that asks others needs a replay 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ class Rescorer:
             comparisons = tuple(map(self._read_comparison, comparisons))
         by_prior = sorted(before.ranking, key=lambda ranked: ranked.prior_rank)
         return RerankState.model_construct(
+            started=time.monotonic(),
             query=query,
             candidates=tuple(ranked.candidate for ranked in by_prior),
             synthesis=before.synthesis,
@@ -116,7 +118,13 @@ class Rescorer:
             comparisons=comparisons,
             calls=before.calls if strategy.prompts else (),
             scores=before.scores if strategy.score else (),
-            trace=tuple(self._restarted(event) for event in before.trace if event.kind not in _LATER),
+            trace=tuple(
+                [
+                    self._restarted(event) if event.kind == "started" else event
+                    for event in before.trace
+                    if event.kind not in _LATER
+                ]
+            ),
             ended=before.ended,
         )
 
@@ -130,9 +138,7 @@ class Rescorer:
         return verify.whole_query is not None if beside else verify.by_predicates
 
     def _restarted(self, event: TraceEvent) -> TraceEvent:
-        """The events of the run, begun by this strategy."""
-        if event.kind != "started":
-            return event
+        """The run's first event, as of this strategy."""
         fitted = self._resources.calibration
         own: dict[str, Any] = {
             "strategy": self.strategy.name,

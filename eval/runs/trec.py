@@ -37,7 +37,8 @@ def run_lines(run: Run) -> Iterator[str]:
 def qrels_lines(qrels: Qrels) -> Iterator[str]:
     """`query 0 image judgment` per judgment."""
     for query_id, judged in qrels.items():
-        yield from (f"{escape(query_id)} 0 {escape(image)} {judgment}\n" for image, judgment in judged.items())
+        query = escape(query_id)
+        yield from (f"{query} 0 {escape(image)} {judgment}\n" for image, judgment in judged.items())
 
 
 def _strict(scores: list[float]) -> list[float]:

@@ -48,9 +48,11 @@ def test_an_index_of_100_000_takes_1_000_more_without_being_built_again(tmp_path
     grown = LanceIndex.open(str(tmp_path))
     assert len(grown) == 101_000
     faiss = FaissIndex(names(101_000), np.concatenate([vectors, more]))
-    allowed = np.arange(101_000) >= 90_000
-    for choice in (None, allowed):
-        assert grown.search(queries, 50, choice)[1] == faiss.search(queries, 50, choice)[1]
+    last, most = np.arange(101_000) >= 90_000, np.random.default_rng(2).random(101_000) < 0.7
+    for allowed in (None, last, most):
+        (scores, ids), (expected, expected_ids) = (index.search(queries, 50, allowed) for index in (grown, faiss))
+        assert ids == expected_ids
+        np.testing.assert_allclose(scores, expected, atol=2e-7)
     assert len(LanceIndex.open(str(tmp_path), version=before)) == 100_000
     assert before in grown.versions()
 

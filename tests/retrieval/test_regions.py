@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,5 +144,8 @@ def test_an_image_is_as_similar_as_its_best_tile(photos: Path, tmp_path: Path) -
     assert by_tiles[0].image_id == "large.png"
     assert by_tiles[0].prior > as_they_are[0].prior
     assert library.search(Search(red, 3)) == as_they_are
+    published = replace(library, folder=None)
+    with pytest.raises(ConfigError, match="published embeddings have no tiles"):
+        published.search(Search(red, 3, tiles=True))
     queried = library.search(Search(red, 3, ("green",), prior="query", tiles=True))
     assert {each.image_id: each.prior for each in queried} == pytest.approx({e.image_id: e.prior for e in by_tiles})
