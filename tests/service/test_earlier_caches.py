@@ -16,6 +16,9 @@ from tests.service.conftest import Run
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "served_run"
 STRATEGIES = ("yes-no", "agent")
+AGENT = FIXTURE / "agent.yaml"
+"""The strategy `agent` of then: a run is gone on with under the strategy that it was begun with."""
+
 PNG = ("--image-format", "png")
 """As images were sent then."""
 
@@ -60,10 +63,11 @@ Evaluate = Callable[..., Any]
 def evaluate(run: Run, earlier: Path) -> Evaluate:
     """`evaluate(server, model, out, *options)` is the command that made the fixture; what it printed for programs."""
 
-    def invoke(server: Answering, model: str, out: Path, *options: object) -> Any:
+    def invoke(server: Answering, model: str, out: Path, *options: object, agent: str | Path = "agent") -> Any:
         named = (
             "--strategy",
-            *STRATEGIES,
+            "yes-no",
+            agent,
             "--lmm",
             server.url,
             "--model",
@@ -136,7 +140,7 @@ def test_another_server_under_the_name_is_asked_itself(earlier: Path, evaluate: 
 
 def test_a_finished_run_is_gone_on_with(run: Run, earlier: Path, evaluate: Evaluate, server: Answering) -> None:
     before = rankings(earlier / "runs")
-    evaluate(server, "vl", earlier / "runs")
+    evaluate(server, "vl", earlier / "runs", agent=AGENT)
     assert server.asked == [] and rankings(earlier / "runs") == before
     assert run("eval", "--replay", earlier / "runs", "--out", "again").exit_code == 0
     assert rankings(Path("again")) == before
@@ -149,7 +153,7 @@ def test_half_a_run_is_gone_on_with_and_replays_as_a_whole(
     for name in STRATEGIES:
         results = earlier / "runs" / name / "results.jsonl"
         results.write_bytes(results.read_bytes().splitlines(keepends=True)[0])
-    evaluate(server, "vl", earlier / "runs")
+    evaluate(server, "vl", earlier / "runs", agent=AGENT)
     assert server.asked == [] and rankings(earlier / "runs") == before
     assert run("cache", "export", earlier / "runs", "-o", "whole.fsr").exit_code == 0
     assert run("eval", "--replay", "whole.fsr", "--out", "again").exit_code == 0
@@ -159,7 +163,7 @@ def test_half_a_run_is_gone_on_with_and_replays_as_a_whole(
 def test_a_run_of_one_server_is_not_gone_on_with_by_another(
     run: Run, earlier: Path, evaluate: Evaluate, server: Answering
 ) -> None:
-    evaluate(server, "vl", earlier / "runs")
+    evaluate(server, "vl", earlier / "runs", agent=AGENT)
     with answering(entry=VLLM | {"root": "/models/another"}) as other:
         at = ("--lmm", other.url, "--model", "vl", "--prompts", "fieldnotes", *PNG, "--out", earlier / "runs")
         refused = run("eval", earlier / "noise", "--strategy", "yes-no", *at)
