@@ -126,7 +126,8 @@ def _next_wave(state: RerankState, context: Context, verify: Verify, window: int
         facts |= {"joint": len(together)}
     inspect = context.strategy.inspect
     compete = verify.stop_below is not None and joint is None
-    if inspect is None or together or (single and not compete):
+    blind = inspect is not None and inspect.regions > 0 and context.resources.regions is None
+    if inspect is None or blind or together or (single and not compete):
         return _Wave(together, single, facts)
     if pending := uninspected(state, belief, inspect, window):
         return _Wave({}, (), facts, pending)

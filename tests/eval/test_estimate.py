@@ -140,7 +140,8 @@ def test_scored_pairs_are_counted_and_are_no_calls() -> None:
     alone = estimate(two, pools, load_strategy("cross-encoder"))
     assert (alone.pairs, alone.calls, calls(alone)) == (160, 0, {})
     cascade, agent = (load_strategy(name, prompts="fieldnotes") for name in ("cascade", "agent"))
-    assert calls(estimate(two, pools, cascade)) == calls(estimate(two, pools, agent))
+    of_agent = calls(estimate(two, pools, agent))
+    assert of_agent.pop("inspect") == 2 * 160 * 4 and calls(estimate(two, pools, cascade)) == of_agent
     assert estimate([TEXT], [5000], cascade, given=False).pairs == 150, "a search may be widened once"
     own = {"score": {"predicates": True}, "fusion.scorer_weight": 1.0}
     scored = estimate([TEXT], [10], load_strategy("predicates", own, prompts="fieldnotes"), MEASURED)
