@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from fieldscope.service.cli.main import cli
@@ -25,7 +26,10 @@ OF_WHAT_IT_SAYS = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_doctor_runs_whole_and_finds_no_fault_of_the_client(family: str, tmp_path: Path) -> None:
+def test_the_doctor_runs_whole_and_finds_no_fault_of_the_client(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # in bfloat16 an answer depends on its batch
     folder = make(family, tmp_path)
     result = CliRunner().invoke(cli, ["doctor", "--lmm", f"path:{folder}", "--json"], catch_exceptions=False)
     findings = {finding["name"]: finding for finding in json.loads(result.stdout)["findings"]}
