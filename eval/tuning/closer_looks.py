@@ -21,7 +21,6 @@ from fieldscope.agent.calibration import UNCALIBRATED, LookWeights
 from fieldscope.agent.closer_looks import (
     WITNESSES,
     LookSet,
-    TakenLooks,
     beside_looks,
     evidence_of_looks,
     features,
@@ -104,8 +103,9 @@ def looked_at(judged: Sequence[Judged], results: Sequence[RerankResult], fit: Ve
                 continue
             ranked = priors[image_id]
             best = max((look.similarity for look in own.looks if look.similarity is not None), default=None)
-            parts = together(holds[[row]], {0: TakenLooks(own.looks, own.holds[:, ~whole])})
-            failing = 0.0 if whole.any() else float((1.0 - parts).sum())
+            failing = 0.0
+            if not whole.any():
+                failing = float((1.0 - together(holds[[row]], {0: own})).sum())
             rows.append(
                 _Row(
                     at=(number, row),
