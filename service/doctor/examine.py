@@ -11,6 +11,7 @@ from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.retrieval.progress import Report
 from fieldscope.service.doctor.asker import Asker
 from fieldscope.service.doctor.context import check_context
+from fieldscope.service.doctor.edges import check_edges, skip_edges
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.form import check_form
 from fieldscope.service.doctor.images import Drawn
@@ -139,6 +140,12 @@ async def _sight(subject: Subject) -> Sequence[Finding]:
     return judge_spellings(readings), judge_sight(subject.probe, subject.looks)
 
 
+async def _edges(subject: Subject) -> Sequence[Finding]:
+    if not is_seen(subject.findings[SIGHT]):
+        return [skip_edges()]
+    return [await check_edges(subject.asker, subject.probe)]
+
+
 async def _lineup(subject: Subject) -> Sequence[Finding]:
     if not is_seen(subject.findings[SIGHT]):
         return [skip_lineup()]
@@ -183,6 +190,7 @@ CHECKS: tuple[Check, ...] = (
     _looks,
     _form,
     _sight,
+    _edges,
     _lineup,
     _structure,
     _modes,

@@ -18,6 +18,7 @@ _MARGIN = SIDE // 5
 _BOX = (_MARGIN, _MARGIN, SIDE - _MARGIN, SIDE - _MARGIN)
 _DOT = SIDE // 12
 _CELLS = 16
+_LENGTH = 4  # of a long picture, in sides: its middle square is so far from its ends that no scaling mixes them
 
 
 class Drawn:
@@ -79,6 +80,16 @@ def dots(number: int) -> PILImage.Image:
         x, y = SIDE * (2 * place + 1) // (2 * number), SIDE // 2
         draw.ellipse((x - _DOT, y - _DOT, x + _DOT, y + _DOT), fill="black")
     return image
+
+
+def with_end(end: PILImage.Image, beside: PILImage.Image, across: bool) -> PILImage.Image:
+    """A long picture that begins with `end`, at its left or its top, and repeats `beside` after that."""
+    width, height = end.size
+    whole = PILImage.new("RGB", (width * _LENGTH, height) if across else (width, height * _LENGTH))
+    for place in range(_LENGTH):
+        part = beside.resize(end.size) if place else end
+        whole.paste(part, (place * width, 0) if across else (0, place * height))
+    return whole
 
 
 def blank() -> PILImage.Image:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from PIL import Image as PILImage
+from PIL import ImageOps
 from scipy import ndimage
 
 import fieldscope.service.wiring.models
@@ -42,6 +43,7 @@ CHECKS = [
     "answer format",
     "yes/no spellings",
     "image seen",
+    "edges seen",
     "several images",
     "JSON schema",
     "ways to P(yes)",
@@ -63,7 +65,8 @@ class Fake:
     """A model that sees, unless something is broken.
 
     `cap` is how many log-probabilities it gives, and `refuses` more, or gives as many as it can; `blind` is the P(yes)
-    of everything; `most` is how many pictures it takes; `turned` means that it takes them in the wrong order; `drawn`
+    of everything; `most` is how many pictures it takes; `turned` means that it takes them in the wrong order; it
+    `crops` them to their middle square; `drawn`
     texts say the other thing every other time, whatever their log-probabilities. Where there is `company`, calls meet
     there before they are answered, and get each other's answers if `in_company` is not 0.
     """
@@ -73,6 +76,7 @@ class Fake:
     blind: float | None = None
     most: int = 4
     turned: bool = False
+    crops: bool = False
     schema: bool = True
     prose: bool = False
     on_repeat: float = 0.0
@@ -131,7 +135,9 @@ class Fake:
     def look(self, url: str) -> str:
         if url not in self._seen:
             with PILImage.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
-                self._seen[url] = name_of(image) if self.knows_shapes else animal(image)
+                side = min(image.size)
+                shown = ImageOps.fit(image.convert("RGB"), (side, side)) if self.crops else image
+                self._seen[url] = name_of(shown) if self.knows_shapes else animal(shown)
         return self._seen[url]
 
     def p_yes(self, text: str, seen: list[str]) -> float:
@@ -281,6 +287,22 @@ def test_a_planted_fault_is_found_by_its_check_alone(
     assert failing(findings) == [check], findings
     assert re.search(seen, findings[check]["seen"])
     assert findings[check]["meaning"] and findings[check]["change"]
+
+
+def test_a_model_that_is_shown_the_middle_of_pictures_is_told_of(run: Run, server: Server) -> None:
+    result, findings = examined(run, server, Fake(crops=True))
+    assert result.exit_code == 0, result.output
+    assert [name for name, finding in findings.items() if finding["state"] != "ok"] == ["edges seen"]
+    assert findings["edges seen"]["state"] == "warn"
+    assert "the end of a wide or a tall picture" in findings["edges seen"]["seen"]
+    assert "do_center_crop" in findings["edges seen"]["change"]
+
+
+def test_words_that_agree_do_not_say_that_edges_are_cut_off(run: Run, server: Server) -> None:
+    _, findings = examined(run, server, Fake(crops=True, cap=0))
+    assert findings["edges seen"]["state"] == "unknown"
+    _, findings = examined(run, server, Fake(cap=0))
+    assert findings["edges seen"]["state"] == "ok"
 
 
 def test_a_server_that_takes_no_pictures(run: Run, server: Server) -> None:

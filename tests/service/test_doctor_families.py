@@ -19,7 +19,7 @@ ONCE = {"internvl3", "llava-onevision", "idefics3"}
 """Families whose images are read once for all questions."""
 
 OF_WHAT_IT_SAYS = {
-    "answer format", "yes/no spellings", "image seen", "several images", "JSON schema", "ways to P(yes)",
+    "answer format", "yes/no spellings", "image seen", "edges seen", "several images", "JSON schema", "ways to P(yes)",
     "joint answers",
 }  # fmt: skip
 """Checks that a model of random words may fail."""

@@ -11,6 +11,8 @@ import numpy as np
 from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.retrieval.encoder import Encoder
 from fieldscope.retrieval.progress import Report
+from fieldscope.service.doctor.encoder.edges import NAME as EDGES
+from fieldscope.service.doctor.encoder.edges import check_edges
 from fieldscope.service.doctor.encoder.parts import INSTRUCTION, REFERENCE, check_instruction, check_reference
 from fieldscope.service.doctor.encoder.repeats import BATCHED, REPEATED, check_batches, check_repeats
 from fieldscope.service.doctor.encoder.space import NAME as SPACE
@@ -48,6 +50,7 @@ def examine_encoder(encoder: Encoder, name: str, report: Report) -> Examination:
         checks: tuple[tuple[str, Check], ...] = (
             (VECTORS, judge_vectors),
             (SPACE, judge_space),
+            (EDGES, check_edges),
             (REPEATED, check_repeats),
             (BATCHED, lambda subject: check_batches(subject, findings[REPEATED])),
             (INSTRUCTION, check_instruction),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from PIL import Image as PILImage
+from PIL import ImageOps
 
 from fieldscope.core.errors import LMMConnectionError
 from fieldscope.retrieval.encoder import QueryInputs, QueryPart, Vectors
@@ -18,7 +19,10 @@ from tests.service.conftest import Run
 from tests.service.doctor.planted import drawn, words
 from tests.service.test_doctor import name_of
 
-CHECKS = ["encoder", "vectors", "one space", "same on repeat", "same in a batch", "instruction", "reference image"]
+CHECKS = [
+    *("encoder", "vectors", "one space", "edges seen", "same on repeat", "same in a batch"),
+    *("instruction", "reference image"),
+]
 DIM = 16
 Change = Callable[[Vectors], Vectors]
 
@@ -41,12 +45,14 @@ def meaning(text: str) -> Vectors:
 @dataclass
 class Fake:
     """An encoder that reads words and names shapes, but for what is given: changes of the vectors of texts and of
-    images, one list of these at a time, and the parts of a query that it says it reads, and does."""
+    images, one list of these at a time, and the parts of a query that it says it reads, and does. It may crop pictures
+    to their middle square."""
 
     texts: Change = same
     images: Change = same
     says: frozenset[QueryPart] = frozenset({"text", "image", "instruction"})
     reads: frozenset[QueryPart] = frozenset({"text", "image", "instruction"})
+    crops: bool = False
     dim: int = DIM
     fingerprint: str = "fake"
 
@@ -64,7 +70,8 @@ class Fake:
         return self.texts(vector / np.linalg.norm(vector))
 
     def encode_images(self, images: Sequence[PILImage.Image]) -> Vectors:
-        return self.images(np.stack([meaning(name_of(image)) for image in images]))
+        shown = [ImageOps.fit(image, 2 * [min(image.size)]) if self.crops else image for image in images]
+        return self.images(np.stack([meaning(name_of(image)) for image in shown]))
 
 
 def rotated(vectors: Vectors) -> Vectors:
@@ -102,6 +109,16 @@ def test_a_healthy_encoder_passes(fake: Fake) -> None:
     assert list(findings) == CHECKS
     assert {finding.state for finding in findings.values()} == {"ok"}, findings
     assert "shapes" in findings["one space"].seen
+
+
+def test_an_encoder_that_is_shown_the_middle_of_pictures_is_told_of() -> None:
+    healthy, findings = examined(Fake(crops=True))
+    assert healthy
+    assert [name for name, finding in findings.items() if finding.state != "ok"] == ["edges seen"]
+    assert (
+        "wide pictures with two ends are 0 and tall pictures with two ends are 0 apart" in findings["edges seen"].seen
+    )
+    assert "--tiles" in findings["edges seen"].change
 
 
 FAULTS: dict[str, tuple[Fake, str, str]] = {
