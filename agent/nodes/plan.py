@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -32,6 +33,9 @@ from fieldscope.agent.types import Predicate
 from fieldscope.core.looks import Look
 from fieldscope.prompts.prompt import Prompt
 
+_SHARE_OF_BUDGET = 0.25
+_SMALLEST_WAVE = 8
+
 
 def plan(state: RerankState, context: Context) -> Next:
     """Send the next wave of questions; where nothing is left to ask, or nothing to pay with, go on to assess."""
@@ -46,7 +50,8 @@ def plan(state: RerankState, context: Context) -> Next:
     if unscored(state, context):
         return Next("score_predicates", {"predicates": state.predicates})
     window = state.widened or verify.top_k or len(state.candidates)
-    wave = _next_wave(state, context, verify, window)
+    left = account.calls_left((1, verify.answer_tokens))
+    wave = _next_wave(state, context, verify, window, _most_at_once(verify, left))
     if wave.uninspected and account.empty() is None:
         return Next("inspect", {"predicates": state.predicates})
     tasks = [_task(image_id, asked, state, joint=True) for image_id, asked in wave.joint.items()]
@@ -54,7 +59,6 @@ def plan(state: RerankState, context: Context) -> Next:
     if not tasks:
         return Next("assess", {"predicates": state.predicates})
     # A joint question is dearer than a single one, and is sent only where a single one would be.
-    left = account.calls_left((1, verify.answer_tokens))
     if left < 1 or any(verdict.state == "not_asked" for verdict in state.verdicts):
         return Next("assess", {"predicates": state.predicates, "ended": state.ended or "verify"})
     tasks = affordable(tasks, left, verify)
@@ -94,7 +98,13 @@ class _Wave:
     uninspected: Sequence[str] = ()
 
 
-def _next_wave(state: RerankState, context: Context, verify: Verify, window: int) -> _Wave:
+def _most_at_once(verify: Verify, left: float) -> int:
+    """How many questions a wave has at most: of those that a budget still pays for a share, so that what is learnt
+    decides what the rest is spent on."""
+    return verify.wave if math.isinf(left) else min(verify.wave, max(round(_SHARE_OF_BUDGET * left), _SMALLEST_WAVE))
+
+
+def _next_wave(state: RerankState, context: Context, verify: Verify, window: int, most: int) -> _Wave:
     """All that is open, or with `stop_below` what matters most; at once where the strategy does so, and its joint
     answers are trusted. Closer looks compete with further questions or, where all questions are asked, follow them."""
     joint = verify.joint if is_joint(verify.joint, context.resources.calibration) else None
@@ -107,7 +117,7 @@ def _next_wave(state: RerankState, context: Context, verify: Verify, window: int
     if verify.stop_below is not None:
         score = context.strategy.score
         first = score.stop_below if score and belief.first_look is not None else None
-        single = most_telling(asking, window, verify.stop_below, verify.wave, first)
+        single = most_telling(asking, window, verify.stop_below, most, first)
     else:
         single = _open(asking, window)
     left_alone = int((~asking.finished[:window]).any(axis=1).sum()) - len(single)
@@ -122,7 +132,7 @@ def _next_wave(state: RerankState, context: Context, verify: Verify, window: int
         if not (together or single) and joint.look_again is not None:
             answered_alone = believe(alone, context.resources, context.strategy).finished
             unsure = replace(belief, finished=answered_alone | ~belief.finished)
-            single = most_telling(unsure, window, joint.look_again, verify.wave)
+            single = most_telling(unsure, window, joint.look_again, most)
         facts |= {"joint": len(together)}
     inspect = context.strategy.inspect
     compete = verify.stop_below is not None and joint is None
@@ -132,8 +142,8 @@ def _next_wave(state: RerankState, context: Context, verify: Verify, window: int
     if pending := uninspected(state, belief, inspect, window):
         return _Wave({}, (), facts, pending)
     closer = closer_looks(state, belief, inspect, verify, window)
-    most = max(verify.wave, len(closer)) if inspect.always else verify.wave
-    single = _largest(single, closer, max(most, len(single)))
+    at_once = max(most, len(closer)) if inspect.always else most
+    single = _largest(single, closer, max(at_once, len(single)))
     return _Wave({}, single, facts | {"looks": sum(each.look is not None for each in single)})
 
 

@@ -121,6 +121,13 @@ def test_the_window_bounds_what_is_asked_until_a_round_widens_it() -> None:
     assert len(planned(state(widened=5), narrow)) == 5
 
 
+def test_a_budget_is_spent_in_waves_of_a_quarter_so_that_answers_decide_what_follows() -> None:
+    many = state(images=80)
+    sizes = [len(planned(many, AGENT, limit and Budget(max_calls=limit))) for limit in (None, 4000, 100, 20, 5)]
+    assert sizes == [64, 64, 25, 8, 5]
+    assert len(planned(many, ALL, Budget(max_calls=20))) == 10, "what asks everything does so in one wave"
+
+
 def test_an_empty_account_ends_the_questions_and_a_small_one_shortens_the_wave() -> None:
     assert len(planned(state(), AGENT, Budget(max_calls=2))) == 2
     assert planned(state(), ALL, Budget(max_calls=0)) == []
