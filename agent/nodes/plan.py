@@ -33,8 +33,7 @@ from fieldscope.agent.types import Predicate
 from fieldscope.core.looks import Look
 from fieldscope.prompts.prompt import Prompt
 
-_SHARE_OF_BUDGET = 0.25
-_SMALLEST_WAVE = 8
+_SMALLEST_WAVE = 8  # however little is left of a budget
 
 
 def plan(state: RerankState, context: Context) -> Next:
@@ -99,9 +98,10 @@ class _Wave:
 
 
 def _most_at_once(verify: Verify, left: float) -> int:
-    """How many questions a wave has at most: of those that a budget still pays for a share, so that what is learnt
-    decides what the rest is spent on."""
-    return verify.wave if math.isinf(left) else min(verify.wave, max(round(_SHARE_OF_BUDGET * left), _SMALLEST_WAVE))
+    """How many questions a wave has at most, where a budget pays for so many that are `left`."""
+    if verify.wave_share is None or math.isinf(left):
+        return verify.wave
+    return min(verify.wave, max(round(verify.wave_share * left), _SMALLEST_WAVE))
 
 
 def _next_wave(state: RerankState, context: Context, verify: Verify, window: int, most: int) -> _Wave:

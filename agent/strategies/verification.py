@@ -134,8 +134,9 @@ class Verify(AskingStage):
 
     `top_k` is the window: only that many, best prior first, are asked about (None: all). With `stop_below` questions
     are asked in waves of `wave`, those first that are expected to change an image's P(match) most, until no question
-    is expected to change it by that much; without, all are asked. `max_tokens`, `top_logprobs`, `answer_after` and
-    `extra_body` go into the request; see `LMMRequest`. `reason` lets the model think first.
+    is expected to change it by that much; without, all are asked. Of a budget a wave takes at most the `wave_share` of
+    the calls that are left, so that its answers decide what the others are spent on. `max_tokens`, `top_logprobs`,
+    `answer_after` and `extra_body` go into the request; see `LMMRequest`. `reason` lets the model think first.
     """
 
     default_role: ClassVar[Role] = "verifier"
@@ -146,6 +147,7 @@ class Verify(AskingStage):
     top_k: int | None = Field(default=None, ge=1)
     stop_below: float | None = Field(default=None, gt=0.0, lt=1.0)
     wave: int = Field(default=64, ge=1)
+    wave_share: float | None = Field(default=None, gt=0.0, le=1.0)
     joint: Joint | None = None
     samples: int | None = Field(default=None, ge=1, le=64)
     reason: ReasonFirst | None = None

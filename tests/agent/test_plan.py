@@ -125,7 +125,8 @@ def test_a_budget_is_spent_in_waves_of_a_quarter_so_that_answers_decide_what_fol
     many = state(images=80)
     sizes = [len(planned(many, AGENT, limit and Budget(max_calls=limit))) for limit in (None, 4000, 100, 20, 5)]
     assert sizes == [64, 64, 25, 8, 5]
-    assert len(planned(many, ALL, Budget(max_calls=20))) == 10, "what asks everything does so in one wave"
+    whole = verify_with(AGENT, wave_share=None)
+    assert len(planned(many, whole, Budget(max_calls=20))) == 20
 
 
 def test_an_empty_account_ends_the_questions_and_a_small_one_shortens_the_wave() -> None:
