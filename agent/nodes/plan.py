@@ -49,6 +49,7 @@ def plan(state: RerankState, context: Context) -> Next:
     if unscored(state, context):
         return Next("score_predicates", {"predicates": state.predicates})
     window = state.widened or verify.top_k or len(state.candidates)
+    # A joint question is dearer than a single one, and is sent only where a single one would be.
     left = account.calls_left((1, verify.answer_tokens))
     wave = _next_wave(state, context, verify, window, _most_at_once(verify, left))
     if wave.uninspected and account.empty() is None:
@@ -57,7 +58,6 @@ def plan(state: RerankState, context: Context) -> Next:
     tasks += [_task(each.image_id, each.predicates, state, look=each.look) for each in wave.single]
     if not tasks:
         return Next("assess", {"predicates": state.predicates})
-    # A joint question is dearer than a single one, and is sent only where a single one would be.
     if left < 1 or any(verdict.state == "not_asked" for verdict in state.verdicts):
         return Next("assess", {"predicates": state.predicates, "ended": state.ended or "verify"})
     tasks = affordable(tasks, left, verify)

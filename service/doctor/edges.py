@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fieldscope.service.doctor.asker import Asker, Reading
 from fieldscope.service.doctor.finding import Finding
-from fieldscope.service.doctor.images import with_end
-from fieldscope.service.doctor.probes import BLANK, Probe
+from fieldscope.service.doctor.images import long_pictures
+from fieldscope.service.doctor.probes import Probe
 
 NAME = "edges seen"
 _SAME = 1e-3  # of a log-probability; two pictures that look alike to a model are one request to it
@@ -14,12 +14,9 @@ _SAME = 1e-3  # of a log-probability; two pictures that look alike to a model ar
 async def check_edges(asker: Asker, probe: Probe) -> Finding:
     """Ask about a wide and a tall picture, each with two different ends, beside which all is blank."""
     known, told = probe.known[0], {}
-    for shape, across in (("wide", True), ("tall", False)):
-        read = []
-        for end in (known.right, known.wrong):
-            picture = with_end(probe.images[end], probe.images[BLANK], across)
-            read.append(await asker.yes_no(known.question, asker.images.add(picture)))
-        told[shape] = _differ(*read)
+    for shape, pictures in long_pictures(probe.images[known.right], probe.images[known.wrong]).items():
+        one, other = [await asker.yes_no(known.question, asker.images.add(picture)) for picture in pictures]
+        told[shape] = _differ(one, other)
     lost = [shape for shape, differ in told.items() if differ is False]
     if lost:
         seen = f"the same answer whatever the end of a {' or a '.join(lost)} picture shows"
@@ -32,11 +29,6 @@ async def check_edges(asker: Asker, probe: Probe) -> Finding:
     if None in told.values():
         return Finding(NAME, "unknown", "no two answers that can be compared", "see the check 'image seen'")
     return Finding(NAME, "ok", "answers depend on the ends of wide and of tall pictures", "the whole picture is seen")
-
-
-def skip_edges() -> Finding:
-    """The finding where the check can't run."""
-    return Finding(NAME, "unknown", "the model does not see a single image", "see the check 'image seen'")
 
 
 def _differ(one: Reading, other: Reading) -> bool | None:

@@ -11,12 +11,14 @@ from fieldscope.agent.strategies.strategy import Strategy
 from fieldscope.retrieval.progress import Report
 from fieldscope.service.doctor.asker import Asker
 from fieldscope.service.doctor.context import check_context
-from fieldscope.service.doctor.edges import check_edges, skip_edges
+from fieldscope.service.doctor.edges import NAME as EDGES
+from fieldscope.service.doctor.edges import check_edges
 from fieldscope.service.doctor.finding import Finding
 from fieldscope.service.doctor.form import check_form
 from fieldscope.service.doctor.images import Drawn
 from fieldscope.service.doctor.joint import check_joint
-from fieldscope.service.doctor.lineup import check_lineup, skip_lineup
+from fieldscope.service.doctor.lineup import NAME as LINEUP
+from fieldscope.service.doctor.lineup import check_lineup
 from fieldscope.service.doctor.logprobs import grant, judge_logprobs, judge_top_logprobs
 from fieldscope.service.doctor.modes import check_modes
 from fieldscope.service.doctor.parameters import check_parameters
@@ -24,7 +26,7 @@ from fieldscope.service.doctor.prefix import check_prefix
 from fieldscope.service.doctor.probes import fieldnotes, shapes
 from fieldscope.service.doctor.server import check_server
 from fieldscope.service.doctor.sight import NAME as SIGHT
-from fieldscope.service.doctor.sight import choose_probe, is_seen, judge_sight
+from fieldscope.service.doctor.sight import choose_probe, is_seen, judge_sight, unseen
 from fieldscope.service.doctor.spelling import judge_spellings
 from fieldscope.service.doctor.steadiness import NAME as REPEATS
 from fieldscope.service.doctor.steadiness import check_company, check_repeats
@@ -142,13 +144,13 @@ async def _sight(subject: Subject) -> Sequence[Finding]:
 
 async def _edges(subject: Subject) -> Sequence[Finding]:
     if not is_seen(subject.findings[SIGHT]):
-        return [skip_edges()]
+        return [unseen(EDGES)]
     return [await check_edges(subject.asker, subject.probe)]
 
 
 async def _lineup(subject: Subject) -> Sequence[Finding]:
     if not is_seen(subject.findings[SIGHT]):
-        return [skip_lineup()]
+        return [unseen(LINEUP)]
     return [await check_lineup(subject.asker, subject.probe)]
 
 

@@ -82,13 +82,15 @@ def dots(number: int) -> PILImage.Image:
     return image
 
 
-def with_end(end: PILImage.Image, beside: PILImage.Image, across: bool) -> PILImage.Image:
-    """A long picture that begins with `end`, at its left or its top, and repeats `beside` after that."""
-    width, height = end.size
-    whole = PILImage.new("RGB", (width * _LENGTH, height) if across else (width, height * _LENGTH))
-    for place in range(_LENGTH):
-        part = beside.resize(end.size) if place else end
-        whole.paste(part, (place * width, 0) if across else (0, place * height))
+def long_pictures(*ends: PILImage.Image) -> dict[str, list[PILImage.Image]]:
+    """Pictures four times as `wide` and as `tall` as each of the `ends`, which they show at their left or their top and
+    nothing beside."""
+    return {"wide": [_longer(end, _LENGTH, 1) for end in ends], "tall": [_longer(end, 1, _LENGTH) for end in ends]}
+
+
+def _longer(end: PILImage.Image, across: int, down: int) -> PILImage.Image:
+    whole = PILImage.new("RGB", (across * end.width, down * end.height), "white")
+    whole.paste(end, (0, 0))
     return whole
 
 

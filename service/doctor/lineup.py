@@ -42,11 +42,6 @@ async def check_lineup(asker: Asker, probe: Probe) -> Finding:
     )
 
 
-def skip_lineup() -> Finding:
-    """The finding where the check can't run."""
-    return Finding(NAME, "unknown", "the model does not see a single image", "see the check 'image seen'")
-
-
 async def _right(asker: Asker, showings: list[tuple[str, list[str]]], truth: dict[str, str]) -> tuple[int, str | None]:
     """The number of right answers, and the first error."""
     right = 0

@@ -68,6 +68,11 @@ def is_seen(finding: Finding) -> bool:
     return finding.state in ("ok", "warn")
 
 
+def unseen(name: str) -> Finding:
+    """What a check of this name finds where it can't run, since the model sees no image."""
+    return Finding(name, "unknown", "the model does not see a single image", "see the check 'image seen'")
+
+
 def judge_sight(probe: Probe, looks: Sequence[Look]) -> Finding:
     right, wrong, blank = (
         _values(each) for each in zip(*((one.right, one.wrong, one.blank) for one in looks), strict=True)

@@ -66,9 +66,9 @@ class Fake:
 
     `cap` is how many log-probabilities it gives, and `refuses` more, or gives as many as it can; `blind` is the P(yes)
     of everything; `most` is how many pictures it takes; `turned` means that it takes them in the wrong order; it
-    `crops` them to their middle square; `drawn`
-    texts say the other thing every other time, whatever their log-probabilities. Where there is `company`, calls meet
-    there before they are answered, and get each other's answers if `in_company` is not 0.
+    `crops` them to their middle square; `drawn` texts say the other thing every other time, whatever their
+    log-probabilities. Where there is `company`, calls meet there before they are answered, and get each other's answers
+    if `in_company` is not 0.
     """
 
     cap: int = 20

@@ -11,7 +11,7 @@ import numpy as np
 from fieldscope.core.errors import ConfigError, LMMError
 from fieldscope.retrieval.encoder import Encoder
 from fieldscope.retrieval.progress import Report
-from fieldscope.service.doctor.encoder.edges import NAME as EDGES
+from fieldscope.service.doctor.edges import NAME as EDGES
 from fieldscope.service.doctor.encoder.edges import check_edges
 from fieldscope.service.doctor.encoder.parts import INSTRUCTION, REFERENCE, check_instruction, check_reference
 from fieldscope.service.doctor.encoder.repeats import BATCHED, REPEATED, check_batches, check_repeats
