@@ -10,6 +10,8 @@ from fieldscope.service.doctor.images import long_pictures
 
 def check_edges(subject: Subject) -> Finding:
     """Encode a wide and a tall picture, each with two different ends, beside which all is blank."""
+    if not subject.comparable or distance(subject.images[0], subject.images[1]) <= ROUNDING:
+        return Finding(NAME, "unknown", "no two vectors that can be compared", "see the check 'vectors'")
     apart = {}
     for shape, pictures in long_pictures(*subject.pictures[:2]).items():
         one, other = (subject.encode([picture]) for picture in pictures)

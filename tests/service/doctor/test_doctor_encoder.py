@@ -121,6 +121,12 @@ def test_an_encoder_that_is_shown_the_middle_of_pictures_is_told_of() -> None:
     assert "--tiles" in findings["edges seen"].change
 
 
+@pytest.mark.parametrize("images", [lambda vectors: vectors * np.float32("nan"), lambda vectors: vectors * 0 + 1])
+def test_vectors_that_tell_nothing_apart_do_not_say_that_edges_are_cut_off(images: Change) -> None:
+    _, findings = examined(Fake(images=images))
+    assert findings["edges seen"].state == "unknown"
+
+
 FAULTS: dict[str, tuple[Fake, str, str]] = {
     "not normalised": (Fake(images=lambda vectors: 3 * vectors), "vectors", "lengths 1.000 to 3.000"),
     "one vector for all images": (
