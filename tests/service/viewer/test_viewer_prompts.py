@@ -41,6 +41,11 @@ def sent(prompt: Prompt, **values: str) -> LMMRequest:
     return LMMRequest(messages=messages(prompt, picture, TextPart(text=prompt.render(**values))))
 
 
+def own_words(prompt: Prompt) -> str:
+    """A prompt without the names of what is put in, in which alone some shipped ones differ."""
+    return re.sub(r"{{.*?}}", "{{}}", prompt.template)
+
+
 @given(st.sampled_from(SHIPPED), st.data())
 def test_a_request_shows_its_prompt_and_what_was_put_in(prompt: Prompt, data: st.DataObject) -> None:
     values = {name: data.draw(st.text(max_size=30)) for name in prompt.variables}
@@ -51,8 +56,10 @@ def test_a_request_shows_its_prompt_and_what_was_put_in(prompt: Prompt, data: st
     assert found.prompt.system == prompt.system
     # Shipped prompts can be told apart by their own words, where they differ; but what is put in may imitate them.
     if all(value.isalnum() for value in values.values()):
-        assert found.prompt.template == prompt.template
-        assert {piece.variable: piece.text for piece in found.pieces if piece.variable} == values
+        assert own_words(found.prompt) == own_words(prompt)
+        put_in = {piece.variable: piece.text for piece in found.pieces if piece.variable}
+        assert sorted(put_in.values()) == sorted(values.values())
+        assert found.prompt.template != prompt.template or put_in == values
 
 
 def test_a_request_of_no_prompt_has_none() -> None:
