@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from fieldscope.agent.strategies.ordering import Fusion
 from fieldscope.agent.types import RankedCandidate
 from fieldscope.core.errors import ConfigError
 from fieldscope.core.types import Candidate, Scale
+
+_RANKING = TypeAdapter(tuple[RankedCandidate, ...])
 
 
 def prior_order(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
@@ -75,23 +79,30 @@ def fuse(candidates: Sequence[Candidate], p_match: Mapping[str, float], fusion: 
     floats have, and an image without an answer is put just below the one above it. `p_match` of a ranked candidate
     is P(yes), or with `log_odds` the sigmoid of its score, and None without an answer and with `score`.
     """
-    prior_rank = {c.image_id: rank for rank, c in enumerate(candidates, start=1)}
     scores = _scores(candidates, p_match, fusion)
-    by_score = iter(sorted((c for c in candidates if c.image_id in scores), key=lambda c: -scores[c.image_id]))
-    order = [next(by_score) if c.image_id in scores else c for c in candidates]
-    strict = strictly_decreasing([scores.get(c.image_id) for c in order])
-    return tuple(
-        RankedCandidate(
-            image_id=c.image_id,
-            rank=rank,
-            score=score,
-            prior=c.prior,
-            standing=c.standing,
-            prior_rank=prior_rank[c.image_id],
-            p_match=_p_match(c.image_id, scores, p_match, fusion),
-        )
-        for rank, (c, score) in enumerate(zip(order, strict, strict=True), start=1)
-    )
+    given = [candidate.image_id for candidate in candidates]
+    by_score = iter(sorted((i for i in given if i in scores), key=lambda i: -scores[i]))
+    order = [next(by_score) if i in scores else i for i in given]
+    strict = strictly_decreasing([scores.get(i) for i in order])
+    known = [{"p_match": _p_match(i, scores, p_match, fusion)} for i in order]
+    return ranked(candidates, order, strict, known)
+
+
+def ranked(
+    candidates: Sequence[Candidate],
+    order: Sequence[str],
+    scores: Sequence[float],
+    known: Sequence[Mapping[str, Any]] | None = None,
+) -> tuple[RankedCandidate, ...]:
+    """The ranking of the `candidates` (in prior order) in an `order` of their ids, with the score of each along it and
+    whatever else is `known` of it, by the fields of `RankedCandidate`."""
+    before = {c.image_id: (n, c) for n, c in enumerate(candidates, start=1)}
+    rows, known = [], [{}] * len(order) if known is None else known
+    for rank, (image_id, score, more) in enumerate(zip(order, scores, known, strict=True), start=1):
+        prior_rank, c = before[image_id]
+        row = {"image_id": image_id, "rank": rank, "score": score, "prior": c.prior, "standing": c.standing}
+        rows.append(row | {"prior_rank": prior_rank, **more})
+    return _RANKING.validate_python(rows)
 
 
 def strictly_decreasing(scores: Sequence[float | None]) -> list[float]:
@@ -99,8 +110,12 @@ def strictly_decreasing(scores: Sequence[float | None]) -> list[float]:
     top = next((s for s in scores if s is not None), 0.0)
     strict: list[float] = []
     for score in scores:
-        below = math.nextafter(strict[-1], -math.inf) if strict else top
-        strict.append(below if score is None else min(score, below))
+        if not strict:
+            strict.append(top)
+        elif score is None or score >= strict[-1]:
+            strict.append(math.nextafter(strict[-1], -math.inf))
+        else:
+            strict.append(score)
     return strict
 
 

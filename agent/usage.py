@@ -39,11 +39,11 @@ class Usage:
         asked = [question for question in questions if question.state != "not_asked"]
         return cls(
             calls=len(asked),
-            prompt_tokens=sum(question.prompt_tokens for question in asked),
-            completion_tokens=sum(question.completion_tokens for question in asked),
-            cached=sum(question.cached for question in asked),
-            seconds=sum(question.latency for question in asked),
-            unknown=sum(question.state == "unknown" for question in asked),
+            prompt_tokens=sum([question.prompt_tokens for question in asked]),
+            completion_tokens=sum([question.completion_tokens for question in asked]),
+            cached=sum([question.cached for question in asked]),
+            seconds=sum([question.latency for question in asked]),
+            unknown=[question.state for question in asked].count("unknown"),
             not_asked=len(questions) - len(asked),
         )
 

@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -245,14 +245,17 @@ def _models_by_call(reranker: Reranker, lmm: ModelIdentity | None) -> dict[str, 
 
 def hashes_of(result: RerankResult, query: Query, images: ImageSource) -> dict[str, str]:
     """Pixel hashes of the images that the model was asked about, without those that can't be read."""
-    questions = (*result.verdicts, *result.comparisons, *result.reasons, *result.scores)
-    shown = {image_id for question in questions if question.state != "not_asked" for image_id in images_of(question)}
+    others = (*result.comparisons, *result.reasons, *result.scores)
+    shown = {verdict.shown for verdict in result.verdicts if verdict.state != "not_asked"}
+    shown.update(image_id for asked in others if asked.state != "not_asked" for image_id in images_of(asked))
     if query.reference_image is not None and (result.asked or result.scores):
         shown.add(query.reference_image)
     hashes = {}
     for image_id in shown:
-        with suppress(ImageError):
+        try:
             hashes[image_id] = images.pixel_hash(image_id)
+        except ImageError:
+            continue
     return hashes
 
 

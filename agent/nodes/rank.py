@@ -12,7 +12,7 @@ import numpy as np
 from fieldscope.agent.agreement import agreement, agreement_order
 from fieldscope.agent.context import Context
 from fieldscope.agent.documents import unasked
-from fieldscope.agent.fusion import fuse, strictly_decreasing
+from fieldscope.agent.fusion import fuse, ranked, strictly_decreasing
 from fieldscope.agent.match_odds import Floats
 from fieldscope.agent.nodes.lost import lost_stages
 from fieldscope.agent.nothing import can_decide, none_is_confirmed, nothing_by_answers, nothing_matches
@@ -92,8 +92,8 @@ def rank(state: RerankState, context: Context) -> dict[str, Any]:
         *([unknown] if unknown else []),
     )
     counts = Counter(question.state for question in (*asked, *(v for v in verdicts if v.state == "not_asked")))
-    ranked = {name: counts[name] for name in ("answered", "unknown", "not_asked")} | {"ended": result.ended}
-    event = state.event("ranked", ranked | ({"nothing": outcome.nothing is not None} if outcome.decided else {}))
+    said = {name: counts[name] for name in ("answered", "unknown", "not_asked")} | {"ended": result.ended}
+    event = state.event("ranked", said | ({"nothing": outcome.nothing is not None} if outcome.decided else {}))
     flagged = result.model_copy(update={"trace": (*state.trace, event), "flags": flags})
     return {"result": flagged, "trace": (event,)}
 
@@ -102,13 +102,13 @@ def _with_documents(ranking: tuple[RankedCandidate, ...], images: ImageSource) -
     """The ranking with what each document is made of, where documents are more than pictures."""
     if not is_document_source(images):
         return ranking
-    return tuple(_with_document(ranked, images) for ranked in ranking)
+    return tuple(_with_document(candidate, images) for candidate in ranking)
 
 
-def _with_document(ranked: RankedCandidate, documents: DocumentSource) -> RankedCandidate:
-    text = documents.text_of(ranked.image_id)
-    kind = modality(documents.has_image(ranked.image_id), bool(text))
-    return ranked if kind == "image" else ranked.model_copy(update={"modality": kind, "text": text})
+def _with_document(candidate: RankedCandidate, documents: DocumentSource) -> RankedCandidate:
+    text = documents.text_of(candidate.image_id)
+    kind = modality(documents.has_image(candidate.image_id), bool(text))
+    return candidate if kind == "image" else candidate.model_copy(update={"modality": kind, "text": text})
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class _Outcome:
 def _without_belief(state: RerankState, resources: Resources, strategy: Strategy) -> _Outcome:
     """By answers or scores as they are. A strategy that claims no probability of a match decides nothing."""
     ranking = _RANKINGS.get(strategy.fusion.method, _by_one_question)(state, resources, strategy)
-    claims = any(ranked.p_match is not None for ranked in ranking)
+    claims = any(candidate.p_match is not None for candidate in ranking)
     cut_short = state.ended is not None
     return _Outcome(
         ranking,
@@ -154,7 +154,7 @@ def _by_agreement(state: RerankState, resources: Resources, strategy: Strategy) 
     order = [*confirmed, *(image_id for image_id in order if image_id not in confirmed)]
     for image_id in confirmed:
         counts[image_id] = len(state.predicates) + 1.0
-    return _ranked(state, order, strictly_decreasing([counts[image_id] for image_id in order]))
+    return ranked(state.candidates, order, strictly_decreasing([counts[image_id] for image_id in order]))
 
 
 def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) -> _Outcome:
@@ -173,20 +173,18 @@ def _by_posterior(state: RerankState, resources: Resources, strategy: Strategy) 
     order = [int(i) for i in np.argsort(-(held if unconfirmed else mean), kind="stable")]
     low, high = _intervals(mean, belief.calibration.spread, head, covariance, order)
     scores = strictly_decreasing([float(mean[i]) for i in order])
-    ranked = _ranked(state, [belief.candidates[i].image_id for i in order], scores)
-    ranking = tuple(
-        candidate.model_copy(
-            update={
-                "p_match": float(belief.p_match[i]),
-                "rank_low": int(low[i]),
-                "rank_high": int(high[i]),
-                "contributions": belief.contributions(i)
-                | _unless_zero("comparisons", float(mean[i] - belief.log_odds[i]))
-                | _unless_zero("first_stage" if belief.composed else "parts", candidate.score - float(mean[i])),
-            }
-        )
-        for candidate, i in zip(ranked, order, strict=True)
-    )
+    known = [
+        {
+            "p_match": float(belief.p_match[i]),
+            "rank_low": int(low[i]),
+            "rank_high": int(high[i]),
+            "contributions": belief.contributions(i)
+            | _unless_zero("comparisons", float(mean[i] - belief.log_odds[i]))
+            | _unless_zero("first_stage" if belief.composed else "parts", score - float(mean[i])),
+        }
+        for score, i in zip(scores, order, strict=True)
+    ]
+    ranking = ranked(state.candidates, [belief.candidates[i].image_id for i in order], scores, known)
     return _Outcome(ranking, bool(ranking) and belief.relative, can_decide(belief), nothing)
 
 
@@ -196,21 +194,6 @@ def _unless_zero(name: str, value: float) -> dict[str, float]:
 
 
 _RANKINGS = {"score": _by_score, "agreement": _by_agreement}
-
-
-def _ranked(state: RerankState, order: Sequence[str], scores: Sequence[float]) -> tuple[RankedCandidate, ...]:
-    before = {c.image_id: (c, n) for n, c in enumerate(state.candidates, start=1)}
-    return tuple(
-        RankedCandidate(
-            image_id=i,
-            rank=n,
-            score=score,
-            prior=before[i][0].prior,
-            standing=before[i][0].standing,
-            prior_rank=before[i][1],
-        )
-        for n, (i, score) in enumerate(zip(order, scores, strict=True), start=1)
-    )
 
 
 def _intervals(
@@ -238,7 +221,7 @@ def _ended(state: RerankState) -> str | None:
     if call := next((call for call in state.calls if call.state == "not_asked"), None):
         before = call.stage in ("caption", "synthesize") or state.ended != "score"
         return call.stage if before else "score"
-    verified = [question for verdict in state.verdicts for question in (verdict, *verdict.draws)]
+    verified: list[Asked] = [*state.verdicts, *(draw for verdict in state.verdicts for draw in verdict.draws)]
     stages: tuple[tuple[str, Sequence[Asked]], ...] = (("verify", verified), ("compare", state.comparisons))
     return state.ended or next((stage for stage, asked in stages if any(a.state == "not_asked" for a in asked)), None)
 

@@ -20,8 +20,9 @@ def file_order(benchmark: Benchmark, query_ids: Iterable[str]) -> dict[str, floa
     for query_id in query_ids if benchmark.candidate_sets is not None else ():
         judged = benchmark.judgments(query_id)
         if positives := sum(judged.values()):
-            listed = sorted((benchmark.candidate_sets or {})[query_id], key=lambda candidate: -candidate.prior)
-            relevance = np.array([judged[candidate.image_id] for candidate in listed])
+            candidates = (benchmark.candidate_sets or {})[query_id]
+            listed = np.argsort([-candidate.prior for candidate in candidates], kind="stable")
+            relevance = np.array([judged[candidate.image_id] for candidate in candidates])[listed]
             value = float(metrics.average_precision(relevance, positives, 50))
             meta = benchmark.meta.get(query_id)
             for group in filter(None, (WHOLE, meta.supercategory if meta else "")):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,7 +205,7 @@ def score(benchmark: Benchmark, results: Mapping[str, RerankResult], official: O
         _require_strict(result)
         final.append([judged.get(image_id, 0) for image_id in orders[query_id]])
         kept = set(orders[query_id])
-        by_prior = sorted(result.ranking, key=lambda ranked: ranked.prior_rank)
+        by_prior = sorted(result.ranking, key=attrgetter("prior_rank"))
         prior.append([judged.get(ranked.image_id, 0) for ranked in by_prior if ranked.image_id in kept])
     names, relevance = computed(benchmark), _padded(final)
     values = {name: metric(name)(relevance, positives) for name in names if is_metric(name)}

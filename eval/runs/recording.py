@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,17 @@ from fieldscope.agent.json_answer import unreadable_answer
 from fieldscope.agent.lmm.cached import require_unaltered
 from fieldscope.agent.roles import ROLES, ModelIdentity, Role, joined, model_text, read_identity
 from fieldscope.agent.score_entries import stored_fault
-from fieldscope.agent.types import Asked, Call, Comparison, ImageScore, RankedCandidate, Reason, RerankResult, Verdict
+from fieldscope.agent.types import (
+    Asked,
+    Call,
+    Comparison,
+    ImageScore,
+    RankedCandidate,
+    Reason,
+    RerankResult,
+    TraceEvent,
+    Verdict,
+)
 from fieldscope.cache.archive import Archive, ArchiveHeader, write_archive
 from fieldscope.cache.store import CacheStore, Entry
 from fieldscope.core.errors import CacheError, ConfigError
@@ -45,6 +56,15 @@ class _Run:
     configuration: Mapping[str, Any]
     results: Mapping[str, RerankResult]
     hashes: Mapping[str, str]
+
+    @cached_property
+    def events(self) -> Mapping[str, Sequence[tuple[RerankResult, TraceEvent]]]:
+        """The events of all its traces, each with the result that it belongs to, by their kind."""
+        found: dict[str, list[tuple[RerankResult, TraceEvent]]] = {}
+        for result in self.results.values():
+            for event in result.trace:
+                found.setdefault(event.kind, []).append((result, event))
+        return found
 
     @property
     def models(self) -> dict[Role, str]:
@@ -239,35 +259,29 @@ def _failed(result: RerankResult) -> Iterator[tuple[str, Asked]]:
 def _searches(runs: Sequence[_Run]) -> Iterator[SearchLine]:
     seen: set[tuple[str, int]] = set()
     for run in runs:
-        for result in run.results.values():
-            for event in result.trace:
-                if event.kind != "retrieved" or event.data.get("given") is not False:
-                    continue
-                if "search" not in event.data:
-                    raise ConfigError(
-                        f"{run.folder} is of an earlier version that kept no candidates. Make the run again."
-                    )
-                key, k = event.data["search"], event.data["k"]
-                if (key, k) not in seen:
-                    seen.add((key, k))
-                    standings = event.data.get("standings", ())
-                    yield SearchLine(key=key, k=k, found=event.data["found"], standings=standings)
+        for _, event in run.events.get("retrieved", ()):
+            if event.data.get("given") is not False:
+                continue
+            if "search" not in event.data:
+                raise ConfigError(f"{run.folder} is of an earlier version that kept no candidates. Make the run again.")
+            key, k = event.data["search"], event.data["k"]
+            if (key, k) not in seen:
+                seen.add((key, k))
+                standings = event.data.get("standings", ())
+                yield SearchLine(key=key, k=k, found=event.data["found"], standings=standings)
 
 
 def _scores(runs: Sequence[_Run]) -> Iterator[ScoresLine]:
     """What the scoring model said, by what it was asked; where runs differ, a score before a failure."""
     said: dict[str, dict[str, ImageScore]] = {}
     for run in runs:
-        for result in run.results.values():
+        for result, event in run.events.get("scored", ()):
             of_image = {(score.predicate, score.image_id): score for score in result.scores}
-            for event in result.trace:
-                if event.kind != "scored":
-                    continue
-                own = said.setdefault(event.data["key"], {})
-                for image_id, _ in event.data["scores"]:
-                    score = of_image[event.data.get("predicate"), image_id]
-                    if score.state != "not_asked" and (image_id not in own or own[image_id].value is None):
-                        own[image_id] = score
+            own = said.setdefault(event.data["key"], {})
+            for image_id, _ in event.data["scores"]:
+                score = of_image[event.data.get("predicate"), image_id]
+                if score.state != "not_asked" and (image_id not in own or own[image_id].value is None):
+                    own[image_id] = score
     for key, scores in said.items():
         yield ScoresLine(key=key, scores=tuple(scores.values()))
 
@@ -276,12 +290,10 @@ def _regions(runs: Sequence[_Run]) -> Iterator[RegionsLine]:
     """What was proposed of images, by what was asked of the proposer."""
     proposed: dict[str, dict[str, dict[str, Any]]] = {}
     for run in runs:
-        for result in run.results.values():
-            for event in result.trace:
-                if event.kind == "inspected":
-                    of_key = proposed.setdefault(event.data["proposals"], {"regions": {}, "named": {}})
-                    of_key["regions"].update(event.data["regions"])
-                    of_key["named"].update(event.data.get("named", {}))
+        for _, event in run.events.get("inspected", ()):
+            of_key = proposed.setdefault(event.data["proposals"], {"regions": {}, "named": {}})
+            of_key["regions"].update(event.data["regions"])
+            of_key["named"].update(event.data.get("named", {}))
     for key, of_key in proposed.items():
         yield RegionsLine(key=key, regions=of_key["regions"], named=of_key["named"])
 

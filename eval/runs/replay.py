@@ -46,24 +46,34 @@ is reported in full."""
 
 
 class RecordedImages(HashSource):
-    """An `ImageSource` of hashes alone, and of the words of documents that have any."""
+    """An `ImageSource` of hashes alone."""
 
-    def __init__(
-        self,
-        hashes: Mapping[str, str],
-        errors: Mapping[str, str] | None = None,
-        texts: Mapping[str, str] | None = None,
-        without_image: Container[str] = (),
-    ) -> None:
+    def __init__(self, hashes: Mapping[str, str], errors: Mapping[str, str] | None = None) -> None:
         self._hashes = hashes
         self._errors = errors or {}
-        self._texts = texts or {}
-        self._without_image = without_image
 
     def load(self, image_id: str) -> PILImage.Image:
         raise BrokenImageError(
             f"image {image_id!r}: a recording keeps hashes and no pixels. Open the benchmark itself."
         )
+
+    def pixel_hash(self, image_id: str) -> str:
+        """As it was recorded; raises `BrokenImageError` for an image that could not be read then either."""
+        found = self._hashes.get(image_id)
+        if found is None and image_id in self._errors:
+            raise BrokenImageError(self._errors[image_id])
+        return found or UNRECORDED
+
+
+class RecordedDocuments(RecordedImages):
+    """A `DocumentSource` of hashes and words."""
+
+    def __init__(
+        self, hashes: Mapping[str, str], errors: Mapping[str, str], texts: Mapping[str, str], no_image: Container[str]
+    ) -> None:
+        super().__init__(hashes, errors)
+        self._texts = texts
+        self._no_image = no_image
 
     def text_of(self, document_id: str) -> str:
         """As it was shown."""
@@ -71,13 +81,7 @@ class RecordedImages(HashSource):
 
     def has_image(self, document_id: str) -> bool:
         """Whether the document had a picture."""
-        return document_id not in self._without_image
-
-    def pixel_hash(self, image_id: str) -> str:
-        """As it was recorded; raises `BrokenImageError` for an image that could not be read then either."""
-        if image_id not in self._hashes and image_id in self._errors:
-            raise BrokenImageError(self._errors[image_id])
-        return self._hashes.get(image_id, UNRECORDED)
+        return document_id not in self._no_image
 
 
 class RecordedLMM:
@@ -312,7 +316,10 @@ def make_recording(lines: Iterable[RecordedLine]) -> Recording:
     if benchmark is None or not runs:
         raise CacheError("the recording has no benchmark or no runs. Export it again.")
     prior = str(runs[0].configuration.get("prior", ""))
-    made = make_benchmark(benchmark, queries, RecordedImages(hashes, errors, texts, without_image), prior)
+    images = RecordedImages(hashes, errors)
+    if texts or without_image:
+        images = RecordedDocuments(hashes, errors, texts, without_image)
+    made = make_benchmark(benchmark, queries, images, prior)
     models: dict[Role, str] = {}
     for run in runs:
         models = models_by_role(run.configuration, run.strategy) | models

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +109,11 @@ class Rescorer:
         if self._responses is not None:
             verdicts = [self._read(verdict, predicates.get(verdict.predicate)) for verdict in verdicts]
             comparisons = tuple(map(self._read_comparison, comparisons))
-        by_prior = sorted(before.ranking, key=lambda ranked: ranked.prior_rank)
+        by_prior = sorted(before.ranking, key=attrgetter("prior_rank"))
         return RerankState.model_construct(
             started=time.monotonic(),
             query=query,
-            candidates=tuple(ranked.candidate for ranked in by_prior),
+            candidates=tuple([Candidate(ranked.image_id, ranked.prior, ranked.standing) for ranked in by_prior]),
             synthesis=before.synthesis,
             predicates=tuple(predicates.values()),
             verdicts=tuple(verdicts),
@@ -139,15 +141,19 @@ class Rescorer:
 
     def _restarted(self, event: TraceEvent) -> TraceEvent:
         """The run's first event, as of this strategy."""
+        rescored = {"rescored": event.data.get("strategy_fingerprint")}
+        return event.model_copy(update={"data": {**event.data, **self._own, **rescored}})
+
+    @cached_property
+    def _own(self) -> Mapping[str, Any]:
+        """What the first event says of this strategy."""
         fitted = self._resources.calibration
-        own: dict[str, Any] = {
+        return {
             "strategy": self.strategy.name,
             "strategy_fingerprint": self.strategy.fingerprint,
             "prompts": {prompt.name: prompt.fingerprint for prompt in self.strategy.prompts},
             "calibrated": fitted is not None and fitted.key is not None,
-            "rescored": event.data.get("strategy_fingerprint"),
         }
-        return event.model_copy(update={"data": {**event.data, **own}})
 
     def _read(self, verdict: Verdict, predicate: Predicate | None) -> Verdict:
         if verdict.joint or verdict.mode == "scored" or predicate is None:

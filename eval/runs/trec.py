@@ -7,7 +7,7 @@ Scores are strictly decreasing in single precision, which is what `trec_eval` co
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 import numpy as np
@@ -25,20 +25,26 @@ def escape(identifier: str) -> str:
     return _UNSAFE.sub(lambda found: quote(found[0], safe=""), identifier)
 
 
+def _escaped(identifiers: Sequence[str]) -> Sequence[str]:
+    """Each as `escape` gives it; most lists have nothing to escape, which one search over all tells."""
+    return list(map(escape, identifiers)) if _UNSAFE.search("".join(identifiers)) else identifiers
+
+
 def run_lines(run: Run) -> Iterator[str]:
     """`query Q0 image rank score tag` per ranked image, best first."""
     name = escape(run.name)
     for query_id, ranking in run.rankings.items():
         scores, query = _strict([score for _, score in ranking]), escape(query_id)
-        for rank, ((image_id, _), score) in enumerate(zip(ranking, scores, strict=True), start=1):
-            yield f"{query} Q0 {escape(image_id)} {rank} {score:.9g} {name}\n"
+        images = _escaped([image_id for image_id, _ in ranking])
+        for rank, (image_id, score) in enumerate(zip(images, scores, strict=True), start=1):
+            yield f"{query} Q0 {image_id} {rank} {score:.9g} {name}\n"
 
 
 def qrels_lines(qrels: Qrels) -> Iterator[str]:
     """`query 0 image judgment` per judgment."""
     for query_id, judged in qrels.items():
-        query = escape(query_id)
-        yield from (f"{query} 0 {escape(image)} {judgment}\n" for image, judgment in judged.items())
+        query, images = escape(query_id), _escaped(list(judged))
+        yield from (f"{query} 0 {image} {judgment}\n" for image, judgment in zip(images, judged.values(), strict=True))
 
 
 def _strict(scores: list[float]) -> list[float]:

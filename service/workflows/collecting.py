@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_SELDOM = (100_000, 50, 50)  # Python's own: after 700 new objects, each generation 10 times as seldom
+_SELDOM = (1_000_000, 50, 50)  # Python's own: after 700 new objects, each generation 10 times as seldom
 
 
 @contextmanager
