@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from inspect import isawaitable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from langgraph.errors import NodeCancelledError, NodeError
 from langgraph.graph import END, START, StateGraph
@@ -34,6 +34,7 @@ from fieldscope.agent.nodes.compare import failed as compare_failed
 from fieldscope.agent.nodes.decompose import decompose, fixed_predicates
 from fieldscope.agent.nodes.explain import explain
 from fieldscope.agent.nodes.inspect import inspect
+from fieldscope.agent.nodes.lost import lost_stages
 from fieldscope.agent.nodes.pair import pair
 from fieldscope.agent.nodes.plan import plan
 from fieldscope.agent.nodes.rank import rank
@@ -196,6 +197,15 @@ def _unforeseen(error: BaseException) -> str:
     return f"unforeseen {type(error).__name__}: {one_line(error)}"
 
 
+class Derived(NamedTuple):
+    """What would be asked about each image, the calls that it took to know, and a warning for each stage that was
+    lost."""
+
+    predicates: tuple[Predicate, ...]
+    calls: tuple[Call, ...]
+    flags: tuple[str, ...]
+
+
 class Agent:
     """One strategy, ready to rerank. Any number of queries may run at once; all of them spend from `account`."""
 
@@ -210,12 +220,10 @@ class Agent:
         self.account = account
         self.graph = build_graph(strategy)
 
-    async def derive(
-        self, query: Query, budget: Budget | None = None
-    ) -> tuple[tuple[Predicate, ...], tuple[Call, ...]]:
-        """The predicates that the model derives from a query, before any image is asked about, and the calls that it
-        took. A ranking of the same query finds these calls in the response cache. Raises `ConfigError` for a strategy
-        without the stage decompose."""
+    async def derive(self, query: Query, budget: Budget | None = None) -> Derived:
+        """The predicates that the model derives from a query, before any image is asked about. A ranking of the same
+        query finds the calls in the response cache. Raises `ConfigError` for a strategy without the stage
+        decompose."""
         if self.strategy.decompose is None:
             raise ConfigError(
                 f"strategy {self.strategy.name!r} asks no predicates. Choose one with the stage `decompose`, such as "
@@ -228,7 +236,7 @@ class Agent:
         for node in (synthesize, decompose):
             update = await node(state, context)
             state = state.model_copy(update={**update, "calls": (*state.calls, *update.get("calls", ()))})
-        return state.predicates, state.calls
+        return Derived(state.predicates, state.calls, tuple(lost_stages(state)))
 
     async def rerank(
         self,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from fieldscope.service.workflows.models import Models
 
 if TYPE_CHECKING:
+    from fieldscope.agent.graph import Derived
     from fieldscope.agent.strategies.strategy import Strategy
-    from fieldscope.agent.types import Predicate
     from fieldscope.core.types import Query
 
 
-async def derive_predicates(query: Query, strategy: Strategy, models: Models) -> tuple[Predicate, ...]:
+async def derive_predicates(query: Query, strategy: Strategy, models: Models) -> Derived:
     """Ask the LMM what it would ask about each image. The response cache keeps its answers, so a ranking of the same
     query does not ask again. Raises `ConfigError` for a strategy that asks no predicates, `VocabularyError` for words
     that a bundled model does not know, and what the server's check raises."""
@@ -27,5 +27,4 @@ async def derive_predicates(query: Query, strategy: Strategy, models: Models) ->
     text_only = strategy.model_copy(update={"score": None, "inspect": None})
     async with AsyncExitStack() as stack:
         lmms = await stack.enter_async_context(models.open_lmms(images, strategy))
-        predicates, _ = await Agent(Resources(images, lmm=lmms), text_only).derive(query)
-    return predicates
+        return await Agent(Resources(images, lmm=lmms), text_only).derive(query)

@@ -43,7 +43,8 @@ async def test_changing_one_predicate_asks_only_that_one(tmp_path: Path) -> None
     agent = Agent(Resources(images, CachedLMM(oracle, store)), load_strategy("predicates", prompts="fieldnotes"))
     candidates = [Candidate(image_id, 0.0) for image_id in images.ids()[:6]]
 
-    derived, calls = await agent.derive(QUERY)
+    derived, calls, flags = await agent.derive(QUERY)
+    assert not flags
     assert {each.question for each in derived} == {"is there crab?", "is there snow?"}
     assert len(calls) == len(asked) == 2
     first = await agent.rerank(QUERY, candidates)

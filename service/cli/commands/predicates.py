@@ -29,6 +29,7 @@ def predicates(text: str, dialogue_file: Path | None, name: str, as_json: bool, 
     --rerank` or `fieldscope rerank` with --predicates. A changed question is asked; the others are answered by the
     response cache.
     """
+    from fieldscope.service.wiring.feedback import warn
     from fieldscope.service.wiring.predicates import predicate_lines
     from fieldscope.service.wiring.prompts import prompts_for
     from fieldscope.service.wiring.queries import make_query
@@ -39,7 +40,9 @@ def predicates(text: str, dialogue_file: Path | None, name: str, as_json: bool, 
     (strategy,) = load_strategies([name], prompts_for(settings))
     query = make_query(text, dialogue_file)
     derived = interruptible(derive_predicates(query, strategy, Models(settings)), ANSWERS_KEPT)
+    for flag in derived.flags:
+        warn(flag)
     if as_json:
-        show_json({"query": query.text, "predicates": [each.model_dump(mode="json") for each in derived]})
+        show_json({"query": query.text, "predicates": [each.model_dump(mode="json") for each in derived.predicates]})
     else:
-        show(*predicate_lines(derived))
+        show(*predicate_lines(derived.predicates))

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fieldscope.agent.graph import Agent, Watch
-from fieldscope.agent.types import Predicate
+from fieldscope.agent.graph import Agent, Derived, Watch
 from fieldscope.core.validation import unknown_name
 from fieldscope.service.server.api.admission import Admission
 from fieldscope.service.server.api.agents import Agents
@@ -164,7 +163,7 @@ class Engine:
             lambda ends: self._ranker.search(call, self.searchable(call.collection), strategy, promise, watch, ends),
         )
 
-    async def derive(self, call: SearchCall) -> tuple[Predicate, ...]:
+    async def derive(self, call: SearchCall) -> Derived:
         """The predicates that the model derives from a search's query, before any image is asked about. Raises as
         `search` does, and `ApiError` where the strategy asks none."""
         strategy = self.chosen(call.options)

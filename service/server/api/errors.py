@@ -169,9 +169,11 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """The methods that a request's address accepts, over all of its routes."""
+    """The methods that a request's address accepts, over all routes of its very path, where there are any: in
+    `/v1/searches/estimate` the last word is no search's id."""
     scopes = [(method, {**request.scope, "method": method}) for method in METHODS]
-    routes = request.app.routes
+    every = request.app.routes
+    routes = [route for route in every if getattr(route, "path", None) == request.scope["path"]] or every
     return [method for method, scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 

@@ -13,10 +13,12 @@ from fieldscope.service.server.api.search import SearchBody, prepare
 
 
 class DerivedPredicates(BaseModel):
-    """The questions, to be changed and sent back as `predicates` of a search."""
+    """The questions, to be changed and sent back as `predicates` of a search. `flags` say what stands in for words of
+    the model that can't be read."""
 
     strategy: str
     predicates: list[Predicate]
+    flags: list[str]
 
 
 router = APIRouter(prefix="/v1", tags=["search"], dependencies=[Depends(require_bounded)])
@@ -28,4 +30,5 @@ async def derive_predicates(body: SearchBody, engine: EngineOf) -> DerivedPredic
     these answers in the response cache."""
     call = await prepare(engine, body)
     derived = await engine.derive(call)
-    return DerivedPredicates(strategy=engine.chosen(call.options).name, predicates=list(derived))
+    strategy = engine.chosen(call.options).name
+    return DerivedPredicates(strategy=strategy, predicates=list(derived.predicates), flags=list(derived.flags))

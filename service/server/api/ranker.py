@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from fieldscope.agent.budget import Account, Budget
-from fieldscope.agent.graph import Agent, Watch
+from fieldscope.agent.graph import Agent, Derived, Watch
 from fieldscope.agent.image_scorer import ImageScorer
 from fieldscope.agent.strategies.query_stages import Synthesize
 from fieldscope.agent.types import Call, Predicate, RerankResult
 from fieldscope.core.types import Candidate, Query
+from fieldscope.eval.model_watch import unparsed
 from fieldscope.service.server.api.agents import Agents
 from fieldscope.service.server.api.calls import ImageDocument, RerankCall, Reranked, Scored, SearchCall, TextDocument
 from fieldscope.service.server.api.collections import ServedCollection
@@ -61,17 +62,19 @@ class Ranker:
         self._traces = traces
         self._observers = observers
 
-    async def derive(self, call: SearchCall, strategy: Strategy, ends: float) -> tuple[Predicate, ...]:
-        """The predicates of a search's query. Raises `ApiError` (503) where the LMM derives none."""
+    async def derive(self, call: SearchCall, strategy: Strategy, ends: float) -> Derived:
+        """The predicates of a search's query; of an LMM whose words can't be read what stands in for them. Raises
+        `ApiError` (503) where it says nothing."""
         text = _one_line(call.query)
         query = Query(id=uuid4().hex, text=text, reference_image=call.query_image, dialogue=call.dialogue)
         self._models.require_search_words(query, strategy)
         await self._images.learn([call.query_image] if call.query_image else [])
         account, scorer = Account(_within(call.options.budget, ends)), await self._models.scorer_of(strategy)
-        predicates, calls = await self._agent(strategy, account, self._models.encoder, scorer).derive(query)
-        if calls and all(each.state == "unknown" for each in calls):
+        derived = await self._agent(strategy, account, self._models.encoder, scorer).derive(query)
+        calls = derived.calls
+        if calls and all(each.state == "unknown" and not unparsed(each) for each in calls):
             raise ApiError(503, "lmm_failed", f"the LMM derived no predicates: {calls[-1].error}. Try again", 1)
-        return predicates
+        return derived
 
     async def rerank(
         self, call: RerankCall, strategy: Strategy, promise: Promise | None, watch: Watch | None, ends: float

@@ -113,7 +113,8 @@
         status("The model reads the query.");
         const reply = await json("v1/predicates", "POST", { ...request(), predicates: false });
         set(reply.predicates);
-        status(`${counted(reply.predicates.length, "question", "questions")}. Change them, and search.`);
+        const made = `${counted(reply.predicates.length, "question", "questions")}. Change them, and search.`;
+        status([made, ...reply.flags].join(" "));
       });
     }
 

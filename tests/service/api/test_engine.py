@@ -396,6 +396,8 @@ async def test_whatever_goes_wrong_goes_out_as_json_without_a_traceback(
     [
         ("OPTIONS", "/v1/jobs", "GET, POST"),
         ("PUT", "/v1/jobs/job-1", "GET, DELETE"),
+        ("OPTIONS", "/v1/searches/estimate", "POST"),
+        ("OPTIONS", "/v1/searches/s-1", "GET, PATCH, DELETE"),
         ("GET", "/v1/rerank", "POST"),
         ("DELETE", "/healthz", "GET"),
         ("DELETE", "/static/viewer.js", "GET, HEAD"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fieldscope.agent.lmm.base import LMMRequest, LMMResponse
 from fieldscope.eval.runs.marks import Marks
 from fieldscope.service.viewer.addresses import query_page, run_page
 from fieldscope.service.viewer.runs.run_list import RunList
@@ -167,6 +168,21 @@ async def test_what_a_search_would_ask_is_known_before_it_starts(tmp_path: Path)
         assert len(lmm.asked) == 2, "no image was asked about"
         refused = await service.client.post("/v1/predicates", json={**CRAB, "strategy": "yes-no"})
         assert refused.json()["error"]["code"] == "no_predicates"
+
+
+async def test_where_the_model_stammers_the_query_itself_is_asked_and_the_reply_says_so(tmp_path: Path) -> None:
+    oracle = oracle_of(painted(tmp_path / "pictures"))
+
+    async def stammer(request: LMMRequest) -> LMMResponse:
+        return LMMResponse(text='{"thought": "', finish_reason="stop")
+
+    oracle.generate = stammer  # type: ignore[method-assign]
+    async with open_service(tmp_path, oracle) as service:
+        reply = await service.client.post("/v1/predicates", json=CRAB)
+        assert reply.status_code == 200
+        derived = reply.json()
+        assert [each for each in derived["predicates"] if each["kind"] != "query"] == []
+        assert "the query's own words stand in" in derived["flags"][0]
 
 
 async def test_the_accepted_images_go_out_as_a_table(service: Service) -> None:
