@@ -54,7 +54,7 @@ _TRAINING = "fieldnotes/training/*.py"
 _LOCAL_MODEL = ("agent/lmm/checkpoint.py", "agent/lmm/local.py", "agent/lmm/shared_prefix.py")
 _ENCODERS = ("retrieval/sentence_models.py", "retrieval/transformers_clip.py")
 _UNIVERSAL = ("retrieval/universal_model.py", "retrieval/universal_encoder.py", "retrieval/training/*.py")
-_TENSORS = ("agent/lmm/model_inputs.py", "agent/lmm/prefix.py")
+_TENSORS = ("agent/lmm/model_inputs.py", "agent/lmm/prefix.py", "agent/lmm/lanes.py")
 
 # A slow or confined library -> the files (patterns) that may import it.
 HEAVY: dict[str, tuple[str, ...]] = {

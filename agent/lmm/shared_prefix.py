@@ -7,6 +7,7 @@ rounding. What was read of an image is kept for later questions.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,8 +19,9 @@ import transformers  # its names are imported when they are first used, and need
 from torch import Tensor
 
 from fieldscope.agent.lmm.chat_prompt import ChatPrompts, Prompt
+from fieldscope.agent.lmm.lanes import Lanes
 from fieldscope.agent.lmm.model_inputs import ModelInputs
-from fieldscope.agent.lmm.prefix import PrefixCache, join, split
+from fieldscope.agent.lmm.prefix import PrefixCache, States, join, split
 
 _FAMILIES = {"llava", "llava_next", "llava_onevision", "internvl", "idefics3", "smolvlm"}
 _DECODERS = {"llama", "mistral", "qwen2", "qwen3"}
@@ -28,9 +30,6 @@ _MOST_ASKED = 512  # tokens of questions in one row at most: attention grows wit
 _FIRST_GUESS = 600  # tokens of an image, until one was read
 _MOST_TOKENS = {"cpu": 1_024}  # of one pass, padding included: what a CPU's caches hold of a small model
 _MOST_TOKENS_ELSEWHERE = 16_384
-
-_Places = tuple[list[int], list[int]]
-"""Rows and, for each, a column."""
 
 
 def reads_prefixes_once(model: Any) -> bool:
@@ -63,6 +62,16 @@ class _Row:
         return sum(len(ids) for _, ids in self.questions)
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What a pass came to: the number of tokens of each row's prefix, the logits behind every question, and the states
+    of the prefixes that it read."""
+
+    widths: list[int]
+    logits: Tensor
+    read: list[States]
+
+
 class SharedPrefixes:
     """Computes the next token of prompts that show pictures, with what comes up to a prompt's last picture read once.
 
@@ -75,6 +84,9 @@ class SharedPrefixes:
         self._inputs = inputs
         self._most_tokens = _MOST_TOKENS.get(model.device.type, _MOST_TOKENS_ELSEWHERE)
         self._cache = PrefixCache()
+        self._lanes = Lanes(model.device)
+        self._reading = threading.Lock()  # tokenizers serve one thread at a time
+        self._answering = threading.local()
         self._longest = _FIRST_GUESS
 
     def next_token(self, prompts: Sequence[Prompt]) -> tuple[list[int], Tensor]:
@@ -85,11 +97,15 @@ class SharedPrefixes:
         unread = {row.key: row for row in rows if self._cache.get(row.key) is None}
         others = [row for row in rows if row is not unread.get(row.key)]
         for group in (list(unread.values()), others):
-            for some in self._passes(group):
-                widths, values = self._ask(some)
+            passes = self._passes(group)
+            with self._last_layer_only_where_asked():
+                answers = self._lanes.map(self._ask, passes)
+            for some, answer in zip(passes, answers, strict=True):
+                for own, states in zip(some, answer.read, strict=bool(answer.read)):
+                    self._cache.put(own.key, states)
                 questions = [(row, place, ids) for row, (place, ids) in _numbered(some)]
-                for (row, place, ids), value in zip(questions, values, strict=True):
-                    lengths[place], logits[place] = widths[row] + len(ids), value
+                for (row, place, ids), value in zip(questions, answer.logits, strict=True):
+                    lengths[place], logits[place] = answer.widths[row] + len(ids), value
         return lengths, torch.stack(logits)
 
     def _rows(self, prompts: Sequence[Prompt]) -> Iterator[_Row]:
@@ -108,22 +124,35 @@ class SharedPrefixes:
                 row.append((place, ids))
             yield _Row(key, prefix, row)
 
-    def _passes(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-        """The rows in order, as many at once as a pass may hold, and those whose prefix was read apart from those
-        whose prefix was not."""
+    def _passes(self, rows: Sequence[_Row]) -> list[list[_Row]]:
+        """The rows in order, as many at once as a pass may hold, in passes of like size for all lanes."""
+        passes = list(self._filled(rows, self._most_tokens))
+        lanes = self._lanes.number
+        if len(passes) % lanes == 0:
+            return passes
+        number = lanes * -(-len(passes) // lanes)
+        share = -(-sum(self._width(row) for row in rows) // number)
+        return list(self._filled(rows, min(share + self._width(rows[-1]) // 2, self._most_tokens)))
+
+    def _filled(self, rows: Sequence[_Row], most_tokens: int) -> Iterator[list[_Row]]:
+        """As many rows at once as have that many tokens, and those whose prefix was read apart from those whose prefix
+        was not."""
         waiting = list(rows)
         while waiting:
             known = self._cache.get(waiting[0].key) is not None
             taken = [waiting.pop(0)]
             while waiting and (self._cache.get(waiting[0].key) is not None) == known:
-                width = waiting[0].length + (0 if known else self._longest)
-                if (len(taken) + 1) * width > self._most_tokens:
+                if (len(taken) + 1) * self._width(waiting[0]) > most_tokens:
                     break
                 taken.append(waiting.pop(0))
             yield taken
 
-    def _ask(self, rows: Sequence[_Row]) -> tuple[list[int], Tensor]:
-        """One pass of the model: the number of tokens of each row's prefix, and the logits behind every question."""
+    def _width(self, row: _Row) -> int:
+        """The tokens of a row that a pass reads."""
+        return row.length + (0 if self._cache.get(row.key) is not None else self._longest)
+
+    def _ask(self, rows: Sequence[_Row]) -> _Answer:
+        """One pass of the model."""
         kept = [self._cache.get(row.key) for row in rows]
         known = [states for states in kept if states is not None]
         device = self._model.device
@@ -138,48 +167,47 @@ class SharedPrefixes:
         widths = seen.sum(1, keepdim=True)
         read = 0 if len(known) == len(rows) else seen.shape[1]
         positions = torch.cat([(seen.cumsum(-1) - 1).clamp(min=0)[:, :read], widths + offsets], dim=1)
-        answering = [row for row, _ in ends], [read + column for _, column in ends]
-        with self._last_layer_only_at(answering):
-            hidden = self._model.model(
-                **before,
-                attention_mask=_mask(seen.bool(), segments, read),
-                position_ids=positions,
-                past_key_values=past,
-                use_cache=True,
-            ).last_hidden_state
-        if read:
-            self._longest = read
-            for number, row in enumerate(rows):
-                self._cache.put(row.key, split(past, number, seen.shape[1] - int(widths[number]), seen.shape[1]))
-        return widths.flatten().tolist(), self._model.get_output_embeddings()(hidden[answering])
+        self._answering.places = places = [row for row, _ in ends], [read + column for _, column in ends]
+        hidden = self._model.model(
+            **before,
+            attention_mask=_mask(seen.bool(), segments, read),
+            position_ids=positions,
+            past_key_values=past,
+            use_cache=True,
+        ).last_hidden_state
+        lengths = widths.flatten().tolist()
+        states = [split(past, row, read - length, read) for row, length in enumerate(lengths)] if read else []
+        self._longest = read or self._longest
+        return _Answer(lengths, self._model.get_output_embeddings()(hidden[places]), states)
 
     @contextmanager
-    def _last_layer_only_at(self, places: _Places) -> Iterator[None]:
+    def _last_layer_only_where_asked(self) -> Iterator[None]:
         """Skip what follows the attention of the last layer where nothing reads it: nothing attends to its outputs."""
         layer = self._model.get_decoder().layers[-1]
         with ExitStack() as stack:
             for part in (layer.self_attn.o_proj, layer.mlp):
                 stack.callback(setattr, part, "forward", part.forward)
-                part.forward = partial(_only_at, places, part.forward)
+                part.forward = partial(self._where_asked, part.forward)
             yield
+
+    def _where_asked(self, forward: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+        """What `forward` makes of (rows, length, width) at the places where this thread's pass is asked, and zeros
+        elsewhere."""
+        made = forward(hidden[self._answering.places])
+        whole = made.new_zeros(*hidden.shape[:2], made.shape[-1])
+        whole[self._answering.places] = made
+        return whole
 
     def _behind_pictures(self, prefixes: Sequence[Prompt], ids: Tensor) -> tuple[dict[str, Any], Tensor]:
         """The model's inputs for prefixes with the tokens `ids` behind them, and the mask (rows, length) of what is no
         padding in the prefixes."""
-        inputs = {name: value for name, value in self._inputs.of(prefixes).items() if "token_type" not in name}
+        with self._reading:
+            inputs = {name: value for name, value in self._inputs.of(prefixes).items() if "token_type" not in name}
         seen = inputs.pop("attention_mask")
         if "inputs_embeds" in inputs:
             asked = self._model.get_input_embeddings()(ids)
             return inputs | {"inputs_embeds": torch.cat([inputs["inputs_embeds"], asked], dim=1)}, seen
         return inputs | {"input_ids": torch.cat([inputs["input_ids"], ids], dim=1)}, seen
-
-
-def _only_at(places: _Places, forward: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
-    """What `forward` makes of (rows, length, width) at these places, and zeros elsewhere."""
-    made = forward(hidden[places])
-    whole = made.new_zeros(*hidden.shape[:2], made.shape[-1])
-    whole[places] = made
-    return whole
 
 
 def _numbered(rows: Sequence[_Row]) -> Iterator[tuple[int, tuple[int, tuple[int, ...]]]]:

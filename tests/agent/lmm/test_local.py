@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fieldscope.agent.lmm.base import ImagePart, LMMRequest, Message, TextPart
+from fieldscope.agent.lmm.lanes import Lanes
 from fieldscope.agent.lmm.local import LocalLMM
 from fieldscope.agent.lmm.yes_no import p_yes
 from fieldscope.core.errors import BrokenImageError, ConfigError, LMMRequestError, LMMResponseError
@@ -130,6 +131,25 @@ async def test_the_last_layer_works_only_where_an_answer_is_read(lmm, ask) -> No
     await asyncio.gather(*(lmm.generate(request) for request in questions))
     assert sum(rows["last"]) == len(questions)
     assert sum(rows["first"]) > 4 * len(questions)
+
+
+async def test_pictures_that_are_read_side_by_side_get_the_answers_that_they_get_alone(
+    tiny_llava, pictures, ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lmm = LocalLMM.from_path(tiny_llava, pictures, device="cpu", dtype="float32")
+    requests = [ask(text, f"p{n}", top_logprobs=20) for n in range(4) for text in ("is it red ?", "is a crab ?")]
+    alone = [await lmm.generate(request) for request in requests]
+    await lmm.aclose()
+    monkeypatch.setattr(Lanes, "number", 3)
+    side_by_side = LocalLMM.from_path(tiny_llava, pictures, device="cpu", dtype="float32")
+    rows: list[int] = []
+    side_by_side._model.model.vision_tower.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    for _ in range(2):  # first what is unread, and then from what was kept
+        together = await asyncio.gather(*(side_by_side.generate(request) for request in requests))
+        for one, other in zip(alone, together, strict=True):
+            assert_same(one, other)
+    assert sum(rows) == 4 and len(rows) > 1
+    await side_by_side.aclose()
 
 
 async def test_batches_are_no_larger_than_allowed(tiny_llava, pictures, ask) -> None:
