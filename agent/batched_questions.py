@@ -29,7 +29,13 @@ def is_joint(joint: Joint | None, calibration: Calibration | None) -> bool:
 
 
 def is_trusted(state: RerankState, sample: Collection[str], joint: Joint) -> bool:
-    """Whether joint answers agree with single ones, as far as both are there."""
+    """Whether joint answers agree with single ones, as far as both are there; until the rest of the `sample` is asked
+    about they have the benefit of the doubt."""
+    awaited = joint.sample_first is not None and single_questions(state, (), sample)
+    return bool(awaited) or _agree(state, sample, joint)
+
+
+def _agree(state: RerankState, sample: Collection[str], joint: Joint) -> bool:
     return (share := agreed(state, sample)) is None or share >= joint.agreement
 
 
@@ -46,10 +52,12 @@ def agreed(state: RerankState, sample: Collection[str]) -> float | None:
 
 
 def sampled(state: RerankState, window: int, joint: Joint) -> set[str]:
-    """The images whose questions are also asked one at a time."""
+    """The images whose questions are also asked one at a time: a few first, and all of them where these don't do."""
     images = [candidate.image_id for candidate in state.candidates[:window]]
     by_chance = sorted(images, key=lambda image_id: _chance(state, image_id))
-    return set(by_chance[: max(round(joint.sample * len(images)), _SMALLEST_SAMPLE) if joint.sample else 0])
+    sample = by_chance[: max(round(joint.sample * len(images)), _SMALLEST_SAMPLE) if joint.sample else 0]
+    first = sample[: joint.sample_first]
+    return set(first if _agree(state, first, joint) else sample)
 
 
 def joint_questions(state: RerankState, images: Collection[str], sample: Collection[str]) -> Questions:

@@ -72,14 +72,17 @@ class Joint(Structured):
 
     On a share `sample` of the images the questions are asked one by one too, and together in a shuffled order; where
     the probabilities of the two ways agree to less than `agreement` (1 less their mean difference), all others are
-    asked one by one as well. With `look_again` a question that was answered together is asked alone, too, where its
-    answer is expected to change P(match) by at least that. `use` says whether questions are `always` asked together, or
-    only where a calibration says that it pays. `top_logprobs` are the alternatives for each of the answer's tokens.
+    asked one by one as well. With `sample_first` so many images of the sample are asked about first, and the rest of it
+    only where these agree too little. With `look_again` a question that was answered together is asked alone, too,
+    where its answer is expected to change P(match) by at least that. `use` says whether questions are `always` asked
+    together, or only where a calibration says that it pays. `top_logprobs` are the alternatives for each of the
+    answer's tokens.
     """
 
     use: Literal["always", "calibrated"] = "always"
 
     sample: float = Field(default=0.05, ge=0.0, le=1.0)
+    sample_first: int | None = Field(default=None, ge=1)
     agreement: float = Field(default=0.9, ge=0.0, le=1.0)
     look_again: float | None = Field(default=None, gt=0.0, lt=1.0)
     top_logprobs: int = Field(default=5, ge=2, le=20)

@@ -176,6 +176,22 @@ def test_joint_questions_are_checked_on_a_sample_and_trusted_if_their_probabilit
     assert {task.image_id for task in planned(bad, strategy)} == {f"i{n}" for n in range(20)} - sample
 
 
+def test_the_rest_of_the_sample_is_asked_about_only_where_the_first_ones_agree_too_little() -> None:
+    strategy = joint_strategy(sample_first=2)
+    tasks = planned(state(images=20), strategy)
+    first = {t.image_id for t in tasks if not t.joint}
+    assert len(first) == 2
+    assert planned(state(*answers_to(tasks, alone=0.75), images=20), strategy) == []
+    doubtful = answers_to(tasks, alone=0.6)
+    rest = planned(state(*doubtful, images=20), strategy)
+    sample = first | {t.image_id for t in rest}
+    assert len(sample) == 4 and not any(t.joint for t in rest)
+    cleared = state(*doubtful, *answers_to(rest, alone=0.95), images=20)
+    assert agreed(cleared, first) == pytest.approx(0.7) and planned(cleared, strategy) == []
+    damned = state(*doubtful, *answers_to(rest, alone=0.6), images=20)
+    assert {t.image_id for t in planned(damned, strategy)} == {f"i{n}" for n in range(20)} - sample
+
+
 def test_the_whole_query_is_asked_first_among_its_predicates_and_in_the_sample_they_are_shuffled() -> None:
     strategy = joint_strategy(ALL_WITH_WHOLE)
     many = [RED.model_copy(update={"id": word, "question": f"is it {word}?"}) for word in ("red", "old", "wet", "big")]
