@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
@@ -21,7 +21,7 @@ from fieldscope.retrieval.listing import is_hidden, walk, why_skipped
 from fieldscope.retrieval.lru import ByteLru
 from fieldscope.retrieval.picture_parts import open_regions, picture_size
 
-_DECODED_BYTES = 96_000_000
+_DECODED_BYTES = 64_000_000
 
 
 @runtime_checkable
@@ -59,10 +59,6 @@ class DecodingCollection(ABC):
     def _stored(self, image_id: str) -> Path | bytes:
         """The file of an image, or its bytes. Raises `ImageError`."""
 
-    def _open(self, image_id: str) -> PILImage.Image:
-        """Read and decode one image. Raises `ImageError`."""
-        return open_image(self._stored(image_id), self.limits, name=image_id)
-
     def skipped(self) -> Mapping[str, str]:
         return {}
 
@@ -73,10 +69,7 @@ class DecodingCollection(ABC):
     def load(self, image_id: str) -> PILImage.Image:
         """The picture as RGB, upright. It is shared: copy it before drawing on it. Raises `ImageError`."""
         image = self._decoded.get(image_id)
-        if image is None:
-            image = self._open(image_id)
-            self._decoded.put(image_id, image, 3 * image.width * image.height)
-        return image
+        return self._decode(image_id, lambda image: None) if image is None else image
 
     def size(self, image_id: str) -> tuple[int, int]:
         """Width and height of the upright picture as it is stored, which may be larger than what `load` hands out.
@@ -94,9 +87,24 @@ class DecodingCollection(ABC):
 
     def pixel_hash(self, image_id: str) -> str:
         """SHA-256 of the decoded pixels, computed once. Raises `ImageError`."""
+
+        def remember(image: PILImage.Image) -> None:
+            self._hashes[image_id] = fingerprint_pixels(image)
+
         if image_id not in self._hashes:
-            self._hashes[image_id] = fingerprint_pixels(self.load(image_id))
+            image = self._decoded.get(image_id)
+            self._decode(image_id, remember) if image is None else remember(image)
         return self._hashes[image_id]
+
+    def _open(self, image_id: str, before_the_next: Callable[[PILImage.Image], None]) -> PILImage.Image:
+        """Read and decode one image; see `open_image`. Raises `ImageError`."""
+        return open_image(self._stored(image_id), self.limits, name=image_id, before_the_next=before_the_next)
+
+    def _decode(self, image_id: str, before_the_next: Callable[[PILImage.Image], None]) -> PILImage.Image:
+        """The same, kept while there is room."""
+        image = self._open(image_id, before_the_next)
+        self._decoded.put(image_id, image, 3 * image.width * image.height)
+        return image
 
 
 class FolderCollection(DecodingCollection):

@@ -7,7 +7,7 @@ import io
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -39,7 +39,7 @@ _quiet_lock = threading.Lock()
 _large_lock = threading.Lock()
 _two_at_once = threading.BoundedSemaphore(2)
 _SMALL_PIXELS = 4_000_000
-_M_MMAP_THRESHOLD = -3  # malloc.h
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 _HEAD_BYTES = 64
 _BAND_ROWS = 256
 
@@ -54,23 +54,37 @@ class ImageLimits:
 
 DEFAULT_LIMITS = ImageLimits()
 
+SCALED_FORMATS = ("JPEG", "MPO")
+"""Formats that can be decoded at a half, a quarter or an eighth of their width and height."""
+
 WHOLE_PIXELS = 16_000_000
 """A picture with more pixels is handed out at half its width and height (or a quarter ...): models read far fewer, and
 many such pictures are in memory at once. Its regions are cut at full resolution."""
 
 
 def open_image(
-    source: Path | str | bytes, limits: ImageLimits = DEFAULT_LIMITS, *, name: str | None = None
+    source: Path | str | bytes,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    *,
+    name: str | None = None,
+    before_the_next: Callable[[PILImage.Image], None] = lambda image: None,
 ) -> PILImage.Image:
     """The picture in a file, or in the bytes of one, as RGB: EXIF orientation applied, transparency over white, 16-bit
     and floating-point values scaled to 8 bits, the first frame of an animation. It carries no metadata, and has at most
     `WHOLE_PIXELS`.
 
     `name` is what error messages call it (by default the path). Bytes are counted before they are read, and pixels
-    from the header before any is decoded. Raises `ImageTooLargeError` or `BrokenImageError`.
+    from the header before any is decoded. Of large pictures few are decoded at once; what is to be done with one
+    `before_the_next` keeps others waiting: threads that each hold one take a lot of memory. Raises `ImageTooLargeError`
+    or `BrokenImageError`.
     """
     with opened(source, limits, name=name) as image:
-        return upright_rgb(image, WHOLE_PIXELS)
+        if image.format in SCALED_FORMATS:  # a quarter of the pixels, at a quarter of the time and memory
+            factor = _factor(image, WHOLE_PIXELS)
+            image.draft(None, (image.width // factor, image.height // factor))
+        rgb = upright_rgb(image, WHOLE_PIXELS)
+        before_the_next(rgb)
+        return rgb
 
 
 def open_full(source: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, name: str | None = None) -> PILImage.Image:
@@ -123,14 +137,20 @@ def upright_rgb(image: PILImage.Image, most_pixels: int = WHOLE_PIXELS) -> PILIm
     """An opened image as RGB, EXIF orientation applied, transparency on white, each pixel the mean of as many squares
     of 2 x 2 as leave at most `most_pixels`. Pillow's errors pass through."""
     range_ = loaded_range(image)
-    factor = 1
-    while (image.width // factor) * (image.height // factor) > most_pixels:
-        factor *= 2
+    factor = _factor(image, most_pixels)
     rgb = PILImage.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
     for top in range(0, image.height, _BAND_ROWS):  # an image with transparency would take four times its size
         band = to_rgb(image.crop((0, top, image.width, min(top + _BAND_ROWS, image.height))), range_)
         rgb.paste(band.reduce(factor) if factor > 1 else band, (0, top // factor))
     return turned_upright(rgb, orientation(image))
+
+
+def _factor(image: PILImage.Image, most_pixels: int) -> int:
+    """The power of 2 by which width and height are divided."""
+    factor = 1
+    while (image.width // factor) * (image.height // factor) > most_pixels:
+        factor *= 2
+    return factor
 
 
 def turned_upright(stored: PILImage.Image, exif_orientation: int) -> PILImage.Image:
@@ -142,11 +162,12 @@ def turned_upright(stored: PILImage.Image, exif_orientation: int) -> PILImage.Im
 @cache
 def _return_freed_blocks() -> None:
     """Have glibc, where that is the C library, map each block over a megabyte by itself, so that it goes back to the
-    system when it is freed. Pictures lie in blocks of 16 MB, and those that threads free would stay in their arenas:
-    gigabytes, after a hundred photographs."""
+    system when it is freed, and let threads share two arenas. Pictures lie in blocks of 16 MB, and those that threads
+    free would stay in their arenas: gigabytes, after a hundred photographs."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        mallopt(_M_ARENA_MAX, 2)
 
 
 @contextmanager

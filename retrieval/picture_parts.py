@@ -11,6 +11,7 @@ from PIL import Image as PILImage
 from fieldscope.core.looks import Region
 from fieldscope.retrieval.images import (
     DEFAULT_LIMITS,
+    SCALED_FORMATS,
     ImageLimits,
     loaded_range,
     opened,
@@ -50,7 +51,7 @@ def open_regions(
         pixels = image.width * image.height
         least = min((region.area * pixels for region in regions), default=0.0)
         for scale in _JPEG_SCALES:
-            if image.format in ("JPEG", "MPO") and least >= max_pixels * scale**2:
+            if image.format in SCALED_FORMATS and least >= max_pixels * scale**2:
                 image.draft(None, (image.width // scale, image.height // scale))
                 break
         return regions_of(image, regions, max_pixels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -69,12 +69,14 @@ class GivenImages(DecodingCollection):
         source = self._source(image_id)
         return source if isinstance(source, bytes) else self.path(image_id)
 
-    def _open(self, image_id: str) -> PILImage.Image:
+    def _open(self, image_id: str, before_the_next: Callable[[PILImage.Image], None]) -> PILImage.Image:
         source = self._source(image_id)
         if not isinstance(source, PILImage.Image):
-            return super()._open(image_id)
+            return super()._open(image_id, before_the_next)
         with self._decoded_one(image_id):
-            return upright_rgb(source)
+            rgb = upright_rgb(source)
+            before_the_next(rgb)
+            return rgb
 
     def size(self, image_id: str) -> tuple[int, int]:
         source = self._source(image_id)

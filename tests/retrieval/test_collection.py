@@ -122,9 +122,9 @@ def test_a_name_that_is_no_utf8_is_listed_and_named(photos: Path) -> None:
 def test_load_and_pixel_hash_decode_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str | None] = []
 
-    def counting(*args: object, name: str | None = None) -> PILImage.Image:
+    def counting(*args: object, name: str | None = None, **more: object) -> PILImage.Image:
         opened.append(name)
-        return open_image(*args, name=name)  # type: ignore[arg-type]
+        return open_image(*args, name=name, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "open_image", counting)
     collection = FolderCollection(photos)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image as PILImage
 
 from fieldscope.core.errors import BrokenImageError, ImageError, ImageTooLargeError
+from fieldscope.retrieval import images as images_module
 from fieldscope.retrieval.formats import FORMATS
 from fieldscope.retrieval.images import ImageLimits, open_image
 
@@ -192,3 +193,22 @@ def test_no_damage_gives_anything_but_a_picture_or_a_named_error(data: st.DataOb
         assert "two\\nlines.png" in str(error) and len(str(error).splitlines()) == 1
     else:
         assert opened.mode == "RGB" and not opened.info
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize(("size", "handed_out"), [((101, 75), (51, 38)), ((40, 25), (40, 25)), ((403, 301), (101, 76))])
+def test_a_large_picture_is_handed_out_smaller_and_a_jpeg_decoded_no_larger(
+    monkeypatch: pytest.MonkeyPatch, kind: str, size: tuple[int, int], handed_out: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(images_module, "WHOLE_PIXELS", 8_000 if size[0] > 400 else 3_000)
+    decoded = []
+    load = images_module.loaded_range
+    monkeypatch.setattr(images_module, "loaded_range", lambda image: (decoded.append(image.size), load(image))[1])
+    stream = io.BytesIO()
+    PILImage.linear_gradient("L").resize(size).convert("RGB").save(stream, kind)
+    seen: list[PILImage.Image] = []
+    image = open_image(stream.getvalue(), before_the_next=seen.append)
+    assert image.size == handed_out and seen == [image]
+    assert decoded == [handed_out if kind == "JPEG" else size]
+    rows = np.asarray(image.convert("L"), dtype=float).mean(axis=1)
+    assert rows[0] < 10 and rows[-1] > 245 and (np.diff(rows) >= -1).all()
