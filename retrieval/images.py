@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+import os
 import stat
 import threading
 import warnings
@@ -35,9 +36,9 @@ _UPRIGHT = {
 # `warnings.catch_warnings` swaps a global list, so two threads must not be inside at once.
 _quiet_lock = threading.Lock()
 # A picture of 64 megapixels takes 192 MB, and 256 MB with transparency, so they are decoded one after the other, and of
-# those that a phone takes (12 megapixels) two at once.
+# those that a phone takes (12 megapixels) two at once, where that leaves processors for other work.
 _large_lock = threading.Lock()
-_two_at_once = threading.BoundedSemaphore(2)
+_few_at_once = threading.BoundedSemaphore(2 if (os.cpu_count() or 1) > 2 else 1)
 _SMALL_PIXELS = 4_000_000
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 _HEAD_BYTES = 64
@@ -126,7 +127,7 @@ def opened(
         if pixels > WHOLE_PIXELS:
             held.enter_context(_large_lock)
         elif pixels > _SMALL_PIXELS:
-            held.enter_context(_two_at_once)
+            held.enter_context(_few_at_once)
         try:
             yield image
         except Exception as error:  # as above
