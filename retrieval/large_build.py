@@ -212,7 +212,7 @@ def _settings(lists: int) -> Iterator[tuple[int, int]]:
     probes = max(lists // 128, 1)
     while probes < lists:
         yield probes, _CANDIDATES
-        probes = max(round(probes * 1.5), probes + 1)
+        probes = max(round(probes * 1.2), probes + 1)
     for times in (1, 2, 4, 8):
         yield lists, times * _CANDIDATES
 
