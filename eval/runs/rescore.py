@@ -113,7 +113,7 @@ class Rescorer:
         return RerankState.model_construct(
             started=time.monotonic(),
             query=query,
-            candidates=tuple([Candidate(ranked.image_id, ranked.prior, ranked.standing) for ranked in by_prior]),
+            candidates=tuple([ranked.candidate for ranked in by_prior]),
             synthesis=before.synthesis,
             predicates=tuple(predicates.values()),
             verdicts=tuple(verdicts),
